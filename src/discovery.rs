@@ -1,0 +1,126 @@
+//! Where routes and endpoints come from, and what happens while a source is away.
+//!
+//! A [`Source`] publishes whole snapshots. *Failing* and *empty* are two different things: a source that fails
+//! publishes nothing, so the last snapshot stands; one that publishes an empty snapshot empties.
+
+pub mod containers;
+pub mod dns;
+pub mod docker;
+pub mod env;
+pub mod file;
+pub mod label;
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::route::Route;
+use containers::Containers;
+
+/// All that one source knows, at one moment.
+#[derive(Clone, Debug)]
+pub enum Snapshot {
+    /// The configuration file, read without a mistake.
+    File(Vec<Route>),
+    Docker(Arc<Containers>),
+    /// The addresses of one DNS name, sorted. Empty: the name exists without addresses, or never existed.
+    Host {
+        host: String,
+        addresses: Vec<IpAddr>,
+    },
+}
+
+/// What the control loop hears from a source.
+#[derive(Clone, Debug)]
+pub enum News {
+    Snapshot(Snapshot),
+    /// The source failed; what it published last stands.
+    Lost {
+        source: String,
+        why: String,
+    },
+}
+
+/// The sending half that a source publishes through.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    source: String,
+    news: mpsc::Sender<News>,
+    published: bool,
+}
+
+/// The control loop is gone: the process is on its way out.
+#[derive(Debug)]
+pub struct Stopped;
+
+impl Publisher {
+    pub fn new(source: impl Into<String>, news: mpsc::Sender<News>) -> Publisher {
+        Publisher { source: source.into(), news, published: false }
+    }
+
+    /// Hands a whole snapshot to the control loop; waits while that is busy.
+    pub async fn publish(&mut self, snapshot: Snapshot) -> Result<(), Stopped> {
+        self.published = true;
+        self.news.send(News::Snapshot(snapshot)).await.map_err(|_| Stopped)
+    }
+}
+
+/// Something that knows, and can lose touch.
+pub trait Source: Send {
+    /// As logs and `ambassador_discovery_up` name it: `docker`, `dns:redis`.
+    fn name(&self) -> String;
+
+    /// Publishes snapshots for as long as it can; returns why it no longer can.
+    fn run(&mut self, publisher: &mut Publisher) -> impl Future<Output = SourceError> + Send;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// Tried again, with back-off.
+    #[error("{0}")]
+    Failed(String),
+    /// The control loop is gone; not tried again.
+    #[error("stopped")]
+    Stopped,
+}
+
+impl From<Stopped> for SourceError {
+    fn from(Stopped: Stopped) -> SourceError {
+        SourceError::Stopped
+    }
+}
+
+/// First and longest pause between two attempts at a source. A local Docker daemon restarts in seconds; a source that
+/// is down for an hour shall still be found within ten seconds of its return.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// Runs a source for ever: retries with jittered back-off, says once when it is lost and once when it is back.
+pub async fn supervise(mut source: impl Source, news: mpsc::Sender<News>) {
+    let name = source.name();
+    let mut publisher = Publisher::new(name.clone(), news.clone());
+    let mut backoff = BACKOFF_MIN;
+    let mut lost = false;
+    loop {
+        publisher.published = false;
+        let why = match source.run(&mut publisher).await {
+            SourceError::Stopped => return,
+            SourceError::Failed(why) => why,
+        };
+        if publisher.published {
+            backoff = BACKOFF_MIN;
+            lost = false;
+        }
+        if !lost {
+            lost = true;
+            if news.send(News::Lost { source: publisher.source.clone(), why }).await.is_err() {
+                return;
+            }
+        }
+        tokio::time::sleep(crate::connect::jittered(backoff)).await;
+        backoff = (backoff * 2).min(BACKOFF_MAX);
+    }
+}

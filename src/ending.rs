@@ -1,0 +1,85 @@
+//! Why a session ended: a closed set, for the access log, the metrics and outlier detection.
+
+use std::fmt;
+
+/// Each session, TCP or UDP, has exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Ending {
+    /// Both sides said they were done.
+    Finished,
+    /// The consumer reset the connection, or vanished (keepalive, `TCP_USER_TIMEOUT`).
+    DownstreamReset,
+    /// The service reset the connection, or vanished.
+    UpstreamReset,
+    /// No byte either way for `idle-timeout`. The usual end of a UDP flow.
+    Idle,
+    /// One side was done and the other silent for `half-close-timeout`.
+    HalfCloseTimeout,
+    /// `hold` passed and there was never an endpoint to try.
+    NoEndpoint,
+    /// `hold` is zero, and no endpoint accepted.
+    ConnectFailed,
+    /// `hold` passed, and no endpoint accepted in that time.
+    HoldExpired,
+    /// The consumer left while its session was held.
+    LeftWhileHeld,
+    /// `--max-held` sessions were waiting already.
+    HoldFull,
+    /// The client's address is not in `allow`.
+    Denied,
+    /// `max-sessions` was reached.
+    TooMany,
+    /// The endpoint left the cluster, and `on-remove=cut`; or a UDP flow's endpoint left.
+    Cut,
+    /// The process was told to stop, and the drain timeout passed.
+    Drained,
+    /// Our own failure: out of file descriptors or memory.
+    Local,
+}
+
+impl Ending {
+    pub const ALL: [Ending; 15] = [
+        Ending::Finished,
+        Ending::DownstreamReset,
+        Ending::UpstreamReset,
+        Ending::Idle,
+        Ending::HalfCloseTimeout,
+        Ending::NoEndpoint,
+        Ending::ConnectFailed,
+        Ending::HoldExpired,
+        Ending::LeftWhileHeld,
+        Ending::HoldFull,
+        Ending::Denied,
+        Ending::TooMany,
+        Ending::Cut,
+        Ending::Drained,
+        Ending::Local,
+    ];
+
+    /// As the access log and the metrics write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Ending::Finished => "finished",
+            Ending::DownstreamReset => "downstream-reset",
+            Ending::UpstreamReset => "upstream-reset",
+            Ending::Idle => "idle",
+            Ending::HalfCloseTimeout => "half-close-timeout",
+            Ending::NoEndpoint => "no-endpoint",
+            Ending::ConnectFailed => "connect-failed",
+            Ending::HoldExpired => "hold-expired",
+            Ending::LeftWhileHeld => "left-while-held",
+            Ending::HoldFull => "hold-full",
+            Ending::Denied => "denied",
+            Ending::TooMany => "too-many",
+            Ending::Cut => "cut",
+            Ending::Drained => "drained",
+            Ending::Local => "local",
+        }
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}

@@ -1,0 +1,364 @@
+//! What will run: a route in full, and the table of them. Pure: no I/O, no clock.
+//!
+//! [`Route`] is the far side of `config`: nothing in it is optional that must exist. Its `Display` is the grammar of
+//! `config::grammar`, so that printing and parsing a route is the identity.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::diagnostic::Place;
+
+/// One line of the route grammar: where we listen, what we stand in for, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub listen: Listen,
+    /// In the order written; every endpoint of every target belongs to one cluster.
+    pub targets: Vec<Target>,
+    pub options: Options,
+    /// Where it was written. Two routes that differ in this alone are the same route.
+    pub origin: Place,
+}
+
+/// The address, or the range of ports, that consumers connect to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Listen {
+    /// `ip` is `None` for all addresses, IPv6 and IPv4.
+    Inet {
+        protocol: Protocol,
+        ip: Option<IpAddr>,
+        ports: PortRange,
+    },
+    Unix(PathBuf),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// Both ends included; `first <= last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortRange {
+    pub first: u16,
+    pub last: u16,
+}
+
+/// What a route stands in for. The port is the one of the route's first listener port: port `first + n` of a range
+/// is relayed to `port + n`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    /// An IP literal. One endpoint, known without asking anybody.
+    Addr(SocketAddr),
+    /// A DNS name. Every A and AAAA record is an endpoint.
+    Host { host: String, port: u16 },
+    /// A unix socket.
+    Unix(PathBuf),
+    /// A container by name, ID or Compose service; every match is an endpoint. `port` is `None` for the listener's
+    /// port if the container exposes it, else its only exposed port.
+    Docker { name: String, port: Option<u16> },
+}
+
+/// Everything after the `?`. Defaults are those of [`Options::default`], but for the name, which is the listener's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    pub name: String,
+    pub balance: Balance,
+    /// Used while no target has an endpoint.
+    pub backup: Vec<Target>,
+    /// How long a session waits for an endpoint.
+    pub hold: Duration,
+    pub connect_timeout: Duration,
+    pub idle_timeout: Option<Duration>,
+    pub half_close_timeout: Duration,
+    pub max_sessions: Option<u32>,
+    /// Empty allows everybody.
+    pub allow: Vec<IpNet>,
+    pub on_remove: OnRemove,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Balance {
+    RoundRobin,
+    #[default]
+    LeastConnections,
+}
+
+/// What happens to the sessions of an endpoint that is no longer in its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OnRemove {
+    #[default]
+    Drain,
+    Cut,
+}
+
+pub const HOLD_DEFAULT: Duration = Duration::from_secs(10);
+pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3);
+pub const HALF_CLOSE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
+
+impl Options {
+    /// The defaults, for a route of this name.
+    pub fn named(name: impl Into<String>) -> Options {
+        Options {
+            name: name.into(),
+            balance: Balance::default(),
+            backup: Vec::new(),
+            hold: HOLD_DEFAULT,
+            connect_timeout: CONNECT_TIMEOUT_DEFAULT,
+            idle_timeout: None,
+            half_close_timeout: HALF_CLOSE_TIMEOUT_DEFAULT,
+            max_sessions: None,
+            allow: Vec::new(),
+            on_remove: OnRemove::default(),
+        }
+    }
+}
+
+impl Route {
+    /// A route with default options, named after its listener.
+    pub fn new(listen: Listen, targets: Vec<Target>, origin: Place) -> Route {
+        let options = Options::named(listen.to_string());
+        Route { listen, targets, options, origin }
+    }
+
+    /// Same listener, targets and options, wherever they were written.
+    pub fn runs_like(&self, other: &Route) -> bool {
+        self.listen == other.listen && self.targets == other.targets && self.options == other.options
+    }
+}
+
+impl Listen {
+    pub fn protocol(&self) -> Protocol {
+        match self {
+            Listen::Inet { protocol, .. } => *protocol,
+            Listen::Unix(_) => Protocol::Tcp,
+        }
+    }
+
+    /// The first port, which targets without a port take. `None` for a unix socket.
+    pub fn first_port(&self) -> Option<u16> {
+        match self {
+            Listen::Inet { ports, .. } => Some(ports.first),
+            Listen::Unix(_) => None,
+        }
+    }
+
+    /// Whether both could not be bound at once: a port in common, on a common address.
+    pub fn overlaps(&self, other: &Listen) -> bool {
+        match (self, other) {
+            (Listen::Unix(this), Listen::Unix(that)) => this == that,
+            (
+                Listen::Inet { protocol, ip, ports },
+                Listen::Inet { protocol: other_protocol, ip: other_ip, ports: other_ports },
+            ) => {
+                let same_address = ip.is_none() || other_ip.is_none() || ip == other_ip;
+                protocol == other_protocol && same_address && ports.overlaps(*other_ports)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl PortRange {
+    pub fn single(port: u16) -> PortRange {
+        PortRange { first: port, last: port }
+    }
+
+    pub fn count(self) -> usize {
+        usize::from(self.last - self.first) + 1
+    }
+
+    pub fn overlaps(self, other: PortRange) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+}
+
+/// The routes that run, by listener. Built by [`merge`], compared by [`diff`].
+pub type RouteTable = BTreeMap<Listen, Route>;
+
+/// One place that routes come from, in order of precedence.
+#[derive(Clone, Debug, Default)]
+pub struct Layer {
+    pub routes: Vec<Route>,
+}
+
+/// Joins the layers: for a listener that several layers name (or overlap), the earlier layer's route stands and the
+/// later is returned as shadowed. A layer's own routes are taken to be free of conflicts (`config` checks that).
+pub fn merge(layers: &[Layer]) -> (RouteTable, Vec<Shadowed>) {
+    let mut table = RouteTable::new();
+    let mut shadowed = Vec::new();
+    for layer in layers {
+        let earlier: Vec<Route> = table.values().cloned().collect();
+        for route in &layer.routes {
+            match earlier.iter().find(|winner| winner.listen.overlaps(&route.listen)) {
+                Some(winner) => shadowed.push(Shadowed { route: route.clone(), by: winner.origin.clone() }),
+                None => {
+                    table.insert(route.listen.clone(), route.clone());
+                }
+            }
+        }
+    }
+    (table, shadowed)
+}
+
+/// A route that an earlier layer's route keeps from running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shadowed {
+    pub route: Route,
+    pub by: Place,
+}
+
+/// What to do to go from one table to another. Routes that run alike are in none of the three.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Diff {
+    pub open: Vec<Route>,
+    /// The listener stays open; targets or options changed.
+    pub replace: Vec<Route>,
+    pub close: Vec<Listen>,
+}
+
+pub fn diff(old: &RouteTable, new: &RouteTable) -> Diff {
+    let mut diff = Diff::default();
+    for (listen, route) in new {
+        match old.get(listen) {
+            None => diff.open.push(route.clone()),
+            Some(running) if !running.runs_like(route) => diff.replace.push(route.clone()),
+            Some(_) => {}
+        }
+    }
+    diff.close = old.keys().filter(|listen| !new.contains_key(*listen)).cloned().collect();
+    diff
+}
+
+// === the grammar, printed ===
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}=", self.listen)?;
+        for (n, target) in self.targets.iter().enumerate() {
+            write!(f, "{}{target}", if n == 0 { "" } else { "," })?;
+        }
+        let written = self.options.differing(&Options::named(self.listen.to_string()));
+        for (n, (key, value)) in written.iter().enumerate() {
+            write!(f, "{}{key}={value}", if n == 0 { "?" } else { "&" })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Unix(path) => write!(f, "{}", path.display()),
+            Listen::Inet { protocol, ip, ports } => {
+                match ip {
+                    Some(IpAddr::V6(ip)) => write!(f, "[{ip}]:")?,
+                    Some(IpAddr::V4(ip)) => write!(f, "{ip}:")?,
+                    None => {}
+                }
+                write!(f, "{ports}")?;
+                if *protocol == Protocol::Udp { f.write_str("/udp") } else { Ok(()) }
+            }
+        }
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            write!(f, "{}", self.first)
+        } else {
+            write!(f, "{}-{}", self.first, self.last)
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Addr(addr) => write!(f, "{addr}"),
+            Target::Host { host, port } => write!(f, "{host}:{port}"),
+            Target::Unix(path) => write!(f, "unix:{}", path.display()),
+            Target::Docker { name, port: Some(port) } => write!(f, "docker://{name}:{port}"),
+            Target::Docker { name, port: None } => write!(f, "docker://{name}"),
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        })
+    }
+}
+
+impl Balance {
+    pub const ALL: [Balance; 2] = [Balance::RoundRobin, Balance::LeastConnections];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Balance::RoundRobin => "round-robin",
+            Balance::LeastConnections => "least-connections",
+        }
+    }
+}
+
+impl OnRemove {
+    pub const ALL: [OnRemove; 2] = [OnRemove::Drain, OnRemove::Cut];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            OnRemove::Drain => "drain",
+            OnRemove::Cut => "cut",
+        }
+    }
+}
+
+impl Options {
+    /// The options as `key=value` pairs where they differ from `defaults`, in the order of the documentation.
+    pub fn differing(&self, defaults: &Options) -> Vec<(&'static str, String)> {
+        let Options {
+            name,
+            balance,
+            backup,
+            hold,
+            connect_timeout,
+            idle_timeout,
+            half_close_timeout,
+            max_sessions,
+            allow,
+            on_remove,
+        } = self;
+        let duration = |value: Duration| humantime::format_duration(value).to_string().replace(' ', "");
+        let mut pairs = Vec::new();
+        let mut add = |differs: bool, key: &'static str, value: String| {
+            if differs {
+                pairs.push((key, value));
+            }
+        };
+        add(*name != defaults.name, "name", name.clone());
+        add(*balance != defaults.balance, "balance", balance.name().to_owned());
+        for target in backup {
+            add(!defaults.backup.contains(target), "backup", target.to_string());
+        }
+        add(*hold != defaults.hold, "hold", duration(*hold));
+        add(*connect_timeout != defaults.connect_timeout, "connect-timeout", duration(*connect_timeout));
+        let idle = idle_timeout.map_or_else(|| "off".to_owned(), duration);
+        add(*idle_timeout != defaults.idle_timeout, "idle-timeout", idle);
+        let half_close = duration(*half_close_timeout);
+        add(*half_close_timeout != defaults.half_close_timeout, "half-close-timeout", half_close);
+        let sessions = max_sessions.map_or_else(|| "off".to_owned(), |max| max.to_string());
+        add(*max_sessions != defaults.max_sessions, "max-sessions", sessions);
+        let networks = allow.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        add(*allow != defaults.allow, "allow", networks);
+        add(*on_remove != defaults.on_remove, "on-remove", on_remove.name().to_owned());
+        pairs
+    }
+}
