@@ -33,6 +33,8 @@ pub struct Config {
     pub max_held: usize,
     /// `None` for the default unix socket.
     pub admin: Option<AdminAddr>,
+    /// `XDG_RUNTIME_DIR`: where the default admin socket goes when `/run` is not ours to write.
+    pub runtime_dir: Option<PathBuf>,
     pub log: LogConfig,
 }
 
@@ -112,6 +114,7 @@ impl Config {
             drain_timeout: Duration::from_secs(10),
             max_held: 10_000,
             admin: None,
+            runtime_dir: None,
             log: LogConfig::default(),
         }
     }

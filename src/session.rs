@@ -168,6 +168,7 @@ impl Drop for Record {
             held_ms = milliseconds(self.effort.held),
             attempts = self.effort.attempts,
             ending = %self.ending,
+            "session"
         );
     }
 }
