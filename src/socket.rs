@@ -19,7 +19,8 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Registers a non-blocking stream socket with the runtime of this thread.
+    /// Registers a non-blocking stream socket with the runtime of this thread. To connect, call `connect` first: a
+    /// socket that is not even connecting is reported as hung up, and tokio never forgets that.
     #[expect(
         deprecated,
         reason = "unsound for types that lie about their descriptor; an OwnedFd cannot, and the replacement is unsafe to call"
@@ -109,6 +110,13 @@ impl Socket {
         }
         // The bytes that wait keep the socket readable; an error is the only news left to wait for.
         self.fd.ready(Interest::ERROR).await.map(drop)
+    }
+
+    /// Waits until the connection is broken: reset, or given up by the kernel. Sees it without reading, so bytes that
+    /// came before stay unread.
+    pub async fn broken(&self) {
+        // An error here is a runtime that shuts down; there the connection ends too.
+        let _ = self.fd.ready(Interest::ERROR).await;
     }
 
     /// Tells the peer that nothing more comes.
