@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod grammar;
+pub mod nearest;
 pub mod raw;
 pub mod vars;
 
