@@ -12,7 +12,9 @@ pub fn reasons(overview: &Overview, draining: bool) -> Vec<String> {
         reasons.push("Docker has not answered yet".to_owned());
     }
     let unbound = overview.routes.iter().filter(|view| view.cluster.is_none());
-    reasons.extend(unbound.map(|view| format!("route {}: {}", view.route.options.name, view.problems.join("; "))));
+    reasons.extend(
+        unbound.map(|view| format!("route {}: {}", view.route.options.name, view.problems.join("; "))),
+    );
     reasons
 }
 

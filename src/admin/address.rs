@@ -3,7 +3,9 @@
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener as StdUnixListener, UnixStream as StdUnixStream};
+use std::os::unix::net::{
+    SocketAddr as UnixAddr, UnixListener as StdUnixListener, UnixStream as StdUnixStream,
+};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -67,7 +69,9 @@ impl Choice {
 
 pub(super) fn bind(choice: &Choice) -> Result<Option<AdminListener>, BindError> {
     match choice {
-        Choice::Given(addr) => bind_given(addr).map(Some).map_err(|source| BindError { what: addr.to_string(), source }),
+        Choice::Given(addr) => {
+            bind_given(addr).map(Some).map_err(|source| BindError { what: addr.to_string(), source })
+        }
         Choice::Default(paths) => Ok(bind_default(paths)),
     }
 }
@@ -90,8 +94,12 @@ fn bind_default(paths: &[PathBuf]) -> Option<AdminListener> {
         }
         match bind_path(path) {
             Ok(listener) => return Some(AdminListener::Path(listener, path.clone())),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return in_use(&path.display().to_string()),
-            Err(error) => tracing::debug!(path = %path.display(), %error, "not the place for the admin socket"),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                return in_use(&path.display().to_string());
+            }
+            Err(error) => {
+                tracing::debug!(path = %path.display(), %error, "not the place for the admin socket")
+            }
         }
     }
     match bind_abstract() {
@@ -101,7 +109,9 @@ fn bind_default(paths: &[PathBuf]) -> Option<AdminListener> {
 }
 
 fn in_use(what: &str) -> Option<AdminListener> {
-    tracing::warn!("another ambassador has the admin address {what}: this one runs without; --admin gives it its own");
+    tracing::warn!(
+        "another ambassador has the admin address {what}: this one runs without; --admin gives it its own"
+    );
     None
 }
 

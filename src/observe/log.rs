@@ -37,9 +37,9 @@ pub fn start(config: LogConfig, vars: &Vars) -> Guard {
         .with_target(matches!(config.level, LogLevel::Debug | LogLevel::Trace));
     let started = match config.format {
         LogFormat::Text => tracing::subscriber::set_global_default(builder.finish()),
-        LogFormat::Json => {
-            tracing::subscriber::set_global_default(builder.json().flatten_event(true).with_target(true).finish())
-        }
+        LogFormat::Json => tracing::subscriber::set_global_default(
+            builder.json().flatten_event(true).with_target(true).finish(),
+        ),
     };
     if started.is_err() {
         tracing::warn!("logging was started before");

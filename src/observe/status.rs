@@ -61,7 +61,8 @@ impl Status {
 
     /// For people.
     pub fn table(&self) -> String {
-        let mut rows = vec![["ROUTE", "ENDPOINT", "SESSIONS", "HELD", "UP", "DOWN", "ORIGIN"].map(str::to_owned)];
+        let mut rows =
+            vec![["ROUTE", "ENDPOINT", "SESSIONS", "HELD", "UP", "DOWN", "ORIGIN"].map(str::to_owned)];
         for route in &self.routes {
             rows.push(route.row());
             rows.extend(route.endpoints.iter().map(EndpointStatus::row));
