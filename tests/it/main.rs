@@ -4,4 +4,6 @@
     reason = "a test that cannot go on fails; the exemption in clippy.toml misses helpers"
 )]
 
+mod app;
+mod life;
 mod relay;
