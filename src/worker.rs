@@ -170,12 +170,8 @@ impl Worker {
     }
 
     fn serve(&self, Handover { accepted, cluster, offset }: Handover) {
-        let count = Counted::on(self.peers.clone(), self.index);
-        let session = session::serve(accepted, cluster, offset, self.shared.clone());
-        self.tracker.spawn(async move {
-            session.await;
-            drop(count);
-        });
+        let place = Counted::on(self.peers.clone(), self.index);
+        self.tracker.spawn(session::serve(accepted, cluster, offset, self.shared.clone(), place));
     }
 }
 
