@@ -1,9 +1,11 @@
 //! What the program was asked to do, from arguments, environment and file, as one value without loose ends.
 
 pub mod args;
+pub mod conflicts;
 pub mod grammar;
 pub mod nearest;
 pub mod raw;
+pub mod settings;
 pub mod vars;
 
 use std::net::SocketAddr;
