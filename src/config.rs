@@ -1,5 +1,6 @@
 //! What the program was asked to do, from arguments, environment and file, as one value without loose ends.
 
+mod ancestor;
 pub mod args;
 pub mod conflicts;
 pub mod grammar;
