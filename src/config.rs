@@ -2,12 +2,21 @@
 
 mod ancestor;
 pub mod args;
+pub mod check;
 pub mod conflicts;
+mod docker;
 pub mod grammar;
+mod load;
 pub mod nearest;
+mod nothing;
 pub mod raw;
 pub mod settings;
 pub mod vars;
+
+pub use docker::SOCKET_DEFAULT;
+pub use load::{admin, load};
+pub(crate) use load::{read_text, unreadable};
+pub use nothing::nothing_to_do;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -16,8 +25,6 @@ use std::time::Duration;
 
 use crate::diagnostic::Diagnostic;
 use crate::route::{Layer, Route};
-use args::RunArgs;
-use vars::Vars;
 
 /// What will run.
 #[derive(Clone, Debug)]
@@ -38,6 +45,8 @@ pub struct Config {
     /// `None` for the default unix socket.
     pub admin: Option<AdminAddr>,
     pub log: LogConfig,
+    /// What is wrong, but keeps nothing from running: link variables that cannot be used, and the like.
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// How to reach the engine, and which routes to take from it.
@@ -95,12 +104,11 @@ pub enum LogFormat {
     Json,
 }
 
-/// Reads everything that can be read without asking the network. Every mistake at once.
-///
-/// An empty configuration is not a mistake here: see [`Config::is_empty`].
-pub fn load(_args: &RunArgs, _vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
-    Err(Vec::new())
-}
+/// Under Docker's own 10 s between SIGTERM and SIGKILL, or level with it: a container that is stopped shall drain.
+pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
+/// A held session costs a file descriptor; more of them than this would take those of the sessions that work.
+pub const MAX_HELD_DEFAULT: usize = 10_000;
 
 impl Config {
     /// The defaults, with these routes: for tests and the demo.
@@ -112,11 +120,12 @@ impl Config {
             links: Layer::default(),
             path: None,
             docker: None,
-            workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
-            drain_timeout: Duration::from_secs(10),
-            max_held: 10_000,
+            workers: load::cores(),
+            drain_timeout: DRAIN_TIMEOUT_DEFAULT,
+            max_held: MAX_HELD_DEFAULT,
             admin: None,
             log: LogConfig::default(),
+            warnings: Vec::new(),
         }
     }
 
