@@ -9,10 +9,11 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::admin::address::Choice;
 use crate::admin::client::{self, ClientError};
 use crate::app::{self, BuildError};
-use crate::config::args::{self, RunArgs};
+use crate::config::ancestor::ancestor;
+use crate::config::args::RunArgs;
 use crate::config::vars::Vars;
 use crate::config::{self, Config};
-use crate::diagnostic::{Diagnostic, Place};
+use crate::diagnostic::Diagnostic;
 use crate::observe::log;
 use crate::observe::status::Status;
 
@@ -38,7 +39,7 @@ impl From<Exit> for ExitCode {
     version,
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
-    after_help = args::EXAMPLES
+    after_help = crate::config::args::EXAMPLES
 )]
 struct Cli {
     #[command(subcommand)]
@@ -90,7 +91,7 @@ struct At {
 
 /// Reads the command line and does what it says.
 pub fn run(arguments: Vec<OsString>, vars: &Vars) -> Exit {
-    match Cli::try_parse_from(args::ancestor(arguments)) {
+    match Cli::try_parse_from(ancestor(arguments)) {
         Ok(cli) => dispatch(cli, vars),
         Err(error) => {
             // Nobody to tell when the terminal is gone.
@@ -212,13 +213,7 @@ fn fail(why: &str) -> Exit {
 
 impl At {
     fn choice(&self, vars: &Vars) -> Result<Choice, Diagnostic> {
-        let given = match (&self.admin, vars.value("AMBASSADOR_ADMIN")) {
-            (Some(text), _) => Some(config::parse_admin(text, &Place::Argument(0))?),
-            (None, Some(text)) => {
-                Some(config::parse_admin(text, &Place::Variable("AMBASSADOR_ADMIN".to_owned()))?)
-            }
-            (None, None) => None,
-        };
+        let given = config::admin(self.admin.as_deref(), vars)?;
         Ok(Choice::new(given, vars.value("XDG_RUNTIME_DIR").map(std::path::Path::new)))
     }
 }
