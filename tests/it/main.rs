@@ -1,1 +1,3 @@
-//! x
+//! The tests that meet the outside: real servers, real engines. One binary.
+
+mod docker_source;

@@ -3,6 +3,7 @@
 //! Not bollard: its models refuse a whole answer for one value they do not know and there is no way past them to the
 //! JSON, it has no TLS without verification (Docker's `--tls`), and it negotiates a version but then asks without one.
 
+use std::fmt::Display;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -95,7 +96,7 @@ impl Client {
                 drive(&mut connection, answered("/events", &mut sender, self.request(&path)?)).await?;
             Ok(Events { connection, body: response.into_body(), buffer: Vec::new() })
         };
-        timeout(ANSWER_TIMEOUT, begin).await.map_err(|_| exchange("/events", "no answer"))?
+        timeout(ANSWER_TIMEOUT, begin).await.map_err(|_| exchange("/events", &"no answer"))?
     }
 
     async fn get(&self, path: &str) -> Result<Value, ApiError> {
@@ -104,12 +105,12 @@ impl Client {
             let request = self.request(path)?;
             let asking = async move {
                 let body = answered(path, &mut sender, request).await?.into_body();
-                collect(body, ANSWER_MAX).await.map_err(|why| exchange(path, why))
+                collect(body, ANSWER_MAX).await.map_err(|why| exchange(path, &why))
             };
             let bytes = drive(&mut Some(Box::pin(connection)), asking).await?;
-            serde_json::from_slice(&bytes).map_err(|why| exchange(path, why))
+            serde_json::from_slice(&bytes).map_err(|why| exchange(path, &why))
         };
-        timeout(ANSWER_TIMEOUT, whole).await.map_err(|_| exchange(path, "no answer"))?
+        timeout(ANSWER_TIMEOUT, whole).await.map_err(|_| exchange(path, &"no answer"))?
     }
 
     fn request(&self, path: &str) -> Result<Request<Empty<Bytes>>, ApiError> {
@@ -119,7 +120,7 @@ impl Client {
         };
         let uri = format!("{}{path}", self.prefix);
         let request = Request::get(uri).header("host", host).header("connection", "close");
-        request.body(Empty::new()).map_err(|why| exchange(path, why))
+        request.body(Empty::new()).map_err(|why| exchange(path, &why))
     }
 
     async fn connect(&self) -> Result<(http1::SendRequest<Empty<Bytes>>, Connection), ApiError> {
@@ -142,18 +143,18 @@ impl Events {
     pub(super) async fn next(&mut self) -> Result<Event, ApiError> {
         loop {
             while let Some(line) = take_line(&mut self.buffer) {
-                let value = serde_json::from_slice(&line).map_err(|why| exchange("/events", why))?;
+                let value = serde_json::from_slice(&line).map_err(|why| exchange("/events", &why))?;
                 if let Some(event) = event::event(&value) {
                     return Ok(event);
                 }
             }
             if self.buffer.len() > EVENT_MAX {
-                return Err(exchange("/events", "an event of more than a megabyte"));
+                return Err(exchange("/events", &"an event of more than a megabyte"));
             }
             match drive(&mut self.connection, self.body.frame()).await {
                 Some(Ok(frame)) => self.buffer.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
-                Some(Err(why)) => return Err(exchange("/events", why)),
-                None => return Err(exchange("/events", "the engine closed the event stream")),
+                Some(Err(why)) => return Err(exchange("/events", &why)),
+                None => return Err(exchange("/events", &"the engine closed the event stream")),
             }
         }
     }
@@ -177,7 +178,7 @@ async fn answered(
     sender: &mut http1::SendRequest<Empty<Bytes>>,
     request: Request<Empty<Bytes>>,
 ) -> Result<Response<Incoming>, ApiError> {
-    let response = sender.send_request(request).await.map_err(|why| exchange(path, why))?;
+    let response = sender.send_request(request).await.map_err(|why| exchange(path, &why))?;
     let status = response.status();
     if status.is_success() {
         return Ok(response);
@@ -206,7 +207,7 @@ fn take_line(buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
     }
 }
 
-fn exchange(path: &str, why: impl ToString) -> ApiError {
+fn exchange(path: &str, why: &dyn Display) -> ApiError {
     ApiError::Exchange { path: path.to_owned(), why: why.to_string() }
 }
 

@@ -38,8 +38,8 @@ fn mounted_from(line: &str) -> Option<&str> {
 
 /// The last whole ID in a path: `/docker/ID`, `/system.slice/docker-ID.scope`, `/var/lib/docker/containers/ID/hosts`.
 fn last_id(path: &str) -> Option<String> {
-    let words = path.split(|c: char| !c.is_ascii_alphanumeric());
-    words.filter(|word| word.len() == 64 && is_hex(word)).last().map(str::to_owned)
+    let mut words = path.rsplit(|c: char| !c.is_ascii_alphanumeric());
+    words.find(|word| word.len() == 64 && is_hex(word)).map(str::to_owned)
 }
 
 fn is_hex(text: &str) -> bool {
