@@ -1,6 +1,6 @@
 //! What the program was asked to do, from arguments, environment and file, as one value without loose ends.
 
-mod ancestor;
+pub mod ancestor;
 pub mod args;
 pub mod check;
 pub mod conflicts;
@@ -130,6 +130,10 @@ impl Config {
             log: LogConfig::default(),
             warnings: Vec::new(),
         }
+    }
+
+    pub fn nothing_to_do(&self, _v: &vars::Vars) -> String {
+        "nothing to do\n".into()
     }
 
     /// Nothing to serve and nothing to watch.

@@ -5,5 +5,6 @@
 )]
 
 mod app;
+mod docker_source;
 mod life;
 mod relay;
