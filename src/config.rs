@@ -1,7 +1,9 @@
 //! What the program was asked to do, from arguments, environment and file, as one value without loose ends.
 
 pub mod args;
+pub mod check;
 pub mod grammar;
+pub mod nearest;
 pub mod raw;
 pub mod vars;
 
@@ -33,6 +35,8 @@ pub struct Config {
     pub max_held: usize,
     /// `None` for the default unix socket.
     pub admin: Option<AdminAddr>,
+    /// `XDG_RUNTIME_DIR`: where the default admin socket goes when `/run` is not ours to write.
+    pub runtime_dir: Option<PathBuf>,
     pub log: LogConfig,
 }
 
@@ -94,10 +98,17 @@ pub enum LogFormat {
 /// Reads everything that can be read without asking the network. Every mistake at once.
 ///
 /// An empty configuration is not a mistake here: see [`Config::is_empty`].
-pub fn load(_args: &RunArgs, _vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
-    Err(Vec::new())
+pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
+    let mut routes = vec![];
+    for (n, r) in args.routes.iter().enumerate() {
+        routes.push(grammar::parse_route(r, &crate::diagnostic::Place::Argument(n + 1))?);
+    }
+    let mut c = Config::with_routes(routes);
+    if let Some(a) = vars.value("AMBASSADOR_ADMIN") {
+        c.admin = Some(AdminAddr::Unix(a.into()));
+    }
+    Ok(c)
 }
-
 impl Config {
     /// The defaults, with these routes: for tests and the demo.
     pub fn with_routes(routes: Vec<Route>) -> Config {
@@ -112,6 +123,7 @@ impl Config {
             drain_timeout: Duration::from_secs(10),
             max_held: 10_000,
             admin: None,
+            runtime_dir: None,
             log: LogConfig::default(),
         }
     }
@@ -120,5 +132,14 @@ impl Config {
     pub fn is_empty(&self) -> bool {
         let layers = [&self.arguments, &self.environment, &self.file, &self.links];
         layers.iter().all(|layer| layer.routes.is_empty()) && self.path.is_none() && self.docker.is_none()
+    }
+}
+
+pub fn parse_admin(text: &str, _place: &crate::diagnostic::Place) -> Result<AdminAddr, Diagnostic> {
+    Ok(AdminAddr::Unix(text.into()))
+}
+impl Config {
+    pub fn nothing_to_do(&self, _v: &Vars) -> String {
+        "nothing\n".into()
     }
 }

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 pub enum Place {
     /// The n-th argument, counted from 1.
     Argument(usize),
+    /// A flag, without its dashes.
+    Flag(String),
     /// An environment variable, by name.
     Variable(String),
     /// A position in a file; line and column count from 1.
@@ -24,6 +26,13 @@ pub enum Place {
     Built,
 }
 
+/// What is wrong and the way out, before anybody has said where: what the pure parsers return.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    pub message: String,
+    pub help: Option<String>,
+}
+
 /// One mistake. Printed as `place: message`, then the way out on a line of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -31,6 +40,30 @@ pub struct Diagnostic {
     pub message: String,
     /// What to write instead. One sentence.
     pub help: Option<String>,
+}
+
+impl Mistake {
+    pub fn new(message: impl Into<String>) -> Mistake {
+        Mistake { message: message.into(), help: None }
+    }
+
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Mistake {
+        self.help = Some(help.into());
+        self
+    }
+
+    pub fn at(self, place: &Place) -> Diagnostic {
+        let Mistake { message, help } = self;
+        Diagnostic { place: place.clone(), message, help }
+    }
+}
+
+/// So that `?` lifts one mistake into a list of them.
+impl From<Mistake> for Vec<Mistake> {
+    fn from(mistake: Mistake) -> Vec<Mistake> {
+        vec![mistake]
+    }
 }
 
 impl Diagnostic {
@@ -49,6 +82,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Place::Argument(n) => write!(f, "argument {n}"),
+            Place::Flag(name) => write!(f, "--{name}"),
             Place::Variable(name) => write!(f, "variable {name}"),
             Place::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
             Place::Path(path) => write!(f, "{}", path.display()),
@@ -66,6 +100,35 @@ impl fmt::Display for Diagnostic {
         match &self.help {
             Some(help) => write!(f, "\n  help: {help}"),
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_out_stands_on_a_line_of_its_own() {
+        let place = Place::File { path: "amb.toml".into(), line: 3, column: 8 };
+        let diagnostic = Mistake::new("`hodl` is no option").help("did you mean `hold`?").at(&place);
+        assert_eq!(diagnostic.to_string(), "amb.toml:3:8: `hodl` is no option\n  help: did you mean `hold`?");
+    }
+
+    #[test]
+    fn every_place_says_what_to_look_at() {
+        let label = Place::Label { container: "db".to_owned(), label: "ambassador.listen.80".to_owned() };
+        for (place, shown) in [
+            (Place::Argument(2), "argument 2"),
+            (Place::Flag("workers".to_owned()), "--workers"),
+            (Place::Variable("AMBASSADOR_ROUTES".to_owned()), "variable AMBASSADOR_ROUTES"),
+            (Place::Path("/etc/amb.toml".into()), "/etc/amb.toml"),
+            (label, "container db, label ambassador.listen.80"),
+            (Place::Link("redis:db".to_owned()), "link redis:db"),
+            (Place::Name("redis".to_owned()), "-name redis"),
+            (Place::Built, "built in"),
+        ] {
+            assert_eq!(place.to_string(), shown);
         }
     }
 }

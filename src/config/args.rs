@@ -7,3 +7,7 @@ pub struct RunArgs {
     #[arg(value_name = "ROUTE")]
     pub routes: Vec<String>,
 }
+pub const EXAMPLES: &str = "";
+pub fn ancestor(a: Vec<std::ffi::OsString>) -> Vec<std::ffi::OsString> {
+    a
+}

@@ -1,0 +1,295 @@
+//! TARGET: `host[:port]`, `unix:/path`, `docker://NAME[:PORT]`. Pure.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use super::listen::{number, socket_path};
+use crate::diagnostic::Mistake;
+use crate::route::{Listen, Protocol, Target};
+
+const TODAY: &str = "targets today are `host:port`, `unix:/path` and `docker://NAME[:PORT]`";
+
+/// Promised by the documentation, not built yet.
+const LATER: [(&str, &str); 7] = [
+    ("srv://", "DNS SRV records are"),
+    ("etcd://", "etcd is"),
+    ("consul://", "Consul is"),
+    ("peer://", "peers are"),
+    ("file://", "files of endpoints are"),
+    ("file:/", "files of endpoints are"),
+    ("file:.", "files of endpoints are"),
+];
+
+/// A comma list. The same target twice is one.
+pub(crate) fn parse_list(text: &str, listen: &Listen) -> Result<Vec<Target>, Vec<Mistake>> {
+    let mut targets = Vec::new();
+    let mut mistakes = Vec::new();
+    for word in text.split(',') {
+        match parse(word, listen) {
+            Ok(target) if targets.contains(&target) => {}
+            Ok(target) => targets.push(target),
+            Err(mistake) => mistakes.push(mistake),
+        }
+    }
+    if mistakes.is_empty() { Ok(targets) } else { Err(mistakes) }
+}
+
+fn parse(text: &str, listen: &Listen) -> Result<Target, Mistake> {
+    if text.is_empty() {
+        return Err(Mistake::new("a target is missing").help("write `host:port`, or take the comma out"));
+    }
+    if let Some((_, what)) = LATER.iter().find(|(scheme, _)| text.starts_with(scheme)) {
+        return Err(Mistake::new(format!("`{text}`: {what} not in this version")).help(TODAY));
+    }
+    let target = match (text.strip_prefix("unix:"), text.strip_prefix("docker://")) {
+        (Some(path), _) if number(path).is_none() => unix(path, listen)?,
+        (_, Some(name)) => docker(name)?,
+        _ => inet(text, listen)?,
+    };
+    check_range(&target, listen)?;
+    Ok(target)
+}
+
+fn unix(path: &str, listen: &Listen) -> Result<Target, Mistake> {
+    if listen.protocol() == Protocol::Udp {
+        return Err(Mistake::new(format!("`unix:{path}` cannot stand behind a UDP listener"))
+            .help("write `host:port`, or listen on TCP"));
+    }
+    if matches!(listen, Listen::Inet { ports, .. } if ports.count() > 1) {
+        return Err(Mistake::new(format!("`unix:{path}` cannot stand behind a range of ports"))
+            .help("listen on a single port: a unix socket has none"));
+    }
+    Ok(Target::Unix(socket_path(path)?))
+}
+
+fn docker(text: &str) -> Result<Target, Mistake> {
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) => (name, Some(target_port(port)?)),
+        None => (text, None),
+    };
+    Ok(Target::Docker { name: container_name(name)?, port })
+}
+
+/// Docker's own rule for names, which IDs and Compose services keep as well. Go tools print a name with a slash before
+/// it.
+pub(crate) fn container_name(text: &str) -> Result<String, Mistake> {
+    let name = text.strip_prefix('/').unwrap_or(text);
+    let first = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
+    if first && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c)) {
+        return Ok(name.to_owned());
+    }
+    Err(Mistake::new(format!("`{text}` cannot be the name of a container"))
+        .help("write a container's name or ID, or a Compose service: letters, digits and `_.-`"))
+}
+
+fn inet(text: &str, listen: &Listen) -> Result<Target, Mistake> {
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let help =
+            format!("write `{}` without a scheme; {TODAY}", if rest.is_empty() { "host:port" } else { rest });
+        return Err(Mistake::new(format!("`{text}`: `{scheme}://` is no kind of target")).help(help));
+    }
+    let (host, port) = split_port(text)?;
+    let port = match port {
+        Some(port) => port,
+        None => default_port(text, listen)?,
+    };
+    at(host, port)
+}
+
+/// The listener's first port, for a target that names none.
+fn default_port(text: &str, listen: &Listen) -> Result<u16, Mistake> {
+    listen.first_port().filter(|port| *port != 0).ok_or_else(|| {
+        Mistake::new(format!("`{text}` needs a port, for its listener has none to lend"))
+            .help(format!("write `{text}:PORT`"))
+    })
+}
+
+/// `host:port`, `[v6]:port`, or an address or name alone. Several colons without brackets are an IPv6 address.
+fn split_port(text: &str) -> Result<(&str, Option<u16>), Mistake> {
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Ok((text, None));
+    }
+    if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return Ok((inner, None));
+    }
+    match text.rsplit_once(':') {
+        Some((host, port)) => Ok((host, Some(target_port(port)?))),
+        None => Ok((text, None)),
+    }
+}
+
+fn target_port(text: &str) -> Result<u16, Mistake> {
+    number(text).filter(|port| *port != 0).ok_or_else(|| {
+        Mistake::new(format!("`{text}` is no port to connect to")).help("a port is a number from 1 to 65535")
+    })
+}
+
+/// The target that a host, with or without brackets, and a port make: shared with link variables.
+pub(crate) fn at(host: &str, port: u16) -> Result<Target, Mistake> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(Target::Addr(SocketAddr::new(ip, port)));
+    }
+    let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    // Takes a zone as well, if it is a number: `fe80::1%2`.
+    if let Ok(addr) = format!("[{inner}]:{port}").parse::<SocketAddrV6>() {
+        return Ok(Target::Addr(SocketAddr::V6(addr)));
+    }
+    Ok(Target::Host { host: host_name(host)?, port })
+}
+
+/// A DNS name (RFC 1035, with the underscore that Docker and Compose put in theirs).
+fn host_name(text: &str) -> Result<String, Mistake> {
+    let mistake = |what: &str| Mistake::new(format!("`{text}` is no host: {what}"));
+    let name = text.strip_suffix('.').unwrap_or(text);
+    if name.is_empty() {
+        return Err(mistake("it is empty").help("write `host:port`"));
+    }
+    if let Some(odd) = name.chars().find(|c| !c.is_ascii_alphanumeric() && !"-_.".contains(*c)) {
+        return Err(mistake(&format!("it holds {odd:?}")).help(odd_help(odd)));
+    }
+    if name.len() > 253 || name.split('.').any(|label| label.is_empty() || label.len() > 63) {
+        return Err(mistake("its parts must have 1 to 63 characters, and all of it at most 253")
+            .help("check the dots"));
+    }
+    if name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
+        return Err(mistake("a name does not end in a number, and it is no IPv4 address either")
+            .help(number_help(text)));
+    }
+    Ok(text.to_owned())
+}
+
+fn odd_help(odd: char) -> String {
+    match odd {
+        ':' | '[' | ']' | '%' => {
+            "an IPv6 address with a port is written `[::1]:80`; a zone is a number".to_owned()
+        }
+        '/' => "a unix socket is written `unix:/path`".to_owned(),
+        '\\' => "write `&` and `?` without a backslash where no shell reads them".to_owned(),
+        '=' => "options stand after a `?`".to_owned(),
+        odd if !odd.is_ascii() => "write an international name in its `xn--` form".to_owned(),
+        _ => "a host name has letters, digits and `-_.`".to_owned(),
+    }
+}
+
+fn number_help(text: &str) -> String {
+    match number(text) {
+        Some(port) => format!("a port alone is no target: write `host:{port}`"),
+        None => "write four numbers up to 255 without leading zeros, as in `10.0.0.2`".to_owned(),
+    }
+}
+
+/// Every port of a range needs one upstream.
+fn check_range(target: &Target, listen: &Listen) -> Result<(), Mistake> {
+    let first = match target {
+        Target::Addr(addr) => addr.port(),
+        Target::Host { port, .. } | Target::Docker { port: Some(port), .. } => *port,
+        Target::Unix(_) | Target::Docker { port: None, .. } => return Ok(()),
+    };
+    let Listen::Inet { ports, .. } = listen else { return Ok(()) };
+    if usize::from(first) + ports.count() - 1 <= usize::from(u16::MAX) {
+        return Ok(());
+    }
+    let count = ports.count();
+    Err(Mistake::new(format!("`{target}`: {count} ports from {first} on would pass 65535"))
+        .help("begin the target's ports lower, or listen on fewer"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::listen;
+    use super::*;
+
+    fn read(text: &str, listener: &str) -> Result<Vec<Target>, Vec<Mistake>> {
+        parse_list(text, &listen::parse(listener).unwrap())
+    }
+
+    fn addr(text: &str) -> Target {
+        Target::Addr(text.parse().unwrap())
+    }
+
+    fn host(host: &str, port: u16) -> Target {
+        Target::Host { host: host.to_owned(), port }
+    }
+
+    #[test]
+    fn every_documented_form_is_read() {
+        let docker = |name: &str, port| Target::Docker { name: name.to_owned(), port };
+        for (text, expected) in [
+            ("redis", host("redis", 6379)),
+            ("redis:7000", host("redis", 7000)),
+            ("tasks.db_1.example.com.:7000", host("tasks.db_1.example.com.", 7000)),
+            ("10.0.0.2", addr("10.0.0.2:6379")),
+            ("10.0.0.2:53", addr("10.0.0.2:53")),
+            ("[::1]:80", addr("[::1]:80")),
+            ("[::1]", addr("[::1]:6379")),
+            ("::1", addr("[::1]:6379")),
+            ("[fe80::1%2]:80", addr("[fe80::1%2]:80")),
+            ("unix:/run/x.sock", Target::Unix("/run/x.sock".into())),
+            ("unix:80", host("unix", 80)),
+            ("file:80", host("file", 80)),
+            ("docker://redis", docker("redis", None)),
+            ("docker://testapp_redis-1:6380", docker("testapp_redis-1", Some(6380))),
+        ] {
+            assert_eq!(read(text, "6379"), Ok(vec![expected]), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_same_target_twice_is_one() {
+        assert_eq!(read("a,b:6379,a:6379", "6379"), Ok(vec![host("a", 6379), host("b", 6379)]));
+    }
+
+    #[test]
+    fn what_comes_later_is_known_and_names_what_works_today() {
+        for text in [
+            "srv://_redis._tcp.example.com",
+            "etcd://h:2379/p",
+            "consul://redis",
+            "file:/etc/x",
+            "peer://a/b",
+        ] {
+            let mistakes = read(text, "6379").unwrap_err();
+            assert!(mistakes[0].message.contains("not in this version"), "{mistakes:?}");
+            assert_eq!(mistakes[0].help.as_deref(), Some(TODAY));
+        }
+    }
+
+    #[test]
+    fn every_other_form_is_answered_with_the_way_out() {
+        for (text, listener, help) in [
+            ("", "80", "host:port"),
+            ("a,,b", "80", "take the comma out"),
+            ("8080", "80", "write `host:8080`"),
+            ("10.0.0.300", "80", "four numbers"),
+            ("redis:0", "80", "from 1 to 65535"),
+            ("redis:99999", "80", "from 1 to 65535"),
+            ("redis:http", "80", "from 1 to 65535"),
+            ("tcp://redis:6379", "80", "write `redis:6379` without"),
+            ("r\u{e9}dis", "80", "xn--"),
+            ("fe80::1%eth0:80", "80", "a zone is a number"),
+            ("/run/x.sock", "80", "unix:/path"),
+            ("unix:x.sock", "80", "begin the path"),
+            ("unix:/x", "53/udp", "listen on TCP"),
+            ("unix:/x", "80-81", "a single port"),
+            ("redis", "0", "write `redis:PORT`"),
+            ("redis", "/run/x.sock", "write `redis:PORT`"),
+            ("redis:65000", "8000-9000", "lower"),
+            ("docker://", "80", "letters, digits"),
+            ("docker://a b", "80", "letters, digits"),
+            ("docker://a:b", "80", "from 1 to 65535"),
+        ] {
+            let mistakes = read(text, listener).expect_err(text);
+            assert!(mistakes[0].help.as_deref().unwrap_or("").contains(help), "{text}: {mistakes:?}");
+        }
+    }
+
+    #[test]
+    fn a_range_may_end_exactly_at_the_last_port() {
+        assert!(read("redis:65534", "1-2").is_ok());
+        assert!(read("redis:65535", "1-2").is_err());
+    }
+
+    #[test]
+    fn every_bad_target_of_a_list_is_named() {
+        assert_eq!(read("a:0,b,c:0", "80").unwrap_err().len(), 2);
+    }
+}

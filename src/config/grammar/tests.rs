@@ -1,0 +1,238 @@
+//! The grammar from outside: whole lines, and the promise that a printed route reads back the same.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::route::{Balance, OnRemove};
+
+fn place() -> Place {
+    Place::Argument(1)
+}
+
+fn read(text: &str) -> Route {
+    parse_route(text, &place()).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"))
+}
+
+fn mistakes(text: &str) -> Vec<Diagnostic> {
+    parse_route(text, &place()).expect_err(text)
+}
+
+#[test]
+fn the_lines_of_the_documentation_print_as_they_were_written() {
+    for line in [
+        "6379=redis:6379",
+        "5432=db1:5432,db2:5432?hold=30s",
+        "5432=db1:5432,db2:5432?balance=round-robin&hold=30s",
+        "53/udp=10.0.0.2:53",
+        "5432=docker://postgres",
+        "8000-8100=10.0.0.2:9000",
+        "/run/pg.sock=db:5432",
+        "5432=unix:/run/pg.sock",
+        "[::1]:6379=[fd00::2]:6379?allow=fd00::/8,10.0.0.0/8",
+    ] {
+        assert_eq!(read(line).to_string(), line);
+    }
+}
+
+#[test]
+fn a_target_without_a_port_takes_the_listeners() {
+    assert_eq!(read("6379=redis").to_string(), "6379=redis:6379");
+    assert_eq!(read("8000-8100=web").to_string(), "8000-8100=web:8000");
+}
+
+#[test]
+fn the_commas_of_allow_are_not_those_of_the_targets() {
+    let route = read("80=a,b?allow=10.0.0.1,10.0.0.2&backup=c,d");
+    assert_eq!((route.targets.len(), route.options.allow.len(), route.options.backup.len()), (2, 2, 2));
+}
+
+#[test]
+fn a_route_is_named_as_its_listener_was_written() {
+    assert_eq!(read("53/udp=dns").options.name, "53/udp");
+    assert_eq!(read("6379/tcp=redis").options.name, "6379/tcp");
+    assert_eq!(read("6379=redis?name=cache").options.name, "cache");
+    let listen = parse_listen("6379", &place()).unwrap();
+    assert_eq!(parse_options("hold=1s", &listen, &place()).unwrap().name, "6379");
+}
+
+#[test]
+fn the_default_balance_said_aloud_is_the_default() {
+    assert_eq!(read("1=a?balance=least-connections").to_string(), "1=a:1");
+}
+
+#[test]
+fn every_mistake_of_a_line_is_reported_at_once() {
+    let found = mistakes("redis=a:0,b,srv://c?hodl=1s&hold=5");
+    assert_eq!(found.len(), 5, "{found:?}");
+    assert!(found.iter().all(|mistake| mistake.place == place() && mistake.help.is_some()), "{found:?}");
+}
+
+#[test]
+fn half_a_route_is_answered_with_the_other_half() {
+    for (text, help) in [
+        ("", "`6379=redis:6379`"),
+        ("6379", "`6379=HOST`"),
+        ("/run/pg.sock", "`/run/pg.sock=HOST`"),
+        ("redis", "`PORT=redis`"),
+        ("redis:6379", "`6379=redis:6379`"),
+        ("redis:6379?hold=10s", "`6379=redis:6379`"),
+        ("10.0.0.2:6379", "`10.0.0.2:6379=HOST`"),
+        ("docker://redis", "`PORT=docker://redis`"),
+        ("a b", "one word"),
+        ("{}", "LISTEN=TARGET"),
+    ] {
+        let found = mistakes(text);
+        let shown = found[0].help.clone().unwrap_or_default();
+        assert!(shown.contains(help), "{text}: {found:?}");
+    }
+}
+
+#[test]
+fn a_shells_backslash_is_recognised_in_a_target() {
+    let found = mistakes(r"80=redis\?hold=10s");
+    assert!(found[0].help.as_deref().unwrap_or("").contains("without a backslash"), "{found:?}");
+}
+
+// === the promise ===
+
+fn a_host() -> impl Strategy<Value = String> {
+    let known = ["localhost", "unix", "file", "docker", "srv", "tasks.db", "db_1.example.com."];
+    prop_oneof![
+        "[a-z][a-z0-9_-]{0,20}(\\.[a-z][a-z0-9-]{0,9}){0,2}",
+        proptest::sample::select(known.to_vec()).prop_map(str::to_owned),
+    ]
+}
+
+fn a_path() -> impl Strategy<Value = PathBuf> {
+    "(/[a-zA-Z0-9._@:~+-]{1,12}){1,4}".prop_map(PathBuf::from)
+}
+
+fn a_target(top: u16) -> impl Strategy<Value = Target> {
+    let port = 1..=top;
+    prop_oneof![
+        (any::<IpAddr>(), port.clone()).prop_map(|(ip, port)| Target::Addr(SocketAddr::new(ip, port))),
+        (a_host(), port.clone()).prop_map(|(host, port)| Target::Host { host, port }),
+        ("[a-zA-Z0-9][a-zA-Z0-9_.-]{0,30}", proptest::option::of(port))
+            .prop_map(|(name, port)| Target::Docker { name, port }),
+    ]
+}
+
+fn a_listen() -> impl Strategy<Value = Listen> {
+    let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];
+    let range = prop_oneof![
+        any::<u16>().prop_map(PortRange::single),
+        (1..=u16::MAX, 1..=u16::MAX).prop_map(|(a, b)| PortRange { first: a.min(b), last: a.max(b) }),
+    ];
+    prop_oneof![
+        4 => (protocol, proptest::option::of(any::<IpAddr>()), range)
+            .prop_map(|(protocol, ip, ports)| Listen::Inet { protocol, ip, ports }),
+        1 => a_path().prop_map(Listen::Unix),
+    ]
+}
+
+fn a_duration() -> impl Strategy<Value = Duration> {
+    prop_oneof![
+        (1..31_536_000_000u64).prop_map(Duration::from_millis),
+        (1..31_536_000_000_000_000u64).prop_map(Duration::from_nanos),
+    ]
+}
+
+fn some_targets(listen: &Listen, count: std::ops::Range<usize>) -> BoxedStrategy<Vec<Target>> {
+    let (top, unix) = match listen {
+        Listen::Unix(_) => (u16::MAX, true),
+        Listen::Inet { protocol, ports, .. } => {
+            (u16::MAX - (ports.last - ports.first), *protocol == Protocol::Tcp && ports.count() == 1)
+        }
+    };
+    let one = a_target(top);
+    let one = if unix { prop_oneof![one, a_path().prop_map(Target::Unix)].boxed() } else { one.boxed() };
+    proptest::collection::vec(one, count)
+        .prop_map(|targets| {
+            let mut once = Vec::new();
+            for target in targets {
+                if !once.contains(&target) {
+                    once.push(target);
+                }
+            }
+            once
+        })
+        .boxed()
+}
+
+fn some_options(listen: &Listen) -> impl Strategy<Value = Options> + use<> {
+    let name = prop_oneof![Just(listen.to_string()), "[a-zA-Z0-9._/:@+~-]{1,30}"];
+    let network = (any::<IpAddr>(), 0..=32u8).prop_map(|(ip, length)| ipnet::IpNet::new(ip, length).unwrap());
+    let allow = if matches!(listen, Listen::Unix(_)) { 0..1 } else { 0..4 };
+    let choices =
+        (proptest::sample::select(Balance::ALL.to_vec()), proptest::sample::select(OnRemove::ALL.to_vec()));
+    let times = (
+        prop_oneof![Just(Duration::ZERO), a_duration()],
+        a_duration(),
+        proptest::option::of(a_duration()),
+        a_duration(),
+    );
+    let sizes = (proptest::option::of(1..=u32::MAX), proptest::collection::vec(network, allow));
+    (name, choices, some_targets(listen, 0..3), times, sizes).prop_map(
+        |(
+            name,
+            (balance, on_remove),
+            backup,
+            (hold, connect_timeout, idle_timeout, half_close_timeout),
+            sizes,
+        )| {
+            let (max_sessions, allow) = sizes;
+            Options {
+                name,
+                balance,
+                backup,
+                hold,
+                connect_timeout,
+                idle_timeout,
+                half_close_timeout,
+                max_sessions,
+                allow,
+                on_remove,
+            }
+        },
+    )
+}
+
+fn a_route() -> impl Strategy<Value = Route> {
+    a_listen().prop_flat_map(|listen| {
+        let parts = (some_targets(&listen, 1..4), some_options(&listen));
+        (Just(listen), parts).prop_map(|(listen, (targets, options))| Route {
+            listen,
+            targets,
+            options,
+            origin: Place::Argument(1),
+        })
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_printed_route_reads_back_the_same(route in a_route()) {
+        let printed = route.to_string();
+        prop_assert_eq!(parse_route(&printed, &place()), Ok(route), "{}", printed);
+    }
+
+    #[test]
+    fn whatever_is_read_prints_as_a_line_that_reads_the_same(
+        text in "([0-9]{1,5}|[a-z/:.\\[\\]0-9-]{1,12})=[a-z0-9:./,\\[\\]-]{1,20}(\\?[a-z-]{1,8}=[a-z0-9,./]{1,8}){0,1}"
+    ) {
+        if let Ok(route) = parse_route(&text, &place()) {
+            prop_assert_eq!(parse_route(&route.to_string(), &place()), Ok(route));
+        }
+    }
+
+    #[test]
+    fn no_text_at_all_can_make_it_panic(text in "\\PC{0,60}") {
+        let _ = parse_route(&text, &place());
+        let _ = parse_route(&format!("80=a?{text}"), &place());
+        let _ = parse_route(&format!("{text}=a"), &place());
+    }
+}
