@@ -1,1 +1,128 @@
-//! app
+//! The whole program: built, with every address bound, and then run until it is told to stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::admin::{self, Admin};
+use crate::cluster::hold::Gate;
+use crate::config::Config;
+use crate::discovery::docker::Docker;
+use crate::discovery::file::File;
+use crate::discovery::{Source, supervise};
+use crate::drain::Control;
+use crate::listener::BindError;
+use crate::reconcile::{Overview, Reconciler};
+use crate::session::Shared;
+use crate::worker::Workers;
+
+/// How long forced sessions may take to write their last log line.
+const FORCE_GRACE: Duration = Duration::from_secs(2);
+
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Bind(Vec<BindError>),
+    #[error("{0}")]
+    Admin(#[from] admin::BindError),
+    #[error("cannot start: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// An ambassador that owns its addresses and serves from [`Bound::run`] on.
+pub struct Bound {
+    reconciler: Reconciler,
+    admin: Option<Admin>,
+    control: Control,
+    drain_timeout: Duration,
+    _sources: Vec<AbortOnDropHandle<()>>,
+}
+
+/// Binds what can be bound and starts what must be running before the first session.
+pub async fn build(config: Config) -> Result<Bound, BuildError> {
+    raise_file_limit();
+    let control = Control::default();
+    let shared = Arc::new(Shared { gate: Gate::new(config.max_held), force: control.force.clone() });
+    let workers = Workers::start(config.workers, &shared)?;
+    let mut reconciler = Reconciler::new(config.clone(), workers, shared, control.stop.clone());
+    reconciler.begin().await.map_err(BuildError::Bind)?;
+    let admin = Admin::bind(&admin::Choice::of(&config), reconciler.overview(), control.stop.clone())?;
+    let sources = start_sources(&config, &reconciler, &control);
+    Ok(Bound { reconciler, admin, control, drain_timeout: config.drain_timeout, _sources: sources })
+}
+
+fn start_sources(config: &Config, reconciler: &Reconciler, control: &Control) -> Vec<AbortOnDropHandle<()>> {
+    let file = config.path.clone().map(|path| File { path, reload: control.reload.clone() });
+    let docker = config.docker.clone().map(|config| Docker { config });
+    let file = file.map(|file| start(file, reconciler));
+    let docker = docker.map(|docker| start(docker, reconciler));
+    file.into_iter().chain(docker).collect()
+}
+
+fn start(source: impl Source + 'static, reconciler: &Reconciler) -> AbortOnDropHandle<()> {
+    #[expect(clippy::disallowed_methods, reason = "its handle is kept, and ends it when dropped")]
+    let task = tokio::spawn(supervise(source, reconciler.news()));
+    AbortOnDropHandle::new(task)
+}
+
+/// Two descriptors a session: as many as the administrator allows, not the shell's default of 1,024.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+        if let Err(error) = raised {
+            tracing::warn!(%error, "cannot raise the limit of open files");
+        }
+    }
+}
+
+impl Bound {
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    pub fn overview(&self) -> Arc<ArcSwap<Overview>> {
+        self.reconciler.overview()
+    }
+
+    /// The first address of the route of this name.
+    pub fn addr(&self, route: &str) -> Option<SocketAddr> {
+        let overview = self.reconciler.overview().load_full();
+        let view = overview.routes.iter().find(|view| view.route.options.name == route)?;
+        view.addrs.first().copied()
+    }
+
+    /// Serves until `control.stop`, then lets sessions finish for the drain timeout, then ends them.
+    pub async fn run(self) {
+        let Bound { mut reconciler, admin, control, drain_timeout, _sources } = self;
+        let _admin = admin.map(Admin::serve);
+        tokio::select! {
+            () = reconciler.run() => {}
+            () = control.stop.cancelled() => {}
+        }
+        let Some(workers) = reconciler.stop_listening() else { return };
+        let mut finished = tokio::task::spawn_blocking(move || workers.join());
+        tokio::select! {
+            () = reconciler.run() => {}
+            _ = &mut finished => {
+                tracing::info!("drained");
+                return;
+            }
+            () = tokio::time::sleep(drain_timeout) => tracing::warn!("the drain timeout has passed: ending what is left"),
+            () = control.force.cancelled() => {}
+        }
+        force(&control.force, finished).await;
+    }
+}
+
+async fn force(force: &CancellationToken, finished: tokio::task::JoinHandle<()>) {
+    force.cancel();
+    if tokio::time::timeout(FORCE_GRACE, finished).await.is_err() {
+        tracing::error!("sessions did not end when told to");
+    }
+}

@@ -1,8 +1,25 @@
 //! The endpoints of a route and what is known about each, as sessions see them.
+//!
+//! The control plane replaces a cluster's [`Members`] as a whole; a session loads them without a lock and waits on
+//! [`Cluster::changed`] when none of them answers. An endpoint that stays keeps its counters, since it stays the same
+//! value; one that leaves is told so, and its sessions with it.
+
+pub mod hold;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use arc_swap::{ArcSwap, Guard};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::balancer;
+use crate::ending::Ending;
+use crate::relay::Direction;
+use crate::route::{OnRemove, Options};
 
 /// What a source says about one endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -11,7 +28,7 @@ pub struct EndpointSpec {
     pub identity: Identity,
 }
 
-/// Where to connect to.
+/// Where to connect to. The port is the one of the route's first listener port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EndpointAddr {
     Inet(SocketAddr),
@@ -30,11 +47,321 @@ pub enum Identity {
     Container { id: String, name: String },
 }
 
+/// One endpoint of one cluster, for as long as it is in it.
+#[derive(Debug)]
+pub struct Endpoint {
+    pub spec: EndpointSpec,
+    sessions: AtomicUsize,
+    /// Cancelled when the endpoint leaves the cluster.
+    removed: CancellationToken,
+    /// Cancelled when its sessions must end.
+    cut: CancellationToken,
+}
+
+/// The endpoints and the policy of a cluster at one moment.
+#[derive(Debug)]
+pub struct Members {
+    pub options: Options,
+    pub primary: Vec<Arc<Endpoint>>,
+    pub backup: Vec<Arc<Endpoint>>,
+}
+
+/// A named group of endpoints with one policy, and what its sessions have done.
+#[derive(Debug)]
+pub struct Cluster {
+    members: ArcSwap<Members>,
+    /// Notified at each change of members, and when an endpoint answers after one did not.
+    changed: Notify,
+    /// Where the next round of the balancer starts.
+    turn: AtomicUsize,
+    /// The process's own last word; the parent of every endpoint's `cut`.
+    force: CancellationToken,
+    pub counters: Counters,
+}
+
+/// Totals since the route was opened.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub active: AtomicUsize,
+    pub held: AtomicUsize,
+    pub bytes_up: AtomicU64,
+    pub bytes_down: AtomicU64,
+    endings: [AtomicU64; Ending::ALL.len()],
+}
+
+impl Cluster {
+    pub fn new(options: Options, force: CancellationToken) -> Cluster {
+        let members = Members { options, primary: Vec::new(), backup: Vec::new() };
+        Cluster {
+            members: ArcSwap::from_pointee(members),
+            changed: Notify::new(),
+            turn: AtomicUsize::new(0),
+            force,
+            counters: Counters::default(),
+        }
+    }
+
+    pub fn members(&self) -> Arc<Members> {
+        self.members.load_full()
+    }
+
+    /// The members for a glance: cheaper than [`Cluster::members`], not to be kept across an `await`.
+    pub fn glance(&self) -> Guard<Arc<Members>> {
+        self.members.load()
+    }
+
+    /// Replaces policy and endpoints; endpoints in both stay what they are. Returns who joined and who left.
+    pub fn update(&self, options: &Options, primary: &[EndpointSpec], backup: &[EndpointSpec]) -> Change {
+        let old = self.members();
+        let specs = |tier: &[Arc<Endpoint>]| tier.iter().map(|e| e.spec.clone()).collect::<Vec<_>>();
+        if old.options == *options && specs(&old.primary) == primary && specs(&old.backup) == backup {
+            return Change::default();
+        }
+        let keep = |spec: &EndpointSpec| match old.all().find(|endpoint| endpoint.spec == *spec) {
+            Some(endpoint) => endpoint.clone(),
+            None => Arc::new(Endpoint::new(spec.clone(), &self.force)),
+        };
+        let new = Arc::new(Members {
+            options: options.clone(),
+            primary: primary.iter().map(keep).collect(),
+            backup: backup.iter().map(keep).collect(),
+        });
+        let change = Change {
+            joined: new.all().filter(|e| !old.contains(e)).map(|e| e.spec.clone()).collect(),
+            left: old.all().filter(|e| !new.contains(e)).map(|e| e.spec.clone()).collect(),
+        };
+        self.members.store(new.clone());
+        for endpoint in old.all().filter(|endpoint| !new.contains(endpoint)) {
+            endpoint.remove(options.on_remove);
+        }
+        self.changed.notify_waiters();
+        change
+    }
+
+    /// Ends what the cluster's endpoints still serve, as their removal would: for a route that is closed.
+    pub fn close(&self) {
+        let members = self.members();
+        self.update(&members.options, &[], &[]);
+    }
+
+    /// Endpoints in the order to try them, each once: the primary tier, then the backup tier.
+    pub fn choices<'m>(&self, members: &'m Members) -> impl Iterator<Item = &'m Arc<Endpoint>> + use<'m> {
+        let turn = self.turn.fetch_add(1, Relaxed);
+        let balance = members.options.balance;
+        let tier = move |tier: &'m [Arc<Endpoint>]| {
+            balancer::choices(balance, turn, tier.len(), move |n| tier.get(n).map_or(0, |e| e.sessions()))
+                .filter_map(move |n| tier.get(n))
+        };
+        tier(&members.primary).chain(tier(&members.backup))
+    }
+
+    pub fn moved(&self, direction: Direction, bytes: usize) {
+        let counter = match direction {
+            Direction::Up => &self.counters.bytes_up,
+            Direction::Down => &self.counters.bytes_down,
+        };
+        counter.fetch_add(bytes as u64, Relaxed);
+    }
+}
+
+/// Who joined and who left a cluster in one update.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    pub joined: Vec<EndpointSpec>,
+    pub left: Vec<EndpointSpec>,
+}
+
+impl Members {
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.primary.iter().chain(&self.backup)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.primary.is_empty() && self.backup.is_empty()
+    }
+
+    fn contains(&self, endpoint: &Arc<Endpoint>) -> bool {
+        self.all().any(|other| Arc::ptr_eq(other, endpoint))
+    }
+}
+
+impl Endpoint {
+    fn new(spec: EndpointSpec, force: &CancellationToken) -> Endpoint {
+        Endpoint {
+            spec,
+            sessions: AtomicUsize::new(0),
+            removed: CancellationToken::new(),
+            cut: force.child_token(),
+        }
+    }
+
+    fn remove(&self, policy: OnRemove) {
+        self.removed.cancel();
+        if policy == OnRemove::Cut {
+            self.cut.cancel();
+        }
+    }
+
+    /// Sessions on this endpoint now.
+    pub fn sessions(&self) -> usize {
+        self.sessions.load(Relaxed)
+    }
+
+    /// No longer in its cluster. A dial that was under way then must not become a session: the address may be
+    /// somebody else's by now.
+    pub fn is_removed(&self) -> bool {
+        self.removed.is_cancelled()
+    }
+
+    pub async fn removed(&self) {
+        self.removed.cancelled().await;
+    }
+
+    /// Resolves when the sessions of this endpoint must end.
+    pub async fn cut(&self) {
+        self.cut.cancelled().await;
+    }
+}
+
+/// A session's place on an endpoint: counted from the first attempt to connect until it is dropped.
+#[derive(Debug)]
+pub struct InFlight {
+    endpoint: Arc<Endpoint>,
+}
+
+impl InFlight {
+    pub fn on(endpoint: Arc<Endpoint>) -> InFlight {
+        endpoint.sessions.fetch_add(1, Relaxed);
+        InFlight { endpoint }
+    }
+}
+
+impl std::ops::Deref for InFlight {
+    type Target = Endpoint;
+
+    fn deref(&self) -> &Endpoint {
+        &self.endpoint
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.endpoint.sessions.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Counters {
+    pub fn ended(&self, ending: Ending) {
+        if let Some(counter) = self.endings.get(ending as usize) {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Every ending with its count, zeros included.
+    pub fn endings(&self) -> impl Iterator<Item = (Ending, u64)> {
+        Ending::ALL.into_iter().zip(&self.endings).map(|(ending, count)| (ending, count.load(Relaxed)))
+    }
+}
+
+impl EndpointAddr {
+    /// The address for the n-th port of a range.
+    pub fn shifted(&self, offset: u16) -> EndpointAddr {
+        match self {
+            EndpointAddr::Inet(addr) => {
+                EndpointAddr::Inet(SocketAddr::new(addr.ip(), addr.port().wrapping_add(offset)))
+            }
+            EndpointAddr::Unix(path) => EndpointAddr::Unix(path.clone()),
+        }
+    }
+}
+
 impl fmt::Display for EndpointAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             EndpointAddr::Inet(addr) => write!(f, "{addr}"),
             EndpointAddr::Unix(path) => write!(f, "unix:{}", path.display()),
         }
+    }
+}
+
+impl fmt::Display for EndpointSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.identity {
+            Identity::Literal => write!(f, "{}", self.addr),
+            Identity::Name(name) => write!(f, "{} ({name})", self.addr),
+            Identity::Container { id, name } => {
+                write!(f, "{} (container {name} {})", self.addr, id.get(..12).unwrap_or(id))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(port: u16, id: &str) -> EndpointSpec {
+        EndpointSpec {
+            addr: EndpointAddr::Inet(SocketAddr::from(([10, 0, 0, 1], port))),
+            identity: Identity::Container { id: id.to_owned(), name: "redis".to_owned() },
+        }
+    }
+
+    fn cluster() -> Cluster {
+        Cluster::new(Options::named("test"), CancellationToken::new())
+    }
+
+    #[test]
+    fn an_endpoint_that_stays_keeps_its_sessions_and_one_that_leaves_is_told() {
+        let cluster = cluster();
+        let options = Options::named("test");
+        cluster.update(&options, &[spec(1, "a"), spec(2, "b")], &[]);
+        let members = cluster.members();
+        let (stays, leaves) = (members.primary[0].clone(), members.primary[1].clone());
+        let _session = InFlight::on(stays.clone());
+
+        let change = cluster.update(&options, &[spec(1, "a"), spec(3, "c")], &[]);
+
+        assert_eq!(change, Change { joined: vec![spec(3, "c")], left: vec![spec(2, "b")] });
+        assert_eq!(cluster.members().primary[0].sessions(), 1);
+        assert!(leaves.is_removed() && !stays.is_removed());
+        assert!(!leaves.cut.is_cancelled(), "drain is the default");
+    }
+
+    #[test]
+    fn the_same_address_with_another_identity_is_another_endpoint() {
+        let cluster = cluster();
+        let options = Options { on_remove: OnRemove::Cut, ..Options::named("test") };
+        cluster.update(&options, &[spec(1, "dead")], &[]);
+        let dead = cluster.members().primary[0].clone();
+
+        cluster.update(&options, &[spec(1, "stranger")], &[]);
+
+        assert!(dead.is_removed() && dead.cut.is_cancelled());
+        assert!(!cluster.members().primary[0].is_removed());
+    }
+
+    #[test]
+    fn the_backup_tier_comes_after_every_primary_endpoint() {
+        let cluster = cluster();
+        cluster.update(&Options::named("test"), &[spec(1, "a"), spec(2, "b")], &[spec(3, "c")]);
+        let members = cluster.members();
+        for _ in 0..4 {
+            let order: Vec<_> = cluster.choices(&members).map(|e| e.spec.clone()).collect();
+            assert_eq!(order.len(), 3);
+            assert_eq!(order[2], spec(3, "c"));
+        }
+    }
+
+    #[test]
+    fn forcing_the_process_cuts_also_the_sessions_of_endpoints_that_left_long_ago() {
+        let force = CancellationToken::new();
+        let cluster = Cluster::new(Options::named("test"), force.clone());
+        cluster.update(&Options::named("test"), &[spec(1, "a")], &[]);
+        let endpoint = cluster.members().primary[0].clone();
+        cluster.close();
+        assert!(!endpoint.cut.is_cancelled());
+        force.cancel();
+        assert!(endpoint.cut.is_cancelled());
     }
 }

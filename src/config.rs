@@ -14,9 +14,8 @@ pub mod settings;
 pub mod vars;
 
 pub use docker::SOCKET_DEFAULT;
-pub use load::{admin, load};
+pub use load::{load, parse_admin};
 pub(crate) use load::{read_text, unreadable};
-pub use nothing::nothing_to_do;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -44,6 +43,8 @@ pub struct Config {
     pub max_held: usize,
     /// `None` for the default unix socket.
     pub admin: Option<AdminAddr>,
+    /// `XDG_RUNTIME_DIR`: where the default admin socket goes when `/run` is not ours to write.
+    pub runtime_dir: Option<PathBuf>,
     pub log: LogConfig,
     /// What is wrong, but keeps nothing from running: link variables that cannot be used, and the like.
     pub warnings: Vec<Diagnostic>,
@@ -124,6 +125,7 @@ impl Config {
             drain_timeout: DRAIN_TIMEOUT_DEFAULT,
             max_held: MAX_HELD_DEFAULT,
             admin: None,
+            runtime_dir: None,
             log: LogConfig::default(),
             warnings: Vec::new(),
         }

@@ -8,6 +8,7 @@ pub mod dns;
 pub mod docker;
 pub mod env;
 pub mod file;
+pub mod knowledge;
 pub mod label;
 
 use std::future::Future;
@@ -31,6 +32,17 @@ pub enum Snapshot {
         host: String,
         addresses: Vec<IpAddr>,
     },
+}
+
+impl Snapshot {
+    /// The name of the source that published it, as [`Source::name`].
+    pub fn source(&self) -> String {
+        match self {
+            Snapshot::File(_) => "file".to_owned(),
+            Snapshot::Docker(_) => "docker".to_owned(),
+            Snapshot::Host { host, .. } => format!("dns:{host}"),
+        }
+    }
 }
 
 /// What the control loop hears from a source.

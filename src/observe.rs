@@ -1,1 +1,4 @@
-//! observe
+//! What people and programs see: the log, and the status of routes.
+
+pub mod log;
+pub mod status;

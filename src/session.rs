@@ -1,1 +1,179 @@
-//! session
+//! One connection, from its acceptance to its ending, told as a story.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::hold::{Dial, Effort, Gate};
+use crate::cluster::{Cluster, Endpoint, InFlight, Members};
+use crate::connect;
+use crate::ending::Ending;
+use crate::listener::{Accepted, ClientAddr};
+use crate::relay::{self, Direction, Limits};
+use crate::socket::Socket;
+
+/// What every session of a process shares.
+#[derive(Debug)]
+pub struct Shared {
+    pub gate: Gate,
+    /// Cancelled when the drain timeout has passed: every session ends now.
+    pub force: CancellationToken,
+}
+
+/// Serves one connection of a stream listener; `offset` is the listener's place in its route's port range.
+pub async fn serve(accepted: Accepted, cluster: Arc<Cluster>, offset: u16, shared: Arc<Shared>) {
+    let mut record = Record::begin(cluster, accepted.client);
+    let ending = match Socket::register(accepted.fd) {
+        Ok(downstream) => run(&downstream, &mut record, offset, &shared).await,
+        Err(error) => {
+            tracing::error!(%error, "cannot register a connection");
+            Ending::Local
+        }
+    };
+    record.end(ending);
+}
+
+async fn run(downstream: &Socket, record: &mut Record, offset: u16, shared: &Shared) -> Ending {
+    let connected = match admit(&record.cluster, &record.cluster.glance(), record.client.ip()) {
+        Ok(limits) => connect(downstream, record, offset, shared).await.map(|upstream| (limits, upstream)),
+        Err(refusal) => Err(refusal),
+    };
+    let (limits, upstream) = match connected {
+        Ok(connected) => connected,
+        Err(ending) => {
+            downstream.reset_on_close();
+            return ending;
+        }
+    };
+    let moved = |direction, bytes| record.moved(direction, bytes);
+    tokio::select! {
+        ending = relay::relay(downstream, &upstream, limits, &moved) => ending,
+        ending = record.stopped(shared) => {
+            downstream.reset_on_close();
+            upstream.reset_on_close();
+            ending
+        }
+    }
+}
+
+/// Who is served at all, and within which limits.
+fn admit(cluster: &Cluster, members: &Members, client: Option<IpAddr>) -> Result<Limits, Ending> {
+    let options = &members.options;
+    let allowed = |client: IpAddr| options.allow.iter().any(|network| network.contains(&client));
+    if !options.allow.is_empty() && !client.is_some_and(allowed) {
+        return Err(Ending::Denied);
+    }
+    // The session that asks is counted already.
+    if options.max_sessions.is_some_and(|max| cluster.counters.active.load(Relaxed) > max as usize) {
+        return Err(Ending::TooMany);
+    }
+    Ok(Limits { idle: options.idle_timeout, half_close: options.half_close_timeout })
+}
+
+async fn connect(
+    downstream: &Socket,
+    record: &mut Record,
+    offset: u16,
+    shared: &Shared,
+) -> Result<Socket, Ending> {
+    let (upstream, endpoint) = record
+        .cluster
+        .acquire(&shared.gate, &mut record.effort, downstream.left(), &StreamDial { offset })
+        .await?;
+    record.endpoint = Some(endpoint);
+    Ok(upstream)
+}
+
+/// Connects a stream, to the port of the endpoint that stands for the port we were reached on.
+struct StreamDial {
+    offset: u16,
+}
+
+impl Dial for StreamDial {
+    type Connection = Socket;
+
+    async fn dial(&self, endpoint: &Endpoint, timeout: Duration) -> io::Result<Socket> {
+        connect::dial(&endpoint.spec.addr.shifted(self.offset), timeout).await
+    }
+}
+
+/// The account of one session. Everything that must be undone when the session ends is undone by its drop: the gauge,
+/// the endpoint's in-flight count; and the ending is counted and logged, also where the session was dropped halfway.
+#[derive(Debug)]
+struct Record {
+    cluster: Arc<Cluster>,
+    client: ClientAddr,
+    began: Instant,
+    effort: Effort,
+    endpoint: Option<InFlight>,
+    bytes_up: AtomicU64,
+    bytes_down: AtomicU64,
+    ending: Ending,
+}
+
+impl Record {
+    fn begin(cluster: Arc<Cluster>, client: ClientAddr) -> Record {
+        cluster.counters.active.fetch_add(1, Relaxed);
+        Record {
+            cluster,
+            client,
+            began: Instant::now(),
+            effort: Effort::default(),
+            endpoint: None,
+            bytes_up: AtomicU64::new(0),
+            bytes_down: AtomicU64::new(0),
+            ending: Ending::Local,
+        }
+    }
+
+    fn moved(&self, direction: Direction, bytes: usize) {
+        let counter = match direction {
+            Direction::Up => &self.bytes_up,
+            Direction::Down => &self.bytes_down,
+        };
+        counter.fetch_add(bytes as u64, Relaxed);
+        self.cluster.moved(direction, bytes);
+    }
+
+    /// Resolves when the endpoint's sessions must end, with why.
+    async fn stopped(&self, shared: &Shared) -> Ending {
+        match &self.endpoint {
+            Some(endpoint) => endpoint.cut().await,
+            None => std::future::pending().await,
+        }
+        if shared.force.is_cancelled() { Ending::Drained } else { Ending::Cut }
+    }
+
+    fn end(mut self, ending: Ending) {
+        self.ending = ending;
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.cluster.counters.active.fetch_sub(1, Relaxed);
+        self.cluster.counters.ended(self.ending);
+        tracing::info!(
+            target: "access",
+            route = %self.cluster.glance().options.name,
+            client = %self.client,
+            endpoint = %self.endpoint.as_ref().map_or_else(|| "-".to_owned(), |endpoint| endpoint.spec.to_string()),
+            bytes_up = self.bytes_up.load(Relaxed),
+            bytes_down = self.bytes_down.load(Relaxed),
+            duration_ms = milliseconds(self.began.elapsed()),
+            held_ms = milliseconds(self.effort.held),
+            attempts = self.effort.attempts,
+            ending = %self.ending,
+            "session"
+        );
+    }
+}
+
+/// To the microsecond.
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}

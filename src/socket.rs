@@ -1,1 +1,143 @@
-//! socket
+//! One connected stream socket, TCP or unix: the only shape of connection that the data plane knows.
+//!
+//! An own type and not tokio's two, because the relay is the same for both, because a connection that was accepted on
+//! one worker may be registered on another, and because each read here knows whether it emptied the socket: a read
+//! that was short clears the readiness without asking the kernel once more.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::task::{Context, Poll, ready};
+
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, Ready};
+
+#[derive(Debug)]
+pub struct Socket {
+    fd: AsyncFd<OwnedFd>,
+}
+
+impl Socket {
+    /// Registers a non-blocking stream socket with the runtime of this thread. To connect, call `connect` first: a
+    /// socket that is not even connecting is reported as hung up, and tokio never forgets that.
+    #[expect(
+        deprecated,
+        reason = "unsound for types that lie about their descriptor; an OwnedFd cannot, and the replacement is unsafe to call"
+    )]
+    pub fn register(fd: OwnedFd) -> io::Result<Socket> {
+        Ok(Socket { fd: AsyncFd::new(fd)? })
+    }
+
+    /// Reads what is there. `Ok(0)` is the peer's FIN.
+    pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.fd.poll_read_ready(cx))?;
+            match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()) {
+                Ok((_, received)) => {
+                    if 0 < received && received < buffer.len() {
+                        guard.clear_ready();
+                    }
+                    return Poll::Ready(Ok(received));
+                }
+                Err(rustix::io::Errno::AGAIN) => guard.clear_ready(),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    /// Writes what fits without waiting. `WouldBlock` when nothing does; then [`Socket::poll_writable`] waits.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match rustix::net::send(&self.fd, bytes, SendFlags::NOSIGNAL) {
+                Err(rustix::io::Errno::INTR) => {}
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    /// Ready when `attempt` was: calls it while the socket may be readable, until it is something else than `WouldBlock`.
+    pub fn poll_read_with<T>(
+        &self,
+        cx: &mut Context<'_>,
+        mut attempt: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        loop {
+            let mut guard = ready!(self.fd.poll_read_ready(cx))?;
+            match guard.try_io(|fd| attempt(fd.as_fd())) {
+                Ok(result) => return Poll::Ready(result),
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    /// As [`Socket::poll_read_with`], while the socket may be writable.
+    pub fn poll_write_with<T>(
+        &self,
+        cx: &mut Context<'_>,
+        mut attempt: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        loop {
+            let mut guard = ready!(self.fd.poll_write_ready(cx))?;
+            match guard.try_io(|fd| attempt(fd.as_fd())) {
+                Ok(result) => return Poll::Ready(result),
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    /// Waits for the end of a connect in progress.
+    pub async fn connected(&self) -> io::Result<()> {
+        let guard = self.fd.ready(Interest::WRITABLE).await?;
+        drop(guard);
+        Ok(rustix::net::sockopt::socket_error(&self.fd)??)
+    }
+
+    /// Waits until the peer has left without being served: a FIN before any byte, or a RST. A FIN after bytes may be
+    /// a request whose sender waits for the answer, so it is not taken for leaving.
+    pub async fn left(&self) -> io::Result<()> {
+        let mut byte = [0; 1];
+        loop {
+            let mut guard = self.fd.readable().await?;
+            match rustix::net::recv(&self.fd, &mut byte, RecvFlags::PEEK) {
+                Ok((_, 0)) => return Ok(()),
+                Ok(_) => break,
+                Err(rustix::io::Errno::AGAIN) => guard.clear_ready_matching(Ready::READABLE),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_reset) => return Ok(()),
+            }
+        }
+        // The bytes that wait keep the socket readable; an error is the only news left to wait for.
+        self.fd.ready(Interest::ERROR).await.map(drop)
+    }
+
+    /// Waits until the connection is broken: reset, or given up by the kernel. Sees it without reading, so bytes that
+    /// came before stay unread.
+    pub async fn broken(&self) {
+        // An error here is a runtime that shuts down; there the connection ends too.
+        let _ = self.fd.ready(Interest::ERROR).await;
+    }
+
+    /// Tells the peer that nothing more comes.
+    pub fn shutdown_write(&self) {
+        // Not connected any more: then the peer knows already.
+        let _ = rustix::net::shutdown(&self.fd, Shutdown::Write);
+    }
+
+    /// Makes the close to come a RST, where the protocol has one.
+    pub fn reset_on_close(&self) {
+        let _ = rustix::net::sockopt::set_socket_linger(&self.fd, Some(std::time::Duration::ZERO));
+    }
+
+    /// The address we reached the peer from, or were reached at; `None` for a unix socket.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        rustix::net::getsockname(&self.fd).ok()?.try_into().ok()
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

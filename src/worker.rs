@@ -1,1 +1,224 @@
-//! worker
+//! The data plane's threads: one single-threaded runtime per core, each with its own listeners and sessions.
+//!
+//! A listener lives on one worker. What it accepts stays there, unless another worker has clearly fewer sessions: then
+//! the connection is handed over before anything was read from it.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread::JoinHandle;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cluster::Cluster;
+use crate::listener::{self, Accepted, Listener};
+use crate::session::{self, Shared};
+
+/// Connections on their way to another worker. When it is full, that worker is behind: the session stays.
+const HANDOVERS_MAX: usize = 1024;
+/// Listeners on their way to a worker; the control plane waits while it is full.
+const LISTENERS_MAX: usize = 64;
+
+/// All workers, as the control plane sees them.
+#[derive(Debug)]
+pub struct Workers {
+    threads: Vec<Thread>,
+    next: usize,
+}
+
+#[derive(Debug)]
+struct Thread {
+    listeners: mpsc::Sender<Listening>,
+    join: JoinHandle<()>,
+}
+
+/// A listener on its way to its worker.
+#[derive(Debug)]
+struct Listening {
+    listener: Listener,
+    cluster: Arc<Cluster>,
+    stop: CancellationToken,
+}
+
+/// A connection with all that its session needs.
+#[derive(Debug)]
+struct Handover {
+    accepted: Accepted,
+    cluster: Arc<Cluster>,
+    offset: u16,
+}
+
+/// One worker, as its sessions see it: itself, and the others to hand over to.
+#[derive(Clone, Debug)]
+struct Worker {
+    index: usize,
+    peers: Arc<[Peer]>,
+    shared: Arc<Shared>,
+    tracker: TaskTracker,
+}
+
+#[derive(Debug)]
+struct Peer {
+    sessions: AtomicUsize,
+    handovers: mpsc::Sender<Handover>,
+}
+
+impl Workers {
+    /// Starts the threads. They end when `self` is dropped or joined and their last session has ended.
+    pub fn start(count: NonZeroUsize, shared: &Arc<Shared>) -> io::Result<Workers> {
+        let channels: Vec<_> = (0..count.get()).map(|_| mpsc::channel(HANDOVERS_MAX)).collect();
+        let (senders, receivers): (Vec<_>, Vec<_>) = channels.into_iter().unzip();
+        let peers: Arc<[Peer]> =
+            senders.into_iter().map(|handovers| Peer { sessions: AtomicUsize::new(0), handovers }).collect();
+        let threads = receivers.into_iter().enumerate().map(|(index, handovers)| {
+            let worker =
+                Worker { index, peers: peers.clone(), shared: shared.clone(), tracker: TaskTracker::new() };
+            worker.start(handovers)
+        });
+        Ok(Workers { threads: threads.collect::<io::Result<_>>()?, next: 0 })
+    }
+
+    /// Gives a listener to the next worker in turn. Accepting ends at `stop`; then the listener is closed.
+    pub async fn listen(&mut self, listener: Listener, cluster: Arc<Cluster>, stop: CancellationToken) {
+        let index = self.next % self.threads.len().max(1);
+        self.next = self.next.wrapping_add(1);
+        if let Some(thread) = self.threads.get(index) {
+            // A worker only ends after us.
+            let _ = thread.listeners.send(Listening { listener, cluster, stop }).await;
+        }
+    }
+
+    /// Waits for the last session of every worker. Blocks.
+    pub fn join(self) {
+        for Thread { listeners, join } in self.threads {
+            drop(listeners);
+            if join.join().is_err() {
+                tracing::error!("a worker panicked");
+            }
+        }
+    }
+}
+
+impl Worker {
+    fn start(self, handovers: mpsc::Receiver<Handover>) -> io::Result<Thread> {
+        let (listeners, inbox) = mpsc::channel(LISTENERS_MAX);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let name = format!("worker-{}", self.index);
+        let join = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || runtime.block_on(self.run(inbox, handovers)))?;
+        Ok(Thread { listeners, join })
+    }
+
+    /// Until the control plane is gone and every session has ended.
+    async fn run(self, mut listeners: mpsc::Receiver<Listening>, mut handovers: mpsc::Receiver<Handover>) {
+        loop {
+            tokio::select! {
+                listening = listeners.recv() => match listening {
+                    Some(listening) => self.listen(listening),
+                    None => break,
+                },
+                Some(handover) = handovers.recv() => self.serve(handover),
+            }
+        }
+        self.tracker.close();
+        loop {
+            tokio::select! {
+                Some(handover) = handovers.recv() => self.serve(handover),
+                () = self.tracker.wait() => match handovers.try_recv() {
+                    Ok(late) => self.serve(late),
+                    Err(_) => return,
+                },
+            }
+        }
+    }
+
+    fn listen(&self, Listening { listener, cluster, stop }: Listening) {
+        let worker = self.clone();
+        let offset = listener.offset;
+        self.tracker.spawn(async move {
+            let admit = |accepted| worker.place(Handover { accepted, cluster: cluster.clone(), offset });
+            if let Err(error) = listener::accept_loop(listener, stop, admit).await {
+                tracing::error!(%error, "a listener failed");
+            }
+        });
+    }
+
+    /// Here, or on the worker with clearly fewer sessions.
+    fn place(&self, handover: Handover) {
+        match self.idler_peer() {
+            Some(peer) => {
+                if let Err(refused) = peer.handovers.try_send(handover) {
+                    self.serve(refused.into_inner());
+                }
+            }
+            None => self.serve(handover),
+        }
+    }
+
+    fn idler_peer(&self) -> Option<&Peer> {
+        let own = self.sessions(self.index);
+        let least = self.peers.iter().min_by_key(|peer| peer.sessions.load(Relaxed))?;
+        is_clearly_fewer(least.sessions.load(Relaxed), own).then_some(least)
+    }
+
+    fn sessions(&self, index: usize) -> usize {
+        self.peers.get(index).map_or(0, |peer| peer.sessions.load(Relaxed))
+    }
+
+    fn serve(&self, Handover { accepted, cluster, offset }: Handover) {
+        let count = Counted::on(self.peers.clone(), self.index);
+        let session = session::serve(accepted, cluster, offset, self.shared.clone());
+        self.tracker.spawn(async move {
+            session.await;
+            drop(count);
+        });
+    }
+}
+
+/// A handover costs a wake-up of the other thread, so a small difference is let be; but of two sessions, each gets a
+/// worker of its own.
+fn is_clearly_fewer(theirs: usize, ours: usize) -> bool {
+    theirs + theirs / 4 < ours
+}
+
+/// One session on a worker, for as long as it lives.
+struct Counted {
+    peers: Arc<[Peer]>,
+    index: usize,
+}
+
+impl Counted {
+    fn on(peers: Arc<[Peer]>, index: usize) -> Counted {
+        if let Some(peer) = peers.get(index) {
+            peer.sessions.fetch_add(1, Relaxed);
+        }
+        Counted { peers, index }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Some(peer) = self.peers.get(self.index) {
+            peer.sessions.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_sessions_on_two_workers_never_share_one() {
+        assert!(is_clearly_fewer(0, 1));
+        assert!(is_clearly_fewer(1, 2));
+        assert!(!is_clearly_fewer(0, 0));
+        assert!(!is_clearly_fewer(1, 1));
+        assert!(!is_clearly_fewer(4, 5));
+        assert!(is_clearly_fewer(40, 51));
+    }
+}

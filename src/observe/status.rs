@@ -1,0 +1,201 @@
+//! What `ambassador status` shows, as one serializable value and as a table.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering::Relaxed;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::{Cluster, Endpoint};
+use crate::reconcile::{Overview, RouteView};
+use crate::route::Target;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub draining: bool,
+    pub routes: Vec<RouteStatus>,
+    /// Sources that are lost: name, and why.
+    pub lost: BTreeMap<String, String>,
+    pub mistakes: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteStatus {
+    pub name: String,
+    pub listen: String,
+    /// As bound, with the ports the kernel chose.
+    pub addresses: Vec<String>,
+    pub targets: Vec<String>,
+    pub origin: String,
+    pub balance: String,
+    pub endpoints: Vec<EndpointStatus>,
+    pub active: usize,
+    pub held: usize,
+    pub bytes_up: u64,
+    pub bytes_down: u64,
+    /// Sessions that ended, by ending; endings that never happened are left out.
+    pub endings: BTreeMap<String, u64>,
+    pub problems: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointStatus {
+    pub address: String,
+    /// With what it is: a container, a name.
+    pub description: String,
+    pub backup: bool,
+    pub sessions: usize,
+}
+
+impl Status {
+    pub fn of(overview: &Overview, draining: bool) -> Status {
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            draining,
+            routes: overview.routes.iter().map(RouteStatus::of).collect(),
+            lost: overview.lost.clone(),
+            mistakes: overview.mistakes.clone(),
+        }
+    }
+
+    /// For people.
+    pub fn table(&self) -> String {
+        let mut rows =
+            vec![["ROUTE", "ENDPOINT", "SESSIONS", "HELD", "UP", "DOWN", "ORIGIN"].map(str::to_owned)];
+        for route in &self.routes {
+            rows.push(route.row());
+            rows.extend(route.endpoints.iter().map(EndpointStatus::row));
+        }
+        let mut text = aligned(&rows);
+        for route in &self.routes {
+            for problem in &route.problems {
+                let _ = writeln!(text, "route {}: {problem}", route.name);
+            }
+        }
+        for (source, why) in &self.lost {
+            let _ = writeln!(text, "{source} is lost: {why}");
+        }
+        for mistake in &self.mistakes {
+            let _ = writeln!(text, "{mistake}");
+        }
+        if self.draining {
+            text.push_str("draining: no new sessions\n");
+        }
+        text
+    }
+}
+
+impl RouteStatus {
+    fn of(view: &RouteView) -> RouteStatus {
+        let RouteView { route, cluster, addrs, problems } = view;
+        let count = |of: fn(&Cluster) -> u64| cluster.as_deref().map_or(0, of);
+        RouteStatus {
+            name: route.options.name.clone(),
+            listen: route.listen.to_string(),
+            addresses: addrs.iter().map(ToString::to_string).collect(),
+            targets: route.targets.iter().map(Target::to_string).collect(),
+            origin: route.origin.to_string(),
+            balance: route.options.balance.name().to_owned(),
+            endpoints: cluster.as_deref().map(endpoints).unwrap_or_default(),
+            active: cluster.as_deref().map_or(0, |cluster| cluster.counters.active.load(Relaxed)),
+            held: cluster.as_deref().map_or(0, |cluster| cluster.counters.held.load(Relaxed)),
+            bytes_up: count(|cluster| cluster.counters.bytes_up.load(Relaxed)),
+            bytes_down: count(|cluster| cluster.counters.bytes_down.load(Relaxed)),
+            endings: cluster.as_deref().map(endings).unwrap_or_default(),
+            problems: problems.clone(),
+        }
+    }
+
+    fn row(&self) -> [String; 7] {
+        let dash = |empty: bool| if empty { "(none)".to_owned() } else { String::new() };
+        [
+            self.name.clone(),
+            dash(self.endpoints.is_empty()),
+            self.active.to_string(),
+            self.held.to_string(),
+            bytes(self.bytes_up),
+            bytes(self.bytes_down),
+            self.origin.clone(),
+        ]
+    }
+}
+
+fn endpoints(cluster: &Cluster) -> Vec<EndpointStatus> {
+    let members = cluster.members();
+    let describe = |endpoint: &Endpoint, backup| EndpointStatus {
+        address: endpoint.spec.addr.to_string(),
+        description: endpoint.spec.to_string(),
+        backup,
+        sessions: endpoint.sessions(),
+    };
+    let primary = members.primary.iter().map(|endpoint| describe(endpoint, false));
+    let backup = members.backup.iter().map(|endpoint| describe(endpoint, true));
+    primary.chain(backup).collect()
+}
+
+fn endings(cluster: &Cluster) -> BTreeMap<String, u64> {
+    let happened = cluster.counters.endings().filter(|(_, count)| *count > 0);
+    happened.map(|(ending, count)| (ending.name().to_owned(), count)).collect()
+}
+
+impl EndpointStatus {
+    fn row(&self) -> [String; 7] {
+        let mut row = <[String; 7]>::default();
+        let [_, endpoint, sessions, ..] = &mut row;
+        *endpoint = format!("{}{}", self.description, if self.backup { ", backup" } else { "" });
+        *sessions = self.sessions.to_string();
+        row
+    }
+}
+
+/// With a binary prefix, three digits or so: `12.3 MiB`.
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let mut value = count as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS.get(unit).unwrap_or(&""))
+}
+
+/// Columns as wide as their widest cell, two spaces between, no space at the end of a line.
+pub fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_three_digits_and_a_unit() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(5 << 30), "5.0 GiB");
+    }
+
+    #[test]
+    fn columns_are_aligned_and_lines_have_no_tail() {
+        let rows = [["a".to_owned(), "b".to_owned()], ["long".to_owned(), String::new()]];
+        assert_eq!(aligned(&rows), "a     b\nlong\n");
+    }
+}

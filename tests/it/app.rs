@@ -1,0 +1,159 @@
+//! The real app in this process, on ports that the kernel chose.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use ambassador::app;
+use ambassador::cluster::Cluster;
+use ambassador::config::grammar::parse_route;
+use ambassador::config::{AdminAddr, Config};
+use ambassador::diagnostic::Place;
+use ambassador::drain::Control;
+use ambassador::ending::Ending;
+use ambassador::reconcile::Overview;
+use arc_swap::ArcSwap;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+/// Far beyond what anything here takes, so that only a hang runs into it.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An ambassador that runs until it is dropped, or stopped by its control.
+pub struct App {
+    pub control: Control,
+    pub overview: Arc<ArcSwap<Overview>>,
+    pub run: JoinHandle<()>,
+}
+
+impl App {
+    /// Runs these routes of the grammar; each listens on `127.0.0.1:0`.
+    pub async fn start(routes: &[&str]) -> App {
+        App::with(routes, |_| {}).await
+    }
+
+    pub async fn with(routes: &[&str], adjust: impl FnOnce(&mut Config)) -> App {
+        let routes = routes.iter().map(|text| parse_route(text, &Place::Built).unwrap()).collect();
+        let mut config = Config::with_routes(routes);
+        config.workers = NonZeroUsize::new(2).unwrap();
+        config.admin = Some(AdminAddr::Unix(private_path("admin")));
+        adjust(&mut config);
+        let bound = app::build(config).await.unwrap();
+        App { control: bound.control(), overview: bound.overview(), run: tokio::spawn(bound.run()) }
+    }
+
+    pub fn addr(&self, route: &str) -> SocketAddr {
+        let overview = self.overview.load();
+        let view = overview.routes.iter().find(|view| view.route.options.name == route);
+        *view.expect("a route of this name").addrs.first().expect("a bound route")
+    }
+
+    pub fn cluster(&self, route: &str) -> Arc<Cluster> {
+        let overview = self.overview.load();
+        let view = overview.routes.iter().find(|view| view.route.options.name == route);
+        view.expect("a route of this name").cluster.clone().expect("a bound route")
+    }
+
+    pub fn ended(&self, route: &str, ending: Ending) -> u64 {
+        self.cluster(route).counters.endings().find(|(e, _)| *e == ending).map_or(0, |(_, count)| count)
+    }
+
+    /// Until this many sessions of a route have ended so.
+    pub async fn await_ended(&self, route: &str, ending: Ending, count: u64) {
+        eventually(&format!("{count} sessions {ending}"), || self.ended(route, ending) >= count).await;
+        assert_eq!(self.ended(route, ending), count);
+    }
+
+    pub async fn await_held(&self, route: &str, count: usize) {
+        let cluster = self.cluster(route);
+        eventually("held sessions", || cluster.counters.held.load(Ordering::Relaxed) == count).await;
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.control.stop.cancel();
+        self.control.force.cancel();
+    }
+}
+
+/// Waits for a condition that something else brings about.
+pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let wait = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "never: {what}");
+}
+
+/// A path that no other test uses.
+pub fn private_path(what: &str) -> std::path::PathBuf {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let n = COUNT.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("ambassador-{}-{n}-{what}.sock", std::process::id()))
+}
+
+/// A loopback address that no other test uses: a port that was freed on it stays free.
+fn private_ip() -> Ipv4Addr {
+    static COUNT: AtomicUsize = AtomicUsize::new(1);
+    let n = COUNT.fetch_add(1, Ordering::Relaxed);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, high.max(1), low, u8::try_from(n).expect("few services in one process"))
+}
+
+/// A service that says its name to everyone who connects, then echoes until they are done.
+pub struct Service {
+    pub addr: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Service {
+    pub async fn named(name: &'static str) -> Service {
+        Service::at(SocketAddr::from((private_ip(), 0)), name).await
+    }
+
+    pub async fn at(addr: SocketAddr, name: &'static str) -> Service {
+        let listener = TcpListener::bind(addr).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let task = tokio::spawn(async move {
+            // Dropped with the task, and its connections with it.
+            let mut sessions = tokio::task::JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                sessions.spawn(greet_and_echo(stream, name));
+            }
+        });
+        Service { addr, task }
+    }
+
+    /// Closes the listener and every connection; waits until that is done.
+    pub async fn stop(self) -> SocketAddr {
+        self.task.abort();
+        let _ = self.task.await;
+        self.addr
+    }
+}
+
+async fn greet_and_echo(mut stream: TcpStream, name: &'static str) {
+    let _ = stream.write_all(name.as_bytes()).await;
+    let (mut read, mut write) = stream.split();
+    let _ = tokio::io::copy(&mut read, &mut write).await;
+    let _ = write.shutdown().await;
+}
+
+/// An address that refuses: it was ours a moment ago.
+pub async fn nobody() -> SocketAddr {
+    Service::named("nobody").await.stop().await
+}
+
+/// Connects and reads the greeting.
+pub async fn greeting(addr: SocketAddr, name: &str) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    let mut greeting = vec![0; name.len()];
+    tokio::time::timeout(PATIENCE, stream.read_exact(&mut greeting)).await.unwrap().unwrap();
+    (stream, String::from_utf8(greeting).unwrap())
+}

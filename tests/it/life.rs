@@ -1,0 +1,229 @@
+//! The life of a connection, through the real app: pick, hold, retry, refuse, drain, end.
+
+use std::time::Duration;
+
+use ambassador::ending::Ending;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixListener, UnixStream};
+
+use crate::app::{App, PATIENCE, Service, eventually, greeting, nobody, private_path};
+
+#[tokio::test]
+async fn a_session_finishes_when_both_sides_are_done() {
+    let service = Service::named("one").await;
+    let app = App::start(&[&format!("127.0.0.1:0={}?name=r", service.addr)]).await;
+    let (mut stream, name) = greeting(app.addr("r"), "one").await;
+    assert_eq!(name, "one");
+    stream.write_all(b"request").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "request", "the answer to a request that ended comes whole");
+    app.await_ended("r", Ending::Finished, 1).await;
+}
+
+#[tokio::test]
+async fn a_restart_of_the_service_is_a_pause_and_never_a_refusal() {
+    let service = Service::named("one").await;
+    let app = App::start(&[&format!("127.0.0.1:0={}?name=r", service.addr)]).await;
+    let addr = service.stop().await;
+    let held: Vec<_> = (0..20).map(|_| tokio::spawn(greeting(app.addr("r"), "two"))).collect();
+    app.await_held("r", 20).await;
+    let _service = Service::at(addr, "two").await;
+    for session in held {
+        assert_eq!(session.await.unwrap().1, "two");
+    }
+}
+
+#[tokio::test]
+async fn the_next_endpoint_is_tried_at_once() {
+    let (dead, service) = (nobody().await, Service::named("two").await);
+    let route = format!("127.0.0.1:0={dead},{}?name=r&hold=0s&balance=round-robin", service.addr);
+    let app = App::start(&[&route]).await;
+    for _ in 0..4 {
+        assert_eq!(greeting(app.addr("r"), "two").await.1, "two");
+    }
+}
+
+#[tokio::test]
+async fn the_backup_serves_while_no_target_does() {
+    let (dead, backup) = (nobody().await, Service::named("backup").await);
+    let app = App::start(&[&format!("127.0.0.1:0={dead}?name=r&hold=0s&backup={}", backup.addr)]).await;
+    assert_eq!(greeting(app.addr("r"), "backup").await.1, "backup");
+}
+
+#[tokio::test]
+async fn without_hold_nobody_waits_and_the_consumer_is_reset() {
+    let app = App::start(&[&format!("127.0.0.1:0={}?name=r&hold=0s", nobody().await)]).await;
+    assert_refused(app.addr("r")).await;
+    app.await_ended("r", Ending::ConnectFailed, 1).await;
+}
+
+#[tokio::test]
+async fn a_hold_that_expires_has_its_own_ending() {
+    let app = App::start(&[&format!("127.0.0.1:0={}?name=r&hold=50ms", nobody().await)]).await;
+    assert_refused(app.addr("r")).await;
+    app.await_ended("r", Ending::HoldExpired, 1).await;
+}
+
+#[tokio::test]
+async fn a_consumer_that_leaves_while_held_is_noticed_and_counted() {
+    let app = App::start(&[&format!("127.0.0.1:0={}?name=r&hold=10m", nobody().await)]).await;
+    let silent = TcpStream::connect(app.addr("r")).await.unwrap();
+    let mut reset = TcpStream::connect(app.addr("r")).await.unwrap();
+    reset.write_all(b"a request").await.unwrap();
+    app.await_held("r", 2).await;
+    drop(silent);
+    app.await_ended("r", Ending::LeftWhileHeld, 1).await;
+    reset.set_zero_linger().unwrap();
+    drop(reset);
+    app.await_ended("r", Ending::LeftWhileHeld, 2).await;
+    app.await_held("r", 0).await;
+}
+
+#[tokio::test]
+async fn a_request_sent_and_ended_while_held_is_answered() {
+    let addr = nobody().await;
+    let app = App::start(&[&format!("127.0.0.1:0={addr}?name=r")]).await;
+    let mut stream = TcpStream::connect(app.addr("r")).await.unwrap();
+    stream.write_all(b"ping").await.unwrap();
+    stream.shutdown().await.unwrap();
+    app.await_held("r", 1).await;
+    let _service = Service::at(addr, "late:").await;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "late:ping");
+}
+
+#[tokio::test]
+async fn the_hold_queue_is_bounded_over_all_routes() {
+    let dead = nobody().await;
+    let routes = [format!("127.0.0.1:0={dead}?name=a"), format!("127.0.0.2:0={dead}?name=b")];
+    let app = App::with(&[&routes[0], &routes[1]], |config| config.max_held = 1).await;
+    let _held = TcpStream::connect(app.addr("a")).await.unwrap();
+    app.await_held("a", 1).await;
+    assert_refused(app.addr("b")).await;
+    app.await_ended("b", Ending::HoldFull, 1).await;
+}
+
+#[tokio::test]
+async fn who_is_not_allowed_and_who_is_too_many_are_refused() {
+    let service = Service::named("one").await;
+    let routes = [
+        format!("127.0.0.1:0={}?name=closed&allow=10.0.0.0/8", service.addr),
+        format!("127.0.0.2:0={}?name=open&allow=10.0.0.0/8,127.0.0.0/8&max-sessions=1", service.addr),
+    ];
+    let app = App::start(&[&routes[0], &routes[1]]).await;
+    assert_refused(app.addr("closed")).await;
+    app.await_ended("closed", Ending::Denied, 1).await;
+    let first = greeting(app.addr("open"), "one").await;
+    assert_refused(app.addr("open")).await;
+    app.await_ended("open", Ending::TooMany, 1).await;
+    drop(first);
+    app.await_ended("open", Ending::Finished, 1).await;
+    greeting(app.addr("open"), "one").await;
+}
+
+#[tokio::test]
+async fn a_drain_lets_sessions_finish_and_then_ends() {
+    let service = Service::named("one").await;
+    let mut app = App::start(&[&format!("127.0.0.1:0={}?name=r", service.addr)]).await;
+    let (mut stream, _) = greeting(app.addr("r"), "one").await;
+    let addr = app.addr("r");
+    app.control.stop.cancel();
+    eventually("the listener is closed", || std::net::TcpStream::connect(addr).is_err()).await;
+    stream.write_all(b"still").await.unwrap();
+    let mut still = [0; 5];
+    stream.read_exact(&mut still).await.unwrap();
+    assert_eq!(&still, b"still");
+    assert!(!app.run.is_finished());
+    drop(stream);
+    tokio::time::timeout(PATIENCE, &mut app.run).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_session_that_outlasts_the_drain_timeout_is_reset() {
+    let service = Service::named("one").await;
+    let route = format!("127.0.0.1:0={}?name=r", service.addr);
+    let mut app = App::with(&[&route], |config| config.drain_timeout = Duration::from_millis(50)).await;
+    let cluster = app.cluster("r");
+    let (mut stream, _) = greeting(app.addr("r"), "one").await;
+    app.control.stop.cancel();
+    let error = stream.read_u8().await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    tokio::time::timeout(PATIENCE, &mut app.run).await.unwrap().unwrap();
+    let drained = cluster.counters.endings().find(|(ending, _)| *ending == Ending::Drained);
+    assert_eq!(drained, Some((Ending::Drained, 1)));
+}
+
+#[tokio::test]
+async fn unix_sockets_work_on_either_side() {
+    let (front, back) = (private_path("front"), private_path("back"));
+    let listener = UnixListener::bind(&back).unwrap();
+    let app = App::start(&[&format!("{}=unix:{}?name=r", front.display(), back.display())]).await;
+    let mut consumer = UnixStream::connect(&front).await.unwrap();
+    let (mut service, _) = listener.accept().await.unwrap();
+    consumer.write_all(b"ping").await.unwrap();
+    consumer.shutdown().await.unwrap();
+    let mut request = String::new();
+    service.read_to_string(&mut request).await.unwrap();
+    assert_eq!(request, "ping");
+    service.write_all(b"pong").await.unwrap();
+    drop(service);
+    let mut answer = String::new();
+    consumer.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "pong");
+    app.await_ended("r", Ending::Finished, 1).await;
+    app.control.stop.cancel();
+    eventually("the socket's file is gone", || !front.exists()).await;
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_an_error_that_says_so() {
+    let service = Service::named("one").await;
+    let route = format!("{}=127.0.0.1:1", service.addr);
+    let route =
+        ambassador::config::grammar::parse_route(&route, &ambassador::diagnostic::Place::Built).unwrap();
+    let built = ambassador::app::build(ambassador::config::Config::with_routes(vec![route])).await;
+    let message = built.err().expect("taken").to_string();
+    assert!(message.contains("another program listens there"), "{message}");
+}
+
+#[tokio::test]
+async fn each_port_of_a_range_reaches_its_own_counterpart() {
+    let (first, second) = consecutive_services().await;
+    let base = free_pair();
+    let app =
+        App::start(&[&format!("127.0.0.1:{base}-{}=127.0.0.1:{}?name=r", base + 1, first.addr.port())]).await;
+    let addr = app.addr("r");
+    assert_eq!(greeting(addr, "first").await.1, "first");
+    assert_eq!(greeting((addr.ip(), addr.port() + 1).into(), "second").await.1, "second");
+    drop((first, second));
+}
+
+/// The reset may arrive before the consumer's own connect has returned.
+async fn assert_refused(addr: std::net::SocketAddr) {
+    let refusal = match TcpStream::connect(addr).await {
+        Ok(mut stream) => stream.read_u8().await.map(drop),
+        Err(refusal) => Err(refusal),
+    };
+    assert_eq!(refusal.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+/// Two free ports in a row, a moment ago.
+fn free_pair() -> u16 {
+    loop {
+        let first = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = first.local_addr().unwrap().port();
+        if port < u16::MAX && std::net::TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
+            return port;
+        }
+    }
+}
+
+async fn consecutive_services() -> (Service, Service) {
+    let base = free_pair();
+    let first = Service::at(([127, 0, 0, 1], base).into(), "first").await;
+    let second = Service::at(([127, 0, 0, 1], base + 1).into(), "second").await;
+    (first, second)
+}
