@@ -14,9 +14,8 @@ pub mod settings;
 pub mod vars;
 
 pub use docker::SOCKET_DEFAULT;
-pub use load::{admin, load};
+pub use load::{load, parse_admin};
 pub(crate) use load::{read_text, unreadable};
-pub use nothing::nothing_to_do;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
