@@ -5,5 +5,6 @@
 )]
 
 mod app;
+mod demo;
 mod life;
 mod relay;
