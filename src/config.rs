@@ -1,6 +1,6 @@
 //! What the program was asked to do, from arguments, environment and file, as one value without loose ends.
 
-mod ancestor;
+pub mod ancestor;
 pub mod args;
 pub mod check;
 pub mod conflicts;
@@ -14,9 +14,8 @@ pub mod settings;
 pub mod vars;
 
 pub use docker::SOCKET_DEFAULT;
-pub use load::{admin, load};
+pub use load::{load, parse_admin};
 pub(crate) use load::{read_text, unreadable};
-pub use nothing::nothing_to_do;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -130,6 +129,10 @@ impl Config {
             log: LogConfig::default(),
             warnings: Vec::new(),
         }
+    }
+
+    pub fn nothing_to_do(&self, _v: &vars::Vars) -> String {
+        "nothing to do\n".into()
     }
 
     /// Nothing to serve and nothing to watch.

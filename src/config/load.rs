@@ -89,17 +89,9 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
     })
 }
 
-/// The admin address that a flag or the environment names, for the commands that speak to a running ambassador.
-pub fn admin(flag: Option<&str>, vars: &Vars) -> Result<Option<AdminAddr>, Diagnostic> {
-    let variable = variable_name("admin");
-    let (value, place) = match (flag, vars.value(&variable)) {
-        (Some(value), _) => (value, Place::Flag("admin".to_owned())),
-        (None, Some(value)) => (value, Place::Variable(variable)),
-        (None, None) => return Ok(None),
-    };
-    let mut settings = Settings::default();
-    settings.set("admin", value).map_err(|mistake| mistake.at(&place))?;
-    Ok(settings.admin)
+/// An admin address alone, for the commands that speak to a running ambassador.
+pub fn parse_admin(text: &str, place: &Place) -> Result<AdminAddr, Diagnostic> {
+    settings::admin(text).map_err(|mistake| mistake.at(place))
 }
 
 // === routes ===

@@ -3,11 +3,10 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::load::{CONFIG, ROUTES, mistyped_variables};
+use super::args::RunArgs;
+use super::load::{CONFIG, ROUTES};
 use super::vars::Vars;
-use super::{SOCKET_DEFAULT, args::RunArgs, docker};
-use crate::config::DockerHost;
-use crate::discovery::env;
+use super::{Config, DockerHost, SOCKET_DEFAULT, docker};
 
 const WAYS_OUT: &str = "\
 Since version 29 Docker gives no link variables to linked containers any more. Ways out:
@@ -16,29 +15,32 @@ Since version 29 Docker gives no link variables to linked containers any more. W
   mount Docker's socket, so that links and labels are read from Docker itself:
                                 docker run -v /var/run/docker.sock:/var/run/docker.sock:ro ...
   have the daemon give them:    DOCKER_KEEP_DEPRECATED_LEGACY_LINKS_ENV_VARS=1 in dockerd's environment
-`ambassador --help` shows all there is.";
+`ambassador --help` shows all there is.
+";
 
-/// The answer to an empty configuration ([`super::Config::is_empty`]).
-pub fn nothing_to_do(vars: &Vars) -> String {
-    let set = |name| match vars.value(name) {
-        Some(_) => "empty",
-        None => "not set",
-    };
-    let mut text = "nothing to do: no route was given, and none was found. Looked at:\n".to_owned();
-    for (what, found) in [
-        ("the arguments", "no route, no -name".to_owned()),
-        (ROUTES, set(ROUTES).to_owned()),
-        ("--config, AMBASSADOR_CONFIG", set(CONFIG).to_owned()),
-        ("link variables", links(vars)),
-        ("Docker", engine(vars)),
-    ] {
-        let _ = writeln!(text, "  {:<28}  {found}", format!("{what}:"));
+impl Config {
+    /// The answer to an empty configuration ([`Config::is_empty`]), several lines of it.
+    pub fn nothing_to_do(&self, vars: &Vars) -> String {
+        let set = |name| match vars.value(name) {
+            Some(_) => "empty",
+            None => "not set",
+        };
+        let mut text = "nothing to do: no route was given, and none was found. Looked at:\n".to_owned();
+        for (what, found) in [
+            ("the arguments", "no route, no -name".to_owned()),
+            (ROUTES, set(ROUTES).to_owned()),
+            ("--config, AMBASSADOR_CONFIG", set(CONFIG).to_owned()),
+            ("link variables", links(vars)),
+            ("Docker", engine(vars)),
+        ] {
+            let _ = writeln!(text, "  {:<28}  {found}", format!("{what}:"));
+        }
+        for warning in &self.warnings {
+            let _ = writeln!(text, "{warning}");
+        }
+        text.push_str(WAYS_OUT);
+        text
     }
-    for mistake in env::links(vars).1.into_iter().chain(mistyped_variables(vars)) {
-        let _ = writeln!(text, "{mistake}");
-    }
-    text.push_str(WAYS_OUT);
-    text
 }
 
 fn links(vars: &Vars) -> String {
@@ -62,15 +64,18 @@ mod tests {
 
     #[test]
     fn the_answer_says_what_was_looked_at_and_explains_docker_29() {
-        let vars: Vars = [("A_PORT_0_TCP", "tcp://10.0.0.2:80"), ("AMBASSADOR_ROUTE", "80=a")]
+        let away = ("DOCKER_HOST", "unix:///nowhere/docker.sock");
+        let vars: Vars = [away, ("A_PORT_0_TCP", "tcp://10.0.0.2:80"), ("AMBASSADOR_ROUTE", "80=a")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into_iter()
             .collect();
-        let text = nothing_to_do(&vars);
+        let config = crate::config::load(&RunArgs::default(), &vars).unwrap();
+        assert!(config.is_empty());
+        let text = config.nothing_to_do(&vars);
         for word in [
             "AMBASSADOR_ROUTES:            not set",
-            "among 2 variables",
-            "/var/run/docker.sock",
+            "among 3 variables",
+            "no socket at /nowhere/docker.sock",
             "version 29",
             "ambassador 6379=redis:6379",
             "-e REDIS_PORT_6379_TCP=tcp://HOST:6379",

@@ -76,7 +76,7 @@ fn max_held(text: &str) -> Result<usize, Mistake> {
     })
 }
 
-fn admin(text: &str) -> Result<AdminAddr, Mistake> {
+pub(super) fn admin(text: &str) -> Result<AdminAddr, Mistake> {
     if text.starts_with('/') {
         return Ok(AdminAddr::Unix(socket_path(text)?));
     }

@@ -1,10 +1,20 @@
-//! The real thing, from outside: one binary for all integration tests.
+//! The program as its users meet it: real processes, real servers, real Docker hosts where `cargo xtask test` brought
+//! them up. One binary for all of it. Readiness is awaited, never slept for.
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot go on fails; the exemption in clippy.toml misses helpers"
 )]
 
 mod app;
+mod cross_links;
 mod demo;
+mod docker_source;
+mod hello_world;
+mod image;
 mod life;
 mod relay;
+mod restarts;
+mod scaled_compose;
+mod support;
+mod tidy;
+mod two_hosts;

@@ -1,1 +1,70 @@
-fn main() {}
+//! What a developer types: `cargo xtask test`, `lint`, `image`, `hosts`.
+
+mod cgroups;
+mod host;
+mod hosts;
+mod image;
+mod images;
+mod install;
+mod interrupt;
+mod lint;
+mod process;
+mod rootfs;
+mod skips;
+mod sudo;
+mod test;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about, disable_help_subcommand = true)]
+enum Task {
+    /// Run every test, with two Docker hosts of its own; installs what is missing, leaves nothing running
+    Test(test::Args),
+    /// Check format, clippy, rustdoc, and licences where cargo-deny is installed
+    Lint,
+    /// Build the image and load it into the engine that DOCKER_HOST names
+    Image(image::Args),
+    /// Two Docker hosts on this machine, to play with
+    #[command(subcommand)]
+    Hosts(HostsTask),
+}
+
+#[derive(Subcommand)]
+enum HostsTask {
+    /// Start them, with the ambassador's image and stand-ins for those of the examples
+    Up,
+    /// End them, and all that runs in them
+    Down,
+}
+
+fn main() -> ExitCode {
+    match run(Task::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    std::env::set_current_dir(root())?;
+    interrupt::watch()?;
+    match task {
+        Task::Test(args) => test::run(&args),
+        Task::Lint => lint::run().map(|()| ExitCode::SUCCESS),
+        Task::Image(args) => image::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::Hosts(HostsTask::Up) => hosts::play().map(|()| ExitCode::SUCCESS),
+        Task::Hosts(HostsTask::Down) => hosts::stop_playing().map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// The workspace, wherever it was called from.
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}

@@ -187,10 +187,12 @@ fn a_mistyped_variable_is_a_warning_and_a_link_to_an_ambassador_is_none() {
 }
 
 #[test]
-fn the_admin_address_of_a_command_is_the_flag_or_the_variable() {
-    let env = vars(&[("AMBASSADOR_ADMIN", "127.0.0.1:9")]);
-    assert_eq!(admin(None, &env).unwrap(), Some(AdminAddr::Tcp("127.0.0.1:9".parse().unwrap())));
-    assert_eq!(admin(Some("/run/a"), &env).unwrap(), Some(AdminAddr::Unix("/run/a".into())));
-    assert_eq!(admin(None, &Vars::default()).unwrap(), None);
-    assert!(admin(Some("x"), &env).is_err());
+fn the_admin_address_is_the_flag_or_the_variable() {
+    let local = ("AMBASSADOR_ADMIN", "127.0.0.1:9");
+    let tcp = AdminAddr::Tcp("127.0.0.1:9".parse().unwrap());
+    assert_eq!(read(&args(&["80=a"]), &[local]).admin, Some(tcp));
+    let flag = RunArgs { admin: Some("/run/a".to_owned()), ..args(&["80=a"]) };
+    assert_eq!(read(&flag, &[local]).admin, Some(AdminAddr::Unix("/run/a".into())));
+    assert_eq!(parse_admin("unix:/run/a", &Place::Built), Ok(AdminAddr::Unix("/run/a".into())));
+    assert!(parse_admin("x", &Place::Built).is_err());
 }

@@ -1,0 +1,131 @@
+//! A service that is killed, moved, or whose daemon dies is a pause for its consumers, and never a refusal.
+
+use std::time::Duration;
+
+use crate::support::{Container, Host, Load, Namespace, daemon_host, eventually, hosts, needs, redis_ping};
+
+const SOCKET: &str = "-v /var/run/docker.sock:/var/run/docker.sock:ro";
+
+/// Kills a server between two questions, and starts it again while questions wait.
+fn restart_under(load: &Load, redis: &Container) {
+    {
+        let _between_questions = load.pause();
+        redis.docker("kill");
+    }
+    redis.docker("start");
+    load.more(50);
+}
+
+fn has_not_failed(load: Load) {
+    let report = load.stop();
+    assert_eq!(report.failures, Vec::<String>::new());
+    assert!(report.longest < Duration::from_secs(10), "{report:?}");
+}
+
+fn killed_three_times(host: &Host, route_to: fn(&str) -> String, options: &str) {
+    let network = host.network("restarts", "");
+    let redis = host.start("redis", &format!("--network {} crosbymichael/redis", network.name));
+    let ambassador = host.start(
+        "ambassador",
+        &format!("--network {} {options} ambassador 6379={}", network.name, route_to(redis.name())),
+    );
+    let load = Load::start(&host.namespace, ambassador.address(6379), redis_ping);
+    for _ in 0..3 {
+        restart_under(&load, &redis);
+    }
+    has_not_failed(load);
+}
+
+#[test]
+fn a_container_that_is_killed_three_times_is_a_pause_and_never_a_refusal() {
+    let hosts = needs!(hosts());
+    killed_three_times(&hosts.a, |name| format!("docker://{name}"), SOCKET);
+}
+
+#[test]
+fn a_host_name_whose_server_is_killed_three_times_is_a_pause_and_never_a_refusal() {
+    let hosts = needs!(hosts());
+    killed_three_times(&hosts.b, str::to_owned, "");
+}
+
+/// Where other proxies keep the address that they resolved first.
+#[test]
+fn a_host_name_that_comes_back_at_another_address_is_followed() {
+    let hosts = needs!(hosts());
+    let host = &hosts.b;
+    let network = host.network("moves", "--subnet 10.92.0.0/24");
+    let at = |ip: &str, alias: &str| {
+        host.start(
+            "redis",
+            &format!("--network {} --ip {ip} --network-alias {alias} crosbymichael/redis", network.name),
+        )
+    };
+    let first = at("10.92.0.10", "moving");
+    let ambassador = host.start("ambassador", &format!("--network {} ambassador 6379=moving", network.name));
+    let load = Load::start(&host.namespace, ambassador.address(6379), redis_ping);
+    {
+        let _between_questions = load.pause();
+        drop(first);
+    }
+    let _second = at("10.92.0.20", "moving");
+    load.more(50);
+    has_not_failed(load);
+}
+
+/// The stranger speaks another protocol, at the address and the port that the service had.
+#[test]
+fn an_address_that_a_stranger_took_over_is_never_reached() {
+    let hosts = needs!(hosts());
+    let host = &hosts.a;
+    let network = host.network("strangers", "--subnet 10.91.0.0/24");
+    let on = |rest: &str| format!("--network {} {rest}", network.name);
+    let redis = host.start("redis", &on("--ip 10.91.0.10 crosbymichael/redis"));
+    let ambassador =
+        host.start("ambassador", &on(&format!("{SOCKET} ambassador 6379=docker://{}", redis.name())));
+    let load = Load::start(&host.namespace, ambassador.address(6379), redis_ping);
+    for _ in 0..3 {
+        {
+            let _between_questions = load.pause();
+            redis.docker("kill");
+        }
+        host.docker(&format!("network disconnect {} {}", network.name, redis.name()));
+        let stranger =
+            host.start("stranger", &on("--ip 10.91.0.10 busybox nc -lk -p 6379 -e echo -STRANGER"));
+        assert_eq!(stranger.ip().to_string(), "10.91.0.10");
+        host.docker(&format!("network connect --ip 10.91.0.20 {} {}", network.name, redis.name()));
+        redis.docker("start");
+        load.more(50);
+        let _between_questions = load.pause();
+        drop(stranger);
+        redis.docker("kill");
+        host.docker(&format!("network disconnect {} {}", network.name, redis.name()));
+        host.docker(&format!("network connect --ip 10.91.0.10 {} {}", network.name, redis.name()));
+        redis.docker("start");
+    }
+    load.more(50);
+    has_not_failed(load);
+}
+
+#[test]
+fn a_docker_daemon_that_is_killed_under_load_fails_no_request_and_is_followed_again() {
+    let host = needs!(daemon_host());
+    let redis = host.start("redis", "crosbymichael/redis");
+    // The directory, not the socket: a daemon that comes back makes a new one.
+    let socket = format!("-v {}:/engine -e DOCKER_HOST=unix:///engine/docker.sock", host.dir().display());
+    let ambassador = host.start("ambassador", &format!("{socket} ambassador 6379=docker://{}", redis.name()));
+    let load = Load::start(&host.namespace, ambassador.address(6379), redis_ping);
+    kill_daemon(&host);
+    load.more(300);
+    eventually("the daemon is back", || host.try_docker("version"));
+    load.more(300);
+    restart_under(&load, &redis);
+    has_not_failed(load);
+}
+
+/// Its pid counts in the host's own process namespace.
+fn kill_daemon(host: &Host) {
+    let pid = std::fs::read_to_string(host.dir().join("dockerd.pid")).expect("a daemon that runs");
+    let holder = std::fs::read_to_string(host.dir().join("holder.pid")).expect("a host that is up");
+    let namespace = Namespace::new(format!("/proc/{}/ns/pid_for_children", holder.trim()));
+    host.shell(&format!("nsenter --pid={} kill -9 {}", namespace.path().display(), pid.trim()));
+}

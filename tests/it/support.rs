@@ -1,0 +1,21 @@
+//! What tests stand on. Everything that a test starts is a value that ends it when dropped.
+
+mod ambassador;
+mod container;
+mod host;
+mod load;
+mod names;
+mod namespace;
+mod servers;
+mod skip;
+mod wait;
+
+pub(crate) use ambassador::Ambassador;
+pub(crate) use container::Container;
+pub(crate) use host::{Host, Hosts, daemon_host, hosts};
+pub(crate) use load::{Load, Report};
+pub(crate) use names::unique;
+pub(crate) use namespace::Namespace;
+pub(crate) use servers::{http_get, redis_ping};
+pub(crate) use skip::{is_dist_image, needs, record, skip};
+pub(crate) use wait::{eventually, within};

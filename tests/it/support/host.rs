@@ -1,0 +1,162 @@
+//! A Docker host that `cargo xtask test` brought up, and the real `docker` that speaks to it.
+
+use std::fs::File;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use super::names::unique;
+use super::skip::variable;
+use super::{Container, Namespace};
+
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
+
+/// Two hosts with a cable between them.
+pub(crate) struct Hosts {
+    pub(crate) a: Host,
+    pub(crate) b: Host,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Host {
+    docker_host: String,
+    /// Where the other host reaches it.
+    pub(crate) ip: Option<IpAddr>,
+    pub(crate) namespace: Namespace,
+}
+
+/// The two hosts; or why there are none.
+pub(crate) fn hosts() -> Result<Hosts, String> {
+    let host = |letter: &str| {
+        let ip = setting(&format!("AMBASSADOR_TEST_HOST{letter}_IP"))?;
+        Ok::<_, String>(Host { ip: ip.parse().ok(), ..host(letter)? })
+    };
+    Ok(Hosts { a: host("A")?, b: host("B")? })
+}
+
+/// A host whose daemon a test may kill; its containers live on.
+pub(crate) fn daemon_host() -> Result<Host, String> {
+    host("C")
+}
+
+fn host(letter: &str) -> Result<Host, String> {
+    let docker_host = setting(&format!("AMBASSADOR_TEST_DOCKER_{letter}"))?;
+    let namespace = Namespace::new(setting(&format!("AMBASSADOR_TEST_NETNS_{letter}"))?);
+    Ok(Host { docker_host, ip: None, namespace })
+}
+
+fn setting(name: &str) -> Result<String, String> {
+    variable(name).ok_or_else(|| "no Docker hosts: `cargo xtask test` brings them up, as root".to_owned())
+}
+
+impl Host {
+    /// Runs `docker` with these words, and gives what it printed.
+    pub(crate) fn docker(&self, words: &str) -> String {
+        self.try_docker(words).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    pub(crate) fn try_docker(&self, words: &str) -> Result<String, String> {
+        let output = self.command("docker").args(words.split_whitespace()).output();
+        printed(&format!("docker {words}"), output.expect("docker is installed"))
+    }
+
+    /// Runs a line of a document, as a person at this host would.
+    pub(crate) fn shell(&self, line: &str) -> String {
+        let output = self.command("sh").args(["-ec", line]).output().expect("sh");
+        printed(line, output).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// The same at a terminal, typing this.
+    pub(crate) fn terminal(&self, line: &str, typed: &str) -> String {
+        // `script` gives the command a terminal, as `docker run -t` asks for one.
+        let line = format!("(sleep 0.5; {typed}) | script -qec '{line}' /dev/null");
+        self.shell(&line)
+    }
+
+    /// Runs a file of `examples/`, in its directory.
+    pub(crate) fn example(&self, file: &str, args: &[&str]) -> Result<String, String> {
+        let path = Path::new(EXAMPLES).join(file);
+        let mut command = self.command(&path.to_string_lossy());
+        command.current_dir(path.parent().expect("a directory")).args(args);
+        printed(file, command.output().expect("an example that can be run"))
+    }
+
+    /// docker-compose 1.x on a file of `examples/`.
+    pub(crate) fn compose(&self, project: &str, file: &str, words: &str, vars: &[(&str, &str)]) -> String {
+        let mut command = self.command("docker-compose");
+        command.args(["-p", project, "-f"]).arg(Path::new(EXAMPLES).join(file));
+        command.args(words.split_whitespace()).envs(vars.iter().copied());
+        let output = command.output().expect("docker-compose is installed");
+        printed(&format!("docker-compose {words}"), output).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("DOCKER_HOST", &self.docker_host).env_remove("DOCKER_CONTEXT").env_remove("CI");
+        command
+    }
+
+    /// `docker run -d` with a name of its own.
+    pub(crate) fn start(&self, hint: &str, words: &str) -> Container {
+        let container = Container::new(self, unique(hint));
+        self.docker(&format!("run -d --name {} {words}", container.name()));
+        container
+    }
+
+    /// Containers that a document names: removed now if they are there, and again when this is dropped.
+    pub(crate) fn named<const N: usize>(&self, names: [&str; N]) -> [Container; N] {
+        names.map(|name| {
+            self.try_docker(&format!("rm -f -v {name}")).ok();
+            Container::new(self, name.to_owned())
+        })
+    }
+
+    /// A user-defined network of this subnet.
+    pub(crate) fn network(&self, hint: &str, options: &str) -> Network {
+        let name = unique(hint);
+        self.docker(&format!("network create {options} {name}"));
+        Network { host: self.clone(), name }
+    }
+
+    pub(crate) fn docker_host(&self) -> &str {
+        &self.docker_host
+    }
+
+    /// The directory of the daemon's socket, its pid and its log.
+    pub(crate) fn dir(&self) -> PathBuf {
+        let socket = Path::new(self.docker_host.trim_start_matches("unix://"));
+        socket.parent().expect("a socket in a directory").to_owned()
+    }
+
+    /// One test at a time has the names and ports that the documents use on this host.
+    pub(crate) fn documents_names(&self) -> File {
+        let file = File::create(self.dir().join("documents-names.lock")).expect("the host's directory");
+        file.lock().expect("a lock");
+        file
+    }
+
+    /// For a client on the other host.
+    pub(crate) fn address(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.ip.expect("a host on the cable"), port)
+    }
+}
+
+/// A network, removed when dropped: keep it longer than its containers.
+pub(crate) struct Network {
+    host: Host,
+    pub(crate) name: String,
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.host.try_docker(&format!("network rm {}", self.name)).ok();
+    }
+}
+
+fn printed(what: &str, output: Output) -> Result<String, String> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+    if output.status.success() {
+        return Ok(text(&output.stdout));
+    }
+    Err(format!("`{what}`: {}: {}{}", output.status, text(&output.stdout), text(&output.stderr)))
+}

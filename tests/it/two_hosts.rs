@@ -1,0 +1,82 @@
+//! The two-host example of Docker's "Link via an ambassador container".
+
+use crate::support::{Host, eventually, hosts, needs};
+
+/// The document's, of the server's host.
+const BIG_SERVER: &str = "192.168.1.52";
+
+/// The commands are the document's, but for the address.
+#[test]
+fn the_two_host_example_of_dockers_documentation_answers_pong_as_it_is_written() {
+    let hosts = needs!(hosts());
+    let (big_server, client_server) = (&hosts.a, &hosts.b);
+    let _names = (big_server.documents_names(), client_server.documents_names());
+    let _big = big_server.named(["redis", "redis_ambassador"]);
+    let _client = client_server.named(["redis_ambassador"]);
+
+    big_server.shell("docker run -d --name redis crosbymichael/redis");
+    big_server.shell(
+        "docker run -d --link redis:redis --name redis_ambassador -p 6379:6379 svendowideit/ambassador",
+    );
+    client_server.shell(&with_address_of(
+        big_server,
+        "docker run -d --name redis_ambassador --expose 6379 \
+         -e REDIS_PORT_6379_TCP=tcp://192.168.1.52:6379 svendowideit/ambassador",
+    ));
+    let screen = client_server.terminal(
+        "docker run -i -t --rm --link redis_ambassador:redis relateiq/redis-cli",
+        "echo ping; sleep 0.5; echo quit",
+    );
+    assert!(screen.contains("6379> ") && screen.contains("PONG"), "{screen}");
+}
+
+fn with_address_of(host: &Host, line: &str) -> String {
+    line.replace(BIG_SERVER, &host.ip.expect("an address").to_string())
+}
+
+#[test]
+fn the_files_of_the_example_answer_pong_with_links_and_with_networks() {
+    let hosts = needs!(hosts());
+    let (big_server, client_server) = (&hosts.a, &hosts.b);
+    let address = big_server.ip.expect("an address").to_string();
+    let _names = (big_server.documents_names(), client_server.documents_names());
+    let _cleaned = [Cleaned(big_server), Cleaned(client_server)];
+
+    run(big_server, "big-server.sh", &[]);
+    run(client_server, "client-server.sh", &[&address]);
+    assert_eq!(run(client_server, "ping.sh", &[]), "PONG");
+    let today = run(client_server, "today.sh", &[&address]);
+    assert!(today.ends_with("PONG"), "{today}");
+}
+
+fn run(host: &Host, file: &str, args: &[&str]) -> String {
+    host.example(&format!("two-host-redis/{file}"), args).unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// By the example's own script.
+struct Cleaned<'a>(&'a Host);
+
+impl Drop for Cleaned<'_> {
+    fn drop(&mut self) {
+        self.0.example("two-host-redis/clean.sh", &[]).ok();
+    }
+}
+
+/// On a user-defined network a link sets no variables, as Docker 29 does nowhere.
+#[test]
+fn a_link_without_variables_is_read_from_dockers_socket() {
+    let hosts = needs!(hosts());
+    let network = hosts.a.network("links", "");
+    let redis = hosts.a.start("redis", &format!("--network {} crosbymichael/redis", network.name));
+    let ambassador = hosts.a.start(
+        "ambassador",
+        &format!(
+            "--network {} --link {}:redis -v /var/run/docker.sock:/var/run/docker.sock:ro svendowideit/ambassador",
+            network.name,
+            redis.name()
+        ),
+    );
+    let addr = ambassador.address(6379);
+    let answer = hosts.a.namespace.run(|| eventually("an answer", || crate::support::redis_ping(addr)));
+    assert_eq!(answer, "PONG");
+}

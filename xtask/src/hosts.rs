@@ -1,0 +1,123 @@
+//! Docker hosts beside each other on one machine: `a` and `b` joined by a cable, and `c`, whose daemon tests may kill.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::host::{Host, Lives, remove_dir};
+use crate::process::{command, succeed};
+use crate::{cgroups, host, images, install, sudo};
+
+pub(crate) const IP_A: &str = "10.77.0.1";
+pub(crate) const IP_B: &str = "10.77.0.2";
+
+/// Where `hosts up` keeps its own, for `hosts down` to find.
+const PLAYGROUND: &str = "/tmp/ambassador-hosts";
+
+#[derive(Debug)]
+pub(crate) struct Hosts {
+    pub(crate) a: Host,
+    pub(crate) b: Host,
+    /// Its containers outlive its daemon (`--live-restore`, which swarm mode does not go with).
+    pub(crate) c: Host,
+}
+
+impl Hosts {
+    /// Starts them below `dir`, whose path must be short: a socket's has at most 107 bytes.
+    pub(crate) fn up(dir: &Path, lives: Lives) -> Result<Hosts> {
+        let host = |letter: &str, options: &[&str]| {
+            let name = format!("amb-{letter}-{}", std::process::id());
+            Host::new(name, dir.join(letter), lives, options)
+        };
+        let mut hosts = Hosts { a: host("a", &[])?, b: host("b", &[])?, c: host("c", &["--live-restore"])? };
+        hosts.join()?;
+        for host in hosts.each_mut() {
+            host.start_daemon()?;
+        }
+        hosts.each().into_iter().try_for_each(Host::wait)?;
+        Ok(hosts)
+    }
+
+    /// A cable between `a` and `b`. It goes with the namespaces it ends in.
+    fn join(&self) -> Result<()> {
+        let (a, b) = (&self.a, &self.b);
+        let cable = format!("link add eth0 netns {} type veth peer name eth0 netns {}", a.pid(), b.pid());
+        succeed(command("ip").args(cable.split(' ')))?;
+        for (host, ip) in [(a, IP_A), (b, IP_B)] {
+            succeed(&mut host.inside(&format!("ip addr add {ip}/24 dev eth0")))?;
+            succeed(&mut host.inside("ip link set eth0 up"))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn each(&self) -> [&Host; 3] {
+        [&self.a, &self.b, &self.c]
+    }
+
+    fn each_mut(&mut self) -> [&mut Host; 3] {
+        [&mut self.a, &mut self.b, &mut self.c]
+    }
+
+    /// What tests find them by.
+    pub(crate) fn tell(&self, command: &mut Command) {
+        for (letter, host) in ["A", "B", "C"].into_iter().zip(self.each()) {
+            command.env(format!("AMBASSADOR_TEST_DOCKER_{letter}"), host.docker_host());
+            command.env(format!("AMBASSADOR_TEST_NETNS_{letter}"), host.netns());
+        }
+        command.env("AMBASSADOR_TEST_HOSTA_IP", IP_A).env("AMBASSADOR_TEST_HOSTB_IP", IP_B);
+    }
+}
+
+/// `cargo xtask hosts up`
+pub(crate) fn play() -> Result<()> {
+    sudo::become_root()?;
+    let missing = install::missing_after_install()?;
+    if let Some(why) = host::impossible() {
+        bail!("{why}");
+    }
+    if Path::new(PLAYGROUND).exists() {
+        bail!("{PLAYGROUND} is there already: `cargo xtask hosts down` ends it");
+    }
+    let hosts =
+        Hosts::up(Path::new(PLAYGROUND), Lives::On).inspect_err(|_| remove_dir(Path::new(PLAYGROUND)))?;
+    images::load_everywhere(&hosts, crate::image::Profile::Release, &missing)?;
+    for (host, ip) in [(&hosts.a, IP_A), (&hosts.b, IP_B)] {
+        println!(
+            "export DOCKER_HOST={}   # {ip}; `nsenter --net={}`",
+            host.docker_host(),
+            host.netns().display()
+        );
+    }
+    let Hosts { a, b, c } = hosts;
+    drop(c);
+    [a, b].into_iter().for_each(Host::leave_running);
+    println!("`cargo xtask hosts down` ends them");
+    Ok(())
+}
+
+/// `cargo xtask hosts down`
+pub(crate) fn stop_playing() -> Result<()> {
+    sudo::become_root()?;
+    for dir in fs::read_dir(PLAYGROUND).context("no hosts are up")? {
+        end(&dir?.path())?;
+    }
+    remove_dir(Path::new(PLAYGROUND));
+    Ok(())
+}
+
+/// Ends the holder that this directory tells of, if it is still the one that was started here.
+fn end(dir: &Path) -> Result<()> {
+    let pid: i32 = fs::read_to_string(dir.join("holder.pid"))?.trim().parse()?;
+    let words = fs::read(PathBuf::from(format!("/proc/{pid}/cmdline"))).unwrap_or_default();
+    let words: Vec<_> = words.split(|byte| *byte == 0).collect();
+    if !words.contains(&dir.as_os_str().as_encoded_bytes()) {
+        return Ok(());
+    }
+    let pid = Pid::from_raw(pid).context("no pid")?;
+    kill_process(pid, Signal::KILL)?;
+    let name = words.iter().find(|word| word.starts_with(b"amb-") && !word.ends_with(b"holder"));
+    cgroups::remove(&String::from_utf8_lossy(name.copied().unwrap_or_default()))
+}

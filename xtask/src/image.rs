@@ -1,0 +1,114 @@
+//! `cargo xtask image`: one static binary as a `FROM scratch` image, with no registry and no Dockerfile.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+
+use crate::process::{cargo, output, output_with, succeed};
+use crate::rootfs::{self, Rootfs};
+
+/// What people keep on every host must be small.
+const SIZE_LIMIT_BYTES: u64 = 8_000_000;
+
+/// As the Dockerfile has them.
+///
+/// The user is root, as with the ancestors: `/var/run/docker.sock` is root's. Nothing else here needs it, so that
+/// `--user`, `--read-only` and `--cap-drop ALL` all work. The admin socket, which `health` speaks to, then goes to the
+/// one directory that every container can write to.
+const CHANGES: &[&str] = &[
+    r#"ENTRYPOINT ["/ambassador"]"#,
+    r#"HEALTHCHECK --interval=5s --timeout=3s --start-period=10s CMD ["/ambassador", "health"]"#,
+    "ENV XDG_RUNTIME_DIR=/dev/shm",
+];
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Name of the image
+    #[arg(long, default_value = "ambassador:latest")]
+    tag: String,
+    /// `dist` is what ships; the others build faster
+    #[arg(long, value_enum, default_value_t = Profile::Dist)]
+    profile: Profile,
+    /// Write it as an archive for `docker load`, too
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Profile {
+    Dist,
+    Release,
+    Dev,
+}
+
+/// Builds it and loads it into the engine that `DOCKER_HOST` names.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let binary = build(args.profile)?;
+    load(&mut Command::new("docker"), &binary, &args.tag)?;
+    println!("loaded {}", args.tag);
+    if let Some(file) = &args.save {
+        run_docker_save(&args.tag, file)?;
+    }
+    Ok(())
+}
+
+fn run_docker_save(tag: &str, file: &Path) -> Result<()> {
+    succeed(Command::new("docker").args(["save", "--output"]).arg(file).arg(tag))?;
+    println!("saved {}", file.display());
+    Ok(())
+}
+
+/// The static binary of this profile, checked to be so.
+pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
+    let (name, dir) = match profile {
+        Profile::Dist => ("dist", "dist"),
+        Profile::Release => ("release", "release"),
+        Profile::Dev => ("dev", "debug"),
+    };
+    // With `--target` the flags are for the program alone: procedural macros cannot be static.
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    println!("image: building the static binary, profile {name}");
+    let mut build = cargo(&format!("build --quiet --bin ambassador --target {target} --profile {name}"));
+    succeed(build.env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
+    let binary = target_dir().join(target).join(dir).join("ambassador");
+    check(&binary, profile)?;
+    Ok(binary)
+}
+
+fn check(binary: &Path, profile: Profile) -> Result<()> {
+    ensure!(rootfs::is_static(binary), "{} is not static", binary.display());
+    let size = binary.metadata()?.len();
+    println!("image: {}: static, {:.2} MB", binary.display(), size as f64 / 1e6);
+    let fits = profile != Profile::Dist || size <= SIZE_LIMIT_BYTES;
+    ensure!(fits, "{size} bytes are more than the {SIZE_LIMIT_BYTES} that the image may have");
+    Ok(())
+}
+
+fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from)
+}
+
+/// Packs the binary and hands it to the engine that this client speaks to.
+pub(crate) fn load(docker: &mut Command, binary: &Path, tag: &str) -> Result<()> {
+    let mut rootfs = Rootfs::new();
+    rootfs.file(binary, "ambassador")?;
+    import(docker, rootfs.into_tar()?, CHANGES, tag)
+}
+
+/// `docker import`: a tar becomes an image of one layer.
+pub(crate) fn import(docker: &mut Command, tar: Vec<u8>, changes: &[&str], tag: &str) -> Result<()> {
+    docker.arg("import");
+    for change in changes {
+        docker.args(["--change", change]);
+    }
+    output_with(docker.args(["-", tag]), tar).with_context(|| format!("cannot load {tag}"))?;
+    Ok(())
+}
+
+/// A further name for an image that is there.
+pub(crate) fn tag(docker: &mut Command, tag: &str, name: &str) -> Result<()> {
+    output(docker.args(["tag", tag, name]))?;
+    Ok(())
+}

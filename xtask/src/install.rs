@@ -1,0 +1,140 @@
+//! Installs, from Debian's archive, the programs that the tests need and this machine does not have.
+//!
+//! Services stay as they were: while packages are installed a `policy-rc.d` keeps them from starting, and what the
+//! packages enabled for the next boot is disabled again.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::process::{find, output, succeed};
+use crate::sudo;
+
+/// A program, and the packages that may bring it, the first that the archive has.
+struct Need {
+    program: &'static str,
+    packages: &'static [&'static str],
+}
+
+const NEEDS: &[Need] = &[
+    Need { program: "dockerd", packages: &["docker.io"] },
+    // Debian 13 has the client in a package of its own.
+    Need { program: "docker", packages: &["docker-cli", "docker.io"] },
+    Need { program: "docker-compose", packages: &["docker-compose"] },
+    Need { program: "redis-server", packages: &["redis-server"] },
+    Need { program: "redis-cli", packages: &["redis-tools"] },
+    Need { program: "busybox", packages: &["busybox-static", "busybox"] },
+    Need { program: "socat", packages: &["socat"] },
+    Need { program: "iptables", packages: &["iptables"] },
+    Need { program: "ip", packages: &["iproute2"] },
+    Need { program: "nsenter", packages: &["util-linux"] },
+    Need { program: "setpriv", packages: &["util-linux"] },
+    // `script`, which gives a document's `docker run -t` the terminal it wants.
+    Need { program: "script", packages: &["bsdutils"] },
+];
+
+/// What these packages would start at boot.
+const UNITS: &[&str] = &["docker.service", "docker.socket", "containerd.service", "redis-server.service"];
+
+/// The programs that are still missing afterwards, and why. Empty: all is there.
+pub(crate) fn missing_after_install() -> Result<Vec<String>> {
+    let wanted: Vec<&Need> = missing().collect();
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let programs: Vec<_> = wanted.iter().map(|need| need.program).collect();
+    println!("install: missing: {}", programs.join(", "));
+    let why = match () {
+        () if !sudo::is_root() => "not root, and no sudo without a password",
+        () if find("apt-get").is_none() => "no apt-get here: install it by hand",
+        () => match install(&wanted) {
+            Ok(()) => "no package of the archive brings it",
+            Err(error) => &format!("{error:#}"),
+        },
+    };
+    Ok(missing().map(|need| format!("{} ({why})", need.program)).collect())
+}
+
+fn missing() -> impl Iterator<Item = &'static Need> {
+    NEEDS.iter().filter(|need| find(need.program).is_none())
+}
+
+fn install(needs: &[&Need]) -> Result<()> {
+    let _policy = Policy::nothing_starts()?;
+    let before = units();
+    // The lists of a fresh machine are empty, those of an old one name files that are gone.
+    let packages = packages_for(needs);
+    if packages.len() < needs.len() || apt_install(packages).is_err() {
+        succeed(&mut apt(&["update"]))?;
+        apt_install(packages_for(needs))?;
+    }
+    disable(units().into_iter().filter(|unit| !before.contains(unit)));
+    Ok(())
+}
+
+fn packages_for(needs: &[&Need]) -> Vec<&'static str> {
+    needs.iter().filter_map(|need| need.packages.iter().copied().find(|package| available(package))).collect()
+}
+
+fn apt_install(packages: Vec<&str>) -> Result<()> {
+    succeed(apt(&["install", "-y", "--no-install-recommends"]).args(packages))
+}
+
+fn available(package: &str) -> bool {
+    let policy = output(Command::new("apt-cache").args(["policy", package]).env("LC_ALL", "C"));
+    policy.is_ok_and(|text| text.lines().any(|line| line.contains("Candidate:") && !line.contains("(none)")))
+}
+
+fn apt(args: &[&str]) -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command.args(["-q", "-o", "Acquire::Retries=3", "-o", "DPkg::Lock::Timeout=120"]).args(args);
+    command
+}
+
+/// Those of our units that this machine has a file of.
+fn units() -> Vec<&'static str> {
+    let has = |unit: &str| {
+        ["/lib/systemd/system", "/usr/lib/systemd/system"]
+            .iter()
+            .any(|dir| Path::new(dir).join(unit).exists())
+    };
+    UNITS.iter().copied().filter(|unit| has(unit)).collect()
+}
+
+/// Nothing of it may come up at the next boot. A machine without systemd has no `systemctl`, and nothing to disable.
+fn disable(units: impl Iterator<Item = &'static str>) {
+    for unit in units {
+        let mut systemctl = Command::new("systemctl");
+        let quiet = systemctl.args(["disable", unit]).stdout(Stdio::null()).stderr(Stdio::null());
+        quiet.status().ok();
+    }
+}
+
+/// Debian's way to say that no service starts by being installed. Taken back when dropped. Where the machine has a
+/// rule of its own, that stands.
+struct Policy(Option<PathBuf>);
+
+impl Policy {
+    fn nothing_starts() -> Result<Policy> {
+        let path = PathBuf::from("/usr/sbin/policy-rc.d");
+        if path.exists() {
+            return Ok(Policy(None));
+        }
+        let policy = Policy(Some(path.clone()));
+        fs::write(&path, "#!/bin/sh\nexit 101\n").context("cannot write /usr/sbin/policy-rc.d")?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        Ok(policy)
+    }
+}
+
+impl Drop for Policy {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            fs::remove_file(path).ok();
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The file system of an image, as a tar: programs of this machine with the libraries they need, links, texts.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use tar::{Builder, EntryType, Header};
+
+use crate::process::{find, output};
+
+/// glibc opens these by name when it resolves one, and `ldd` does not know.
+const NAME_SERVICES: &[&str] = &["libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2"];
+
+pub(crate) struct Rootfs {
+    tar: Builder<Vec<u8>>,
+    libraries: BTreeSet<PathBuf>,
+}
+
+impl Rootfs {
+    pub(crate) fn new() -> Rootfs {
+        Rootfs { tar: Builder::new(Vec::new()), libraries: BTreeSet::new() }
+    }
+
+    /// One file of this machine, under another name.
+    pub(crate) fn file(&mut self, from: &Path, to: &str) -> Result<&mut Rootfs> {
+        let bytes = std::fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+        self.entry(to, &bytes, 0o755)
+    }
+
+    /// A file or a script, written here.
+    pub(crate) fn text(&mut self, to: &str, text: &str) -> Result<&mut Rootfs> {
+        self.entry(to, text.as_bytes(), 0o755)
+    }
+
+    /// An installed program in `/bin`, and its libraries where it looks for them.
+    pub(crate) fn program(&mut self, name: &str) -> Result<&mut Rootfs> {
+        let path = find(name).with_context(|| format!("{name} is not installed"))?;
+        self.file(&path, &format!("bin/{name}"))?;
+        for library in libraries(&path) {
+            self.library(&library)?;
+        }
+        Ok(self)
+    }
+
+    fn library(&mut self, path: &Path) -> Result<()> {
+        let first = self.libraries.is_empty();
+        if !self.libraries.insert(path.to_owned()) {
+            return Ok(());
+        }
+        self.file(path, &inside(path))?;
+        if let Some(dir) = path.parent().filter(|_| first) {
+            for name in NAME_SERVICES {
+                let service = dir.join(name);
+                if service.exists() {
+                    self.library(&service)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// busybox under all its names: a shell, a web server, and the small tools.
+    pub(crate) fn busybox(&mut self) -> Result<&mut Rootfs> {
+        self.program("busybox")?;
+        for applet in output(Command::new("busybox").arg("--list"))?.lines().filter(|name| *name != "busybox")
+        {
+            self.link(&format!("bin/{applet}"), "busybox")?;
+        }
+        self.text("etc/passwd", "root:x:0:0:root:/:/bin/sh\n")
+    }
+
+    fn link(&mut self, at: &str, to: &str) -> Result<()> {
+        let mut header = header(EntryType::Symlink, 0, 0o777);
+        self.tar.append_link(&mut header, at, to)?;
+        Ok(())
+    }
+
+    pub(crate) fn directory(&mut self, path: &str) -> Result<&mut Rootfs> {
+        let mut header = header(EntryType::Directory, 0, 0o777);
+        self.tar.append_data(&mut header, format!("{path}/"), &[][..])?;
+        Ok(self)
+    }
+
+    fn entry(&mut self, to: &str, bytes: &[u8], mode: u32) -> Result<&mut Rootfs> {
+        let mut header = header(EntryType::Regular, bytes.len() as u64, mode);
+        self.tar.append_data(&mut header, to, bytes)?;
+        Ok(self)
+    }
+
+    pub(crate) fn into_tar(self) -> Result<Vec<u8>> {
+        Ok(self.tar.into_inner()?)
+    }
+}
+
+/// The same binary gives the same image: no owner, no time.
+fn header(kind: EntryType, size: u64, mode: u32) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_size(size);
+    header.set_mode(mode);
+    header.set_mtime(0);
+    header
+}
+
+/// What `ldd` names; nothing for a static program.
+fn libraries(program: &Path) -> Vec<PathBuf> {
+    let text = output(Command::new("ldd").arg(program)).unwrap_or_default();
+    text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
+}
+
+/// No interpreter and no library: it runs in an empty image.
+pub(crate) fn is_static(program: &Path) -> bool {
+    libraries(program).is_empty()
+}
+
+fn inside(path: &Path) -> String {
+    path.to_string_lossy().trim_start_matches('/').to_owned()
+}

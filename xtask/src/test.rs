@@ -1,0 +1,96 @@
+//! `cargo xtask test`: installs, starts the hosts, runs every test, says what it could not test, cleans up.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use crate::host::{self, Lives};
+use crate::hosts::Hosts;
+use crate::image::Profile;
+use crate::process::{cargo, find, status, succeed};
+use crate::skips::Skips;
+use crate::{images, install, sudo};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only tests whose name contains this
+    filter: Option<String>,
+    /// Of the image's binary; `dist` is what ships, the others build faster
+    #[arg(long, value_enum, default_value_t = Profile::Dist)]
+    profile: Profile,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    sudo::become_root()?;
+    let started = Instant::now();
+    let mut skips = Skips::default();
+    let missing = install::missing_after_install()?;
+    for program in &missing {
+        skips.add("a program that tests use", program);
+    }
+    // Short, for the sockets in it; and ours alone.
+    let dir = tempfile::Builder::new().prefix("amb-").tempdir_in("/tmp")?;
+    let hosts = bring_up(args, &dir, &missing, &mut skips)?;
+    let passed = run_tests(args, hosts.as_ref(), &dir.path().join("skips"))?;
+    skips.read(&dir.path().join("skips"));
+    drop(hosts);
+    Ok(verdict(passed, &skips, started))
+}
+
+/// The hosts with their images; `None`, and a line in the table, where they cannot be.
+fn bring_up(args: &Args, dir: &TempDir, missing: &[String], skips: &mut Skips) -> Result<Option<Hosts>> {
+    if let Some(why) = host::impossible() {
+        skips.add("every test with Docker hosts", why);
+        return Ok(None);
+    }
+    let hosts = Hosts::up(dir.path(), Lives::WithUs).context("the Docker hosts did not start")?;
+    images::load_everywhere(&hosts, args.profile, missing)?;
+    Ok(Some(hosts))
+}
+
+/// Unit and integration tests, then those in the documentation. Whether all passed.
+fn run_tests(args: &Args, hosts: Option<&Hosts>, skips: &Path) -> Result<bool> {
+    std::fs::File::create(skips)?;
+    if find("cargo-nextest").is_some() {
+        // nextest runs no documentation tests.
+        let nextest = status(&mut tests("nextest run --workspace --no-tests=pass", args, hosts, skips))?;
+        let doc = status(&mut tests("test --workspace --doc --quiet", args, hosts, skips))?;
+        return Ok(nextest.success() && doc.success());
+    }
+    // Built first, so that a mistake of the compiler's kind shows without 200 lines of tests after it.
+    succeed(&mut cargo("test --workspace --no-run --quiet"))?;
+    Ok(status(&mut tests("test --workspace --no-fail-fast", args, hosts, skips))?.success())
+}
+
+fn tests(words: &str, args: &Args, hosts: Option<&Hosts>, skips: &Path) -> Command {
+    let mut command = cargo(words);
+    sudo::run_tests_as_root(&mut command);
+    command.args(&args.filter).env("AMBASSADOR_TEST_SKIPS", skips);
+    if let Some(hosts) = hosts {
+        hosts.tell(&mut command);
+        command.env(
+            "AMBASSADOR_TEST_IMAGE_PROFILE",
+            if args.profile == Profile::Dist { "dist" } else { "other" },
+        );
+    }
+    command
+}
+
+/// The closing lines, and what to exit with.
+fn verdict(passed: bool, skips: &Skips, started: Instant) -> ExitCode {
+    if !skips.is_empty() {
+        println!("\n{}", skips.table());
+    }
+    let in_ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+    let skipped_too_much = in_ci && !skips.is_empty();
+    let word = match (passed, skipped_too_much) {
+        (false, _) => "failed",
+        (true, true) => "failed: under CI=true nothing may be skipped",
+        (true, false) => "passed",
+    };
+    println!("tests {word} ({} s)", started.elapsed().as_secs());
+    if passed && !skipped_too_much { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
