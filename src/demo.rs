@@ -70,7 +70,7 @@ async fn show(once: bool, vars: &Vars, screen: &mut Screen) -> Result<Exit, Trou
     let bound = app::build(configuration(&home)?).await.map_err(Trouble::stuck)?;
     let addr = bound.addr(home::ROUTE).ok_or_else(|| Trouble::stuck("the route is not there"))?;
     let (see, seen) = unbounded_channel();
-    let mut story = Story::new(screen, &home, servers, seen);
+    let mut story = Story::new(screen, &home, servers, seen, bound.overview());
     story.introduce(addr)?;
     let show = async {
         tokio::select! {

@@ -84,13 +84,13 @@ impl Account {
         self.answers.contains_key(name)
     }
 
-    /// Who answers, who waits, and for how long.
-    pub(super) fn line(&self) -> String {
+    /// Who answers, how many are held now, and how long the longest wait was.
+    pub(super) fn line(&self, held: usize) -> String {
         let answers: Vec<String> =
             self.answers.iter().map(|(by, count)| format!("{by} answered {count}")).collect();
         let mut parts = vec![if answers.is_empty() { "no answer".to_owned() } else { answers.join(", ") }];
-        if self.waiting > 0 {
-            parts.push(format!("{} held", self.waiting));
+        if held > 0 {
+            parts.push(format!("{held} held"));
         }
         if self.longest > Duration::ZERO {
             parts.push(format!("longest wait {}", milliseconds(self.longest)));
@@ -144,13 +144,13 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_held_from_its_question_to_its_answer() {
+    fn a_request_waits_from_its_question_to_its_answer() {
         let mut all = account([Seen::Asked, Seen::Asked, answered("blue", 3, Line::Fresh)]);
-        assert_eq!(all.line(), "blue answered 1 · 1 held · longest wait 3 ms · 0 failed");
-        let next = all.next();
-        assert_eq!(next.line(), "no answer · 1 held · 0 failed");
+        assert_eq!((all.waiting(), all.next().waiting()), (1, 1));
+        assert_eq!(all.line(1), "blue answered 1 · 1 held · longest wait 3 ms · 0 failed");
+        assert_eq!(all.next().line(1), "no answer · 1 held · 0 failed");
         all.note(answered("green", 1200, Line::Fresh));
-        assert_eq!(all.line(), "blue answered 1, green answered 1 · longest wait 1200 ms · 0 failed");
+        assert_eq!(all.line(0), "blue answered 1, green answered 1 · longest wait 1200 ms · 0 failed");
         assert_eq!(all.sum(), "2 requests, 0 failed, longest pause 1200 ms");
     }
 

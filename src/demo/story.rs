@@ -2,8 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
@@ -13,6 +16,7 @@ use super::backend::Backend;
 use super::consumer::PAUSE_FRESH;
 use super::home::Home;
 use super::screen::Screen;
+use crate::reconcile::Overview;
 
 /// How long a server is seen at work, and how long it is away: long enough to read the line that tells of it.
 const AT_WORK: Duration = Duration::from_millis(1500);
@@ -44,6 +48,8 @@ pub(super) struct Story<'s> {
     home: &'s Home,
     servers: Servers,
     seen: UnboundedReceiver<Seen>,
+    /// What the ambassador shows of itself.
+    overview: Arc<ArcSwap<Overview>>,
     /// From the beginning, and in this scene.
     all: Account,
     scene: Account,
@@ -57,9 +63,10 @@ impl<'s> Story<'s> {
         home: &'s Home,
         servers: Servers,
         seen: UnboundedReceiver<Seen>,
+        overview: Arc<ArcSwap<Overview>>,
     ) -> Story<'s> {
         let (all, scene) = Default::default();
-        Story { screen, home, servers, seen, all, scene, missed: 0 }
+        Story { screen, home, servers, seen, overview, all, scene, missed: 0 }
     }
 
     pub(super) fn introduce(&mut self, addr: SocketAddr) -> io::Result<()> {
@@ -119,7 +126,7 @@ impl<'s> Story<'s> {
         self.scene = self.all.next();
         self.screen.event(what)?;
         self.watch(length).await?;
-        self.screen.seen(&self.scene.line())?;
+        self.screen.seen(&self.scene.line(self.held()))?;
         if let Some(kept) = self.scene.kept_line() {
             self.screen.seen(&kept)?;
         }
@@ -141,7 +148,7 @@ impl<'s> Story<'s> {
             tokio::select! {
                 biased;
                 () = sleep_until(end) => return Ok(()),
-                _ = redraw.tick() => self.screen.live(&self.scene.line())?,
+                _ = redraw.tick() => self.screen.live(&self.scene.line(self.held()))?,
                 Some(seen) = self.seen.recv() => self.note(seen),
             }
         }
@@ -166,6 +173,13 @@ impl<'s> Story<'s> {
         };
         // On a machine that is too busy for a quiet moment, the story goes on all the same.
         let _ = timeout(QUIET_TIMEOUT, quiet).await;
+    }
+
+    /// By the ambassador's own count.
+    fn held(&self) -> usize {
+        let overview = self.overview.load();
+        let clusters = overview.routes.iter().filter_map(|view| view.cluster.as_deref());
+        clusters.map(|cluster| cluster.counters.held.load(Relaxed)).sum()
     }
 
     fn note(&mut self, seen: Seen) {
