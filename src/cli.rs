@@ -13,7 +13,7 @@ use crate::config::ancestor::ancestor;
 use crate::config::args::RunArgs;
 use crate::config::vars::Vars;
 use crate::config::{self, Config};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Place};
 use crate::observe::log;
 use crate::observe::status::Status;
 
@@ -183,14 +183,14 @@ fn ask(at: &At, vars: &Vars, path: &str, show: impl Fn(&str) -> Result<String, S
     let choice = match at.choice(vars) {
         Ok(choice) => choice,
         Err(mistake) => {
-            err(&format!("{mistake}\n"));
+            err(&mistake.to_string());
             return Exit::Usage;
         }
     };
     let answer = match block_on(client::get(&choice, path)) {
         Ok(Ok(answer)) => answer,
         Ok(Err(error @ ClientError::Unreachable(_))) => {
-            err(&format!("{error}\n"));
+            err(&error.to_string());
             return Exit::Unavailable;
         }
         Ok(Err(error)) => return fail(&error.to_string()),
@@ -207,13 +207,19 @@ fn ask(at: &At, vars: &Vars, path: &str, show: impl Fn(&str) -> Result<String, S
 }
 
 fn fail(why: &str) -> Exit {
-    err(&format!("{why}\n"));
+    err(why);
     Exit::Failed
 }
 
 impl At {
     fn choice(&self, vars: &Vars) -> Result<Choice, Diagnostic> {
-        let given = config::admin(self.admin.as_deref(), vars)?;
+        let given = match (&self.admin, vars.value("AMBASSADOR_ADMIN")) {
+            (Some(text), _) => Some(config::parse_admin(text, &Place::Flag("admin".to_owned()))?),
+            (None, Some(text)) => {
+                Some(config::parse_admin(text, &Place::Variable("AMBASSADOR_ADMIN".to_owned()))?)
+            }
+            (None, None) => None,
+        };
         Ok(Choice::new(given, vars.value("XDG_RUNTIME_DIR").map(std::path::Path::new)))
     }
 }
@@ -238,5 +244,5 @@ fn out(text: &str) {
 }
 
 fn err(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
 }

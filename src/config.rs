@@ -131,10 +131,6 @@ impl Config {
         }
     }
 
-    pub fn nothing_to_do(&self, _v: &vars::Vars) -> String {
-        "nothing to do\n".into()
-    }
-
     /// Nothing to serve and nothing to watch.
     pub fn is_empty(&self) -> bool {
         let layers = [&self.arguments, &self.environment, &self.file, &self.links];

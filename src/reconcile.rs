@@ -19,6 +19,7 @@ use crate::discovery::dns::{Host, Resolver};
 use crate::discovery::knowledge::{Knowledge, hosts_of};
 use crate::discovery::{News, supervise};
 use crate::listener::{self, BindError};
+use crate::room::Seat;
 use crate::route::{self, Layer, Listen, Route, RouteTable};
 use crate::session::Shared;
 use crate::worker::Workers;
@@ -63,6 +64,7 @@ struct Running {
     problems: Vec<String>,
     /// Closes the listeners when dropped.
     _stop: DropGuard,
+    _seat: Seat,
 }
 
 /// What runs, for the admin API. Published whole at each change; counters in it are live.
@@ -242,10 +244,11 @@ impl Reconciler {
         let stop = self.stop.child_token();
         let addrs: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.addr).collect();
         tracing::info!(route = %route, origin = %route.origin, "route open");
+        let seat = self.shared.room.claim(listeners.len());
         for listener in listeners {
             workers.listen(listener, cluster.clone(), stop.clone()).await;
         }
-        let running = Running { cluster, addrs, problems: Vec::new(), _stop: stop.drop_guard() };
+        let running = Running { cluster, addrs, problems: Vec::new(), _stop: stop.drop_guard(), _seat: seat };
         self.running.insert(listen.clone(), running);
         None
     }

@@ -14,6 +14,7 @@ use crate::connect;
 use crate::ending::Ending;
 use crate::listener::{Accepted, ClientAddr};
 use crate::relay::{self, Direction, Limits};
+use crate::room::Room;
 use crate::socket::Socket;
 
 /// What every session of a process shares.
@@ -22,6 +23,7 @@ pub struct Shared {
     pub gate: Gate,
     /// Cancelled when the drain timeout has passed: every session ends now.
     pub force: CancellationToken,
+    pub room: Arc<Room>,
 }
 
 /// Serves one connection of a stream listener; `offset` is the listener's place in its route's port range. `place` is the
@@ -33,8 +35,9 @@ pub async fn serve(
     shared: Arc<Shared>,
     place: impl Send,
 ) {
-    let mut record = Record::begin(cluster, accepted.client);
-    let ending = match Socket::register(accepted.fd) {
+    let Accepted { fd, client, seat } = accepted;
+    let mut record = Record::begin(cluster, client);
+    let ending = match Socket::register(fd) {
         Ok(downstream) => run(&downstream, &mut record, offset, &shared).await,
         Err(error) => {
             tracing::error!(%error, "cannot register a connection");
@@ -42,7 +45,7 @@ pub async fn serve(
         }
     };
     record.end(ending);
-    drop(place);
+    drop((place, seat));
 }
 
 async fn run(downstream: &Socket, record: &mut Record, offset: u16, shared: &Shared) -> Ending {
@@ -202,9 +205,11 @@ mod tests {
     fn the_future_of_a_session_stays_small() {
         let force = CancellationToken::new();
         let cluster = Arc::new(Cluster::new(Options::named("test"), force.clone()));
-        let shared = Arc::new(Shared { gate: Gate::new(0), force });
+        let room = Arc::new(Room::within(64));
+        let seat = room.claim(2);
+        let shared = Arc::new(Shared { gate: Gate::new(0), force, room });
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        let accepted = Accepted { fd: ours.into(), client: ClientAddr::Unix };
+        let accepted = Accepted { fd: ours.into(), client: ClientAddr::Unix, seat };
         let future = serve(accepted, cluster, 0, shared, ());
         assert!(size_of_val(&future) <= FUTURE_BYTES_MAX, "{} bytes", size_of_val(&future));
     }

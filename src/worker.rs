@@ -141,7 +141,7 @@ impl Worker {
         let offset = listener.offset;
         self.tracker.spawn(async move {
             let admit = |accepted| worker.place(Handover { accepted, cluster: cluster.clone(), offset });
-            if let Err(error) = listener::accept_loop(listener, stop, admit).await {
+            if let Err(error) = listener::accept_loop(listener, &worker.shared.room, stop, admit).await {
                 tracing::error!(%error, "a listener failed");
             }
         });

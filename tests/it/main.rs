@@ -12,6 +12,7 @@ mod docker_source;
 mod hello_world;
 mod image;
 mod life;
+mod process;
 mod relay;
 mod restarts;
 mod scaled_compose;
