@@ -7,6 +7,7 @@
 
 mod app;
 mod cross_links;
+mod demo;
 mod docker_source;
 mod hello_world;
 mod image;
