@@ -201,6 +201,25 @@ async fn each_port_of_a_range_reaches_its_own_counterpart() {
     drop((first, second));
 }
 
+#[tokio::test]
+async fn two_sessions_on_two_workers_never_share_one() {
+    let service = Service::named("one").await;
+    let app = App::start(&[&format!("127.0.0.1:0={}?name=r", service.addr)]).await;
+    for _ in 0..5 {
+        let first = greeting(app.addr("r"), "one").await;
+        let second = greeting(app.addr("r"), "one").await;
+        assert_eq!(app.overview.load().workers.sessions(), [1, 1]);
+        drop((first, second));
+        eventually("they have ended", || app.overview.load().workers.sessions() == [0, 0]).await;
+    }
+    let mut many = Vec::new();
+    for _ in 0..40 {
+        many.push(greeting(app.addr("r"), "one").await);
+    }
+    let sessions = app.overview.load().workers.sessions();
+    assert!(sessions.iter().all(|sessions| *sessions >= 16), "{sessions:?}");
+}
+
 /// The reset may arrive before the consumer's own connect has returned.
 async fn assert_refused(addr: std::net::SocketAddr) {
     let refusal = match TcpStream::connect(addr).await {
