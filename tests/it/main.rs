@@ -8,6 +8,7 @@
 mod app;
 mod cross_links;
 mod docker_source;
+mod grammar;
 mod hello_world;
 mod image;
 mod life;
