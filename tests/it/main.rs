@@ -9,6 +9,7 @@ mod app;
 mod cross_links;
 mod demo;
 mod docker_source;
+mod grammar;
 mod hello_world;
 mod image;
 mod life;
