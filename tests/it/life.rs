@@ -27,11 +27,14 @@ async fn a_restart_of_the_service_is_a_pause_and_never_a_refusal() {
     let service = Service::named("one").await;
     let app = App::start(&[&format!("127.0.0.1:0={}?name=r", service.addr)]).await;
     let addr = service.stop().await;
-    let held: Vec<_> = (0..20).map(|_| tokio::spawn(greeting(app.addr("r"), "two"))).collect();
+    let mut held = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        held.spawn(greeting(app.addr("r"), "two"));
+    }
     app.await_held("r", 20).await;
     let _service = Service::at(addr, "two").await;
-    for session in held {
-        assert_eq!(session.await.unwrap().1, "two");
+    for (_, name) in held.join_all().await {
+        assert_eq!(name, "two");
     }
 }
 
