@@ -251,7 +251,9 @@ impl Reconciler {
         for listener in listeners {
             workers.listen(listener, cluster.clone(), stop.clone()).await;
         }
-        let running = Running { cluster, addrs, problems: Vec::new(), _stop: stop.drop_guard(), _seat: seat };
+        // What is not known yet at the start is told by `status`, and logged when it stays so.
+        let running =
+            Running { cluster, addrs, problems: resolved.problems, _stop: stop.drop_guard(), _seat: seat };
         self.running.insert(listen.clone(), running);
         None
     }
