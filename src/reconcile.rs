@@ -278,8 +278,9 @@ impl Reconciler {
         self.knowledge.hosts.retain(|host, _| needed.contains(host));
         for host in needed {
             let (resolver, news) = (&self.resolver, &self.news);
+            let trouble = self.shared.gate.trouble();
             self.lookups.entry(host.clone()).or_insert_with(|| {
-                let source = Host { host, resolver: resolver.clone() };
+                let source = Host { host, resolver: resolver.clone(), trouble };
                 #[expect(clippy::disallowed_methods, reason = "its handle is kept, and ends it when dropped")]
                 let task = tokio::spawn(supervise(source, news.clone()));
                 AbortOnDropHandle::new(task)

@@ -6,8 +6,10 @@ mod system;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::{Publisher, Snapshot, Source, SourceError};
@@ -26,6 +28,9 @@ const ABSENT_RETRY_MAX: Duration = Duration::from_secs(5);
 pub struct Host {
     pub host: String,
     pub resolver: Resolver,
+    /// Notified while sessions find no endpoint that answers: then a name is asked for again after [`TTL_FLOOR`],
+    /// whatever its TTL. Docker's DNS gives a recreated container's old address ten minutes.
+    pub trouble: Arc<Notify>,
 }
 
 impl Source for Host {
@@ -61,7 +66,18 @@ impl Source for Host {
                 }
                 shown = Some(addresses);
             }
-            sleep(pause).await;
+            self.rest(pause).await;
+        }
+    }
+}
+
+impl Host {
+    async fn rest(&self, pause: Duration) {
+        let floor = pause.min(TTL_FLOOR);
+        sleep(floor).await;
+        tokio::select! {
+            () = sleep(pause - floor) => {}
+            () = self.trouble.notified() => {}
         }
     }
 }
