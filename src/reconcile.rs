@@ -18,11 +18,11 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::diagnostic::Diagnostic;
 use crate::discovery::dns::{Host, Resolver};
-use crate::discovery::knowledge::{Knowledge, hosts_of};
+use crate::discovery::knowledge::{Knowledge, followed};
 use crate::discovery::{News, supervise};
 use crate::listener::{self, BindError};
 use crate::room::Seat;
-use crate::route::{self, Layer, Listen, Route, RouteTable};
+use crate::route::{self, Layer, Listen, Route, RouteTable, Target};
 use crate::session::Shared;
 use crate::worker::{Loads, Workers};
 use linger::Linger;
@@ -51,7 +51,7 @@ pub struct Reconciler {
     /// Sources that are lost, and why.
     lost: BTreeMap<String, String>,
     resolver: Resolver,
-    lookups: BTreeMap<String, AbortOnDropHandle<()>>,
+    followed: BTreeMap<Target, AbortOnDropHandle<()>>,
     news: mpsc::Sender<News>,
     inbox: mpsc::Receiver<News>,
     /// `None` once no new listener shall be opened.
@@ -110,7 +110,7 @@ impl Reconciler {
             mistakes: BTreeSet::new(),
             lost: BTreeMap::new(),
             resolver: Resolver::from_system(),
-            lookups: BTreeMap::new(),
+            followed: BTreeMap::new(),
             news,
             inbox,
             loads: workers.loads(),
@@ -198,7 +198,7 @@ impl Reconciler {
         for listen in pending {
             failed.extend(self.open(&listen).await);
         }
-        self.follow_hosts();
+        self.follow_targets();
         self.update_clusters();
         self.publish();
         failed
@@ -256,7 +256,7 @@ impl Reconciler {
         let cluster = Arc::new(Cluster::new(route.options.clone(), self.shared.force.clone()));
         // A first session must not find a cluster that is empty only because nobody filled it yet.
         let resolved = self.knowledge.resolve(route);
-        cluster.update(&route.options, &resolved.primary, &resolved.backup);
+        cluster.update(&route.options, &resolved.endpoints);
         let stop = self.stop.child_token();
         let addrs: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.addr).collect();
         tracing::info!(route = %route, origin = %route.origin, "route open");
@@ -271,28 +271,36 @@ impl Reconciler {
         None
     }
 
-    /// Asks DNS for the names that routes need now, and no longer for those that none needs.
-    fn follow_hosts(&mut self) {
-        let needed = hosts_of(self.table.values());
-        self.lookups.retain(|host, _| needed.contains(host));
-        self.knowledge.hosts.retain(|host, _| needed.contains(host));
-        for host in needed {
-            let (resolver, news) = (&self.resolver, &self.news);
-            let trouble = self.shared.gate.trouble();
-            self.lookups.entry(host.clone()).or_insert_with(|| {
-                let source = Host { host, resolver: resolver.clone(), trouble };
-                #[expect(clippy::disallowed_methods, reason = "its handle is kept, and ends it when dropped")]
-                let task = tokio::spawn(supervise(source, news.clone()));
-                AbortOnDropHandle::new(task)
-            });
+    /// Follows the targets that routes have now, and no longer those that none has.
+    fn follow_targets(&mut self) {
+        let needed = followed(self.table.values());
+        self.followed.retain(|target, _| needed.contains(target));
+        self.knowledge.targets.retain(|target, _| needed.contains(target));
+        self.lost.retain(|source, _| source == "docker" || needed.iter().any(|t| t.to_string() == *source));
+        for target in needed {
+            if !self.followed.contains_key(&target)
+                && let Some(task) = self.follow(&target)
+            {
+                self.followed.insert(target, task);
+            }
         }
+    }
+
+    /// `None` for a target that needs no source of its own.
+    fn follow(&self, target: &Target) -> Option<AbortOnDropHandle<()>> {
+        let Target::Host { host, port } = target else { return None };
+        let trouble = self.shared.gate.trouble();
+        let source = Host { host: host.clone(), port: *port, resolver: self.resolver.clone(), trouble };
+        #[expect(clippy::disallowed_methods, reason = "its handle is kept, and ends it when dropped")]
+        let task = tokio::spawn(supervise(source, self.news.clone()));
+        Some(AbortOnDropHandle::new(task))
     }
 
     fn update_clusters(&mut self) {
         for (listen, running) in &mut self.running {
             let Some(route) = self.table.get(listen) else { continue };
             let resolved = self.knowledge.resolve(route);
-            let change = running.cluster.update(&route.options, &resolved.primary, &resolved.backup);
+            let change = running.cluster.update(&route.options, &resolved.endpoints);
             let name = &route.options.name;
             for endpoint in &change.left {
                 tracing::info!(route = %name, endpoint = %endpoint, "endpoint removed");

@@ -164,10 +164,10 @@ impl Cluster {
                 .await
             {
                 Ok(_) if endpoint.is_removed() => {
-                    tracing::debug!(endpoint = %endpoint.spec, "left while it was dialled");
+                    tracing::debug!(endpoint = %endpoint.key, "left while it was dialled");
                 }
                 Ok(connected) => return Some((connected, in_flight)),
-                Err(error) => tracing::debug!(endpoint = %endpoint.spec, %error, "connect failed"),
+                Err(error) => tracing::debug!(endpoint = %endpoint.key, %error, "connect failed"),
             }
         }
         None
@@ -181,7 +181,7 @@ async fn dial_watchfully<T>(
     dial: impl Future<Output = io::Result<T>>,
 ) -> io::Result<T> {
     // An endpoint that was written out never leaves by itself, and nobody knows better where it is.
-    if endpoint.spec.identity == Identity::Literal {
+    if endpoint.key.identity == Identity::Literal {
         return dial.await;
     }
     let mut dial = pin!(dial);
@@ -217,12 +217,12 @@ mod tests {
 
     fn spec(port: u16) -> EndpointSpec {
         let addr = EndpointAddr::Inet(SocketAddr::from(([127, 0, 0, 1], port)));
-        EndpointSpec { addr, identity: Identity::Literal }
+        EndpointSpec::new(addr, Identity::Literal)
     }
 
     fn cluster(hold: Duration, endpoints: &[EndpointSpec]) -> Arc<Cluster> {
         let cluster = Cluster::new(Options::named("test"), CancellationToken::new());
-        cluster.update(&Options { hold, ..Options::named("test") }, endpoints, &[]);
+        cluster.update(&Options { hold, ..Options::named("test") }, endpoints);
         Arc::new(cluster)
     }
 
@@ -243,8 +243,9 @@ mod tests {
 
     async fn acquire(cluster: &Cluster, gate: &Gate, good: u16) -> (Result<(), Ending>, Effort) {
         let mut effort = Effort::default();
-        let dialler =
-            Scripted(|endpoint: &Endpoint| if endpoint.spec == spec(good) { Ok(()) } else { Err(refused()) });
+        let dialler = Scripted(
+            |endpoint: &Endpoint| if endpoint.key == spec(good).key { Ok(()) } else { Err(refused()) },
+        );
         let result = cluster.acquire(gate, &mut effort, pending(), &dialler).await.map(|((), _)| ());
         (result, effort)
     }
@@ -283,7 +284,7 @@ mod tests {
         let changes = async {
             tokio::time::sleep(Duration::from_secs(3)).await;
             assert_eq!(cluster.counters.held.load(Relaxed), 1);
-            cluster.update(&options, &[spec(2)], &[]);
+            cluster.update(&options, &[spec(2)]);
         };
         let gate = Gate::new(1);
         let ((result, effort), ()) = tokio::join!(acquire(&cluster, &gate, 2), changes);
@@ -310,13 +311,13 @@ mod tests {
         let mut effort = Effort::default();
         let gate = Gate::new(1);
         let dialler = Scripted(|endpoint: &Endpoint| {
-            if endpoint.spec == spec(1) {
-                cluster.update(&options, &[spec(2)], &[]);
+            if endpoint.key == spec(1).key {
+                cluster.update(&options, &[spec(2)]);
             }
-            Ok(endpoint.spec.clone())
+            Ok(endpoint.key.clone())
         });
         let acquired = cluster.acquire(&gate, &mut effort, pending(), &dialler).await;
-        assert_eq!(acquired.map(|(endpoint, _)| endpoint), Ok(spec(2)));
+        assert_eq!(acquired.map(|(endpoint, _)| endpoint), Ok(spec(2).key));
     }
 
     #[tokio::test(start_paused = true)]

@@ -230,17 +230,25 @@ struct Followed {
 fn follow(host: &str, resolver: &Resolver) -> Followed {
     let (sender, news) = mpsc::channel(16);
     let trouble = Arc::<Notify>::default();
-    let mut host = Host { host: host.to_owned(), resolver: resolver.clone(), trouble: trouble.clone() };
+    let mut host =
+        Host { host: host.to_owned(), port: 6379, resolver: resolver.clone(), trouble: trouble.clone() };
     let mut source = JoinSet::new();
     source.spawn(async move { host.run(&mut Publisher::new("dns", sender)).await });
     Followed { news, source, trouble }
+}
+
+fn ip(endpoint: &EndpointSpec) -> IpAddr {
+    match &endpoint.key.addr {
+        EndpointAddr::Inet(addr) => addr.ip(),
+        EndpointAddr::Unix(path) => panic!("{}", path.display()),
+    }
 }
 
 impl Followed {
     async fn next(&mut self) -> Vec<IpAddr> {
         let news = timeout(Duration::from_secs(10), self.news.recv()).await.expect("news in time");
         match news.expect("a source that runs") {
-            News::Snapshot(Snapshot::Host { addresses, .. }) => addresses,
+            News::Snapshot(Snapshot::Target { endpoints, .. }) => endpoints.iter().map(ip).collect(),
             other => panic!("{other:?}"),
         }
     }
