@@ -44,7 +44,8 @@ impl Followed {
 
     async fn next(&mut self, awaited: &str) -> News {
         let news = tokio::time::timeout(PATIENCE, self.news.recv()).await;
-        news.unwrap_or_else(|_| panic!("waited too long until {awaited}")).expect("the source never ends")
+        assert!(news.is_ok(), "waited too long until {awaited}");
+        news.unwrap().expect("the source never ends")
     }
 
     /// The first snapshot in which it is so; `each` sees every snapshot on the way.
@@ -239,5 +240,4 @@ async fn an_engine_that_is_killed_is_lost_and_found_again() {
     assert!(why.contains("/events"), "{why}");
     engine.start_again().await;
     seen.sees("the engine, back", |_| true).await;
-    engine.end().await;
 }

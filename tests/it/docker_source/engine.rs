@@ -1,8 +1,9 @@
 //! Engines for tests: the one that the environment names, shared with other tests, and one that may be killed.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::process::{Child, Command};
 
@@ -97,33 +98,36 @@ impl Private {
     }
 
     pub(super) async fn start_again(&mut self) {
+        // Its containerd died with it, but may not be buried yet: the daemon would take it for alive.
+        std::fs::remove_file(self.directory.path().join("exec/containerd/containerd.pid")).unwrap();
         self.daemon = daemon(self.directory.path(), &self.socket);
         self.ready().await;
     }
 
-    /// Asked politely, it takes its containerd with it.
-    pub(super) async fn end(mut self) {
-        if let Some(pid) = self.daemon.id() {
-            shell(&format!("kill {pid}"));
-        }
-        self.daemon.wait().await.unwrap();
-        shell(&format!("umount {}/exec/netns/* 2>/dev/null", self.directory.path().display()));
-    }
-
     async fn ready(&mut self) {
         let script = format!("docker -H unix://{} version >/dev/null 2>&1", self.socket.display());
-        for _ in 0..600 {
-            if shell(&script) {
-                return;
-            }
+        let begun = Instant::now();
+        while !shell(&script) {
             assert!(self.daemon.try_wait().unwrap().is_none(), "dockerd ended: {}", self.log());
+            assert!(begun.elapsed() < Duration::from_secs(60), "dockerd does not answer: {}", self.log());
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("dockerd does not answer: {}", self.log());
     }
 
     fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Private {
+    /// Asked politely, it takes its containerd and its mounts with it, but for the one over its own directory.
+    fn drop(&mut self) {
+        let pid = self.daemon.id().unwrap_or_default();
+        if pid != 0 && shell(&format!("kill {pid}")) {
+            while matches!(self.daemon.try_wait(), Ok(None)) && shell("sleep 0.1") {}
+        }
+        let directory = self.directory.path().display();
+        shell(&format!("umount {directory}/exec/netns/* {directory}/data 2>/dev/null"));
     }
 }
 
@@ -151,6 +155,6 @@ fn variable(name: &str) -> Option<String> {
 /// Recorded, never silent: where everything must run, this is a failure.
 fn skipped<T>(test: &str, why: &str) -> Option<T> {
     assert!(variable("CI").is_none(), "{test} must not be skipped here: {why}");
-    println!("skipped: {test}: {why}");
+    writeln!(std::io::stdout(), "skipped: {test}: {why}").unwrap();
     None
 }

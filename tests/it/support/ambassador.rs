@@ -28,6 +28,7 @@ pub(crate) struct Builder {
     args: Vec<String>,
     vars: Vec<(String, String)>,
     namespace: Option<Namespace>,
+    files: Option<u64>,
 }
 
 impl Ambassador {
@@ -39,6 +40,24 @@ impl Ambassador {
     /// All it has logged so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().expect("a reader that lives").clone()
+    }
+
+    /// The first address of a route, as `status` tells it.
+    pub(crate) fn addr(&self, route: &str) -> std::net::SocketAddr {
+        let status: serde_json::Value = serde_json::from_slice(&self.verb("status --json").stdout).unwrap();
+        let routes = status["routes"].as_array().unwrap();
+        let route = routes.iter().find(|r| r["name"] == route).expect("a route of this name");
+        let addr: std::net::SocketAddr = route["addresses"][0].as_str().unwrap().parse().unwrap();
+        // A wildcard listener is reached on loopback.
+        if addr.ip().is_unspecified() { ([127, 0, 0, 1], addr.port()).into() } else { addr }
+    }
+
+    /// Proportional memory of the process, `/proc/PID/smaps_rollup`, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        let path = format!("/proc/{}/smaps_rollup", self.process.id());
+        let text = std::fs::read_to_string(path).expect("a process that lives");
+        let line = text.lines().find(|line| line.starts_with("Pss_Anon:")).expect("a line for it");
+        line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).expect("kilobytes") * 1024
     }
 
     /// Where its admin API listens.
@@ -86,6 +105,12 @@ impl Builder {
         self
     }
 
+    /// With no more open files than this.
+    pub(crate) fn limited_to(mut self, files: u64) -> Builder {
+        self.files = Some(files);
+        self
+    }
+
     /// In the network of a Docker host.
     pub(crate) fn inside(mut self, namespace: &Namespace) -> Builder {
         self.namespace = Some(namespace.clone());
@@ -122,7 +147,11 @@ impl Builder {
             }
         };
         command.args(&self.args);
-        command
+        let Some(files) = self.files else { return command };
+        // prlimit(1) of util-linux, which Debian always has.
+        let mut limited = Command::new("/usr/bin/prlimit");
+        limited.arg(format!("--nofile={files}:{files}")).arg(command.get_program()).args(command.get_args());
+        limited
     }
 }
 
