@@ -5,3 +5,4 @@
 )]
 
 mod relay;
+mod udp;
