@@ -21,3 +21,4 @@ mod scaled_compose;
 mod support;
 mod tidy;
 mod two_hosts;
+mod udp;
