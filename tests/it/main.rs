@@ -2,6 +2,9 @@
 //! them up. One binary for all of it. Readiness is awaited, never slept for.
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
     reason = "a test that cannot go on fails; the exemption in clippy.toml misses helpers"
 )]
 
@@ -10,6 +13,7 @@ mod cross_links;
 mod hello_world;
 mod image;
 mod life;
+mod process;
 mod relay;
 mod restarts;
 mod scaled_compose;

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -19,6 +19,7 @@ const START: Duration = Duration::from_secs(30);
 pub(crate) struct Ambassador {
     process: Child,
     log: Arc<Mutex<String>>,
+    readers: Vec<JoinHandle<()>>,
     dir: tempfile::TempDir,
 }
 
@@ -39,6 +40,14 @@ impl Ambassador {
     /// All it has logged so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().expect("a reader that lives").clone()
+    }
+
+    /// All it has logged, once it has ended.
+    pub(crate) fn log_to_its_end(&mut self) -> String {
+        for reader in self.readers.drain(..) {
+            reader.join().ok();
+        }
+        self.log()
     }
 
     /// Where its admin API listens.
@@ -107,9 +116,8 @@ impl Builder {
         command.envs(self.vars).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = command.spawn().expect("the program");
         let log = Arc::new(Mutex::new(String::new()));
-        collect(process.stdout.take(), &log);
-        collect(process.stderr.take(), &log);
-        Ambassador { process, log, dir }
+        let readers = vec![collect(process.stdout.take(), &log), collect(process.stderr.take(), &log)];
+        Ambassador { process, log, readers, dir }
     }
 
     fn command(&self) -> Command {
@@ -134,14 +142,14 @@ impl Drop for Ambassador {
 }
 
 /// Line by line, until its end.
-fn collect(stream: Option<impl Read + Send + 'static>, log: &Arc<Mutex<String>>) {
-    let Some(stream) = stream else { return };
+fn collect(stream: Option<impl Read + Send + 'static>, log: &Arc<Mutex<String>>) -> JoinHandle<()> {
     let log = Arc::clone(log);
     thread::spawn(move || {
-        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+        let lines = stream.into_iter().flat_map(|stream| BufReader::new(stream).lines());
+        for line in lines.map_while(Result::ok) {
             let mut log = log.lock().expect("a test that has not failed");
             log.push_str(&line);
             log.push('\n');
         }
-    });
+    })
 }
