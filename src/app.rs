@@ -17,6 +17,7 @@ use crate::discovery::{Source, supervise};
 use crate::drain::Control;
 use crate::listener::BindError;
 use crate::reconcile::{Overview, Reconciler};
+use crate::room::Room;
 use crate::session::Shared;
 use crate::worker::Workers;
 
@@ -44,9 +45,9 @@ pub struct Bound {
 
 /// Binds what can be bound and starts what must be running before the first session.
 pub async fn build(config: Config) -> Result<Bound, BuildError> {
-    raise_file_limit();
+    let room = Arc::new(Room::within(raised_file_limit()));
     let control = Control::default();
-    let shared = Arc::new(Shared { gate: Gate::new(config.max_held), force: control.force.clone() });
+    let shared = Arc::new(Shared { gate: Gate::new(config.max_held), force: control.force.clone(), room });
     let workers = Workers::start(config.workers, &shared)?;
     let mut reconciler = Reconciler::new(config.clone(), workers, shared, control.stop.clone());
     reconciler.begin().await.map_err(BuildError::Bind)?;
@@ -70,7 +71,7 @@ fn start(source: impl Source + 'static, reconciler: &Reconciler) -> AbortOnDropH
 }
 
 /// Two descriptors a session: as many as the administrator allows, not the shell's default of 1,024.
-fn raise_file_limit() {
+fn raised_file_limit() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
@@ -79,6 +80,7 @@ fn raise_file_limit() {
             tracing::warn!(%error, "cannot raise the limit of open files");
         }
     }
+    getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
 impl Bound {

@@ -9,7 +9,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::admin::address::Choice;
 use crate::admin::client::{self, ClientError};
 use crate::app::{self, BuildError};
-use crate::config::args::{self, RunArgs};
+use crate::config::ancestor::ancestor;
+use crate::config::args::RunArgs;
 use crate::config::vars::Vars;
 use crate::config::{self, Config};
 use crate::diagnostic::{Diagnostic, Place};
@@ -38,7 +39,7 @@ impl From<Exit> for ExitCode {
     version,
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
-    after_help = args::EXAMPLES
+    after_help = crate::config::args::EXAMPLES
 )]
 struct Cli {
     #[command(subcommand)]
@@ -52,7 +53,7 @@ enum Verb {
     /// Print the routes that would run, or every mistake at once
     Check {
         #[command(flatten)]
-        run: RunArgs,
+        run: Box<RunArgs>,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -90,7 +91,7 @@ struct At {
 
 /// Reads the command line and does what it says.
 pub fn run(arguments: Vec<OsString>, vars: &Vars) -> Exit {
-    match Cli::try_parse_from(args::ancestor(arguments)) {
+    match Cli::try_parse_from(ancestor(arguments)) {
         Ok(cli) => dispatch(cli, vars),
         Err(error) => {
             // Nobody to tell when the terminal is gone.
@@ -182,14 +183,14 @@ fn ask(at: &At, vars: &Vars, path: &str, show: impl Fn(&str) -> Result<String, S
     let choice = match at.choice(vars) {
         Ok(choice) => choice,
         Err(mistake) => {
-            err(&format!("{mistake}\n"));
+            err(&mistake.to_string());
             return Exit::Usage;
         }
     };
     let answer = match block_on(client::get(&choice, path)) {
         Ok(Ok(answer)) => answer,
         Ok(Err(error @ ClientError::Unreachable(_))) => {
-            err(&format!("{error}\n"));
+            err(&error.to_string());
             return Exit::Unavailable;
         }
         Ok(Err(error)) => return fail(&error.to_string()),
@@ -206,14 +207,14 @@ fn ask(at: &At, vars: &Vars, path: &str, show: impl Fn(&str) -> Result<String, S
 }
 
 fn fail(why: &str) -> Exit {
-    err(&format!("{why}\n"));
+    err(why);
     Exit::Failed
 }
 
 impl At {
     fn choice(&self, vars: &Vars) -> Result<Choice, Diagnostic> {
         let given = match (&self.admin, vars.value("AMBASSADOR_ADMIN")) {
-            (Some(text), _) => Some(config::parse_admin(text, &Place::Argument(0))?),
+            (Some(text), _) => Some(config::parse_admin(text, &Place::Flag("admin".to_owned()))?),
             (None, Some(text)) => {
                 Some(config::parse_admin(text, &Place::Variable("AMBASSADOR_ADMIN".to_owned()))?)
             }
@@ -243,5 +244,5 @@ fn out(text: &str) {
 }
 
 fn err(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
 }

@@ -1,11 +1,21 @@
 //! What the program was asked to do, from arguments, environment and file, as one value without loose ends.
 
+pub mod ancestor;
 pub mod args;
 pub mod check;
+pub mod conflicts;
+mod docker;
 pub mod grammar;
+mod load;
 pub mod nearest;
+mod nothing;
 pub mod raw;
+pub mod settings;
 pub mod vars;
+
+pub use docker::SOCKET_DEFAULT;
+pub use load::{load, parse_admin};
+pub(crate) use load::{read_text, unreadable};
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -14,8 +24,6 @@ use std::time::Duration;
 
 use crate::diagnostic::Diagnostic;
 use crate::route::{Layer, Route};
-use args::RunArgs;
-use vars::Vars;
 
 /// What will run.
 #[derive(Clone, Debug)]
@@ -38,6 +46,8 @@ pub struct Config {
     /// `XDG_RUNTIME_DIR`: where the default admin socket goes when `/run` is not ours to write.
     pub runtime_dir: Option<PathBuf>,
     pub log: LogConfig,
+    /// What is wrong, but keeps nothing from running: link variables that cannot be used, and the like.
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// How to reach the engine, and which routes to take from it.
@@ -95,20 +105,12 @@ pub enum LogFormat {
     Json,
 }
 
-/// Reads everything that can be read without asking the network. Every mistake at once.
-///
-/// An empty configuration is not a mistake here: see [`Config::is_empty`].
-pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
-    let mut routes = vec![];
-    for (n, r) in args.routes.iter().enumerate() {
-        routes.push(grammar::parse_route(r, &crate::diagnostic::Place::Argument(n + 1))?);
-    }
-    let mut c = Config::with_routes(routes);
-    if let Some(a) = vars.value("AMBASSADOR_ADMIN") {
-        c.admin = Some(AdminAddr::Unix(a.into()));
-    }
-    Ok(c)
-}
+/// Under Docker's own 10 s between SIGTERM and SIGKILL, or level with it: a container that is stopped shall drain.
+pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
+/// A held session costs a file descriptor; more of them than this would take those of the sessions that work.
+pub const MAX_HELD_DEFAULT: usize = 10_000;
+
 impl Config {
     /// The defaults, with these routes: for tests and the demo.
     pub fn with_routes(routes: Vec<Route>) -> Config {
@@ -119,12 +121,13 @@ impl Config {
             links: Layer::default(),
             path: None,
             docker: None,
-            workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
-            drain_timeout: Duration::from_secs(10),
-            max_held: 10_000,
+            workers: load::cores(),
+            drain_timeout: DRAIN_TIMEOUT_DEFAULT,
+            max_held: MAX_HELD_DEFAULT,
             admin: None,
             runtime_dir: None,
             log: LogConfig::default(),
+            warnings: Vec::new(),
         }
     }
 
@@ -132,14 +135,5 @@ impl Config {
     pub fn is_empty(&self) -> bool {
         let layers = [&self.arguments, &self.environment, &self.file, &self.links];
         layers.iter().all(|layer| layer.routes.is_empty()) && self.path.is_none() && self.docker.is_none()
-    }
-}
-
-pub fn parse_admin(text: &str, _place: &crate::diagnostic::Place) -> Result<AdminAddr, Diagnostic> {
-    Ok(AdminAddr::Unix(text.into()))
-}
-impl Config {
-    pub fn nothing_to_do(&self, _v: &Vars) -> String {
-        "nothing\n".into()
     }
 }

@@ -76,6 +76,15 @@ impl Diagnostic {
         self.help = Some(help.into());
         self
     }
+
+    /// As a log writes it.
+    pub fn one_line(&self) -> String {
+        let Diagnostic { place, message, help } = self;
+        match help {
+            Some(help) => format!("{place}: {message} ({help})"),
+            None => format!("{place}: {message}"),
+        }
+    }
 }
 
 impl fmt::Display for Place {

@@ -22,6 +22,7 @@ pub mod connect;
 pub mod ending;
 pub mod listener;
 pub mod relay;
+pub mod room;
 pub mod session;
 pub mod socket;
 pub mod worker;

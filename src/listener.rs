@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -13,6 +14,7 @@ use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 
 use crate::connect;
+use crate::room::{Room, Seat};
 use crate::route::{Listen, Protocol};
 
 /// As many as the kernel lets us (`net.core.somaxconn` caps it): a burst must find room while we are busy.
@@ -46,7 +48,11 @@ pub enum ClientAddr {
 pub struct Accepted {
     pub fd: OwnedFd,
     pub client: ClientAddr,
+    pub seat: Seat,
 }
+
+/// What a session opens: its downstream socket and its upstream one.
+const SESSION_DESCRIPTORS: usize = 2;
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {what}: {source}{way_out}")]
@@ -150,6 +156,7 @@ impl Drop for UnixPath {
 /// for us is served.
 pub async fn accept_loop(
     listener: Listener,
+    room: &Arc<Room>,
     stop: CancellationToken,
     mut admit: impl FnMut(Accepted),
 ) -> io::Result<()> {
@@ -163,7 +170,7 @@ pub async fn accept_loop(
             () = stop.cancelled() => break,
             guard = fd.readable() => guard?,
         };
-        match accept_burst(fd.get_ref(), &mut admit) {
+        match accept_burst(fd.get_ref(), room, &mut admit) {
             Burst::More => {
                 starving = false;
                 tokio::task::yield_now().await;
@@ -180,7 +187,7 @@ pub async fn accept_loop(
             }
         }
     }
-    while let Burst::More = accept_burst(fd.get_ref(), &mut admit) {}
+    while let Burst::More = accept_burst(fd.get_ref(), room, &mut admit) {}
     drop(path);
     Ok(())
 }
@@ -193,10 +200,11 @@ enum Burst {
     Starving(Errno),
 }
 
-fn accept_burst(fd: &OwnedFd, admit: &mut impl FnMut(Accepted)) -> Burst {
+fn accept_burst(fd: &OwnedFd, room: &Arc<Room>, admit: &mut impl FnMut(Accepted)) -> Burst {
     for _ in 0..ACCEPT_BURST {
+        let Some(seat) = room.seat(SESSION_DESCRIPTORS) else { return Burst::Starving(Errno::MFILE) };
         match rustix::net::acceptfrom_with(fd.as_fd(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-            Ok((fd, client)) => admit(Accepted { fd, client: client_addr(client) }),
+            Ok((fd, client)) => admit(Accepted { fd, client: client_addr(client), seat }),
             Err(Errno::AGAIN) => return Burst::Empty,
             Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
                 return Burst::Starving(error);

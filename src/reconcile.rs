@@ -19,9 +19,10 @@ use crate::discovery::dns::{Host, Resolver};
 use crate::discovery::knowledge::{Knowledge, hosts_of};
 use crate::discovery::{News, supervise};
 use crate::listener::{self, BindError};
+use crate::room::Seat;
 use crate::route::{self, Layer, Listen, Route, RouteTable};
 use crate::session::Shared;
-use crate::worker::Workers;
+use crate::worker::{Loads, Workers};
 
 /// How long after a listener could not be bound it is tried again.
 const REBIND_PAUSE: Duration = Duration::from_secs(1);
@@ -51,6 +52,7 @@ pub struct Reconciler {
     inbox: mpsc::Receiver<News>,
     /// `None` once no new listener shall be opened.
     workers: Option<Workers>,
+    loads: Loads,
     shared: Arc<Shared>,
     stop: CancellationToken,
     overview: Arc<ArcSwap<Overview>>,
@@ -63,6 +65,7 @@ struct Running {
     problems: Vec<String>,
     /// Closes the listeners when dropped.
     _stop: DropGuard,
+    _seat: Seat,
 }
 
 /// What runs, for the admin API. Published whole at each change; counters in it are live.
@@ -75,6 +78,7 @@ pub struct Overview {
     pub mistakes: Vec<String>,
     /// Docker was asked for and has not answered, nor failed.
     pub waiting_for_docker: bool,
+    pub workers: Loads,
 }
 
 #[derive(Clone, Debug)]
@@ -104,6 +108,7 @@ impl Reconciler {
             lookups: BTreeMap::new(),
             news,
             inbox,
+            loads: workers.loads(),
             workers: Some(workers),
             shared,
             stop,
@@ -242,10 +247,13 @@ impl Reconciler {
         let stop = self.stop.child_token();
         let addrs: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.addr).collect();
         tracing::info!(route = %route, origin = %route.origin, "route open");
+        let seat = self.shared.room.claim(listeners.len());
         for listener in listeners {
             workers.listen(listener, cluster.clone(), stop.clone()).await;
         }
-        let running = Running { cluster, addrs, problems: Vec::new(), _stop: stop.drop_guard() };
+        // What is not known yet at the start is told by `status`, and logged when it stays so.
+        let running =
+            Running { cluster, addrs, problems: resolved.problems, _stop: stop.drop_guard(), _seat: seat };
         self.running.insert(listen.clone(), running);
         None
     }
@@ -294,6 +302,7 @@ impl Reconciler {
             lost: self.lost.clone(),
             mistakes: self.mistakes.iter().cloned().collect(),
             waiting_for_docker: docker && !self.lost.contains_key("docker"),
+            workers: self.loads.clone(),
         }));
     }
 

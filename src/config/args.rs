@@ -1,13 +1,181 @@
-//! The command line, as clap reads it.
+//! The command line, as clap reads it, and the ancestors' command lines made into ours.
+//!
+//! Values are read as text: `config::load` reports what is wrong with them together with everything else.
+
+use std::path::PathBuf;
+
+pub use super::ancestor::ancestor;
 
 /// What `ambassador` itself takes, and `ambassador check`.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct RunArgs {
     /// Routes: LISTEN=TARGET[,TARGET...][?option=value[&...]], or the two words HOST PORT
+    ///
+    /// LISTEN is 6379, 127.0.0.1:6379, [::1]:6379, 8000-8100, 53/udp or /run/pg.sock. TARGET is host[:port],
+    /// unix:/path or docker://NAME[:PORT]. Options: name, balance, backup, hold, connect-timeout, idle-timeout,
+    /// half-close-timeout, max-sessions, allow, on-remove. More routes are read from AMBASSADOR_ROUTES, separated by
+    /// white space.
     #[arg(value_name = "ROUTE")]
     pub routes: Vec<String>,
+
+    /// A TOML file of routes, watched for changes [env: AMBASSADOR_CONFIG]
+    #[arg(long, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+
+    /// Read link variables such as REDIS_PORT_6379_TCP=tcp://host:6379 beside what is given
+    ///
+    /// They are read anyway when nothing else is given.
+    #[arg(long)]
+    pub links: bool,
+
+    /// Read labelled containers, and this container's own links, from Docker beside what is given
+    ///
+    /// They are read anyway when nothing else is given and Docker's socket is there. A container gets a route by the
+    /// label ambassador.listen.LISTEN=PORT[?options].
+    #[arg(long)]
+    pub docker: bool,
+
+    /// Stand in for every exposed port of this container, and follow it; repeatable
+    #[arg(long, value_name = "CONTAINER", help_heading = DOCKER)]
+    pub name: Vec<String>,
+
+    /// Docker's socket [env: DOCKER_HOST] [default: /var/run/docker.sock]
+    #[arg(long, value_name = "PATH", help_heading = DOCKER)]
+    pub sock: Option<PathBuf>,
+
+    /// Accepted for grand-ambassador's sake: we always wait for a container to appear
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = DOCKER)]
+    pub wait: Option<bool>,
+
+    /// Speak TLS to a Docker on TCP
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = DOCKER)]
+    pub tls: Option<bool>,
+
+    /// Speak TLS to Docker and verify it [env: DOCKER_TLS_VERIFY]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = DOCKER)]
+    pub tlsverify: Option<bool>,
+
+    /// The authority that signed Docker's certificate [default: ca.pem of DOCKER_CERT_PATH or ~/.docker]
+    #[arg(long, value_name = "PATH", help_heading = DOCKER)]
+    pub tlscacert: Option<PathBuf>,
+
+    /// Our certificate [default: cert.pem of DOCKER_CERT_PATH or ~/.docker]
+    #[arg(long, value_name = "PATH", help_heading = DOCKER)]
+    pub tlscert: Option<PathBuf>,
+
+    /// Our key [default: key.pem of DOCKER_CERT_PATH or ~/.docker]
+    #[arg(long, value_name = "PATH", help_heading = DOCKER)]
+    pub tlskey: Option<PathBuf>,
+
+    /// error, warn, info, debug or trace [env: AMBASSADOR_LOG_LEVEL] [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+
+    /// text or json [env: AMBASSADOR_LOG_FORMAT] [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+
+    /// Threads that relay [env: AMBASSADOR_WORKERS] [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<String>,
+
+    /// How long sessions may finish after SIGTERM [env: AMBASSADOR_DRAIN_TIMEOUT] [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    pub drain_timeout: Option<String>,
+
+    /// Sessions that may wait for an endpoint at one time [env: AMBASSADOR_MAX_HELD] [default: 10000]
+    #[arg(long, value_name = "N")]
+    pub max_held: Option<String>,
+
+    /// Where the admin API listens: unix:/path or HOST:PORT [env: AMBASSADOR_ADMIN] [default: a unix socket]
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<String>,
 }
-pub const EXAMPLES: &str = "";
-pub fn ancestor(a: Vec<std::ffi::OsString>) -> Vec<std::ffi::OsString> {
-    a
+
+const DOCKER: &str = "Docker";
+
+/// Shown below the flags.
+pub const EXAMPLES: &str = "\
+Examples:
+  Stand in for redis on this port:
+    ambassador 6379=redis:6379
+  Balance two databases, wait up to 30 seconds for one to come back, and relay DNS:
+    ambassador '5432=db1,db2?balance=round-robin&hold=30s' 53/udp=10.0.0.2:53
+  Follow a container wherever Docker moves it:
+    ambassador 5432=docker://postgres
+    ambassador -name testapp_fpm_1 -name testapp_nginx_1
+  The two words of svendowideit/ambassador, and its link variables:
+    ambassador redis.example.com 6379
+    REDIS_PORT_6379_TCP=tcp://192.168.1.52:6379 ambassador
+  See what would run, and what is wrong with it:
+    ambassador check --config /etc/ambassador.toml";
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use clap::Parser;
+
+    use super::*;
+
+    /// Stands in for a service.
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    fn parse(words: &[&str]) -> RunArgs {
+        let words = std::iter::once("ambassador").chain(words.iter().copied()).map(OsString::from);
+        Cli::try_parse_from(ancestor(words.collect())).unwrap_or_else(|error| panic!("{error}")).run
+    }
+
+    #[test]
+    fn clap_finds_no_fault_in_the_definition() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_names_every_variable_and_shows_examples() {
+        use clap::CommandFactory;
+        let help = Cli::command().render_long_help().to_string();
+        assert!(help.starts_with("Stands in for a service"), "{help}");
+        for word in [
+            "AMBASSADOR_ROUTES",
+            "AMBASSADOR_CONFIG",
+            "AMBASSADOR_ADMIN",
+            "AMBASSADOR_WORKERS",
+            "DOCKER_HOST",
+            "DOCKER_TLS_VERIFY",
+            "DOCKER_CERT_PATH",
+            "ambassador 6379=redis:6379",
+        ] {
+            assert!(help.contains(word), "{word} is missing in\n{help}");
+        }
+    }
+
+    #[test]
+    fn flags_and_routes_are_read_in_any_order() {
+        let args = parse(&["80=a", "--config", "/etc/a.toml", "81=b", "--links", "--docker", "--workers=2"]);
+        assert_eq!(args.routes, ["80=a", "81=b"]);
+        assert_eq!(args.config, Some(PathBuf::from("/etc/a.toml")));
+        assert!(args.links && args.docker);
+        assert_eq!(args.workers.as_deref(), Some("2"));
+    }
+
+    #[test]
+    fn grand_ambassadors_own_usage_is_understood() {
+        let args = parse(&["-name", "container_name", "-sock", "/docker.sock", "-wait=false", "-tls=false"]);
+        assert_eq!(args.name, ["container_name"]);
+        assert_eq!(args.sock, Some(PathBuf::from("/docker.sock")));
+        assert_eq!((args.wait, args.tls), (Some(false), Some(false)));
+    }
+
+    #[test]
+    fn the_articles_compose_command_is_understood_as_one_word() {
+        let args = parse(&["-name testapp_fpm_1 -name testapp_nginx_1"]);
+        assert_eq!(args.name, ["testapp_fpm_1", "testapp_nginx_1"]);
+    }
 }

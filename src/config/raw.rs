@@ -1,11 +1,258 @@
 //! The configuration file as it is written: TOML with the option names of the grammar.
+//!
+//! ```toml
+//! drain-timeout = "30s"
+//!
+//! [[route]]
+//! listen = 5432
+//! target = ["db1:5432", "db2:5432"]
+//! hold = "30s"
+//! ```
 
+use std::ops::Range;
 use std::path::Path;
 
-use crate::diagnostic::Diagnostic;
-use crate::route::Route;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
-/// Reads a whole file; every mistake at once, each with line and column.
-pub fn parse_file(_path: &Path, _text: &str) -> Result<Vec<Route>, Vec<Diagnostic>> {
-    Ok(Vec::new())
+use super::conflicts::conflicts;
+use super::grammar::{self, listen, options, target};
+use super::nearest::{nearest, suggest};
+use super::settings::{self, Settings};
+use crate::diagnostic::{Diagnostic, Mistake, Place};
+use crate::route::{Listen, Options, Route};
+
+/// All that a file says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawFile {
+    pub routes: Vec<Route>,
+    pub settings: Settings,
 }
+
+/// Reads a whole file; every mistake at once, each with line and column, in the order of the file.
+pub fn parse_file(path: &Path, text: &str) -> Result<RawFile, Vec<Diagnostic>> {
+    let mut reader = Reader { path, text, mistakes: Vec::new() };
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        let span = error.span().unwrap_or_default();
+        reader.wrong(span, Mistake::new(format!("this is not TOML: {}", error.message().trim())));
+    }
+    // What the parser guessed after a mistake of form would only give mistakes that are none.
+    let file = if reader.mistakes.is_empty() { reader.file(table.get_ref()) } else { RawFile::default() };
+    reader.mistakes.extend(conflicts(&file.routes));
+    reader.mistakes.sort_by(|a, b| a.place.cmp(&b.place));
+    if reader.mistakes.is_empty() { Ok(file) } else { Err(reader.mistakes) }
+}
+
+/// One reading of one file.
+struct Reader<'a> {
+    path: &'a Path,
+    text: &'a str,
+    mistakes: Vec<Diagnostic>,
+}
+
+type Value<'a> = Spanned<DeValue<'a>>;
+
+impl Reader<'_> {
+    fn file(&mut self, table: &DeTable<'_>) -> RawFile {
+        let mut file = RawFile::default();
+        for (key, value) in table {
+            let name = key.get_ref().as_ref();
+            if name == "route" {
+                file.routes = self.routes(value);
+            } else if settings::KEYS.contains(&name) {
+                self.setting(&mut file.settings, name, value);
+            } else {
+                self.wrong(key.span(), unknown_at_top(name));
+            }
+        }
+        file.routes.sort_by(|a, b| a.origin.cmp(&b.origin));
+        file
+    }
+
+    fn setting(&mut self, settings: &mut Settings, name: &str, value: &Value<'_>) {
+        for (word, span) in self.words(name, value) {
+            if let Err(mistake) = settings.set(name, &word) {
+                self.wrong(span, mistake);
+            }
+        }
+    }
+
+    fn routes(&mut self, value: &Value<'_>) -> Vec<Route> {
+        let Some(array) = value.get_ref().as_array() else {
+            let mistake =
+                Mistake::new("`route` is no list of tables").help("begin each route with `[[route]]`");
+            self.wrong(value.span(), mistake);
+            return Vec::new();
+        };
+        array.iter().filter_map(|item| self.route(item)).collect()
+    }
+
+    fn route(&mut self, item: &Value<'_>) -> Option<Route> {
+        let before = self.mistakes.len();
+        let Some(table) = item.get_ref().as_table() else {
+            let mistake = Mistake::new("a route is a table").help("begin each route with `[[route]]`");
+            self.wrong(item.span(), mistake);
+            return None;
+        };
+        let (listen, name) = self.listen(item, table);
+        let targets = self.targets(item, table, &listen);
+        let mut options = Options::named(name);
+        for (key, value) in table {
+            match key.get_ref().as_ref() {
+                "listen" | "target" => {}
+                name => self.option(&mut options, name, key.span(), value, &listen),
+            }
+        }
+        let origin = self.place(item.span());
+        (self.mistakes.len() == before).then_some(Route { listen, targets, options, origin })
+    }
+
+    /// The listener and its text, or a stand-in for it, so that the rest of the table can be read.
+    fn listen(&mut self, item: &Value<'_>, table: &DeTable<'_>) -> (Listen, String) {
+        let Some(value) = table.get("listen") else {
+            self.wrong(item.span(), Mistake::new("this route has no `listen`").help("add `listen = 6379`"));
+            return (grammar::stand_in(), String::new());
+        };
+        for (word, span) in self.words("listen", value) {
+            match listen::parse(&word) {
+                Ok(listen) => return (listen, word),
+                Err(mistake) => self.wrong(span, mistake),
+            }
+        }
+        (grammar::stand_in(), String::new())
+    }
+
+    fn targets(
+        &mut self,
+        item: &Value<'_>,
+        table: &DeTable<'_>,
+        listen: &Listen,
+    ) -> Vec<crate::route::Target> {
+        let mut targets = Vec::new();
+        let Some(value) = table.get("target") else {
+            let mistake = Mistake::new("this route has no `target`").help("add `target = \"redis:6379\"`");
+            self.wrong(item.span(), mistake);
+            return targets;
+        };
+        if value.get_ref().as_array().is_some_and(|array| array.is_empty()) {
+            self.wrong(value.span(), Mistake::new("`target` is empty").help("name one at least"));
+        }
+        for (word, span) in self.words("target", value) {
+            match target::parse_list(&word, listen) {
+                Ok(found) => targets.extend(found),
+                Err(mistakes) => mistakes.into_iter().for_each(|mistake| self.wrong(span.clone(), mistake)),
+            }
+        }
+        let mut once = Vec::new();
+        targets.retain(|target| {
+            let new = !once.contains(target);
+            once.push(target.clone());
+            new
+        });
+        targets
+    }
+
+    fn option(
+        &mut self,
+        options: &mut Options,
+        name: &str,
+        key: Range<usize>,
+        value: &Value<'_>,
+        listen: &Listen,
+    ) {
+        if !options::KEYS.contains(&name) {
+            return self.wrong(key, unknown_in_route(name));
+        }
+        for (word, span) in self.words(name, value) {
+            let mistakes = options::set(options, name, &word, listen).err().unwrap_or_default();
+            mistakes.into_iter().for_each(|mistake| self.wrong(span.clone(), mistake));
+        }
+    }
+
+    /// The words of a value: one of a string or a number, several of a list where the key takes one.
+    fn words(&mut self, key: &str, value: &Value<'_>) -> Vec<(String, Range<usize>)> {
+        let takes_list = key == "target" || options::LISTS.contains(&key);
+        match value.get_ref() {
+            DeValue::Array(array) if takes_list => {
+                array.iter().filter_map(|item| self.word(key, item)).collect()
+            }
+            _ => self.word(key, value).into_iter().collect(),
+        }
+    }
+
+    fn word(&mut self, key: &str, value: &Value<'_>) -> Option<(String, Range<usize>)> {
+        let word = match value.get_ref() {
+            DeValue::String(text) => text.to_string(),
+            DeValue::Integer(number) if number.radix() == 10 => number.as_str().to_owned(),
+            other => {
+                let mistake = Mistake::new(format!("`{key}` cannot be {}", kind(other))).help(written(key));
+                self.wrong(value.span(), mistake);
+                return None;
+            }
+        };
+        Some((word, value.span()))
+    }
+
+    fn wrong(&mut self, span: Range<usize>, mistake: Mistake) {
+        let place = self.place(span);
+        self.mistakes.push(mistake.at(&place));
+    }
+
+    fn place(&self, span: Range<usize>) -> Place {
+        let before = self.text.get(..span.start).unwrap_or(self.text);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        Place::File { path: self.path.to_owned(), line, column }
+    }
+}
+
+fn unknown_at_top(name: &str) -> Mistake {
+    let mistake = Mistake::new(format!("`{name}` is no key of this file"));
+    if name == "routes" || name == "listen" || name == "target" {
+        return mistake.help("begin each route with `[[route]]`");
+    }
+    if options::KEYS.contains(&name) {
+        return mistake.help(format!("`{name}` belongs below a `[[route]]`"));
+    }
+    let keys: Vec<&str> = std::iter::once("route").chain(settings::KEYS).collect();
+    mistake.help(suggest(name, &keys))
+}
+
+fn unknown_in_route(name: &str) -> Mistake {
+    let mistake = Mistake::new(format!("`{name}` is no key of a route"));
+    if settings::KEYS.contains(&name) {
+        return mistake.help(format!("`{name}` belongs above the first `[[route]]`"));
+    }
+    let keys: Vec<&str> = ["listen", "target"].into_iter().chain(options::KEYS).collect();
+    match nearest(name, &["targets", "backend", "upstream", "to"]) {
+        Some(_) => mistake.help("did you mean `target`?"),
+        None => mistake.help(suggest(name, &keys)),
+    }
+}
+
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a number that is not decimal",
+        DeValue::Float(_) => "a number with a point",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+fn written(key: &str) -> String {
+    match key {
+        "listen" => {
+            "write one listener per route, as in `listen = 6379` or `listen = \"127.0.0.1:6379\"`".to_owned()
+        }
+        "target" => "write `target = \"redis:6379\"` or `target = [\"db1:5432\", \"db2:5432\"]`".to_owned(),
+        "workers" | "max-held" | "max-sessions" => format!("write a whole number, as in `{key} = 100`"),
+        _ => format!("write a string, as in `{key} = \"...\"`"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

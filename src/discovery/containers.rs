@@ -1,10 +1,14 @@
 //! What Docker knows, as one snapshot, and which endpoints of it a target means. Pure.
 
-use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+mod address;
+mod find;
 
-use crate::cluster::EndpointSpec;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::cluster::{EndpointAddr, EndpointSpec, Identity};
 use crate::route::Protocol;
+pub(crate) use find::Unfound;
 
 /// Every container of one engine. Published whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,11 +72,102 @@ impl Containers {
     /// `port` as in [`crate::route::Target::Docker`]; `listen_port` is the listener's first port, if it has ports.
     pub fn resolve(
         &self,
-        _name: &str,
-        _port: Option<u16>,
-        _listen_port: Option<u16>,
-        _protocol: Protocol,
+        name: &str,
+        port: Option<u16>,
+        listen_port: Option<u16>,
+        protocol: Protocol,
     ) -> Resolution {
-        Resolution::default()
+        let matches = match self.find(name) {
+            Ok(matches) => matches,
+            Err(Unfound::Absent(why) | Unfound::Ambiguous(why)) => {
+                return Resolution { endpoints: Vec::new(), problems: vec![why] };
+            }
+        };
+        let wanted = Wanted { name, port, listen_port, protocol };
+        let mut resolution = Resolution::default();
+        for (id, container) in matches {
+            match self.endpoint(id, container, &wanted) {
+                Ok(endpoint) => resolution.endpoints.push(endpoint),
+                Err(why) => resolution.problems.push(why),
+            }
+        }
+        resolution.endpoints.sort();
+        resolution
+    }
+
+    fn endpoint(
+        &self,
+        id: &ContainerId,
+        container: &Container,
+        wanted: &Wanted<'_>,
+    ) -> Result<EndpointSpec, String> {
+        if !container.running {
+            return Err(format!("container {} is not running", container.name));
+        }
+        let port = wanted.port_of(container)?;
+        let ip = self.address(container)?;
+        let identity = Identity::Container { id: id.0.clone(), name: container.name.clone() };
+        Ok(EndpointSpec { addr: EndpointAddr::Inet(SocketAddr::new(ip, port)), identity })
     }
 }
+
+/// A target as it is written, and the listener that asks for it.
+struct Wanted<'a> {
+    name: &'a str,
+    port: Option<u16>,
+    listen_port: Option<u16>,
+    protocol: Protocol,
+}
+
+impl Wanted<'_> {
+    fn port_of(&self, container: &Container) -> Result<u16, String> {
+        if let Some(port) = self.port {
+            return Ok(port);
+        }
+        let exposed: Vec<u16> = container.exposed_ports(self.protocol).collect();
+        if let Some(port) = self.listen_port.filter(|port| exposed.contains(port)) {
+            return Ok(port);
+        }
+        match exposed.as_slice() {
+            [only] => Ok(*only),
+            [] => Err(format!(
+                "container {} exposes no {} port: write the port, docker://{}:PORT",
+                container.name, self.protocol, self.name
+            )),
+            [first, ..] => Err(format!(
+                "container {} exposes several {} ports ({}): write the one you mean, docker://{}:{first}",
+                container.name,
+                self.protocol,
+                shortened(exposed.iter()),
+                self.name
+            )),
+        }
+    }
+}
+
+impl Container {
+    pub(crate) fn exposed_ports(&self, protocol: Protocol) -> impl Iterator<Item = u16> {
+        self.exposed.iter().filter(move |(_, exposed)| *exposed == protocol).map(|(port, _)| *port)
+    }
+
+    fn network_names(&self) -> String {
+        let names = shortened(self.networks.values().map(|network| &network.name));
+        if names.is_empty() { "no network".to_owned() } else { names }
+    }
+}
+
+/// A message is read by people: more than this many things are an ellipsis.
+const LISTED_MAX: usize = 8;
+
+fn shortened<T: ToString>(things: impl Iterator<Item = T>) -> String {
+    let mut names: Vec<String> = things.map(|thing| thing.to_string()).collect();
+    let more = names.len() > LISTED_MAX;
+    names.truncate(LISTED_MAX);
+    if more {
+        names.push("...".to_owned());
+    }
+    names.join(", ")
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,7 +1,30 @@
 //! Docker as a source: events and inspections over a GET-only API, made into [`Containers`].
+//!
+//! ```text
+//!   /version ─► /events ─► /containers/json ─► /containers/{id}/json ... ─► snapshot ─► snapshot ...
+//!              (subscribe first, then list)             ▲
+//!                  └── each event: look again ──────────┘
+//! ```
+//!
+//! An endpoint found here is a container and not an address: when the container dies its endpoint goes with the
+//! event, before an inspection, so before Docker can give the address to another.
 
-use super::{Publisher, Source, SourceError};
+mod api;
+mod client;
+mod event;
+mod own;
+mod tls;
+mod version;
+mod view;
+mod watch;
+mod wire;
+
+use std::sync::Arc;
+
+use super::{Publisher, Snapshot, Source, SourceError};
 use crate::config::DockerConfig;
+use client::{ApiError, Client};
+use watch::Watch;
 
 pub struct Docker {
     pub config: DockerConfig,
@@ -12,7 +35,33 @@ impl Source for Docker {
         "docker".to_owned()
     }
 
-    async fn run(&mut self, _publisher: &mut Publisher) -> SourceError {
-        SourceError::Stopped
+    async fn run(&mut self, publisher: &mut Publisher) -> SourceError {
+        let mut watch = match self.begin().await {
+            Ok(watch) => watch,
+            Err(error) => return error.into(),
+        };
+        loop {
+            match watch.changed().await {
+                Ok(containers) => {
+                    if let Err(stopped) = publisher.publish(Snapshot::Docker(Arc::new(containers))).await {
+                        return stopped.into();
+                    }
+                }
+                Err(error) => return error.into(),
+            }
+        }
+    }
+}
+
+impl Docker {
+    async fn begin(&self) -> Result<Watch, ApiError> {
+        let client = Client::negotiate(&self.config.host).await?;
+        Watch::begin(client, own::candidates()).await
+    }
+}
+
+impl From<ApiError> for SourceError {
+    fn from(error: ApiError) -> SourceError {
+        SourceError::Failed(error.to_string())
     }
 }

@@ -1,14 +1,32 @@
 //! The configuration file as a source: read again when it changes, however it is changed.
+//!
+//! ```text
+//!   watch ──► read ──► other bytes than before? ──► publish ─┐
+//!     ▲                                                      │
+//!     └── quiet for 50 ms ◄── something stirred, or SIGHUP ◄─┘
+//! ```
+//!
+//! The watch stands before the file is read, so that no change falls between the two. A file with a mistake is refused
+//! as a whole, and a file that is gone is waited for: what was published last stands.
 
-use std::path::PathBuf;
+mod watch;
+
+use std::convert::Infallible;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::{Publisher, Source, SourceError};
+use self::watch::Watch;
+use super::{Publisher, Snapshot, Source, SourceError, Stopped};
+use crate::config::raw::{RawFile, parse_file};
+use crate::config::settings::Settings;
+use crate::config::{read_text, unreadable};
 
 /// Publishes the file's routes at each change that holds no mistake; logs the mistakes of one that does, and changes
-/// nothing then. The first reading is not published: `config` did it.
+/// nothing then. The first reading is published as well: it differs from that of `config` where the file changed
+/// between the two.
 pub struct File {
     pub path: PathBuf,
     /// `SIGHUP`: read it now, changed or not.
@@ -20,7 +38,109 @@ impl Source for File {
         format!("file:{}", self.path.display())
     }
 
-    async fn run(&mut self, _publisher: &mut Publisher) -> SourceError {
-        SourceError::Stopped
+    async fn run(&mut self, publisher: &mut Publisher) -> SourceError {
+        match self.follow(publisher).await {
+            Err(stopped) => stopped.into(),
+        }
     }
 }
+
+impl File {
+    async fn follow(&self, publisher: &mut Publisher) -> Result<Infallible, Stopped> {
+        let mut known = Known::default();
+        let mut asked = false;
+        loop {
+            let reload = self.reload.notified();
+            let mut watch = self.watch(&mut known);
+            if let Some(file) = known.read(&self.path, asked) {
+                publisher.publish(Snapshot::File(file.routes)).await?;
+            }
+            asked = tokio::select! {
+                () = watch.stirred() => false,
+                () = reload => true,
+            };
+        }
+    }
+
+    fn watch(&self, known: &mut Known) -> Watch {
+        Watch::new(&self.path).unwrap_or_else(|error| {
+            if !std::mem::replace(&mut known.polling, true) {
+                let path = self.path.display();
+                tracing::warn!("{path} cannot be watched, so it is looked at from time to time: {error}");
+            }
+            Watch::Poll
+        })
+    }
+}
+
+/// What was read last, so that each thing is said once.
+#[derive(Debug, Default)]
+struct Known {
+    /// Whatever was in it, right or wrong.
+    text: Option<String>,
+    /// Why it cannot be read.
+    trouble: Option<String>,
+    /// Of the last reading without a mistake.
+    settings: Option<Settings>,
+    polling: bool,
+}
+
+impl Known {
+    /// The file, if there is something new in it, or if `asked`.
+    fn read(&mut self, path: &Path, asked: bool) -> Option<RawFile> {
+        let text = match read_again(path) {
+            Ok(text) => text,
+            Err(error) => {
+                self.say_trouble(unreadable(path, &error).one_line());
+                return None;
+            }
+        };
+        if self.trouble.take().is_some() {
+            tracing::info!("{} can be read again", path.display());
+        }
+        if self.text.as_ref() == Some(&text) && !asked {
+            return None;
+        }
+        let parsed = parse_file(path, &text);
+        let again = self.text.replace(text).is_some();
+        match parsed {
+            Ok(file) => Some(self.accept(path, file, again)),
+            Err(mistakes) => {
+                mistakes.iter().for_each(|mistake| tracing::error!("{}", mistake.one_line()));
+                tracing::error!("{} is refused; the routes it had before stand", path.display());
+                None
+            }
+        }
+    }
+
+    fn accept(&mut self, path: &Path, file: RawFile, again: bool) -> RawFile {
+        if again {
+            tracing::info!("{} was read again: {} routes", path.display(), file.routes.len());
+        }
+        let before = self.settings.replace(file.settings.clone());
+        if before.is_some_and(|before| before != file.settings) {
+            tracing::warn!("settings in {} other than routes take effect at the next start", path.display());
+        }
+        file
+    }
+
+    fn say_trouble(&mut self, trouble: String) {
+        if self.trouble.as_ref() != Some(&trouble) {
+            tracing::warn!("{trouble}; the routes it had before stand");
+            self.trouble = Some(trouble);
+        }
+    }
+}
+
+/// Read on the control thread, which does nothing else meanwhile: the file is local and small. A pipe, such as a
+/// shell's `<(...)`, has been read once and would block for ever.
+fn read_again(path: &Path) -> io::Result<String> {
+    let kind = std::fs::metadata(path)?;
+    if kind.is_file() || kind.is_dir() {
+        return read_text(path);
+    }
+    Err(io::Error::other("it is no regular file, so its changes are not followed"))
+}
+
+#[cfg(test)]
+mod tests;

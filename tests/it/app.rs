@@ -20,54 +20,57 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 /// Far beyond what anything here takes, so that only a hang runs into it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An ambassador that runs until it is dropped, or stopped by its control.
-pub struct App {
-    pub control: Control,
-    pub overview: Arc<ArcSwap<Overview>>,
-    pub run: JoinHandle<()>,
+pub(crate) struct App {
+    pub(crate) control: Control,
+    pub(crate) overview: Arc<ArcSwap<Overview>>,
+    pub(crate) run: JoinHandle<()>,
 }
 
 impl App {
     /// Runs these routes of the grammar; each listens on `127.0.0.1:0`.
-    pub async fn start(routes: &[&str]) -> App {
+    pub(crate) async fn start(routes: &[&str]) -> App {
         App::with(routes, |_| {}).await
     }
 
-    pub async fn with(routes: &[&str], adjust: impl FnOnce(&mut Config)) -> App {
+    pub(crate) async fn with(routes: &[&str], adjust: impl FnOnce(&mut Config)) -> App {
         let routes = routes.iter().map(|text| parse_route(text, &Place::Built).unwrap()).collect();
         let mut config = Config::with_routes(routes);
         config.workers = NonZeroUsize::new(2).unwrap();
         config.admin = Some(AdminAddr::Unix(private_path("admin")));
         adjust(&mut config);
         let bound = app::build(config).await.unwrap();
-        App { control: bound.control(), overview: bound.overview(), run: tokio::spawn(bound.run()) }
+        let (control, overview) = (bound.control(), bound.overview());
+        #[expect(clippy::disallowed_methods, reason = "its handle is kept")]
+        let run = tokio::spawn(bound.run());
+        App { control, overview, run }
     }
 
-    pub fn addr(&self, route: &str) -> SocketAddr {
+    pub(crate) fn addr(&self, route: &str) -> SocketAddr {
         let overview = self.overview.load();
         let view = overview.routes.iter().find(|view| view.route.options.name == route);
         *view.expect("a route of this name").addrs.first().expect("a bound route")
     }
 
-    pub fn cluster(&self, route: &str) -> Arc<Cluster> {
+    pub(crate) fn cluster(&self, route: &str) -> Arc<Cluster> {
         let overview = self.overview.load();
         let view = overview.routes.iter().find(|view| view.route.options.name == route);
         view.expect("a route of this name").cluster.clone().expect("a bound route")
     }
 
-    pub fn ended(&self, route: &str, ending: Ending) -> u64 {
+    pub(crate) fn ended(&self, route: &str, ending: Ending) -> u64 {
         self.cluster(route).counters.endings().find(|(e, _)| *e == ending).map_or(0, |(_, count)| count)
     }
 
     /// Until this many sessions of a route have ended so.
-    pub async fn await_ended(&self, route: &str, ending: Ending, count: u64) {
+    pub(crate) async fn await_ended(&self, route: &str, ending: Ending, count: u64) {
         eventually(&format!("{count} sessions {ending}"), || self.ended(route, ending) >= count).await;
         assert_eq!(self.ended(route, ending), count);
     }
 
-    pub async fn await_held(&self, route: &str, count: usize) {
+    pub(crate) async fn await_held(&self, route: &str, count: usize) {
         let cluster = self.cluster(route);
         eventually("held sessions", || cluster.counters.held.load(Ordering::Relaxed) == count).await;
     }
@@ -81,7 +84,7 @@ impl Drop for App {
 }
 
 /// Waits for a condition that something else brings about.
-pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
+pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     let wait = async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -91,7 +94,7 @@ pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// A path that no other test uses.
-pub fn private_path(what: &str) -> std::path::PathBuf {
+pub(crate) fn private_path(what: &str) -> std::path::PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let n = COUNT.fetch_add(1, Ordering::Relaxed);
     std::env::temp_dir().join(format!("ambassador-{}-{n}-{what}.sock", std::process::id()))
@@ -106,19 +109,20 @@ fn private_ip() -> Ipv4Addr {
 }
 
 /// A service that says its name to everyone who connects, then echoes until they are done.
-pub struct Service {
-    pub addr: SocketAddr,
+pub(crate) struct Service {
+    pub(crate) addr: SocketAddr,
     task: JoinHandle<()>,
 }
 
 impl Service {
-    pub async fn named(name: &'static str) -> Service {
+    pub(crate) async fn named(name: &'static str) -> Service {
         Service::at(SocketAddr::from((private_ip(), 0)), name).await
     }
 
-    pub async fn at(addr: SocketAddr, name: &'static str) -> Service {
+    pub(crate) async fn at(addr: SocketAddr, name: &'static str) -> Service {
         let listener = TcpListener::bind(addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
+        #[expect(clippy::disallowed_methods, reason = "its handle is kept")]
         let task = tokio::spawn(async move {
             // Dropped with the task, and its connections with it.
             let mut sessions = tokio::task::JoinSet::new();
@@ -131,7 +135,7 @@ impl Service {
     }
 
     /// Closes the listener and every connection; waits until that is done.
-    pub async fn stop(self) -> SocketAddr {
+    pub(crate) async fn stop(self) -> SocketAddr {
         self.task.abort();
         let _ = self.task.await;
         self.addr
@@ -146,12 +150,12 @@ async fn greet_and_echo(mut stream: TcpStream, name: &'static str) {
 }
 
 /// An address that refuses: it was ours a moment ago.
-pub async fn nobody() -> SocketAddr {
+pub(crate) async fn nobody() -> SocketAddr {
     Service::named("nobody").await.stop().await
 }
 
 /// Connects and reads the greeting.
-pub async fn greeting(addr: SocketAddr, name: &str) -> (TcpStream, String) {
+pub(crate) async fn greeting(addr: SocketAddr, name: &str) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     let mut greeting = vec![0; name.len()];
     tokio::time::timeout(PATIENCE, stream.read_exact(&mut greeting)).await.unwrap().unwrap();

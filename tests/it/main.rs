@@ -10,6 +10,9 @@
 
 mod app;
 mod cross_links;
+mod demo;
+mod docker_source;
+mod grammar;
 mod hello_world;
 mod image;
 mod life;

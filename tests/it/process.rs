@@ -1,80 +1,230 @@
-//! The program as a process that is in no container.
+//! The program as a process: exit codes, signals, its log, its files, its limits.
 
-use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Output;
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde_json::Value;
 
-use crate::support::{Ambassador, Load, eventually, hosts, needs, redis_ping};
+use crate::support::{Ambassador, eventually};
 
-const SOON: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
-
-/// Answers one Redis question on each of so many connections, then is gone.
-fn serve(port: u16, connections: usize) -> thread::JoinHandle<()> {
+/// Greets each connection with its name, then waits for its end. Lives as long as the test's process.
+fn service(name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
     thread::spawn(move || {
-        let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-        let listener = eventually("the port that it had", bind);
-        for _ in 0..connections {
-            let (mut stream, _) = listener.accept().unwrap();
-            stream.write_all(b"+PONG\r\n").unwrap();
-            // Until the client is done, so that nothing unread makes a reset of our end.
-            std::io::copy(&mut stream, &mut std::io::sink()).ok();
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            thread::spawn(move || {
+                let _ = stream.write_all(name.as_bytes());
+                let _ = stream.read(&mut [0; 1]);
+            });
         }
-    })
+    });
+    addr
+}
+
+fn greeting(addr: SocketAddr) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut name = [0; 3];
+    stream.read_exact(&mut name).unwrap();
+    (stream, String::from_utf8_lossy(&name).into_owned())
+}
+
+fn run(args: &str) -> Output {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ambassador"));
+    command.args(args.split_whitespace()).env_clear().env("AMBASSADOR_ADMIN", "unix:/nonexistent/admin.sock");
+    command.output().unwrap()
 }
 
 #[test]
-fn a_server_that_is_not_there_yet_is_waited_for() {
-    let (port, server) = (free_port(), free_port());
-    let _ambassador = Ambassador::with(&format!("127.0.0.1:{port}=127.0.0.1:{server}")).start();
-    let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let asked = thread::spawn(move || redis_ping(addr));
-    let served = serve(server, 1);
-    assert_eq!(asked.join().unwrap().unwrap(), "PONG");
-    served.join().unwrap();
-}
-
-#[test]
-fn with_nothing_to_do_it_says_so_and_ends_with_64() {
-    let mut ambassador = Ambassador::with("").spawn();
-    let status = ambassador.ends_within(SOON);
-    let log = ambassador.log_to_its_end();
-    assert_eq!(status.code(), Some(64), "{log}");
-    assert!(log.contains("Docker 29"), "{log}");
-}
-
-#[test]
-fn without_sessions_it_ends_at_once_with_0() {
-    let mut ambassador = Ambassador::with(&format!("127.0.0.1:{}=127.0.0.1:1", free_port())).start();
-    assert!(ambassador.verb("status --json").status.success());
-    ambassador.signal(Signal::TERM);
-    assert_eq!(ambassador.ends_within(SOON).code(), Some(0), "{}", ambassador.log());
-}
-
-/// In the network of a Docker host, as a service of that machine would be.
-#[test]
-fn beside_the_engine_it_follows_containers_too() {
-    let hosts = needs!(hosts());
-    let host = &hosts.b;
-    let redis = host.start("redis", "crosbymichael/redis");
-    let port = free_port();
-    let _ambassador = Ambassador::with(&format!("{port}=docker://{}", redis.name()))
-        .var("DOCKER_HOST", host.docker_host())
-        .inside(&host.namespace)
-        .start();
-    let load = Load::start(&host.namespace, host.address(port), redis_ping);
-    {
-        let _between_questions = load.pause();
-        redis.docker("kill");
+fn exit_codes_tell_usage_from_what_is_not_there() {
+    let taken = service("one");
+    for (args, code, says) in [
+        ("", 64, "DOCKER_KEEP_DEPRECATED_LEGACY_LINKS_ENV_VARS"),
+        ("6379", 64, "6379=redis:6379"),
+        ("6379=redis --no-such-flag", 64, "--no-such-flag"),
+        ("check 6379=redis?blance=p2c", 64, "balance"),
+        ("health", 69, "--admin"),
+        ("status", 69, "--admin"),
+    ] {
+        let output = run(args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args}: {stderr}");
+        assert!(stderr.contains(says), "{args}: {stderr}");
     }
-    redis.docker("start");
-    load.more(50);
-    assert_eq!(load.stop().failures, Vec::<String>::new());
+    let output =
+        run(&format!("--admin unix:/tmp/ambassador-{}.sock {taken}=127.0.0.1:1", std::process::id()));
+    assert_eq!(output.status.code(), Some(69));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("another program listens there"));
+    for args in ["--help", "--version", "check 6379=redis", "completions bash"] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(0), "{args}");
+        assert!(!output.stdout.is_empty(), "{args}");
+    }
+}
+
+#[test]
+fn every_mistake_is_reported_at_once() {
+    let output = run("check 1=a:1 1=b:1 99999=c x=d 2=e?hold=10");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    for place in ["argument 2", "argument 3", "argument 4", "argument 5"] {
+        assert!(stderr.contains(place), "{place}: {stderr}");
+    }
+}
+
+#[test]
+fn sigterm_lets_a_session_finish_and_ends_with_zero() {
+    let mut ambassador = Ambassador::with(&format!("127.0.0.1:0={}?name=r", service("one"))).start();
+    let (stream, name) = greeting(ambassador.addr("r"));
+    assert_eq!(name, "one");
+    ambassador.signal(Signal::TERM);
+    eventually("draining", || if ambassador.log().contains("SIGTERM") { Ok(()) } else { Err("not yet") });
+    assert_eq!(ambassador.verb("health").status.code(), Some(1), "it still answers, and is not ready");
+    drop(stream);
+    assert_eq!(ambassador.ends_within(PATIENCE).code(), Some(0));
+    assert!(ambassador.log().contains("ending=finished"), "{}", ambassador.log());
+}
+
+#[test]
+fn a_second_signal_cuts_at_once() {
+    let args = format!("--drain-timeout 10m 127.0.0.1:0={}?name=r", service("one"));
+    let mut ambassador = Ambassador::with(&args).start();
+    let (mut stream, _) = greeting(ambassador.addr("r"));
+    ambassador.signal(Signal::INT);
+    eventually("draining", || if ambassador.log().contains("SIGINT") { Ok(()) } else { Err("not yet") });
+    ambassador.signal(Signal::INT);
+    assert_eq!(ambassador.ends_within(PATIENCE).code(), Some(0));
+    assert!(stream.read(&mut [0; 1]).is_err(), "reset");
+    eventually("the ending", || {
+        if ambassador.log().contains("ending=drained") { Ok(()) } else { Err(ambassador.log()) }
+    });
+}
+
+#[test]
+fn the_json_log_has_one_line_for_each_session_with_all_that_happened() {
+    let args = format!("--log-format json 127.0.0.1:0={}?name=r", service("one"));
+    let ambassador = Ambassador::with(&args).start();
+    drop(greeting(ambassador.addr("r")));
+    let line = eventually("the session's line", || {
+        let log = ambassador.log();
+        let line = log.lines().find(|line| line.contains("\"access\""));
+        line.map(str::to_owned).ok_or(log)
+    });
+    let line: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(line["route"], "r");
+    assert_eq!(line["bytes_down"], 3);
+    assert_eq!(line["bytes_up"], 0);
+    assert_eq!(line["attempts"], 1);
+    assert_eq!(line["ending"], "finished");
+    assert!(line["duration_ms"].as_f64().unwrap() >= 0.0 && line["held_ms"] == 0.0);
+    assert!(line["client"].as_str().unwrap().starts_with("127.0.0.1:"));
+    assert!(line["endpoint"].as_str().unwrap().starts_with("127.0.0.1:"));
+}
+
+fn config(target: SocketAddr) -> String {
+    format!("[[route]]\nname = \"r\"\nlisten = \"127.0.0.1:0\"\ntarget = \"{target}\"\n")
+}
+
+/// Until fresh sessions are answered by this service; the listener stays what it was.
+fn await_answer(addr: SocketAddr, name: &str) {
+    eventually(name, || if greeting(addr).1 == name { Ok(()) } else { Err("still the other") });
+}
+
+#[test]
+fn a_changed_file_rewires_and_a_broken_one_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ambassador.toml");
+    std::fs::write(&path, config(service("one"))).unwrap();
+    let ambassador = Ambassador::with(&format!("--config {}", path.display())).start();
+    let addr = ambassador.addr("r");
+    let (old, name) = greeting(addr);
+    assert_eq!(name, "one");
+
+    std::fs::write(&path, config(service("two"))).unwrap();
+    await_answer(addr, "two");
+    assert_eq!(ambassador.verb("status --json").status.code(), Some(0));
+    old.set_nonblocking(true).unwrap();
+    let silent = (&old).read(&mut [0; 1]).unwrap_err();
+    assert_eq!(silent.kind(), std::io::ErrorKind::WouldBlock, "the old session goes on");
+
+    std::fs::write(&path, "[[route]]\nlisten = \"127.0.0.1:0\"\ntarget = \"x:1\"\nblance = \"no\"\n")
+        .unwrap();
+    eventually("the mistake", || {
+        let log = ambassador.log();
+        if log.contains("blance") && log.contains("ambassador.toml:4:1") { Ok(()) } else { Err(log) }
+    });
+    assert_eq!(greeting(addr).1, "two");
+
+    // As an editor does that writes beside and renames; and as SIGHUP asks.
+    let beside = dir.path().join("beside");
+    std::fs::write(&beside, config(service("new"))).unwrap();
+    std::fs::rename(&beside, &path).unwrap();
+    await_answer(addr, "new");
+    ambassador.signal(Signal::HUP);
+    eventually("SIGHUP", || if ambassador.log().contains("SIGHUP") { Ok(()) } else { Err("not yet") });
+    assert_eq!(greeting(addr).1, "new");
+}
+
+#[test]
+fn a_configmap_rewires_by_its_symlink() {
+    let dir = tempfile::tempdir().unwrap();
+    let version = |name: &str, target: SocketAddr| {
+        let version = dir.path().join(name);
+        std::fs::create_dir(&version).unwrap();
+        std::fs::write(version.join("ambassador.toml"), config(target)).unwrap();
+        version
+    };
+    let swap = |version: &Path| {
+        symlink(version, dir.path().join("..data_tmp")).unwrap();
+        std::fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
+    };
+    swap(&version("..1", service("one")));
+    symlink("..data/ambassador.toml", dir.path().join("ambassador.toml")).unwrap();
+    let path = dir.path().join("ambassador.toml");
+    let ambassador = Ambassador::with(&format!("--config {}", path.display())).start();
+    let addr = ambassador.addr("r");
+    assert_eq!(greeting(addr).1, "one");
+    swap(&version("..2", service("two")));
+    await_answer(addr, "two");
+}
+
+#[test]
+fn out_of_descriptors_connections_wait_and_none_is_lost() {
+    let builder = Ambassador::with(&format!("127.0.0.1:0={}?name=r", service("one"))).limited_to(64);
+    let ambassador = builder.start();
+    let addr = ambassador.addr("r");
+    // 64 files are room for some 15 sessions; the others wait in the backlog, each until one before it leaves.
+    let consumers: Vec<_> = (0..100)
+        .map(|_| TcpStream::connect(addr).unwrap())
+        .map(|mut stream| {
+            thread::spawn(move || {
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                let mut name = [0; 3];
+                stream.read_exact(&mut name).map(|()| name)
+            })
+        })
+        .collect();
+    for consumer in consumers {
+        assert_eq!(&consumer.join().unwrap().unwrap(), b"one");
+    }
+    let log = ambassador.log();
+    assert_eq!(log.matches("cannot accept").count(), 1, "said once: {log}");
+    assert_eq!(greeting(addr).1, "one", "and it has recovered");
+}
+
+#[test]
+fn a_thousand_ports_cost_at_most_two_megabytes() {
+    let one = Ambassador::with("127.0.0.77:20000=127.0.0.1:1").start();
+    let thousand = Ambassador::with("127.0.0.78:20000-20999=127.0.0.1:1").start();
+    let more = thousand.memory().saturating_sub(one.memory());
+    assert!(more <= 2 << 20, "{} KB more", more / 1024);
 }

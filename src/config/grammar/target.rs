@@ -63,7 +63,7 @@ fn unix(path: &str, listen: &Listen) -> Result<Target, Mistake> {
 
 fn docker(text: &str) -> Result<Target, Mistake> {
     let (name, port) = match text.rsplit_once(':') {
-        Some((name, port)) => (name, Some(target_port(port)?)),
+        Some((name, port)) => (name, Some(port_of(port)?)),
         None => (text, None),
     };
     Ok(Target::Docker { name: container_name(name)?, port })
@@ -112,12 +112,13 @@ fn split_port(text: &str) -> Result<(&str, Option<u16>), Mistake> {
         return Ok((inner, None));
     }
     match text.rsplit_once(':') {
-        Some((host, port)) => Ok((host, Some(target_port(port)?))),
+        Some((host, port)) => Ok((host, Some(port_of(port)?))),
         None => Ok((text, None)),
     }
 }
 
-fn target_port(text: &str) -> Result<u16, Mistake> {
+/// A port to connect to.
+pub(crate) fn port_of(text: &str) -> Result<u16, Mistake> {
     number(text).filter(|port| *port != 0).ok_or_else(|| {
         Mistake::new(format!("`{text}` is no port to connect to")).help("a port is a number from 1 to 65535")
     })

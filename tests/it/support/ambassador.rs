@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -19,7 +19,6 @@ const START: Duration = Duration::from_secs(30);
 pub(crate) struct Ambassador {
     process: Child,
     log: Arc<Mutex<String>>,
-    readers: Vec<JoinHandle<()>>,
     dir: tempfile::TempDir,
 }
 
@@ -29,6 +28,7 @@ pub(crate) struct Builder {
     args: Vec<String>,
     vars: Vec<(String, String)>,
     namespace: Option<Namespace>,
+    files: Option<u64>,
 }
 
 impl Ambassador {
@@ -42,12 +42,22 @@ impl Ambassador {
         self.log.lock().expect("a reader that lives").clone()
     }
 
-    /// All it has logged, once it has ended.
-    pub(crate) fn log_to_its_end(&mut self) -> String {
-        for reader in self.readers.drain(..) {
-            reader.join().ok();
-        }
-        self.log()
+    /// The first address of a route, as `status` tells it.
+    pub(crate) fn addr(&self, route: &str) -> std::net::SocketAddr {
+        let status: serde_json::Value = serde_json::from_slice(&self.verb("status --json").stdout).unwrap();
+        let routes = status["routes"].as_array().unwrap();
+        let route = routes.iter().find(|r| r["name"] == route).expect("a route of this name");
+        let addr: std::net::SocketAddr = route["addresses"][0].as_str().unwrap().parse().unwrap();
+        // A wildcard listener is reached on loopback.
+        if addr.ip().is_unspecified() { ([127, 0, 0, 1], addr.port()).into() } else { addr }
+    }
+
+    /// Proportional memory of the process, `/proc/PID/smaps_rollup`, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        let path = format!("/proc/{}/smaps_rollup", self.process.id());
+        let text = std::fs::read_to_string(path).expect("a process that lives");
+        let line = text.lines().find(|line| line.starts_with("Pss_Anon:")).expect("a line for it");
+        line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).expect("kilobytes") * 1024
     }
 
     /// Where its admin API listens.
@@ -95,6 +105,12 @@ impl Builder {
         self
     }
 
+    /// With no more open files than this.
+    pub(crate) fn limited_to(mut self, files: u64) -> Builder {
+        self.files = Some(files);
+        self
+    }
+
     /// In the network of a Docker host.
     pub(crate) fn inside(mut self, namespace: &Namespace) -> Builder {
         self.namespace = Some(namespace.clone());
@@ -116,8 +132,9 @@ impl Builder {
         command.envs(self.vars).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = command.spawn().expect("the program");
         let log = Arc::new(Mutex::new(String::new()));
-        let readers = vec![collect(process.stdout.take(), &log), collect(process.stderr.take(), &log)];
-        Ambassador { process, log, readers, dir }
+        collect(process.stdout.take(), &log);
+        collect(process.stderr.take(), &log);
+        Ambassador { process, log, dir }
     }
 
     fn command(&self) -> Command {
@@ -130,7 +147,11 @@ impl Builder {
             }
         };
         command.args(&self.args);
-        command
+        let Some(files) = self.files else { return command };
+        // prlimit(1) of util-linux, which Debian always has.
+        let mut limited = Command::new("/usr/bin/prlimit");
+        limited.arg(format!("--nofile={files}:{files}")).arg(command.get_program()).args(command.get_args());
+        limited
     }
 }
 
@@ -142,14 +163,14 @@ impl Drop for Ambassador {
 }
 
 /// Line by line, until its end.
-fn collect(stream: Option<impl Read + Send + 'static>, log: &Arc<Mutex<String>>) -> JoinHandle<()> {
+fn collect(stream: Option<impl Read + Send + 'static>, log: &Arc<Mutex<String>>) {
+    let Some(stream) = stream else { return };
     let log = Arc::clone(log);
     thread::spawn(move || {
-        let lines = stream.into_iter().flat_map(|stream| BufReader::new(stream).lines());
-        for line in lines.map_while(Result::ok) {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
             let mut log = log.lock().expect("a test that has not failed");
             log.push_str(&line);
             log.push('\n');
         }
-    })
+    });
 }

@@ -17,7 +17,9 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// `script` gives the command a terminal, as `docker run -t` asks for one.
     pub(crate) fn run(script: &mut Command, line: &str) -> Terminal {
-        script.args(["-qec", line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // A terminal without a size would be asked for it.
+        let line = format!("stty rows 24 columns 80; {line}");
+        script.args(["-qec", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut script = script.spawn().expect("script is installed");
         let keyboard = script.stdin.take().expect("a pipe");
         let mut output = script.stdout.take().expect("a pipe");

@@ -1,0 +1,153 @@
+//! Where Docker is: `--sock`, `DOCKER_HOST` and the TLS settings of Docker's own client
+//! (<https://docs.docker.com/reference/cli/docker/#environment-variables>).
+
+use std::path::{Path, PathBuf};
+
+use super::DockerHost;
+use super::args::RunArgs;
+use super::vars::Vars;
+use crate::diagnostic::{Diagnostic, Mistake, Place};
+
+pub const SOCKET_DEFAULT: &str = "/var/run/docker.sock";
+
+/// The engine that arguments and environment name, and where they do.
+pub(super) fn host(args: &RunArgs, vars: &Vars) -> Result<DockerHost, Diagnostic> {
+    let (text, place) = match (&args.sock, vars.value("DOCKER_HOST")) {
+        (Some(sock), _) => (sock.to_string_lossy().into_owned(), Place::Flag("sock".to_owned())),
+        (None, Some(host)) => (host.to_owned(), Place::Variable("DOCKER_HOST".to_owned())),
+        (None, None) => (SOCKET_DEFAULT.to_owned(), Place::Built),
+    };
+    let tls = Tls::read(args, vars);
+    let host = parse(&text, tls.as_ref()).map_err(|mistake| mistake.at(&place))?;
+    let asked = args.tls == Some(true) || args.tlsverify == Some(true);
+    if asked && matches!(host, DockerHost::Unix(_)) {
+        let mistake = Mistake::new(format!("TLS is not spoken on the socket {text}"))
+            .help("take `--tls` out, or name the engine with DOCKER_HOST=tcp://host:2376");
+        return Err(mistake.at(&Place::Flag("tls".to_owned())));
+    }
+    Ok(host)
+}
+
+/// `unix:///path`, a path, or `tcp://host:port`.
+fn parse(text: &str, tls: Option<&Tls>) -> Result<DockerHost, Mistake> {
+    if text.starts_with('/') {
+        return Ok(DockerHost::Unix(PathBuf::from(text)));
+    }
+    if let Some(path) = text.strip_prefix("unix://").filter(|path| path.starts_with('/')) {
+        return Ok(DockerHost::Unix(PathBuf::from(path)));
+    }
+    let Some(address) = text.strip_prefix("tcp://").map(|rest| rest.trim_end_matches('/')) else {
+        return Err(Mistake::new(format!("`{text}` is no way to Docker"))
+            .help("write `unix:///var/run/docker.sock` or `tcp://host:2375`"));
+    };
+    if address.is_empty() || address.contains('/') {
+        return Err(
+            Mistake::new(format!("`{text}` names no host")).help("write `tcp://host:2375`, without a path")
+        );
+    }
+    Ok(match tls {
+        Some(tls) => tls.host(with_port(address, 2376)),
+        None => DockerHost::Tcp(with_port(address, 2375)),
+    })
+}
+
+fn with_port(address: &str, port: u16) -> String {
+    let after_brackets = address.rsplit(']').next().unwrap_or(address);
+    if after_brackets.contains(':') { address.to_owned() } else { format!("{address}:{port}") }
+}
+
+struct Tls {
+    ca: PathBuf,
+    cert: PathBuf,
+    key: PathBuf,
+    verify: bool,
+}
+
+impl Tls {
+    /// `None` without TLS. A flag outranks the variable; `--tlsverify` means `--tls` too.
+    fn read(args: &RunArgs, vars: &Vars) -> Option<Tls> {
+        let verify = args.tlsverify.unwrap_or_else(|| vars.value("DOCKER_TLS_VERIFY").is_some());
+        if !verify && args.tls != Some(true) {
+            return None;
+        }
+        let home = vars.value("HOME").unwrap_or("/root");
+        let directory =
+            vars.value("DOCKER_CERT_PATH").map_or_else(|| Path::new(home).join(".docker"), PathBuf::from);
+        let file = |flag: &Option<PathBuf>, name: &str| flag.clone().unwrap_or_else(|| directory.join(name));
+        Some(Tls {
+            ca: file(&args.tlscacert, "ca.pem"),
+            cert: file(&args.tlscert, "cert.pem"),
+            key: file(&args.tlskey, "key.pem"),
+            verify,
+        })
+    }
+
+    fn host(&self, address: String) -> DockerHost {
+        let Tls { ca, cert, key, verify } = self;
+        DockerHost::Tls { address, ca: ca.clone(), cert: cert.clone(), key: key.clone(), verify: *verify }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vars(pairs: &[(&str, &str)]) -> Vars {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn read(args: &RunArgs, pairs: &[(&str, &str)]) -> DockerHost {
+        host(args, &vars(pairs)).unwrap()
+    }
+
+    #[test]
+    fn the_socket_is_the_flag_or_the_variable_or_the_default() {
+        let unix = |path: &str| DockerHost::Unix(path.into());
+        let none = RunArgs::default();
+        assert_eq!(read(&none, &[]), unix(SOCKET_DEFAULT));
+        assert_eq!(read(&none, &[("DOCKER_HOST", "unix:///d.sock")]), unix("/d.sock"));
+        let sock = RunArgs { sock: Some("/s.sock".into()), ..RunArgs::default() };
+        assert_eq!(read(&sock, &[("DOCKER_HOST", "tcp://h:1")]), unix("/s.sock"));
+    }
+
+    #[test]
+    fn a_socket_proxy_is_reached_over_tcp() {
+        let none = RunArgs::default();
+        for (text, expected) in
+            [("tcp://proxy:2375", "proxy:2375"), ("tcp://proxy", "proxy:2375"), ("tcp://[::1]", "[::1]:2375")]
+        {
+            assert_eq!(read(&none, &[("DOCKER_HOST", text)]), DockerHost::Tcp(expected.to_owned()));
+        }
+    }
+
+    #[test]
+    fn tls_is_set_up_as_dockers_own_client_does() {
+        let tls = |directory: &str, verify| DockerHost::Tls {
+            address: "h:2376".to_owned(),
+            ca: format!("{directory}/ca.pem").into(),
+            cert: format!("{directory}/cert.pem").into(),
+            key: format!("{directory}/key.pem").into(),
+            verify,
+        };
+        let none = RunArgs::default();
+        let host = ("DOCKER_HOST", "tcp://h");
+        let certs = ("DOCKER_CERT_PATH", "/certs");
+        assert_eq!(read(&none, &[host, certs, ("DOCKER_TLS_VERIFY", "1")]), tls("/certs", true));
+        assert_eq!(read(&none, &[host, certs]), DockerHost::Tcp("h:2375".to_owned()));
+        let flag = RunArgs { tls: Some(true), ..RunArgs::default() };
+        assert_eq!(read(&flag, &[host, ("HOME", "/h")]), tls("/h/.docker", false));
+        let off = RunArgs { tlsverify: Some(false), ..RunArgs::default() };
+        assert_eq!(read(&off, &[host, ("DOCKER_TLS_VERIFY", "1")]), DockerHost::Tcp("h:2375".to_owned()));
+    }
+
+    #[test]
+    fn what_is_no_way_to_docker_is_refused_with_one_that_is() {
+        for text in ["npipe:////./pipe/docker", "ssh://h", "h:2375", "tcp://", "tcp://h/v1", "unix://d.sock"]
+        {
+            let mistake = host(&RunArgs::default(), &vars(&[("DOCKER_HOST", text)])).expect_err(text);
+            assert!(mistake.help.is_some(), "{mistake}");
+        }
+        let tls = RunArgs { tls: Some(true), ..RunArgs::default() };
+        assert!(host(&tls, &Vars::default()).is_err());
+    }
+}

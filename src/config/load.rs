@@ -1,0 +1,267 @@
+//! Arguments, environment and file, read into one [`Config`].
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use super::args::RunArgs;
+use super::conflicts::conflicts;
+use super::grammar::parse_route;
+use super::grammar::target::{container_name, port_of};
+use super::nearest::nearest;
+use super::raw::{RawFile, parse_file};
+use super::settings::{self, Settings};
+use super::vars::Vars;
+use super::{
+    AdminAddr, Config, DRAIN_TIMEOUT_DEFAULT, DockerConfig, DockerHost, LogConfig, MAX_HELD_DEFAULT, docker,
+};
+use crate::diagnostic::{Diagnostic, Mistake, Place};
+use crate::discovery::env;
+use crate::route::{Layer, Route, Target};
+
+/// A route is some 50 bytes; ten thousand of them fit. What is larger is some other file.
+const FILE_SIZE_MAX_BYTES: u64 = 1 << 20;
+
+pub(super) const ROUTES: &str = "AMBASSADOR_ROUTES";
+pub(super) const CONFIG: &str = "AMBASSADOR_CONFIG";
+
+/// Commands of ours that a lone first word may have been meant for.
+const COMMANDS: [&str; 10] =
+    ["check", "status", "sessions", "pause", "resume", "switch", "drain", "health", "demo", "help"];
+
+/// Reads everything that can be read without asking the network. Every mistake at once.
+///
+/// An empty configuration is not a mistake here: see [`Config::is_empty`].
+pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
+    let mut mistakes = Vec::new();
+    let mut keep = |found: Vec<Diagnostic>| mistakes.extend(found);
+
+    let (arguments, found) = arguments(args);
+    keep(found);
+    let (environment, found) = environment(vars);
+    keep(found);
+    let path = args.config.clone().or_else(|| vars.value(CONFIG).map(PathBuf::from));
+    let file = path.as_deref().map_or(Ok(RawFile::default()), read_file);
+    let file = file.unwrap_or_else(|found| {
+        keep(found);
+        RawFile::default()
+    });
+    let (flags, found) = flag_settings(args);
+    keep(found);
+    let (variables, found) = variable_settings(vars);
+    keep(found);
+    let (names, found) = names(args);
+    keep(found);
+
+    let words = vars.value(ROUTES).is_some_and(|text| !text.trim().is_empty());
+    let explicit = !args.routes.is_empty() || words || path.is_some() || !args.name.is_empty();
+    let (links, mut warnings) =
+        if args.links || !explicit { env::links(vars) } else { (Vec::new(), Vec::new()) };
+    warnings.extend(mistyped_variables(vars));
+    let written = [&arguments, &environment, &file.routes];
+    let containers = written.into_iter().flatten().any(wants_docker);
+    let docker = docker_config(args, vars, names, explicit, containers).unwrap_or_else(|mistake| {
+        keep(vec![mistake]);
+        None
+    });
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+
+    let RawFile { routes: file, settings: in_file } = file;
+    let Settings { workers, drain_timeout, max_held, admin, log_level, log_format } =
+        flags.or(variables).or(in_file);
+    Ok(Config {
+        arguments: Layer { routes: arguments },
+        environment: Layer { routes: environment },
+        file: Layer { routes: file },
+        links: Layer { routes: links },
+        path,
+        docker,
+        workers: workers.unwrap_or_else(cores),
+        drain_timeout: drain_timeout.unwrap_or(DRAIN_TIMEOUT_DEFAULT),
+        max_held: max_held.unwrap_or(MAX_HELD_DEFAULT),
+        admin,
+        runtime_dir: vars.value("XDG_RUNTIME_DIR").map(PathBuf::from),
+        log: LogConfig { level: log_level.unwrap_or_default(), format: log_format.unwrap_or_default() },
+        warnings,
+    })
+}
+
+/// An admin address alone, for the commands that speak to a running ambassador.
+pub fn parse_admin(text: &str, place: &Place) -> Result<AdminAddr, Diagnostic> {
+    settings::admin(text).map_err(|mistake| mistake.at(place))
+}
+
+// === routes ===
+
+fn arguments(args: &RunArgs) -> (Vec<Route>, Vec<Diagnostic>) {
+    let words: Vec<&str> = args.routes.iter().map(String::as_str).collect();
+    let (routes, mut mistakes) = routes(&words, |n| Place::Argument(n + 1));
+    if let (Some(word), Some(first)) = (words.first(), mistakes.first_mut())
+        && first.place == Place::Argument(1)
+        && !word.contains('=')
+        && let Some(command) = nearest(word, &COMMANDS)
+    {
+        first.help = Some(format!("did you mean the command `{command}`? A route is `6379=redis:6379`"));
+    }
+    (routes, mistakes)
+}
+
+fn environment(vars: &Vars) -> (Vec<Route>, Vec<Diagnostic>) {
+    let words: Vec<&str> = vars.value(ROUTES).unwrap_or_default().split_whitespace().collect();
+    routes(&words, |_| Place::Variable(ROUTES.to_owned()))
+}
+
+/// One source's routes: those that can be read, and what is wrong with the others.
+fn routes(words: &[&str], place: impl Fn(usize) -> Place) -> (Vec<Route>, Vec<Diagnostic>) {
+    let joined = two_words(words);
+    let words = joined.as_deref().map_or_else(|| words.to_vec(), |joined| vec![joined]);
+    let mut routes = Vec::new();
+    let mut mistakes = Vec::new();
+    for (n, word) in words.into_iter().enumerate() {
+        match parse_route(word, &place(n)) {
+            Ok(route) => routes.push(route),
+            Err(found) => mistakes.extend(found),
+        }
+    }
+    mistakes.extend(conflicts(&routes));
+    (routes, mistakes)
+}
+
+/// svendowideit's `HOST PORT` as a route.
+fn two_words(words: &[&str]) -> Option<String> {
+    let [host, port] = words else { return None };
+    let port = port_of(port).ok().filter(|_| !host.contains('='))?;
+    let bare_ipv6 = host.parse::<std::net::Ipv6Addr>().is_ok();
+    Some(if bare_ipv6 { format!("{port}=[{host}]:{port}") } else { format!("{port}={host}:{port}") })
+}
+
+fn read_file(path: &Path) -> Result<RawFile, Vec<Diagnostic>> {
+    let text = read_text(path).map_err(|error| vec![unreadable(path, &error)])?;
+    parse_file(path, &text)
+}
+
+pub(crate) fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(FILE_SIZE_MAX_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_SIZE_MAX_BYTES {
+        return Err(io::Error::other(format!("larger than {FILE_SIZE_MAX_BYTES} bytes")));
+    }
+    Ok(text)
+}
+
+pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Diagnostic {
+    let help = match error.kind() {
+        io::ErrorKind::IsADirectory => {
+            "Docker makes a directory of a mounted file that the host does not have: look there"
+        }
+        io::ErrorKind::NotFound => "check the path; in a container the file must be mounted",
+        io::ErrorKind::PermissionDenied => "let our user read it",
+        _ => "the file must be UTF-8 text",
+    };
+    Diagnostic::new(Place::Path(path.to_owned()), format!("cannot be read: {error}")).help(help)
+}
+
+// === settings ===
+
+fn flag_settings(args: &RunArgs) -> (Settings, Vec<Diagnostic>) {
+    let values = [
+        ("workers", &args.workers),
+        ("drain-timeout", &args.drain_timeout),
+        ("max-held", &args.max_held),
+        ("admin", &args.admin),
+        ("log-level", &args.log_level),
+        ("log-format", &args.log_format),
+    ];
+    let given = values.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?)));
+    settings_of(given, |key| Place::Flag(key.to_owned()))
+}
+
+fn variable_settings(vars: &Vars) -> (Settings, Vec<Diagnostic>) {
+    let given = settings::KEYS.into_iter().filter_map(|key| Some((key, vars.value(&variable_name(key))?)));
+    settings_of(given, |key| Place::Variable(variable_name(key)))
+}
+
+fn settings_of<'a>(
+    given: impl Iterator<Item = (&'a str, &'a str)>,
+    place: impl Fn(&str) -> Place,
+) -> (Settings, Vec<Diagnostic>) {
+    let mut settings = Settings::default();
+    let mut mistakes = Vec::new();
+    for (key, value) in given {
+        if let Err(mistake) = settings.set(key, value) {
+            mistakes.push(mistake.at(&place(key)));
+        }
+    }
+    (settings, mistakes)
+}
+
+fn variable_name(key: &str) -> String {
+    format!("AMBASSADOR_{}", key.to_uppercase().replace('-', "_"))
+}
+
+/// Variables of ours by all but a letter. Only a warning: links to a container called `ambassador` begin alike.
+pub(super) fn mistyped_variables(vars: &Vars) -> Vec<Diagnostic> {
+    let known: Vec<&str> = ["routes", "config"].into_iter().chain(settings::KEYS).collect();
+    let mistyped = |name: &str| {
+        let key = name.strip_prefix("AMBASSADOR_")?.to_lowercase().replace('_', "-");
+        let near = nearest(&key, &known).filter(|near| *near != key)?;
+        let mistake = Mistake::new("this variable is not read");
+        let help = format!("did you mean {}?", variable_name(near));
+        Some(mistake.help(help).at(&Place::Variable(name.to_owned())))
+    };
+    vars.iter().filter_map(|(name, _)| mistyped(name)).collect()
+}
+
+// === Docker ===
+
+fn names(args: &RunArgs) -> (Vec<String>, Vec<Diagnostic>) {
+    let mut names = Vec::new();
+    let mut mistakes = Vec::new();
+    for text in &args.name {
+        match container_name(text) {
+            Ok(name) if names.contains(&name) => {}
+            Ok(name) => names.push(name),
+            Err(mistake) => mistakes.push(mistake.at(&Place::Name(text.clone()))),
+        }
+    }
+    (names, mistakes)
+}
+
+fn wants_docker(route: &Route) -> bool {
+    let mut targets = route.targets.iter().chain(&route.options.backup);
+    targets.any(|target| matches!(target, Target::Docker { .. }))
+}
+
+/// Docker where something asks for it, whether or not it answers now; and where nothing asks for anything, if it is
+/// within reach.
+fn docker_config(
+    args: &RunArgs,
+    vars: &Vars,
+    names: Vec<String>,
+    explicit: bool,
+    containers: bool,
+) -> Result<Option<DockerConfig>, Diagnostic> {
+    let asked = args.docker || !names.is_empty() || containers;
+    let host = match docker::host(args, vars) {
+        Ok(host) => host,
+        Err(mistake) if asked || args.sock.is_some() => return Err(mistake),
+        Err(_) => return Ok(None),
+    };
+    let within_reach = match &host {
+        DockerHost::Unix(path) => path.exists(),
+        DockerHost::Tcp(_) | DockerHost::Tls { .. } => true,
+    };
+    let wanted = asked || (!explicit && within_reach);
+    Ok(wanted.then_some(DockerConfig { host, names, implicit: args.docker || !explicit }))
+}
+
+/// One worker per core we may use.
+pub(super) fn cores() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! What is read from where, and which of two wins.
+
+use std::time::Duration;
+
+use super::*;
+use crate::config::{LogFormat, LogLevel};
+
+fn args(routes: &[&str]) -> RunArgs {
+    RunArgs { routes: routes.iter().map(|word| (*word).to_owned()).collect(), ..RunArgs::default() }
+}
+
+/// An environment in which Docker is out of reach, whatever the machine that runs the test has.
+fn vars(pairs: &[(&str, &str)]) -> Vars {
+    let away = ("DOCKER_HOST", "unix:///nowhere/docker.sock");
+    let pairs = std::iter::once(&away).chain(pairs);
+    pairs.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn read(args: &RunArgs, pairs: &[(&str, &str)]) -> Config {
+    load(args, &vars(pairs)).unwrap_or_else(|mistakes| panic!("{mistakes:?}"))
+}
+
+fn mistakes(args: &RunArgs, pairs: &[(&str, &str)]) -> Vec<String> {
+    load(args, &vars(pairs)).expect_err("should be refused").iter().map(ToString::to_string).collect()
+}
+
+fn lines(layer: &Layer) -> Vec<String> {
+    layer.routes.iter().map(ToString::to_string).collect()
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    file
+}
+
+const LINK: (&str, &str) = ("REDIS_PORT_6379_TCP", "tcp://10.0.0.2:6379");
+
+#[test]
+fn explicit_sources_add_up_each_in_its_layer() {
+    let file = file("[[route]]\nlisten = 82\ntarget = 'c'\n");
+    let args = RunArgs { config: Some(file.path().into()), ..args(&["80=a"]) };
+    let config = read(&args, &[("AMBASSADOR_ROUTES", " 81=b\n 80=z ")]);
+    assert_eq!(lines(&config.arguments), ["80=a:80"]);
+    assert_eq!(lines(&config.environment), ["81=b:81", "80=z:80"]);
+    assert_eq!(lines(&config.file), ["82=c:82"]);
+    assert_eq!(config.path.as_deref(), Some(file.path()));
+}
+
+#[test]
+fn link_variables_are_read_when_nothing_else_is_given_or_when_asked_for() {
+    assert_eq!(lines(&read(&args(&[]), &[LINK]).links), ["6379=10.0.0.2:6379"]);
+    assert_eq!(lines(&read(&args(&["80=a"]), &[LINK]).links), [""; 0]);
+    assert_eq!(lines(&read(&args(&[]), &[LINK, ("AMBASSADOR_ROUTES", "80=a")]).links), [""; 0]);
+    let named = RunArgs { name: vec!["redis".to_owned()], ..args(&[]) };
+    assert_eq!(lines(&read(&named, &[LINK]).links), [""; 0]);
+    let asked = RunArgs { links: true, ..args(&["80=a"]) };
+    assert_eq!(lines(&read(&asked, &[LINK]).links), ["6379=10.0.0.2:6379"]);
+}
+
+#[test]
+fn a_link_variable_that_cannot_be_used_is_a_warning() {
+    let config = read(&args(&[]), &[LINK, ("B_PORT_80_TCP", "tcp://")]);
+    assert_eq!(config.links.routes.len(), 1);
+    assert_eq!(config.warnings.len(), 1);
+}
+
+#[test]
+fn nothing_at_all_is_empty_and_no_mistake() {
+    assert!(read(&args(&[]), &[]).is_empty());
+    assert!(read(&args(&[]), &[("AMBASSADOR_ROUTES", " \n")]).is_empty());
+    assert!(!read(&args(&[]), &[LINK]).is_empty());
+    assert!(!read(&args(&["80=a"]), &[]).is_empty());
+}
+
+#[test]
+fn the_two_words_host_and_port_are_a_route() {
+    for (words, line) in [
+        (["redis.example.com", "6379"], "6379=redis.example.com:6379"),
+        (["10.0.0.2", "6379"], "6379=10.0.0.2:6379"),
+        (["::1", "6379"], "6379=[::1]:6379"),
+        (["docker://redis", "6379"], "6379=docker://redis:6379"),
+    ] {
+        assert_eq!(lines(&read(&args(&words), &[]).arguments), [line]);
+    }
+    assert!(mistakes(&args(&["redis", "0"]), &[]).len() == 2);
+    assert!(mistakes(&args(&["redis", "6379", "6380"]), &[]).len() == 3);
+}
+
+#[test]
+fn a_lone_word_near_a_command_is_taken_for_one() {
+    let found = mistakes(&args(&["staus"]), &[]);
+    assert!(found[0].contains("did you mean the command `status`?"), "{found:?}");
+    let found = mistakes(&args(&["redis"]), &[]);
+    assert!(found[0].contains("`PORT=redis`"), "{found:?}");
+}
+
+#[test]
+fn every_mistake_of_every_source_is_reported_at_once() {
+    let file = file("[[route]]\nlisten = 80\n");
+    let args = RunArgs {
+        config: Some(file.path().into()),
+        workers: Some("0".to_owned()),
+        name: vec!["a b".to_owned()],
+        docker: true,
+        ..args(&["80=a", "80=b"])
+    };
+    let found = mistakes(
+        &args,
+        &[("AMBASSADOR_ROUTES", "x"), ("AMBASSADOR_LOG_LEVEL", "loud"), ("DOCKER_HOST", "ssh://h")],
+    );
+    let path = file.path().display();
+    let starts = [
+        "argument 2: `80` is listened on twice".to_owned(),
+        "variable AMBASSADOR_ROUTES: ".to_owned(),
+        format!("{path}:1:1: this route has no `target`"),
+        "--workers: ".to_owned(),
+        "variable AMBASSADOR_LOG_LEVEL: ".to_owned(),
+        "-name a b: ".to_owned(),
+        "variable DOCKER_HOST: ".to_owned(),
+    ];
+    assert_eq!(found.len(), starts.len(), "{found:#?}");
+    for (found, start) in found.iter().zip(starts) {
+        assert!(found.starts_with(&start), "{found}\n{start}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_mistake_with_the_systems_words() {
+    let found = mistakes(&RunArgs { config: Some("/nowhere/a.toml".into()), ..args(&["80=a"]) }, &[]);
+    assert!(found[0].starts_with("/nowhere/a.toml: cannot be read: No such file"), "{found:?}");
+    let found = mistakes(&args(&[]), &[("AMBASSADOR_CONFIG", "/tmp")]);
+    assert!(found[0].contains("Docker makes a directory"), "{found:?}");
+}
+
+#[test]
+fn a_setting_is_taken_from_the_flag_then_the_variable_then_the_file() {
+    let file = file("workers = 3\nmax-held = 3\nlog-level = 'warn'\nlog-format = 'json'\n");
+    let args = RunArgs { config: Some(file.path().into()), workers: Some("1".to_owned()), ..args(&[]) };
+    let config = read(&args, &[("AMBASSADOR_WORKERS", "2"), ("AMBASSADOR_MAX_HELD", "2")]);
+    assert_eq!((config.workers.get(), config.max_held), (1, 2));
+    assert_eq!(config.log, LogConfig { level: LogLevel::Warn, format: LogFormat::Json });
+    assert_eq!(config.drain_timeout, Duration::from_secs(10));
+}
+
+#[test]
+fn docker_is_asked_where_something_wants_it() {
+    let implicit = |config: Config| config.docker.map(|docker| (docker.names, docker.implicit));
+    let none: Vec<String> = Vec::new();
+    assert_eq!(implicit(read(&args(&["80=a"]), &[])), None);
+    assert_eq!(implicit(read(&args(&["80=docker://a"]), &[])), Some((none.clone(), false)));
+    assert_eq!(implicit(read(&args(&["80=b?backup=docker://a"]), &[])), Some((none.clone(), false)));
+    let named = RunArgs { name: vec!["/a".to_owned(), "a".to_owned()], ..args(&[]) };
+    assert_eq!(implicit(read(&named, &[])), Some((vec!["a".to_owned()], false)));
+    let asked = RunArgs { docker: true, ..args(&["80=a"]) };
+    assert_eq!(implicit(read(&asked, &[])), Some((none.clone(), true)));
+}
+
+#[test]
+fn where_nothing_is_given_docker_is_asked_if_it_is_within_reach() {
+    let socket = tempfile::NamedTempFile::new().unwrap();
+    let there = RunArgs { sock: Some(socket.path().into()), ..args(&[]) };
+    assert!(read(&there, &[]).docker.is_some_and(|docker| docker.implicit));
+    assert!(read(&args(&[]), &[("DOCKER_HOST", "tcp://proxy:2375")]).docker.is_some());
+    assert!(read(&args(&[]), &[]).docker.is_none());
+    assert!(read(&args(&[]), &[("DOCKER_HOST", "ssh://h")]).docker.is_none());
+    let there_but_not_wanted = RunArgs { sock: Some(socket.path().into()), ..args(&["80=a"]) };
+    assert!(read(&there_but_not_wanted, &[]).docker.is_none());
+}
+
+#[test]
+fn a_mistyped_variable_is_a_warning_and_a_link_to_an_ambassador_is_none() {
+    let config = read(
+        &args(&["80=a"]),
+        &[
+            ("AMBASSADOR_WORKER", "2"),
+            ("AMBASSADOR_PORT", "tcp://10.0.0.2:80"),
+            ("AMBASSADOR_NAME", "/b/a"),
+            ("AMBASSADOR_ADMIN_PORT", "tcp://10.0.0.2:80"),
+        ],
+    );
+    let found: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        found,
+        ["variable AMBASSADOR_WORKER: this variable is not read\n  help: did you mean AMBASSADOR_WORKERS?"]
+    );
+}
+
+#[test]
+fn the_admin_address_is_the_flag_or_the_variable() {
+    let local = ("AMBASSADOR_ADMIN", "127.0.0.1:9");
+    let tcp = AdminAddr::Tcp("127.0.0.1:9".parse().unwrap());
+    assert_eq!(read(&args(&["80=a"]), &[local]).admin, Some(tcp));
+    let flag = RunArgs { admin: Some("/run/a".to_owned()), ..args(&["80=a"]) };
+    assert_eq!(read(&flag, &[local]).admin, Some(AdminAddr::Unix("/run/a".into())));
+    assert_eq!(parse_admin("unix:/run/a", &Place::Built), Ok(AdminAddr::Unix("/run/a".into())));
+    assert!(parse_admin("x", &Place::Built).is_err());
+}

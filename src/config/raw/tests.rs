@@ -1,0 +1,147 @@
+//! Files, right and wrong, and the lines and columns that their mistakes are reported at.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::grammar::parse_route;
+
+fn read(text: &str) -> RawFile {
+    parse_file(Path::new("a.toml"), text).unwrap_or_else(|mistakes| panic!("{mistakes:?}"))
+}
+
+fn mistakes(text: &str) -> Vec<String> {
+    let found = parse_file(Path::new("a.toml"), text).expect_err(text);
+    found.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_file_says_what_the_line_says() {
+    let text = r#"
+[[route]]
+listen = 5432
+target = ["db1", "db2:5433"]
+name = "pg"
+balance = "round-robin"
+backup = ["db3", "db4"]
+hold = "30s"
+connect-timeout = "1s"
+idle-timeout = "off"
+half-close-timeout = "1m"
+max-sessions = 100
+allow = ["10.0.0.0/8", "::1"]
+health = "off"
+on-remove = "cut"
+
+[[route]]
+listen = "53/udp"
+target = "10.0.0.2"
+"#;
+    let lines = [
+        "5432=db1,db2:5433?name=pg&balance=round-robin&backup=db3,db4&hold=30s&connect-timeout=1s\
+         &half-close-timeout=1m&max-sessions=100&allow=10.0.0.0/8,::1&on-remove=cut",
+        "53/udp=10.0.0.2",
+    ];
+    let file = read(text);
+    assert_eq!(file.routes.len(), 2);
+    for (route, line) in file.routes.iter().zip(lines) {
+        assert!(route.runs_like(&parse_route(line, &Place::Built).unwrap()), "{route}\n{line}");
+    }
+    let place = |line| Place::File { path: "a.toml".into(), line, column: 1 };
+    assert_eq!((&file.routes[0].origin, &file.routes[1].origin), (&place(2), &place(17)));
+}
+
+#[test]
+fn an_empty_file_is_no_mistake() {
+    assert_eq!(read(""), RawFile::default());
+    assert_eq!(read("# nothing yet\n"), RawFile::default());
+}
+
+#[test]
+fn settings_stand_at_the_top() {
+    let text = "workers = 2\ndrain-timeout = \"1m\"\nmax-held = 5\nadmin = \"/run/a\"\n\
+                log-level = \"debug\"\nlog-format = \"json\"\n";
+    let settings = read(text).settings;
+    assert_eq!(settings.workers.map(std::num::NonZeroUsize::get), Some(2));
+    assert_eq!(settings.drain_timeout, Some(Duration::from_secs(60)));
+    assert!(settings.max_held.is_some() && settings.admin.is_some());
+    assert!(settings.log_level.is_some() && settings.log_format.is_some());
+}
+
+#[test]
+fn every_mistake_is_reported_at_its_line_and_column() {
+    let text = r#"wrokers = 2
+[[route]]
+listen = "redis"
+targets = "redis:6379"
+hodl = "10s"
+
+[[route]]
+  listen = 80
+  target = ["a:0", "b", "srv://c"]
+  hold = 10
+"#;
+    let found = mistakes(text);
+    let starts = [
+        "a.toml:1:1: `wrokers` is no key of this file\n  help: did you mean `workers`?",
+        "a.toml:2:1: this route has no `target`",
+        "a.toml:3:10: `redis` cannot be listened on",
+        "a.toml:4:1: `targets` is no key of a route\n  help: did you mean `target`?",
+        "a.toml:5:1: `hodl` is no key of a route\n  help: did you mean `hold`?",
+        "a.toml:9:13: `0` is no port",
+        "a.toml:9:25: `srv://c`: DNS SRV records are not in this version",
+        "a.toml:10:10: `10` has no unit\n  help: write `10s`",
+    ];
+    assert_eq!(found.len(), starts.len(), "{found:#?}");
+    for (found, start) in found.iter().zip(starts) {
+        assert!(found.starts_with(start), "{found}\n{start}");
+    }
+}
+
+#[test]
+fn what_is_not_toml_is_reported_where_it_breaks() {
+    let found = mistakes("[[route]]\nlisten = \n");
+    assert!(found[0].starts_with("a.toml:2:"), "{found:?}");
+}
+
+#[test]
+fn the_same_listener_twice_names_both_places() {
+    let found = mistakes("[[route]]\nlisten = 80\ntarget = 'a'\n[[route]]\nlisten = 80\ntarget = 'b'\n");
+    assert!(found[0].starts_with("a.toml:4:1: `80` is listened on twice, first at a.toml:1:1"), "{found:?}");
+}
+
+#[test]
+fn every_wrong_type_is_answered_with_the_right_one() {
+    for (text, help) in [
+        ("route = 5", "[[route]]"),
+        ("[route]\nlisten = 80\ntarget = 'a'", "[[route]]"),
+        ("[[routes]]\nlisten = 80", "[[route]]"),
+        ("hold = '1s'", "below a `[[route]]`"),
+        ("route = [5]", "[[route]]"),
+        ("[[route]]\nlisten = [1, 2]\ntarget = 'a'", "one listener per route"),
+        ("[[route]]\nlisten = 80\ntarget = []", "one at least"),
+        ("[[route]]\nlisten = 80\ntarget = 5.5", "target = [\"db1"),
+        ("[[route]]\nlisten = 80\ntarget = 'a'\nworkers = 1", "above the first"),
+        ("[[route]]\nlisten = 80\ntarget = 'a'\nmax-sessions = true", "max-sessions = 100"),
+        ("[[route]]\nlisten = 80\ntarget = 'a'\nhold = ['1s']", "hold = \"...\""),
+        ("[[route]]\nlisten = 80\ntarget = 'a?hold=1s'", "letters"),
+        ("workers = 0x10", "workers = 100"),
+    ] {
+        let found = mistakes(text);
+        assert!(found.iter().any(|mistake| mistake.contains(help)), "{text}: {found:?}");
+    }
+}
+
+#[test]
+fn a_list_may_also_be_one_string_with_commas() {
+    let file = read("[[route]]\nlisten = 80\ntarget = 'a, b'\n".replace(", ", ",").as_str());
+    assert_eq!(file.routes[0].targets.len(), 2);
+}
+
+proptest! {
+    #[test]
+    fn no_text_at_all_can_make_it_panic(text in "(\\[\\[route\\]\\]\n|listen|target|hold| = |[0-9]{1,3}|'[a-z:,]{0,6}'|\n|\\PC){0,20}") {
+        let _ = parse_file(Path::new("a.toml"), &text);
+    }
+}

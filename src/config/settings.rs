@@ -1,0 +1,188 @@
+//! The settings that are not routes, by the names of their flags, as one source gave them. Pure.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use super::grammar::listen::socket_path;
+use super::grammar::options::duration;
+use super::nearest::suggest;
+use super::{AdminAddr, LogFormat, LogLevel};
+use crate::diagnostic::Mistake;
+
+/// Each is a flag `--KEY`, a variable `AMBASSADOR_KEY` and a key at the top of the file.
+pub(crate) const KEYS: [&str; 6] =
+    ["workers", "drain-timeout", "max-held", "admin", "log-level", "log-format"];
+
+/// More threads than any machine we run on has cores; a worker is a thread, and threads are not free.
+const WORKERS_MAX: usize = 1024;
+
+/// `None` where the source says nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    pub workers: Option<NonZeroUsize>,
+    pub drain_timeout: Option<Duration>,
+    pub max_held: Option<usize>,
+    pub admin: Option<AdminAddr>,
+    pub log_level: Option<LogLevel>,
+    pub log_format: Option<LogFormat>,
+}
+
+impl Settings {
+    /// These, and where they say nothing, those of the later source.
+    #[must_use]
+    pub fn or(self, later: Settings) -> Settings {
+        let Settings { workers, drain_timeout, max_held, admin, log_level, log_format } = self;
+        Settings {
+            workers: workers.or(later.workers),
+            drain_timeout: drain_timeout.or(later.drain_timeout),
+            max_held: max_held.or(later.max_held),
+            admin: admin.or(later.admin),
+            log_level: log_level.or(later.log_level),
+            log_format: log_format.or(later.log_format),
+        }
+    }
+
+    /// Sets the one of this name. `key` must be one of [`KEYS`].
+    pub(crate) fn set(&mut self, key: &str, value: &str) -> Result<(), Mistake> {
+        match key {
+            "workers" => self.workers = Some(workers(value)?),
+            "drain-timeout" => self.drain_timeout = Some(duration(value)?),
+            "max-held" => self.max_held = Some(max_held(value)?),
+            "admin" => self.admin = Some(admin(value)?),
+            "log-level" => self.log_level = Some(log_level(value)?),
+            "log-format" => self.log_format = Some(log_format(value)?),
+            _ => return Err(Mistake::new(format!("`{key}` is no setting")).help(suggest(key, &KEYS))),
+        }
+        Ok(())
+    }
+}
+
+fn digits(text: &str) -> Option<usize> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits { text.parse().ok() } else { None }
+}
+
+fn workers(text: &str) -> Result<NonZeroUsize, Mistake> {
+    digits(text).filter(|count| *count <= WORKERS_MAX).and_then(NonZeroUsize::new).ok_or_else(|| {
+        Mistake::new(format!("`{text}` is no number of workers"))
+            .help(format!("write a number from 1 to {WORKERS_MAX}, or leave it out for one per core"))
+    })
+}
+
+fn max_held(text: &str) -> Result<usize, Mistake> {
+    digits(text).ok_or_else(|| {
+        Mistake::new(format!("`{text}` is no number of sessions")).help("write a number such as `10000`")
+    })
+}
+
+pub(super) fn admin(text: &str) -> Result<AdminAddr, Mistake> {
+    if text.starts_with('/') {
+        return Ok(AdminAddr::Unix(socket_path(text)?));
+    }
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok(AdminAddr::Unix(socket_path(path.strip_prefix("//").unwrap_or(path))?));
+    }
+    if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
+        return Ok(AdminAddr::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port))));
+    }
+    text.parse().map(AdminAddr::Tcp).map_err(|_| {
+        Mistake::new(format!("`{text}` is no address for the admin API"))
+            .help("write `unix:/path`, or an IP address and a port such as `127.0.0.1:9901`")
+    })
+}
+
+/// The ancestors' names too: `fatal` and `panic` leave nothing but errors.
+fn log_level(text: &str) -> Result<LogLevel, Mistake> {
+    match text.to_ascii_lowercase().as_str() {
+        "error" | "fatal" | "panic" => Ok(LogLevel::Error),
+        "warn" | "warning" => Ok(LogLevel::Warn),
+        "info" => Ok(LogLevel::Info),
+        "debug" => Ok(LogLevel::Debug),
+        "trace" => Ok(LogLevel::Trace),
+        other => Err(Mistake::new(format!("`{text}` is no log level"))
+            .help(suggest(other, &["error", "warn", "info", "debug", "trace"]))),
+    }
+}
+
+fn log_format(text: &str) -> Result<LogFormat, Mistake> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(Mistake::new(format!("`{text}` is no log format")).help(suggest(text, &["text", "json"]))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(key: &str, value: &str) -> Result<Settings, Mistake> {
+        let mut settings = Settings::default();
+        settings.set(key, value).map(|()| settings)
+    }
+
+    #[test]
+    fn every_setting_is_read() {
+        let mut settings = Settings::default();
+        for (key, value) in KEYS.into_iter().zip(["2", "1m", "0", "127.0.0.1:9901", "warning", "json"]) {
+            settings.set(key, value).unwrap();
+        }
+        let expected = Settings {
+            workers: NonZeroUsize::new(2),
+            drain_timeout: Some(Duration::from_secs(60)),
+            max_held: Some(0),
+            admin: Some(AdminAddr::Tcp("127.0.0.1:9901".parse().unwrap())),
+            log_level: Some(LogLevel::Warn),
+            log_format: Some(LogFormat::Json),
+        };
+        assert_eq!(settings, expected);
+    }
+
+    #[test]
+    fn the_admin_address_is_a_socket_or_an_address() {
+        let path = || Some(AdminAddr::Unix("/run/a.sock".into()));
+        for text in ["/run/a.sock", "unix:/run/a.sock", "unix:///run/a.sock"] {
+            assert_eq!(read("admin", text).unwrap().admin, path(), "{text}");
+        }
+        let local = Some(AdminAddr::Tcp("127.0.0.1:9".parse().unwrap()));
+        assert_eq!(read("admin", "localhost:9").unwrap().admin, local);
+        assert!(read("admin", "[::1]:9901").is_ok());
+    }
+
+    #[test]
+    fn the_ancestors_log_levels_are_known() {
+        for (text, level) in
+            [("fatal", LogLevel::Error), ("panic", LogLevel::Error), ("DEBUG", LogLevel::Debug)]
+        {
+            assert_eq!(read("log-level", text).unwrap().log_level, Some(level));
+        }
+    }
+
+    #[test]
+    fn every_mistake_has_a_way_out() {
+        for (key, value, help) in [
+            ("workers", "0", "from 1 to 1024"),
+            ("workers", "many", "one per core"),
+            ("drain-timeout", "10", "`10s`"),
+            ("max-held", "-1", "10000"),
+            ("admin", "9901", "127.0.0.1:9901"),
+            ("admin", "unix:a.sock", "begin the path"),
+            ("log-level", "inof", "`info`"),
+            ("log-format", "jsn", "`json`"),
+            ("wrokers", "1", "did you mean `workers`?"),
+        ] {
+            let mistake = read(key, value).expect_err(value);
+            assert!(mistake.help.as_deref().unwrap_or("").contains(help), "{key}={value}: {mistake:?}");
+        }
+    }
+
+    #[test]
+    fn the_earlier_source_wins_setting_by_setting() {
+        let earlier = read("workers", "1").unwrap();
+        let mut later = read("workers", "2").unwrap();
+        later.set("max-held", "5").unwrap();
+        let both = earlier.or(later);
+        assert_eq!((both.workers, both.max_held), (NonZeroUsize::new(1), Some(5)));
+    }
+}

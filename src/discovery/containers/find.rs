@@ -1,0 +1,173 @@
+//! Which containers a name means. Pure.
+//!
+//! The kinds of name are tried in order and the first that fits is the answer: a whole ID, a container's name, a
+//! Compose service, the beginning of an ID. They are not joined: a container that happens to be called like another
+//! project's service would get a share of its connections.
+
+use std::collections::BTreeSet;
+
+use super::{Container, ContainerId, Containers, shortened};
+
+const PROJECT: &str = "com.docker.compose.project";
+const SERVICE: &str = "com.docker.compose.service";
+/// `True` on the containers of `docker compose run`, which carry their service's label but do not serve.
+const ONEOFF: &str = "com.docker.compose.oneoff";
+
+/// What `docker ps` shows of an ID; fewer digits might be a name.
+const PREFIX_MIN: usize = 12;
+const ID_LEN: usize = 64;
+
+/// Why a name means nothing now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unfound {
+    /// It may come yet.
+    Absent(String),
+    /// It never will, as it is written.
+    Ambiguous(String),
+}
+
+type Match<'a> = (&'a ContainerId, &'a Container);
+
+impl Containers {
+    /// The containers that `name` means, running or not, by name; never our own, and at least one.
+    pub(crate) fn find(&self, name: &str) -> Result<Vec<Match<'_>>, Unfound> {
+        let name = name.strip_prefix('/').unwrap_or(name);
+        if let Some(found) = self.by_id.get_key_value(&ContainerId(name.to_owned())) {
+            return self.unless_own(found);
+        }
+        if let Some(found) = self.by_id.iter().find(|(_, container)| container.name == name) {
+            return self.unless_own(found);
+        }
+        let service = self.service(name)?;
+        if !service.is_empty() {
+            return Ok(service);
+        }
+        match self.prefixed(name).as_slice() {
+            [] => Err(Unfound::Absent(self.absent(name))),
+            [only] => self.unless_own(*only),
+            several => Err(Unfound::Ambiguous(format!(
+                "the ID {name} begins those of {}: write more of it, or a name",
+                shortened(several.iter().map(|(_, container)| &container.name))
+            ))),
+        }
+    }
+
+    pub(crate) fn own(&self) -> Option<&Container> {
+        self.by_id.get(self.own_id.as_ref()?)
+    }
+
+    pub(crate) fn is_own(&self, id: &ContainerId) -> bool {
+        self.own_id.as_ref() == Some(id)
+    }
+
+    fn unless_own<'a>(&self, found: Match<'a>) -> Result<Vec<Match<'a>>, Unfound> {
+        if self.is_own(found.0) {
+            let why = format!("container {} is this ambassador itself: name another", found.1.name);
+            return Err(Unfound::Ambiguous(why));
+        }
+        Ok(vec![found])
+    }
+
+    /// The containers of a Compose service: of our own project where we are in one, else of the only project that has
+    /// such a service. Two projects' services are two things that share a name, so none is taken.
+    fn service(&self, name: &str) -> Result<Vec<Match<'_>>, Unfound> {
+        let own_project = self.own().and_then(project);
+        let mut found: Vec<Match<'_>> = self.by_id.iter().filter(|(id, _)| !self.is_own(id)).collect();
+        found.retain(|(_, container)| {
+            is_service(container, name) && (own_project.is_none() || project(container) == own_project)
+        });
+        found.sort_by_key(|(id, container)| (&container.name, *id));
+        let projects: BTreeSet<&str> = found.iter().filter_map(|(_, container)| project(container)).collect();
+        if projects.len() > 1 {
+            let projects = shortened(projects.iter());
+            return Err(Unfound::Ambiguous(format!(
+                "{name} is a service of several Compose projects ({projects}): name a container, or run the \
+                 ambassador in the project it serves"
+            )));
+        }
+        Ok(found)
+    }
+
+    fn prefixed(&self, name: &str) -> Vec<Match<'_>> {
+        if name.len() < PREFIX_MIN || name.len() >= ID_LEN || !name.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Vec::new();
+        }
+        let from = ContainerId(name.to_owned());
+        self.by_id.range(from..).take_while(|(id, _)| id.0.starts_with(name)).collect()
+    }
+
+    fn absent(&self, name: &str) -> String {
+        let elsewhere: BTreeSet<&str> =
+            self.by_id.values().filter(|container| is_service(container, name)).filter_map(project).collect();
+        if let Some(own) = self.own().and_then(project).filter(|_| !elsewhere.is_empty()) {
+            let projects = shortened(elsewhere.iter());
+            return format!(
+                "this ambassador's Compose project {own} has no service {name} ({projects} has one): name a container"
+            );
+        }
+        let near = self.near(name);
+        let hint = if near.is_empty() { String::new() } else { format!("; did you mean {near}?") };
+        format!("there is no container, and no Compose service, called {name}{hint}")
+    }
+
+    /// Names that look like this one, nearest first.
+    fn near(&self, name: &str) -> String {
+        let names: BTreeSet<&str> = self
+            .by_id
+            .iter()
+            .filter(|(id, _)| !self.is_own(id))
+            .flat_map(|(_, container)| [Some(container.name.as_str()), service_of(container)])
+            .flatten()
+            .collect();
+        let mut near: Vec<(usize, &str)> =
+            names.into_iter().filter_map(|known| Some((unlikeness(name, known)?, known))).collect();
+        near.sort_unstable();
+        near.iter().take(3).map(|(_, known)| *known).collect::<Vec<_>>().join(" or ")
+    }
+}
+
+fn project(container: &Container) -> Option<&str> {
+    container.labels.get(PROJECT).map(String::as_str)
+}
+
+fn service_of(container: &Container) -> Option<&str> {
+    container.labels.get(SERVICE).map(String::as_str)
+}
+
+fn is_service(container: &Container, name: &str) -> bool {
+    let oneoff = container.labels.get(ONEOFF).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    service_of(container) == Some(name) && !oneoff
+}
+
+/// Longer names than people write are not compared.
+const COMPARED_MAX: usize = 64;
+
+/// How far apart two names are, where they are near enough to be meant for one another.
+fn unlikeness(wanted: &str, known: &str) -> Option<usize> {
+    if wanted.is_empty() || wanted.len() > COMPARED_MAX || known.len() > COMPARED_MAX {
+        return None;
+    }
+    if known.contains(wanted) || (known.len() >= 3 && wanted.contains(known)) {
+        return Some(1);
+    }
+    let distance = edits(wanted.as_bytes(), known.as_bytes());
+    (distance <= wanted.len() / 3).then_some(distance)
+}
+
+/// Levenshtein's distance, one row at a time.
+fn edits(wanted: &[u8], known: &[u8]) -> usize {
+    let mut row: Vec<usize> = (0..=known.len()).collect();
+    for (n, wanted_byte) in wanted.iter().enumerate() {
+        let mut diagonal = n;
+        let mut left = n + 1;
+        let mut next = vec![left];
+        for (above, known_byte) in row.iter().skip(1).zip(known) {
+            let changed = diagonal + usize::from(wanted_byte != known_byte);
+            left = changed.min(above + 1).min(left + 1);
+            diagonal = *above;
+            next.push(left);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}

@@ -1,0 +1,154 @@
+//! The engine's answers, read leniently into our own words. Pure.
+//!
+//! Read as JSON values and not as generated models: those refuse the whole answer for one value they do not know
+//! (a new container state, a new kind of mount), and engines from 20.10 to tomorrow's shall be understood. What is
+//! missing, null or of another type is absent; only an ID must be there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use serde_json::{Map, Value};
+
+use crate::discovery::containers::{Attachment, Container, ContainerId, Link, NetworkMode};
+use crate::route::Protocol;
+
+/// `GET /containers/{id}/json`.
+pub(super) fn inspected(answer: &Value) -> Option<(ContainerId, Container)> {
+    let id = container_id(text(answer, "/Id")?)?;
+    let container = Container {
+        name: text(answer, "/Name").unwrap_or_default().trim_start_matches('/').to_owned(),
+        running: running(answer),
+        labels: labels(answer),
+        network_mode: network_mode(text(answer, "/HostConfig/NetworkMode").unwrap_or_default()),
+        networks: networks(answer.pointer("/NetworkSettings/Networks")),
+        exposed: exposed(answer),
+        links: links(answer),
+    };
+    Some((id, container))
+}
+
+/// One line of `GET /containers/json`: enough to see whether what we know is out of date.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub(super) id: ContainerId,
+    name: Option<String>,
+    running: bool,
+    networks: BTreeMap<String, Attachment>,
+}
+
+/// `GET /containers/json?all=1`. `None` if it is no list at all.
+pub(super) fn listed(answer: &Value) -> Option<Vec<Listed>> {
+    Some(answer.as_array()?.iter().filter_map(listed_one).collect())
+}
+
+fn listed_one(line: &Value) -> Option<Listed> {
+    let id = container_id(text(line, "/Id")?)?;
+    let names = line.get("Names").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    // `/redis` is its name; `/web/db` is the alias that a link gave it.
+    let own_names = names.iter().filter_map(Value::as_str).map(|name| name.trim_start_matches('/'));
+    let name = own_names.filter(|name| !name.contains('/')).min().map(str::to_owned);
+    let running = text(line, "/State") == Some("running");
+    let networks = networks(line.pointer("/NetworkSettings/Networks"));
+    Some(Listed { id, name, running, networks })
+}
+
+impl Listed {
+    /// Whether this line says nothing that we do not know.
+    pub(super) fn agrees(&self, known: &Container) -> bool {
+        let same_name = self.name.as_ref().is_none_or(|name| *name == known.name);
+        let same_networks = !self.running || self.networks == known.networks;
+        same_name && self.running == known.running && same_networks
+    }
+}
+
+/// Only what is an ID can go into a request's path, and be compared with one.
+pub(super) fn container_id(text: &str) -> Option<ContainerId> {
+    let is_id = text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    is_id.then(|| ContainerId(text.to_ascii_lowercase()))
+}
+
+/// `Running` is true of a container that is paused, and of one that waits to be restarted.
+fn running(answer: &Value) -> bool {
+    let state = |flag: &str| answer.pointer("/State").and_then(|state| state.get(flag)?.as_bool());
+    let stands = |flag: &str| state(flag) == Some(true);
+    stands("Running") && !stands("Paused") && !stands("Restarting") && !stands("Dead")
+}
+
+fn labels(answer: &Value) -> BTreeMap<String, String> {
+    let labels = object(answer, "/Config/Labels");
+    labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+}
+
+fn network_mode(text: &str) -> NetworkMode {
+    match text.split_once(':') {
+        Some(("container", followed)) => NetworkMode::Container(followed.to_owned()),
+        _ if text == "host" => NetworkMode::Host,
+        _ if text == "none" => NetworkMode::None,
+        _ => NetworkMode::Networks,
+    }
+}
+
+/// From `Networks`; the older fields beside it are empty on networks other than the default one, and gone in 29.
+fn networks(networks: Option<&Value>) -> BTreeMap<String, Attachment> {
+    let networks = networks.and_then(Value::as_object).into_iter().flatten();
+    networks.filter(|(_, network)| network.is_object()).map(attachment).collect()
+}
+
+fn attachment((name, network): (&String, &Value)) -> (String, Attachment) {
+    let id = text(network, "/NetworkID").filter(|id| !id.is_empty());
+    let attachment = Attachment {
+        name: name.clone(),
+        ipv4: text(network, "/IPAddress")
+            .and_then(|ip| ip.parse().ok())
+            .filter(|ip: &Ipv4Addr| !ip.is_unspecified()),
+        ipv6: text(network, "/GlobalIPv6Address")
+            .and_then(|ip| ip.parse().ok())
+            .filter(|ip: &Ipv6Addr| !ip.is_unspecified()),
+    };
+    // A container that never ran has its networks by name only.
+    (id.map_or_else(|| format!("name:{name}"), str::to_owned), attachment)
+}
+
+/// By the image or `--expose`, and those published without being exposed.
+fn exposed(answer: &Value) -> Vec<(u16, Protocol)> {
+    const PLACES: [&str; 3] = ["/Config/ExposedPorts", "/HostConfig/PortBindings", "/NetworkSettings/Ports"];
+    let keys = PLACES.iter().flat_map(|place| object(answer, place)).map(|(key, _)| key);
+    let ports: BTreeSet<(u16, Protocol)> = keys.filter_map(|key| port(key)).collect();
+    ports.into_iter().collect()
+}
+
+/// `6379/tcp`; a bare `6379` is TCP. Ranges never reach the API; SCTP is not ours.
+fn port(key: &str) -> Option<(u16, Protocol)> {
+    let (port, protocol) = key.split_once('/').unwrap_or((key, "tcp"));
+    let protocol = match protocol.to_ascii_lowercase().as_str() {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        _ => return None,
+    };
+    port.parse().ok().filter(|port| *port > 0).map(|port| (port, protocol))
+}
+
+/// `/target:/self/alias`.
+fn links(answer: &Value) -> Vec<Link> {
+    let links = answer.pointer("/HostConfig/Links").and_then(Value::as_array).into_iter().flatten();
+    links.filter_map(Value::as_str).filter_map(link).collect()
+}
+
+fn link(text: &str) -> Option<Link> {
+    let (target, alias) = text.split_once(':')?;
+    let alias = alias.rsplit('/').next().unwrap_or(alias);
+    let target = target.trim_start_matches('/');
+    let complete = !target.is_empty() && !alias.is_empty();
+    complete.then(|| Link { target: target.to_owned(), alias: alias.to_owned() })
+}
+
+fn object<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item = (&'a String, &'a Value)> {
+    value.pointer(pointer).and_then(Value::as_object).into_iter().flat_map(Map::iter)
+}
+
+pub(super) fn text<'a>(value: &'a Value, pointer: &str) -> Option<&'a str> {
+    value.pointer(pointer)?.as_str()
+}
+
+#[cfg(test)]
+mod tests;

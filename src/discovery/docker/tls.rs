@@ -1,0 +1,129 @@
+//! TLS to an engine, as `docker --tlsverify` and `docker --tls` speak it: a client certificate where there is one, and
+//! the server's checked against the given authority alone, or not at all.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::client::WantsClientCert;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, WantsVerifier,
+};
+
+pub(super) struct Files<'a> {
+    pub(super) ca: &'a Path,
+    pub(super) cert: &'a Path,
+    pub(super) key: &'a Path,
+}
+
+/// Read at each connection, so that renewed certificates are taken up.
+pub(super) fn config(files: &Files<'_>, verify: bool) -> Result<Arc<ClientConfig>, String> {
+    let provider = Arc::new(ring::default_provider());
+    let versions =
+        ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+    let builder = versions.map_err(|error| error.to_string())?;
+    let builder = if verify { verified(builder, files.ca)? } else { unverified(builder, provider) };
+    let config = match identity(files)? {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|error| error.to_string())?,
+        None => builder.with_no_client_auth(),
+    };
+    Ok(Arc::new(config))
+}
+
+pub(super) async fn handshake(
+    config: Arc<ClientConfig>,
+    host: &str,
+    stream: TcpStream,
+) -> Result<TlsStream<TcpStream>, String> {
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| format!("{host}: {error}"))?;
+    TlsConnector::from(config).connect(name, stream).await.map_err(|error| format!("TLS: {error}"))
+}
+
+fn verified(
+    builder: ConfigBuilder<ClientConfig, WantsVerifier>,
+    ca: &Path,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(ca)? {
+        roots.add(certificate).map_err(|error| format!("{}: {error}", ca.display()))?;
+    }
+    Ok(builder.with_root_certificates(roots))
+}
+
+fn unverified(
+    builder: ConfigBuilder<ClientConfig, WantsVerifier>,
+    provider: Arc<CryptoProvider>,
+) -> ConfigBuilder<ClientConfig, WantsClientCert> {
+    builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
+}
+
+/// The client's certificate and key. Neither file there: none is shown, as the `docker` command does it.
+type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn identity(files: &Files<'_>) -> Result<Option<Identity>, String> {
+    if !files.cert.exists() && !files.key.exists() {
+        return Ok(None);
+    }
+    let key = PrivateKeyDer::from_pem_slice(&read(files.key)?);
+    let key = key.map_err(|error| format!("{}: {error}", files.key.display()))?;
+    Ok(Some((certificates(files.cert)?, key)))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
+    let found = found.map_err(|error| format!("{}: {error}", path.display()))?;
+    if found.is_empty() { Err(format!("{} holds no certificate", path.display())) } else { Ok(found) }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error: io::Error| format!("{}: {error}", path.display()))
+}
+
+/// `--tls` without `--tlsverify`: any certificate will do, but who shows it must hold its key.
+#[derive(Debug)]
+struct AnyServer(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+//! What we know of one engine, and what we have yet to ask. Pure: events, lists and answers go in, questions and
+//! snapshots come out.
+//!
+//! ```text
+//!   event, list ──► dirty ──► asked ──► answered ──► known ──► snapshot
+//!                     ▲         │
+//!                     └─────────┘ outdated: it lost something while its answer was under way
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::api::Listed;
+use super::event::Event;
+use crate::discovery::containers::{Attachment, Container, ContainerId, Containers};
+
+/// What an inspection said.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Is(Box<Container>),
+    /// 404.
+    Gone,
+    /// No answer this time; what we knew stands until the next list.
+    Silent,
+}
+
+/// Whether an answer that is under way still counts when it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Current,
+    Outdated,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct View {
+    known: BTreeMap<ContainerId, Container>,
+    dirty: BTreeSet<ContainerId>,
+    asked: BTreeMap<ContainerId, Asked>,
+    /// What was published last.
+    shown: Option<Containers>,
+    /// Who we may be: whole IDs, or beginnings of one; the likeliest first.
+    own: Vec<String>,
+}
+
+impl View {
+    pub(super) fn new(own: Vec<String>) -> View {
+        View { own, ..View::default() }
+    }
+
+    pub(super) fn heard(&mut self, event: Event) {
+        match event {
+            Event::Touched(id) => {
+                self.dirty.insert(id);
+            }
+            Event::Stopped(id) => {
+                if let Some(container) = self.known.get_mut(&id) {
+                    container.running = false;
+                }
+                self.outdate(&id);
+                self.dirty.insert(id);
+            }
+            Event::Left { container: id, network } => {
+                if let Some(container) = self.known.get_mut(&id) {
+                    container.networks.remove(&network);
+                }
+                self.outdate(&id);
+                self.dirty.insert(id);
+            }
+            Event::Destroyed(id) => {
+                self.known.remove(&id);
+                self.dirty.remove(&id);
+                self.outdate(&id);
+            }
+        }
+    }
+
+    fn outdate(&mut self, id: &ContainerId) {
+        if let Some(asked) = self.asked.get_mut(id) {
+            *asked = Asked::Outdated;
+        }
+    }
+
+    /// The IDs known now, to compare a list with that is about to be asked for.
+    pub(super) fn ids(&self) -> BTreeSet<ContainerId> {
+        self.known.keys().cloned().collect()
+    }
+
+    /// A whole list; `before` is what was known when it was asked for, so that a container created since, whose event
+    /// came first, is not taken for one that is gone.
+    pub(super) fn listed(&mut self, list: &[Listed], before: &BTreeSet<ContainerId>) {
+        let listed: BTreeSet<&ContainerId> = list.iter().map(|line| &line.id).collect();
+        for id in before.iter().filter(|id| !listed.contains(id)) {
+            self.heard(Event::Destroyed(id.clone()));
+        }
+        for line in list {
+            let agrees = self.known.get(&line.id).is_some_and(|known| line.agrees(known));
+            if !agrees {
+                self.dirty.insert(line.id.clone());
+            }
+        }
+    }
+
+    /// The next container to inspect. Never one whose answer is under way.
+    pub(super) fn ask(&mut self) -> Option<ContainerId> {
+        let id = self.dirty.iter().find(|id| !self.asked.contains_key(*id))?.clone();
+        self.dirty.remove(&id);
+        self.asked.insert(id.clone(), Asked::Current);
+        Some(id)
+    }
+
+    pub(super) fn answered(&mut self, id: ContainerId, answer: Answer) {
+        match (self.asked.remove(&id), answer) {
+            // What it lost is in `known` already, and it was made dirty again then, unless it is destroyed.
+            (Some(Asked::Outdated) | None, _) | (_, Answer::Silent) => {}
+            (Some(Asked::Current), Answer::Is(container)) => {
+                self.known.insert(id, *container);
+            }
+            (Some(Asked::Current), Answer::Gone) => {
+                self.known.remove(&id);
+                self.dirty.remove(&id);
+            }
+        }
+    }
+
+    /// Nothing left to ask, and no answer under way.
+    pub(super) fn settled(&self) -> bool {
+        self.dirty.is_empty() && self.asked.is_empty()
+    }
+
+    /// How many containers there is something to ask about.
+    pub(super) fn pending(&self) -> usize {
+        self.dirty.len()
+    }
+
+    /// What is to be published, where it differs from what was.
+    pub(super) fn snapshot(&mut self) -> Option<Containers> {
+        let mut by_id = self.known.clone();
+        disown_contested(&mut by_id);
+        let snapshot = Containers { own_id: self.own_id(), by_id };
+        if self.shown.as_ref() == Some(&snapshot) {
+            return None;
+        }
+        self.shown = Some(snapshot.clone());
+        Some(snapshot)
+    }
+
+    fn own_id(&self) -> Option<ContainerId> {
+        self.own.iter().find_map(|candidate| {
+            let mut matching = self
+                .known
+                .range(ContainerId(candidate.clone())..)
+                .take_while(|(id, _)| id.0.starts_with(candidate));
+            let (id, _) = matching.next()?;
+            matching.next().is_none().then(|| id.clone())
+        })
+    }
+}
+
+/// One address on one network has one owner. Two answers that were under way while an address changed hands may show
+/// it twice; then neither has it, until the event that is behind us says whose it is.
+fn disown_contested(by_id: &mut BTreeMap<ContainerId, Container>) {
+    let mut claimed: BTreeMap<(String, IpAddr), usize> = BTreeMap::new();
+    for container in by_id.values().filter(|container| container.running) {
+        for (network, attachment) in &container.networks {
+            for address in addresses(attachment) {
+                *claimed.entry((network.clone(), address)).or_default() += 1;
+            }
+        }
+    }
+    claimed.retain(|_, claims| *claims > 1);
+    if claimed.is_empty() {
+        return;
+    }
+    for container in by_id.values_mut() {
+        for (network, attachment) in &mut container.networks {
+            let contested = |ip: IpAddr| claimed.contains_key(&(network.clone(), ip));
+            attachment.ipv4 = attachment.ipv4.filter(|ip| !contested(IpAddr::V4(*ip)));
+            attachment.ipv6 = attachment.ipv6.filter(|ip| !contested(IpAddr::V6(*ip)));
+        }
+    }
+}
+
+fn addresses(attachment: &Attachment) -> impl Iterator<Item = IpAddr> {
+    attachment.ipv4.map(IpAddr::V4).into_iter().chain(attachment.ipv6.map(IpAddr::V6))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! `ambassador demo`, as somebody who has just built it runs it.
+
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use tokio::process::Command;
+
+/// A round takes twelve seconds; a machine that is busy with the other tests may take longer.
+const ROUND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A shell command that ends in the demo.
+fn demo(command: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell
+        .arg("-c")
+        .arg(command.replace("DEMO", &format!("exec '{}' demo", env!("CARGO_BIN_EXE_ambassador"))));
+    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    shell
+}
+
+async fn output(command: &str) -> Output {
+    tokio::time::timeout(ROUND_TIMEOUT, demo(command).output()).await.unwrap().unwrap()
+}
+
+fn last_line(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default().to_owned()
+}
+
+/// `667 requests, 0 failed, longest pause 1012 ms`
+fn summed_up(line: &str) -> (u64, u64, u64) {
+    let numbers: Vec<u64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
+    assert_eq!(numbers.len(), 3, "{line}");
+    let (requests, failed, pause) = (numbers[0], numbers[1], numbers[2]);
+    assert_eq!(line, format!("{requests} requests, {failed} failed, longest pause {pause} ms"));
+    (requests, failed, pause)
+}
+
+#[tokio::test]
+async fn a_round_of_the_demo_loses_no_request_and_says_so() {
+    let output = output("DEMO --once").await;
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    let (requests, failed, pause) = summed_up(&last_line(&output));
+    assert!(requests > 100, "{text}");
+    assert_eq!(failed, 0, "{text}");
+    assert!((1000..10_000).contains(&pause), "held while nobody was there: {text}");
+    assert!(!text.contains('\x1b'), "no colours where nobody looks");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[tokio::test]
+async fn a_round_that_loses_a_request_exits_with_1() {
+    // With so few descriptors, those who come while nobody serves cannot all be held.
+    let output = output("ulimit -n 60; DEMO --once").await;
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(summed_up(&last_line(&output)).1 > 0, "{text}");
+}
+
+#[tokio::test]
+async fn an_interrupted_demo_sums_up_and_is_done() {
+    let output = output("DEMO & sleep 2; kill -INT $!; wait $!").await;
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    summed_up(&last_line(&output));
+}
+
+#[tokio::test]
+async fn nobody_reading_any_more_is_the_end_of_it() {
+    let output = output("DEMO | head -n 1; true").await;
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}

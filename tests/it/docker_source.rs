@@ -1,0 +1,242 @@
+//! Docker as a source, against a real engine: `AMBASSADOR_TEST_DOCKER_A=unix:///path`.
+//!
+//! Each test makes its own containers and networks, named after it, and removes them.
+
+#[path = "docker_source/engine.rs"]
+mod engine;
+#[path = "docker_source/proxy.rs"]
+mod proxy;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ambassador::config::{DockerConfig, DockerHost};
+use ambassador::discovery::containers::{Container, ContainerId, Containers};
+use ambassador::discovery::docker::Docker;
+use ambassador::discovery::{News, Snapshot, supervise};
+use ambassador::route::Protocol;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use engine::{Engine, Private};
+use proxy::Proxy;
+
+/// For one thing that an engine does; it is slow when its disk is busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A source that runs, and what it says.
+struct Followed {
+    news: mpsc::Receiver<News>,
+    _source: JoinSet<()>,
+}
+
+impl Followed {
+    fn new(socket: &Path) -> Followed {
+        let config =
+            DockerConfig { host: DockerHost::Unix(socket.into()), names: Vec::new(), implicit: true };
+        let (sender, news) = mpsc::channel(1024);
+        let mut source = JoinSet::new();
+        source.spawn(supervise(Docker { config }, sender));
+        Followed { news, _source: source }
+    }
+
+    async fn next(&mut self, awaited: &str) -> News {
+        let news = tokio::time::timeout(PATIENCE, self.news.recv()).await;
+        news.unwrap_or_else(|_| panic!("waited too long until {awaited}")).expect("the source never ends")
+    }
+
+    /// The first snapshot in which it is so; `each` sees every snapshot on the way.
+    async fn until(
+        &mut self,
+        awaited: &str,
+        mut each: impl FnMut(&Containers),
+        is_so: impl Fn(&Containers) -> bool,
+    ) -> Arc<Containers> {
+        loop {
+            if let News::Snapshot(Snapshot::Docker(containers)) = self.next(awaited).await {
+                each(&containers);
+                if is_so(&containers) {
+                    return containers;
+                }
+            }
+        }
+    }
+
+    async fn sees(&mut self, awaited: &str, is_so: impl Fn(&Containers) -> bool) -> Arc<Containers> {
+        self.until(awaited, |_| {}, is_so).await
+    }
+
+    async fn lost(&mut self) -> String {
+        loop {
+            if let News::Lost { why, .. } = self.next("the engine is lost").await {
+                return why;
+            }
+        }
+    }
+}
+
+fn named<'a>(containers: &'a Containers, name: &str) -> Option<(&'a ContainerId, &'a Container)> {
+    containers.by_id.iter().find(|(_, container)| container.name == name)
+}
+
+fn runs(containers: &Containers, name: &str) -> bool {
+    named(containers, name).is_some_and(|(_, container)| container.running)
+}
+
+fn stopped(containers: &Containers, name: &str) -> bool {
+    named(containers, name).is_some_and(|(_, container)| !container.running)
+}
+
+fn address_on(containers: &Containers, name: &str, network: &str) -> Option<Ipv4Addr> {
+    let (_, container) = named(containers, name)?;
+    container.networks.values().find(|attachment| attachment.name == network)?.ipv4
+}
+
+fn endpoints(containers: &Containers, name: &str) -> usize {
+    containers.resolve(name, Some(80), None, Protocol::Tcp).endpoints.len()
+}
+
+#[tokio::test]
+async fn what_happens_to_a_container_is_followed() {
+    let Some(engine) = Engine::shared("what_happens_to_a_container_is_followed") else { return };
+    let mut seen = Followed::new(&engine.socket);
+    let name = engine.name("one");
+    let renamed = engine.name("renamed");
+
+    let id = engine.run(&["--name", &name, "--expose", "53/udp", "-l", "ambassador.listen.80=80"]).await;
+    let containers = seen.sees("it runs", |now| runs(now, &name) && endpoints(now, &name) == 1).await;
+    let (known, container) = named(&containers, &name).unwrap();
+    assert_eq!(known.0, id);
+    assert_eq!(container.exposed, [(53, Protocol::Udp), (6379, Protocol::Tcp)]);
+    assert_eq!(container.labels.get("ambassador.listen.80").map(String::as_str), Some("80"));
+
+    engine.docker(&["stop", "-t", "0", &name]).await;
+    seen.sees("it is stopped", |now| stopped(now, &name) && endpoints(now, &name) == 0).await;
+    engine.docker(&["start", &name]).await;
+    seen.sees("it runs again", |now| endpoints(now, &name) == 1).await;
+    engine.docker(&["kill", &name]).await;
+    seen.sees("it is killed", |now| stopped(now, &name)).await;
+    engine.docker(&["restart", "-t", "0", &name]).await;
+    seen.sees("it is restarted", |now| endpoints(now, &name) == 1).await;
+    engine.docker(&["pause", &name]).await;
+    seen.sees("it is paused", |now| stopped(now, &name)).await;
+    engine.docker(&["unpause", &name]).await;
+    seen.sees("it is not paused any more", |now| endpoints(now, &name) == 1).await;
+
+    engine.docker(&["rename", &name, &renamed]).await;
+    let containers = seen.sees("it has another name", |now| runs(now, &renamed)).await;
+    assert_eq!(named(&containers, &name), None);
+    assert_eq!(named(&containers, &renamed).unwrap().0.0, id);
+
+    engine.docker(&["rm", "-f", &renamed]).await;
+    seen.sees("it is gone", |now| named(now, &renamed).is_none()).await;
+}
+
+#[tokio::test]
+async fn networks_come_and_go() {
+    let Some(engine) = Engine::shared("networks_come_and_go") else { return };
+    let mut seen = Followed::new(&engine.socket);
+    let (name, network) = (engine.name("two"), engine.name("net"));
+    engine.docker(&["network", "create", &network]).await;
+    engine.run(&["--name", &name]).await;
+    seen.sees("it runs on the default network", |now| address_on(now, &name, "bridge").is_some()).await;
+
+    engine.docker(&["network", "connect", &network, &name]).await;
+    seen.sees("it has a second address", |now| address_on(now, &name, &network).is_some()).await;
+    engine.docker(&["network", "disconnect", &network, &name]).await;
+    let containers = seen.sees("it lost it", |now| address_on(now, &name, &network).is_none()).await;
+    assert!(address_on(&containers, &name, "bridge").is_some());
+}
+
+#[tokio::test]
+async fn an_address_is_never_shown_for_the_container_that_had_it_before() {
+    let Some(engine) = Engine::shared("an_address_is_never_shown_for_the_container_that_had_it_before")
+    else {
+        return;
+    };
+    let mut seen = Followed::new(&engine.socket);
+    let network = engine.name("reused");
+    engine.docker(&["network", "create", "--subnet", "10.213.7.0/24", &network]).await;
+    let address: IpAddr = "10.213.7.77".parse().unwrap();
+    let start = async |name: &str| {
+        engine.run(&["--name", name, "--network", &network, "--ip", "10.213.7.77"]).await;
+    };
+    let holders = |now: &Containers| {
+        let held = |container: &Container| {
+            let mut attachments = container.networks.values();
+            container.running && attachments.any(|a| a.ipv4.map(IpAddr::V4) == Some(address))
+        };
+        now.by_id.values().filter(|container| held(container)).map(|c| c.name.clone()).collect::<Vec<_>>()
+    };
+
+    let mut before = engine.name("holder-0");
+    start(&before).await;
+    seen.sees("the first has the address", |now| holders(now) == [before.clone()]).await;
+    for n in 1..=5 {
+        let after = engine.name(&format!("holder-{n}"));
+        engine.docker(&["kill", &before]).await;
+        start(&after).await;
+        let check = |now: &Containers| {
+            assert!(holders(now).len() <= 1, "{:?}", holders(now));
+            assert!(
+                named(now, &after).is_none() || !runs(now, &before),
+                "{before} outlives its successor's birth"
+            );
+        };
+        seen.until("the next has the address", check, |now| holders(now) == [after.clone()]).await;
+        before = after;
+    }
+}
+
+#[tokio::test]
+async fn only_the_five_harmless_requests_are_made() {
+    let Some(engine) = Engine::shared("only_the_five_harmless_requests_are_made") else { return };
+    let proxy = Proxy::new(&engine.socket);
+    let mut seen = Followed::new(&proxy.socket);
+    let name = engine.name("behind-a-proxy");
+    engine.run(&["--name", &name]).await;
+    seen.sees("it runs", |now| endpoints(now, &name) == 1).await;
+    engine.docker(&["rm", "-f", &name]).await;
+    seen.sees("it is gone", |now| named(now, &name).is_none()).await;
+
+    let requests = proxy.requests();
+    assert!(!requests.is_empty());
+    for request in requests {
+        assert!(proxy::is_allowed(&request), "{request}");
+    }
+}
+
+#[tokio::test]
+async fn a_lost_stream_is_a_lost_engine_until_it_is_listed_again() {
+    let Some(engine) = Engine::shared("a_lost_stream_is_a_lost_engine_until_it_is_listed_again") else {
+        return;
+    };
+    let mut proxy = Proxy::new(&engine.socket);
+    let mut seen = Followed::new(&proxy.socket);
+    let name = engine.name("meanwhile");
+    seen.sees("the first list", |_| true).await;
+
+    proxy.close();
+    let why = seen.lost().await;
+    assert!(why.contains("/events") || why.contains("connect"), "{why}");
+    engine.run(&["--name", &name]).await;
+    proxy.open();
+    seen.sees("what happened meanwhile", |now| runs(now, &name)).await;
+}
+
+#[tokio::test]
+async fn an_engine_that_is_killed_is_lost_and_found_again() {
+    let Some(mut engine) = Private::start("an_engine_that_is_killed_is_lost_and_found_again").await else {
+        return;
+    };
+    let mut seen = Followed::new(&engine.socket);
+    seen.sees("an empty engine", |now| now.by_id.is_empty()).await;
+
+    engine.kill().await;
+    let why = seen.lost().await;
+    assert!(why.contains("/events"), "{why}");
+    engine.start_again().await;
+    seen.sees("the engine, back", |_| true).await;
+}
