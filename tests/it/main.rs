@@ -3,6 +3,8 @@
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
     reason = "a test that cannot go on fails; the exemption in clippy.toml misses helpers"
 )]
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::support::{Container, Host, Load, Namespace, daemon_host, eventually, hosts, needs, redis_ping};
+use crate::support::{
+    Ambassador, Container, Host, Load, Namespace, daemon_host, eventually, hosts, needs, redis_ping,
+};
 
 const SOCKET: &str = "-v /var/run/docker.sock:/var/run/docker.sock:ro";
 
@@ -46,6 +48,21 @@ fn a_container_that_is_killed_three_times_is_a_pause_and_never_a_refusal() {
 fn a_host_name_whose_server_is_killed_three_times_is_a_pause_and_never_a_refusal() {
     let hosts = needs!(hosts());
     killed_three_times(&hosts.b, str::to_owned, "");
+}
+
+/// As a service of the machine would be.
+#[test]
+fn beside_the_engine_and_in_no_container_it_follows_containers_too() {
+    let hosts = needs!(hosts());
+    let host = &hosts.b;
+    let redis = host.start("redis", "crosbymichael/redis");
+    let _ambassador = Ambassador::with(&format!("16379=docker://{}:6379", redis.name()))
+        .var("DOCKER_HOST", host.docker_host())
+        .inside(&host.namespace)
+        .start();
+    let load = Load::start(&host.namespace, host.address(16379), redis_ping);
+    restart_under(&load, &redis);
+    has_not_failed(load);
 }
 
 /// Where other proxies keep the address that they resolved first.
