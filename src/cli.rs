@@ -53,7 +53,7 @@ enum Verb {
     /// Print the routes that would run, or every mistake at once
     Check {
         #[command(flatten)]
-        run: RunArgs,
+        run: Box<RunArgs>,
         /// As JSON
         #[arg(long)]
         json: bool,

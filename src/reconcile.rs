@@ -22,7 +22,7 @@ use crate::listener::{self, BindError};
 use crate::room::Seat;
 use crate::route::{self, Layer, Listen, Route, RouteTable};
 use crate::session::Shared;
-use crate::worker::Workers;
+use crate::worker::{Loads, Workers};
 
 /// How long after a listener could not be bound it is tried again.
 const REBIND_PAUSE: Duration = Duration::from_secs(1);
@@ -52,6 +52,7 @@ pub struct Reconciler {
     inbox: mpsc::Receiver<News>,
     /// `None` once no new listener shall be opened.
     workers: Option<Workers>,
+    loads: Loads,
     shared: Arc<Shared>,
     stop: CancellationToken,
     overview: Arc<ArcSwap<Overview>>,
@@ -77,6 +78,7 @@ pub struct Overview {
     pub mistakes: Vec<String>,
     /// Docker was asked for and has not answered, nor failed.
     pub waiting_for_docker: bool,
+    pub workers: Loads,
 }
 
 #[derive(Clone, Debug)]
@@ -106,6 +108,7 @@ impl Reconciler {
             lookups: BTreeMap::new(),
             news,
             inbox,
+            loads: workers.loads(),
             workers: Some(workers),
             shared,
             stop,
@@ -248,7 +251,9 @@ impl Reconciler {
         for listener in listeners {
             workers.listen(listener, cluster.clone(), stop.clone()).await;
         }
-        let running = Running { cluster, addrs, problems: Vec::new(), _stop: stop.drop_guard(), _seat: seat };
+        // What is not known yet at the start is told by `status`, and logged when it stays so.
+        let running =
+            Running { cluster, addrs, problems: resolved.problems, _stop: stop.drop_guard(), _seat: seat };
         self.running.insert(listen.clone(), running);
         None
     }
@@ -297,6 +302,7 @@ impl Reconciler {
             lost: self.lost.clone(),
             mistakes: self.mistakes.iter().cloned().collect(),
             waiting_for_docker: docker && !self.lost.contains_key("docker"),
+            workers: self.loads.clone(),
         }));
     }
 

@@ -313,7 +313,6 @@ impl<'a> Half<'a> {
                 self.held = Held::Pipe(pipe);
                 return Poll::Ready(Ok(()));
             }
-            self.bulk = false;
         }
         let copied = ready!(copy::poll_copy(cx, self.from, self.to))?;
         tally.add(self.direction, copied.delivered);
@@ -340,5 +339,96 @@ impl<'a> Half<'a> {
             (Direction::Up, true) | (Direction::Down, false) => Ending::DownstreamReset,
             (Direction::Up, false) | (Direction::Down, true) => Ending::UpstreamReset,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn pair() -> (UnixStream, Socket) {
+        let (outer, inner) = UnixStream::pair().unwrap();
+        outer.set_nonblocking(true).unwrap();
+        inner.set_nonblocking(true).unwrap();
+        (outer, Socket::register(inner.into()).unwrap())
+    }
+
+    fn owns_nothing<M>(relay: &Relay<'_, M>) -> bool {
+        relay.alarm.is_none()
+            && relay.halves.iter().all(|half| matches!(half.held, Held::Nothing) && half.breaking.is_none())
+    }
+
+    /// Lets the relay run until nothing more happens.
+    async fn settle<M: Fn(Direction, usize)>(relay: &mut Relay<'_, M>) {
+        for _ in 0..50 {
+            let poll = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *relay).poll(cx))).await;
+            assert!(poll.is_pending());
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Ten thousand idle sessions are ten thousand of these, each beside its session's own state and tokio's. Of the
+    /// bytes, a third are the limits and the two sockets of each half.
+    #[test]
+    fn the_future_of_a_session_stays_small() {
+        fn size_of_return<'a, M: 'a>(
+            _: impl Fn(&'a Socket, &'a Socket, Limits, &'a M) -> Relay<'a, M>,
+        ) -> usize {
+            size_of::<Relay<'a, M>>()
+        }
+        let size = size_of_return(relay::<fn(Direction, usize)>);
+        assert!(size <= 224, "{size} bytes");
+    }
+
+    #[tokio::test]
+    async fn a_session_owns_a_pipe_only_while_its_receiver_is_slow() {
+        let (mut client, downstream) = pair();
+        let (mut server, upstream) = pair();
+        let limits = Limits { idle: None, half_close: Duration::from_secs(300) };
+        let mut relay = relay(&downstream, &upstream, limits, &|_, _| {});
+        settle(&mut relay).await;
+        assert!(owns_nothing(&relay), "before the first byte");
+
+        let mut written = 0;
+        while let Ok(length) = client.write(&[1; 65_536]) {
+            written += length;
+            settle(&mut relay).await;
+        }
+        assert!(matches!(relay.halves[0].held, Held::Pipe(_)), "the receiver reads nothing");
+        assert!(relay.halves[0].breaking.is_some(), "and the sender is watched");
+
+        let mut read = 0;
+        let mut buffer = vec![0; 65_536];
+        while let Ok(length) = server.read(&mut buffer) {
+            read += length;
+            settle(&mut relay).await;
+        }
+        assert_eq!(read, written);
+        assert!(owns_nothing(&relay), "once all is delivered");
+    }
+
+    #[tokio::test]
+    async fn a_small_transfer_to_a_slow_receiver_is_held_aside() {
+        let (mut client, downstream) = pair();
+        let (mut server, upstream) = pair();
+        let limits = Limits { idle: None, half_close: Duration::from_secs(300) };
+        let mut relay = relay(&downstream, &upstream, limits, &|_, _| {});
+        let mut written = 0;
+        while let Held::Nothing = relay.halves[0].held {
+            written += client.write(&[1; 3_000]).unwrap();
+            settle(&mut relay).await;
+        }
+        assert!(matches!(relay.halves[0].held, Held::Aside(_)));
+        let mut read = 0;
+        let mut buffer = vec![0; 65_536];
+        while let Ok(length) = server.read(&mut buffer) {
+            read += length;
+            settle(&mut relay).await;
+        }
+        assert_eq!(read, written);
+        assert!(owns_nothing(&relay));
     }
 }

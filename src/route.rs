@@ -126,6 +126,11 @@ impl Route {
         Route { listen, targets, options, origin }
     }
 
+    /// Whether both could not be in one table: they want one listener, or one name.
+    pub fn excludes(&self, other: &Route) -> bool {
+        self.listen.overlaps(&other.listen) || self.options.name == other.options.name
+    }
+
     /// Same listener, targets and options, wherever they were written.
     pub fn runs_like(&self, other: &Route) -> bool {
         self.listen == other.listen && self.targets == other.targets && self.options == other.options
@@ -148,7 +153,8 @@ impl Listen {
         }
     }
 
-    /// Whether both could not be bound at once: a port in common, on a common address.
+    /// Whether both could not be bound at once: a port in common, on a common address. Port 0, which takes any free
+    /// port, is in nobody's way.
     pub fn overlaps(&self, other: &Listen) -> bool {
         match (self, other) {
             (Listen::Unix(this), Listen::Unix(that)) => this == that,
@@ -156,12 +162,21 @@ impl Listen {
                 Listen::Inet { protocol, ip, ports },
                 Listen::Inet { protocol: other_protocol, ip: other_ip, ports: other_ports },
             ) => {
-                let same_address = ip.is_none() || other_ip.is_none() || ip == other_ip;
-                protocol == other_protocol && same_address && ports.overlaps(*other_ports)
+                let free = ports.first == 0 || other_ports.first == 0;
+                let both = protocol == other_protocol && share_address(*ip, *other_ip);
+                self == other || (both && !free && ports.overlaps(*other_ports))
             }
-            _ => false,
+            (Listen::Unix(_), Listen::Inet { .. }) | (Listen::Inet { .. }, Listen::Unix(_)) => false,
         }
     }
+}
+
+/// `None` is every address; `0.0.0.0` and `::` are every address of their family (we bind `::` without IPv4).
+fn share_address(this: Option<IpAddr>, that: Option<IpAddr>) -> bool {
+    let (Some(this), Some(that)) = (this, that) else { return true };
+    let all_of_one_family =
+        this.is_ipv4() == that.is_ipv4() && (this.is_unspecified() || that.is_unspecified());
+    this == that || all_of_one_family
 }
 
 impl PortRange {
@@ -187,26 +202,24 @@ pub struct Layer {
     pub routes: Vec<Route>,
 }
 
-/// Joins the layers: for a listener that several layers name (or overlap), the earlier layer's route stands and the
-/// later is returned as shadowed. A layer's own routes are taken to be free of conflicts (`config` checks that).
+/// Joins the layers: where a listener, or a name, is wanted by several, the earlier layer's route stands (within one
+/// layer, the earlier route) and the later is returned as shadowed. So no two routes of a table are in each other's way,
+/// and a name means one route.
 pub fn merge(layers: &[Layer]) -> (RouteTable, Vec<Shadowed>) {
     let mut table = RouteTable::new();
     let mut shadowed = Vec::new();
-    for layer in layers {
-        let earlier: Vec<Route> = table.values().cloned().collect();
-        for route in &layer.routes {
-            match earlier.iter().find(|winner| winner.listen.overlaps(&route.listen)) {
-                Some(winner) => shadowed.push(Shadowed { route: route.clone(), by: winner.origin.clone() }),
-                None => {
-                    table.insert(route.listen.clone(), route.clone());
-                }
+    for route in layers.iter().flat_map(|layer| &layer.routes) {
+        match table.values().find(|winner| winner.excludes(route)) {
+            Some(winner) => shadowed.push(Shadowed { route: route.clone(), by: winner.origin.clone() }),
+            None => {
+                table.insert(route.listen.clone(), route.clone());
             }
         }
     }
     (table, shadowed)
 }
 
-/// A route that an earlier layer's route keeps from running.
+/// A route that an earlier one keeps from running.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shadowed {
     pub route: Route,
@@ -362,3 +375,6 @@ impl Options {
         pairs
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,18 @@ const LISTENERS_MAX: usize = 64;
 pub struct Workers {
     threads: Vec<Thread>,
     next: usize,
+    loads: Loads,
+}
+
+/// How many sessions each worker has, live.
+#[derive(Clone, Debug, Default)]
+pub struct Loads(Arc<[Peer]>);
+
+impl Loads {
+    /// In the order of the workers.
+    pub fn sessions(&self) -> Vec<usize> {
+        self.0.iter().map(|peer| peer.sessions.load(Relaxed)).collect()
+    }
 }
 
 #[derive(Debug)]
@@ -78,7 +90,7 @@ impl Workers {
                 Worker { index, peers: peers.clone(), shared: shared.clone(), tracker: TaskTracker::new() };
             worker.start(handovers)
         });
-        Ok(Workers { threads: threads.collect::<io::Result<_>>()?, next: 0 })
+        Ok(Workers { threads: threads.collect::<io::Result<_>>()?, next: 0, loads: Loads(peers.clone()) })
     }
 
     /// Gives a listener to the next worker in turn. Accepting ends at `stop`; then the listener is closed.
@@ -89,6 +101,10 @@ impl Workers {
             // A worker only ends after us.
             let _ = thread.listeners.send(Listening { listener, cluster, stop }).await;
         }
+    }
+
+    pub fn loads(&self) -> Loads {
+        self.loads.clone()
     }
 
     /// Waits for the last session of every worker. Blocks.

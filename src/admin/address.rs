@@ -98,7 +98,7 @@ fn bind_default(paths: &[PathBuf]) -> Option<AdminListener> {
                 return in_use(&path.display().to_string());
             }
             Err(error) => {
-                tracing::debug!(path = %path.display(), %error, "not the place for the admin socket")
+                tracing::debug!(path = %path.display(), %error, "not the place for the admin socket");
             }
         }
     }

@@ -18,6 +18,8 @@ pub struct Status {
     /// Sources that are lost: name, and why.
     pub lost: BTreeMap<String, String>,
     pub mistakes: Vec<String>,
+    /// Sessions of each worker.
+    pub workers: Vec<usize>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +58,7 @@ impl Status {
             routes: overview.routes.iter().map(RouteStatus::of).collect(),
             lost: overview.lost.clone(),
             mistakes: overview.mistakes.clone(),
+            workers: overview.workers.sessions(),
         }
     }
 

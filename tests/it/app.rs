@@ -42,7 +42,10 @@ impl App {
         config.admin = Some(AdminAddr::Unix(private_path("admin")));
         adjust(&mut config);
         let bound = app::build(config).await.unwrap();
-        App { control: bound.control(), overview: bound.overview(), run: tokio::spawn(bound.run()) }
+        let (control, overview) = (bound.control(), bound.overview());
+        #[expect(clippy::disallowed_methods, reason = "its handle is kept")]
+        let run = tokio::spawn(bound.run());
+        App { control, overview, run }
     }
 
     pub(crate) fn addr(&self, route: &str) -> SocketAddr {
@@ -119,6 +122,7 @@ impl Service {
     pub(crate) async fn at(addr: SocketAddr, name: &'static str) -> Service {
         let listener = TcpListener::bind(addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
+        #[expect(clippy::disallowed_methods, reason = "its handle is kept")]
         let task = tokio::spawn(async move {
             // Dropped with the task, and its connections with it.
             let mut sessions = tokio::task::JoinSet::new();

@@ -239,5 +239,4 @@ async fn an_engine_that_is_killed_is_lost_and_found_again() {
     assert!(why.contains("/events"), "{why}");
     engine.start_again().await;
     seen.sees("the engine, back", |_| true).await;
-    engine.end().await;
 }

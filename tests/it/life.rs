@@ -27,11 +27,14 @@ async fn a_restart_of_the_service_is_a_pause_and_never_a_refusal() {
     let service = Service::named("one").await;
     let app = App::start(&[&format!("127.0.0.1:0={}?name=r", service.addr)]).await;
     let addr = service.stop().await;
-    let held: Vec<_> = (0..20).map(|_| tokio::spawn(greeting(app.addr("r"), "two"))).collect();
+    let mut held = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        held.spawn(greeting(app.addr("r"), "two"));
+    }
     app.await_held("r", 20).await;
     let _service = Service::at(addr, "two").await;
-    for session in held {
-        assert_eq!(session.await.unwrap().1, "two");
+    for (_, name) in held.join_all().await {
+        assert_eq!(name, "two");
     }
 }
 
@@ -199,6 +202,25 @@ async fn each_port_of_a_range_reaches_its_own_counterpart() {
     assert_eq!(greeting(addr, "first").await.1, "first");
     assert_eq!(greeting((addr.ip(), addr.port() + 1).into(), "second").await.1, "second");
     drop((first, second));
+}
+
+#[tokio::test]
+async fn two_sessions_on_two_workers_never_share_one() {
+    let service = Service::named("one").await;
+    let app = App::start(&[&format!("127.0.0.1:0={}?name=r", service.addr)]).await;
+    for _ in 0..5 {
+        let first = greeting(app.addr("r"), "one").await;
+        let second = greeting(app.addr("r"), "one").await;
+        assert_eq!(app.overview.load().workers.sessions(), [1, 1]);
+        drop((first, second));
+        eventually("they have ended", || app.overview.load().workers.sessions() == [0, 0]).await;
+    }
+    let mut many = Vec::new();
+    for _ in 0..40 {
+        many.push(greeting(app.addr("r"), "one").await);
+    }
+    let sessions = app.overview.load().workers.sessions();
+    assert!(sessions.iter().all(|sessions| *sessions >= 16), "{sessions:?}");
 }
 
 /// The reset may arrive before the consumer's own connect has returned.

@@ -2,6 +2,7 @@
 //! them up. One binary for all of it. Readiness is awaited, never slept for.
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     reason = "a test that cannot go on fails; the exemption in clippy.toml misses helpers"
 )]
 
@@ -9,6 +10,7 @@ mod app;
 mod cross_links;
 mod demo;
 mod docker_source;
+mod grammar;
 mod hello_world;
 mod image;
 mod life;

@@ -1,7 +1,7 @@
 //! The relay between real sockets: what one side sends the other gets, and each end has its name.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -12,12 +12,17 @@ use std::time::Duration;
 use ambassador::ending::Ending;
 use ambassador::relay::{Direction, Limits, relay};
 use ambassador::socket::Socket;
+use rustix::net::sockopt;
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 const NO_LIMITS: Limits = Limits { idle: None, half_close: Duration::from_secs(300) };
 
 /// Longer than anything here takes: a test that hangs fails instead.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Each way, in the largest transfers; the smaller ones are fractions of it. A debug build is slow at hashing.
+const LARGE: usize = if cfg!(debug_assertions) { 256 << 20 } else { 1 << 30 };
 
 /// The moved bytes, as the relay tells of them.
 #[derive(Default)]
@@ -44,57 +49,152 @@ impl Counts {
     }
 }
 
-/// A connected pair: the outer end for the test, the inner one for the relay.
-trait Pair: Sized {
-    fn pair() -> (Self, OwnedFd);
+const NARROW_BYTES: usize = 64 << 10;
+
+/// What a connection is made of.
+#[derive(Clone, Copy)]
+enum Kind {
+    Tcp,
+    /// TCP with socket buffers that are full most of the time. Smaller ones than [`NARROW_BYTES`] measure only the
+    /// kernel's timers: loopback packets are larger.
+    Narrow,
+    Unix,
 }
 
-impl Pair for TcpStream {
-    fn pair() -> (TcpStream, OwnedFd) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let outer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (inner, _) = listener.accept().unwrap();
-        for stream in [&outer, &inner] {
-            stream.set_nodelay(true).unwrap();
+use Kind::{Narrow, Tcp, Unix};
+
+/// A blocking end of a connection, in the hands of a test.
+struct End(OwnedFd);
+
+impl End {
+    /// The test's end and the relay's.
+    fn pair(kind: Kind) -> (End, OwnedFd) {
+        let (outer, inner) = match kind {
+            Tcp => tcp_pair(),
+            Narrow => {
+                let (outer, inner) = tcp_pair();
+                for fd in [&outer, &inner] {
+                    sockopt::set_socket_send_buffer_size(fd, NARROW_BYTES).unwrap();
+                    sockopt::set_socket_recv_buffer_size(fd, NARROW_BYTES).unwrap();
+                }
+                (outer, inner)
+            }
+            Unix => {
+                let (outer, inner) = UnixStream::pair().unwrap();
+                (outer.into(), inner.into())
+            }
+        };
+        for timeout in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
+            sockopt::set_socket_timeout(&outer, timeout, Some(PATIENCE)).unwrap();
         }
-        outer.set_read_timeout(Some(PATIENCE)).unwrap();
-        outer.set_write_timeout(Some(PATIENCE)).unwrap();
-        inner.set_nonblocking(true).unwrap();
-        (outer, inner.into())
+        rustix::io::ioctl_fionbio(&inner, true).unwrap();
+        (End(outer), inner)
+    }
+
+    /// FIN.
+    fn finish(&self) {
+        rustix::net::shutdown(&self.0, rustix::net::Shutdown::Write).unwrap();
+    }
+
+    /// RST.
+    fn reset(self) {
+        sockopt::set_socket_linger(&self.0, Some(Duration::ZERO)).unwrap();
+    }
+
+    /// Takes no packet any more, not even an acknowledgement: as good as a pulled cable.
+    fn vanish(&self) {
+        let drop_all = socket2::SockFilter::new(6, 0, 0, 0);
+        socket2::SockRef::from(&self.0).attach_filter(&[drop_all]).unwrap();
+    }
+
+    /// Everything until FIN.
+    fn read_all(&self) -> Vec<u8> {
+        let mut all = Vec::new();
+        (&mut &*self).read_to_end(&mut all).unwrap();
+        all
+    }
+
+    /// Writes until nothing more fits for a while, and says how much did.
+    fn write_until_full(&self) -> usize {
+        sockopt::set_socket_timeout(&self.0, sockopt::Timeout::Send, Some(Duration::from_millis(500)))
+            .unwrap();
+        let mut total = 0;
+        loop {
+            match (&mut &*self).write(&[1; 65_536]) {
+                Ok(length) => total += length,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return total,
+                Err(error) => unreachable!("{error}"),
+            }
+        }
     }
 }
 
-impl Pair for UnixStream {
-    fn pair() -> (UnixStream, OwnedFd) {
-        let (outer, inner) = UnixStream::pair().unwrap();
-        outer.set_read_timeout(Some(PATIENCE)).unwrap();
-        outer.set_write_timeout(Some(PATIENCE)).unwrap();
-        inner.set_nonblocking(true).unwrap();
-        (outer, inner.into())
+impl Read for &End {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        Ok(rustix::io::read(&self.0, bytes)?)
     }
+}
+
+impl Write for &End {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        Ok(rustix::net::send(&self.0, bytes, rustix::net::SendFlags::NOSIGNAL)?)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn tcp_pair() -> (OwnedFd, OwnedFd) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let outer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (inner, _) = listener.accept().unwrap();
+    for stream in [&outer, &inner] {
+        stream.set_nodelay(true).unwrap();
+    }
+    (outer.into(), inner.into())
 }
 
 /// One session with a thread of its own.
-struct Session<C, S> {
-    client: C,
-    server: S,
+struct Session {
+    client: End,
+    server: End,
     counts: Arc<Counts>,
     relay: JoinHandle<Ending>,
 }
 
-impl<C: Pair, S: Pair> Session<C, S> {
-    fn start(limits: Limits) -> Session<C, S> {
-        let (client, downstream) = C::pair();
-        let (server, upstream) = S::pair();
+impl Session {
+    fn start(client: Kind, server: Kind) -> Session {
+        let (client, downstream) = End::pair(client);
+        let (server, upstream) = End::pair(server);
         let counts = Arc::new(Counts::default());
         let shared = Arc::clone(&counts);
-        let relay = thread::spawn(move || block_on(relayed(downstream, upstream, limits, shared)));
+        let relay = thread::spawn(move || block_on(relayed(downstream, upstream, NO_LIMITS, shared)));
         Session { client, server, counts, relay }
+    }
+
+    /// A request and its answer, so that both ways are known to work.
+    fn exchange(&self) {
+        for (from, to) in [(&self.client, &self.server), (&self.server, &self.client)] {
+            let mut byte = [0; 1];
+            (&mut &*from).write_all(b"x").unwrap();
+            (&mut &*to).read_exact(&mut byte).unwrap();
+        }
     }
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// With a clock that jumps to the next timer whenever nothing else happens.
+fn block_on_paused<T>(future: impl Future<Output = T>) -> T {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().start_paused(true).build().unwrap().block_on(future)
+}
+
+fn pause(duration: Duration) {
+    thread::park_timeout(duration);
 }
 
 async fn relayed(downstream: OwnedFd, upstream: OwnedFd, limits: Limits, counts: Arc<Counts>) -> Ending {
@@ -128,25 +228,26 @@ impl Noise {
 }
 
 /// Sends `total` bytes in pieces of what `piece` says, then FIN. Returns their hash.
-fn send(mut to: impl Write, seed: u64, total: usize, mut piece: impl FnMut(&mut Noise) -> usize) -> String {
+fn send(mut to: &End, seed: u64, total: usize, mut piece: impl FnMut(&mut Noise) -> usize) -> String {
     let mut noise = Noise(seed);
     let mut buffer = vec![0; 1 << 20];
-    // Hashing a gigabyte of fresh noise takes a debug build a minute, so most of it repeats.
     noise.fill(&mut buffer);
     let mut hash = Sha256::new();
     let mut left = total;
     while left > 0 {
         let length = piece(&mut noise).clamp(1, left.min(buffer.len()));
+        // Fresh noise throughout would take a debug build minutes: each piece starts with some.
         noise.fill(&mut buffer[..8.min(length)]);
         to.write_all(&buffer[..length]).unwrap();
         hash.update(&buffer[..length]);
         left -= length;
     }
+    to.finish();
     format!("{:x}", hash.finalize())
 }
 
 /// Reads until FIN, at most `piece` bytes at once. Returns the hash of all.
-fn receive(mut from: impl Read, piece: usize) -> String {
+fn receive(mut from: &End, piece: usize) -> String {
     let mut buffer = vec![0; piece];
     let mut hash = Sha256::new();
     loop {
@@ -159,71 +260,417 @@ fn receive(mut from: impl Read, piece: usize) -> String {
 
 #[test]
 fn what_one_side_sends_the_other_gets() {
-    let mut session = Session::<TcpStream, TcpStream>::start(NO_LIMITS);
-    session.client.write_all(b"PING").unwrap();
+    let session = Session::start(Tcp, Tcp);
+    (&session.client).write_all(b"PING").unwrap();
     let mut request = [0; 4];
-    session.server.read_exact(&mut request).unwrap();
+    (&session.server).read_exact(&mut request).unwrap();
     assert_eq!(&request, b"PING");
-    session.server.write_all(b"PONG!").unwrap();
-    session.server.shutdown(Shutdown::Write).unwrap();
-    let mut answer = Vec::new();
-    session.client.read_to_end(&mut answer).unwrap();
-    assert_eq!(answer, b"PONG!");
-    session.client.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(session.server.read(&mut request).unwrap(), 0);
+    (&session.server).write_all(b"PONG!").unwrap();
+    session.server.finish();
+    assert_eq!(session.client.read_all(), b"PONG!");
+    session.client.finish();
+    assert_eq!(session.server.read_all(), b"");
     assert_eq!(session.relay.join().unwrap(), Ending::Finished);
     assert_eq!((session.counts.up(), session.counts.down()), (4, 5));
 }
 
-/// Sends `total` bytes each way at once and compares.
-fn both_ways<C, S>(total: usize, piece: impl Fn(&mut Noise) -> usize + Copy + Send)
-where
-    C: Pair + Sync + Send,
-    S: Pair + Sync + Send,
-    for<'a> &'a C: Read + Write,
-    for<'a> &'a S: Read + Write,
-    C: Finish,
-    S: Finish,
-{
-    let session = Session::<C, S>::start(NO_LIMITS);
+/// Sends `total` bytes each way at once and compares. The readers are slower than the writers, and each has its own
+/// reading size.
+fn both_ways(ends: [Kind; 2], total: usize, piece: impl Fn(&mut Noise) -> usize + Copy + Send) {
+    let session = Session::start(ends[0], ends[1]);
     let (client, server) = (&session.client, &session.server);
     thread::scope(|scope| {
-        let sent_up = scope.spawn(move || {
-            let hash = send(client, 1, total, piece);
-            client.finish();
-            hash
-        });
-        let sent_down = scope.spawn(move || {
-            let hash = send(server, 2, total, piece);
-            server.finish();
-            hash
-        });
+        let sent_up = scope.spawn(move || send(client, 1, total, piece));
+        let sent_down = scope.spawn(move || send(server, 2, total, piece));
         let got_up = scope.spawn(move || receive(server, 200_000));
         let got_down = scope.spawn(move || receive(client, 30_000));
-        assert_eq!(sent_up.join().unwrap(), got_up.join().unwrap());
-        assert_eq!(sent_down.join().unwrap(), got_down.join().unwrap());
+        assert_eq!(sent_up.join().unwrap(), got_up.join().unwrap(), "upwards");
+        assert_eq!(sent_down.join().unwrap(), got_down.join().unwrap(), "downwards");
     });
     assert_eq!(session.relay.join().unwrap(), Ending::Finished);
     assert_eq!((session.counts.up(), session.counts.down()), (total as u64, total as u64));
 }
 
-trait Finish {
-    fn finish(&self);
-}
-
-impl Finish for TcpStream {
-    fn finish(&self) {
-        self.shutdown(Shutdown::Write).unwrap();
-    }
-}
-
-impl Finish for UnixStream {
-    fn finish(&self) {
-        self.shutdown(Shutdown::Write).unwrap();
-    }
+#[test]
+fn a_bulk_transfer_each_way_arrives_whole() {
+    both_ways([Tcp, Tcp], LARGE, |_| 1 << 20);
 }
 
 #[test]
-fn a_bulk_transfer_each_way_arrives_whole() {
-    both_ways::<TcpStream, TcpStream>(64 << 20, |_| 1 << 20);
+fn a_bulk_transfer_through_small_socket_buffers_arrives_whole() {
+    both_ways([Narrow, Narrow], LARGE / 8, |_| 1 << 20);
+}
+
+#[test]
+fn pieces_that_never_fill_the_scratch_buffer_arrive_whole() {
+    both_ways([Narrow, Narrow], LARGE / 16, |_| 9_000);
+}
+
+#[test]
+fn bursts_between_tiny_writes_and_pauses_arrive_whole() {
+    both_ways([Narrow, Tcp], LARGE / 16, |noise| match noise.below(8) {
+        0 => {
+            pause(Duration::from_millis(1));
+            1 + noise.below(20)
+        }
+        1 | 2 => 1 + noise.below(2_000),
+        3 | 4 => 1 + noise.below(100_000),
+        _ => 1 << 20,
+    });
+}
+
+#[test]
+fn unix_sockets_on_either_side_carry_the_same_bytes() {
+    both_ways([Unix, Tcp], LARGE / 32, |noise| 1 + noise.below(300_000));
+    both_ways([Tcp, Unix], LARGE / 32, |noise| 1 + noise.below(300_000));
+    both_ways([Unix, Unix], LARGE / 32, |noise| 1 + noise.below(300_000));
+}
+
+#[test]
+fn an_answer_may_come_long_after_the_request_ended() {
+    let session = Session::start(Tcp, Tcp);
+    (&session.client).write_all(b"request").unwrap();
+    session.client.finish();
+    assert_eq!(session.server.read_all(), b"request");
+    pause(Duration::from_millis(200));
+    (&session.server).write_all(&[7; 300_000]).unwrap();
+    session.server.finish();
+    assert_eq!(session.client.read_all(), [7; 300_000]);
+    assert_eq!(session.relay.join().unwrap(), Ending::Finished);
+}
+
+#[test]
+fn a_service_may_end_first_and_still_be_spoken_to() {
+    let session = Session::start(Tcp, Unix);
+    (&session.server).write_all(b"banner").unwrap();
+    session.server.finish();
+    assert_eq!(session.client.read_all(), b"banner");
+    (&session.client).write_all(&[9; 300_000]).unwrap();
+    session.client.finish();
+    assert_eq!(session.server.read_all(), [9; 300_000]);
+    assert_eq!(session.relay.join().unwrap(), Ending::Finished);
+}
+
+#[test]
+fn both_sides_may_end_without_a_byte() {
+    let session = Session::start(Tcp, Tcp);
+    session.client.finish();
+    session.server.finish();
+    assert_eq!(session.client.read_all(), b"");
+    assert_eq!(session.server.read_all(), b"");
+    assert_eq!(session.relay.join().unwrap(), Ending::Finished);
+}
+
+#[test]
+fn an_end_that_is_sent_right_behind_a_bulk_transfer_loses_nothing_to_a_slow_reader() {
+    let session = Session::start(Tcp, Narrow);
+    let client = session.client;
+    let sender = thread::spawn(move || {
+        (&client).write_all(&vec![5; 20 << 20]).unwrap();
+        client.finish();
+        client
+    });
+    pause(Duration::from_millis(300));
+    assert_eq!(session.server.read_all().len(), 20 << 20);
+    session.server.finish();
+    assert_eq!(sender.join().unwrap().read_all(), b"");
+    assert_eq!(session.relay.join().unwrap(), Ending::Finished);
+}
+
+#[test]
+fn a_reset_by_the_client_reaches_the_service_as_a_reset() {
+    let session = Session::start(Tcp, Tcp);
+    session.exchange();
+    session.client.reset();
+    assert_eq!((&session.server).read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(session.relay.join().unwrap(), Ending::DownstreamReset);
+}
+
+#[test]
+fn a_reset_by_the_service_reaches_the_client_as_a_reset() {
+    let session = Session::start(Tcp, Tcp);
+    session.exchange();
+    session.server.reset();
+    assert_eq!((&session.client).read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(session.relay.join().unwrap(), Ending::UpstreamReset);
+}
+
+#[test]
+fn a_reset_after_a_half_close_is_not_waited_out() {
+    let session = Session::start(Tcp, Tcp);
+    (&session.client).write_all(b"request").unwrap();
+    session.client.finish();
+    assert_eq!(session.server.read_all(), b"request");
+    session.client.reset();
+    assert_eq!(session.relay.join().unwrap(), Ending::DownstreamReset);
+    // FIN was read above, so the reset shows when something is written.
+    assert_eq!((&session.server).write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn a_reset_by_a_client_is_seen_while_the_service_reads_nothing() {
+    let session = Session::start(Tcp, Tcp);
+    session.client.write_until_full();
+    session.client.reset();
+    assert_eq!(session.relay.join().unwrap(), Ending::DownstreamReset);
+    let error = std::io::copy(&mut &session.server, &mut std::io::sink()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_client_that_closes_with_an_answer_on_its_way_has_reset() {
+    let session = Session::start(Tcp, Tcp);
+    session.exchange();
+    drop(session.client);
+    assert_eq!((&session.server).read(&mut [0; 1]).unwrap(), 0, "a plain close is only a FIN");
+    let refused = loop {
+        if let Err(error) = (&session.server).write_all(&[1; 10_000]) {
+            break error.kind();
+        }
+    };
+    assert!(matches!(refused, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{refused}");
+    assert_eq!(session.relay.join().unwrap(), Ending::DownstreamReset);
+}
+
+#[test]
+fn a_unix_service_that_is_gone_is_an_upstream_reset() {
+    let session = Session::start(Tcp, Unix);
+    (&session.client).write_all(b"never read").unwrap();
+    while session.counts.up() < 10 {
+        thread::yield_now();
+    }
+    drop(session.server);
+    assert_eq!((&session.client).read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(session.relay.join().unwrap(), Ending::UpstreamReset);
+}
+
+#[test]
+fn a_client_that_vanished_ends_its_session() {
+    let (client, downstream) = End::pair(Tcp);
+    let (server, upstream) = End::pair(Tcp);
+    sockopt::set_tcp_user_timeout(&downstream, 300).unwrap();
+    let relay = thread::spawn(move || block_on(relayed(downstream, upstream, NO_LIMITS, Arc::default())));
+    client.vanish();
+    (&server).write_all(b"is anybody there?").unwrap();
+    assert_eq!(relay.join().unwrap(), Ending::DownstreamReset);
+    assert_eq!((&server).read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn urgent_data_does_not_stop_a_bulk_transfer() {
+    let session = Session::start(Tcp, Tcp);
+    let client = session.client;
+    let sender = thread::spawn(move || {
+        for _ in 0..20 {
+            (&client).write_all(&[3; 300_000]).unwrap();
+            rustix::net::send(&client.0, b"!", rustix::net::SendFlags::OOB).unwrap();
+        }
+        client.finish();
+        client
+    });
+    let received = session.server.read_all();
+    assert_eq!(received.iter().filter(|byte| **byte == 3).count(), 20 * 300_000);
+    session.server.finish();
+    drop(sender.join().unwrap());
+    assert_eq!(session.relay.join().unwrap(), Ending::Finished);
+}
+
+#[test]
+fn a_reader_that_stops_stops_the_writer() {
+    let session = Session::start(Narrow, Narrow);
+    let written = session.client.write_until_full();
+    // Two small socket buffers each way and at most one pipe.
+    assert!(written < 4 << 20, "{written} bytes went somewhere");
+    assert!(session.counts.up() <= written as u64);
+    session.client.finish();
+    assert_eq!(session.server.read_all().len(), written);
+    session.server.finish();
+    assert_eq!(session.relay.join().unwrap(), Ending::Finished);
+}
+
+#[test]
+fn a_bulk_transfer_without_a_pipe_is_copied() {
+    // The limit is the process's, so it takes a process.
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "relay::a_bulk_transfer_with_no_descriptor_left", "--ignored"])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+#[test]
+#[ignore = "takes all descriptors of its process: the test above runs it in one of its own"]
+fn a_bulk_transfer_with_no_descriptor_left() {
+    let (client, downstream) = End::pair(Tcp);
+    let (server, upstream) = End::pair(Tcp);
+    block_on(async move {
+        let (downstream, upstream) =
+            (Socket::register(downstream).unwrap(), Socket::register(upstream).unwrap());
+        let limit = rustix::process::Rlimit { current: Some(3), maximum: Some(3) };
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+        rustix::pipe::pipe().unwrap_err();
+        let sender = thread::spawn(move || send(&client, 1, 32 << 20, |_| 1 << 20));
+        let receiver = thread::spawn(move || {
+            let hash = receive(&server, 100_000);
+            server.finish();
+            hash
+        });
+        assert_eq!(relay(&downstream, &upstream, NO_LIMITS, &|_, _| {}).await, Ending::Finished);
+        assert_eq!(sender.join().unwrap(), receiver.join().unwrap());
+    });
+}
+
+/// The ending of a session under `limits`, and how long it lasted by the paused clock, while `script` plays.
+fn under<F: Future<Output = ()>>(limits: Limits, script: impl FnOnce(End, End) -> F) -> (Ending, Duration) {
+    block_on_paused(async {
+        let (client, downstream) = End::pair(Tcp);
+        let (server, upstream) = End::pair(Tcp);
+        let start = Instant::now();
+        let relay = async {
+            let ending = relayed(downstream, upstream, limits, Arc::default()).await;
+            (ending, start.elapsed())
+        };
+        tokio::join!(relay, script(client, server)).0
+    })
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn is_close(measured: Duration, expected: Duration) -> bool {
+    // Tokio's timers count whole milliseconds.
+    measured.abs_diff(expected) < Duration::from_millis(3)
+}
+
+#[test]
+fn a_silent_session_is_idle_only_when_told_so() {
+    let limits = Limits { idle: Some(MINUTE), half_close: 5 * MINUTE };
+    let (ending, lasted) = under(limits, |client, server| async move {
+        tokio::time::sleep(2 * MINUTE).await;
+        for end in [&client, &server] {
+            assert_eq!((&mut &*end).read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        }
+    });
+    assert_eq!(ending, Ending::Idle);
+    assert!(is_close(lasted, MINUTE), "{lasted:?}");
+}
+
+#[test]
+fn a_byte_either_way_starts_the_silence_anew() {
+    let limits = Limits { idle: Some(MINUTE), half_close: 5 * MINUTE };
+    let (ending, lasted) = under(limits, |client, server| async move {
+        tokio::time::sleep(40 * MINUTE / 60).await;
+        (&client).write_all(b"x").unwrap();
+        tokio::time::sleep(50 * MINUTE / 60).await;
+        (&server).write_all(b"x").unwrap();
+        tokio::time::sleep(2 * MINUTE).await;
+    });
+    assert_eq!(ending, Ending::Idle);
+    assert!(is_close(lasted, 150 * MINUTE / 60), "{lasted:?}");
+}
+
+#[test]
+fn a_half_closed_session_waits_from_its_half_close_on() {
+    let limits = Limits { idle: None, half_close: 5 * MINUTE };
+    let (ending, lasted) = under(limits, |client, server| async move {
+        tokio::time::sleep(10 * MINUTE).await;
+        client.finish();
+        tokio::time::sleep(2 * MINUTE).await;
+        (&server).write_all(b"still working").unwrap();
+        tokio::time::sleep(20 * MINUTE).await;
+        drop((client, server));
+    });
+    assert_eq!(ending, Ending::HalfCloseTimeout);
+    assert!(is_close(lasted, 17 * MINUTE), "{lasted:?}");
+}
+
+#[test]
+fn the_shorter_limit_names_the_ending() {
+    let limits = Limits { idle: Some(MINUTE), half_close: 5 * MINUTE };
+    let (ending, lasted) = under(limits, |client, server| async move {
+        client.finish();
+        tokio::time::sleep(20 * MINUTE).await;
+        drop((client, server));
+    });
+    assert_eq!((ending, is_close(lasted, MINUTE)), (Ending::Idle, true));
+    let limits = Limits { idle: Some(10 * MINUTE), half_close: MINUTE };
+    let (ending, lasted) = under(limits, |client, server| async move {
+        tokio::time::sleep(2 * MINUTE).await;
+        server.finish();
+        tokio::time::sleep(20 * MINUTE).await;
+        drop((client, server));
+    });
+    assert_eq!((ending, is_close(lasted, 3 * MINUTE)), (Ending::HalfCloseTimeout, true), "{lasted:?}");
+}
+
+#[test]
+fn a_limit_beyond_time_is_no_limit() {
+    let limits = Limits { idle: Some(Duration::MAX), half_close: Duration::MAX };
+    let (ending, _) = under(limits, |client, server| async move {
+        tokio::time::sleep(100 * MINUTE).await;
+        client.finish();
+        tokio::time::sleep(100 * MINUTE).await;
+        server.finish();
+    });
+    assert_eq!(ending, Ending::Finished);
+}
+
+#[test]
+fn bulk_sessions_do_not_starve_a_small_one_of_their_thread() {
+    const ROUND_TRIPS: u64 = 50;
+    let bulk = Arc::new(Counts::default());
+    let mut ends = Vec::new();
+    let mut inner = Vec::new();
+    for _ in 0..3 {
+        let (client, downstream) = End::pair(Tcp);
+        let (server, upstream) = End::pair(Tcp);
+        ends.push((client, server));
+        inner.push((downstream, upstream));
+    }
+    let counts = Arc::clone(&bulk);
+    let relays = thread::spawn(move || {
+        block_on(async {
+            let small = inner.pop().unwrap();
+            let [first, second]: [_; 2] = inner.try_into().unwrap();
+            tokio::join!(
+                relayed(first.0, first.1, NO_LIMITS, Arc::clone(&counts)),
+                relayed(second.0, second.1, NO_LIMITS, counts),
+                relayed(small.0, small.1, NO_LIMITS, Arc::default()),
+            )
+        })
+    });
+    let (client, server) = ends.pop().unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        for (client, server) in &ends {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    (&mut &*client).write_all(&[1; 1 << 18]).unwrap();
+                }
+                client.finish();
+                assert_eq!(client.read_all(), b"");
+            });
+            scope.spawn(|| {
+                std::io::copy(&mut &*server, &mut std::io::sink()).unwrap();
+                server.finish();
+            });
+        }
+        while bulk.up() < 64 << 20 {
+            thread::yield_now();
+        }
+        let before = bulk.up();
+        for _ in 0..ROUND_TRIPS {
+            for (from, to) in [(&client, &server), (&server, &client)] {
+                let mut byte = [0; 1];
+                (&mut &*from).write_all(b"x").unwrap();
+                (&mut &*to).read_exact(&mut byte).unwrap();
+            }
+        }
+        // Each of its turns waits for one turn of each bulk session, and so do the threads that share the processors.
+        let each = (bulk.up() - before) / ROUND_TRIPS;
+        stop.store(true, Ordering::Relaxed);
+        assert!(each < 64 << 20, "{each} bytes passed by for each round trip");
+    });
+    client.finish();
+    server.finish();
+    assert_eq!(relays.join().unwrap(), (Ending::Finished, Ending::Finished, Ending::Finished));
 }

@@ -1,1 +1,310 @@
-//! wip
+//! What a target means, by case; and the containers that the tests of other modules are made of.
+
+use super::*;
+
+/// `a` becomes an ID of 64 digits that begins with it.
+pub(crate) fn id(beginning: &str) -> ContainerId {
+    ContainerId(format!("{beginning:0<64}"))
+}
+
+/// Running, on the network `bridge` (ID `bridge-id`) at 172.17.0.`last`, exposing 6379/tcp.
+pub(crate) fn container(name: &str, last: u8) -> Container {
+    Container {
+        name: name.to_owned(),
+        running: true,
+        labels: BTreeMap::new(),
+        network_mode: NetworkMode::Networks,
+        networks: BTreeMap::from([on("bridge", [172, 17, 0, last])]),
+        exposed: vec![(6379, Protocol::Tcp)],
+        links: Vec::new(),
+    }
+}
+
+pub(crate) fn on(network: &str, ip: [u8; 4]) -> (String, Attachment) {
+    let attachment = Attachment { name: network.to_owned(), ipv4: Some(ip.into()), ipv6: None };
+    (format!("{network}-id"), attachment)
+}
+
+pub(crate) fn labelled(mut container: Container, labels: &[(&str, &str)]) -> Container {
+    container.labels.extend(labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+    container
+}
+
+/// By the beginnings of their IDs; the one that begins `0` is our own.
+pub(crate) fn engine<const N: usize>(containers: [(&str, Container); N]) -> Containers {
+    let by_id: BTreeMap<ContainerId, Container> = containers.into_iter().map(|(n, c)| (id(n), c)).collect();
+    let own_id = Some(id("0")).filter(|own| by_id.contains_key(own));
+    Containers { own_id, by_id }
+}
+
+fn service(name: &str, last: u8, project: &str, service: &str) -> Container {
+    labelled(
+        container(name, last),
+        &[("com.docker.compose.project", project), ("com.docker.compose.service", service)],
+    )
+}
+
+fn shown(resolution: &Resolution) -> Vec<String> {
+    resolution.endpoints.iter().map(|endpoint| endpoint.addr.to_string()).collect()
+}
+
+fn check(containers: &Containers, name: &str, expected: &[&str]) {
+    let resolution = containers.resolve(name, Some(80), None, Protocol::Tcp);
+    assert_eq!(shown(&resolution), expected, "{name}: {:?}", resolution.problems);
+    assert_eq!(
+        resolution.endpoints.is_empty(),
+        !resolution.problems.is_empty(),
+        "{name}: {:?}",
+        resolution.problems
+    );
+}
+
+/// No endpoint, and one problem that says each of these.
+fn check_problem(containers: &Containers, name: &str, said: &[&str]) {
+    let resolution = containers.resolve(name, Some(80), None, Protocol::Tcp);
+    assert_eq!(resolution.endpoints, [], "{name}");
+    let problem = resolution.problems.join("\n");
+    for words in said {
+        assert!(problem.contains(words), "{words:?} is not in: {problem}");
+    }
+}
+
+// === names ===
+
+#[test]
+fn a_container_is_found_by_name_id_or_the_beginning_of_its_id() {
+    let now = engine([("a1b2c3d4e5f6", container("redis", 2)), ("a1b2c3d4e5f7", container("db", 3))]);
+    check(&now, "redis", &["172.17.0.2:80"]);
+    check(&now, "/redis", &["172.17.0.2:80"]);
+    check(&now, &id("a1b2c3d4e5f7").0, &["172.17.0.3:80"]);
+    check(&now, "a1b2c3d4e5f6", &["172.17.0.2:80"]);
+    check(&now, "a1b2c3d4e5f60", &["172.17.0.2:80"]);
+    check_problem(&now, "a1b2c3d4e5f", &["no container"]);
+}
+
+#[test]
+fn an_endpoint_is_a_container_and_not_an_address() {
+    let now = engine([("a", container("redis", 2))]);
+    let endpoints = now.resolve("redis", Some(80), None, Protocol::Tcp).endpoints;
+    assert_eq!(endpoints[0].identity, Identity::Container { id: id("a").0, name: "redis".to_owned() });
+}
+
+#[test]
+fn the_beginning_of_two_ids_means_neither() {
+    let now = engine([("abcdefabcdef1", container("one", 2)), ("abcdefabcdef2", container("two", 3))]);
+    check_problem(&now, "abcdefabcdef", &["one, two", "write more"]);
+    check(&now, "abcdefabcdef1", &["172.17.0.2:80"]);
+}
+
+#[test]
+fn every_replica_of_a_service_is_an_endpoint() {
+    let once = labelled(service("p-redis-run-1", 4, "p", "redis"), &[("com.docker.compose.oneoff", "True")]);
+    let now = engine([
+        ("a", service("p-redis-1", 3, "p", "redis")),
+        ("b", service("p-redis-2", 2, "p", "redis")),
+        ("c", once),
+        ("d", service("p-web-1", 5, "p", "web")),
+    ]);
+    check(&now, "redis", &["172.17.0.2:80", "172.17.0.3:80"]);
+}
+
+#[test]
+fn a_stopped_replica_is_a_problem_and_no_endpoint() {
+    let stopped = Container { running: false, ..service("p-redis-2", 3, "p", "redis") };
+    let now = engine([("a", service("p-redis-1", 2, "p", "redis")), ("b", stopped)]);
+    let resolution = now.resolve("redis", None, None, Protocol::Tcp);
+    assert_eq!(shown(&resolution), ["172.17.0.2:6379"]);
+    assert_eq!(resolution.problems, ["container p-redis-2 is not running"]);
+}
+
+#[test]
+fn a_service_is_that_of_our_own_project() {
+    let now = engine([
+        ("0", service("p-ambassador-1", 9, "p", "ambassador")),
+        ("a", service("p-redis-1", 2, "p", "redis")),
+        ("b", service("q-redis-1", 3, "q", "redis")),
+        ("c", service("q-db-1", 4, "q", "db")),
+    ]);
+    check(&now, "redis", &["172.17.0.2:80"]);
+    check_problem(&now, "db", &["project p has no service db", "q has one"]);
+    check(&now, "q-db-1", &["172.17.0.4:80"]);
+}
+
+#[test]
+fn outside_compose_a_service_of_two_projects_means_neither() {
+    let now = engine([
+        ("a", service("p-redis-1", 2, "p", "redis")),
+        ("b", service("q-redis-1", 3, "q", "redis")),
+        ("c", service("q-db-1", 4, "q", "db")),
+    ]);
+    check_problem(&now, "redis", &["several Compose projects", "p, q", "name a container"]);
+    check(&now, "db", &["172.17.0.4:80"]);
+}
+
+#[test]
+fn a_containers_name_goes_before_a_services() {
+    let now = engine([("a", container("redis", 2)), ("b", service("q-redis-1", 3, "q", "redis"))]);
+    check(&now, "redis", &["172.17.0.2:80"]);
+}
+
+#[test]
+fn an_ambassador_does_not_stand_in_for_itself() {
+    let now =
+        engine([("0", service("p-redis-1", 9, "p", "redis")), ("a", service("p-redis-2", 2, "p", "redis"))]);
+    check(&now, "redis", &["172.17.0.2:80"]);
+    check_problem(&now, "p-redis-1", &["this ambassador itself"]);
+}
+
+#[test]
+fn a_name_that_is_not_there_is_compared_with_those_that_are() {
+    let now = engine([("a", container("postgres", 2)), ("b", service("shop-redis-1", 3, "shop", "redis"))]);
+    check_problem(&now, "postgers", &["called postgers", "did you mean postgres?"]);
+    check_problem(&now, "shop_redis_1", &["did you mean", "shop-redis-1"]);
+    let problem = now.resolve("kafka", None, None, Protocol::Tcp).problems.join("");
+    assert!(!problem.contains("did you mean"), "{problem}");
+    check_problem(&now, "", &["no container"]);
+}
+
+#[test]
+fn a_stopped_container_says_so() {
+    let now = engine([("a", Container { running: false, ..container("redis", 2) })]);
+    check_problem(&now, "redis", &["container redis is not running"]);
+}
+
+// === addresses ===
+
+fn own_on(networks: &[(&str, [u8; 4])]) -> (&'static str, Container) {
+    let networks = networks.iter().map(|(name, ip)| on(name, *ip)).collect();
+    ("0", Container { networks, ..container("ambassador", 0) })
+}
+
+fn target_on(networks: &[(&str, [u8; 4])]) -> (&'static str, Container) {
+    let networks = networks.iter().map(|(name, ip)| on(name, *ip)).collect();
+    ("a", Container { networks, ..container("redis", 0) })
+}
+
+fn with_mode(name: &str, network_mode: NetworkMode) -> Container {
+    Container { network_mode, networks: BTreeMap::new(), ..container(name, 0) }
+}
+
+#[test]
+fn the_address_is_one_on_a_network_we_share() {
+    let target = target_on(&[("alpha", [10, 1, 0, 2]), ("beta", [10, 2, 0, 2]), ("gamma", [10, 3, 0, 2])]);
+    let now = engine([own_on(&[("gamma", [10, 3, 0, 9]), ("beta", [10, 2, 0, 9])]), target]);
+    check(&now, "redis", &["10.2.0.2:80"]);
+}
+
+#[test]
+fn networks_are_the_same_by_id_and_not_by_name() {
+    let (other_id, attachment) = ("other-id".to_owned(), on("back", [10, 1, 0, 2]).1);
+    let target = Container { networks: BTreeMap::from([(other_id, attachment)]), ..container("redis", 0) };
+    let now = engine([own_on(&[("back", [10, 9, 0, 9])]), ("a", target)]);
+    check_problem(&now, "redis", &["shares no network"]);
+}
+
+#[test]
+fn no_shared_network_is_a_problem_with_a_way_out() {
+    let now = engine([own_on(&[("front", [10, 1, 0, 9])]), target_on(&[("back", [10, 2, 0, 2])])]);
+    check_problem(&now, "redis", &["is on back", "are on front", "docker network connect back ambassador"]);
+}
+
+#[test]
+fn from_the_host_every_network_can_be_reached() {
+    let target = target_on(&[("beta", [10, 2, 0, 2]), ("alpha", [10, 1, 0, 2])]);
+    check(&engine([target.clone()]), "redis", &["10.1.0.2:80"]);
+    let now = engine([("0", with_mode("ambassador", NetworkMode::Host)), target]);
+    check(&now, "redis", &["10.1.0.2:80"]);
+}
+
+#[test]
+fn ipv6_is_for_those_who_have_nothing_else() {
+    let mut target = container("redis", 2);
+    target.networks = BTreeMap::from([on("b", [10, 2, 0, 2]), on("a", [10, 1, 0, 2])]);
+    target.networks.get_mut("a-id").unwrap().ipv4 = None;
+    target.networks.get_mut("a-id").unwrap().ipv6 = Some("fd00::2".parse().unwrap());
+    check(&engine([("a", target.clone())]), "redis", &["10.2.0.2:80"]);
+    target.networks.remove("b-id");
+    check(&engine([("a", target.clone())]), "redis", &["[fd00::2]:80"]);
+    target.networks.get_mut("a-id").unwrap().ipv6 = None;
+    check_problem(&engine([("a", target)]), "redis", &["no address on a"]);
+}
+
+#[test]
+fn a_container_on_anothers_network_has_the_others_address() {
+    let by_name = with_mode("app", NetworkMode::Container("vpn".to_owned()));
+    let by_id = with_mode("app2", NetworkMode::Container(id("b").0));
+    let now = engine([("a", by_name), ("b", container("vpn", 7)), ("c", by_id)]);
+    check(&now, "app", &["172.17.0.7:80"]);
+    check(&now, "app2", &["172.17.0.7:80"]);
+}
+
+#[test]
+fn a_chain_of_containers_ends() {
+    let follows = |name: &str, followed: &str| with_mode(name, NetworkMode::Container(followed.to_owned()));
+    let now = engine([("a", follows("a", "b")), ("b", follows("b", "a")), ("c", follows("c", "gone"))]);
+    check_problem(&now, "a", &["follows too many"]);
+    check_problem(&now, "c", &["network of gone, which is gone"]);
+    let stopped = Container { running: false, ..container("vpn", 7) };
+    let now = engine([("a", follows("app", "vpn")), ("b", stopped)]);
+    check_problem(&now, "app", &["network of vpn, which is not running"]);
+}
+
+#[test]
+fn our_own_network_may_be_anothers() {
+    let own = with_mode("ambassador", NetworkMode::Container("vpn".to_owned()));
+    let vpn = Container { networks: BTreeMap::from([on("back", [10, 2, 0, 9])]), ..container("vpn", 0) };
+    let now =
+        engine([("0", own), ("b", vpn), target_on(&[("back", [10, 2, 0, 2])]), ("c", container("db", 3))]);
+    check(&now, "redis", &["10.2.0.2:80"]);
+    check(&now, "vpn", &["10.2.0.9:80"]);
+    check_problem(&now, "db", &["docker network connect bridge vpn"]);
+}
+
+#[test]
+fn the_hosts_network_and_none_are_told_with_a_way_out() {
+    let host = with_mode("redis", NetworkMode::Host);
+    let none = with_mode("batch", NetworkMode::None);
+    let now = engine([("a", host), ("b", none), ("0", container("ambassador", 9))]);
+    check_problem(&now, "redis", &["network_mode: host", "LISTEN=HOST:PORT"]);
+    check_problem(&now, "batch", &["network_mode: none"]);
+    let now = engine([("a", container("redis", 2)), ("0", with_mode("ambassador", NetworkMode::None))]);
+    check_problem(&now, "redis", &["this ambassador has no network"]);
+}
+
+#[test]
+fn on_the_hosts_network_together_the_loopback_is_shared() {
+    let now =
+        engine([("0", with_mode("me", NetworkMode::Host)), ("a", with_mode("redis", NetworkMode::Host))]);
+    check(&now, "redis", &["127.0.0.1:80"]);
+}
+
+// === ports ===
+
+fn check_port(
+    exposed: &[(u16, Protocol)],
+    listen_port: Option<u16>,
+    protocol: Protocol,
+    expected: Result<u16, &str>,
+) {
+    let now = engine([("a", Container { exposed: exposed.to_vec(), ..container("redis", 2) })]);
+    let resolution = now.resolve("redis", None, listen_port, protocol);
+    match expected {
+        Ok(port) => assert_eq!(shown(&resolution), [format!("172.17.0.2:{port}")]),
+        Err(said) => assert!(resolution.problems.concat().contains(said), "{:?}", resolution.problems),
+    }
+}
+
+#[test]
+fn the_port_is_the_listeners_if_exposed_else_the_only_one() {
+    use Protocol::{Tcp, Udp};
+    check_port(&[(80, Tcp), (443, Tcp)], Some(443), Tcp, Ok(443));
+    check_port(&[(80, Tcp)], Some(8080), Tcp, Ok(80));
+    check_port(&[(80, Tcp)], None, Tcp, Ok(80));
+    check_port(&[(53, Udp), (53, Tcp), (80, Tcp)], Some(1053), Udp, Ok(53));
+    check_port(&[(80, Tcp), (443, Tcp)], Some(8080), Tcp, Err("(80, 443)"));
+    check_port(&[(80, Tcp), (443, Tcp)], None, Tcp, Err("docker://redis:80"));
+    check_port(&[(80, Tcp)], Some(80), Udp, Err("exposes no udp port"));
+    check_port(&[], Some(80), Tcp, Err("docker://redis:PORT"));
+    let many: Vec<(u16, Protocol)> = (1000..2000).map(|port| (port, Tcp)).collect();
+    check_port(&many, Some(80), Tcp, Err("1007, ...)"));
+}

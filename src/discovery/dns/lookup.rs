@@ -110,6 +110,11 @@ impl Resolver {
         Ok(Found::Addresses { addresses: addresses.into_iter().collect(), ttl })
     }
 
+    #[cfg(test)]
+    pub(super) fn names(&self, host: &str) -> Vec<String> {
+        self.servers().unwrap().settings.names(host)
+    }
+
     fn last(&self, host: &str) -> Families {
         let state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.last.get(host).cloned().unwrap_or_default()

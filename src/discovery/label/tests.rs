@@ -1,1 +1,225 @@
-//! wip
+//! Labels, names and links, by case.
+
+use super::*;
+use crate::discovery::containers::tests::{container, engine, id, labelled as with};
+use crate::discovery::containers::{Containers, Link};
+use crate::route::Protocol;
+
+fn printed(routes: &[Route]) -> Vec<String> {
+    routes.iter().map(ToString::to_string).collect()
+}
+
+fn check(now: &Containers, expected: &[String]) {
+    let (routes, mistakes) = labelled(now);
+    assert_eq!(mistakes, []);
+    assert_eq!(printed(&routes), expected);
+}
+
+fn at(listen: &str, beginning: &str, port: u16) -> String {
+    format!("{listen}=docker://{}:{port}", id(beginning).0)
+}
+
+/// Ports are all that tells these apart.
+fn labelled_with(key: &str, value: &str) -> (Vec<Route>, Vec<Diagnostic>) {
+    labelled(&engine([("a", with(container("redis", 2), &[(key, value)]))]))
+}
+
+#[test]
+fn a_label_is_a_route_to_its_container() {
+    let now = engine([
+        ("a", with(container("redis", 2), &[("ambassador.listen.6379", "6379"), ("other", "1")])),
+        ("b", with(container("dns", 3), &[("ambassador.listen.53/udp", "1053"), ("ambassador.listen", "7")])),
+    ]);
+    check(&now, &[at("6379", "a", 6379), at("53/udp", "b", 1053)]);
+    let (routes, _) = labelled(&now);
+    let place = Place::Label { container: "redis".to_owned(), label: "ambassador.listen.6379".to_owned() };
+    assert!(routes.iter().any(|route| route.origin == place));
+}
+
+#[test]
+fn options_follow_the_port() {
+    let (routes, mistakes) = labelled_with("ambassador.listen.127.0.0.1:6379", "6380?hold=30s&name=cache");
+    assert_eq!(mistakes, []);
+    assert_eq!(printed(&routes), [format!("{}?name=cache&hold=30s", at("127.0.0.1:6379", "a", 6380))]);
+}
+
+#[test]
+fn replicas_with_one_label_are_targets_of_one_route() {
+    let now = engine([
+        ("b", with(container("web-1", 2), &[("ambassador.listen.80", "8080?hold=5s")])),
+        ("a", with(container("web-2", 3), &[("ambassador.listen.80", "8081?hold=5s")])),
+    ]);
+    check(&now, &[format!("80=docker://{}:8080,docker://{}:8081?hold=5s", id("b").0, id("a").0)]);
+}
+
+#[test]
+fn replicas_that_disagree_are_told_and_the_first_by_name_stands() {
+    let now = engine([
+        ("a", with(container("web-2", 2), &[("ambassador.listen.80", "80?hold=5s")])),
+        ("b", with(container("web-1", 3), &[("ambassador.listen.80", "80")])),
+    ]);
+    let (routes, mistakes) = labelled(&now);
+    assert_eq!(printed(&routes), [at("80", "b", 80)]);
+    assert_eq!(mistakes.len(), 1);
+    assert!(mistakes[0].message.contains("web-1") && mistakes[0].message.contains("hold"), "{}", mistakes[0]);
+    assert_eq!(mistakes[0].place.to_string(), "container web-2, label ambassador.listen.80");
+}
+
+#[test]
+fn listeners_that_overlap_are_told_and_the_first_by_name_stands() {
+    let now = engine([
+        ("a", with(container("one", 2), &[("ambassador.listen.8000-8010", "8000")])),
+        (
+            "b",
+            with(
+                container("two", 3),
+                &[("ambassador.listen.8005", "80"), ("ambassador.listen.8005/udp", "80")],
+            ),
+        ),
+    ]);
+    let (routes, mistakes) = labelled(&now);
+    assert_eq!(printed(&routes), [at("8000-8010", "a", 8000), at("8005/udp", "b", 80)]);
+    assert!(mistakes[0].message.contains("8005 overlaps 8000-8010"), "{}", mistakes[0]);
+}
+
+#[test]
+fn one_bad_label_never_removes_another_route() {
+    let bad = [
+        ("ambassador.listen.", "80"),
+        ("ambassador.listen.nonsense", "80"),
+        ("ambassador.listen.81", ""),
+        ("ambassador.listen.82", "eighty"),
+        ("ambassador.listen.83", "0"),
+        ("ambassador.listen.84", "65536"),
+        ("ambassador.listen.85", "80?no-such-option=1"),
+        ("ambassador.listen.86", "80?hold=a&hold=b&x"),
+        ("ambassador.listen.99999", "80"),
+    ];
+    let good = [("ambassador.listen.80", "80")];
+    let now = engine([("a", with(with(container("redis", 2), &bad), &good))]);
+    let (routes, mistakes) = labelled(&now);
+    assert_eq!(printed(&routes), [at("80", "a", 80)]);
+    for (label, value) in bad {
+        let told = |mistake: &&Diagnostic| {
+            mistake.place == Place::Label { container: "redis".to_owned(), label: label.to_owned() }
+        };
+        assert!(mistakes.iter().any(|mistake| told(&mistake)), "{label}={value}");
+    }
+}
+
+#[test]
+fn a_stopped_container_keeps_its_route() {
+    let mut stopped = with(container("redis", 2), &[("ambassador.listen.80", "80")]);
+    stopped.running = false;
+    check(&engine([("a", stopped)]), &[at("80", "a", 80)]);
+}
+
+#[test]
+fn our_own_labels_are_not_for_us() {
+    check(&engine([("0", with(container("ambassador", 2), &[("ambassador.listen.80", "80")]))]), &[]);
+}
+
+#[test]
+fn labels_cannot_ask_for_everything() {
+    let wide = [("ambassador.listen.1-65535", "1"), ("ambassador.listen.80/udp", "80")];
+    let (routes, mistakes) = labelled(&engine([("a", with(container("redis", 2), &wide))]));
+    assert_eq!(printed(&routes), [at("80/udp", "a", 80)]);
+    assert!(mistakes[0].message.contains("more than 4096"), "{}", mistakes[0]);
+
+    let (routes, mistakes) = labelled_with("ambassador.listen.80", &format!("80?{}", "x".repeat(10_000)));
+    assert!(routes.is_empty() && mistakes[0].message.contains("4096 bytes"), "{}", mistakes[0]);
+    let (_, mistakes) = labelled_with(&format!("ambassador.listen.{}", "9".repeat(10_000)), "80");
+    assert!(mistakes[0].to_string().len() < 1000);
+
+    let mut many = container("redis", 2);
+    many.labels.extend((1000..1100).map(|port| (format!("ambassador.listen.{port}"), "80".to_owned())));
+    let (routes, mistakes) = labelled(&engine([("a", many)]));
+    assert_eq!((routes.len(), mistakes.len()), (64, 1));
+}
+
+// === -name and links: no grammar needed ===
+
+fn exposing(mut of: Container, exposed: &[(u16, Protocol)]) -> Container {
+    of.exposed = exposed.to_vec();
+    of
+}
+
+fn names(all: &[&str]) -> Vec<String> {
+    all.iter().map(|name| (*name).to_owned()).collect()
+}
+
+#[test]
+fn every_exposed_port_of_a_named_container_is_a_route() {
+    let fpm = exposing(container("fpm", 2), &[(9000, Protocol::Tcp), (9000, Protocol::Udp)]);
+    let now = engine([("a", fpm), ("b", exposing(container("nginx", 3), &[(80, Protocol::Tcp)]))]);
+    let (routes, mistakes) = named(&names(&["fpm", "nginx", "fpm", "not-there-yet"]), &now);
+    assert_eq!(mistakes, []);
+    let expected = ["80=docker://nginx:80", "9000=docker://fpm:9000", "9000/udp=docker://fpm:9000"];
+    assert_eq!(printed(&routes), expected);
+    assert_eq!(routes[0].origin, Place::Name("nginx".to_owned()));
+}
+
+#[test]
+fn two_names_with_one_port_are_told_and_the_first_stands() {
+    let now = engine([
+        ("a", exposing(container("one", 2), &[(80, Protocol::Tcp)])),
+        ("b", exposing(container("two", 3), &[(80, Protocol::Tcp), (81, Protocol::Tcp)])),
+    ]);
+    let (routes, mistakes) = named(&names(&["two", "one"]), &now);
+    assert_eq!(printed(&routes), ["80=docker://two:80", "81=docker://two:81"]);
+    assert_eq!(mistakes.len(), 1);
+    assert_eq!(mistakes[0].place, Place::Name("one".to_owned()));
+    assert!(mistakes[0].help.as_ref().unwrap().ends_with("8080=docker://one:80"), "{}", mistakes[0]);
+}
+
+#[test]
+fn a_stopped_named_container_keeps_its_routes_and_a_removed_one_does_not() {
+    let mut stopped = container("redis", 2);
+    stopped.running = false;
+    let (routes, _) = named(&names(&["redis"]), &engine([("a", stopped)]));
+    assert_eq!(printed(&routes), ["6379=docker://redis:6379"]);
+    assert_eq!(named(&names(&["redis"]), &engine([])), (Vec::new(), Vec::new()));
+}
+
+#[test]
+fn a_named_container_that_exposes_nothing_or_everything_is_told() {
+    let everything: Vec<(u16, Protocol)> = (1..=5000).map(|port| (port, Protocol::Udp)).collect();
+    let now = engine([
+        ("a", exposing(container("none", 2), &[])),
+        ("b", exposing(container("all", 3), &everything)),
+    ]);
+    let (routes, mistakes) = named(&names(&["none", "all"]), &now);
+    assert_eq!(routes.len(), 1024);
+    assert!(mistakes[0].message.contains("exposes no port"), "{}", mistakes[0]);
+    assert!(mistakes[1].message.contains("exposes 5000 ports"), "{}", mistakes[1]);
+}
+
+fn linking(links: &[(&str, &str)]) -> Container {
+    let link =
+        |(target, alias): &(&str, &str)| Link { target: (*target).to_owned(), alias: (*alias).to_owned() };
+    Container { links: links.iter().map(link).collect(), ..container("ambassador", 9) }
+}
+
+#[test]
+fn a_link_with_several_aliases_is_one() {
+    let own =
+        linking(&[("app_redis_1", "redis_1"), ("app_redis_1", "app_redis_1"), ("app_redis_1", "redis")]);
+    let (routes, mistakes) = own_links(&engine([("0", own), ("a", container("app_redis_1", 2))]));
+    assert_eq!(mistakes, []);
+    assert_eq!(printed(&routes), ["6379=docker://app_redis_1:6379"]);
+    assert_eq!(routes[0].origin, Place::Link("app_redis_1:app_redis_1".to_owned()));
+}
+
+#[test]
+fn two_links_that_expose_one_port_are_endpoints_of_one_route() {
+    let own = linking(&[("two", "b"), ("one", "a"), ("gone", "c")]);
+    let two = exposing(container("two", 3), &[(53, Protocol::Udp), (6379, Protocol::Tcp)]);
+    let (routes, mistakes) = own_links(&engine([("0", own), ("a", container("one", 2)), ("b", two)]));
+    assert_eq!(mistakes, []);
+    assert_eq!(printed(&routes), ["6379=docker://one:6379,docker://two:6379", "53/udp=docker://two:53"]);
+}
+
+#[test]
+fn without_a_container_of_our_own_there_are_no_links() {
+    assert_eq!(own_links(&engine([("a", container("redis", 2))])), (Vec::new(), Vec::new()));
+}

@@ -97,17 +97,10 @@ impl Private {
     }
 
     pub(super) async fn start_again(&mut self) {
+        // Its containerd died with it, but may not be buried yet: the daemon would take it for alive.
+        std::fs::remove_file(self.directory.path().join("exec/containerd/containerd.pid")).unwrap();
         self.daemon = daemon(self.directory.path(), &self.socket);
         self.ready().await;
-    }
-
-    /// Asked politely, it takes its containerd with it.
-    pub(super) async fn end(mut self) {
-        if let Some(pid) = self.daemon.id() {
-            shell(&format!("kill {pid}"));
-        }
-        self.daemon.wait().await.unwrap();
-        shell(&format!("umount {}/exec/netns/* 2>/dev/null", self.directory.path().display()));
     }
 
     async fn ready(&mut self) {
@@ -124,6 +117,18 @@ impl Private {
 
     fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Private {
+    /// Asked politely, it takes its containerd and its mounts with it, but for the one over its own directory.
+    fn drop(&mut self) {
+        let pid = self.daemon.id().unwrap_or_default();
+        if pid != 0 && shell(&format!("kill {pid}")) {
+            while matches!(self.daemon.try_wait(), Ok(None)) && shell("sleep 0.1") {}
+        }
+        let directory = self.directory.path().display();
+        shell(&format!("umount {directory}/exec/netns/* {directory}/data 2>/dev/null"));
     }
 }
 

@@ -1,1 +1,191 @@
-//! wip
+//! Answers as engines give them: 20.10's recorded (and shortened), 29's made up from its API's documentation, since no
+//! such engine was at hand, with things in them that no engine says yet.
+
+use serde_json::json;
+
+use super::*;
+
+const ID: &str = "080ecd3b75b140e48df0d094f8de34334d2b8c2c979372dc4a00e990eaec4018";
+const NETWORK: &str = "0ab38a31f0d2c87d31d33d692bcb5751a2d6f52c32cd17e20cd8b14da1faa557";
+
+fn v1_41() -> Value {
+    json!({
+        "Id": ID, "Name": "/redis", "Driver": "overlay2", "ExecIDs": null,
+        "State": { "Status": "running", "Running": true, "Paused": false, "Restarting": false, "OOMKilled": false,
+            "Dead": false, "Pid": 26428, "ExitCode": 0, "Error": "", "StartedAt": "2026-11-20T04:58:43.01502Z" },
+        "HostConfig": { "Binds": null, "NetworkMode": "back", "Links": ["/db:/redis/pg", "/db:/redis/db"],
+            "PortBindings": { "80/tcp": [{ "HostIp": "127.0.0.1", "HostPort": "80" }] },
+            "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 }, "Isolation": "" },
+        "Mounts": [],
+        "Config": { "Hostname": "080ecd3b75b1", "Env": null,
+            "ExposedPorts": { "53/udp": {}, "6379/tcp": {}, "132/sctp": {} },
+            "Labels": { "ambassador.listen.6379": "6379" } },
+        "NetworkSettings": { "Bridge": "", "IPAddress": "", "GlobalIPv6Address": "",
+            "Ports": { "53/udp": null, "6379/tcp": null, "80/tcp": [{ "HostIp": "127.0.0.1", "HostPort": "80" }] },
+            "Networks": { "back": { "IPAMConfig": null, "Links": null, "Aliases": ["080ecd3b75b1"],
+                "NetworkID": NETWORK, "Gateway": "10.5.0.1", "IPAddress": "10.5.0.2", "IPPrefixLen": 24,
+                "GlobalIPv6Address": "fd00:1::2", "GlobalIPv6PrefixLen": 64, "DriverOpts": null } } }
+    })
+}
+
+/// 29 leaves out the fields of the default network, `Links` and whatever is empty.
+fn v29() -> Value {
+    json!({
+        "Id": ID, "Name": "/redis", "ImageManifestDescriptor": { "platform": { "os": "plan9" } },
+        "State": { "Status": "hibernating", "Running": true, "Health": { "Status": "poorly" } },
+        "HostConfig": { "NetworkMode": "back", "RestartPolicy": { "Name": "on-full-moon" }, "CgroupnsMode": "mine",
+            "PortBindings": {} },
+        "Mounts": [{ "Type": "hologram" }],
+        "Config": { "ExposedPorts": { "6379/tcp": {} }, "Labels": { "a": "b" } },
+        "NetworkSettings": { "SandboxID": "x", "Ports": {},
+            "Networks": { "back": { "NetworkID": NETWORK, "GwPriority": 0, "DNSNames": ["redis"],
+                "IPAddress": "10.5.0.2", "GlobalIPv6Address": "", "MacAddress": "02:42:0a:05:00:02" } } }
+    })
+}
+
+#[test]
+fn an_inspection_of_20_10_is_read() {
+    let (id, container) = inspected(&v1_41()).unwrap();
+    assert_eq!(id.0, ID);
+    let link = |alias: &str| Link { target: "db".to_owned(), alias: alias.to_owned() };
+    let attachment = Attachment {
+        name: "back".to_owned(),
+        ipv4: Some("10.5.0.2".parse().unwrap()),
+        ipv6: Some("fd00:1::2".parse().unwrap()),
+    };
+    assert_eq!(
+        container,
+        Container {
+            name: "redis".to_owned(),
+            running: true,
+            labels: BTreeMap::from([("ambassador.listen.6379".to_owned(), "6379".to_owned())]),
+            network_mode: NetworkMode::Networks,
+            networks: BTreeMap::from([(NETWORK.to_owned(), attachment)]),
+            exposed: vec![(53, Protocol::Udp), (80, Protocol::Tcp), (6379, Protocol::Tcp)],
+            links: vec![link("pg"), link("db")],
+        }
+    );
+}
+
+#[test]
+fn an_inspection_of_29_is_read_whatever_is_new_in_it() {
+    let (_, container) = inspected(&v29()).unwrap();
+    assert!(container.running);
+    assert_eq!(container.exposed, [(6379, Protocol::Tcp)]);
+    assert_eq!(container.networks[NETWORK].ipv4, Some("10.5.0.2".parse().unwrap()));
+    assert_eq!(container.networks[NETWORK].ipv6, None);
+    assert_eq!(container.links, []);
+}
+
+#[test]
+fn only_the_id_must_be_there() {
+    let (_, container) = inspected(&json!({ "Id": ID })).unwrap();
+    assert!(!container.running);
+    assert_eq!(inspected(&json!({})), None);
+    assert_eq!(inspected(&json!({ "Id": "../../etc" })), None);
+    assert_eq!(inspected(&json!({ "Id": null })), None);
+    assert_eq!(inspected(&json!([])), None);
+}
+
+#[test]
+fn nulls_and_other_types_are_absent() {
+    for (pointer, instead) in [
+        ("/State", json!(null)),
+        ("/State", json!("running")),
+        ("/Config", json!(null)),
+        ("/Config/Labels", json!(null)),
+        ("/Config/Labels", json!({ "a": 7, "b": null })),
+        ("/Config/ExposedPorts", json!(["80/tcp"])),
+        (
+            "/Config/ExposedPorts",
+            json!({ "": {}, "/": {}, "0/tcp": {}, "99999/tcp": {}, "80/": {}, "x/udp": {} }),
+        ),
+        ("/HostConfig", json!(null)),
+        ("/HostConfig/Links", json!(null)),
+        ("/HostConfig/Links", json!([7, "", ":", "/a", "a:", ":/b/"])),
+        ("/NetworkSettings", json!(null)),
+        ("/NetworkSettings/Networks", json!(null)),
+        (
+            "/NetworkSettings/Networks",
+            json!({ "back": null, "": {}, "x": { "IPAddress": 7, "NetworkID": null } }),
+        ),
+        (
+            "/NetworkSettings/Networks",
+            json!({ "x": { "IPAddress": "0.0.0.0", "GlobalIPv6Address": "not one" } }),
+        ),
+        ("/Name", json!(7)),
+    ] {
+        let mut answer = v1_41();
+        *answer.pointer_mut(pointer).unwrap() = instead;
+        let (id, container) = inspected(&answer).unwrap();
+        assert_eq!(id.0, ID, "{pointer}");
+        assert!(
+            container.links.iter().all(|link| !link.target.is_empty() && !link.alias.is_empty()),
+            "{pointer}"
+        );
+        assert!(!container.exposed.iter().any(|(port, _)| *port == 0), "{pointer}");
+    }
+}
+
+#[test]
+fn a_container_that_waits_or_sleeps_does_not_run() {
+    for flag in ["Paused", "Restarting", "Dead"] {
+        let mut answer = v1_41();
+        answer["State"][flag] = json!(true);
+        assert!(!inspected(&answer).unwrap().1.running, "{flag}");
+    }
+}
+
+#[test]
+fn network_modes_are_told_apart() {
+    for (text, expected) in [
+        ("default", NetworkMode::Networks),
+        ("bridge", NetworkMode::Networks),
+        ("my-net", NetworkMode::Networks),
+        ("", NetworkMode::Networks),
+        ("host", NetworkMode::Host),
+        ("none", NetworkMode::None),
+        ("container:vpn", NetworkMode::Container("vpn".to_owned())),
+    ] {
+        assert_eq!(network_mode(text), expected, "{text}");
+    }
+}
+
+/// Recorded from 20.10: `db` is linked to as `pg` by `web`.
+fn list_line() -> Value {
+    json!({
+        "Id": ID, "Names": ["/redis", "/web/pg"], "Image": "redis", "Created": 1_795_150_723, "State": "running",
+        "Ports": [{ "PrivatePort": 6379, "Type": "tcp" }], "Labels": {}, "Status": "Up Less than a second",
+        "HostConfig": { "NetworkMode": "default" }, "Mounts": [],
+        "NetworkSettings": { "Networks": { "back": { "NetworkID": NETWORK, "IPAddress": "10.5.0.2",
+            "GlobalIPv6Address": "fd00:1::2" } } }
+    })
+}
+
+fn agrees(line: &Value) -> bool {
+    let known = inspected(&v1_41()).unwrap().1;
+    listed(&json!([line])).unwrap()[0].agrees(&known)
+}
+
+#[test]
+fn a_line_of_a_list_agrees_with_what_is_known_or_does_not() {
+    assert!(agrees(&list_line()));
+    for (pointer, instead) in [
+        ("/Names", json!(["/other", "/web/redis"])),
+        ("/State", json!("exited")),
+        ("/State", json!("paused")),
+        ("/NetworkSettings/Networks", json!({})),
+        ("/NetworkSettings/Networks/back/IPAddress", json!("10.5.0.3")),
+    ] {
+        let mut line = list_line();
+        *line.pointer_mut(pointer).unwrap() = instead;
+        assert!(!agrees(&line), "{pointer}");
+    }
+}
+
+#[test]
+fn a_list_that_is_none_is_told_from_an_empty_one() {
+    assert_eq!(listed(&json!([])), Some(Vec::new()));
+    assert_eq!(listed(&json!([null, {}, { "Id": "short" }])), Some(Vec::new()));
+    assert_eq!(listed(&json!({ "message": "no" })), None);
+}

@@ -1,1 +1,139 @@
-//! wip
+//! A client and an engine that says what the test tells it to.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixListener;
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::discovery::containers::tests::id;
+
+/// Answers one connection after the other, each with the next of these bytes, and closes it.
+struct Engine {
+    host: DockerHost,
+    requests: tokio::sync::mpsc::UnboundedReceiver<String>,
+    _serving: JoinSet<()>,
+    _directory: tempfile::TempDir,
+}
+
+fn engine(answers: &[&str]) -> Engine {
+    let directory = tempfile::tempdir().unwrap();
+    let socket: PathBuf = directory.path().join("docker.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let mut answers: VecDeque<String> = answers.iter().map(|answer| (*answer).to_owned()).collect();
+    let (sender, requests) = tokio::sync::mpsc::unbounded_channel();
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        while let Some(answer) = answers.pop_front() {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 65536];
+            let read = stream.read(&mut head).await.unwrap();
+            let line = String::from_utf8_lossy(&head[..read]).lines().next().unwrap_or_default().to_owned();
+            sender.send(line).unwrap_or_default();
+            stream.write_all(answer.as_bytes()).await.unwrap_or_default();
+        }
+    });
+    Engine { host: DockerHost::Unix(socket), requests, _serving: serving, _directory: directory }
+}
+
+fn ok(body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{body}")
+}
+
+const VERSION: &str = "HTTP/1.1 200 OK\r\n\r\n{\"ApiVersion\":\"1.41\",\"MinAPIVersion\":\"1.12\"}";
+
+async fn negotiated(engine: &Engine) -> Client {
+    Client::negotiate(&engine.host).await.unwrap()
+}
+
+fn why<T>(result: Result<T, ApiError>) -> String {
+    result.err().expect("an error").to_string()
+}
+
+#[tokio::test]
+async fn the_version_is_asked_for_and_then_used() {
+    let mut engine = engine(&[VERSION, &ok("[]")]);
+    let client = negotiated(&engine).await;
+    assert_eq!(client.list().await.unwrap(), []);
+    assert_eq!(engine.requests.recv().await.unwrap(), "GET /version HTTP/1.1");
+    assert_eq!(engine.requests.recv().await.unwrap(), "GET /v1.41/containers/json?all=1 HTTP/1.1");
+}
+
+#[tokio::test]
+async fn an_engines_own_words_are_kept() {
+    let refusal = "HTTP/1.1 403 Forbidden\r\n\r\n{\"message\":\"the proxy says no\"}";
+    let engine = engine(&[refusal]);
+    let why = why(Client::negotiate(&engine.host).await);
+    assert_eq!(why, "/version: 403 Forbidden: the proxy says no");
+}
+
+#[tokio::test]
+async fn what_is_no_engine_is_told() {
+    for (answer, said) in [
+        ("HTTP/1.1 200 OK\r\n\r\n<html>", "/version: expected value"),
+        ("HTTP/1.1 200 OK\r\n\r\n{}", "is this a Docker engine?"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}", "/version: "),
+        ("SSH-2.0-OpenSSH\r\n", "/version: "),
+        ("", "/version: "),
+    ] {
+        let engine = engine(&[answer]);
+        let why = why(Client::negotiate(&engine.host).await);
+        assert!(why.contains(said), "{answer:?}: {why}");
+    }
+}
+
+#[tokio::test]
+async fn no_socket_is_told_with_a_way_out() {
+    let why = why(Client::negotiate(&DockerHost::Unix("/nowhere/docker.sock".into())).await);
+    assert!(why.contains("unix:///nowhere/docker.sock") && why.contains("is the socket mounted"), "{why}");
+}
+
+#[tokio::test]
+async fn a_container_that_is_gone_is_an_answer() {
+    let gone = "HTTP/1.1 404 Not Found\r\n\r\n{\"message\":\"No such container\"}";
+    let engine = engine(&[VERSION, gone, &ok("{}")]);
+    let client = negotiated(&engine).await;
+    assert!(matches!(client.inspect(&id("a")).await, Ok(Answer::Gone)));
+    assert!(why(client.inspect(&id("a")).await).contains("not this container"));
+}
+
+#[tokio::test]
+async fn events_are_read_line_by_line_however_they_are_cut() {
+    let (a, b) = (id("a").0, id("b").0);
+    let body = format!(
+        "{{\"Type\":\"container\",\"Action\":\"die\",\"Actor\":{{\"ID\":\"{a}\"}}}}\r\n\n{{\"Type\":\"image\",\"Action\":\
+         \"pull\"}}\n{{\"Type\":\"container\",\"Action\":\"start\",\"Actor\":{{\"ID\":\"{b}\"}}}}\n{{\"Type\":"
+    );
+    let chunks: Vec<String> = body
+        .as_bytes()
+        .chunks(7)
+        .map(|chunk| format!("{:x}\r\n{}\r\n", chunk.len(), String::from_utf8_lossy(chunk)))
+        .collect();
+    let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n", chunks.concat());
+    let mut engine = engine(&[VERSION, &answer]);
+    let mut events = negotiated(&engine).await.events().await.unwrap();
+    assert_eq!(events.next().await.unwrap(), Event::Stopped(id("a")));
+    assert_eq!(events.next().await.unwrap(), Event::Touched(id("b")));
+    assert!(why(events.next().await).contains("closed the event stream"));
+    engine.requests.recv().await.unwrap();
+    let asked = engine.requests.recv().await.unwrap();
+    assert!(asked.starts_with("GET /v1.41/events?filters=%7B%22event%22%3A%5B%22create%22"), "{asked}");
+}
+
+#[tokio::test]
+async fn an_event_without_end_is_refused() {
+    let answer = ok(&"x".repeat(EVENT_MAX + 2));
+    let engine = engine(&[VERSION, &answer]);
+    let mut events = negotiated(&engine).await.events().await.unwrap();
+    assert!(why(events.next().await).contains("more than a megabyte"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_says_nothing_is_given_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("docker.sock");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    assert_eq!(why(Client::negotiate(&DockerHost::Unix(socket)).await), "/version: no answer");
+}

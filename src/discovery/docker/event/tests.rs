@@ -1,1 +1,60 @@
-//! wip
+//! Events as 20.10 sends them (recorded, shortened) and as 29 does (without the first three fields).
+
+use serde_json::json;
+
+use super::*;
+
+const ID: &str = "080ecd3b75b140e48df0d094f8de34334d2b8c2c979372dc4a00e990eaec4018";
+
+fn id() -> ContainerId {
+    ContainerId(ID.to_owned())
+}
+
+fn container(action: &str) -> Value {
+    json!({ "status": action, "id": ID, "from": "redis", "Type": "container", "Action": action,
+        "Actor": { "ID": ID, "Attributes": { "name": "redis", "exitCode": "137" } }, "scope": "local", "time": 1 })
+}
+
+fn network(action: &str) -> Value {
+    json!({ "Type": "network", "Action": action, "scope": "local",
+        "Actor": { "ID": "net", "Attributes": { "container": ID, "name": "back", "type": "bridge" } } })
+}
+
+fn check(line: &Value, expected: Option<Event>) {
+    assert_eq!(event(line), expected, "{line}");
+}
+
+#[test]
+fn what_takes_away_is_told_from_what_changes() {
+    check(&container("die"), Some(Event::Stopped(id())));
+    check(&container("pause"), Some(Event::Stopped(id())));
+    check(&container("destroy"), Some(Event::Destroyed(id())));
+    for action in
+        ["create", "start", "restart", "stop", "unpause", "rename", "something new", "health_status: sick"]
+    {
+        check(&container(action), Some(Event::Touched(id())));
+    }
+    check(&network("connect"), Some(Event::Touched(id())));
+    check(&network("disconnect"), Some(Event::Left { container: id(), network: "net".to_owned() }));
+}
+
+#[test]
+fn newer_and_older_shapes_are_read() {
+    let newer = json!({ "Type": "container", "Action": "die", "Actor": { "ID": ID }, "timeNano": 1 });
+    check(&newer, Some(Event::Stopped(id())));
+    check(&json!({ "status": "die", "id": ID }), Some(Event::Stopped(id())));
+}
+
+#[test]
+fn what_is_not_about_a_container_is_nothing() {
+    check(&json!({ "Type": "image", "Action": "pull", "Actor": { "ID": "redis" } }), None);
+    check(
+        &json!({ "Type": "network", "Action": "create", "Actor": { "ID": "net", "Attributes": {} } }),
+        None,
+    );
+    check(&json!({ "Type": "container", "Action": "die", "Actor": { "ID": "../escape" } }), None);
+    check(&json!({ "Type": "container", "Actor": { "ID": ID } }), None);
+    check(&json!({ "Type": 7, "Action": null, "Actor": [] }), None);
+    check(&json!(null), None);
+    check(&json!("die"), None);
+}

@@ -1,1 +1,156 @@
-//! wip
+//! Events, answers and lists in the orders in which they can come.
+
+use serde_json::json;
+
+use super::*;
+use crate::discovery::containers::tests::{container, id, on};
+use crate::discovery::docker::api::listed;
+
+fn is(container: Container) -> Answer {
+    Answer::Is(Box::new(container))
+}
+
+/// Asked and answered.
+fn knows(view: &mut View, beginning: &str, container: Container) {
+    view.heard(Event::Touched(id(beginning)));
+    assert_eq!(view.ask(), Some(id(beginning)));
+    view.answered(id(beginning), is(container));
+}
+
+fn running(view: &mut View) -> Vec<String> {
+    let snapshot = view.snapshot().expect("something changed");
+    snapshot
+        .by_id
+        .values()
+        .filter(|container| container.running)
+        .map(|container| container.name.clone())
+        .collect()
+}
+
+fn line(beginning: &str, name: &str, state: &str, ip: &str) -> serde_json::Value {
+    json!({ "Id": id(beginning).0, "Names": [format!("/{name}")], "State": state,
+        "NetworkSettings": { "Networks": { "bridge": { "NetworkID": "bridge-id", "IPAddress": ip } } } })
+}
+
+#[test]
+fn an_event_is_a_question_and_its_answer_a_snapshot() {
+    let mut view = View::default();
+    assert_eq!(running(&mut view), [""; 0]);
+    knows(&mut view, "a", container("redis", 2));
+    assert!(view.settled());
+    assert_eq!(running(&mut view), ["redis"]);
+    assert_eq!(view.snapshot(), None);
+}
+
+#[test]
+fn a_container_that_dies_is_gone_before_it_is_inspected() {
+    let mut view = View::default();
+    knows(&mut view, "a", container("redis", 2));
+    view.heard(Event::Stopped(id("a")));
+    assert_eq!(running(&mut view), [""; 0]);
+    assert_eq!(view.ask(), Some(id("a")));
+}
+
+#[test]
+fn an_answer_from_before_a_death_does_not_bring_back_to_life() {
+    let mut view = View::default();
+    knows(&mut view, "a", container("redis", 2));
+    view.heard(Event::Touched(id("a")));
+    view.ask();
+    view.heard(Event::Stopped(id("a")));
+    assert_eq!(view.ask(), None, "one question at a time");
+    view.answered(id("a"), is(container("redis", 2)));
+    assert_eq!(running(&mut view), [""; 0]);
+    assert_eq!(view.ask(), Some(id("a")), "asked again");
+    view.answered(id("a"), is(container("redis", 2)));
+    assert_eq!(running(&mut view), ["redis"], "it was started again");
+}
+
+#[test]
+fn an_answer_does_not_bring_back_the_destroyed() {
+    let mut view = View::default();
+    knows(&mut view, "a", container("redis", 2));
+    view.heard(Event::Touched(id("a")));
+    view.ask();
+    view.heard(Event::Destroyed(id("a")));
+    view.answered(id("a"), is(container("redis", 2)));
+    assert!(view.settled());
+    assert_eq!(view.snapshot().unwrap().by_id.len(), 0);
+}
+
+#[test]
+fn a_container_that_cannot_be_found_is_gone_and_a_silent_one_stands() {
+    let mut view = View::default();
+    knows(&mut view, "a", container("redis", 2));
+    knows(&mut view, "b", container("db", 3));
+    for (beginning, answer) in [("a", Answer::Gone), ("b", Answer::Silent)] {
+        view.heard(Event::Touched(id(beginning)));
+        view.ask();
+        view.answered(id(beginning), answer);
+    }
+    assert_eq!(running(&mut view), ["db"]);
+}
+
+#[test]
+fn leaving_a_network_takes_its_address_at_once() {
+    let mut view = View::default();
+    let mut redis = container("redis", 2);
+    redis.networks.extend([on("back", [10, 0, 0, 2])]);
+    knows(&mut view, "a", redis);
+    view.heard(Event::Left { container: id("a"), network: "back-id".to_owned() });
+    let snapshot = view.snapshot().unwrap();
+    assert_eq!(snapshot.by_id[&id("a")].networks.keys().collect::<Vec<_>>(), ["bridge-id"]);
+}
+
+#[test]
+fn an_address_that_two_claim_is_neithers() {
+    let mut view = View::default();
+    knows(&mut view, "a", container("before", 2));
+    knows(&mut view, "b", container("after", 2));
+    knows(&mut view, "c", container("other", 3));
+    let snapshot = view.snapshot().unwrap();
+    let address = |beginning: &str| snapshot.by_id[&id(beginning)].networks["bridge-id"].ipv4;
+    assert_eq!((address("a"), address("b")), (None, None));
+    assert!(address("c").is_some());
+    view.heard(Event::Stopped(id("a")));
+    let snapshot = view.snapshot().unwrap();
+    assert!(snapshot.by_id[&id("b")].networks["bridge-id"].ipv4.is_some());
+}
+
+#[test]
+fn a_list_finds_what_no_event_told() {
+    let mut view = View::default();
+    knows(&mut view, "a", container("same", 2));
+    knows(&mut view, "b", container("stopped", 3));
+    knows(&mut view, "c", container("removed", 4));
+    knows(&mut view, "d", container("moved", 5));
+    let before = view.ids();
+    knows(&mut view, "e", container("created-since", 6));
+    let list = listed(&json!([
+        line("a", "same", "running", "172.17.0.2"),
+        line("b", "stopped", "exited", ""),
+        line("d", "moved", "running", "172.17.0.9"),
+        line("f", "new", "running", "172.17.0.7"),
+    ]));
+    view.listed(&list.unwrap(), &before);
+    let asked: Vec<_> = std::iter::from_fn(|| view.ask()).collect();
+    assert_eq!(asked, [id("b"), id("d"), id("f")]);
+    let snapshot = view.snapshot().unwrap();
+    assert!(!snapshot.by_id.contains_key(&id("c")));
+    assert!(snapshot.by_id.contains_key(&id("e")));
+}
+
+#[test]
+fn our_own_container_is_the_first_candidate_that_is_there() {
+    let own = |candidates: &[&str]| {
+        let mut view = View::new(candidates.iter().map(|candidate| (*candidate).to_owned()).collect());
+        knows(&mut view, "abcdef012345", container("one", 2));
+        knows(&mut view, "abcdef012346", container("two", 3));
+        view.snapshot().unwrap().own_id
+    };
+    assert_eq!(own(&[&id("abcdef012346").0]), Some(id("abcdef012346")));
+    assert_eq!(own(&[&id("fff").0, "abcdef012345"]), Some(id("abcdef012345")));
+    assert_eq!(own(&["abcdef01234"]), None, "the beginning of two");
+    assert_eq!(own(&[]), None);
+    assert_eq!(own(&["ffffffffffff"]), None);
+}

@@ -1,0 +1,150 @@
+//! The laws of merging and comparing route tables.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::grammar::{parse_listen, parse_route};
+
+fn route(line: &str) -> Route {
+    parse_route(line, &Place::Argument(1)).unwrap()
+}
+
+fn layer(lines: &[&str]) -> Layer {
+    Layer { routes: lines.iter().map(|line| route(line)).collect() }
+}
+
+fn table(lines: &[&str]) -> RouteTable {
+    merge(&[layer(lines)]).0
+}
+
+fn overlap(this: &str, that: &str) -> bool {
+    let listen = |text| parse_listen(text, &Place::Built).unwrap();
+    let (this, that) = (listen(this), listen(that));
+    assert_eq!(this.overlaps(&that), that.overlaps(&this));
+    this.overlaps(&that)
+}
+
+#[test]
+fn listeners_overlap_where_they_could_not_be_bound_at_once() {
+    for (this, that) in [
+        ("80", "80"),
+        ("80", "127.0.0.1:80"),
+        ("80-90", "90-100"),
+        ("0.0.0.0:80", "127.0.0.1:80"),
+        ("[::]:80", "[::1]:80"),
+        ("53/udp", "10.0.0.1:50-60/udp"),
+        ("/run/a", "unix:/run/a"),
+        ("0", "0"),
+    ] {
+        assert!(overlap(this, that), "{this} {that}");
+    }
+}
+
+#[test]
+fn listeners_that_can_be_bound_at_once_do_not_overlap() {
+    for (this, that) in [
+        ("80", "81"),
+        ("80", "80/udp"),
+        ("80-90", "91"),
+        ("127.0.0.1:80", "127.0.0.2:80"),
+        ("0.0.0.0:80", "[::]:80"),
+        ("127.0.0.1:80", "[::1]:80"),
+        ("/run/a", "/run/b"),
+        ("/run/a", "80"),
+        ("0", "127.0.0.1:0"),
+    ] {
+        assert!(!overlap(this, that), "{this} {that}");
+    }
+}
+
+#[test]
+fn the_earlier_layer_wins_a_listener_and_the_later_is_named() {
+    let (table, shadowed) = merge(&[layer(&["80=a"]), layer(&["127.0.0.1:80=b", "81=c"])]);
+    assert_eq!(table.values().map(ToString::to_string).collect::<Vec<_>>(), ["80=a:80", "81=c:81"]);
+    assert_eq!(shadowed.len(), 1);
+    assert_eq!(
+        (shadowed[0].route.to_string().as_str(), &shadowed[0].by),
+        ("127.0.0.1:80=b:80", &Place::Argument(1))
+    );
+}
+
+#[test]
+fn a_name_means_one_route() {
+    let (table, shadowed) = merge(&[layer(&["80=a?name=web"]), layer(&["81=b?name=web"])]);
+    assert_eq!((table.len(), shadowed.len()), (1, 1));
+}
+
+#[test]
+fn only_what_changed_is_opened_replaced_or_closed() {
+    let old = table(&["80=a", "81=b", "82=c"]);
+    let new = table(&["81=b", "82=c?hold=1s", "83=d"]);
+    let found = diff(&old, &new);
+    assert_eq!(found.open, [route("83=d")]);
+    assert_eq!(found.replace, [route("82=c?hold=1s")]);
+    assert_eq!(found.close, [route("80=a").listen]);
+}
+
+#[test]
+fn the_same_route_written_elsewhere_is_left_running() {
+    let old = table(&["80=a"]);
+    let mut moved = route("80=a");
+    moved.origin = Place::Variable("AMBASSADOR_ROUTES".to_owned());
+    let (new, _) = merge(&[Layer { routes: vec![moved] }]);
+    assert_eq!(diff(&old, &new), Diff::default());
+}
+
+fn some_layers() -> impl Strategy<Value = Vec<Layer>> {
+    let listen =
+        prop_oneof!["[1-9]", "127\\.0\\.0\\.[12]:[1-5]", "0\\.0\\.0\\.0:[1-5]", "[1-4]-[5-9]", "[1-9]/udp"];
+    let line = (listen, "[ab]", proptest::option::of("[xyz]")).prop_map(|(listen, target, name)| {
+        let name = name.map(|name| format!("?name={name}")).unwrap_or_default();
+        route(&format!("{listen}={target}:1{name}"))
+    });
+    let layer = proptest::collection::vec(line, 0..6).prop_map(|routes| Layer { routes });
+    proptest::collection::vec(layer, 0..4)
+}
+
+proptest! {
+    #[test]
+    fn no_two_routes_of_a_table_are_in_each_others_way(layers in some_layers()) {
+        let (table, _) = merge(&layers);
+        for (n, one) in table.values().enumerate() {
+            prop_assert!(table.values().skip(n + 1).all(|other| !one.excludes(other)));
+        }
+    }
+
+    #[test]
+    fn every_route_runs_or_is_shadowed_by_one_that_runs(layers in some_layers()) {
+        let (table, shadowed) = merge(&layers);
+        let written: usize = layers.iter().map(|layer| layer.routes.len()).sum();
+        prop_assert_eq!(table.len() + shadowed.len(), written);
+        for Shadowed { route, .. } in &shadowed {
+            prop_assert!(table.values().any(|winner| winner.excludes(route)));
+        }
+    }
+
+    #[test]
+    fn a_later_layer_never_changes_what_runs_from_the_earlier(layers in some_layers()) {
+        let (all, _) = merge(&layers);
+        let (fewer, _) = merge(layers.get(..layers.len().saturating_sub(1)).unwrap_or_default());
+        prop_assert!(fewer.iter().all(|(listen, route)| all.get(listen) == Some(route)));
+    }
+
+    #[test]
+    fn a_diff_leads_from_one_table_to_the_other(old in some_layers(), new in some_layers()) {
+        let (old, _) = merge(&old);
+        let (new, _) = merge(&new);
+        let Diff { open, replace, close } = diff(&old, &new);
+        let mut walked = old;
+        for listen in &close {
+            prop_assert!(walked.remove(listen).is_some());
+        }
+        for route in replace {
+            prop_assert!(walked.insert(route.listen.clone(), route).is_some());
+        }
+        for route in open {
+            prop_assert!(walked.insert(route.listen.clone(), route).is_none());
+        }
+        prop_assert!(diff(&walked, &new) == Diff::default() && walked.len() == new.len());
+    }
+}
