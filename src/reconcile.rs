@@ -2,10 +2,12 @@
 //!
 //! One owner for all of it, and no lock: sources send [`News`], sessions and the admin API read what is published.
 
+mod linger;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
@@ -23,6 +25,7 @@ use crate::room::Seat;
 use crate::route::{self, Layer, Listen, Route, RouteTable};
 use crate::session::Shared;
 use crate::worker::{Loads, Workers};
+use linger::Linger;
 
 /// How long after a listener could not be bound it is tried again.
 const REBIND_PAUSE: Duration = Duration::from_secs(1);
@@ -31,8 +34,8 @@ const REBIND_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 enum Event {
     News(News),
-    /// Time to try again what could not be bound.
-    Rebind,
+    /// Time to try again what could not be bound, or to close what has lingered.
+    Due,
 }
 
 pub struct Reconciler {
@@ -42,6 +45,7 @@ pub struct Reconciler {
     running: BTreeMap<Listen, Running>,
     /// Why these listeners of the table do not run.
     unbound: BTreeMap<Listen, String>,
+    linger: Linger,
     /// Mistakes that are there now, so that each is logged once.
     mistakes: BTreeSet<String>,
     /// Sources that are lost, and why.
@@ -102,6 +106,7 @@ impl Reconciler {
             table: RouteTable::new(),
             running: BTreeMap::new(),
             unbound: BTreeMap::new(),
+            linger: Linger::default(),
             mistakes: BTreeSet::new(),
             lost: BTreeMap::new(),
             resolver: Resolver::from_system(),
@@ -142,7 +147,7 @@ impl Reconciler {
                     tracing::warn!(source, why, "source lost; what it said last stands");
                     self.lost.insert(source, why);
                 }
-                Event::Rebind => {}
+                Event::Due => {}
             }
             for error in self.apply().await {
                 tracing::error!("{error}");
@@ -157,11 +162,18 @@ impl Reconciler {
     }
 
     async fn next_event(&mut self) -> Event {
-        let rebind = !self.unbound.is_empty() && self.workers.is_some();
+        let rebind = (!self.unbound.is_empty()).then(|| Instant::now() + REBIND_PAUSE);
+        let due = rebind.into_iter().chain(self.linger.next()).min().filter(|_| self.workers.is_some());
+        let wait = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             // `news` is ours too, so that the channel never closes.
             Some(news) = self.inbox.recv() => Event::News(news),
-            () = tokio::time::sleep(REBIND_PAUSE), if rebind => Event::Rebind,
+            () = wait => Event::Due,
         }
     }
 
@@ -173,7 +185,8 @@ impl Reconciler {
 
     /// Makes what runs equal to what is known. Returns the listeners that newly could not be bound.
     async fn apply(&mut self) -> Vec<BindError> {
-        let table = self.merged_table();
+        let mut table = self.merged_table();
+        self.linger.keep(&self.table, &mut table, Instant::now());
         let diff = route::diff(&self.table, &table);
         self.table = table;
         for listen in &diff.close {
@@ -251,7 +264,7 @@ impl Reconciler {
         for listener in listeners {
             workers.listen(listener, cluster.clone(), stop.clone()).await;
         }
-        // What is not known yet at the start is told by `status`, and logged when it stays so.
+        // What is not known yet at the start is told by `status`, and logged once it changes.
         let running =
             Running { cluster, addrs, problems: resolved.problems, _stop: stop.drop_guard(), _seat: seat };
         self.running.insert(listen.clone(), running);

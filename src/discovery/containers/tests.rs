@@ -308,3 +308,16 @@ fn the_port_is_the_listeners_if_exposed_else_the_only_one() {
     let many: Vec<(u16, Protocol)> = (1000..2000).map(|port| (port, Tcp)).collect();
     check_port(&many, Some(80), Tcp, Err("1007, ...)"));
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_name_means_something_or_nothing(name in "[0-9a-f]{0,70}|\\PC*", project in "\\PC{0,5}") {
+        let now = engine([
+            ("0", service("p-ambassador-1", 9, "p", "ambassador")),
+            ("a", service("p-redis-1", 2, &project, "redis")),
+            ("b", container("\u{1F600}-db", 3)),
+        ]);
+        let Resolution { endpoints, problems } = now.resolve(&name, None, Some(6379), Protocol::Tcp);
+        assert!(endpoints.is_empty() != problems.is_empty());
+    }
+}
