@@ -47,7 +47,12 @@ pub struct Bound {
 pub async fn build(config: Config) -> Result<Bound, BuildError> {
     let room = Arc::new(Room::within(raised_file_limit()));
     let control = Control::default();
-    let shared = Arc::new(Shared { gate: Gate::new(config.max_held), force: control.force.clone(), room });
+    let shared = Arc::new(Shared {
+        gate: Gate::new(config.max_held),
+        force: control.force.clone(),
+        stop: control.stop.clone(),
+        room,
+    });
     let workers = Workers::start(config.workers, &shared)?;
     let mut reconciler = Reconciler::new(config.clone(), workers, shared, control.stop.clone());
     reconciler.begin().await.map_err(BuildError::Bind)?;
