@@ -18,8 +18,9 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::diagnostic::Diagnostic;
 use crate::discovery::dns::{Host, Resolver};
+use crate::discovery::docker::Docker;
 use crate::discovery::knowledge::{Knowledge, followed};
-use crate::discovery::{News, supervise};
+use crate::discovery::{News, follow};
 use crate::listener::{self, BindError};
 use crate::room::Seat;
 use crate::route::{self, Layer, Listen, Route, RouteTable, Target};
@@ -52,6 +53,7 @@ pub struct Reconciler {
     lost: BTreeMap<String, String>,
     resolver: Resolver,
     followed: BTreeMap<Target, AbortOnDropHandle<()>>,
+    docker: Option<AbortOnDropHandle<()>>,
     news: mpsc::Sender<News>,
     inbox: mpsc::Receiver<News>,
     /// `None` once no new listener shall be opened.
@@ -111,6 +113,7 @@ impl Reconciler {
             lost: BTreeMap::new(),
             resolver: Resolver::from_system(),
             followed: BTreeMap::new(),
+            docker: None,
             news,
             inbox,
             loads: workers.loads(),
@@ -198,6 +201,7 @@ impl Reconciler {
         for listen in pending {
             failed.extend(self.open(&listen).await);
         }
+        self.follow_docker();
         self.follow_targets();
         self.update_clusters();
         self.publish();
@@ -291,9 +295,27 @@ impl Reconciler {
         let Target::Host { host, port } = target else { return None };
         let trouble = self.shared.gate.trouble();
         let source = Host { host: host.clone(), port: *port, resolver: self.resolver.clone(), trouble };
-        #[expect(clippy::disallowed_methods, reason = "its handle is kept, and ends it when dropped")]
-        let task = tokio::spawn(supervise(source, self.news.clone()));
-        Some(AbortOnDropHandle::new(task))
+        Some(follow(source, self.news.clone()))
+    }
+
+    /// Docker is asked while something asks for it: the command line, or a route of a file that was read again.
+    fn follow_docker(&mut self) {
+        let host = match &self.config.docker {
+            Some(docker) => Some(&docker.host),
+            None if self.table.values().any(Route::wants_docker) => self.config.docker_host.as_ref(),
+            None => None,
+        };
+        match host {
+            Some(host) if self.docker.is_none() => {
+                self.docker = Some(follow(Docker { host: host.clone() }, self.news.clone()));
+            }
+            Some(_) => {}
+            None => {
+                self.docker = None;
+                self.knowledge.docker = None;
+                self.lost.remove("docker");
+            }
+        }
     }
 
     fn update_clusters(&mut self) {
@@ -318,7 +340,7 @@ impl Reconciler {
     }
 
     fn publish(&self) {
-        let docker = self.config.docker.is_some() && self.knowledge.docker.is_none();
+        let docker = self.docker.is_some() && self.knowledge.docker.is_none();
         self.overview.store(Arc::new(Overview {
             routes: self.table.values().map(|route| self.view(route)).collect(),
             lost: self.lost.clone(),
