@@ -2,10 +2,12 @@
 //!
 //! One owner for all of it, and no lock: sources send [`News`], sessions and the admin API read what is published.
 
+mod linger;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
@@ -16,13 +18,14 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::diagnostic::Diagnostic;
 use crate::discovery::dns::{Host, Resolver};
-use crate::discovery::knowledge::{Knowledge, hosts_of};
+use crate::discovery::knowledge::{Knowledge, followed};
 use crate::discovery::{News, supervise};
 use crate::listener::{self, BindError};
 use crate::room::Seat;
-use crate::route::{self, Layer, Listen, Route, RouteTable};
+use crate::route::{self, Layer, Listen, Route, RouteTable, Target};
 use crate::session::Shared;
 use crate::worker::{Loads, Workers};
+use linger::Linger;
 
 /// How long after a listener could not be bound it is tried again.
 const REBIND_PAUSE: Duration = Duration::from_secs(1);
@@ -31,8 +34,8 @@ const REBIND_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 enum Event {
     News(News),
-    /// Time to try again what could not be bound.
-    Rebind,
+    /// Time to try again what could not be bound, or to close what has lingered.
+    Due,
 }
 
 pub struct Reconciler {
@@ -42,12 +45,13 @@ pub struct Reconciler {
     running: BTreeMap<Listen, Running>,
     /// Why these listeners of the table do not run.
     unbound: BTreeMap<Listen, String>,
+    linger: Linger,
     /// Mistakes that are there now, so that each is logged once.
     mistakes: BTreeSet<String>,
     /// Sources that are lost, and why.
     lost: BTreeMap<String, String>,
     resolver: Resolver,
-    lookups: BTreeMap<String, AbortOnDropHandle<()>>,
+    followed: BTreeMap<Target, AbortOnDropHandle<()>>,
     news: mpsc::Sender<News>,
     inbox: mpsc::Receiver<News>,
     /// `None` once no new listener shall be opened.
@@ -102,10 +106,11 @@ impl Reconciler {
             table: RouteTable::new(),
             running: BTreeMap::new(),
             unbound: BTreeMap::new(),
+            linger: Linger::default(),
             mistakes: BTreeSet::new(),
             lost: BTreeMap::new(),
             resolver: Resolver::from_system(),
-            lookups: BTreeMap::new(),
+            followed: BTreeMap::new(),
             news,
             inbox,
             loads: workers.loads(),
@@ -142,7 +147,7 @@ impl Reconciler {
                     tracing::warn!(source, why, "source lost; what it said last stands");
                     self.lost.insert(source, why);
                 }
-                Event::Rebind => {}
+                Event::Due => {}
             }
             for error in self.apply().await {
                 tracing::error!("{error}");
@@ -157,11 +162,18 @@ impl Reconciler {
     }
 
     async fn next_event(&mut self) -> Event {
-        let rebind = !self.unbound.is_empty() && self.workers.is_some();
+        let rebind = (!self.unbound.is_empty()).then(|| Instant::now() + REBIND_PAUSE);
+        let due = rebind.into_iter().chain(self.linger.next()).min().filter(|_| self.workers.is_some());
+        let wait = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             // `news` is ours too, so that the channel never closes.
             Some(news) = self.inbox.recv() => Event::News(news),
-            () = tokio::time::sleep(REBIND_PAUSE), if rebind => Event::Rebind,
+            () = wait => Event::Due,
         }
     }
 
@@ -173,7 +185,8 @@ impl Reconciler {
 
     /// Makes what runs equal to what is known. Returns the listeners that newly could not be bound.
     async fn apply(&mut self) -> Vec<BindError> {
-        let table = self.merged_table();
+        let mut table = self.merged_table();
+        self.linger.keep(&self.table, &mut table, Instant::now());
         let diff = route::diff(&self.table, &table);
         self.table = table;
         for listen in &diff.close {
@@ -185,7 +198,7 @@ impl Reconciler {
         for listen in pending {
             failed.extend(self.open(&listen).await);
         }
-        self.follow_hosts();
+        self.follow_targets();
         self.update_clusters();
         self.publish();
         failed
@@ -243,7 +256,7 @@ impl Reconciler {
         let cluster = Arc::new(Cluster::new(route.options.clone(), self.shared.force.clone()));
         // A first session must not find a cluster that is empty only because nobody filled it yet.
         let resolved = self.knowledge.resolve(route);
-        cluster.update(&route.options, &resolved.primary, &resolved.backup);
+        cluster.update(&route.options, &resolved.endpoints);
         let stop = self.stop.child_token();
         let addrs: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.addr).collect();
         tracing::info!(route = %route, origin = %route.origin, "route open");
@@ -251,34 +264,43 @@ impl Reconciler {
         for listener in listeners {
             workers.listen(listener, cluster.clone(), stop.clone()).await;
         }
-        // What is not known yet at the start is told by `status`, and logged when it stays so.
+        // What is not known yet at the start is told by `status`, and logged once it changes.
         let running =
             Running { cluster, addrs, problems: resolved.problems, _stop: stop.drop_guard(), _seat: seat };
         self.running.insert(listen.clone(), running);
         None
     }
 
-    /// Asks DNS for the names that routes need now, and no longer for those that none needs.
-    fn follow_hosts(&mut self) {
-        let needed = hosts_of(self.table.values());
-        self.lookups.retain(|host, _| needed.contains(host));
-        self.knowledge.hosts.retain(|host, _| needed.contains(host));
-        for host in needed {
-            let (resolver, news) = (&self.resolver, &self.news);
-            self.lookups.entry(host.clone()).or_insert_with(|| {
-                let source = Host { host, resolver: resolver.clone() };
-                #[expect(clippy::disallowed_methods, reason = "its handle is kept, and ends it when dropped")]
-                let task = tokio::spawn(supervise(source, news.clone()));
-                AbortOnDropHandle::new(task)
-            });
+    /// Follows the targets that routes have now, and no longer those that none has.
+    fn follow_targets(&mut self) {
+        let needed = followed(self.table.values());
+        self.followed.retain(|target, _| needed.contains(target));
+        self.knowledge.targets.retain(|target, _| needed.contains(target));
+        self.lost.retain(|source, _| source == "docker" || needed.iter().any(|t| t.to_string() == *source));
+        for target in needed {
+            if !self.followed.contains_key(&target)
+                && let Some(task) = self.follow(&target)
+            {
+                self.followed.insert(target, task);
+            }
         }
+    }
+
+    /// `None` for a target that needs no source of its own.
+    fn follow(&self, target: &Target) -> Option<AbortOnDropHandle<()>> {
+        let Target::Host { host, port } = target else { return None };
+        let trouble = self.shared.gate.trouble();
+        let source = Host { host: host.clone(), port: *port, resolver: self.resolver.clone(), trouble };
+        #[expect(clippy::disallowed_methods, reason = "its handle is kept, and ends it when dropped")]
+        let task = tokio::spawn(supervise(source, self.news.clone()));
+        Some(AbortOnDropHandle::new(task))
     }
 
     fn update_clusters(&mut self) {
         for (listen, running) in &mut self.running {
             let Some(route) = self.table.get(listen) else { continue };
             let resolved = self.knowledge.resolve(route);
-            let change = running.cluster.update(&route.options, &resolved.primary, &resolved.backup);
+            let change = running.cluster.update(&route.options, &resolved.endpoints);
             let name = &route.options.name;
             for endpoint in &change.left {
                 tracing::info!(route = %name, endpoint = %endpoint, "endpoint removed");

@@ -111,7 +111,7 @@ impl Dial for StreamDial {
     type Connection = Socket;
 
     async fn dial(&self, endpoint: &Endpoint, timeout: Duration) -> io::Result<Socket> {
-        connect::dial(&endpoint.spec.addr.shifted(self.offset), timeout).await
+        connect::dial(&endpoint.key.addr.shifted(self.offset), timeout).await
     }
 }
 
@@ -175,7 +175,7 @@ impl Drop for Record {
             target: "access",
             route = %self.cluster.glance().options.name,
             client = %self.client,
-            endpoint = %self.endpoint.as_ref().map_or_else(|| "-".to_owned(), |endpoint| endpoint.spec.to_string()),
+            endpoint = %self.endpoint.as_ref().map_or_else(|| "-".to_owned(), |endpoint| endpoint.key.to_string()),
             bytes_up = self.bytes_up.load(Relaxed),
             bytes_down = self.bytes_down.load(Relaxed),
             duration_ms = milliseconds(self.began.elapsed()),

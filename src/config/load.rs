@@ -27,8 +27,7 @@ pub(super) const ROUTES: &str = "AMBASSADOR_ROUTES";
 pub(super) const CONFIG: &str = "AMBASSADOR_CONFIG";
 
 /// Commands of ours that a lone first word may have been meant for.
-const COMMANDS: [&str; 10] =
-    ["check", "status", "sessions", "pause", "resume", "switch", "drain", "health", "demo", "help"];
+const COMMANDS: [&str; 5] = ["check", "completions", "demo", "health", "status"];
 
 /// Reads everything that can be read without asking the network. Every mistake at once.
 ///

@@ -44,7 +44,8 @@ impl Followed {
 
     async fn next(&mut self, awaited: &str) -> News {
         let news = tokio::time::timeout(PATIENCE, self.news.recv()).await;
-        news.unwrap_or_else(|_| panic!("waited too long until {awaited}")).expect("the source never ends")
+        assert!(news.is_ok(), "waited too long until {awaited}");
+        news.unwrap().expect("the source never ends")
     }
 
     /// The first snapshot in which it is so; `each` sees every snapshot on the way.

@@ -23,3 +23,4 @@ mod scaled_compose;
 mod support;
 mod tidy;
 mod two_hosts;
+mod udp;

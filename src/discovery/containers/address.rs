@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::{Attachment, Container, ContainerId, Containers, NetworkMode};
 
-/// Docker refuses longer chains of `container:X` in practice: X must run first, and X may not follow another. A
-/// daemon that tells us of a circle must not hold us in it.
+/// A container that follows another that follows another is rare, and a longer chain unheard of; a circle, which no
+/// engine should tell us of, must not hold us in it.
 const FOLLOWED_MAX: usize = 8;
 
 /// Whose network namespace a process is in.

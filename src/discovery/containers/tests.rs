@@ -45,7 +45,7 @@ fn service(name: &str, last: u8, project: &str, service: &str) -> Container {
 }
 
 fn shown(resolution: &Resolution) -> Vec<String> {
-    resolution.endpoints.iter().map(|endpoint| endpoint.addr.to_string()).collect()
+    resolution.endpoints.iter().map(|endpoint| endpoint.key.addr.to_string()).collect()
 }
 
 fn check(containers: &Containers, name: &str, expected: &[&str]) {
@@ -86,7 +86,7 @@ fn a_container_is_found_by_name_id_or_the_beginning_of_its_id() {
 fn an_endpoint_is_a_container_and_not_an_address() {
     let now = engine([("a", container("redis", 2))]);
     let endpoints = now.resolve("redis", Some(80), None, Protocol::Tcp).endpoints;
-    assert_eq!(endpoints[0].identity, Identity::Container { id: id("a").0, name: "redis".to_owned() });
+    assert_eq!(endpoints[0].key.identity, Identity::Container { id: id("a").0, name: "redis".to_owned() });
 }
 
 #[test]
@@ -307,4 +307,17 @@ fn the_port_is_the_listeners_if_exposed_else_the_only_one() {
     check_port(&[], Some(80), Tcp, Err("docker://redis:PORT"));
     let many: Vec<(u16, Protocol)> = (1000..2000).map(|port| (port, Tcp)).collect();
     check_port(&many, Some(80), Tcp, Err("1007, ...)"));
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_name_means_something_or_nothing(name in "[0-9a-f]{0,70}|\\PC*", project in "\\PC{0,5}") {
+        let now = engine([
+            ("0", service("p-ambassador-1", 9, "p", "ambassador")),
+            ("a", service("p-redis-1", 2, &project, "redis")),
+            ("b", container("\u{1F600}-db", 3)),
+        ]);
+        let Resolution { endpoints, problems } = now.resolve(&name, None, Some(6379), Protocol::Tcp);
+        assert!(endpoints.is_empty() != problems.is_empty());
+    }
 }

@@ -53,4 +53,14 @@ mod tests {
     fn localhost_needs_no_file() {
         assert_eq!(addresses("", "localhost").len(), 2);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_the_file_says_is_read(
+            text in "([0-9.:a-f%#]{0,9}[ \\t\\n]redis|\\PC){0,20}",
+            host in "redis|\\PC*",
+        ) {
+            addresses(&text, &host);
+        }
+    }
 }

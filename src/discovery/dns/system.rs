@@ -157,4 +157,15 @@ mod tests {
         check(5, "redis.example", &["redis.example.one.", "redis.example.two.", "redis.example."]);
         check(1, "redis.example.", &["redis.example."]);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_the_file_says_there_is_a_server_and_a_name(
+            text in "(nameserver|options|search|[ :;#\\n]|\\PC){0,40}",
+        ) {
+            let settings = Settings::parse(&text);
+            assert!(!settings.servers.is_empty() && settings.attempts > 0 && !settings.timeout.is_zero());
+            assert!(!settings.names("redis").is_empty());
+        }
+    }
 }

@@ -83,4 +83,11 @@ mod tests {
         check("", "", "", &[]);
         check("no colon", "short line", "redis", &[]);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_the_kernel_says_is_read(text in "([0-9a-f]{64}|/etc/hosts|[/: \\n]|\\PC){0,40}") {
+            assert!(found(&text, &text, &text).len() <= CANDIDATES_MAX);
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// 20.10 speaks 1.41 at most, 29 speaks 1.44 at least (1.40 since 29.3 or so).
+/// 20.10 speaks 1.41 at most, 29 speaks 1.44 at least (later 29s again 1.40).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Version {
     major: u16,

@@ -223,3 +223,14 @@ fn two_links_that_expose_one_port_are_endpoints_of_one_route() {
 fn without_a_container_of_our_own_there_are_no_links() {
     assert_eq!(own_links(&engine([("a", container("redis", 2))])), (Vec::new(), Vec::new()));
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_label_is_a_route_or_a_mistake(
+        listen in "[0-9]{1,5}|[0-9]{1,5}-[0-9]{1,5}(/udp)?|\\PC{0,20}",
+        value in "[0-9]{0,6}[?]?(hold=[0-9]{0,30}s?|&|=|,|\\PC){0,5}",
+    ) {
+        let (routes, mistakes) = labelled_with(&format!("ambassador.listen.{listen}"), &value);
+        assert!(routes.is_empty() != mistakes.is_empty());
+    }
+}

@@ -1,8 +1,9 @@
 //! Engines for tests: the one that the environment names, shared with other tests, and one that may be killed.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::process::{Child, Command};
 
@@ -105,14 +106,12 @@ impl Private {
 
     async fn ready(&mut self) {
         let script = format!("docker -H unix://{} version >/dev/null 2>&1", self.socket.display());
-        for _ in 0..600 {
-            if shell(&script) {
-                return;
-            }
+        let begun = Instant::now();
+        while !shell(&script) {
             assert!(self.daemon.try_wait().unwrap().is_none(), "dockerd ended: {}", self.log());
+            assert!(begun.elapsed() < Duration::from_secs(60), "dockerd does not answer: {}", self.log());
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("dockerd does not answer: {}", self.log());
     }
 
     fn log(&self) -> String {
@@ -156,6 +155,6 @@ fn variable(name: &str) -> Option<String> {
 /// Recorded, never silent: where everything must run, this is a failure.
 fn skipped<T>(test: &str, why: &str) -> Option<T> {
     assert!(variable("CI").is_none(), "{test} must not be skipped here: {why}");
-    println!("skipped: {test}: {why}");
+    writeln!(std::io::stdout(), "skipped: {test}: {why}").unwrap();
     None
 }

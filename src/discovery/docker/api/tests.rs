@@ -189,3 +189,29 @@ fn a_list_that_is_none_is_told_from_an_empty_one() {
     assert_eq!(listed(&json!([null, {}, { "Id": "short" }])), Some(Vec::new()));
     assert_eq!(listed(&json!({ "message": "no" })), None);
 }
+
+proptest::proptest! {
+    /// Any part of an answer may be anything.
+    #[test]
+    fn whatever_an_engine_says_is_read(
+        at in 0usize..60,
+        instead in "null|0|-1|1e300|true|\"[/:a-f0-9]{0,70}\"|\\[[0-9,]{0,3}\\]|\\{\\}",
+    ) {
+        let Ok(instead) = serde_json::from_str::<Value>(&instead) else { return Ok(()) };
+        let mut answer = v1_41();
+        let mut pointers = Vec::new();
+        collect(&answer, String::new(), &mut pointers);
+        *answer.pointer_mut(&pointers[at % pointers.len()]).unwrap() = instead;
+        let (read, event) = (inspected(&answer), crate::discovery::docker::event::event(&answer));
+        assert!(read.is_some() || answer["Id"] != ID);
+        assert_eq!(event, None);
+        assert!(listed(&json!([answer])).is_some());
+    }
+}
+
+fn collect(value: &Value, at: String, pointers: &mut Vec<String>) {
+    for (key, inner) in value.as_object().into_iter().flatten() {
+        collect(inner, format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")), pointers);
+    }
+    pointers.push(at);
+}

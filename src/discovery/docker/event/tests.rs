@@ -20,29 +20,29 @@ fn network(action: &str) -> Value {
         "Actor": { "ID": "net", "Attributes": { "container": ID, "name": "back", "type": "bridge" } } })
 }
 
-fn check(line: &Value, expected: Option<Event>) {
-    assert_eq!(event(line), expected, "{line}");
+fn check(line: &Value, expected: Option<&Event>) {
+    assert_eq!(event(line).as_ref(), expected, "{line}");
 }
 
 #[test]
 fn what_takes_away_is_told_from_what_changes() {
-    check(&container("die"), Some(Event::Stopped(id())));
-    check(&container("pause"), Some(Event::Stopped(id())));
-    check(&container("destroy"), Some(Event::Destroyed(id())));
+    check(&container("die"), Some(&Event::Stopped(id())));
+    check(&container("pause"), Some(&Event::Stopped(id())));
+    check(&container("destroy"), Some(&Event::Destroyed(id())));
     for action in
         ["create", "start", "restart", "stop", "unpause", "rename", "something new", "health_status: sick"]
     {
-        check(&container(action), Some(Event::Touched(id())));
+        check(&container(action), Some(&Event::Touched(id())));
     }
-    check(&network("connect"), Some(Event::Touched(id())));
-    check(&network("disconnect"), Some(Event::Left { container: id(), network: "net".to_owned() }));
+    check(&network("connect"), Some(&Event::Touched(id())));
+    check(&network("disconnect"), Some(&Event::Left { container: id(), network: "net".to_owned() }));
 }
 
 #[test]
 fn newer_and_older_shapes_are_read() {
     let newer = json!({ "Type": "container", "Action": "die", "Actor": { "ID": ID }, "timeNano": 1 });
-    check(&newer, Some(Event::Stopped(id())));
-    check(&json!({ "status": "die", "id": ID }), Some(Event::Stopped(id())));
+    check(&newer, Some(&Event::Stopped(id())));
+    check(&json!({ "status": "die", "id": ID }), Some(&Event::Stopped(id())));
 }
 
 #[test]

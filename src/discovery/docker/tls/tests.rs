@@ -39,8 +39,8 @@ async fn shake(host: &str, ca: &str, cert: &str, verify: bool) -> Result<(), Str
     accepted.map(|_| ()).map_err(|error| error.to_string())
 }
 
-fn check(outcome: Result<(), String>, expected: Result<(), &str>) {
-    match (&outcome, expected) {
+fn check(outcome: &Result<(), String>, expected: Result<(), &str>) {
+    match (outcome, expected) {
         (Ok(()), Ok(())) => {}
         (Err(why), Err(said)) => assert!(why.contains(said), "{why}"),
         _ => panic!("{outcome:?}"),
@@ -49,25 +49,25 @@ fn check(outcome: Result<(), String>, expected: Result<(), &str>) {
 
 #[tokio::test]
 async fn a_server_is_who_the_authority_says() {
-    check(shake("127.0.0.1", "ca.pem", "client", true).await, Ok(()));
-    check(shake("docker.example", "ca.pem", "client", true).await, Ok(()));
-    check(shake("evil.example", "ca.pem", "client", true).await, Err("certificate"));
-    check(shake("127.0.0.1", "other-ca.pem", "client", true).await, Err("certificate"));
+    check(&shake("127.0.0.1", "ca.pem", "client", true).await, Ok(()));
+    check(&shake("docker.example", "ca.pem", "client", true).await, Ok(()));
+    check(&shake("evil.example", "ca.pem", "client", true).await, Err("certificate"));
+    check(&shake("127.0.0.1", "other-ca.pem", "client", true).await, Err("certificate"));
 }
 
 #[tokio::test]
 async fn without_verification_any_server_will_do() {
-    check(shake("evil.example", "other-ca.pem", "client", false).await, Ok(()));
-    check(shake("127.0.0.1", "not-there.pem", "client", false).await, Ok(()));
+    check(&shake("evil.example", "other-ca.pem", "client", false).await, Ok(()));
+    check(&shake("127.0.0.1", "not-there.pem", "client", false).await, Ok(()));
 }
 
 #[tokio::test]
 async fn a_client_without_a_certificate_shows_none() {
-    check(shake("127.0.0.1", "ca.pem", "not-there", true).await, Err("certificate"));
+    check(&shake("127.0.0.1", "ca.pem", "not-there", true).await, Err("certificate"));
 }
 
 #[tokio::test]
 async fn a_file_that_is_missing_or_wrong_is_named() {
-    check(shake("127.0.0.1", "not-there.pem", "client", true).await, Err("not-there.pem"));
-    check(shake("127.0.0.1", "client.key", "client", true).await, Err("holds no certificate"));
+    check(&shake("127.0.0.1", "not-there.pem", "client", true).await, Err("not-there.pem"));
+    check(&shake("127.0.0.1", "client.key", "client", true).await, Err("holds no certificate"));
 }
