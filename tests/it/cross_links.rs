@@ -23,7 +23,7 @@ impl Project<'_> {
 
     /// What one of its containers is told by another, under this name.
     fn fetch(&self, from: &str, url: &str) -> String {
-        let words = format!("exec {}_{from}_1 wget -T 15 -qO- {url}", self.name);
+        let words = format!("exec {}_{from}_1 wget -qO- {url}", self.name);
         eventually(url, || self.host.try_docker(&words))
     }
 

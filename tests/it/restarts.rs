@@ -106,8 +106,7 @@ fn an_address_that_a_stranger_took_over_is_never_reached() {
             redis.docker("kill");
         }
         host.docker(&format!("network disconnect {} {}", network.name, redis.name()));
-        let stranger =
-            host.start("stranger", &on("--ip 10.91.0.10 busybox nc -lk -p 6379 -e echo -STRANGER"));
+        let stranger = host.start("stranger", &on("--ip 10.91.0.10 busybox httpd -f -p 6379"));
         assert_eq!(stranger.ip().to_string(), "10.91.0.10");
         host.docker(&format!("network connect --ip 10.91.0.20 {} {}", network.name, redis.name()));
         redis.docker("start");

@@ -43,7 +43,8 @@ impl Terminal {
     }
 
     pub(crate) fn type_line(&mut self, line: &str) {
-        writeln!(self.keyboard, "{line}").expect("a terminal that is open");
+        // The key that ends a line sends a carriage return.
+        write!(self.keyboard, "{line}\r").expect("a terminal that is open");
     }
 }
 
