@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::diagnostic::Diagnostic;
+use crate::discovery::http::Server;
 use crate::route::{Layer, Route};
 
 /// What will run.
@@ -62,20 +63,8 @@ pub struct DockerConfig {
     pub implicit: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DockerHost {
-    Unix(PathBuf),
-    /// `host:port`, without TLS.
-    Tcp(String),
-    /// `host:port`; `verify` is Docker's `--tlsverify`.
-    Tls {
-        address: String,
-        ca: PathBuf,
-        cert: PathBuf,
-        key: PathBuf,
-        verify: bool,
-    },
-}
+/// As `DOCKER_HOST` names it.
+pub type DockerHost = Server;
 
 /// Where the admin API listens.
 #[derive(Clone, Debug, PartialEq, Eq)]

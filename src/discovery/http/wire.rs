@@ -8,42 +8,32 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::tls;
-use crate::config::DockerHost;
+use super::{Server, tls};
 use crate::discovery::dns::Resolver;
 
 /// Whatever carries the bytes.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
-/// The event stream may be silent for days: a peer that is gone without a word is found by these probes, within a
+/// An event stream or a watch may be silent for days: a peer that is gone without a word is found by these probes, within a
 /// minute, and a firewall that forgets idle connections (often after minutes) is reminded.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 
-pub(super) async fn connect(host: &DockerHost) -> Result<Box<dyn Wire>, String> {
-    match host {
-        DockerHost::Unix(path) => {
+pub(super) async fn connect(server: &Server) -> Result<Box<dyn Wire>, String> {
+    match server {
+        Server::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(|error| unix_help(&error))?;
             Ok(Box::new(stream))
         }
-        DockerHost::Tcp(address) => Ok(Box::new(tcp(address).await?)),
-        DockerHost::Tls { address, ca, cert, key, verify } => {
-            let files = tls::Files { ca, cert, key };
-            let config = tls::config(&files, *verify)?;
+        Server::Tcp(address) => Ok(Box::new(tcp(address).await?)),
+        Server::Tls { address, ca, client, verify } => {
+            let config = tls::config(ca, client.as_ref(), *verify)?;
             let (name, _) = split(address)?;
             let stream = tls::handshake(config, name, tcp(address).await?).await?;
             Ok(Box::new(stream))
         }
-    }
-}
-
-/// As `DOCKER_HOST` writes it.
-pub(super) fn shown(host: &DockerHost) -> String {
-    match host {
-        DockerHost::Unix(path) => format!("unix://{}", path.display()),
-        DockerHost::Tcp(address) | DockerHost::Tls { address, .. } => format!("tcp://{address}"),
     }
 }
 
