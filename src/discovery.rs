@@ -8,6 +8,7 @@ pub mod dns;
 pub mod docker;
 pub mod env;
 pub mod file;
+mod http;
 pub mod knowledge;
 pub mod label;
 

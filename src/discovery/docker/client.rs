@@ -4,16 +4,12 @@
 //! JSON, it has no TLS without verification (Docker's `--tls`), and it negotiates a version but then asks without one.
 
 use std::fmt::Display;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::{Request, StatusCode};
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -21,9 +17,10 @@ use super::api::{self, Listed, text};
 use super::event::{self, Event};
 use super::version::Version;
 use super::view::Answer;
-use super::wire::{self, Wire};
+use super::wire;
 use crate::config::DockerHost;
 use crate::discovery::containers::ContainerId;
+use crate::discovery::http::{self, percent_encoded, take_line};
 
 /// An engine answers in milliseconds; one that pulls and builds on slow disks takes seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,8 +48,6 @@ pub(super) struct Client {
     /// `/v1.41`, or empty while it is being asked for.
     prefix: Arc<str>,
 }
-
-type Connection = http1::Connection<TokioIo<Box<dyn Wire>>, Empty<Bytes>>;
 
 impl Client {
     /// Asks the engine which versions it speaks.
@@ -89,51 +84,50 @@ impl Client {
     pub(super) async fn events(&self) -> Result<Events, ApiError> {
         let filters = serde_json::json!({ "type": ["container", "network"], "event": event::WANTED });
         let path = format!("/events?filters={}", percent_encoded(&filters.to_string()));
-        let begin = async {
-            let (mut sender, connection) = self.connect().await?;
-            let mut connection = Some(Box::pin(connection));
-            let response =
-                drive(&mut connection, answered("/events", &mut sender, self.request(&path)?)).await?;
-            Ok(Events { connection, body: response.into_body(), buffer: Vec::new() })
-        };
+        let begin = async { Ok(Events { answer: self.send(&path, "/events").await?, buffer: Vec::new() }) };
         timeout(ANSWER_TIMEOUT, begin).await.map_err(|_| exchange("/events", &"no answer"))?
     }
 
     async fn get(&self, path: &str) -> Result<Value, ApiError> {
         let whole = async {
-            let (mut sender, connection) = self.connect().await?;
-            let request = self.request(path)?;
-            let asking = async move {
-                let body = answered(path, &mut sender, request).await?.into_body();
-                collect(body, ANSWER_MAX).await.map_err(|why| exchange(path, &why))
-            };
-            let bytes = drive(&mut Some(Box::pin(connection)), asking).await?;
-            serde_json::from_slice(&bytes).map_err(|why| exchange(path, &why))
+            let body = self.send(path, path).await?.whole(ANSWER_MAX).await;
+            let body = body.map_err(|why| exchange(path, &why))?;
+            serde_json::from_slice(&body).map_err(|why| exchange(path, &why))
         };
         timeout(ANSWER_TIMEOUT, whole).await.map_err(|_| exchange(path, &"no answer"))?
     }
 
-    fn request(&self, path: &str) -> Result<Request<Empty<Bytes>>, ApiError> {
+    /// Asks, and reads the head; an answer other than 200 is an error with the engine's own words. `shown` is the path
+    /// as people read it.
+    async fn send(&self, path: &str, shown: &str) -> Result<http::Answer, ApiError> {
+        let failed = |why: String| ApiError::Connect { host: wire::shown(&self.host), why };
+        let wire = wire::connect(&self.host).await.map_err(failed)?;
+        let answer = http::send(wire, self.request(path)?).await.map_err(|why| exchange(shown, &why))?;
+        let status = answer.status;
+        if status.is_success() {
+            return Ok(answer);
+        }
+        const REASON_MAX: usize = 4096;
+        let body = answer.whole(REASON_MAX).await.unwrap_or_default();
+        let words = serde_json::from_slice::<Value>(&body).ok();
+        let message = words.as_ref().and_then(|words| text(words, "/message")).unwrap_or_default().to_owned();
+        Err(ApiError::Status { path: shown.to_owned(), status, message })
+    }
+
+    fn request(&self, path: &str) -> Result<Request<Full<Bytes>>, ApiError> {
         let host = match &*self.host {
             DockerHost::Unix(_) => "localhost",
             DockerHost::Tcp(address) | DockerHost::Tls { address, .. } => address,
         };
         let uri = format!("{}{path}", self.prefix);
         let request = Request::get(uri).header("host", host).header("connection", "close");
-        request.body(Empty::new()).map_err(|why| exchange(path, &why))
-    }
-
-    async fn connect(&self) -> Result<(http1::SendRequest<Empty<Bytes>>, Connection), ApiError> {
-        let failed = |why: String| ApiError::Connect { host: wire::shown(&self.host), why };
-        let wire = wire::connect(&self.host).await.map_err(failed)?;
-        http1::handshake(TokioIo::new(wire)).await.map_err(|why| failed(why.to_string()))
+        request.body(Full::default()).map_err(|why| exchange(path, &why))
     }
 }
 
 /// The event stream, line by line.
 pub(super) struct Events {
-    connection: Option<Pin<Box<Connection>>>,
-    body: Incoming,
+    answer: http::Answer,
     buffer: Vec<u8>,
 }
 
@@ -151,8 +145,8 @@ impl Events {
             if self.buffer.len() > EVENT_MAX {
                 return Err(exchange("/events", &"an event of more than a megabyte"));
             }
-            match drive(&mut self.connection, self.body.frame()).await {
-                Some(Ok(frame)) => self.buffer.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
+            match self.answer.piece().await {
+                Some(Ok(piece)) => self.buffer.extend_from_slice(&piece),
                 Some(Err(why)) => return Err(exchange("/events", &why)),
                 None => return Err(exchange("/events", &"the engine closed the event stream")),
             }
@@ -160,67 +154,8 @@ impl Events {
     }
 }
 
-/// Polls a connection and what is done over it in one task. Once the connection has ended, `work` finds out by itself.
-async fn drive<T>(connection: &mut Option<Pin<Box<Connection>>>, work: impl Future<Output = T>) -> T {
-    let mut work = std::pin::pin!(work);
-    poll_fn(|cx| {
-        if connection.as_mut().is_some_and(|connection| connection.as_mut().poll(cx).is_ready()) {
-            *connection = None;
-        }
-        work.as_mut().poll(cx)
-    })
-    .await
-}
-
-/// Sends, and reads the headers; an answer other than 200 is an error with the engine's own words.
-async fn answered(
-    path: &str,
-    sender: &mut http1::SendRequest<Empty<Bytes>>,
-    request: Request<Empty<Bytes>>,
-) -> Result<Response<Incoming>, ApiError> {
-    let response = sender.send_request(request).await.map_err(|why| exchange(path, &why))?;
-    let status = response.status();
-    if status.is_success() {
-        return Ok(response);
-    }
-    const REASON_MAX: usize = 4096;
-    let body = collect(response.into_body(), REASON_MAX).await.unwrap_or_default();
-    let words = serde_json::from_slice::<Value>(&body).ok();
-    let message = words.as_ref().and_then(|words| text(words, "/message")).unwrap_or_default().to_owned();
-    Err(ApiError::Status { path: path.to_owned(), status, message })
-}
-
-async fn collect(body: Incoming, max: usize) -> Result<Bytes, String> {
-    let collected = Limited::new(body, max).collect().await;
-    collected.map(http_body_util::Collected::to_bytes).map_err(|why| why.to_string())
-}
-
-/// The first line of the buffer, without its end, taken out of it.
-fn take_line(buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
-    loop {
-        let end = buffer.iter().position(|byte| *byte == b'\n')?;
-        let rest = buffer.split_off(end + 1);
-        let line = std::mem::replace(buffer, rest);
-        if !line.trim_ascii().is_empty() {
-            return Some(line);
-        }
-    }
-}
-
 fn exchange(path: &str, why: &dyn Display) -> ApiError {
     ApiError::Exchange { path: path.to_owned(), why: why.to_string() }
-}
-
-/// For a query's value: all but letters and digits.
-fn percent_encoded(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut encoded, byte| {
-        if byte.is_ascii_alphanumeric() {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-        encoded
-    })
 }
 
 #[cfg(test)]
