@@ -1,23 +1,19 @@
 //! One request and its answer, both bounded in size and time.
 
 use std::fmt::Display;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
+use http_body_util::Full;
+use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, StatusCode};
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::Server;
 use super::lines::Lines;
-use super::wire::{self, Wire};
+use super::{Answer, Server, wire};
 
 /// The servers we ask answer in milliseconds; one that is busy with its disk takes seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -101,13 +97,14 @@ impl Request {
     }
 }
 
-pub(crate) struct Answer {
+/// An answer with all of its body.
+pub(crate) struct Whole {
     path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 
-impl Answer {
+impl Whole {
     pub(crate) fn json(&self) -> Result<Value, HttpError> {
         serde_json::from_slice(&self.body).map_err(|why| HttpError::exchange(&self.path, &why))
     }
@@ -118,55 +115,43 @@ pub(crate) struct Client {
     server: Arc<Server>,
 }
 
-pub(super) type Connection = http1::Connection<TokioIo<Box<dyn Wire>>, Full<Bytes>>;
-type Sender = http1::SendRequest<Full<Bytes>>;
-
 impl Client {
     pub(crate) fn new(server: Server) -> Client {
         Client { server: Arc::new(server) }
     }
 
     /// The whole answer. One that is no success is an error.
-    pub(crate) async fn ask(&self, request: Request) -> Result<Answer, HttpError> {
-        let (path, patience) = (request.path.clone(), request.patience);
-        let whole = async {
-            let (mut sender, connection) = self.connect().await?;
-            let asking = async {
-                let response = self.answered(&mut sender, request).await?;
-                let headers = response.headers().clone();
-                let body = collect(response.into_body(), ANSWER_MAX).await;
-                let body = body.map_err(|why| HttpError::exchange(&path, &why))?;
-                Ok(Answer { path: path.clone(), headers, body })
-            };
-            drive(&mut Some(Box::pin(connection)), asking).await
-        };
-        timeout(patience, whole).await.unwrap_or_else(|_| Err(HttpError::exchange(&path, &"no answer")))
+    pub(crate) async fn ask(&self, request: Request) -> Result<Whole, HttpError> {
+        let path = request.path.clone();
+        within(request.patience, &path, async {
+            let answer = self.answered(request).await?;
+            let headers = answer.headers.clone();
+            let body = answer.whole(ANSWER_MAX).await.map_err(|why| HttpError::exchange(&path, &why))?;
+            Ok(Whole { path: path.clone(), headers, body })
+        })
+        .await
     }
 
     /// An answer that goes on: one JSON value a line, none longer than `line_max` bytes. Returns once the server has
     /// begun to answer.
     pub(crate) async fn lines(&self, request: Request, line_max: usize) -> Result<Lines, HttpError> {
-        let (path, patience) = (request.path.clone(), request.patience);
-        let begin = async {
-            let (mut sender, connection) = self.connect().await?;
-            let mut connection = Some(Box::pin(connection));
-            let response = drive(&mut connection, self.answered(&mut sender, request)).await?;
-            let path = without_query(&path).to_owned();
-            Ok(Lines::new(path, connection, response.into_body(), line_max))
-        };
-        timeout(patience, begin).await.unwrap_or_else(|_| Err(HttpError::exchange(&path, &"no answer")))
+        let path = request.path.clone();
+        let answer = within(request.patience, &path, self.answered(request)).await?;
+        Ok(Lines::new(without_query(&path), answer, line_max))
     }
 
     /// Sends, and reads the headers.
-    async fn answered(&self, sender: &mut Sender, request: Request) -> Result<Response<Incoming>, HttpError> {
+    async fn answered(&self, request: Request) -> Result<Answer, HttpError> {
         let path = request.path.clone();
-        let request = self.written(request)?;
-        let response = sender.send_request(request).await.map_err(|why| HttpError::exchange(&path, &why))?;
-        let status = response.status();
+        let failed = |why: String| HttpError::Connect { server: self.server.to_string(), why };
+        let wire = wire::connect(&self.server).await.map_err(failed)?;
+        let answer = super::send(wire, self.written(request)?).await;
+        let answer = answer.map_err(|why| HttpError::exchange(&path, &why))?;
+        let status = answer.status;
         if status.is_success() {
-            return Ok(response);
+            return Ok(answer);
         }
-        let body = collect(response.into_body(), REASON_MAX).await.unwrap_or_default();
+        let body = answer.whole(REASON_MAX).await.unwrap_or_default();
         Err(HttpError::Status { path: without_query(&path).to_owned(), status, message: reason(&body) })
     }
 
@@ -185,32 +170,14 @@ impl Client {
         written.headers_mut().extend(headers);
         Ok(written)
     }
-
-    async fn connect(&self) -> Result<(Sender, Connection), HttpError> {
-        let failed = |why: String| HttpError::Connect { server: self.server.to_string(), why };
-        let wire = wire::connect(&self.server).await.map_err(failed)?;
-        http1::handshake(TokioIo::new(wire)).await.map_err(|why| failed(why.to_string()))
-    }
 }
 
-/// Polls a connection and what is done over it in one task. Once the connection has ended, `work` finds out by itself.
-pub(super) async fn drive<T>(
-    connection: &mut Option<Pin<Box<Connection>>>,
-    work: impl Future<Output = T>,
-) -> T {
-    let mut work = std::pin::pin!(work);
-    poll_fn(|cx| {
-        if connection.as_mut().is_some_and(|connection| connection.as_mut().poll(cx).is_ready()) {
-            *connection = None;
-        }
-        work.as_mut().poll(cx)
-    })
-    .await
-}
-
-async fn collect(body: Incoming, max: usize) -> Result<Bytes, String> {
-    let collected = Limited::new(body, max).collect().await;
-    collected.map(http_body_util::Collected::to_bytes).map_err(|why| why.to_string())
+async fn within<T>(
+    patience: Duration,
+    path: &str,
+    work: impl Future<Output = Result<T, HttpError>>,
+) -> Result<T, HttpError> {
+    timeout(patience, work).await.unwrap_or_else(|_| Err(HttpError::exchange(path, &"no answer")))
 }
 
 /// Docker and etcd say `{"message": ".."}`, Consul says it in plain text.
@@ -226,16 +193,4 @@ fn reason(body: &[u8]) -> String {
 
 fn without_query(path: &str) -> &str {
     path.split('?').next().unwrap_or(path)
-}
-
-/// For a query's value: all but letters and digits.
-pub(crate) fn percent_encoded(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut encoded, byte| {
-        if byte.is_ascii_alphanumeric() {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-        encoded
-    })
 }
