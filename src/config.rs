@@ -5,6 +5,7 @@ pub mod args;
 pub mod check;
 pub mod conflicts;
 mod docker;
+pub mod etcd;
 pub mod grammar;
 mod load;
 pub mod nearest;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use crate::diagnostic::Diagnostic;
 use crate::discovery::http::Server;
 use crate::route::{Layer, Route};
+use etcd::EtcdAccess;
 
 /// What will run.
 #[derive(Clone, Debug)]
@@ -41,6 +43,7 @@ pub struct Config {
     pub docker: Option<DockerConfig>,
     /// Where an engine would be, for a file that asks for it later. `None` where the settings for it make no sense.
     pub docker_host: Option<DockerHost>,
+    pub etcd: EtcdAccess,
     pub workers: NonZeroUsize,
     pub drain_timeout: Duration,
     pub max_held: usize,
@@ -113,6 +116,7 @@ impl Config {
             path: None,
             docker: None,
             docker_host: None,
+            etcd: EtcdAccess::default(),
             workers: load::cores(),
             drain_timeout: DRAIN_TIMEOUT_DEFAULT,
             max_held: MAX_HELD_DEFAULT,
