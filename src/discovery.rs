@@ -7,6 +7,7 @@ pub mod containers;
 pub mod dns;
 pub mod docker;
 pub mod env;
+pub mod etcd;
 pub mod file;
 pub mod http;
 pub mod knowledge;

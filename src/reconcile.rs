@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::diagnostic::Diagnostic;
 use crate::discovery::dns::{Host, Resolver};
 use crate::discovery::docker::Docker;
+use crate::discovery::etcd::Etcd;
 use crate::discovery::knowledge::{Knowledge, followed};
 use crate::discovery::{News, follow};
 use crate::listener::{self, BindError};
@@ -292,10 +293,17 @@ impl Reconciler {
 
     /// `None` for a target that needs no source of its own.
     fn follow(&self, target: &Target) -> Option<AbortOnDropHandle<()>> {
-        let Target::Host { host, port } = target else { return None };
-        let trouble = self.shared.gate.trouble();
-        let source = Host { host: host.clone(), port: *port, resolver: self.resolver.clone(), trouble };
-        Some(follow(source, self.news.clone()))
+        let (resolver, news) = (self.resolver.clone(), self.news.clone());
+        match target {
+            Target::Host { host, port } => {
+                let trouble = self.shared.gate.trouble();
+                Some(follow(Host { host: host.clone(), port: *port, resolver, trouble }, news))
+            }
+            Target::Etcd(keys) => {
+                Some(follow(Etcd::new(keys.clone(), self.config.etcd.clone(), resolver), news))
+            }
+            Target::Addr(_) | Target::Unix(_) | Target::Docker { .. } => None,
+        }
     }
 
     /// Docker is asked while something asks for it: the command line, or a route of a file that was read again.

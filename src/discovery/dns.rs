@@ -2,6 +2,7 @@
 
 mod hosts;
 mod lookup;
+mod names;
 mod system;
 
 use std::net::{IpAddr, SocketAddr};
@@ -17,6 +18,7 @@ use crate::cluster::{EndpointAddr, EndpointSpec, Identity};
 use crate::route::Target;
 use lookup::Found;
 pub use lookup::Resolver;
+pub(crate) use names::Names;
 
 /// Docker's DNS says 600 s for a container whose address changes at its next start, and other servers say 0 for
 /// everything: a moved service is found within half a minute, and no server is asked more than once a second.

@@ -112,6 +112,13 @@ fn inet(text: &str, listen: &Listen) -> Result<Target, Mistake> {
     at(host, port)
 }
 
+/// `host:port` in full.
+pub(super) fn address(text: &str) -> Result<Target, Mistake> {
+    let (host, port) = split_port(text)?;
+    let port = port.ok_or_else(|| Mistake::new(format!("`{text}` has no port")).help("write `host:port`"))?;
+    at(host, port)
+}
+
 /// The listener's first port, for a target that names none.
 fn default_port(text: &str, listen: &Listen) -> Result<u16, Mistake> {
     listen.first_port().filter(|port| *port != 0).ok_or_else(|| {
