@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::diagnostic::Diagnostic;
+use crate::discovery::dns::Limits;
 use crate::route::{Layer, Route};
 
 /// What will run.
@@ -43,6 +44,7 @@ pub struct Config {
     pub workers: NonZeroUsize,
     pub drain_timeout: Duration,
     pub max_held: usize,
+    pub dns: Limits,
     /// `None` for the default unix socket.
     pub admin: Option<AdminAddr>,
     /// `XDG_RUNTIME_DIR`: where the default admin socket goes when `/run` is not ours to write.
@@ -127,6 +129,7 @@ impl Config {
             workers: load::cores(),
             drain_timeout: DRAIN_TIMEOUT_DEFAULT,
             max_held: MAX_HELD_DEFAULT,
+            dns: Limits::default(),
             admin: None,
             runtime_dir: None,
             log: LogConfig::default(),

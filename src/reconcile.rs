@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::diagnostic::Diagnostic;
-use crate::discovery::dns::{Host, Resolver};
+use crate::discovery::dns::{Dns, Resolver};
 use crate::discovery::docker::Docker;
 use crate::discovery::knowledge::{Knowledge, followed};
 use crate::discovery::{News, follow};
@@ -149,6 +149,11 @@ impl Reconciler {
                 Event::News(News::Lost { source, why }) => {
                     tracing::warn!(source, why, "source lost; what it said last stands");
                     self.lost.insert(source, why);
+                }
+                Event::News(News::Expired(snapshot)) => {
+                    let source = snapshot.source();
+                    tracing::warn!(source, "what it said last is too old to be believed: its endpoints go");
+                    self.knowledge.learn(snapshot);
                 }
                 Event::Due => {}
             }
@@ -292,9 +297,8 @@ impl Reconciler {
 
     /// `None` for a target that needs no source of its own.
     fn follow(&self, target: &Target) -> Option<AbortOnDropHandle<()>> {
-        let Target::Host { host, port } = target else { return None };
         let trouble = self.shared.gate.trouble();
-        let source = Host { host: host.clone(), port: *port, resolver: self.resolver.clone(), trouble };
+        let source = Dns::of(target, self.resolver.clone(), self.config.dns, trouble)?;
         Some(follow(source, self.news.clone()))
     }
 
