@@ -6,6 +6,7 @@
 
 pub mod hold;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,6 +25,19 @@ use crate::route::{OnRemove, Options};
 /// What a source says about one endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointSpec {
+    pub key: EndpointKey,
+    /// Its share of new sessions, relative to the others of its tier. Zero takes none.
+    pub weight: u32,
+    /// Tried only when no endpoint of a lower tier answers. Those of `backup` start at [`BACKUP_TIER`].
+    pub tier: u32,
+}
+
+/// Tiers of a route's own targets are below it: SRV priorities have 16 bits (RFC 2782).
+pub const BACKUP_TIER: u32 = 1 << 16;
+
+/// What makes an endpoint this one and no other.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointKey {
     pub addr: EndpointAddr,
     pub identity: Identity,
 }
@@ -50,7 +64,7 @@ pub enum Identity {
 /// One endpoint of one cluster, for as long as it is in it.
 #[derive(Debug)]
 pub struct Endpoint {
-    pub spec: EndpointSpec,
+    pub key: EndpointKey,
     sessions: AtomicUsize,
     /// Cancelled when the endpoint leaves the cluster.
     removed: CancellationToken,
@@ -62,8 +76,23 @@ pub struct Endpoint {
 #[derive(Debug)]
 pub struct Members {
     pub options: Options,
-    pub primary: Vec<Arc<Endpoint>>,
-    pub backup: Vec<Arc<Endpoint>>,
+    /// None is empty. The first is tried before the second.
+    pub tiers: Vec<Tier>,
+}
+
+/// Endpoints that are equally good.
+#[derive(Debug)]
+pub struct Tier {
+    /// As in [`EndpointSpec::tier`].
+    pub number: u32,
+    pub members: Vec<Member>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub endpoint: Arc<Endpoint>,
+    /// As in [`EndpointSpec::weight`].
+    pub weight: u32,
 }
 
 /// A named group of endpoints with one policy, and what its sessions have done.
@@ -91,7 +120,7 @@ pub struct Counters {
 
 impl Cluster {
     pub fn new(options: Options, force: CancellationToken) -> Cluster {
-        let members = Members { options, primary: Vec::new(), backup: Vec::new() };
+        let members = Members { options, tiers: Vec::new() };
         Cluster {
             members: ArcSwap::from_pointee(members),
             changed: Notify::new(),
@@ -111,48 +140,55 @@ impl Cluster {
     }
 
     /// Replaces policy and endpoints; endpoints in both stay what they are. Returns who joined and who left.
-    pub fn update(&self, options: &Options, primary: &[EndpointSpec], backup: &[EndpointSpec]) -> Change {
+    pub fn update(&self, options: &Options, specs: &[EndpointSpec]) -> Change {
         let old = self.members();
-        let specs = |tier: &[Arc<Endpoint>]| tier.iter().map(|e| e.spec.clone()).collect::<Vec<_>>();
-        if old.options == *options && specs(&old.primary) == primary && specs(&old.backup) == backup {
+        let specs: BTreeSet<&EndpointSpec> = specs.iter().collect();
+        if old.options == *options && old.specs().iter().eq(specs.iter().copied()) {
             return Change::default();
         }
-        let keep = |spec: &EndpointSpec| match old.all().find(|endpoint| endpoint.spec == *spec) {
-            Some(endpoint) => endpoint.clone(),
-            None => Arc::new(Endpoint::new(spec.clone(), &self.force)),
+        let new = Arc::new(Members { options: options.clone(), tiers: self.tiers(&old, specs) });
+        let (before, after) = (old.by_key(), new.by_key());
+        let only = |these: &ByKey<'_>, those: &ByKey<'_>| -> Vec<EndpointKey> {
+            these.keys().filter(|key| !those.contains_key(*key)).map(|key| (*key).clone()).collect()
         };
-        let new = Arc::new(Members {
-            options: options.clone(),
-            primary: primary.iter().map(keep).collect(),
-            backup: backup.iter().map(keep).collect(),
-        });
-        let change = Change {
-            joined: new.all().filter(|e| !old.contains(e)).map(|e| e.spec.clone()).collect(),
-            left: old.all().filter(|e| !new.contains(e)).map(|e| e.spec.clone()).collect(),
-        };
+        let change = Change { joined: only(&after, &before), left: only(&before, &after) };
         self.members.store(new.clone());
-        for endpoint in old.all().filter(|endpoint| !new.contains(endpoint)) {
+        for endpoint in change.left.iter().filter_map(|key| before.get(key)) {
             endpoint.remove(options.on_remove);
         }
         self.changed.notify_waiters();
         change
     }
 
+    /// `specs` are sorted, but not by tier.
+    fn tiers(&self, old: &Members, specs: BTreeSet<&EndpointSpec>) -> Vec<Tier> {
+        let known = old.by_key();
+        let mut tiers: BTreeMap<u32, Vec<Member>> = BTreeMap::new();
+        for EndpointSpec { key, weight, tier } in specs {
+            let endpoint = match known.get(key) {
+                Some(endpoint) => (*endpoint).clone(),
+                None => Arc::new(Endpoint::new(key.clone(), &self.force)),
+            };
+            tiers.entry(*tier).or_default().push(Member { endpoint, weight: *weight });
+        }
+        tiers.into_iter().map(|(number, members)| Tier { number, members }).collect()
+    }
+
     /// Ends what the cluster's endpoints still serve, as their removal would: for a route that is closed.
     pub fn close(&self) {
         let members = self.members();
-        self.update(&members.options, &[], &[]);
+        self.update(&members.options, &[]);
     }
 
-    /// Endpoints in the order to try them, each once: the primary tier, then the backup tier.
+    /// Endpoints in the order to try them, each once: tier after tier.
     pub fn choices<'m>(&self, members: &'m Members) -> impl Iterator<Item = &'m Arc<Endpoint>> + use<'m> {
         let turn = self.turn.fetch_add(1, Relaxed);
         let balance = members.options.balance;
-        let tier = move |tier: &'m [Arc<Endpoint>]| {
-            balancer::choices(balance, turn, tier.len(), move |n| tier.get(n).map_or(0, |e| e.sessions()))
-                .filter_map(move |n| tier.get(n))
-        };
-        tier(&members.primary).chain(tier(&members.backup))
+        members.tiers.iter().flat_map(move |Tier { members, .. }| {
+            let load = move |n: usize| members.get(n).map_or(0, |member| member.endpoint.sessions());
+            let order = balancer::choices(balance, turn, members.len(), load);
+            order.filter_map(move |n| members.get(n)).map(|member| &member.endpoint)
+        })
     }
 
     pub fn moved(&self, direction: Direction, bytes: usize) {
@@ -164,31 +200,50 @@ impl Cluster {
     }
 }
 
+type ByKey<'m> = BTreeMap<&'m EndpointKey, &'m Arc<Endpoint>>;
+
 /// Who joined and who left a cluster in one update.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
-    pub joined: Vec<EndpointSpec>,
-    pub left: Vec<EndpointSpec>,
+    pub joined: Vec<EndpointKey>,
+    pub left: Vec<EndpointKey>,
 }
 
 impl Members {
-    pub fn all(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
-        self.primary.iter().chain(&self.backup)
+    /// Tier by tier.
+    pub fn all(&self) -> impl Iterator<Item = (&Tier, &Member)> {
+        self.tiers.iter().flat_map(|tier| tier.members.iter().map(move |member| (tier, member)))
     }
 
     pub fn is_empty(&self) -> bool {
-        self.primary.is_empty() && self.backup.is_empty()
+        self.tiers.is_empty()
     }
 
-    fn contains(&self, endpoint: &Arc<Endpoint>) -> bool {
-        self.all().any(|other| Arc::ptr_eq(other, endpoint))
+    fn by_key(&self) -> ByKey<'_> {
+        self.all().map(|(_, member)| (&member.endpoint.key, &member.endpoint)).collect()
+    }
+
+    fn specs(&self) -> BTreeSet<EndpointSpec> {
+        let spec = |(tier, member): (&Tier, &Member)| EndpointSpec {
+            key: member.endpoint.key.clone(),
+            weight: member.weight,
+            tier: tier.number,
+        };
+        self.all().map(spec).collect()
+    }
+}
+
+impl EndpointSpec {
+    /// Of weight 1, in the first tier.
+    pub fn new(addr: EndpointAddr, identity: Identity) -> EndpointSpec {
+        EndpointSpec { key: EndpointKey { addr, identity }, weight: 1, tier: 0 }
     }
 }
 
 impl Endpoint {
-    fn new(spec: EndpointSpec, force: &CancellationToken) -> Endpoint {
+    fn new(key: EndpointKey, force: &CancellationToken) -> Endpoint {
         Endpoint {
-            spec,
+            key,
             sessions: AtomicUsize::new(0),
             removed: CancellationToken::new(),
             cut: force.child_token(),
@@ -284,7 +339,7 @@ impl fmt::Display for EndpointAddr {
     }
 }
 
-impl fmt::Display for EndpointSpec {
+impl fmt::Display for EndpointKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.identity {
             Identity::Literal => write!(f, "{}", self.addr),
@@ -301,10 +356,25 @@ mod tests {
     use super::*;
 
     fn spec(port: u16, id: &str) -> EndpointSpec {
-        EndpointSpec {
-            addr: EndpointAddr::Inet(SocketAddr::from(([10, 0, 0, 1], port))),
-            identity: Identity::Container { id: id.to_owned(), name: "redis".to_owned() },
-        }
+        let addr = EndpointAddr::Inet(SocketAddr::from(([10, 0, 0, 1], port)));
+        EndpointSpec::new(addr, Identity::Container { id: id.to_owned(), name: "redis".to_owned() })
+    }
+
+    fn endpoint(members: &Members, n: usize) -> Arc<Endpoint> {
+        members.all().nth(n).expect("so many").1.endpoint.clone()
+    }
+
+    #[test]
+    fn another_weight_is_no_other_endpoint() {
+        let cluster = cluster();
+        cluster.update(&Options::named("test"), &[spec(1, "a")]);
+        let before = endpoint(&cluster.members(), 0);
+        let change =
+            cluster.update(&Options::named("test"), &[EndpointSpec { weight: 5, tier: 7, ..spec(1, "a") }]);
+        assert_eq!(change, Change::default());
+        let members = cluster.members();
+        assert!(Arc::ptr_eq(&before, &endpoint(&members, 0)) && !before.is_removed());
+        assert_eq!((members.tiers[0].number, members.tiers[0].members[0].weight), (7, 5));
     }
 
     fn cluster() -> Cluster {
@@ -315,15 +385,15 @@ mod tests {
     fn an_endpoint_that_stays_keeps_its_sessions_and_one_that_leaves_is_told() {
         let cluster = cluster();
         let options = Options::named("test");
-        cluster.update(&options, &[spec(1, "a"), spec(2, "b")], &[]);
+        cluster.update(&options, &[spec(1, "a"), spec(2, "b")]);
         let members = cluster.members();
-        let (stays, leaves) = (members.primary[0].clone(), members.primary[1].clone());
+        let (stays, leaves) = (endpoint(&members, 0), endpoint(&members, 1));
         let _session = InFlight::on(stays.clone());
 
-        let change = cluster.update(&options, &[spec(1, "a"), spec(3, "c")], &[]);
+        let change = cluster.update(&options, &[spec(1, "a"), spec(3, "c")]);
 
-        assert_eq!(change, Change { joined: vec![spec(3, "c")], left: vec![spec(2, "b")] });
-        assert_eq!(cluster.members().primary[0].sessions(), 1);
+        assert_eq!(change, Change { joined: vec![spec(3, "c").key], left: vec![spec(2, "b").key] });
+        assert_eq!(endpoint(&cluster.members(), 0).sessions(), 1);
         assert!(leaves.is_removed() && !stays.is_removed());
         assert!(!leaves.cut.is_cancelled(), "drain is the default");
     }
@@ -332,24 +402,27 @@ mod tests {
     fn the_same_address_with_another_identity_is_another_endpoint() {
         let cluster = cluster();
         let options = Options { on_remove: OnRemove::Cut, ..Options::named("test") };
-        cluster.update(&options, &[spec(1, "dead")], &[]);
-        let dead = cluster.members().primary[0].clone();
+        cluster.update(&options, &[spec(1, "dead")]);
+        let dead = endpoint(&cluster.members(), 0);
 
-        cluster.update(&options, &[spec(1, "stranger")], &[]);
+        cluster.update(&options, &[spec(1, "stranger")]);
 
         assert!(dead.is_removed() && dead.cut.is_cancelled());
-        assert!(!cluster.members().primary[0].is_removed());
+        assert!(!endpoint(&cluster.members(), 0).is_removed());
     }
 
     #[test]
     fn the_backup_tier_comes_after_every_primary_endpoint() {
         let cluster = cluster();
-        cluster.update(&Options::named("test"), &[spec(1, "a"), spec(2, "b")], &[spec(3, "c")]);
+        cluster.update(
+            &Options::named("test"),
+            &[EndpointSpec { tier: BACKUP_TIER, ..spec(3, "c") }, spec(1, "a"), spec(2, "b")],
+        );
         let members = cluster.members();
         for _ in 0..4 {
-            let order: Vec<_> = cluster.choices(&members).map(|e| e.spec.clone()).collect();
+            let order: Vec<_> = cluster.choices(&members).map(|e| e.key.clone()).collect();
             assert_eq!(order.len(), 3);
-            assert_eq!(order[2], spec(3, "c"));
+            assert_eq!(order[2], spec(3, "c").key);
         }
     }
 
@@ -357,8 +430,8 @@ mod tests {
     fn forcing_the_process_cuts_also_the_sessions_of_endpoints_that_left_long_ago() {
         let force = CancellationToken::new();
         let cluster = Cluster::new(Options::named("test"), force.clone());
-        cluster.update(&Options::named("test"), &[spec(1, "a")], &[]);
-        let endpoint = cluster.members().primary[0].clone();
+        cluster.update(&Options::named("test"), &[spec(1, "a")]);
+        let endpoint = endpoint(&cluster.members(), 0);
         cluster.close();
         assert!(!endpoint.cut.is_cancelled());
         force.cancel();

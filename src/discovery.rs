@@ -12,13 +12,14 @@ pub mod knowledge;
 pub mod label;
 
 use std::future::Future;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::route::Route;
+use crate::cluster::EndpointSpec;
+use crate::route::{Route, Target};
 use containers::Containers;
 
 /// All that one source knows, at one moment.
@@ -27,10 +28,10 @@ pub enum Snapshot {
     /// The configuration file, read without a mistake.
     File(Vec<Route>),
     Docker(Arc<Containers>),
-    /// The addresses of one DNS name, sorted. Empty: the name exists without addresses, or never existed.
-    Host {
-        host: String,
-        addresses: Vec<IpAddr>,
+    /// The endpoints of a target that has a source of its own. Empty: it has none, and that is an answer.
+    Target {
+        target: Target,
+        endpoints: Vec<EndpointSpec>,
     },
 }
 
@@ -40,7 +41,7 @@ impl Snapshot {
         match self {
             Snapshot::File(_) => "file".to_owned(),
             Snapshot::Docker(_) => "docker".to_owned(),
-            Snapshot::Host { host, .. } => format!("dns:{host}"),
+            Snapshot::Target { target, .. } => target.to_string(),
         }
     }
 }
@@ -82,7 +83,7 @@ impl Publisher {
 
 /// Something that knows, and can lose touch.
 pub trait Source: Send {
-    /// As logs and `ambassador_discovery_up` name it: `docker`, `dns:redis`.
+    /// As logs and `ambassador_discovery_up` name it: `docker`, `redis:6379`.
     fn name(&self) -> String;
 
     /// Publishes snapshots for as long as it can; returns why it no longer can.
@@ -110,8 +111,15 @@ impl From<Stopped> for SourceError {
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
+/// Follows a source until the handle is dropped.
+pub fn follow(source: impl Source + 'static, news: mpsc::Sender<News>) -> AbortOnDropHandle<()> {
+    #[expect(clippy::disallowed_methods, reason = "its handle is returned, and ends it when dropped")]
+    let task = tokio::spawn(supervise(source, news));
+    AbortOnDropHandle::new(task)
+}
+
 /// Runs a source for ever: retries with jittered back-off, says once when it is lost and once when it is back.
-pub async fn supervise(mut source: impl Source, news: mpsc::Sender<News>) {
+async fn supervise(mut source: impl Source, news: mpsc::Sender<News>) {
     let name = source.name();
     let mut publisher = Publisher::new(name.clone(), news.clone());
     let mut backoff = BACKOFF_MIN;

@@ -18,11 +18,12 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::diagnostic::Diagnostic;
 use crate::discovery::dns::{Host, Resolver};
-use crate::discovery::knowledge::{Knowledge, hosts_of};
-use crate::discovery::{News, supervise};
+use crate::discovery::docker::Docker;
+use crate::discovery::knowledge::{Knowledge, followed};
+use crate::discovery::{News, follow};
 use crate::listener::{self, BindError};
 use crate::room::Seat;
-use crate::route::{self, Layer, Listen, Route, RouteTable};
+use crate::route::{self, Layer, Listen, Route, RouteTable, Target};
 use crate::session::Shared;
 use crate::worker::{Loads, Workers};
 use linger::Linger;
@@ -51,7 +52,8 @@ pub struct Reconciler {
     /// Sources that are lost, and why.
     lost: BTreeMap<String, String>,
     resolver: Resolver,
-    lookups: BTreeMap<String, AbortOnDropHandle<()>>,
+    followed: BTreeMap<Target, AbortOnDropHandle<()>>,
+    docker: Option<AbortOnDropHandle<()>>,
     news: mpsc::Sender<News>,
     inbox: mpsc::Receiver<News>,
     /// `None` once no new listener shall be opened.
@@ -110,7 +112,8 @@ impl Reconciler {
             mistakes: BTreeSet::new(),
             lost: BTreeMap::new(),
             resolver: Resolver::from_system(),
-            lookups: BTreeMap::new(),
+            followed: BTreeMap::new(),
+            docker: None,
             news,
             inbox,
             loads: workers.loads(),
@@ -198,7 +201,8 @@ impl Reconciler {
         for listen in pending {
             failed.extend(self.open(&listen).await);
         }
-        self.follow_hosts();
+        self.follow_docker();
+        self.follow_targets();
         self.update_clusters();
         self.publish();
         failed
@@ -256,7 +260,7 @@ impl Reconciler {
         let cluster = Arc::new(Cluster::new(route.options.clone(), self.shared.force.clone()));
         // A first session must not find a cluster that is empty only because nobody filled it yet.
         let resolved = self.knowledge.resolve(route);
-        cluster.update(&route.options, &resolved.primary, &resolved.backup);
+        cluster.update(&route.options, &resolved.endpoints);
         let stop = self.stop.child_token();
         let addrs: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.addr).collect();
         tracing::info!(route = %route, origin = %route.origin, "route open");
@@ -271,19 +275,46 @@ impl Reconciler {
         None
     }
 
-    /// Asks DNS for the names that routes need now, and no longer for those that none needs.
-    fn follow_hosts(&mut self) {
-        let needed = hosts_of(self.table.values());
-        self.lookups.retain(|host, _| needed.contains(host));
-        self.knowledge.hosts.retain(|host, _| needed.contains(host));
-        for host in needed {
-            let (resolver, news) = (&self.resolver, &self.news);
-            self.lookups.entry(host.clone()).or_insert_with(|| {
-                let source = Host { host, resolver: resolver.clone() };
-                #[expect(clippy::disallowed_methods, reason = "its handle is kept, and ends it when dropped")]
-                let task = tokio::spawn(supervise(source, news.clone()));
-                AbortOnDropHandle::new(task)
-            });
+    /// Follows the targets that routes have now, and no longer those that none has.
+    fn follow_targets(&mut self) {
+        let needed = followed(self.table.values());
+        self.followed.retain(|target, _| needed.contains(target));
+        self.knowledge.targets.retain(|target, _| needed.contains(target));
+        self.lost.retain(|source, _| source == "docker" || needed.iter().any(|t| t.to_string() == *source));
+        for target in needed {
+            if !self.followed.contains_key(&target)
+                && let Some(task) = self.follow(&target)
+            {
+                self.followed.insert(target, task);
+            }
+        }
+    }
+
+    /// `None` for a target that needs no source of its own.
+    fn follow(&self, target: &Target) -> Option<AbortOnDropHandle<()>> {
+        let Target::Host { host, port } = target else { return None };
+        let trouble = self.shared.gate.trouble();
+        let source = Host { host: host.clone(), port: *port, resolver: self.resolver.clone(), trouble };
+        Some(follow(source, self.news.clone()))
+    }
+
+    /// Docker is asked while something asks for it: the command line, or a route of a file that was read again.
+    fn follow_docker(&mut self) {
+        let host = match &self.config.docker {
+            Some(docker) => Some(&docker.host),
+            None if self.table.values().any(Route::wants_docker) => self.config.docker_host.as_ref(),
+            None => None,
+        };
+        match host {
+            Some(host) if self.docker.is_none() => {
+                self.docker = Some(follow(Docker { host: host.clone() }, self.news.clone()));
+            }
+            Some(_) => {}
+            None => {
+                self.docker = None;
+                self.knowledge.docker = None;
+                self.lost.remove("docker");
+            }
         }
     }
 
@@ -291,7 +322,7 @@ impl Reconciler {
         for (listen, running) in &mut self.running {
             let Some(route) = self.table.get(listen) else { continue };
             let resolved = self.knowledge.resolve(route);
-            let change = running.cluster.update(&route.options, &resolved.primary, &resolved.backup);
+            let change = running.cluster.update(&route.options, &resolved.endpoints);
             let name = &route.options.name;
             for endpoint in &change.left {
                 tracing::info!(route = %name, endpoint = %endpoint, "endpoint removed");
@@ -309,7 +340,7 @@ impl Reconciler {
     }
 
     fn publish(&self) {
-        let docker = self.config.docker.is_some() && self.knowledge.docker.is_none();
+        let docker = self.docker.is_some() && self.knowledge.docker.is_none();
         self.overview.store(Arc::new(Overview {
             routes: self.table.values().map(|route| self.view(route)).collect(),
             lost: self.lost.clone(),

@@ -307,12 +307,12 @@ impl<'a> Half<'a> {
         cx: &mut Context<'_>,
         tally: &mut Tally<'_, M>,
     ) -> Poll<Result<(), Fault>> {
-        if self.bulk {
-            if let Some(pipe) = ready!(splice::poll_take(cx, self.from)).map_err(Fault::From)? {
-                self.bulk = pipe.is_worth_it();
-                self.held = Held::Pipe(pipe);
-                return Poll::Ready(Ok(()));
-            }
+        if self.bulk
+            && let Some(pipe) = ready!(splice::poll_take(cx, self.from)).map_err(Fault::From)?
+        {
+            self.bulk = pipe.is_worth_it();
+            self.held = Held::Pipe(pipe);
+            return Poll::Ready(Ok(()));
         }
         let copied = ready!(copy::poll_copy(cx, self.from, self.to))?;
         tally.add(self.direction, copied.delivered);

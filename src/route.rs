@@ -131,6 +131,12 @@ impl Route {
         self.listen.overlaps(&other.listen) || self.options.name == other.options.name
     }
 
+    /// Whether a target can be found by asking Docker alone.
+    pub fn wants_docker(&self) -> bool {
+        let mut targets = self.targets.iter().chain(&self.options.backup);
+        targets.any(|target| matches!(target, Target::Docker { .. }))
+    }
+
     /// Same listener, targets and options, wherever they were written.
     pub fn runs_like(&self, other: &Route) -> bool {
         self.listen == other.listen && self.targets == other.targets && self.options == other.options

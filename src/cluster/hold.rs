@@ -11,12 +11,14 @@
 
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{Cluster, Endpoint, InFlight, Members};
+use super::{Cluster, Endpoint, Identity, InFlight, Members};
 use crate::connect::jittered;
 use crate::ending::Ending;
 
@@ -26,11 +28,15 @@ use crate::ending::Ending;
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
+/// A dial that takes longer than this is trouble: a local one takes microseconds, one across an ocean 150 ms.
+const SLOW_DIAL: Duration = Duration::from_millis(250);
+
 /// Bounds the sessions that wait, over all routes (`--max-held`).
 #[derive(Debug)]
 pub struct Gate {
     held: AtomicUsize,
     max: usize,
+    trouble: Arc<Notify>,
 }
 
 /// One way to connect to an endpoint.
@@ -55,7 +61,12 @@ pub struct Effort {
 
 impl Gate {
     pub fn new(max: usize) -> Gate {
-        Gate { held: AtomicUsize::new(0), max }
+        Gate { held: AtomicUsize::new(0), max, trouble: Arc::default() }
+    }
+
+    /// Notified whenever endpoints do not answer: time to ask again where the service is.
+    pub fn trouble(&self) -> Arc<Notify> {
+        self.trouble.clone()
     }
 
     fn enter<'g>(&'g self, cluster: &'g Cluster) -> Option<Place<'g>> {
@@ -99,12 +110,13 @@ impl Cluster {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
             let members = self.members();
-            if let Some(connected) = self.try_each(&members, effort, dialler).await {
+            if let Some(connected) = self.try_each(gate, &members, effort, dialler).await {
                 if place.is_some() {
                     self.changed.notify_waiters();
                 }
                 return Ok(connected);
             }
+            gate.trouble.notify_waiters();
             let began = *began.get_or_insert_with(Instant::now);
             effort.held = began.elapsed();
             let Some(remaining) =
@@ -137,6 +149,7 @@ impl Cluster {
     /// One round: each choice once, until one answers.
     async fn try_each<D: Dial>(
         &self,
+        gate: &Gate,
         members: &Members,
         effort: &mut Effort,
         dialler: &D,
@@ -147,15 +160,38 @@ impl Cluster {
             }
             effort.attempts = effort.attempts.saturating_add(1);
             let in_flight = InFlight::on(endpoint.clone());
-            match dialler.dial(endpoint, members.options.connect_timeout).await {
+            match dial_watchfully(gate, endpoint, dialler.dial(endpoint, members.options.connect_timeout))
+                .await
+            {
                 Ok(_) if endpoint.is_removed() => {
-                    tracing::debug!(endpoint = %endpoint.spec, "left while it was dialled");
+                    tracing::debug!(endpoint = %endpoint.key, "left while it was dialled");
                 }
                 Ok(connected) => return Some((connected, in_flight)),
-                Err(error) => tracing::debug!(endpoint = %endpoint.spec, %error, "connect failed"),
+                Err(error) => tracing::debug!(endpoint = %endpoint.key, %error, "connect failed"),
             }
         }
         None
+    }
+}
+
+/// Dials, but not on when the endpoint has left, and not long without somebody asking where it is.
+async fn dial_watchfully<T>(
+    gate: &Gate,
+    endpoint: &Endpoint,
+    dial: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    // An endpoint that was written out never leaves by itself, and nobody knows better where it is.
+    if endpoint.key.identity == Identity::Literal {
+        return dial.await;
+    }
+    let mut dial = pin!(dial);
+    loop {
+        tokio::select! {
+            biased;
+            result = &mut dial => return result,
+            () = endpoint.removed() => return Err(io::ErrorKind::NotFound.into()),
+            () = tokio::time::sleep(SLOW_DIAL) => gate.trouble.notify_waiters(),
+        }
     }
 }
 
@@ -181,12 +217,12 @@ mod tests {
 
     fn spec(port: u16) -> EndpointSpec {
         let addr = EndpointAddr::Inet(SocketAddr::from(([127, 0, 0, 1], port)));
-        EndpointSpec { addr, identity: Identity::Literal }
+        EndpointSpec::new(addr, Identity::Literal)
     }
 
     fn cluster(hold: Duration, endpoints: &[EndpointSpec]) -> Arc<Cluster> {
         let cluster = Cluster::new(Options::named("test"), CancellationToken::new());
-        cluster.update(&Options { hold, ..Options::named("test") }, endpoints, &[]);
+        cluster.update(&Options { hold, ..Options::named("test") }, endpoints);
         Arc::new(cluster)
     }
 
@@ -207,8 +243,9 @@ mod tests {
 
     async fn acquire(cluster: &Cluster, gate: &Gate, good: u16) -> (Result<(), Ending>, Effort) {
         let mut effort = Effort::default();
-        let dialler =
-            Scripted(|endpoint: &Endpoint| if endpoint.spec == spec(good) { Ok(()) } else { Err(refused()) });
+        let dialler = Scripted(
+            |endpoint: &Endpoint| if endpoint.key == spec(good).key { Ok(()) } else { Err(refused()) },
+        );
         let result = cluster.acquire(gate, &mut effort, pending(), &dialler).await.map(|((), _)| ());
         (result, effort)
     }
@@ -247,7 +284,7 @@ mod tests {
         let changes = async {
             tokio::time::sleep(Duration::from_secs(3)).await;
             assert_eq!(cluster.counters.held.load(Relaxed), 1);
-            cluster.update(&options, &[spec(2)], &[]);
+            cluster.update(&options, &[spec(2)]);
         };
         let gate = Gate::new(1);
         let ((result, effort), ()) = tokio::join!(acquire(&cluster, &gate, 2), changes);
@@ -274,13 +311,13 @@ mod tests {
         let mut effort = Effort::default();
         let gate = Gate::new(1);
         let dialler = Scripted(|endpoint: &Endpoint| {
-            if endpoint.spec == spec(1) {
-                cluster.update(&options, &[spec(2)], &[]);
+            if endpoint.key == spec(1).key {
+                cluster.update(&options, &[spec(2)]);
             }
-            Ok(endpoint.spec.clone())
+            Ok(endpoint.key.clone())
         });
         let acquired = cluster.acquire(&gate, &mut effort, pending(), &dialler).await;
-        assert_eq!(acquired.map(|(endpoint, _)| endpoint), Ok(spec(2)));
+        assert_eq!(acquired.map(|(endpoint, _)| endpoint), Ok(spec(2).key));
     }
 
     #[tokio::test(start_paused = true)]

@@ -107,7 +107,7 @@ impl Containers {
         let port = wanted.port_of(container)?;
         let ip = self.address(container)?;
         let identity = Identity::Container { id: id.0.clone(), name: container.name.clone() };
-        Ok(EndpointSpec { addr: EndpointAddr::Inet(SocketAddr::new(ip, port)), identity })
+        Ok(EndpointSpec::new(EndpointAddr::Inet(SocketAddr::new(ip, port)), identity))
     }
 }
 

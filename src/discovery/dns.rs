@@ -6,11 +6,15 @@ mod system;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::{Publisher, Snapshot, Source, SourceError};
+use crate::cluster::{EndpointAddr, EndpointSpec, Identity};
+use crate::route::Target;
 use lookup::Found;
 pub use lookup::Resolver;
 
@@ -25,12 +29,17 @@ const ABSENT_RETRY_MAX: Duration = Duration::from_secs(5);
 
 pub struct Host {
     pub host: String,
+    /// Of its endpoints; DNS tells addresses alone.
+    pub port: u16,
     pub resolver: Resolver,
+    /// Notified while sessions find no endpoint that answers: then a name is asked for again after [`TTL_FLOOR`],
+    /// whatever its TTL. Docker's DNS gives a recreated container's old address ten minutes.
+    pub trouble: Arc<Notify>,
 }
 
 impl Source for Host {
     fn name(&self) -> String {
-        format!("dns:{}", self.host)
+        self.target().to_string()
     }
 
     async fn run(&mut self, publisher: &mut Publisher) -> SourceError {
@@ -55,13 +64,34 @@ impl Source for Host {
                 }
             };
             if shown.as_ref() != Some(&addresses) {
-                let snapshot = Snapshot::Host { host: self.host.clone(), addresses: addresses.clone() };
+                let snapshot =
+                    Snapshot::Target { target: self.target(), endpoints: self.endpoints(&addresses) };
                 if let Err(stopped) = publisher.publish(snapshot).await {
                     return stopped.into();
                 }
                 shown = Some(addresses);
             }
-            sleep(pause).await;
+            self.rest(pause).await;
+        }
+    }
+}
+
+impl Host {
+    fn target(&self) -> Target {
+        Target::Host { host: self.host.clone(), port: self.port }
+    }
+
+    fn endpoints(&self, addresses: &[IpAddr]) -> Vec<EndpointSpec> {
+        let addr = |ip: &IpAddr| EndpointAddr::Inet(SocketAddr::new(*ip, self.port));
+        addresses.iter().map(|ip| EndpointSpec::new(addr(ip), Identity::Name(self.host.clone()))).collect()
+    }
+
+    async fn rest(&self, pause: Duration) {
+        let floor = pause.min(TTL_FLOOR);
+        sleep(floor).await;
+        tokio::select! {
+            () = sleep(pause - floor) => {}
+            () = self.trouble.notified() => {}
         }
     }
 }

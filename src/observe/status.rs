@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{Cluster, Endpoint};
+use crate::cluster::{BACKUP_TIER, Cluster, Member, Tier};
 use crate::reconcile::{Overview, RouteView};
 use crate::route::Target;
 
@@ -47,6 +47,8 @@ pub struct EndpointStatus {
     /// With what it is: a container, a name.
     pub description: String,
     pub backup: bool,
+    pub tier: u32,
+    pub weight: u32,
     pub sessions: usize,
 }
 
@@ -125,16 +127,15 @@ impl RouteStatus {
 }
 
 fn endpoints(cluster: &Cluster) -> Vec<EndpointStatus> {
-    let members = cluster.members();
-    let describe = |endpoint: &Endpoint, backup| EndpointStatus {
-        address: endpoint.spec.addr.to_string(),
-        description: endpoint.spec.to_string(),
-        backup,
-        sessions: endpoint.sessions(),
+    let describe = |(tier, member): (&Tier, &Member)| EndpointStatus {
+        address: member.endpoint.key.addr.to_string(),
+        description: member.endpoint.key.to_string(),
+        backup: tier.number >= BACKUP_TIER,
+        tier: tier.number % BACKUP_TIER,
+        weight: member.weight,
+        sessions: member.endpoint.sessions(),
     };
-    let primary = members.primary.iter().map(|endpoint| describe(endpoint, false));
-    let backup = members.backup.iter().map(|endpoint| describe(endpoint, true));
-    primary.chain(backup).collect()
+    cluster.members().all().map(describe).collect()
 }
 
 fn endings(cluster: &Cluster) -> BTreeMap<String, u64> {

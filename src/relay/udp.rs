@@ -1,1 +1,399 @@
-//! UDP flows.
+//! UDP flows: what one client writes to one of our addresses, and what the endpoint answers.
+//!
+//! ```text
+//!   client ──► listening socket ──► serve ──┬─ known flow ────► its connected socket ──► endpoint
+//!      ▲                                    └─ new: hold a few datagrams, ask Open for a socket
+//!      └── from the address it wrote to ◄── one task per flow ◄── its connected socket
+//! ```
+//!
+//! One task owns the table of flows and sends upwards; each flow has a task that sends downwards and knows when the
+//! flow is over. Nothing is shared between them but the flow's socket, so there is no lock. UDP may lose datagrams,
+//! and so may this where somebody is too slow; it never cuts, merges or reorders them within a flow.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::ending::Ending;
+use crate::relay::Direction;
+use crate::relay::udp::wire::{Datagrams, Wire};
+
+mod wire;
+
+/// A flow has no end of its own; this silence is taken for one. HAProxy's and nginx's defaults are of this size, and
+/// conntrack forgets an answered flow after 120 s.
+const IDLE_DEFAULT: Duration = Duration::from_secs(60);
+
+/// Datagrams of one flow that wait while it opens. The older ones win, as in a full socket buffer: a handshake begins
+/// with them, and whoever lost a later one sends it again.
+const HELD_DATAGRAMS: usize = 16;
+const HELD_BYTES: usize = 64 << 10;
+
+/// The same for all flows of a listener together, so that invented client addresses cannot fill the memory.
+const HELD_BYTES_TOTAL: usize = 4 << 20;
+
+/// Between two lines of the log about the same trouble.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// After an error of the listening socket: it is the machine's trouble, and may last.
+const BREATH: Duration = Duration::from_millis(100);
+
+/// Gives each new flow its upstream.
+pub trait Open: Send + Sync + 'static {
+    type Flow: Flow;
+
+    /// A connected socket to an endpoint. May wait long. `None`: the flow is refused, and its ending is recorded.
+    /// The addresses are canonical: an IPv4 client of an IPv6 socket is shown as IPv4.
+    fn open(
+        &self,
+        client: SocketAddr,
+        local: Option<IpAddr>,
+    ) -> impl Future<Output = Option<(UdpSocket, Self::Flow)>> + Send;
+
+    /// There were `flows_max` flows when one more came. Called for each datagram: to count, not to log.
+    fn refused(&self, client: SocketAddr);
+}
+
+/// What is told of one flow.
+pub trait Flow: Send + Sync + 'static {
+    fn moved(&self, direction: Direction, bytes: usize);
+
+    /// Resolves when the flow must end, with why: its endpoint is gone, or the drain is over.
+    fn stopped(&self) -> impl Future<Output = Ending> + Send;
+
+    /// The last call.
+    fn ended(self, ending: Ending);
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UdpLimits {
+    /// Silence that ends a flow. `None`: 60 s.
+    pub idle: Option<Duration>,
+    /// Flows of this listener at the same time, those being opened included.
+    pub flows_max: usize,
+}
+
+/// Serves one bound socket until `stop` is cancelled and the last flow is over. After `stop` there are no new flows;
+/// those that exist go on until they are idle or [`Flow::stopped`]. An error is one of setting the socket up.
+pub async fn serve<O: Open>(
+    socket: UdpSocket,
+    opener: Arc<O>,
+    limits: UdpLimits,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let wire = Arc::new(Wire::listening(socket)?);
+    let mut table = Table::new(Arc::clone(&wire), opener, limits);
+    loop {
+        tokio::select! {
+            () = stop.cancelled(), if !table.closed => table.closed = true,
+            Some(news) = table.tasks.join_next() => table.hear(news),
+            guard = wire.readable() => {
+                match guard.and_then(|guard| wire.receive(guard, |datagrams| table.take(datagrams))) {
+                    Ok(false) => {}
+                    Ok(true) => tokio::task::yield_now().await,
+                    Err(error) => table.breathe(&error).await,
+                }
+            }
+        }
+        if table.closed && table.flows.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+/// Who a flow belongs to, as the socket says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    client: SocketAddr,
+    local: Option<IpAddr>,
+}
+
+impl Key {
+    /// Where answers leave from. Nothing leaves from a group's address.
+    fn source(&self) -> Option<IpAddr> {
+        self.local.filter(|ip| match ip.to_canonical() {
+            IpAddr::V4(ip) => !ip.is_multicast() && !ip.is_broadcast(),
+            IpAddr::V6(ip) => !ip.is_multicast(),
+        })
+    }
+}
+
+struct Entry<F> {
+    /// Tells a flow from a later one with the same key.
+    serial: u64,
+    phase: Phase<F>,
+}
+
+enum Phase<F> {
+    Opening(Held),
+    Open(Arc<Upstream<F>>),
+}
+
+/// What waits for a flow to open.
+#[derive(Default)]
+struct Held {
+    datagrams: Vec<Box<[u8]>>,
+    bytes: usize,
+}
+
+/// What a task of a flow has to say at its end.
+enum News<F> {
+    Opened(Key, Option<(UdpSocket, F)>),
+    Ended(Key, u64, Arc<Upstream<F>>, Ending),
+}
+
+/// All flows of one listener.
+struct Table<O: Open> {
+    wire: Arc<Wire>,
+    opener: Arc<O>,
+    limits: UdpLimits,
+    flows: HashMap<Key, Entry<O::Flow>>,
+    tasks: JoinSet<News<O::Flow>>,
+    held_bytes: usize,
+    serial: u64,
+    /// No new flows.
+    closed: bool,
+    full: Trouble,
+    failing: Trouble,
+}
+
+impl<O: Open> Table<O> {
+    fn new(wire: Arc<Wire>, opener: Arc<O>, limits: UdpLimits) -> Table<O> {
+        Table {
+            wire,
+            opener,
+            limits,
+            flows: HashMap::new(),
+            tasks: JoinSet::new(),
+            held_bytes: 0,
+            serial: 0,
+            closed: false,
+            full: Trouble::default(),
+            failing: Trouble::default(),
+        }
+    }
+
+    /// Sends on, holds, or opens.
+    fn take(&mut self, datagrams: &Datagrams<'_>) {
+        let key = Key { client: datagrams.peer, local: datagrams.local };
+        match self.flows.get_mut(&key).map(|entry| &mut entry.phase) {
+            Some(Phase::Opening(held)) => self.held_bytes += held.add(datagrams, self.held_bytes),
+            Some(Phase::Open(upstream)) if upstream.send(datagrams) => {}
+            Some(Phase::Open(_refused)) => {
+                self.flows.remove(&key);
+                self.open(key, datagrams);
+            }
+            None => self.open(key, datagrams),
+        }
+    }
+
+    fn open(&mut self, key: Key, datagrams: &Datagrams<'_>) {
+        let client = SocketAddr::new(key.client.ip().to_canonical(), key.client.port());
+        if self.closed {
+            return;
+        }
+        if self.flows.len() >= self.limits.flows_max {
+            self.opener.refused(client);
+            if let Some(times) = self.full.worth_a_line() {
+                tracing::warn!(%client, flows = self.flows.len(), times, "too many UDP flows: a new one is refused");
+            }
+            return;
+        }
+        let mut held = Held::default();
+        self.held_bytes += held.add(datagrams, self.held_bytes);
+        self.serial += 1;
+        self.flows.insert(key, Entry { serial: self.serial, phase: Phase::Opening(held) });
+        let opener = Arc::clone(&self.opener);
+        let local = key.local.map(|ip| ip.to_canonical());
+        self.tasks.spawn(async move { News::Opened(key, opener.open(client, local).await) });
+    }
+
+    fn hear(&mut self, news: Result<News<O::Flow>, tokio::task::JoinError>) {
+        match news {
+            Ok(News::Opened(key, opened)) => self.opened(key, opened),
+            Ok(News::Ended(key, serial, upstream, ending)) => {
+                if self.flows.get(&key).is_some_and(|entry| entry.serial == serial) {
+                    self.flows.remove(&key);
+                }
+                // The table had the only other reference.
+                if let Some(upstream) = Arc::into_inner(upstream) {
+                    upstream.flow.ended(ending);
+                }
+            }
+            Err(error) => tracing::error!(%error, "a UDP flow failed"),
+        }
+    }
+
+    fn opened(&mut self, key: Key, opened: Option<(UdpSocket, O::Flow)>) {
+        let Some(entry) = self.flows.get_mut(&key) else { return };
+        let Phase::Opening(held) = &mut entry.phase else { return };
+        let held = std::mem::take(held);
+        self.held_bytes = self.held_bytes.saturating_sub(held.bytes);
+        let Some(upstream) = opened.and_then(|(socket, flow)| Upstream::new(socket, flow)) else {
+            self.flows.remove(&key);
+            return;
+        };
+        let upstream = Arc::new(upstream);
+        for bytes in &held.datagrams {
+            upstream.send(&Datagrams::one(key.client, bytes));
+        }
+        entry.phase = Phase::Open(Arc::clone(&upstream));
+        let (serial, wire) = (entry.serial, Arc::clone(&self.wire));
+        let idle = self.limits.idle.unwrap_or(IDLE_DEFAULT);
+        self.tasks.spawn(async move {
+            let ending = answer(&wire, &upstream, key, idle).await;
+            News::Ended(key, serial, upstream, ending)
+        });
+    }
+
+    async fn breathe(&mut self, error: &io::Error) {
+        if let Some(times) = self.failing.worth_a_line() {
+            tracing::warn!(%error, times, "a UDP listener cannot receive");
+        }
+        tokio::time::sleep(BREATH).await;
+    }
+}
+
+impl Held {
+    /// Keeps what there is room for, and says how many bytes.
+    fn add(&mut self, datagrams: &Datagrams<'_>, total: usize) -> usize {
+        let before = self.bytes;
+        for bytes in datagrams.each() {
+            let room = HELD_BYTES
+                .saturating_sub(self.bytes)
+                .min(HELD_BYTES_TOTAL.saturating_sub(total + self.bytes - before));
+            if self.datagrams.len() < HELD_DATAGRAMS && bytes.len() <= room {
+                self.datagrams.push(bytes.into());
+                self.bytes += bytes.len();
+            }
+        }
+        self.bytes - before
+    }
+}
+
+/// An open flow, as the table and the flow's task see it.
+struct Upstream<F> {
+    wire: Wire,
+    endpoint: SocketAddr,
+    flow: F,
+    /// The endpoint's host says that nobody listens: heard by whoever sent or received next.
+    refused: Notify,
+    opened_at: Instant,
+    /// The last datagram either way, in milliseconds after `opened_at`.
+    last_ms: AtomicU64,
+}
+
+impl<F: Flow> Upstream<F> {
+    /// `None` when the socket is of no use; then the flow is told.
+    fn new(socket: UdpSocket, flow: F) -> Option<Upstream<F>> {
+        let registered = socket.peer_addr().and_then(|endpoint| Ok((endpoint, Wire::connected(socket)?)));
+        let Ok((endpoint, wire)) = registered else {
+            flow.ended(Ending::Local);
+            return None;
+        };
+        let (refused, opened_at) = (Notify::new(), Instant::now());
+        Some(Upstream { wire, endpoint, flow, refused, opened_at, last_ms: AtomicU64::new(0) })
+    }
+
+    /// False when the endpoint refuses: the flow is over. Datagrams for which there is no room are lost, because
+    /// waiting for one endpoint would hold up all others.
+    fn send(&self, datagrams: &Datagrams<'_>) -> bool {
+        match self.wire.send(self.endpoint, None, datagrams) {
+            Ok(()) => self.note(Direction::Up, datagrams.bytes.len()),
+            Err(error) if is_refusal(&error) => {
+                self.refused.notify_one();
+                return false;
+            }
+            Err(error) => tracing::debug!(%error, endpoint = %self.endpoint, "a UDP datagram was not sent"),
+        }
+        true
+    }
+
+    fn note(&self, direction: Direction, bytes: usize) {
+        let elapsed_ms = u64::try_from(self.opened_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_ms.store(elapsed_ms, Ordering::Relaxed);
+        self.flow.moved(direction, bytes);
+    }
+
+    fn idle_at(&self, idle: Duration) -> Instant {
+        let last = self.opened_at + Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
+        // A limit beyond time: look again in a day.
+        last.checked_add(idle).unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400))
+    }
+}
+
+/// Sends what the endpoint answers to the client, until the flow is over.
+async fn answer<F: Flow>(downstream: &Wire, upstream: &Upstream<F>, key: Key, idle: Duration) -> Ending {
+    let mut stopped = pin!(upstream.flow.stopped());
+    let mut alarm = pin!(sleep_until(upstream.idle_at(idle)));
+    loop {
+        // Answers wait in the endpoint's socket while the listening one has no room.
+        let answered = async {
+            downstream.writable().await?;
+            upstream.wire.readable().await
+        };
+        tokio::select! {
+            ending = &mut stopped => return ending,
+            () = upstream.refused.notified() => return Ending::UpstreamReset,
+            () = &mut alarm => {
+                let deadline = upstream.idle_at(idle);
+                if deadline <= Instant::now() {
+                    return Ending::Idle;
+                }
+                alarm.as_mut().reset(deadline);
+            }
+            guard = answered => {
+                let received = guard.and_then(|guard| {
+                    upstream.wire.receive(guard, |datagrams| send_down(downstream, upstream, key, datagrams))
+                });
+                match received {
+                    Ok(false) => {}
+                    Ok(true) => tokio::task::yield_now().await,
+                    Err(_refused) => return Ending::UpstreamReset,
+                }
+            }
+        }
+    }
+}
+
+fn send_down<F: Flow>(downstream: &Wire, upstream: &Upstream<F>, key: Key, datagrams: &Datagrams<'_>) {
+    match downstream.send(key.client, key.source(), datagrams) {
+        Ok(()) => upstream.note(Direction::Down, datagrams.bytes.len()),
+        Err(error) => tracing::debug!(%error, client = %key.client, "a UDP answer was not sent"),
+    }
+}
+
+/// An ICMP answer to an earlier datagram, told at the next call on the socket.
+fn is_refusal(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
+}
+
+/// Something that may go wrong a million times in a second.
+#[derive(Default)]
+struct Trouble {
+    logged_at: Option<Instant>,
+    times: u64,
+}
+
+impl Trouble {
+    /// How often it happened since the last line about it, when it is time for one.
+    fn worth_a_line(&mut self) -> Option<u64> {
+        self.times += 1;
+        if self.logged_at.is_some_and(|at| at.elapsed() < LOG_INTERVAL) {
+            return None;
+        }
+        self.logged_at = Some(Instant::now());
+        Some(std::mem::take(&mut self.times))
+    }
+}

@@ -105,5 +105,5 @@ fn without_anything_to_do_it_says_what_it_looked_at_and_ends_with_64() {
     let ambassador = hosts.a.start("ambassador", &format!("{link} svendowideit/ambassador"));
     assert_eq!(ambassador.exit_code(), 64, "{}", ambassador.logs());
     let log = ambassador.logs();
-    assert!(log.contains("Docker 29") && log.contains("_TCP"), "{log}");
+    assert!(log.contains("version 29") && log.contains("_TCP"), "{log}");
 }

@@ -3,6 +3,8 @@
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
     reason = "a test that cannot go on fails; the exemption in clippy.toml misses helpers"
 )]
 
@@ -21,3 +23,4 @@ mod scaled_compose;
 mod support;
 mod tidy;
 mod two_hosts;
+mod udp;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::support::{Container, Host, Load, Namespace, daemon_host, eventually, hosts, needs, redis_ping};
+use crate::support::{
+    Ambassador, Container, Host, Load, Namespace, daemon_host, eventually, hosts, needs, redis_ping,
+};
 
 const SOCKET: &str = "-v /var/run/docker.sock:/var/run/docker.sock:ro";
 
@@ -48,6 +50,21 @@ fn a_host_name_whose_server_is_killed_three_times_is_a_pause_and_never_a_refusal
     killed_three_times(&hosts.b, str::to_owned, "");
 }
 
+/// As a service of the machine would be.
+#[test]
+fn beside_the_engine_and_in_no_container_it_follows_containers_too() {
+    let hosts = needs!(hosts());
+    let host = &hosts.b;
+    let redis = host.start("redis", "crosbymichael/redis");
+    let _ambassador = Ambassador::with(&format!("16379=docker://{}:6379", redis.name()))
+        .var("DOCKER_HOST", host.docker_host())
+        .inside(&host.namespace)
+        .start();
+    let load = Load::start(&host.namespace, host.address(16379), redis_ping);
+    restart_under(&load, &redis);
+    has_not_failed(load);
+}
+
 /// Where other proxies keep the address that they resolved first.
 #[test]
 fn a_host_name_that_comes_back_at_another_address_is_followed() {
@@ -89,8 +106,7 @@ fn an_address_that_a_stranger_took_over_is_never_reached() {
             redis.docker("kill");
         }
         host.docker(&format!("network disconnect {} {}", network.name, redis.name()));
-        let stranger =
-            host.start("stranger", &on("--ip 10.91.0.10 busybox nc -lk -p 6379 -e echo -STRANGER"));
+        let stranger = host.start("stranger", &on("--ip 10.91.0.10 busybox httpd -f -p 6379"));
         assert_eq!(stranger.ip().to_string(), "10.91.0.10");
         host.docker(&format!("network connect --ip 10.91.0.20 {} {}", network.name, redis.name()));
         redis.docker("start");

@@ -8,14 +8,14 @@ mod names;
 mod namespace;
 mod servers;
 mod skip;
+mod terminal;
 mod wait;
 
 pub(crate) use ambassador::Ambassador;
 pub(crate) use container::Container;
-pub(crate) use host::{Host, Hosts, daemon_host, hosts};
-pub(crate) use load::{Load, Report};
-pub(crate) use names::unique;
+pub(crate) use host::{Host, daemon_host, hosts};
+pub(crate) use load::Load;
 pub(crate) use namespace::Namespace;
 pub(crate) use servers::{http_get, redis_ping};
-pub(crate) use skip::{is_dist_image, needs, record, skip};
+pub(crate) use skip::{is_dist_image, needs, record, skip, variable};
 pub(crate) use wait::{eventually, within};

@@ -64,7 +64,7 @@ const RULES: &[Rule] = &[
         why: "only `main` exits",
         files: ALL,
         but: &["src/main.rs"],
-        words: &["process::exit", "abort()"],
+        words: &["process::exit", "process::abort"],
     },
     Rule {
         why: "only `cli` and `demo` print",
@@ -78,7 +78,12 @@ const RULES: &[Rule] = &[
         but: &["src/config/vars.rs"],
         words: &["env::var", "env::set_var", "env::remove_var"],
     },
-    Rule { why: "safe Rust alone", files: ALL, but: &[], words: &["unsafe"] },
+    Rule {
+        why: "safe Rust alone",
+        files: ALL,
+        but: &[],
+        words: &["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern", "unsafe_code"],
+    },
 ];
 
 /// What the relay may know of: two sockets in, an ending out.
@@ -86,7 +91,10 @@ const RELAY_KNOWS: &[&str] = &["relay", "ending", "socket"];
 
 #[test]
 fn the_sources_keep_the_rules() {
-    let offences: Vec<_> = sources("src").iter().flat_map(|(path, text)| offences(path, text)).collect();
+    // A file of tests may do what it likes.
+    let sources = sources("src").into_iter().filter(|(path, _)| !path.ends_with("/tests.rs"));
+    let offences: Vec<_> =
+        sources.collect::<Vec<_>>().iter().flat_map(|(path, text)| offences(path, text)).collect();
     assert!(offences.is_empty(), "\n{}", offences.join("\n"));
 }
 
@@ -127,7 +135,7 @@ fn what_is_said_in_comments_or_done_in_tests_is_no_offence() {
         ("src/relay.rs", "use crate::ending::Ending;\n"),
         ("src/lib.rs", "#[expect(dead_code, reason = \"read by tests\")]\n"),
         ("src/main.rs", "std::process::exit(code)\n"),
-        ("src/listener.rs", "let x = self.is_unsafe_name;\n"),
+        ("src/socket.rs", "#[expect(x, reason = \"the replacement is unsafe to call\")]\n"),
     ];
     for (path, text) in good {
         assert_eq!(offences(path, text), Vec::<String>::new());
@@ -178,8 +186,7 @@ fn has_word(line: &str, word: &str) -> bool {
     let part_of_name = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(word).any(|(at, _)| {
         let joins_before = word.starts_with(part_of_name) && line[..at].ends_with(part_of_name);
-        let longer = word == "unsafe" && line[at + word.len()..].starts_with(part_of_name);
-        !joins_before && !longer
+        !joins_before
     })
 }
 

@@ -14,8 +14,12 @@ use crate::{cgroups, host, images, install, sudo};
 pub(crate) const IP_A: &str = "10.77.0.1";
 pub(crate) const IP_B: &str = "10.77.0.2";
 
-/// Where `hosts up` keeps its own, for `hosts down` to find.
-const PLAYGROUND: &str = "/tmp/ambassador-hosts";
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Where they are kept, for `down` to find; a short path, for the sockets in it
+    #[arg(long, value_name = "DIR", default_value = "/tmp/ambassador-hosts")]
+    at: PathBuf,
+}
 
 #[derive(Debug)]
 pub(crate) struct Hosts {
@@ -72,17 +76,16 @@ impl Hosts {
 }
 
 /// `cargo xtask hosts up`
-pub(crate) fn play() -> Result<()> {
+pub(crate) fn play(args: &Args) -> Result<()> {
     sudo::become_root()?;
     let missing = install::missing_after_install()?;
     if let Some(why) = host::impossible() {
         bail!("{why}");
     }
-    if Path::new(PLAYGROUND).exists() {
-        bail!("{PLAYGROUND} is there already: `cargo xtask hosts down` ends it");
+    if args.at.exists() {
+        bail!("{} is there already: `cargo xtask hosts down` ends it", args.at.display());
     }
-    let hosts =
-        Hosts::up(Path::new(PLAYGROUND), Lives::On).inspect_err(|_| remove_dir(Path::new(PLAYGROUND)))?;
+    let hosts = Hosts::up(&args.at, Lives::On).inspect_err(|_| remove_dir(&args.at))?;
     images::load_everywhere(&hosts, crate::image::Profile::Release, &missing)?;
     for (host, ip) in [(&hosts.a, IP_A), (&hosts.b, IP_B)] {
         println!(
@@ -99,12 +102,12 @@ pub(crate) fn play() -> Result<()> {
 }
 
 /// `cargo xtask hosts down`
-pub(crate) fn stop_playing() -> Result<()> {
+pub(crate) fn stop_playing(args: &Args) -> Result<()> {
     sudo::become_root()?;
-    for dir in fs::read_dir(PLAYGROUND).context("no hosts are up")? {
+    for dir in fs::read_dir(&args.at).context("no hosts are up")? {
         end(&dir?.path())?;
     }
-    remove_dir(Path::new(PLAYGROUND));
+    remove_dir(&args.at);
     Ok(())
 }
 

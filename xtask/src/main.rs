@@ -37,9 +37,9 @@ enum Task {
 #[derive(Subcommand)]
 enum HostsTask {
     /// Start them, with the ambassador's image and stand-ins for those of the examples
-    Up,
+    Up(hosts::Args),
     /// End them, and all that runs in them
-    Down,
+    Down(hosts::Args),
 }
 
 fn main() -> ExitCode {
@@ -59,8 +59,8 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test(args) => test::run(&args),
         Task::Lint => lint::run().map(|()| ExitCode::SUCCESS),
         Task::Image(args) => image::run(&args).map(|()| ExitCode::SUCCESS),
-        Task::Hosts(HostsTask::Up) => hosts::play().map(|()| ExitCode::SUCCESS),
-        Task::Hosts(HostsTask::Down) => hosts::stop_playing().map(|()| ExitCode::SUCCESS),
+        Task::Hosts(HostsTask::Up(args)) => hosts::play(&args).map(|()| ExitCode::SUCCESS),
+        Task::Hosts(HostsTask::Down(args)) => hosts::stop_playing(&args).map(|()| ExitCode::SUCCESS),
     }
 }
 

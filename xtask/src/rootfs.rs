@@ -61,8 +61,15 @@ impl Rootfs {
     }
 
     /// busybox under all its names: a shell, a web server, and the small tools.
+    ///
+    /// A static one, too, resolves names by libraries that it opens, and falls over where they are not: those of the
+    /// shell are the same.
     pub(crate) fn busybox(&mut self) -> Result<&mut Rootfs> {
         self.program("busybox")?;
+        for library in libraries(Path::new("/bin/sh")) {
+            self.library(&library)?;
+        }
+        self.text("etc/nsswitch.conf", "hosts: files dns\n")?;
         for applet in output(Command::new("busybox").arg("--list"))?.lines().filter(|name| *name != "busybox")
         {
             self.link(&format!("bin/{applet}"), "busybox")?;

@@ -56,7 +56,8 @@ fn run_tests(args: &Args, hosts: Option<&Hosts>, skips: &Path) -> Result<bool> {
     std::fs::File::create(skips)?;
     if find("cargo-nextest").is_some() {
         // nextest runs no documentation tests.
-        let nextest = status(&mut tests("nextest run --workspace --no-tests=pass", args, hosts, skips))?;
+        let nextest =
+            status(&mut tests("nextest run --workspace --no-tests=pass --no-fail-fast", args, hosts, skips))?;
         let doc = status(&mut tests("test --workspace --doc --quiet", args, hosts, skips))?;
         return Ok(nextest.success() && doc.success());
     }

@@ -45,7 +45,7 @@ fn service(name: &str, last: u8, project: &str, service: &str) -> Container {
 }
 
 fn shown(resolution: &Resolution) -> Vec<String> {
-    resolution.endpoints.iter().map(|endpoint| endpoint.addr.to_string()).collect()
+    resolution.endpoints.iter().map(|endpoint| endpoint.key.addr.to_string()).collect()
 }
 
 fn check(containers: &Containers, name: &str, expected: &[&str]) {
@@ -86,7 +86,7 @@ fn a_container_is_found_by_name_id_or_the_beginning_of_its_id() {
 fn an_endpoint_is_a_container_and_not_an_address() {
     let now = engine([("a", container("redis", 2))]);
     let endpoints = now.resolve("redis", Some(80), None, Protocol::Tcp).endpoints;
-    assert_eq!(endpoints[0].identity, Identity::Container { id: id("a").0, name: "redis".to_owned() });
+    assert_eq!(endpoints[0].key.identity, Identity::Container { id: id("a").0, name: "redis".to_owned() });
 }
 
 #[test]

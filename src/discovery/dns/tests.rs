@@ -224,21 +224,31 @@ async fn the_servers_are_those_that_the_file_names_now() {
 struct Followed {
     news: mpsc::Receiver<News>,
     source: JoinSet<SourceError>,
+    trouble: Arc<Notify>,
 }
 
 fn follow(host: &str, resolver: &Resolver) -> Followed {
     let (sender, news) = mpsc::channel(16);
-    let mut host = Host { host: host.to_owned(), resolver: resolver.clone() };
+    let trouble = Arc::<Notify>::default();
+    let mut host =
+        Host { host: host.to_owned(), port: 6379, resolver: resolver.clone(), trouble: trouble.clone() };
     let mut source = JoinSet::new();
     source.spawn(async move { host.run(&mut Publisher::new("dns", sender)).await });
-    Followed { news, source }
+    Followed { news, source, trouble }
+}
+
+fn ip(endpoint: &EndpointSpec) -> IpAddr {
+    match &endpoint.key.addr {
+        EndpointAddr::Inet(addr) => addr.ip(),
+        EndpointAddr::Unix(path) => panic!("{}", path.display()),
+    }
 }
 
 impl Followed {
     async fn next(&mut self) -> Vec<IpAddr> {
         let news = timeout(Duration::from_secs(10), self.news.recv()).await.expect("news in time");
         match news.expect("a source that runs") {
-            News::Snapshot(Snapshot::Host { addresses, .. }) => addresses,
+            News::Snapshot(Snapshot::Target { endpoints, .. }) => endpoints.iter().map(ip).collect(),
             other => panic!("{other:?}"),
         }
     }
@@ -259,6 +269,25 @@ async fn a_changed_address_is_published_once_its_ttl_has_passed() {
     let changed = Instant::now();
     assert_eq!(source.next().await, ips(&["10.0.0.2", "10.0.0.3"]));
     assert!(changed.elapsed() < Duration::from_secs(3), "{:?}", changed.elapsed());
+}
+
+#[tokio::test]
+async fn while_its_addresses_do_not_answer_a_name_is_asked_for_before_its_ttl_has_passed() {
+    let server = Server::new().await;
+    server.has("redis.", 600, &["10.0.0.1"]);
+    let mut source = follow("redis", &server.resolver(&[]));
+    source.next().await;
+    server.has("redis.", 600, &["10.0.0.2"]);
+    let trouble = source.trouble.clone();
+    let mut held_sessions = JoinSet::new();
+    held_sessions.spawn(async move {
+        loop {
+            trouble.notify_waiters();
+            sleep(Duration::from_millis(50)).await;
+        }
+    });
+    assert_eq!(source.next().await, ips(&["10.0.0.2"]));
+    assert_eq!(server.asked.lock().unwrap().len(), 4);
 }
 
 #[tokio::test]

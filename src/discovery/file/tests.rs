@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::super::{News, supervise};
 use super::*;
@@ -16,13 +17,7 @@ struct Followed {
     directory: tempfile::TempDir,
     news: mpsc::Receiver<News>,
     reload: Arc<Notify>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Followed {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    _task: AbortOnDropHandle<()>,
 }
 
 fn line(target: &str) -> String {
@@ -37,8 +32,8 @@ async fn follow(lay: impl Fn(&Path)) -> Followed {
     let (sender, news) = mpsc::channel(1);
     let reload = Arc::new(Notify::new());
     let file = File { path: directory.path().join("a.toml"), reload: reload.clone() };
-    let task = tokio::spawn(supervise(file, sender));
-    let mut followed = Followed { directory, news, reload, task };
+    let _task = AbortOnDropHandle::new(tokio::spawn(supervise(file, sender)));
+    let mut followed = Followed { directory, news, reload, _task };
     followed.sees("first").await;
     followed
 }

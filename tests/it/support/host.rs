@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 
 use super::names::unique;
 use super::skip::variable;
+use super::terminal::Terminal;
 use super::{Container, Namespace};
 
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
@@ -57,20 +58,18 @@ impl Host {
 
     pub(crate) fn try_docker(&self, words: &str) -> Result<String, String> {
         let output = self.command("docker").args(words.split_whitespace()).output();
-        printed(&format!("docker {words}"), output.expect("docker is installed"))
+        printed(&format!("docker {words}"), &output.expect("docker is installed"))
     }
 
     /// Runs a line of a document, as a person at this host would.
     pub(crate) fn shell(&self, line: &str) -> String {
         let output = self.command("sh").args(["-ec", line]).output().expect("sh");
-        printed(line, output).unwrap_or_else(|why| panic!("{why}"))
+        printed(line, &output).unwrap_or_else(|why| panic!("{why}"))
     }
 
-    /// The same at a terminal, typing this.
-    pub(crate) fn terminal(&self, line: &str, typed: &str) -> String {
-        // `script` gives the command a terminal, as `docker run -t` asks for one.
-        let line = format!("(sleep 0.5; {typed}) | script -qec '{line}' /dev/null");
-        self.shell(&line)
+    /// The same at a terminal.
+    pub(crate) fn terminal(&self, line: &str) -> Terminal {
+        Terminal::run(&mut self.command("script"), line)
     }
 
     /// Runs a file of `examples/`, in its directory.
@@ -78,7 +77,7 @@ impl Host {
         let path = Path::new(EXAMPLES).join(file);
         let mut command = self.command(&path.to_string_lossy());
         command.current_dir(path.parent().expect("a directory")).args(args);
-        printed(file, command.output().expect("an example that can be run"))
+        printed(file, &command.output().expect("an example that can be run"))
     }
 
     /// docker-compose 1.x on a file of `examples/`.
@@ -87,7 +86,7 @@ impl Host {
         command.args(["-p", project, "-f"]).arg(Path::new(EXAMPLES).join(file));
         command.args(words.split_whitespace()).envs(vars.iter().copied());
         let output = command.output().expect("docker-compose is installed");
-        printed(&format!("docker-compose {words}"), output).unwrap_or_else(|why| panic!("{why}"))
+        printed(&format!("docker-compose {words}"), &output).unwrap_or_else(|why| panic!("{why}"))
     }
 
     fn command(&self, program: &str) -> Command {
@@ -153,7 +152,7 @@ impl Drop for Network {
     }
 }
 
-fn printed(what: &str, output: Output) -> Result<String, String> {
+fn printed(what: &str, output: &Output) -> Result<String, String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
     if output.status.success() {
         return Ok(text(&output.stdout));

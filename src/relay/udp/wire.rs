@@ -1,0 +1,224 @@
+//! One UDP socket, read and written in batches. Boundaries between datagrams are kept: what the kernel merged on the
+//! way in (GRO) is taken apart by it on the way out (GSO), or here.
+
+use std::cell::Cell;
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
+use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
+
+/// Receptions by one call.
+const BATCH: usize = 16;
+
+/// Longer than any datagram, and than what GRO makes of several: nothing is ever cut short.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// Datagrams up to this size are sent on in one call when they came in one. A larger one may need fragments on its
+/// next link, which GSO does not make: Ethernet's 1500 without the headers of IPv6 and UDP.
+const SEGMENT_BYTES_MAX: usize = 1452;
+
+/// Asked for, for bursts; the kernel grants at most `net.core.rmem_max`.
+const RECEIVE_BYTES: usize = 1 << 20;
+
+thread_local! {
+    /// Absent before the first use, and while it is used.
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
+/// Pages of it that no datagram has touched cost nothing.
+struct Scratch {
+    bytes: Box<[u8]>,
+    metas: [RecvMeta; BATCH],
+}
+
+impl Scratch {
+    fn new() -> Scratch {
+        Scratch { bytes: vec![0; BATCH * BUFFER_BYTES].into(), metas: [RecvMeta::default(); BATCH] }
+    }
+
+    fn fill(&mut self, wire: &Wire) -> io::Result<usize> {
+        let mut buffers = self.bytes.chunks_exact_mut(BUFFER_BYTES);
+        let mut slices: [IoSliceMut<'_>; BATCH] =
+            std::array::from_fn(|_| IoSliceMut::new(buffers.next().unwrap_or_default()));
+        wire.state.recv(wire.fd.get_ref().into(), &mut slices, &mut self.metas)
+    }
+
+    fn each(&self, received: usize, mut take: impl FnMut(&Datagrams<'_>)) {
+        let buffers = self.bytes.chunks_exact(BUFFER_BYTES);
+        for (meta, buffer) in self.metas.iter().zip(buffers).take(received) {
+            take(&Datagrams {
+                peer: meta.addr,
+                local: meta.dst_ip,
+                ecn: meta.ecn,
+                bytes: buffer.get(..meta.len).unwrap_or_default(),
+                // An empty datagram is one, too.
+                stride: meta.stride.max(1),
+            });
+        }
+    }
+}
+
+/// Datagrams of the same size that came together; the last may be shorter.
+pub(super) struct Datagrams<'a> {
+    pub(super) peer: SocketAddr,
+    /// What the peer wrote to.
+    pub(super) local: Option<IpAddr>,
+    pub(super) ecn: Option<EcnCodepoint>,
+    pub(super) bytes: &'a [u8],
+    stride: usize,
+}
+
+impl<'a> Datagrams<'a> {
+    /// One, from nowhere in particular.
+    pub(super) fn one(peer: SocketAddr, bytes: &'a [u8]) -> Datagrams<'a> {
+        Datagrams { peer, local: None, ecn: None, bytes, stride: bytes.len().max(1) }
+    }
+
+    pub(super) fn each(&self) -> impl Iterator<Item = &'a [u8]> {
+        let empty = self.bytes.is_empty().then_some(self.bytes);
+        empty.into_iter().chain(self.bytes.chunks(self.stride))
+    }
+}
+
+pub(super) struct Wire {
+    fd: AsyncFd<UdpSocket>,
+    state: UdpSocketState,
+}
+
+impl Wire {
+    /// Registers a socket that is told the address each datagram was written to.
+    ///
+    /// Datagrams larger than the link's may leave in fragments, except to an IPv6 client from an IPv6 socket:
+    /// `quinn-udp` forbids it there, and nothing safe allows it again.
+    pub(super) fn listening(socket: UdpSocket) -> io::Result<Wire> {
+        let state = UdpSocketState::new((&socket).into())?;
+        allow_fragments(&socket);
+        Wire::register(socket, state)
+    }
+
+    /// Registers a connected socket.
+    pub(super) fn connected(socket: UdpSocket) -> io::Result<Wire> {
+        let state = if socket.local_addr()?.is_ipv4() {
+            UdpSocketState::new((&socket).into())?
+        } else {
+            // Made for another socket, so that this one may send fragments: see `listening`. It costs GRO.
+            UdpSocketState::new((&UdpSocket::bind("127.0.0.1:0")?).into())?
+        };
+        allow_fragments(&socket);
+        Wire::register(socket, state)
+    }
+
+    #[expect(
+        deprecated,
+        reason = "unsound for types that lie about their descriptor; UdpSocket cannot, and the replacement is unsafe to call"
+    )]
+    fn register(socket: UdpSocket, state: UdpSocketState) -> io::Result<Wire> {
+        socket.set_nonblocking(true)?;
+        // As much as is granted.
+        let _ = SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BYTES);
+        Ok(Wire { fd: AsyncFd::new(socket)?, state })
+    }
+
+    /// Waits for datagrams, or for news of a refusal.
+    pub(super) async fn readable(&self) -> io::Result<AsyncFdReadyGuard<'_, UdpSocket>> {
+        self.fd.ready(Interest::READABLE | Interest::ERROR).await
+    }
+
+    /// Waits until there is room to send.
+    pub(super) async fn writable(&self) -> io::Result<()> {
+        self.fd.writable().await.map(drop)
+    }
+
+    /// Shows `take` one batch. True when there may be more.
+    pub(super) fn receive(
+        &self,
+        mut guard: AsyncFdReadyGuard<'_, UdpSocket>,
+        take: impl FnMut(&Datagrams<'_>),
+    ) -> io::Result<bool> {
+        let mut scratch = SCRATCH.take().unwrap_or_else(|| Box::new(Scratch::new()));
+        let received = scratch.fill(self);
+        if let Ok(received) = &received {
+            scratch.each(*received, take);
+        }
+        SCRATCH.set(Some(scratch));
+        match received {
+            Ok(BATCH) => Ok(true),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => {
+                guard.clear_ready();
+                Ok(false)
+            }
+        }
+    }
+
+    /// Sends what fits without waiting; `WouldBlock` when not all did, and the rest is lost, as UDP allows.
+    pub(super) fn send(
+        &self,
+        to: SocketAddr,
+        from: Option<IpAddr>,
+        datagrams: &Datagrams<'_>,
+    ) -> io::Result<()> {
+        let Datagrams { ecn, bytes, stride, .. } = *datagrams;
+        let segments = if stride <= SEGMENT_BYTES_MAX { self.state.max_gso_segments().max(1) } else { 1 };
+        if bytes.len() <= stride {
+            return self.send_one(to, from, ecn, bytes);
+        }
+        for chunk in bytes.chunks(stride * segments) {
+            let sent = self.transmit(to, from, ecn, chunk, Some(stride));
+            match sent {
+                Err(error) if chunk.len() > stride && is_size(&error) => {
+                    chunk.chunks(stride).try_for_each(|one| self.send_one(to, from, ecn, one))?;
+                }
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    fn send_one(
+        &self,
+        to: SocketAddr,
+        from: Option<IpAddr>,
+        ecn: Option<EcnCodepoint>,
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        self.transmit(to, from, ecn, bytes, None)
+    }
+
+    fn transmit(
+        &self,
+        destination: SocketAddr,
+        src_ip: Option<IpAddr>,
+        ecn: Option<EcnCodepoint>,
+        contents: &[u8],
+        segment_size: Option<usize>,
+    ) -> io::Result<()> {
+        let transmit = Transmit { destination, ecn, contents, segment_size, src_ip };
+        let sent = self.state.try_send(self.fd.get_ref().into(), &transmit);
+        if let Err(error) = &sent
+            && error.kind() == io::ErrorKind::WouldBlock
+            && let Some(Ok(mut guard)) = futures_util::FutureExt::now_or_never(self.fd.writable())
+        {
+            guard.clear_ready();
+        }
+        sent
+    }
+}
+
+/// Too large for one call: the segments together, or each for the next link.
+fn is_size(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidInput
+        || error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error())
+        || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
+/// `quinn-udp` is made for QUIC, which forbids fragments. Here others speak: a DNS answer may need them.
+fn allow_fragments(socket: &UdpSocket) {
+    // The one that is not of the socket's family fails, and means nothing.
+    let _ = sockopt::set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::WANT);
+    let _ = sockopt::set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::WANT);
+}

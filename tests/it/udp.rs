@@ -1,0 +1,417 @@
+//! UDP flows between real sockets: whole datagrams, in order, answered from the address they were written to.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use ambassador::ending::Ending;
+use ambassador::relay::Direction;
+use ambassador::relay::udp::{Flow, Open, UdpLimits, serve};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+const LIMITS: UdpLimits = UdpLimits { idle: None, flows_max: 10_000 };
+const PATIENCE: Duration = Duration::from_secs(10);
+/// No answer within this is none at all.
+const SILENCE: Duration = Duration::from_millis(200);
+
+/// What the flows said, and what they are told.
+struct World {
+    target: Mutex<SocketAddr>,
+    /// A flow opens when it gets one of these.
+    permits: Semaphore,
+    cut: CancellationToken,
+    opened: Mutex<Vec<(SocketAddr, Option<IpAddr>)>>,
+    ended: Mutex<Vec<Ending>>,
+    refused: AtomicUsize,
+    up_bytes: AtomicU64,
+    down_bytes: AtomicU64,
+}
+
+struct Opener(Arc<World>);
+
+struct Told(Arc<World>);
+
+impl Open for Opener {
+    type Flow = Told;
+
+    async fn open(&self, client: SocketAddr, local: Option<IpAddr>) -> Option<(UdpSocket, Told)> {
+        let world = &self.0;
+        world.permits.acquire().await.unwrap().forget();
+        world.opened.lock().unwrap().push((client, local));
+        let target = *world.target.lock().unwrap();
+        let any: SocketAddr = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+        let socket = UdpSocket::bind(any).unwrap();
+        socket.connect(target).unwrap();
+        Some((socket, Told(Arc::clone(world))))
+    }
+
+    fn refused(&self, _client: SocketAddr) {
+        self.0.refused.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Flow for Told {
+    fn moved(&self, direction: Direction, bytes: usize) {
+        let count = match direction {
+            Direction::Up => &self.0.up_bytes,
+            Direction::Down => &self.0.down_bytes,
+        };
+        count.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    async fn stopped(&self) -> Ending {
+        self.0.cut.cancelled().await;
+        Ending::Cut
+    }
+
+    fn ended(self, ending: Ending) {
+        self.0.ended.lock().unwrap().push(ending);
+    }
+}
+
+/// The relay with a thread of its own.
+struct Relay {
+    port: u16,
+    world: Arc<World>,
+    stop: CancellationToken,
+    thread: JoinHandle<()>,
+}
+
+impl Relay {
+    fn start(listen: &str, target: SocketAddr, limits: UdpLimits) -> Relay {
+        Relay::start_with_permits(listen, target, limits, Semaphore::MAX_PERMITS)
+    }
+
+    fn start_with_permits(listen: &str, target: SocketAddr, limits: UdpLimits, permits: usize) -> Relay {
+        let socket = UdpSocket::bind(listen).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let world = Arc::new(World {
+            target: Mutex::new(target),
+            permits: Semaphore::new(permits),
+            cut: CancellationToken::new(),
+            opened: Mutex::default(),
+            ended: Mutex::default(),
+            refused: AtomicUsize::new(0),
+            up_bytes: AtomicU64::new(0),
+            down_bytes: AtomicU64::new(0),
+        });
+        let stop = CancellationToken::new();
+        let (opener, stopped) = (Arc::new(Opener(Arc::clone(&world))), stop.clone());
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(serve(socket, opener, limits, stopped)).unwrap();
+        });
+        Relay { port, world, stop, thread }
+    }
+
+    fn at(&self, ip: &str) -> SocketAddr {
+        SocketAddr::new(ip.parse().unwrap(), self.port)
+    }
+
+    fn opened(&self) -> usize {
+        self.world.opened.lock().unwrap().len()
+    }
+
+    fn endings(&self) -> Vec<Ending> {
+        self.world.ended.lock().unwrap().clone()
+    }
+
+    /// The endings once there are `count`.
+    fn await_endings(&self, count: usize) -> Vec<Ending> {
+        wait_for(|| self.endings().len() >= count);
+        self.endings()
+    }
+
+    /// Cuts what there is, and waits for the end.
+    fn finish(self) -> Vec<Ending> {
+        self.stop.cancel();
+        self.world.cut.cancel();
+        self.thread.join().unwrap();
+        self.world.ended.lock().unwrap().clone()
+    }
+}
+
+fn wait_for(condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain");
+        thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+fn socket(address: &str) -> UdpSocket {
+    let socket = UdpSocket::bind(address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(1 << 20);
+    socket
+}
+
+/// Sends back what it gets, for as long as the test lives.
+fn echo(address: &str) -> SocketAddr {
+    let socket = UdpSocket::bind(address).unwrap();
+    let address = socket.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut buffer = vec![0; 65_536];
+        while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
+            socket.send_to(&buffer[..length], peer).unwrap();
+        }
+    });
+    address
+}
+
+fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
+    let mut buffer = vec![0; 65_536];
+    let (length, peer) = socket.recv_from(&mut buffer).unwrap();
+    buffer.truncate(length);
+    (buffer, peer)
+}
+
+#[track_caller]
+fn exchange(client: &UdpSocket, relay: SocketAddr, bytes: &[u8]) {
+    client.send_to(bytes, relay).unwrap();
+    let (answer, from) = receive(client);
+    assert!(answer == bytes, "{} bytes came back for {}", answer.len(), bytes.len());
+    assert_eq!(from, relay);
+}
+
+#[test]
+fn a_datagram_is_answered_over_ipv4_and_ipv6() {
+    for (listen, client, host) in [
+        ("127.0.0.1:0", "127.0.0.1:0", "127.0.0.1"),
+        ("[::1]:0", "[::1]:0", "::1"),
+        ("0.0.0.0:0", "127.0.0.1:0", "127.0.0.1"),
+    ] {
+        for target in [echo("127.0.0.1:0"), echo("[::1]:0")] {
+            let relay = Relay::start(listen, target, LIMITS);
+            let client = socket(client);
+            exchange(&client, relay.at(host), b"first");
+            exchange(&client, relay.at(host), b"second, of the same flow");
+            assert_eq!(relay.opened(), 1);
+            let world = Arc::clone(&relay.world);
+            assert_eq!(relay.finish(), [Ending::Cut]);
+            assert_eq!(world.up_bytes.load(Ordering::Relaxed), 29);
+            assert_eq!(world.down_bytes.load(Ordering::Relaxed), 29);
+        }
+    }
+}
+
+#[test]
+fn a_dual_stack_listener_serves_both_families_and_shows_ipv4_as_ipv4() {
+    let relay = Relay::start("[::]:0", echo("127.0.0.1:0"), LIMITS);
+    let (four, six) = (socket("127.0.0.1:0"), socket("[::1]:0"));
+    exchange(&four, relay.at("127.0.0.1"), b"four");
+    exchange(&six, relay.at("::1"), b"six");
+    let opened = relay.world.opened.lock().unwrap().clone();
+    assert_eq!(opened[0], (four.local_addr().unwrap(), Some("127.0.0.1".parse().unwrap())));
+    assert_eq!(opened[1], (six.local_addr().unwrap(), Some("::1".parse().unwrap())));
+    relay.finish();
+}
+
+#[test]
+fn an_answer_leaves_from_the_address_that_was_written_to() {
+    for listen in ["0.0.0.0:0", "[::]:0"] {
+        let relay = Relay::start(listen, echo("127.0.0.1:0"), LIMITS);
+        let client = socket("0.0.0.0:0");
+        for host in ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.2"] {
+            exchange(&client, relay.at(host), host.as_bytes());
+        }
+        assert_eq!(relay.opened(), 3, "one client, three addresses, three flows");
+        relay.finish();
+    }
+}
+
+#[test]
+fn a_thousand_flows_are_kept_apart() {
+    let relay = Relay::start("127.0.0.1:0", echo("127.0.0.1:0"), LIMITS);
+    let clients: Vec<UdpSocket> = (0..1000).map(|_| socket("127.0.0.1:0")).collect();
+    for round in 0..3 {
+        for (index, client) in clients.iter().enumerate() {
+            client.send_to(format!("{round} {index}").as_bytes(), relay.at("127.0.0.1")).unwrap();
+            // The listener's buffer is no larger than the kernel allows.
+            if index % 100 == 99 {
+                assert_eq!(receive(client).0, format!("{round} {index}").as_bytes());
+            }
+        }
+        for (index, client) in clients.iter().enumerate().filter(|(index, _)| index % 100 != 99) {
+            assert_eq!(receive(client).0, format!("{round} {index}").as_bytes());
+        }
+    }
+    assert_eq!(relay.opened(), 1000);
+    assert_eq!(relay.finish().len(), 1000);
+}
+
+#[test]
+fn bursts_of_several_flows_arrive_whole_and_in_order() {
+    const FLOWS: usize = 4;
+    const BURST: usize = 40;
+    let backend = socket("127.0.0.1:0");
+    let relay = Relay::start("127.0.0.1:0", backend.local_addr().unwrap(), LIMITS);
+    let clients: Vec<UdpSocket> = (0..FLOWS).map(|_| socket("127.0.0.1:0")).collect();
+    // Datagrams that come before a flow is open are held, and no more than a few.
+    for (flow, client) in clients.iter().enumerate() {
+        client.send_to(&[u8::try_from(flow).unwrap()], relay.at("127.0.0.1")).unwrap();
+        receive(&backend);
+    }
+    for burst in 0..50 {
+        for index in 0..BURST {
+            for (flow, client) in clients.iter().enumerate() {
+                client.send_to(&numbered(flow, burst * BURST + index, 1200), relay.at("127.0.0.1")).unwrap();
+            }
+        }
+        let mut next = [burst * BURST; FLOWS];
+        for _ in 0..FLOWS * BURST {
+            let (datagram, _) = receive(&backend);
+            let flow = usize::from(datagram[0]);
+            assert!(datagram == numbered(flow, next[flow], 1200), "flow {flow}, datagram {}", next[flow]);
+            next[flow] += 1;
+        }
+    }
+    relay.finish();
+}
+
+fn numbered(flow: usize, number: usize, length: usize) -> Vec<u8> {
+    let mut datagram = vec![u8::try_from(number % 251).unwrap(); length];
+    datagram[0] = u8::try_from(flow).unwrap();
+    datagram[1..9].copy_from_slice(&(number as u64).to_le_bytes());
+    datagram
+}
+
+#[test]
+fn what_a_sender_gave_the_kernel_in_one_piece_arrives_as_the_datagrams_it_was() {
+    let backend = socket("127.0.0.1:0");
+    let relay = Relay::start("127.0.0.1:0", backend.local_addr().unwrap(), LIMITS);
+    let client = socket("127.0.0.1:0");
+    client.send_to(b"open", relay.at("127.0.0.1")).unwrap();
+    let (_, upstream) = receive(&backend);
+    // Made for another socket: those here must get each datagram by itself.
+    let state = quinn_udp::UdpSocketState::new((&socket("127.0.0.1:0")).into()).unwrap();
+    assert!(state.max_gso_segments() > 1, "this kernel cannot show it");
+    for stride in [1200, 1452, 3000] {
+        let contents: Vec<u8> =
+            (0..10).flat_map(|number| numbered(0, number, stride)).take(9 * stride + 700).collect();
+        for (from, destination, to) in
+            [(&client, relay.at("127.0.0.1"), &backend), (&backend, upstream, &client)]
+        {
+            let contents = contents.as_slice();
+            let segment_size = Some(stride);
+            let transmit =
+                quinn_udp::Transmit { destination, ecn: None, contents, segment_size, src_ip: None };
+            state.try_send(from.into(), &transmit).unwrap();
+            for expected in contents.chunks(stride) {
+                let (datagram, _) = receive(to);
+                assert!(datagram == expected, "{} bytes for {}", datagram.len(), expected.len());
+            }
+        }
+    }
+    relay.finish();
+}
+
+#[test]
+fn the_largest_datagram_and_the_empty_one_pass() {
+    let relay = Relay::start("127.0.0.1:0", echo("127.0.0.1:0"), LIMITS);
+    let client = socket("127.0.0.1:0");
+    for length in [65_507, 0, 1, 0, 9_000] {
+        exchange(&client, relay.at("127.0.0.1"), &vec![3; length]);
+    }
+    relay.finish();
+}
+
+#[test]
+fn a_silent_flow_is_forgotten_and_the_next_datagram_opens_a_new_one() {
+    let idle = Some(Duration::from_millis(100));
+    let relay = Relay::start("127.0.0.1:0", echo("127.0.0.1:0"), UdpLimits { idle, ..LIMITS });
+    let client = socket("127.0.0.1:0");
+    exchange(&client, relay.at("127.0.0.1"), b"one");
+    assert_eq!(relay.await_endings(1), [Ending::Idle]);
+    exchange(&client, relay.at("127.0.0.1"), b"two");
+    assert_eq!(relay.opened(), 2);
+    assert_eq!(relay.await_endings(2), [Ending::Idle, Ending::Idle]);
+    relay.finish();
+}
+
+#[test]
+fn traffic_keeps_a_flow_alive() {
+    let idle = Some(Duration::from_millis(300));
+    let relay = Relay::start("127.0.0.1:0", echo("127.0.0.1:0"), UdpLimits { idle, ..LIMITS });
+    let client = socket("127.0.0.1:0");
+    for _ in 0..12 {
+        exchange(&client, relay.at("127.0.0.1"), b"still here");
+        thread::park_timeout(Duration::from_millis(50));
+    }
+    assert_eq!(relay.opened(), 1);
+    relay.finish();
+}
+
+#[test]
+fn what_came_before_a_flow_opened_is_delivered_in_order_and_bounded() {
+    let backend = socket("127.0.0.1:0");
+    let relay = Relay::start_with_permits("127.0.0.1:0", backend.local_addr().unwrap(), LIMITS, 0);
+    let client = socket("127.0.0.1:0");
+    for number in 0..40_u8 {
+        client.send_to(&[number], relay.at("127.0.0.1")).unwrap();
+    }
+    // Another flow, to know that all of the first were taken.
+    let other = socket("127.0.0.1:0");
+    other.send_to(b"other", relay.at("127.0.0.1")).unwrap();
+    thread::park_timeout(SILENCE);
+    relay.world.permits.add_permits(2);
+    let mut received: Vec<Vec<u8>> = (0..17).map(|_| receive(&backend).0).collect();
+    received.retain(|datagram| datagram != b"other");
+    assert_eq!(received, (0..16_u8).map(|number| vec![number]).collect::<Vec<_>>(), "the oldest sixteen");
+    client.send_to(b"after", relay.at("127.0.0.1")).unwrap();
+    assert_eq!(receive(&backend).0, b"after");
+    relay.finish();
+}
+
+#[test]
+fn a_refusal_ends_the_flow_and_the_next_datagram_opens_anew() {
+    let gone = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let relay = Relay::start("127.0.0.1:0", gone, LIMITS);
+    let client = socket("127.0.0.1:0");
+    client.send_to(b"anybody?", relay.at("127.0.0.1")).unwrap();
+    assert_eq!(relay.await_endings(1), [Ending::UpstreamReset]);
+    *relay.world.target.lock().unwrap() = echo("127.0.0.1:0");
+    exchange(&client, relay.at("127.0.0.1"), b"now?");
+    assert_eq!(relay.opened(), 2);
+    assert_eq!(relay.finish(), [Ending::UpstreamReset, Ending::Cut]);
+}
+
+#[test]
+fn a_flow_too_many_is_refused_and_the_others_go_on() {
+    let idle = Some(Duration::from_secs(1));
+    let relay = Relay::start("127.0.0.1:0", echo("127.0.0.1:0"), UdpLimits { idle, flows_max: 2 });
+    let (first, second, third) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"), socket("127.0.0.1:0"));
+    exchange(&first, relay.at("127.0.0.1"), b"1");
+    exchange(&second, relay.at("127.0.0.1"), b"2");
+    for _ in 0..100 {
+        third.send_to(b"3", relay.at("127.0.0.1")).unwrap();
+    }
+    exchange(&first, relay.at("127.0.0.1"), b"1 again");
+    wait_for(|| relay.world.refused.load(Ordering::Relaxed) == 100);
+    third.set_read_timeout(Some(SILENCE)).unwrap();
+    assert_eq!(third.recv(&mut [0; 9]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    relay.await_endings(2);
+    third.set_read_timeout(Some(PATIENCE)).unwrap();
+    exchange(&third, relay.at("127.0.0.1"), b"there is room again");
+    relay.finish();
+}
+
+#[test]
+fn after_stop_old_flows_go_on_and_new_ones_do_not_start() {
+    let idle = Some(Duration::from_millis(500));
+    let relay = Relay::start("127.0.0.1:0", echo("127.0.0.1:0"), UdpLimits { idle, ..LIMITS });
+    let (old, new) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
+    exchange(&old, relay.at("127.0.0.1"), b"before");
+    relay.stop.cancel();
+    exchange(&old, relay.at("127.0.0.1"), b"after");
+    new.send_to(b"too late", relay.at("127.0.0.1")).unwrap();
+    new.set_read_timeout(Some(SILENCE)).unwrap();
+    assert_eq!(new.recv(&mut [0; 9]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    exchange(&old, relay.at("127.0.0.1"), b"still");
+    relay.thread.join().unwrap();
+    assert_eq!(*relay.world.ended.lock().unwrap(), [Ending::Idle]);
+}
