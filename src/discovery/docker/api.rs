@@ -128,10 +128,15 @@ fn port(key: &str) -> Option<(u16, Protocol)> {
     port.parse().ok().filter(|port| *port > 0).map(|port| (port, protocol))
 }
 
-/// `/target:/self/alias`.
+/// `/target:/self/alias` on the default network; `target:alias` on others, each of which has its own.
 fn links(answer: &Value) -> Vec<Link> {
-    let links = answer.pointer("/HostConfig/Links").and_then(Value::as_array).into_iter().flatten();
-    links.filter_map(Value::as_str).filter_map(link).collect()
+    let default = answer.pointer("/HostConfig/Links");
+    let others = object(answer, "/NetworkSettings/Networks").map(|(_, network)| network.get("Links"));
+    let lists = std::iter::once(default).chain(others).flatten().filter_map(Value::as_array);
+    let mut links: Vec<Link> = lists.flatten().filter_map(Value::as_str).filter_map(link).collect();
+    links.sort();
+    links.dedup();
+    links
 }
 
 fn link(text: &str) -> Option<Link> {
