@@ -13,7 +13,7 @@ mod wait;
 
 pub(crate) use ambassador::Ambassador;
 pub(crate) use container::Container;
-pub(crate) use host::{Host, daemon_host, hosts};
+pub(crate) use host::{DaemonHost, Host, daemon_host, hosts};
 pub(crate) use load::Load;
 pub(crate) use namespace::Namespace;
 pub(crate) use servers::{http_get, redis_ping};
