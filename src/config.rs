@@ -5,6 +5,7 @@ pub mod args;
 pub mod check;
 pub mod conflicts;
 mod docker;
+pub mod etcd;
 pub mod grammar;
 mod load;
 pub mod nearest;
@@ -24,7 +25,9 @@ use std::time::Duration;
 
 use crate::diagnostic::Diagnostic;
 use crate::discovery::dns::Limits;
+use crate::discovery::http::Server;
 use crate::route::{Layer, Route};
+use etcd::EtcdAccess;
 
 /// What will run.
 #[derive(Clone, Debug)]
@@ -41,6 +44,7 @@ pub struct Config {
     pub docker: Option<DockerConfig>,
     /// Where an engine would be, for a file that asks for it later. `None` where the settings for it make no sense.
     pub docker_host: Option<DockerHost>,
+    pub etcd: EtcdAccess,
     pub workers: NonZeroUsize,
     pub drain_timeout: Duration,
     pub max_held: usize,
@@ -64,20 +68,8 @@ pub struct DockerConfig {
     pub implicit: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DockerHost {
-    Unix(PathBuf),
-    /// `host:port`, without TLS.
-    Tcp(String),
-    /// `host:port`; `verify` is Docker's `--tlsverify`.
-    Tls {
-        address: String,
-        ca: PathBuf,
-        cert: PathBuf,
-        key: PathBuf,
-        verify: bool,
-    },
-}
+/// As `DOCKER_HOST` names it.
+pub type DockerHost = Server;
 
 /// Where the admin API listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +118,7 @@ impl Config {
             path: None,
             docker: None,
             docker_host: None,
+            etcd: EtcdAccess::default(),
             workers: load::cores(),
             drain_timeout: DRAIN_TIMEOUT_DEFAULT,
             max_held: MAX_HELD_DEFAULT,

@@ -7,8 +7,9 @@ pub mod containers;
 pub mod dns;
 pub mod docker;
 pub mod env;
+pub mod etcd;
 pub mod file;
-mod http;
+pub mod http;
 pub mod knowledge;
 pub mod label;
 

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::discovery::dns::{Dns, Resolver};
 use crate::discovery::docker::Docker;
+use crate::discovery::etcd::Etcd;
 use crate::discovery::knowledge::{Knowledge, followed};
 use crate::discovery::{News, follow};
 use crate::listener::{self, BindError};
@@ -108,6 +109,7 @@ impl Reconciler {
         // Sources wait while the loop is busy; a burst of this many snapshots is applied one after the other.
         let (news, inbox) = mpsc::channel(64);
         Reconciler {
+            resolver: Resolver::from_system().within(config.dns),
             knowledge: Knowledge { file: config.file.clone(), ..Knowledge::default() },
             config,
             table: RouteTable::new(),
@@ -116,7 +118,6 @@ impl Reconciler {
             linger: Linger::default(),
             mistakes: BTreeSet::new(),
             lost: BTreeMap::new(),
-            resolver: Resolver::from_system(),
             followed: BTreeMap::new(),
             docker: None,
             news,
@@ -300,9 +301,16 @@ impl Reconciler {
 
     /// `None` for a target that needs no source of its own.
     fn follow(&self, target: &Target) -> Option<AbortOnDropHandle<()>> {
-        let trouble = self.shared.gate.trouble();
-        let source = Dns::of(target, self.resolver.clone(), self.config.dns, trouble)?;
-        Some(follow(source, self.news.clone()))
+        let (resolver, news) = (self.resolver.clone(), self.news.clone());
+        match target {
+            Target::Host { .. } | Target::Srv { .. } => {
+                Some(follow(Dns::of(target, resolver, self.shared.gate.trouble())?, news))
+            }
+            Target::Etcd(keys) => {
+                Some(follow(Etcd::new(keys.clone(), self.config.etcd.clone(), resolver), news))
+            }
+            Target::Addr(_) | Target::Unix(_) | Target::Docker { .. } => None,
+        }
     }
 
     /// Docker is asked while something asks for it: the command line, or a route of a file that was read again.

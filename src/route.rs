@@ -64,6 +64,28 @@ pub enum Target {
     /// A container by name, ID or Compose service; every match is an endpoint. `port` is `None` for the listener's
     /// port if the container exposes it, else its only exposed port.
     Docker { name: String, port: Option<u16> },
+    /// Keys of etcd; the value of each is an endpoint.
+    Etcd(EtcdKeys),
+}
+
+/// The keys below a prefix, and where they are kept.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EtcdKeys {
+    pub tls: bool,
+    /// `host:port` each, at least one, in the order to try them.
+    pub members: Vec<String>,
+    /// Begins with a slash and does not end with one. Means itself and all that begins with it and a slash.
+    pub prefix: String,
+}
+
+impl Target {
+    /// Whether its endpoints come from a source of its own.
+    pub fn is_followed(&self) -> bool {
+        match self {
+            Target::Host { .. } | Target::Srv { .. } | Target::Etcd(_) => true,
+            Target::Addr(_) | Target::Unix(_) | Target::Docker { .. } => false,
+        }
+    }
 }
 
 /// Everything after the `?`. Defaults are those of [`Options::default`], but for the name, which is the listener's.
@@ -308,7 +330,15 @@ impl fmt::Display for Target {
             Target::Unix(path) => write!(f, "unix:{}", path.display()),
             Target::Docker { name, port: Some(port) } => write!(f, "docker://{name}:{port}"),
             Target::Docker { name, port: None } => write!(f, "docker://{name}"),
+            Target::Etcd(keys) => write!(f, "{keys}"),
         }
+    }
+}
+
+impl fmt::Display for EtcdKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let EtcdKeys { tls, members, prefix } = self;
+        write!(f, "etcd{}://{}{prefix}", if *tls { "s" } else { "" }, members.join(","))
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::args::RunArgs;
 use super::conflicts::conflicts;
+use super::etcd::EtcdAccess;
 use super::grammar::parse_route;
 use super::grammar::target::{container_name, port_of};
 use super::nearest::nearest;
@@ -15,6 +16,7 @@ use super::settings::{self, Settings};
 use super::vars::Vars;
 use super::{
     AdminAddr, Config, DRAIN_TIMEOUT_DEFAULT, DockerConfig, DockerHost, LogConfig, MAX_HELD_DEFAULT, docker,
+    etcd,
 };
 use crate::diagnostic::{Diagnostic, Mistake, Place};
 use crate::discovery::dns::Limits;
@@ -54,6 +56,11 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
     let (names, found) = names(args);
     keep(found);
 
+    let etcd = etcd::access(vars).unwrap_or_else(|found| {
+        keep(found);
+        EtcdAccess::default()
+    });
+
     let words = vars.value(ROUTES).is_some_and(|text| !text.trim().is_empty());
     let explicit = !args.routes.is_empty() || words || path.is_some() || !args.name.is_empty();
     let (links, mut warnings) =
@@ -81,6 +88,7 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
         path,
         docker,
         docker_host: docker::host(args, vars).ok(),
+        etcd,
         workers: workers.unwrap_or_else(cores),
         drain_timeout: drain_timeout.unwrap_or(DRAIN_TIMEOUT_DEFAULT),
         max_held: max_held.unwrap_or(MAX_HELD_DEFAULT),
@@ -209,7 +217,7 @@ fn variable_name(key: &str) -> String {
 
 /// Variables of ours by all but a letter. Only a warning: links to a container called `ambassador` begin alike.
 pub(super) fn mistyped_variables(vars: &Vars) -> Vec<Diagnostic> {
-    let known: Vec<&str> = ["routes", "config"].into_iter().chain(settings::KEYS).collect();
+    let known: Vec<&str> = ["routes", "config"].into_iter().chain(settings::KEYS).chain(etcd::KEYS).collect();
     let mistyped = |name: &str| {
         let key = name.strip_prefix("AMBASSADOR_")?.to_lowercase().replace('_', "-");
         let near = nearest(&key, &known).filter(|near| *near != key)?;

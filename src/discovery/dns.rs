@@ -10,6 +10,7 @@
 mod hosts;
 mod lookup;
 mod memory;
+mod names;
 mod srv;
 mod system;
 
@@ -28,6 +29,7 @@ use crate::route::Target;
 pub use lookup::Resolver;
 use memory::Families;
 pub use memory::{Limits, TTL_FLOOR};
+pub(crate) use names::Names;
 use srv::Hosts;
 
 /// A name that does not exist yet usually belongs to a service that is about to start.
@@ -38,7 +40,6 @@ const ABSENT_RETRY_MAX: Duration = Duration::from_secs(5);
 pub struct Dns {
     question: Question,
     resolver: Resolver,
-    limits: Limits,
     /// Notified while sessions find no endpoint that answers: then a name is asked for again after [`TTL_FLOOR`],
     /// whatever its TTL. Docker's DNS gives a recreated container's old address ten minutes.
     trouble: Arc<Notify>,
@@ -68,7 +69,7 @@ struct Said {
 
 impl Dns {
     /// `None` for a target that is no DNS name.
-    pub fn of(target: &Target, resolver: Resolver, limits: Limits, trouble: Arc<Notify>) -> Option<Dns> {
+    pub fn of(target: &Target, resolver: Resolver, trouble: Arc<Notify>) -> Option<Dns> {
         let question = match target {
             Target::Host { host, port } => {
                 Question::Host { host: host.clone(), port: *port, last: Families::default() }
@@ -76,7 +77,7 @@ impl Dns {
             Target::Srv { name } => Question::Srv { name: name.clone(), last: Hosts::default() },
             _ => return None,
         };
-        Some(Dns { question, resolver, limits, trouble, answered: None })
+        Some(Dns { question, resolver, trouble, answered: None })
     }
 }
 
@@ -97,11 +98,11 @@ impl Dns {
         let mut shown = None;
         let mut absent_retry = ABSENT_RETRY_MIN;
         loop {
-            let (endpoints, pause) = match self.question.ask(&self.resolver, &self.limits).await {
+            let (endpoints, pause) = match self.question.ask(&self.resolver).await {
                 Ok(Some(Said { endpoints, ttl })) => {
                     self.answered = Some(Instant::now());
                     absent_retry = ABSENT_RETRY_MIN;
-                    (endpoints, self.limits.pause(ttl))
+                    (endpoints, self.resolver.limits.pause(ttl))
                 }
                 Ok(None) if self.answered.is_none() => {
                     let pause = absent_retry;
@@ -124,7 +125,7 @@ impl Dns {
 
     /// What was said last stands, but not for ever.
     async fn failed(&mut self, why: String, publisher: &mut Publisher) -> SourceError {
-        if self.answered.is_some_and(|at| self.limits.is_stale(at, Instant::now())) {
+        if self.answered.is_some_and(|at| self.resolver.limits.is_stale(at, Instant::now())) {
             self.answered = None;
             self.question.forget();
             if let Err(stopped) = publisher.expire(self.question.snapshot(Vec::new())).await {
@@ -146,11 +147,11 @@ impl Dns {
 
 impl Question {
     /// `None`: it has no address, or no SRV record. An error is that nobody could say.
-    async fn ask(&mut self, resolver: &Resolver, limits: &Limits) -> Result<Option<Said>, String> {
+    async fn ask(&mut self, resolver: &Resolver) -> Result<Option<Said>, String> {
         match self {
-            Question::Srv { name, last } => last.ask(name, resolver, limits).await,
+            Question::Srv { name, last } => last.ask(name, resolver).await,
             Question::Host { host, port, last } => {
-                last.forget_stale(limits, Instant::now());
+                last.forget_stale(&resolver.limits, Instant::now());
                 let Some(found) = resolver.lookup(host, last).await? else { return Ok(None) };
                 *last = found.families;
                 let endpoint = |ip| {

@@ -2,6 +2,12 @@
 //!
 //! A connection is driven by whoever waits for its answer, so that no task outlives a source that is dropped.
 
+mod client;
+mod lines;
+mod server;
+mod tls;
+mod wire;
+
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,13 +17,16 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::{Request, StatusCode};
+use hyper::{HeaderMap, StatusCode};
 use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::dns::Resolver;
+pub(crate) use client::{Client, HttpError, Request};
+pub(crate) use lines::Lines;
+pub use server::{ClientFiles, Server};
 
 /// Whatever carries the bytes: a unix socket, TCP, TLS.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -35,6 +44,7 @@ type Connection = http1::Connection<TokioIo<Box<dyn Wire>>, Full<Bytes>>;
 pub(super) struct Answer {
     connection: Driven,
     pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
     body: Incoming,
 }
 
@@ -42,14 +52,17 @@ pub(super) struct Answer {
 type Driven = Option<Pin<Box<Connection>>>;
 
 /// Sends one request; returns with the head of its answer. Has no limit of time.
-pub(super) async fn send(wire: Box<dyn Wire>, request: Request<Full<Bytes>>) -> Result<Answer, String> {
+pub(super) async fn send(
+    wire: Box<dyn Wire>,
+    request: hyper::Request<Full<Bytes>>,
+) -> Result<Answer, String> {
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(wire)).await.map_err(|error| error.to_string())?;
     let mut connection = Some(Box::pin(connection));
     let response =
         drive(&mut connection, sender.send_request(request)).await.map_err(|error| error.to_string())?;
     let (head, body) = response.into_parts();
-    Ok(Answer { connection, status: head.status, body })
+    Ok(Answer { connection, status: head.status, headers: head.headers, body })
 }
 
 impl Answer {
@@ -120,7 +133,7 @@ pub(super) fn split(address: &str) -> Result<(&str, u16), String> {
 }
 
 /// For a segment of a path or a query's value: all but letters and digits.
-pub(super) fn percent_encoded(text: &str) -> String {
+pub(crate) fn percent_encoded(text: &str) -> String {
     text.bytes().fold(String::new(), |mut encoded, byte| {
         if byte.is_ascii_alphanumeric() {
             encoded.push(char::from(byte));

@@ -75,7 +75,7 @@ impl Knowledge {
                 }
                 None => problem(format!("{target}: Docker has not answered yet")),
             },
-            Target::Host { .. } | Target::Srv { .. } => match self.targets.get(target) {
+            _ => match self.targets.get(target) {
                 None => problem(format!("{target}: not known yet")),
                 Some(endpoints) if endpoints.is_empty() => problem(format!("{target}: has no endpoint")),
                 Some(endpoints) => Resolution { endpoints: endpoints.clone(), problems: Vec::new() },
@@ -87,7 +87,7 @@ impl Knowledge {
 /// The targets of these routes that have a source of their own.
 pub fn followed<'r>(routes: impl Iterator<Item = &'r Route>) -> BTreeSet<Target> {
     let targets = routes.flat_map(|route| route.targets.iter().chain(&route.options.backup));
-    targets.filter(|target| matches!(target, Target::Host { .. } | Target::Srv { .. })).cloned().collect()
+    targets.filter(|target| target.is_followed()).cloned().collect()
 }
 
 fn one(addr: EndpointAddr) -> Resolution {

@@ -1,4 +1,6 @@
-//! TARGET: `host[:port]`, `unix:/path`, `docker://NAME[:PORT]`, `srv://NAME`. Pure.
+//! TARGET: `host[:port]`, `unix:/path`, `docker://NAME[:PORT]`, `srv://NAME`, `etcd://HOST[,HOST...]/PREFIX`. Pure.
+
+pub(crate) mod etcd;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -6,11 +8,11 @@ use super::listen::{number, socket_path};
 use crate::diagnostic::Mistake;
 use crate::route::{Listen, Protocol, Target};
 
-const TODAY: &str = "targets today are `host:port`, `unix:/path`, `docker://NAME[:PORT]` and `srv://NAME`";
+const TODAY: &str = "targets today are `host:port`, `unix:/path`, `docker://NAME[:PORT]`, `srv://NAME` and \
+                     `etcd://HOST/PREFIX`";
 
 /// Promised by the documentation, not built yet.
-const LATER: [(&str, &str); 6] = [
-    ("etcd://", "etcd is"),
+const LATER: [(&str, &str); 5] = [
     ("consul://", "Consul is"),
     ("peer://", "peers are"),
     ("file://", "files of endpoints are"),
@@ -22,7 +24,7 @@ const LATER: [(&str, &str); 6] = [
 pub(crate) fn parse_list(text: &str, listen: &Listen) -> Result<Vec<Target>, Vec<Mistake>> {
     let mut targets = Vec::new();
     let mut mistakes = Vec::new();
-    for word in text.split(',') {
+    for word in words(text) {
         match parse(word, listen) {
             Ok(target) if targets.contains(&target) => {}
             Ok(target) => targets.push(target),
@@ -32,12 +34,27 @@ pub(crate) fn parse_list(text: &str, listen: &Listen) -> Result<Vec<Target>, Vec
     if mistakes.is_empty() { Ok(targets) } else { Err(mistakes) }
 }
 
+/// The words between the commas, but for those commas that are within a target.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let mut left = Some(text);
+    std::iter::from_fn(move || {
+        let list = left?;
+        let end = etcd::word(list).or_else(|| list.find(',')).unwrap_or(list.len());
+        let (word, rest) = list.split_at(end);
+        left = rest.strip_prefix(',');
+        Some(word)
+    })
+}
+
 fn parse(text: &str, listen: &Listen) -> Result<Target, Mistake> {
     if text.is_empty() {
         return Err(Mistake::new("a target is missing").help("write `host:port`, or take the comma out"));
     }
     if let Some((_, what)) = LATER.iter().find(|(scheme, _)| text.starts_with(scheme)) {
         return Err(Mistake::new(format!("`{text}`: {what} not in this version")).help(TODAY));
+    }
+    if let Some(keys) = etcd::parse(text) {
+        return Ok(Target::Etcd(keys?));
     }
     let target = match text.split_once("://") {
         Some(("docker", name)) => docker(name)?,
@@ -103,6 +120,13 @@ fn inet(text: &str, listen: &Listen) -> Result<Target, Mistake> {
         Some(port) => port,
         None => default_port(text, listen)?,
     };
+    at(host, port)
+}
+
+/// `host:port` in full.
+pub(super) fn address(text: &str) -> Result<Target, Mistake> {
+    let (host, port) = split_port(text)?;
+    let port = port.ok_or_else(|| Mistake::new(format!("`{text}` has no port")).help("write `host:port`"))?;
     at(host, port)
 }
 
@@ -194,7 +218,8 @@ fn check_range(target: &Target, listen: &Listen) -> Result<(), Mistake> {
     let first = match target {
         Target::Addr(addr) => addr.port(),
         Target::Host { port, .. } | Target::Docker { port: Some(port), .. } => *port,
-        Target::Unix(_) | Target::Srv { .. } | Target::Docker { port: None, .. } => return Ok(()),
+        // Without a port, or known only when it is found.
+        _ => return Ok(()),
     };
     let Listen::Inet { ports, .. } = listen else { return Ok(()) };
     if usize::from(first) + ports.count() - 1 <= usize::from(u16::MAX) {
@@ -209,6 +234,7 @@ fn check_range(target: &Target, listen: &Listen) -> Result<(), Mistake> {
 mod tests {
     use super::super::listen;
     use super::*;
+    use crate::route::EtcdKeys;
 
     fn read(text: &str, listener: &str) -> Result<Vec<Target>, Vec<Mistake>> {
         parse_list(text, &listen::parse(listener).unwrap())
@@ -242,9 +268,34 @@ mod tests {
             ("srv://_redis._tcp.example.com", Target::Srv { name: "_redis._tcp.example.com".to_owned() }),
             ("srv:80", host("srv", 80)),
             ("docker://testapp_redis-1:6380", docker("testapp_redis-1", Some(6380))),
+            ("etcd://h:2379/services/redis", etcd(false, &["h:2379"], "/services/redis")),
+            ("etcd://h/p/", etcd(false, &["h:2379"], "/p")),
+            (
+                "etcds://h1,10.0.0.2:4001,[::1],h1/p:80",
+                etcd(true, &["h1:2379", "10.0.0.2:4001", "[::1]:2379"], "/p:80"),
+            ),
         ] {
             assert_eq!(read(text, "6379"), Ok(vec![expected]), "{text}");
         }
+    }
+
+    fn etcd(tls: bool, members: &[&str], prefix: &str) -> Target {
+        let members = members.iter().map(|member| (*member).to_owned()).collect();
+        Target::Etcd(EtcdKeys { tls, members, prefix: prefix.to_owned() })
+    }
+
+    #[test]
+    fn the_commas_between_etcds_members_are_not_those_between_targets() {
+        let both = etcd(false, &["a:2379", "b:1"], "/p");
+        assert_eq!(read("x,etcd://a,b:1/p,y", "80"), Ok(vec![host("x", 80), both.clone(), host("y", 80)]));
+        assert_eq!(read("etcd://a,b:1/p,etcd://a,b:1/p/", "80"), Ok(vec![both]));
+    }
+
+    #[test]
+    fn a_password_in_a_target_is_refused_and_not_repeated() {
+        let mistakes = read("etcd://root:secret@h/p", "80").unwrap_err();
+        assert!(mistakes[0].help.as_deref().unwrap().contains("AMBASSADOR_ETCD_PASSWORD"), "{mistakes:?}");
+        assert!(!format!("{mistakes:?}").contains("secret"));
     }
 
     #[test]
@@ -254,7 +305,7 @@ mod tests {
 
     #[test]
     fn what_comes_later_is_known_and_names_what_works_today() {
-        for text in ["etcd://h:2379/p", "consul://redis", "file:/etc/x", "peer://a/b"] {
+        for text in ["consul://redis", "file:/etc/x", "peer://a/b"] {
             let mistakes = read(text, "6379").unwrap_err();
             assert!(mistakes[0].message.contains("not in this version"), "{mistakes:?}");
             assert_eq!(mistakes[0].help.as_deref(), Some(TODAY));
@@ -286,6 +337,12 @@ mod tests {
             ("docker://", "80", "letters, digits"),
             ("docker://a b", "80", "letters, digits"),
             ("docker://a:b", "80", "from 1 to 65535"),
+            ("etcd://h", "80", "services/redis"),
+            ("etcd://h:2379/", "80", "services/redis"),
+            ("etcd:///p", "80", "host:port"),
+            ("etcd://h,/p", "80", "host:port"),
+            ("etcd://h:0/p", "80", "from 1 to 65535"),
+            ("etcd://h/a*b", "80", "letters, digits"),
         ] {
             let mistakes = read(text, listener).expect_err(text);
             assert!(mistakes[0].help.as_deref().unwrap_or("").contains(help), "{text}: {mistakes:?}");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::route::{Balance, OnRemove};
+use crate::route::{Balance, EtcdKeys, OnRemove};
 
 fn place() -> Place {
     Place::Argument(1)
@@ -29,6 +29,7 @@ fn the_lines_of_the_documentation_print_as_they_were_written() {
         "5432=db1:5432,db2:5432?balance=round-robin&hold=30s",
         "53/udp=10.0.0.2:53",
         "5432=docker://postgres",
+        "6379=etcd://10.0.0.1:2379,etcd2:2379/services/redis,redis:6379?backup=etcds://h:2379/p",
         "8000-8100=10.0.0.2:9000",
         "/run/pg.sock=db:5432",
         "5432=unix:/run/pg.sock",
@@ -120,7 +121,25 @@ fn a_target(top: u16) -> impl Strategy<Value = Target> {
         a_host().prop_map(|name| Target::Srv { name }),
         ("[a-zA-Z0-9][a-zA-Z0-9_.-]{0,30}", proptest::option::of(port))
             .prop_map(|(name, port)| Target::Docker { name, port }),
+        an_etcd_target(),
     ]
+}
+
+fn an_etcd_target() -> impl Strategy<Value = Target> {
+    let host = prop_oneof![
+        a_host().prop_map(|host| (host, false)),
+        any::<IpAddr>().prop_map(|ip| (ip.to_string(), ip.is_ipv6()))
+    ];
+    let member =
+        (host, 1..=u16::MAX).prop_map(
+            |((host, v6), port)| {
+                if v6 { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+            },
+        );
+    let members =
+        proptest::collection::hash_set(member, 1..4).prop_map(|members| members.into_iter().collect());
+    (any::<bool>(), members, "(/[a-zA-Z0-9._:@+~-]{1,12}){1,4}")
+        .prop_map(|(tls, members, prefix)| Target::Etcd(EtcdKeys { tls, members, prefix }))
 }
 
 fn a_listen() -> impl Strategy<Value = Listen> {

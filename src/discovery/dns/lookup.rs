@@ -17,7 +17,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::time::{Instant, timeout};
 
-use super::memory::{Families, Told};
+use super::memory::{Families, Limits, Told};
 use super::srv::{Offer, Services};
 use super::system::{Origin, Settings};
 
@@ -34,6 +34,7 @@ const FILE_MAX: u64 = 1 << 20;
 #[derive(Clone)]
 pub struct Resolver {
     shared: Arc<Shared>,
+    pub(super) limits: Limits,
 }
 
 struct Shared {
@@ -70,7 +71,14 @@ struct Records {
 
 impl Resolver {
     pub(super) fn new(origin: Origin, hosts: PathBuf) -> Resolver {
-        Resolver { shared: Arc::new(Shared { origin, hosts, state: Mutex::default() }) }
+        let shared = Arc::new(Shared { origin, hosts, state: Mutex::default() });
+        Resolver { shared, limits: Limits::default() }
+    }
+
+    /// The same, for those who ask and believe within these limits.
+    #[must_use]
+    pub fn within(self, limits: Limits) -> Resolver {
+        Resolver { limits, ..self }
     }
 
     /// The addresses of a name, once. For those who need no more than that.

@@ -12,7 +12,7 @@ use futures_util::stream::{self, StreamExt};
 use tokio::time::Instant;
 
 use super::lookup::Found;
-use super::memory::{Families, Limits};
+use super::memory::Families;
 use super::{Resolver, Said};
 use crate::cluster::{EndpointAddr, EndpointKey, EndpointSpec, Identity};
 
@@ -48,17 +48,12 @@ pub(super) struct Hosts(BTreeMap<String, Families>);
 
 impl Hosts {
     /// Who offers the service now. `None`: nobody, and nobody says so.
-    pub(super) async fn ask(
-        &mut self,
-        name: &str,
-        resolver: &Resolver,
-        limits: &Limits,
-    ) -> Result<Option<Said>, String> {
+    pub(super) async fn ask(&mut self, name: &str, resolver: &Resolver) -> Result<Option<Said>, String> {
         let Some(services) = resolver.services(name).await? else { return Ok(None) };
         let hosts = hosts(&services.offers);
         self.0.retain(|host, _| hosts.contains(host));
         for families in self.0.values_mut() {
-            families.forget_stale(limits, Instant::now());
+            families.forget_stale(&resolver.limits, Instant::now());
         }
         let (found, failure) = self.resolve(&hosts, &services, resolver).await;
         let ttl = found.values().map(|found| found.ttl).min().unwrap_or(services.ttl).min(services.ttl);

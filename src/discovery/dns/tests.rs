@@ -259,7 +259,7 @@ fn follow_within(target: &str, resolver: &Resolver, limits: Limits) -> Followed 
         Some(name) => Target::Srv { name: name.to_owned() },
         None => Target::Host { host: target.to_owned(), port: 6379 },
     };
-    let source = Dns::of(&target, resolver.clone(), limits, trouble.clone()).expect("a name");
+    let source = Dns::of(&target, resolver.clone().within(limits), trouble.clone()).expect("a name");
     Followed { news, trouble, _source: super::super::follow(source, sender) }
 }
 

@@ -4,32 +4,21 @@ use std::io;
 
 use tokio::net::UnixStream;
 
-use super::tls;
-use crate::config::DockerHost;
-use crate::discovery::http::{Wire, split, tcp};
+use super::{Server, Wire, split, tcp, tls};
 
-pub(super) async fn connect(host: &DockerHost) -> Result<Box<dyn Wire>, String> {
-    match host {
-        DockerHost::Unix(path) => {
+pub(super) async fn connect(server: &Server) -> Result<Box<dyn Wire>, String> {
+    match server {
+        Server::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(|error| unix_help(&error))?;
             Ok(Box::new(stream))
         }
-        DockerHost::Tcp(address) => Ok(Box::new(tcp(address).await?)),
-        DockerHost::Tls { address, ca, cert, key, verify } => {
-            let files = tls::Files { ca, cert, key };
-            let config = tls::config(&files, *verify)?;
+        Server::Tcp(address) => Ok(Box::new(tcp(address).await?)),
+        Server::Tls { address, ca, client, verify } => {
+            let config = tls::config(ca, client.as_ref(), *verify)?;
             let (name, _) = split(address)?;
             let stream = tls::handshake(config, name, tcp(address).await?).await?;
             Ok(Box::new(stream))
         }
-    }
-}
-
-/// As `DOCKER_HOST` writes it.
-pub(super) fn shown(host: &DockerHost) -> String {
-    match host {
-        DockerHost::Unix(path) => format!("unix://{}", path.display()),
-        DockerHost::Tcp(address) | DockerHost::Tls { address, .. } => format!("tcp://{address}"),
     }
 }
 
