@@ -24,6 +24,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::diagnostic::Diagnostic;
+use crate::discovery::dns::Limits;
 use crate::discovery::http::Server;
 use crate::route::{Layer, Route};
 use etcd::EtcdAccess;
@@ -47,6 +48,7 @@ pub struct Config {
     pub workers: NonZeroUsize,
     pub drain_timeout: Duration,
     pub max_held: usize,
+    pub dns: Limits,
     /// `None` for the default unix socket.
     pub admin: Option<AdminAddr>,
     /// `XDG_RUNTIME_DIR`: where the default admin socket goes when `/run` is not ours to write.
@@ -120,6 +122,7 @@ impl Config {
             workers: load::cores(),
             drain_timeout: DRAIN_TIMEOUT_DEFAULT,
             max_held: MAX_HELD_DEFAULT,
+            dns: Limits::default(),
             admin: None,
             runtime_dir: None,
             log: LogConfig::default(),

@@ -16,15 +16,15 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::cluster::Cluster;
 use crate::config::Config;
-use crate::diagnostic::Diagnostic;
-use crate::discovery::dns::{Host, Resolver};
+use crate::diagnostic::{Diagnostic, Place};
+use crate::discovery::dns::{Dns, Resolver};
 use crate::discovery::docker::Docker;
 use crate::discovery::etcd::Etcd;
 use crate::discovery::knowledge::{Knowledge, followed};
 use crate::discovery::{News, follow};
 use crate::listener::{self, BindError};
 use crate::room::Seat;
-use crate::route::{self, Layer, Listen, Route, RouteTable, Target};
+use crate::route::{self, Layer, Listen, Route, RouteTable, Shadowed, Target};
 use crate::session::Shared;
 use crate::worker::{Loads, Workers};
 use linger::Linger;
@@ -75,6 +75,11 @@ struct Running {
     _seat: Seat,
 }
 
+/// A link's variable and the same link from Docker.
+fn is_one_link_told_twice(shadow: &Shadowed) -> bool {
+    matches!((&shadow.route.origin, &shadow.by), (Place::Variable(_), Place::Link(_)))
+}
+
 /// What runs, for the admin API. Published whole at each change; counters in it are live.
 #[derive(Clone, Debug, Default)]
 pub struct Overview {
@@ -104,6 +109,7 @@ impl Reconciler {
         // Sources wait while the loop is busy; a burst of this many snapshots is applied one after the other.
         let (news, inbox) = mpsc::channel(64);
         Reconciler {
+            resolver: Resolver::from_system().within(config.dns),
             knowledge: Knowledge { file: config.file.clone(), ..Knowledge::default() },
             config,
             table: RouteTable::new(),
@@ -112,7 +118,6 @@ impl Reconciler {
             linger: Linger::default(),
             mistakes: BTreeSet::new(),
             lost: BTreeMap::new(),
-            resolver: Resolver::from_system(),
             followed: BTreeMap::new(),
             docker: None,
             news,
@@ -150,6 +155,11 @@ impl Reconciler {
                 Event::News(News::Lost { source, why }) => {
                     tracing::warn!(source, why, "source lost; what it said last stands");
                     self.lost.insert(source, why);
+                }
+                Event::News(News::Expired(snapshot)) => {
+                    let source = snapshot.source();
+                    tracing::warn!(source, "what it said last is too old to be believed: its endpoints go");
+                    self.knowledge.learn(snapshot);
                 }
                 Event::Due => {}
             }
@@ -210,20 +220,18 @@ impl Reconciler {
     }
 
     fn merged_table(&mut self) -> RouteTable {
-        let mut layers: Vec<Layer> = vec![
-            self.config.arguments.clone(),
-            self.config.environment.clone(),
-            self.knowledge.file.clone(),
-            self.config.links.clone(),
-        ];
+        let mut layers: Vec<Layer> =
+            vec![self.config.arguments.clone(), self.config.environment.clone(), self.knowledge.file.clone()];
         let mut mistakes = Vec::new();
         if let Some(docker) = &self.config.docker {
             let (told, wrong) = self.knowledge.docker_layers(&docker.names, docker.implicit);
             layers.extend(told);
             mistakes = wrong;
         }
+        // After this container's links as Docker tells them: a variable says an address of the past.
+        layers.push(self.config.links.clone());
         let (table, shadowed) = route::merge(&layers);
-        for shadow in shadowed {
+        for shadow in shadowed.into_iter().filter(|shadow| !is_one_link_told_twice(shadow)) {
             let text = format!("{} is not used: {} comes first", shadow.route, shadow.by);
             mistakes.push(Diagnostic::new(shadow.route.origin, text));
         }
@@ -295,9 +303,8 @@ impl Reconciler {
     fn follow(&self, target: &Target) -> Option<AbortOnDropHandle<()>> {
         let (resolver, news) = (self.resolver.clone(), self.news.clone());
         match target {
-            Target::Host { host, port } => {
-                let trouble = self.shared.gate.trouble();
-                Some(follow(Host { host: host.clone(), port: *port, resolver, trouble }, news))
+            Target::Host { .. } | Target::Srv { .. } => {
+                Some(follow(Dns::of(target, resolver, self.shared.gate.trouble())?, news))
             }
             Target::Etcd(keys) => {
                 Some(follow(Etcd::new(keys.clone(), self.config.etcd.clone(), resolver), news))

@@ -57,6 +57,8 @@ pub enum Target {
     Addr(SocketAddr),
     /// A DNS name. Every A and AAAA record is an endpoint.
     Host { host: String, port: u16 },
+    /// A DNS name with SRV records, which say host, port, priority and weight (RFC 2782).
+    Srv { name: String },
     /// A unix socket.
     Unix(PathBuf),
     /// A container by name, ID or Compose service; every match is an endpoint. `port` is `None` for the listener's
@@ -80,7 +82,7 @@ impl Target {
     /// Whether its endpoints come from a source of its own.
     pub fn is_followed(&self) -> bool {
         match self {
-            Target::Host { .. } | Target::Etcd(_) => true,
+            Target::Host { .. } | Target::Srv { .. } | Target::Etcd(_) => true,
             Target::Addr(_) | Target::Unix(_) | Target::Docker { .. } => false,
         }
     }
@@ -324,6 +326,7 @@ impl fmt::Display for Target {
         match self {
             Target::Addr(addr) => write!(f, "{addr}"),
             Target::Host { host, port } => write!(f, "{host}:{port}"),
+            Target::Srv { name } => write!(f, "srv://{name}"),
             Target::Unix(path) => write!(f, "unix:{}", path.display()),
             Target::Docker { name, port: Some(port) } => write!(f, "docker://{name}:{port}"),
             Target::Docker { name, port: None } => write!(f, "docker://{name}"),

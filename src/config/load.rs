@@ -19,6 +19,7 @@ use super::{
     etcd,
 };
 use crate::diagnostic::{Diagnostic, Mistake, Place};
+use crate::discovery::dns::Limits;
 use crate::discovery::env;
 use crate::route::{Layer, Route};
 
@@ -76,8 +77,9 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
     }
 
     let RawFile { routes: file, settings: in_file } = file;
-    let Settings { workers, drain_timeout, max_held, admin, log_level, log_format } =
+    let Settings { workers, drain_timeout, max_held, dns_max_ttl, dns_stale, admin, log_level, log_format } =
         flags.or(variables).or(in_file);
+    let dns = Limits::default();
     Ok(Config {
         arguments: Layer { routes: arguments },
         environment: Layer { routes: environment },
@@ -90,6 +92,7 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
         workers: workers.unwrap_or_else(cores),
         drain_timeout: drain_timeout.unwrap_or(DRAIN_TIMEOUT_DEFAULT),
         max_held: max_held.unwrap_or(MAX_HELD_DEFAULT),
+        dns: Limits { max_ttl: dns_max_ttl.unwrap_or(dns.max_ttl), stale: dns_stale.unwrap_or(dns.stale) },
         admin,
         runtime_dir: vars.value("XDG_RUNTIME_DIR").map(PathBuf::from),
         log: LogConfig { level: log_level.unwrap_or_default(), format: log_format.unwrap_or_default() },
@@ -179,6 +182,8 @@ fn flag_settings(args: &RunArgs) -> (Settings, Vec<Diagnostic>) {
         ("workers", &args.workers),
         ("drain-timeout", &args.drain_timeout),
         ("max-held", &args.max_held),
+        ("dns-max-ttl", &args.dns_max_ttl),
+        ("dns-stale", &args.dns_stale),
         ("admin", &args.admin),
         ("log-level", &args.log_level),
         ("log-format", &args.log_format),

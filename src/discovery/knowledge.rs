@@ -75,7 +75,7 @@ impl Knowledge {
                 }
                 None => problem(format!("{target}: Docker has not answered yet")),
             },
-            Target::Host { .. } | Target::Etcd(_) => match self.targets.get(target) {
+            _ => match self.targets.get(target) {
                 None => problem(format!("{target}: not known yet")),
                 Some(endpoints) if endpoints.is_empty() => problem(format!("{target}: has no endpoint")),
                 Some(endpoints) => Resolution { endpoints: endpoints.clone(), problems: Vec::new() },

@@ -1,4 +1,4 @@
-//! TARGET: `host[:port]`, `unix:/path`, `docker://NAME[:PORT]`, `etcd://HOST[,HOST...]/PREFIX`. Pure.
+//! TARGET: `host[:port]`, `unix:/path`, `docker://NAME[:PORT]`, `srv://NAME`, `etcd://HOST[,HOST...]/PREFIX`. Pure.
 
 pub(crate) mod etcd;
 
@@ -8,12 +8,11 @@ use super::listen::{number, socket_path};
 use crate::diagnostic::Mistake;
 use crate::route::{Listen, Protocol, Target};
 
-const TODAY: &str =
-    "targets today are `host:port`, `unix:/path`, `docker://NAME[:PORT]` and `etcd://HOST/PREFIX`";
+const TODAY: &str = "targets today are `host:port`, `unix:/path`, `docker://NAME[:PORT]`, `srv://NAME` and \
+                     `etcd://HOST/PREFIX`";
 
 /// Promised by the documentation, not built yet.
-const LATER: [(&str, &str); 6] = [
-    ("srv://", "DNS SRV records are"),
+const LATER: [(&str, &str); 5] = [
     ("consul://", "Consul is"),
     ("peer://", "peers are"),
     ("file://", "files of endpoints are"),
@@ -57,10 +56,13 @@ fn parse(text: &str, listen: &Listen) -> Result<Target, Mistake> {
     if let Some(keys) = etcd::parse(text) {
         return Ok(Target::Etcd(keys?));
     }
-    let target = match (text.strip_prefix("unix:"), text.strip_prefix("docker://")) {
-        (Some(path), _) if number(path).is_none() => unix(path, listen)?,
-        (_, Some(name)) => docker(name)?,
-        _ => inet(text, listen)?,
+    let target = match text.split_once("://") {
+        Some(("docker", name)) => docker(name)?,
+        Some(("srv", name)) => srv(name)?,
+        _ => match text.strip_prefix("unix:") {
+            Some(path) if number(path).is_none() => unix(path, listen)?,
+            _ => inet(text, listen)?,
+        },
     };
     check_range(&target, listen)?;
     Ok(target)
@@ -84,6 +86,15 @@ fn docker(text: &str) -> Result<Target, Mistake> {
         None => (text, None),
     };
     Ok(Target::Docker { name: container_name(name)?, port })
+}
+
+/// The record says the port; a name may have any labels, `_redis._tcp` or not (Consul's and Docker's have not).
+fn srv(name: &str) -> Result<Target, Mistake> {
+    if let Some((name, port)) = name.rsplit_once(':') {
+        return Err(Mistake::new(format!("`srv://{name}:{port}` has a port of its own"))
+            .help(format!("write `srv://{name}`: an SRV record says the port")));
+    }
+    Ok(Target::Srv { name: host_name(name)? })
 }
 
 /// Docker's own rule for names, which IDs and Compose services keep as well. Go tools print a name with a slash before
@@ -207,7 +218,8 @@ fn check_range(target: &Target, listen: &Listen) -> Result<(), Mistake> {
     let first = match target {
         Target::Addr(addr) => addr.port(),
         Target::Host { port, .. } | Target::Docker { port: Some(port), .. } => *port,
-        Target::Unix(_) | Target::Docker { port: None, .. } | Target::Etcd(_) => return Ok(()),
+        // Without a port, or known only when it is found.
+        _ => return Ok(()),
     };
     let Listen::Inet { ports, .. } = listen else { return Ok(()) };
     if usize::from(first) + ports.count() - 1 <= usize::from(u16::MAX) {
@@ -253,6 +265,8 @@ mod tests {
             ("unix:80", host("unix", 80)),
             ("file:80", host("file", 80)),
             ("docker://redis", docker("redis", None)),
+            ("srv://_redis._tcp.example.com", Target::Srv { name: "_redis._tcp.example.com".to_owned() }),
+            ("srv:80", host("srv", 80)),
             ("docker://testapp_redis-1:6380", docker("testapp_redis-1", Some(6380))),
             ("etcd://h:2379/services/redis", etcd(false, &["h:2379"], "/services/redis")),
             ("etcd://h/p/", etcd(false, &["h:2379"], "/p")),
@@ -291,7 +305,7 @@ mod tests {
 
     #[test]
     fn what_comes_later_is_known_and_names_what_works_today() {
-        for text in ["srv://_redis._tcp.example.com", "consul://redis", "file:/etc/x", "peer://a/b"] {
+        for text in ["consul://redis", "file:/etc/x", "peer://a/b"] {
             let mistakes = read(text, "6379").unwrap_err();
             assert!(mistakes[0].message.contains("not in this version"), "{mistakes:?}");
             assert_eq!(mistakes[0].help.as_deref(), Some(TODAY));
@@ -318,6 +332,8 @@ mod tests {
             ("redis", "0", "write `redis:PORT`"),
             ("redis", "/run/x.sock", "write `redis:PORT`"),
             ("redis:65000", "8000-9000", "lower"),
+            ("srv://_a._tcp.b:80", "80", "says the port"),
+            ("srv://", "80", "host:port"),
             ("docker://", "80", "letters, digits"),
             ("docker://a b", "80", "letters, digits"),
             ("docker://a:b", "80", "from 1 to 65535"),

@@ -33,6 +33,7 @@ fn the_lines_of_the_documentation_print_as_they_were_written() {
         "8000-8100=10.0.0.2:9000",
         "/run/pg.sock=db:5432",
         "5432=unix:/run/pg.sock",
+        "6379=srv://_redis._tcp.example.com",
         "[::1]:6379=[fd00::2]:6379?allow=fd00::/8,10.0.0.0/8",
     ] {
         assert_eq!(read(line).to_string(), line);
@@ -67,7 +68,7 @@ fn the_default_balance_said_aloud_is_the_default() {
 
 #[test]
 fn every_mistake_of_a_line_is_reported_at_once() {
-    let found = mistakes("redis=a:0,b,srv://c?hodl=1s&hold=5");
+    let found = mistakes("redis=a:0,b,peer://c?hodl=1s&hold=5");
     assert_eq!(found.len(), 5, "{found:?}");
     assert!(found.iter().all(|mistake| mistake.place == place() && mistake.help.is_some()), "{found:?}");
 }
@@ -117,6 +118,7 @@ fn a_target(top: u16) -> impl Strategy<Value = Target> {
     prop_oneof![
         (any::<IpAddr>(), port.clone()).prop_map(|(ip, port)| Target::Addr(SocketAddr::new(ip, port))),
         (a_host(), port.clone()).prop_map(|(host, port)| Target::Host { host, port }),
+        a_host().prop_map(|name| Target::Srv { name }),
         ("[a-zA-Z0-9][a-zA-Z0-9_.-]{0,30}", proptest::option::of(port))
             .prop_map(|(name, port)| Target::Docker { name, port }),
         an_etcd_target(),

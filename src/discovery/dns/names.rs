@@ -6,20 +6,21 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::lookup::Found;
-use super::{ABSENT_RETRY_MAX, Resolver, TTL_CEILING, TTL_FLOOR};
+use super::memory::Families;
+use super::{ABSENT_RETRY_MAX, Resolver};
 
 /// A name that has no address, and servers that do not answer, are asked again after so long.
 const RETRY: Duration = ABSENT_RETRY_MAX;
 
-type Lookup = BoxFuture<'static, (String, Result<Found, String>)>;
+type Lookup = BoxFuture<'static, (String, Result<Option<Found>, String>)>;
 
 pub(crate) struct Names {
     resolver: Resolver,
-    /// Empty until it has an address; what it had last stands while it has none.
-    known: BTreeMap<String, Vec<IpAddr>>,
+    /// Empty until it has an address; what it had last stands while it has none, until that is stale.
+    known: BTreeMap<String, Families>,
     /// One for each name that is wanted, and one for each that was until it ends.
     lookups: FuturesUnordered<Lookup>,
     asked: BTreeSet<String>,
@@ -36,13 +37,13 @@ impl Names {
         for name in names {
             self.known.entry(name.clone()).or_default();
             if self.asked.insert(name.clone()) {
-                self.ask(name.clone(), Duration::ZERO);
+                self.ask(name.clone(), Families::default(), Duration::ZERO);
             }
         }
     }
 
     pub(crate) fn addresses(&self, name: &str) -> Vec<IpAddr> {
-        self.known.get(name).cloned().unwrap_or_default()
+        self.known.get(name).map(Families::addresses).unwrap_or_default()
     }
 
     /// Returns when a name has other addresses than before; waits for ever while none is wanted. May be dropped and
@@ -60,32 +61,35 @@ impl Names {
         }
     }
 
-    fn found(&mut self, name: String, found: Result<Found, String>) -> bool {
+    fn found(&mut self, name: String, found: Result<Option<Found>, String>) -> bool {
         let Some(known) = self.known.get_mut(&name) else {
             self.asked.remove(&name);
             return false;
         };
-        let (changed, pause) = match found {
-            Ok(Found::Addresses { addresses, ttl }) => {
-                let changed = *known != addresses;
-                *known = addresses;
-                (changed, ttl.clamp(TTL_FLOOR, TTL_CEILING))
+        let before = known.addresses();
+        known.forget_stale(&self.resolver.limits, Instant::now());
+        let pause = match found {
+            Ok(Some(Found { families, ttl })) => {
+                *known = families;
+                self.resolver.limits.pause(ttl)
             }
-            Ok(Found::Absent | Found::Vanished) => (false, RETRY),
+            Ok(None) => RETRY,
             Err(why) => {
                 tracing::debug!(name, why, "a name cannot be looked up; the addresses it had stand");
-                (false, RETRY)
+                RETRY
             }
         };
-        self.ask(name, pause);
+        let changed = known.addresses() != before;
+        let last = known.clone();
+        self.ask(name, last, pause);
         changed
     }
 
-    fn ask(&self, name: String, pause: Duration) {
+    fn ask(&self, name: String, last: Families, pause: Duration) {
         let resolver = self.resolver.clone();
         let lookup = async move {
             sleep(pause).await;
-            let found = resolver.lookup(&name).await;
+            let found = resolver.lookup(&name, &last).await;
             (name, found)
         };
         self.lookups.push(lookup.boxed());

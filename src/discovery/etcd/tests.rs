@@ -49,7 +49,7 @@ impl Heard {
     async fn lost(&mut self) -> String {
         match self.news.recv().await.unwrap() {
             News::Lost { why, .. } => why,
-            News::Snapshot(other) => panic!("{other:?}"),
+            other => panic!("{other:?}"),
         }
     }
 }
