@@ -11,9 +11,8 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::admin::{self, Admin};
 use crate::cluster::hold::Gate;
 use crate::config::Config;
-use crate::discovery::docker::Docker;
 use crate::discovery::file::File;
-use crate::discovery::{Source, supervise};
+use crate::discovery::follow;
 use crate::drain::Control;
 use crate::listener::BindError;
 use crate::reconcile::{Overview, Reconciler};
@@ -40,34 +39,29 @@ pub struct Bound {
     admin: Option<Admin>,
     control: Control,
     drain_timeout: Duration,
-    _sources: Vec<AbortOnDropHandle<()>>,
+    _file: Option<AbortOnDropHandle<()>>,
 }
 
 /// Binds what can be bound and starts what must be running before the first session.
 pub async fn build(config: Config) -> Result<Bound, BuildError> {
+    for warning in &config.warnings {
+        tracing::warn!("{}", warning.one_line());
+    }
     let room = Arc::new(Room::within(raised_file_limit()));
     let control = Control::default();
-    let shared = Arc::new(Shared { gate: Gate::new(config.max_held), force: control.force.clone(), room });
+    let shared = Arc::new(Shared {
+        gate: Gate::new(config.max_held),
+        force: control.force.clone(),
+        stop: control.stop.clone(),
+        room,
+    });
     let workers = Workers::start(config.workers, &shared)?;
     let mut reconciler = Reconciler::new(config.clone(), workers, shared, control.stop.clone());
     reconciler.begin().await.map_err(BuildError::Bind)?;
     let admin = Admin::bind(&admin::Choice::of(&config), reconciler.overview(), control.stop.clone())?;
-    let sources = start_sources(&config, &reconciler, &control);
-    Ok(Bound { reconciler, admin, control, drain_timeout: config.drain_timeout, _sources: sources })
-}
-
-fn start_sources(config: &Config, reconciler: &Reconciler, control: &Control) -> Vec<AbortOnDropHandle<()>> {
-    let file = config.path.clone().map(|path| File { path, reload: control.reload.clone() });
-    let docker = config.docker.clone().map(|config| Docker { config });
-    let file = file.map(|file| start(file, reconciler));
-    let docker = docker.map(|docker| start(docker, reconciler));
-    file.into_iter().chain(docker).collect()
-}
-
-fn start(source: impl Source + 'static, reconciler: &Reconciler) -> AbortOnDropHandle<()> {
-    #[expect(clippy::disallowed_methods, reason = "its handle is kept, and ends it when dropped")]
-    let task = tokio::spawn(supervise(source, reconciler.news()));
-    AbortOnDropHandle::new(task)
+    let file = config.path.map(|path| File { path, reload: control.reload.clone() });
+    let file = file.map(|file| follow(file, reconciler.news()));
+    Ok(Bound { reconciler, admin, control, drain_timeout: config.drain_timeout, _file: file })
 }
 
 /// Two descriptors a session: as many as the administrator allows, not the shell's default of 1,024.
@@ -101,7 +95,7 @@ impl Bound {
 
     /// Serves until `control.stop`, then lets sessions finish for the drain timeout, then ends them.
     pub async fn run(self) {
-        let Bound { mut reconciler, admin, control, drain_timeout, _sources } = self;
+        let Bound { mut reconciler, admin, control, drain_timeout, _file } = self;
         let _admin = admin.map(Admin::serve);
         tokio::select! {
             () = reconciler.run() => {}

@@ -38,6 +38,8 @@ pub struct Config {
     pub path: Option<PathBuf>,
     /// `None` where nothing asks for Docker.
     pub docker: Option<DockerConfig>,
+    /// Where an engine would be, for a file that asks for it later. `None` where the settings for it make no sense.
+    pub docker_host: Option<DockerHost>,
     pub workers: NonZeroUsize,
     pub drain_timeout: Duration,
     pub max_held: usize,
@@ -121,6 +123,7 @@ impl Config {
             links: Layer::default(),
             path: None,
             docker: None,
+            docker_host: None,
             workers: load::cores(),
             drain_timeout: DRAIN_TIMEOUT_DEFAULT,
             max_held: MAX_HELD_DEFAULT,

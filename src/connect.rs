@@ -1,7 +1,7 @@
 //! Dials an endpoint, and waits between two attempts.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
@@ -53,6 +53,15 @@ fn start_unix(path: &Path) -> io::Result<(OwnedFd, bool)> {
 
 fn flags() -> SocketFlags {
     SocketFlags::NONBLOCK | SocketFlags::CLOEXEC
+}
+
+/// A UDP socket that exchanges datagrams with this endpoint alone. Fails for a unix socket, which has none.
+pub fn dial_datagram(addr: &EndpointAddr) -> io::Result<UdpSocket> {
+    let EndpointAddr::Inet(addr) = addr else { return Err(io::ErrorKind::Unsupported.into()) };
+    let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let fd = rustix::net::socket_with(family, SocketType::DGRAM, flags(), Some(ipproto::UDP))?;
+    rustix::net::connect(&fd, addr)?;
+    Ok(fd.into())
 }
 
 /// What every TCP connection of ours has, either side. Set on a listener, Linux hands it on to what is accepted.

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::cluster::EndpointSpec;
 use crate::route::{Route, Target};
@@ -110,8 +111,15 @@ impl From<Stopped> for SourceError {
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
+/// Follows a source until the handle is dropped.
+pub fn follow(source: impl Source + 'static, news: mpsc::Sender<News>) -> AbortOnDropHandle<()> {
+    #[expect(clippy::disallowed_methods, reason = "its handle is returned, and ends it when dropped")]
+    let task = tokio::spawn(supervise(source, news));
+    AbortOnDropHandle::new(task)
+}
+
 /// Runs a source for ever: retries with jittered back-off, says once when it is lost and once when it is back.
-pub async fn supervise(mut source: impl Source, news: mpsc::Sender<News>) {
+async fn supervise(mut source: impl Source, news: mpsc::Sender<News>) {
     let name = source.name();
     let mut publisher = Publisher::new(name.clone(), news.clone());
     let mut backoff = BACKOFF_MIN;

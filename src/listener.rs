@@ -28,6 +28,7 @@ const BREATH: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Listener {
     pub fd: OwnedFd,
+    pub protocol: Protocol,
     /// With the port that the kernel chose, where port 0 was asked for. `None` for a unix socket.
     pub addr: Option<SocketAddr>,
     /// The n-th port of its route's range.
@@ -70,7 +71,7 @@ pub fn bind(listen: &Listen) -> Result<Vec<Listener>, BindError> {
             .map(|offset| {
                 let port = ports.first + offset;
                 let (fd, addr) = bind_inet(*protocol, *ip, port).map_err(|error| explain(listen, error))?;
-                Ok(Listener { fd, addr: Some(addr), offset, path: None })
+                Ok(Listener { fd, protocol: *protocol, addr: Some(addr), offset, path: None })
             })
             .collect(),
     }
@@ -139,7 +140,8 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     rustix::net::bind(&fd, &SocketAddrUnix::new(path)?)?;
     rustix::net::listen(&fd, BACKLOG)?;
-    Ok(Listener { fd, addr: None, offset: 0, path: Some(UnixPath(path.to_owned())) })
+    let path = Some(UnixPath(path.to_owned()));
+    Ok(Listener { fd, protocol: Protocol::Tcp, addr: None, offset: 0, path })
 }
 
 /// Removes the file of a unix socket when its listener goes.

@@ -16,13 +16,14 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::cluster::Cluster;
 use crate::config::Config;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Place};
 use crate::discovery::dns::{Host, Resolver};
+use crate::discovery::docker::Docker;
 use crate::discovery::knowledge::{Knowledge, followed};
-use crate::discovery::{News, supervise};
+use crate::discovery::{News, follow};
 use crate::listener::{self, BindError};
 use crate::room::Seat;
-use crate::route::{self, Layer, Listen, Route, RouteTable, Target};
+use crate::route::{self, Layer, Listen, Route, RouteTable, Shadowed, Target};
 use crate::session::Shared;
 use crate::worker::{Loads, Workers};
 use linger::Linger;
@@ -52,6 +53,7 @@ pub struct Reconciler {
     lost: BTreeMap<String, String>,
     resolver: Resolver,
     followed: BTreeMap<Target, AbortOnDropHandle<()>>,
+    docker: Option<AbortOnDropHandle<()>>,
     news: mpsc::Sender<News>,
     inbox: mpsc::Receiver<News>,
     /// `None` once no new listener shall be opened.
@@ -70,6 +72,11 @@ struct Running {
     /// Closes the listeners when dropped.
     _stop: DropGuard,
     _seat: Seat,
+}
+
+/// A link's variable and the same link from Docker.
+fn is_one_link_told_twice(shadow: &Shadowed) -> bool {
+    matches!((&shadow.route.origin, &shadow.by), (Place::Variable(_), Place::Link(_)))
 }
 
 /// What runs, for the admin API. Published whole at each change; counters in it are live.
@@ -111,6 +118,7 @@ impl Reconciler {
             lost: BTreeMap::new(),
             resolver: Resolver::from_system(),
             followed: BTreeMap::new(),
+            docker: None,
             news,
             inbox,
             loads: workers.loads(),
@@ -198,6 +206,7 @@ impl Reconciler {
         for listen in pending {
             failed.extend(self.open(&listen).await);
         }
+        self.follow_docker();
         self.follow_targets();
         self.update_clusters();
         self.publish();
@@ -205,20 +214,18 @@ impl Reconciler {
     }
 
     fn merged_table(&mut self) -> RouteTable {
-        let mut layers: Vec<Layer> = vec![
-            self.config.arguments.clone(),
-            self.config.environment.clone(),
-            self.knowledge.file.clone(),
-            self.config.links.clone(),
-        ];
+        let mut layers: Vec<Layer> =
+            vec![self.config.arguments.clone(), self.config.environment.clone(), self.knowledge.file.clone()];
         let mut mistakes = Vec::new();
         if let Some(docker) = &self.config.docker {
             let (told, wrong) = self.knowledge.docker_layers(&docker.names, docker.implicit);
             layers.extend(told);
             mistakes = wrong;
         }
+        // After this container's links as Docker tells them: a variable says an address of the past.
+        layers.push(self.config.links.clone());
         let (table, shadowed) = route::merge(&layers);
-        for shadow in shadowed {
+        for shadow in shadowed.into_iter().filter(|shadow| !is_one_link_told_twice(shadow)) {
             let text = format!("{} is not used: {} comes first", shadow.route, shadow.by);
             mistakes.push(Diagnostic::new(shadow.route.origin, text));
         }
@@ -291,9 +298,27 @@ impl Reconciler {
         let Target::Host { host, port } = target else { return None };
         let trouble = self.shared.gate.trouble();
         let source = Host { host: host.clone(), port: *port, resolver: self.resolver.clone(), trouble };
-        #[expect(clippy::disallowed_methods, reason = "its handle is kept, and ends it when dropped")]
-        let task = tokio::spawn(supervise(source, self.news.clone()));
-        Some(AbortOnDropHandle::new(task))
+        Some(follow(source, self.news.clone()))
+    }
+
+    /// Docker is asked while something asks for it: the command line, or a route of a file that was read again.
+    fn follow_docker(&mut self) {
+        let host = match &self.config.docker {
+            Some(docker) => Some(&docker.host),
+            None if self.table.values().any(Route::wants_docker) => self.config.docker_host.as_ref(),
+            None => None,
+        };
+        match host {
+            Some(host) if self.docker.is_none() => {
+                self.docker = Some(follow(Docker { host: host.clone() }, self.news.clone()));
+            }
+            Some(_) => {}
+            None => {
+                self.docker = None;
+                self.knowledge.docker = None;
+                self.lost.remove("docker");
+            }
+        }
     }
 
     fn update_clusters(&mut self) {
@@ -318,7 +343,7 @@ impl Reconciler {
     }
 
     fn publish(&self) {
-        let docker = self.config.docker.is_some() && self.knowledge.docker.is_none();
+        let docker = self.docker.is_some() && self.knowledge.docker.is_none();
         self.overview.store(Arc::new(Overview {
             routes: self.table.values().map(|route| self.view(route)).collect(),
             lost: self.lost.clone(),

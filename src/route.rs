@@ -64,7 +64,7 @@ pub enum Target {
     Docker { name: String, port: Option<u16> },
 }
 
-/// Everything after the `?`. Defaults are those of [`Options::default`], but for the name, which is the listener's.
+/// Everything after the `?`. Defaults are those of [`Options::named`], but for the name, which is the listener's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     pub name: String,
@@ -129,6 +129,12 @@ impl Route {
     /// Whether both could not be in one table: they want one listener, or one name.
     pub fn excludes(&self, other: &Route) -> bool {
         self.listen.overlaps(&other.listen) || self.options.name == other.options.name
+    }
+
+    /// Whether a target can be found by asking Docker alone.
+    pub fn wants_docker(&self) -> bool {
+        let mut targets = self.targets.iter().chain(&self.options.backup);
+        targets.any(|target| matches!(target, Target::Docker { .. }))
     }
 
     /// Same listener, targets and options, wherever they were written.

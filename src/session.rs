@@ -1,5 +1,7 @@
 //! One connection, from its acceptance to its ending, told as a story.
 
+pub mod flow;
+
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,6 +25,8 @@ pub struct Shared {
     pub gate: Gate,
     /// Cancelled when the drain timeout has passed: every session ends now.
     pub force: CancellationToken,
+    /// Cancelled when no new session is to be taken.
+    pub stop: CancellationToken,
     pub room: Arc<Room>,
 }
 
@@ -153,6 +157,10 @@ impl Record {
         self.cluster.moved(direction, bytes);
     }
 
+    fn bytes(&self) -> u64 {
+        self.bytes_up.load(Relaxed).wrapping_add(self.bytes_down.load(Relaxed))
+    }
+
     /// Resolves when the endpoint's sessions must end, with why.
     async fn stopped(&self, shared: &Shared) -> Ending {
         match &self.endpoint {
@@ -207,7 +215,7 @@ mod tests {
         let cluster = Arc::new(Cluster::new(Options::named("test"), force.clone()));
         let room = Arc::new(Room::within(64));
         let seat = room.claim(2);
-        let shared = Arc::new(Shared { gate: Gate::new(0), force, room });
+        let shared = Arc::new(Shared { gate: Gate::new(0), stop: force.clone(), force, room });
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         let accepted = Accepted { fd: ours.into(), client: ClientAddr::Unix, seat };
         let future = serve(accepted, cluster, 0, shared, ());

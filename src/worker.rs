@@ -15,12 +15,18 @@ use tokio_util::task::TaskTracker;
 
 use crate::cluster::Cluster;
 use crate::listener::{self, Accepted, Listener};
+use crate::relay::udp::{self, UdpLimits};
+use crate::route::Protocol;
+use crate::session::flow::Flows;
 use crate::session::{self, Shared};
 
 /// Connections on their way to another worker. When it is full, that worker is behind: the session stays.
 const HANDOVERS_MAX: usize = 1024;
 /// Listeners on their way to a worker; the control plane waits while it is full.
 const LISTENERS_MAX: usize = 64;
+
+/// Flows of one listener: a flood of invented addresses ends here, and each costs a descriptor for a minute.
+const FLOWS_MAX: usize = 10_000;
 
 /// All workers, as the control plane sees them.
 #[derive(Debug)]
@@ -152,15 +158,30 @@ impl Worker {
         }
     }
 
-    fn listen(&self, Listening { listener, cluster, stop }: Listening) {
+    fn listen(&self, listening: Listening) {
         let worker = self.clone();
-        let offset = listener.offset;
         self.tracker.spawn(async move {
-            let admit = |accepted| worker.place(Handover { accepted, cluster: cluster.clone(), offset });
-            if let Err(error) = listener::accept_loop(listener, &worker.shared.room, stop, admit).await {
+            let served = match listening.listener.protocol {
+                Protocol::Tcp => worker.accept(listening).await,
+                Protocol::Udp => worker.serve_flows(listening).await,
+            };
+            if let Err(error) = served {
                 tracing::error!(%error, "a listener failed");
             }
         });
+    }
+
+    async fn accept(&self, Listening { listener, cluster, stop }: Listening) -> io::Result<()> {
+        let offset = listener.offset;
+        let admit = |accepted| self.place(Handover { accepted, cluster: cluster.clone(), offset });
+        listener::accept_loop(listener, &self.shared.room, stop, admit).await
+    }
+
+    /// Flows stay on the worker of their listener: they share its socket.
+    async fn serve_flows(&self, Listening { listener, cluster, stop }: Listening) -> io::Result<()> {
+        let limits = UdpLimits { idle: cluster.glance().options.idle_timeout, flows_max: FLOWS_MAX };
+        let flows = Flows { cluster, offset: listener.offset, shared: self.shared.clone() };
+        udp::serve(listener.fd.into(), Arc::new(flows), limits, stop).await
     }
 
     /// Here, or on the worker with clearly fewer sessions.

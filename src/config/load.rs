@@ -18,7 +18,7 @@ use super::{
 };
 use crate::diagnostic::{Diagnostic, Mistake, Place};
 use crate::discovery::env;
-use crate::route::{Layer, Route, Target};
+use crate::route::{Layer, Route};
 
 /// A route is some 50 bytes; ten thousand of them fit. What is larger is some other file.
 const FILE_SIZE_MAX_BYTES: u64 = 1 << 20;
@@ -59,7 +59,7 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
         if args.links || !explicit { env::links(vars) } else { (Vec::new(), Vec::new()) };
     warnings.extend(mistyped_variables(vars));
     let written = [&arguments, &environment, &file.routes];
-    let containers = written.into_iter().flatten().any(wants_docker);
+    let containers = written.into_iter().flatten().any(Route::wants_docker);
     let docker = docker_config(args, vars, names, explicit, containers).unwrap_or_else(|mistake| {
         keep(vec![mistake]);
         None
@@ -78,6 +78,7 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
         links: Layer { routes: links },
         path,
         docker,
+        docker_host: docker::host(args, vars).ok(),
         workers: workers.unwrap_or_else(cores),
         drain_timeout: drain_timeout.unwrap_or(DRAIN_TIMEOUT_DEFAULT),
         max_held: max_held.unwrap_or(MAX_HELD_DEFAULT),
@@ -227,11 +228,6 @@ fn names(args: &RunArgs) -> (Vec<String>, Vec<Diagnostic>) {
         }
     }
     (names, mistakes)
-}
-
-fn wants_docker(route: &Route) -> bool {
-    let mut targets = route.targets.iter().chain(&route.options.backup);
-    targets.any(|target| matches!(target, Target::Docker { .. }))
 }
 
 /// Docker where something asks for it, whether or not it answers now; and where nothing asks for anything, if it is

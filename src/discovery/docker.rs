@@ -1,4 +1,4 @@
-//! Docker as a source: events and inspections over a GET-only API, made into [`Containers`].
+//! Docker as a source: events and inspections over a GET-only API, made into [`super::containers::Containers`].
 //!
 //! ```text
 //!   /version ─► /events ─► /containers/json ─► /containers/{id}/json ... ─► snapshot ─► snapshot ...
@@ -22,12 +22,12 @@ mod wire;
 use std::sync::Arc;
 
 use super::{Publisher, Snapshot, Source, SourceError};
-use crate::config::DockerConfig;
+use crate::config::DockerHost;
 use client::{ApiError, Client};
 use watch::Watch;
 
 pub struct Docker {
-    pub config: DockerConfig,
+    pub host: DockerHost,
 }
 
 impl Source for Docker {
@@ -55,7 +55,7 @@ impl Source for Docker {
 
 impl Docker {
     async fn begin(&self) -> Result<Watch, ApiError> {
-        let client = Client::negotiate(&self.config.host).await?;
+        let client = Client::negotiate(&self.host).await?;
         Watch::begin(client, own::candidates()).await
     }
 }

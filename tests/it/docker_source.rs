@@ -12,13 +12,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ambassador::config::{DockerConfig, DockerHost};
+use ambassador::config::DockerHost;
 use ambassador::discovery::containers::{Container, ContainerId, Containers};
 use ambassador::discovery::docker::Docker;
-use ambassador::discovery::{News, Snapshot, supervise};
+use ambassador::discovery::{News, Snapshot, follow};
 use ambassador::route::Protocol;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 use engine::{Engine, Private};
 use proxy::Proxy;
@@ -29,16 +29,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A source that runs, and what it says.
 struct Followed {
     news: mpsc::Receiver<News>,
-    _source: JoinSet<()>,
+    _source: AbortOnDropHandle<()>,
 }
 
 impl Followed {
     fn new(socket: &Path) -> Followed {
-        let config =
-            DockerConfig { host: DockerHost::Unix(socket.into()), names: Vec::new(), implicit: true };
         let (sender, news) = mpsc::channel(1024);
-        let mut source = JoinSet::new();
-        source.spawn(supervise(Docker { config }, sender));
+        let source = follow(Docker { host: DockerHost::Unix(socket.into()) }, sender);
         Followed { news, _source: source }
     }
 

@@ -1,10 +1,11 @@
 //! The life of a connection, through the real app: pick, hold, retry, refuse, drain, end.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use ambassador::ending::Ending;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpStream, UdpSocket, UnixListener, UnixStream};
 
 use crate::app::{App, PATIENCE, Service, eventually, greeting, nobody, private_path};
 
@@ -248,4 +249,53 @@ async fn consecutive_services() -> (Service, Service) {
     let first = Service::at(([127, 0, 0, 1], base).into(), "first").await;
     let second = Service::at(([127, 0, 0, 1], base + 1).into(), "second").await;
     (first, second)
+}
+
+/// Answers each datagram with itself.
+async fn udp_echo() -> std::net::SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let addr = socket.local_addr().unwrap();
+    #[expect(clippy::disallowed_methods, reason = "lives as long as the test's runtime")]
+    tokio::spawn(async move {
+        let mut datagram = [0; 2048];
+        loop {
+            let (bytes, client) = socket.recv_from(&mut datagram).await.unwrap();
+            socket.send_to(&datagram[..bytes], client).await.unwrap();
+        }
+    });
+    addr
+}
+
+async fn ask(socket: &UdpSocket, question: &[u8]) {
+    let mut answer = vec![0; 2048];
+    socket.send(question).await.unwrap();
+    let bytes = tokio::time::timeout(PATIENCE, socket.recv(&mut answer)).await.unwrap().unwrap();
+    assert_eq!(&answer[..bytes], question);
+}
+
+#[tokio::test]
+async fn a_udp_flow_is_a_session_with_its_own_ending() {
+    let app = App::start(&[&format!("127.0.0.1:0/udp={}?name=r&idle-timeout=200ms", udp_echo().await)]).await;
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    client.connect(app.addr("r")).await.unwrap();
+    for _ in 0..10 {
+        ask(&client, b"question").await;
+    }
+    app.await_ended("r", Ending::Idle, 1).await;
+    let counters = &app.cluster("r").counters;
+    assert_eq!((counters.bytes_up.load(Relaxed), counters.bytes_down.load(Relaxed)), (80, 80));
+    ask(&client, b"the next flow").await;
+}
+
+#[tokio::test]
+async fn a_drain_ends_udp_flows_that_have_fallen_silent() {
+    let mut app = App::with(&[&format!("127.0.0.1:0/udp={}?name=r", udp_echo().await)], |config| {
+        config.drain_timeout = Duration::from_secs(600);
+    })
+    .await;
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    client.connect(app.addr("r")).await.unwrap();
+    ask(&client, b"question").await;
+    app.control.stop.cancel();
+    tokio::time::timeout(PATIENCE, &mut app.run).await.unwrap().unwrap();
 }

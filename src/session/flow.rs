@@ -1,0 +1,121 @@
+//! One UDP flow as a session: the same admission, hold, accounting and endings as a connection.
+
+use std::future::pending;
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Record, Shared, admit};
+use crate::cluster::hold::Dial;
+use crate::cluster::{Cluster, Endpoint, Identity};
+use crate::connect;
+use crate::ending::Ending;
+use crate::listener::ClientAddr;
+use crate::relay::Direction;
+use crate::relay::udp::{Flow, Open};
+use crate::room::Seat;
+
+/// Its upstream socket; the downstream one is the listener's.
+const FLOW_DESCRIPTORS: usize = 1;
+
+/// How long a flow must be silent to be over while the process stops.
+const DRAIN_QUIET: Duration = Duration::from_secs(1);
+
+/// Opens the flows of one listener.
+pub struct Flows {
+    pub cluster: Arc<Cluster>,
+    /// The listener's place in its route's port range.
+    pub offset: u16,
+    pub shared: Arc<Shared>,
+}
+
+/// A flow that has its endpoint.
+pub struct OpenFlow {
+    record: Record,
+    shared: Arc<Shared>,
+    _seat: Seat,
+}
+
+impl OpenFlow {
+    /// A flow has no end that a drain could wait for; a second of silence is taken for one.
+    async fn quiet_after_stop(&self) {
+        self.shared.stop.cancelled().await;
+        let mut moved = None;
+        while moved.replace(self.record.bytes()) != Some(self.record.bytes()) {
+            tokio::time::sleep(DRAIN_QUIET).await;
+        }
+    }
+}
+
+impl Open for Flows {
+    type Flow = OpenFlow;
+
+    async fn open(&self, client: SocketAddr, _local: Option<IpAddr>) -> Option<(UdpSocket, OpenFlow)> {
+        let mut record = Record::begin(self.cluster.clone(), ClientAddr::Inet(client));
+        match self.try_open(&mut record).await {
+            Ok((socket, seat)) => {
+                Some((socket, OpenFlow { record, shared: self.shared.clone(), _seat: seat }))
+            }
+            Err(ending) => {
+                record.end(ending);
+                None
+            }
+        }
+    }
+
+    fn refused(&self, _client: SocketAddr) {
+        self.cluster.counters.ended(Ending::TooMany);
+    }
+}
+
+impl Flows {
+    async fn try_open(&self, record: &mut Record) -> Result<(UdpSocket, Seat), Ending> {
+        admit(&self.cluster, &self.cluster.glance(), record.client.ip())?;
+        let seat = self.shared.room.seat(FLOW_DESCRIPTORS).ok_or(Ending::Local)?;
+        let dial = DatagramDial { offset: self.offset };
+        // Nobody can tell that a UDP client has left.
+        let (socket, endpoint) =
+            self.cluster.acquire(&self.shared.gate, &mut record.effort, pending(), &dial).await?;
+        record.endpoint = Some(endpoint);
+        Ok((socket, seat))
+    }
+}
+
+struct DatagramDial {
+    offset: u16,
+}
+
+impl Dial for DatagramDial {
+    type Connection = UdpSocket;
+
+    async fn dial(&self, endpoint: &Endpoint, _: Duration) -> io::Result<UdpSocket> {
+        connect::dial_datagram(&endpoint.key.addr.shifted(self.offset))
+    }
+}
+
+impl Flow for OpenFlow {
+    fn moved(&self, direction: Direction, bytes: usize) {
+        self.record.moved(direction, bytes);
+    }
+
+    /// A container's flow ends with its endpoint, since nothing else would keep its datagrams from whoever has the
+    /// address next; the client's next datagram begins a new one. Other flows end as sessions do.
+    async fn stopped(&self) -> Ending {
+        match &self.record.endpoint {
+            Some(endpoint) if matches!(endpoint.key.identity, Identity::Container { .. }) => tokio::select! {
+                () = endpoint.removed() => Ending::Cut,
+                ending = self.record.stopped(&self.shared) => ending,
+                () = self.quiet_after_stop() => Ending::Drained,
+            },
+            _ => tokio::select! {
+                ending = self.record.stopped(&self.shared) => ending,
+                () = self.quiet_after_stop() => Ending::Drained,
+            },
+        }
+    }
+
+    fn ended(self, ending: Ending) {
+        self.record.end(ending);
+    }
+}
