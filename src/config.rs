@@ -4,6 +4,7 @@ pub mod ancestor;
 pub mod args;
 pub mod check;
 pub mod conflicts;
+mod consul;
 mod docker;
 pub mod etcd;
 pub mod grammar;
@@ -11,9 +12,11 @@ mod load;
 pub mod nearest;
 mod nothing;
 pub mod raw;
+pub mod secret;
 pub mod settings;
 pub mod vars;
 
+pub use consul::ConsulConfig;
 pub use docker::SOCKET_DEFAULT;
 pub use load::{load, parse_admin};
 pub(crate) use load::{read_text, unreadable};
@@ -49,6 +52,7 @@ pub struct Config {
     pub drain_timeout: Duration,
     pub max_held: usize,
     pub dns: Limits,
+    pub consul: ConsulConfig,
     /// `None` for the default unix socket.
     pub admin: Option<AdminAddr>,
     /// `XDG_RUNTIME_DIR`: where the default admin socket goes when `/run` is not ours to write.
@@ -123,6 +127,7 @@ impl Config {
             drain_timeout: DRAIN_TIMEOUT_DEFAULT,
             max_held: MAX_HELD_DEFAULT,
             dns: Limits::default(),
+            consul: ConsulConfig::default(),
             admin: None,
             runtime_dir: None,
             log: LogConfig::default(),

@@ -15,8 +15,8 @@ use super::raw::{RawFile, parse_file};
 use super::settings::{self, Settings};
 use super::vars::Vars;
 use super::{
-    AdminAddr, Config, DRAIN_TIMEOUT_DEFAULT, DockerConfig, DockerHost, LogConfig, MAX_HELD_DEFAULT, docker,
-    etcd,
+    AdminAddr, Config, DRAIN_TIMEOUT_DEFAULT, DockerConfig, DockerHost, LogConfig, MAX_HELD_DEFAULT, consul,
+    docker, etcd,
 };
 use crate::diagnostic::{Diagnostic, Mistake, Place};
 use crate::discovery::dns::Limits;
@@ -68,6 +68,12 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
     warnings.extend(mistyped_variables(vars));
     let written = [&arguments, &environment, &file.routes];
     let containers = written.into_iter().flatten().any(Route::wants_docker);
+    let (consul, mistake) = consul::consul(vars);
+    if written.into_iter().flatten().any(Route::wants_default_consul) {
+        keep(mistake.into_iter().collect());
+    } else {
+        warnings.extend(mistake);
+    }
     let docker = docker_config(args, vars, names, explicit, containers).unwrap_or_else(|mistake| {
         keep(vec![mistake]);
         None
@@ -93,6 +99,7 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
         drain_timeout: drain_timeout.unwrap_or(DRAIN_TIMEOUT_DEFAULT),
         max_held: max_held.unwrap_or(MAX_HELD_DEFAULT),
         dns: Limits { max_ttl: dns_max_ttl.unwrap_or(dns.max_ttl), stale: dns_stale.unwrap_or(dns.stale) },
+        consul,
         admin,
         runtime_dir: vars.value("XDG_RUNTIME_DIR").map(PathBuf::from),
         log: LogConfig { level: log_level.unwrap_or_default(), format: log_format.unwrap_or_default() },
