@@ -47,12 +47,14 @@ pub struct Etcd {
     turn: usize,
     /// What was published last.
     shown: Option<Vec<EndpointSpec>>,
+    /// Since when the member's watch runs.
+    following: Option<Instant>,
 }
 
 impl Etcd {
     pub fn new(keys: EtcdKeys, access: EtcdAccess, resolver: Resolver) -> Etcd {
         let view = View::new(&keys.prefix);
-        Etcd { keys, access, view, names: Names::new(resolver), turn: 0, shown: None }
+        Etcd { keys, access, view, names: Names::new(resolver), turn: 0, shown: None, following: None }
     }
 }
 
@@ -67,7 +69,7 @@ impl Source for Etcd {
         // Once more than there are members, so that a single one gets a second chance.
         while failures.len() <= self.keys.members.len() {
             let member = self.member();
-            let begun = Instant::now();
+            self.following = None;
             // Anew: a source that was lost must say so when it is back, though nothing has changed.
             self.shown = None;
             let Err(failure) = self.stay(&member, publisher).await;
@@ -75,7 +77,7 @@ impl Source for Etcd {
                 Failure::Stopped => return SourceError::Stopped,
                 Failure::Failed(why) => format!("{member}: {why}"),
             };
-            if begun.elapsed() > SETTLED_AFTER {
+            if self.following.is_some_and(|since| since.elapsed() > SETTLED_AFTER) {
                 failures.clear();
             }
             tracing::debug!(source = self.name(), why, "an etcd member failed");
@@ -152,6 +154,7 @@ impl Etcd {
         self.view.listed(client.list(&self.keys.prefix).await?)?;
         self.publish(publisher).await?;
         let watch = client.watch(&self.keys.prefix, self.view.next_revision()).await?;
+        self.following = Some(Instant::now());
         tracing::debug!(source = self.name(), member, "following");
         let relist_at = Instant::now() + jittered(RELIST_EVERY);
         let mut stay = Stay { client, watch, relist_at, relist: None, behind: false };
@@ -217,3 +220,6 @@ async fn under_way(relist: &mut Option<Relist>) -> Result<Listing, EtcdError> {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::dns::Resolver;
+#[cfg(test)]
+pub(crate) use client::tests as fake;
 pub(crate) use client::{Client, HttpError, Request};
 pub(crate) use lines::Lines;
 pub use server::{ClientFiles, Server};

@@ -12,6 +12,7 @@ mod app;
 mod cross_links;
 mod demo;
 mod docker_source;
+mod etcd;
 mod grammar;
 mod hello_world;
 mod image;

@@ -2,6 +2,7 @@
 
 mod ambassador;
 mod container;
+mod etcd;
 mod host;
 mod load;
 mod names;
@@ -11,8 +12,9 @@ mod skip;
 mod terminal;
 mod wait;
 
-pub(crate) use ambassador::Ambassador;
+pub(crate) use ambassador::{Ambassador, Builder};
 pub(crate) use container::Container;
+pub(crate) use etcd::{Etcd, base64};
 pub(crate) use host::{DaemonHost, Host, daemon_host, hosts};
 pub(crate) use load::Load;
 pub(crate) use namespace::Namespace;

@@ -116,7 +116,7 @@ mod tests {
             ("10.0.0.2:0", "no port to connect to"),
             ("10.0.0.2:http", "no port to connect to"),
             ("unix:/run/x.sock", "no port to connect to"),
-            ("tcp://10.0.0.2:80", "no port to connect to"),
+            ("tcp://10.0.0.2:80", "no host"),
             ("a b:80", "no host"),
             ("{", "no JSON"),
             ("{}", "no \"address\""),

@@ -194,3 +194,6 @@ fn reason(body: &[u8]) -> String {
 fn without_query(path: &str) -> &str {
     path.split('?').next().unwrap_or(path)
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
