@@ -56,7 +56,7 @@ pub async fn build(config: Config) -> Result<Bound, BuildError> {
         room,
     });
     let workers = Workers::start(config.workers, &shared)?;
-    let mut reconciler = Reconciler::new(config.clone(), workers, shared, control.stop.clone());
+    let mut reconciler = Reconciler::new(config.clone(), workers, shared, &control);
     reconciler.begin().await.map_err(BuildError::Bind)?;
     let admin = Admin::bind(&admin::Choice::of(&config), reconciler.overview(), control.stop.clone())?;
     let file = config.path.map(|path| File { path, reload: control.reload.clone() });

@@ -1,5 +1,7 @@
 //! The command line: what is typed, what is printed, and with which code the program ends.
 
+mod register;
+
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
@@ -16,6 +18,7 @@ use crate::config::{self, Config};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::observe::log;
 use crate::observe::status::Status;
+use crate::register::args::RegisterArgs;
 
 /// The program's exit codes (sysexits.h for 64 and 69).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +72,11 @@ enum Verb {
         #[command(flatten)]
         at: At,
     },
+    /// Tell etcd or Consul where this host's containers are, for as long as they and this process live
+    Register {
+        #[command(flatten)]
+        args: RegisterArgs,
+    },
     /// Show the routes of the running ambassador, their endpoints and sessions
     Status {
         #[command(flatten)]
@@ -106,6 +114,7 @@ fn dispatch(cli: Cli, vars: &Vars) -> Exit {
         None => serve(&cli.run, vars),
         Some(Verb::Check { run, json }) => check(&run, json, vars),
         Some(Verb::Demo { once }) => crate::demo::run(once, vars),
+        Some(Verb::Register { args }) => register::register(&args, vars),
         Some(Verb::Health { at }) => ask(&at, vars, "/ready", |answer| Ok(answer.to_owned())),
         Some(Verb::Status { at, json: true }) => ask(&at, vars, "/status", pretty),
         Some(Verb::Status { at, json: false }) => ask(&at, vars, "/status", table),

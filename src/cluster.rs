@@ -189,7 +189,8 @@ impl Cluster {
         members.tiers.iter().flat_map(move |Tier { members, .. }| {
             let load = move |n: usize| members.get(n).map_or(0, |member| member.endpoint.sessions());
             let order = balancer::choices(balance, turn, members.len(), load);
-            order.filter_map(move |n| members.get(n)).map(|member| &member.endpoint)
+            let members = order.filter_map(move |n| members.get(n));
+            members.filter(|member| member.weight > 0).map(|member| &member.endpoint)
         })
     }
 

@@ -4,6 +4,7 @@ pub mod ancestor;
 pub mod args;
 pub mod check;
 pub mod conflicts;
+mod consul;
 mod docker;
 pub mod etcd;
 pub mod grammar;
@@ -11,12 +12,17 @@ mod load;
 pub mod nearest;
 mod nothing;
 pub mod raw;
+pub mod secret;
 pub mod settings;
 pub mod vars;
 
+pub use consul::ConsulConfig;
+pub(crate) use consul::consul as consul_config;
 pub use docker::SOCKET_DEFAULT;
+pub(crate) use docker::host as docker_host;
+pub(crate) use etcd::access as etcd_access;
 pub use load::{load, parse_admin};
-pub(crate) use load::{read_text, unreadable};
+pub(crate) use load::{log_config, read_text, unreadable};
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -49,6 +55,7 @@ pub struct Config {
     pub drain_timeout: Duration,
     pub max_held: usize,
     pub dns: Limits,
+    pub consul: ConsulConfig,
     /// `None` for the default unix socket.
     pub admin: Option<AdminAddr>,
     /// `XDG_RUNTIME_DIR`: where the default admin socket goes when `/run` is not ours to write.
@@ -123,6 +130,7 @@ impl Config {
             drain_timeout: DRAIN_TIMEOUT_DEFAULT,
             max_held: MAX_HELD_DEFAULT,
             dns: Limits::default(),
+            consul: ConsulConfig::default(),
             admin: None,
             runtime_dir: None,
             log: LogConfig::default(),

@@ -3,6 +3,7 @@
 //! A [`Source`] publishes whole snapshots. *Failing* and *empty* are two different things: a source that fails
 //! publishes nothing, so the last snapshot stands; one that publishes an empty snapshot empties.
 
+pub mod consul;
 pub mod containers;
 pub mod dns;
 pub mod docker;

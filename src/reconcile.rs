@@ -10,18 +10,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Place};
+use crate::discovery::consul::Consul;
 use crate::discovery::dns::{Dns, Resolver};
 use crate::discovery::docker::Docker;
 use crate::discovery::etcd::Etcd;
+use crate::discovery::file::endpoints::EndpointFile;
 use crate::discovery::knowledge::{Knowledge, followed};
 use crate::discovery::{News, follow};
+use crate::drain::Control;
 use crate::listener::{self, BindError};
 use crate::room::Seat;
 use crate::route::{self, Layer, Listen, Route, RouteTable, Shadowed, Target};
@@ -62,6 +65,8 @@ pub struct Reconciler {
     loads: Loads,
     shared: Arc<Shared>,
     stop: CancellationToken,
+    /// `SIGHUP`, for the files of endpoints.
+    reload: Arc<Notify>,
     overview: Arc<ArcSwap<Overview>>,
 }
 
@@ -105,7 +110,7 @@ pub struct RouteView {
 }
 
 impl Reconciler {
-    pub fn new(config: Config, workers: Workers, shared: Arc<Shared>, stop: CancellationToken) -> Reconciler {
+    pub fn new(config: Config, workers: Workers, shared: Arc<Shared>, control: &Control) -> Reconciler {
         // Sources wait while the loop is busy; a burst of this many snapshots is applied one after the other.
         let (news, inbox) = mpsc::channel(64);
         Reconciler {
@@ -125,7 +130,8 @@ impl Reconciler {
             loads: workers.loads(),
             workers: Some(workers),
             shared,
-            stop,
+            stop: control.stop.clone(),
+            reload: control.reload.clone(),
             overview: Arc::default(),
         }
     }
@@ -309,7 +315,13 @@ impl Reconciler {
             Target::Etcd(keys) => {
                 Some(follow(Etcd::new(keys.clone(), self.config.etcd.clone(), resolver), news))
             }
-            Target::Addr(_) | Target::Unix(_) | Target::Docker { .. } => None,
+            Target::Consul(service) => {
+                Some(follow(Consul::new(service.clone(), &self.config.consul, resolver), news))
+            }
+            Target::File(path) => {
+                Some(follow(EndpointFile::new(path.clone(), self.reload.clone(), resolver), news))
+            }
+            Target::Addr(_) | Target::Unix(_) | Target::Docker { .. } | Target::Labelled { .. } => None,
         }
     }
 

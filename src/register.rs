@@ -55,7 +55,8 @@ pub async fn run(plan: Plan) -> io::Result<()> {
     let Plan { docker, choice, registry, ttl, log: _ } = plan;
     let (sender, news) = mpsc::channel(16);
     let _docker = follow(Docker { host: docker }, sender);
-    let registrar = Registrar::new(choice, Registry::new(registry, ttl), ttl, stop.clone());
+    let registry = Registry::new(registry, ttl, choice.advertise);
+    let registrar = Registrar::new(choice, registry, ttl, stop.clone());
     futures_util::join!(obey, registrar.run(news));
     Ok(())
 }

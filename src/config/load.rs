@@ -15,8 +15,8 @@ use super::raw::{RawFile, parse_file};
 use super::settings::{self, Settings};
 use super::vars::Vars;
 use super::{
-    AdminAddr, Config, DRAIN_TIMEOUT_DEFAULT, DockerConfig, DockerHost, LogConfig, MAX_HELD_DEFAULT, docker,
-    etcd,
+    AdminAddr, Config, DRAIN_TIMEOUT_DEFAULT, DockerConfig, DockerHost, LogConfig, MAX_HELD_DEFAULT, consul,
+    docker, etcd,
 };
 use crate::diagnostic::{Diagnostic, Mistake, Place};
 use crate::discovery::dns::Limits;
@@ -30,7 +30,7 @@ pub(super) const ROUTES: &str = "AMBASSADOR_ROUTES";
 pub(super) const CONFIG: &str = "AMBASSADOR_CONFIG";
 
 /// Commands of ours that a lone first word may have been meant for.
-const COMMANDS: [&str; 5] = ["check", "completions", "demo", "health", "status"];
+const COMMANDS: [&str; 6] = ["check", "completions", "demo", "health", "register", "status"];
 
 /// Reads everything that can be read without asking the network. Every mistake at once.
 ///
@@ -68,6 +68,12 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
     warnings.extend(mistyped_variables(vars));
     let written = [&arguments, &environment, &file.routes];
     let containers = written.into_iter().flatten().any(Route::wants_docker);
+    let (consul, mistake) = consul::consul(vars);
+    if written.into_iter().flatten().any(Route::wants_default_consul) {
+        keep(mistake.into_iter().collect());
+    } else {
+        warnings.extend(mistake);
+    }
     let docker = docker_config(args, vars, names, explicit, containers).unwrap_or_else(|mistake| {
         keep(vec![mistake]);
         None
@@ -93,6 +99,7 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
         drain_timeout: drain_timeout.unwrap_or(DRAIN_TIMEOUT_DEFAULT),
         max_held: max_held.unwrap_or(MAX_HELD_DEFAULT),
         dns: Limits { max_ttl: dns_max_ttl.unwrap_or(dns.max_ttl), stale: dns_stale.unwrap_or(dns.stale) },
+        consul,
         admin,
         runtime_dir: vars.value("XDG_RUNTIME_DIR").map(PathBuf::from),
         log: LogConfig { level: log_level.unwrap_or_default(), format: log_format.unwrap_or_default() },
@@ -103,6 +110,26 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
 /// An admin address alone, for the commands that speak to a running ambassador.
 pub fn parse_admin(text: &str, place: &Place) -> Result<AdminAddr, Diagnostic> {
     settings::admin(text).map_err(|mistake| mistake.at(place))
+}
+
+/// The log's settings alone, for a command that has no other.
+pub(crate) fn log_config(
+    level: Option<&str>,
+    format: Option<&str>,
+    vars: &Vars,
+) -> Result<LogConfig, Vec<Diagnostic>> {
+    let given = [("log-level", level), ("log-format", format)].into_iter();
+    let given = given.filter_map(|(key, value)| Some((key, value?)));
+    let (flags, mut mistakes) = settings_of(given, |key| Place::Flag(key.to_owned()));
+    let variables = ["log-level", "log-format"].into_iter();
+    let variables = variables.filter_map(|key| Some((key, vars.value(&variable_name(key))?)));
+    let (variables, wrong) = settings_of(variables, |key| Place::Variable(variable_name(key)));
+    mistakes.extend(wrong);
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+    let Settings { log_level, log_format, .. } = flags.or(variables);
+    Ok(LogConfig { level: log_level.unwrap_or_default(), format: log_format.unwrap_or_default() })
 }
 
 // === routes ===

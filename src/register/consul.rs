@@ -2,13 +2,15 @@
 //! (<https://developer.hashicorp.com/consul/api-docs/agent/service>).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use hyper::StatusCode;
 use hyper::header::HeaderName;
 use serde_json::{Value, json};
 
 use super::wanted::{Entries, Entry};
+use crate::config::ConsulConfig;
 use crate::config::secret::Secret;
 use crate::discovery::http::{Client, HttpError, Request, Server, percent_encoded};
 use crate::route::Protocol;
@@ -30,16 +32,17 @@ pub(super) struct Consul {
     ttl: Duration,
     /// By the services' IDs. `None`: it is there, and we do not know with which address.
     has: BTreeMap<String, Option<SocketAddr>>,
-    /// What we left behind when we last died is known.
+    /// Whose services these are: of the registrar of this address.
+    mark: String,
+    /// What a process before us left behind is in `has`.
     looked: bool,
-    /// Whose services these are, which is the address they are at.
-    mark: Option<String>,
 }
 
 impl Consul {
-    pub(super) fn new(agent: String, token: Option<Secret>, ttl: Duration) -> Consul {
+    pub(super) fn new(config: ConsulConfig, ttl: Duration, advertise: IpAddr) -> Consul {
+        let ConsulConfig { agent, token } = config;
         let client = Client::new(Server::Tcp(agent));
-        Consul { client, token, ttl, has: BTreeMap::new(), looked: false, mark: None }
+        Consul { client, token, ttl, has: BTreeMap::new(), mark: advertise.to_string(), looked: false }
     }
 
     /// Says of each service that it passes. One that the agent does not know any more is registered anew.
@@ -49,7 +52,7 @@ impl Consul {
             let path = format!("/v1/agent/check/pass/service%3A{}", percent_encoded(&id));
             match self.put(&path, &json!({})).await {
                 Ok(()) => {}
-                Err(HttpError::Status { .. }) => {
+                Err(error) if is_unknown(&error) => {
                     tracing::warn!(service = id, "Consul does not know it any more; it is registered anew");
                     self.has.remove(&id);
                 }
@@ -66,7 +69,7 @@ impl Consul {
     async fn write(&mut self, wanted: &Entries) -> Result<(), HttpError> {
         let wanted: BTreeMap<String, (&Entry, SocketAddr)> =
             wanted.iter().map(|(entry, addr)| (id(entry), (entry, *addr))).collect();
-        self.look(wanted.values().next().map(|(_, addr)| *addr)).await?;
+        self.look().await?;
         let gone: Vec<String> = self.has.keys().filter(|id| !wanted.contains_key(*id)).cloned().collect();
         for id in gone {
             self.withdraw(&id).await?;
@@ -76,7 +79,7 @@ impl Consul {
             if self.has.get(&id) != Some(&Some(addr)) {
                 self.has.insert(id.clone(), None);
                 let name = names.get(&id).cloned().unwrap_or_else(|| entry.service.clone());
-                self.put("/v1/agent/service/register", &service(&id, &name, entry, addr, self.ttl)).await?;
+                self.put("/v1/agent/service/register", &self.service(&id, &name, entry, addr)).await?;
                 tracing::info!(service = id, name, addr = %addr, "registered");
                 self.has.insert(id, Some(addr));
             }
@@ -84,15 +87,15 @@ impl Consul {
         Ok(())
     }
 
-    /// Services that a process before us registered for this address, whose containers may be gone.
-    async fn look(&mut self, addr: Option<SocketAddr>) -> Result<(), HttpError> {
-        let Some(addr) = addr.filter(|_| !self.looked) else { return Ok(()) };
-        let mark = addr.ip().to_string();
+    /// Services that a process before us registered, whose containers may be gone.
+    async fn look(&mut self) -> Result<(), HttpError> {
+        if self.looked {
+            return Ok(());
+        }
         let answer = self.client.ask(self.with_token(Request::get("/v1/agent/services"))).await?.json()?;
-        for id in marked(&answer, &mark) {
+        for id in marked(&answer, &self.mark) {
             self.has.entry(id).or_default();
         }
-        self.mark = Some(mark);
         self.looked = true;
         Ok(())
     }
@@ -101,8 +104,8 @@ impl Consul {
         let path = format!("/v1/agent/service/deregister/{}", percent_encoded(id));
         match self.put(&path, &json!({})).await {
             // That it is not there is what was wanted.
-            Ok(()) | Err(HttpError::Status { status: hyper::StatusCode::NOT_FOUND, .. }) => {}
-            Err(error) => return Err(error),
+            Err(error) if !is_unknown(&error) => return Err(error),
+            _ => {}
         }
         tracing::info!(service = id, "withdrawn");
         self.has.remove(id);
@@ -113,6 +116,23 @@ impl Consul {
         self.client.ask(self.with_token(Request::put(path, body))).await.map(|_| ())
     }
 
+    /// The check passes from the beginning: a container that runs is as good as Docker can tell.
+    fn service(&self, id: &str, name: &str, entry: &Entry, addr: SocketAddr) -> Value {
+        json!({
+            "ID": id,
+            "Name": name,
+            "Address": addr.ip().to_string(),
+            "Port": addr.port(),
+            "Tags": [port(entry)],
+            "Meta": { MARK: self.mark, "container": entry.container },
+            "Check": {
+                "TTL": format!("{}s", self.ttl.as_secs()),
+                "Status": "passing",
+                "DeregisterCriticalServiceAfter": FORGOTTEN_AFTER,
+            },
+        })
+    }
+
     fn with_token(&self, request: Request) -> Request {
         let request = request.patience(PATIENCE);
         match &self.token {
@@ -120,6 +140,14 @@ impl Consul {
             None => request,
         }
     }
+}
+
+/// A service or check that is not there: 404 says so today, and 500 with these words did in 1.8.
+fn is_unknown(error: &HttpError) -> bool {
+    const SAID: [&str; 3] = ["does not have associated TTL", "Unknown check", "Unknown service"];
+    error.refusal().is_some_and(|(status, message)| {
+        status == StatusCode::NOT_FOUND || SAID.iter().any(|said| message.contains(said))
+    })
 }
 
 fn id(entry: &Entry) -> String {
@@ -146,23 +174,6 @@ fn port(entry: &Entry) -> String {
         Protocol::Tcp => entry.port.to_string(),
         Protocol::Udp => format!("{}-udp", entry.port),
     }
-}
-
-/// The check passes from the beginning: a container that runs is as good as Docker can tell.
-fn service(id: &str, name: &str, entry: &Entry, addr: SocketAddr, ttl: Duration) -> Value {
-    json!({
-        "ID": id,
-        "Name": name,
-        "Address": addr.ip().to_string(),
-        "Port": addr.port(),
-        "Tags": [port(entry)],
-        "Meta": { MARK: addr.ip().to_string(), "container": entry.container },
-        "Check": {
-            "TTL": format!("{}s", ttl.as_secs()),
-            "Status": "passing",
-            "DeregisterCriticalServiceAfter": FORGOTTEN_AFTER,
-        },
-    })
 }
 
 fn marked(services: &Value, mark: &str) -> Vec<String> {

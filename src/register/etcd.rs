@@ -97,7 +97,8 @@ impl Etcd {
 
     async fn write(&mut self, wanted: &Entries) -> Result<(), EtcdError> {
         let Some(lease) = self.lease else { return Ok(()) };
-        let wanted = wanted.iter().map(|(entry, addr)| (format!("{}/{entry}", self.prefix), addr.to_string()));
+        let wanted =
+            wanted.iter().map(|(entry, addr)| (format!("{}/{entry}", self.prefix), addr.to_string()));
         let steps: Vec<(String, Step)> = steps(&self.has, &wanted.collect());
         for batch in steps.chunks(BATCH) {
             for (key, step) in batch {

@@ -33,7 +33,12 @@ pub(super) struct Registrar {
 }
 
 impl Registrar {
-    pub(super) fn new(choice: Choice, registry: Registry, ttl: Duration, stop: CancellationToken) -> Registrar {
+    pub(super) fn new(
+        choice: Choice,
+        registry: Registry,
+        ttl: Duration,
+        stop: CancellationToken,
+    ) -> Registrar {
         Registrar { choice, registry, ttl, stop, wanted: None, due: Instant::now(), backoff: None }
     }
 
@@ -112,7 +117,9 @@ impl Registrar {
     async fn farewell(&mut self) {
         match timeout(FAREWELL, self.registry.end()).await {
             Ok(Ok(())) => tracing::info!("stopped: nothing is registered any more"),
-            Ok(Err(why)) => tracing::warn!(why, "what is registered cannot be taken back: it ends with its TTL"),
+            Ok(Err(why)) => {
+                tracing::warn!(why, "what is registered cannot be taken back: it ends with its TTL")
+            }
             Err(_) => tracing::warn!("the registry does not answer: what is registered ends with its TTL"),
         }
     }

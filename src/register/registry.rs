@@ -1,19 +1,19 @@
 //! Where entries are written: etcd or Consul, behind one short interface.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::consul::Consul;
 use super::etcd::Etcd;
 use super::wanted::Entries;
+use crate::config::ConsulConfig;
 use crate::config::etcd::EtcdAccess;
-use crate::config::secret::Secret;
 use crate::route::EtcdKeys;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistryConfig {
     Etcd { keys: EtcdKeys, access: EtcdAccess },
-    /// `host:port` of an agent.
-    Consul { agent: String, token: Option<Secret> },
+    Consul(ConsulConfig),
 }
 
 pub(super) enum Registry {
@@ -22,10 +22,10 @@ pub(super) enum Registry {
 }
 
 impl Registry {
-    pub(super) fn new(config: RegistryConfig, ttl: Duration) -> Registry {
+    pub(super) fn new(config: RegistryConfig, ttl: Duration, advertise: IpAddr) -> Registry {
         match config {
             RegistryConfig::Etcd { keys, access } => Registry::Etcd(Etcd::new(keys, access, ttl)),
-            RegistryConfig::Consul { agent, token } => Registry::Consul(Consul::new(agent, token, ttl)),
+            RegistryConfig::Consul(config) => Registry::Consul(Consul::new(config, ttl, advertise)),
         }
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::grammar::target::container_name;
-use crate::discovery::containers::{Container, ContainerId, Containers, NetworkMode};
+use crate::discovery::containers::{Container, ContainerId, Containers, Health, NetworkMode, Unfound};
 use crate::route::Protocol;
 
 /// `ambassador.register=NAME` for every published port, `ambassador.register.PORT=NAME` for one.
@@ -69,6 +69,13 @@ pub(super) fn wanted(containers: &Containers, choice: &Choice) -> Wanted {
     for (id, container) in others.filter(|(_, container)| container.running) {
         let asked = Asked::of(container, named.get(id), choice.all, &mut wanted.problems);
         let ports = asked.ports(container, choice.advertise, &mut wanted.problems);
+        // One that is starting may serve already, and its first check may be half a minute away.
+        if container.health == Health::Unhealthy && !ports.is_empty() {
+            wanted
+                .problems
+                .insert(format!("container {} is unhealthy: it is not registered", container.name));
+            continue;
+        }
         for (service, port, protocol, addr) in ports {
             let container = id.0.get(..ID_SHOWN).unwrap_or(&id.0).to_owned();
             wanted.entries.insert(Entry { service, port, protocol, container }, addr);
@@ -93,13 +100,12 @@ fn named<'a>(
         match containers.find(name) {
             Ok(found) => {
                 for (id, container) in found {
-                    // An ID names one container, and no service.
-                    let by_id = id.0.starts_with(name.as_str());
-                    named.entry(id).or_insert(if by_id { container.name.clone() } else { name.clone() });
+                    let service = container.labels.get(COMPOSE_SERVICE).filter(|service| *service == name);
+                    named.entry(id).or_insert_with(|| service.unwrap_or(&container.name).clone());
                 }
             }
-            Err(unfound) => {
-                problems.insert(unfound.why().to_owned());
+            Err(Unfound::Absent(why) | Unfound::Ambiguous(why)) => {
+                problems.insert(why);
             }
         }
     }
@@ -115,9 +121,16 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(container: &Container, named: Option<&String>, all: bool, problems: &mut BTreeSet<String>) -> Asked {
+    fn of(
+        container: &Container,
+        named: Option<&String>,
+        all: bool,
+        problems: &mut BTreeSet<String>,
+    ) -> Asked {
         let mut asked = Asked::default();
-        for (label, value) in container.labels.range(LABEL.to_owned()..).take_while(|(label, _)| label.starts_with(LABEL)) {
+        for (label, value) in
+            container.labels.range(LABEL.to_owned()..).take_while(|(label, _)| label.starts_with(LABEL))
+        {
             match (key(label), container_name(value)) {
                 (Some(Key::Every), Ok(service)) => asked.every = Some(service),
                 (Some(Key::Port(port)), Ok(service)) => {
@@ -134,7 +147,8 @@ impl Asked {
                 (None, _) => {}
             }
         }
-        asked.every = asked.every.or_else(|| named.cloned()).or_else(|| all.then(|| of_itself(container)).flatten());
+        asked.every =
+            asked.every.or_else(|| named.cloned()).or_else(|| all.then(|| of_itself(container)).flatten());
         asked
     }
 
@@ -165,7 +179,12 @@ impl Asked {
     }
 
     /// What was asked for and cannot be had.
-    fn missing(&self, container: &Container, advertise: IpAddr, has: impl Fn(&(u16, Protocol)) -> bool) -> Option<String> {
+    fn missing(
+        &self,
+        container: &Container,
+        advertise: IpAddr,
+        has: impl Fn(&(u16, Protocol)) -> bool,
+    ) -> Option<String> {
         let name = &container.name;
         let elsewhere = container.published.iter().find(|published| {
             let key = (published.port, published.protocol);
@@ -178,7 +197,9 @@ impl Asked {
             ));
         }
         if let Some(((port, protocol), _)) = self.ports.iter().find(|(key, _)| !has(key)) {
-            return Some(format!("container {name}: port {port}/{protocol} is not published: run it with -p {port}"));
+            return Some(format!(
+                "container {name}: port {port}/{protocol} is not published: run it with -p {port}"
+            ));
         }
         let none = self.every.is_some() && container.published.is_empty();
         none.then(|| format!("container {name} publishes no port: run it with -p or -P"))

@@ -1,24 +1,22 @@
-//! TARGET: `host[:port]`, `unix:/path`, `docker://NAME[:PORT]`, `srv://NAME`, `etcd://HOST[,HOST...]/PREFIX`. Pure.
+//! TARGET: `host[:port]`, `srv://NAME`, `unix:/path`, `file:/path`, and those of `target/`. Pure.
 
+mod consul;
+mod docker;
 pub(crate) mod etcd;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use super::listen::{number, socket_path};
+use super::listen::{is_path_char, number, socket_path};
 use crate::diagnostic::Mistake;
 use crate::route::{Listen, Protocol, Target};
+pub(crate) use consul::agent;
+pub(crate) use docker::container_name;
 
-const TODAY: &str = "targets today are `host:port`, `unix:/path`, `docker://NAME[:PORT]`, `srv://NAME` and \
-                     `etcd://HOST/PREFIX`";
+const TODAY: &str = "targets today are `host:port`, `unix:/path`, `docker://NAME[:PORT]`, `srv://NAME`, \
+                     `etcd://HOST/PREFIX`, `consul://[HOST:8500/]SERVICE` and `file:/path`";
 
 /// Promised by the documentation, not built yet.
-const LATER: [(&str, &str); 5] = [
-    ("consul://", "Consul is"),
-    ("peer://", "peers are"),
-    ("file://", "files of endpoints are"),
-    ("file:/", "files of endpoints are"),
-    ("file:.", "files of endpoints are"),
-];
+const LATER: [(&str, &str); 1] = [("peer://", "peers are")];
 
 /// A comma list. The same target twice is one.
 pub(crate) fn parse_list(text: &str, listen: &Listen) -> Result<Vec<Target>, Vec<Mistake>> {
@@ -57,10 +55,12 @@ fn parse(text: &str, listen: &Listen) -> Result<Target, Mistake> {
         return Ok(Target::Etcd(keys?));
     }
     let target = match text.split_once("://") {
-        Some(("docker", name)) => docker(name)?,
+        Some(("docker", rest)) => docker::parse(rest)?,
         Some(("srv", name)) => srv(name)?,
-        _ => match text.strip_prefix("unix:") {
-            Some(path) if number(path).is_none() => unix(path, listen)?,
+        Some(("consul", rest)) => consul::parse(rest)?,
+        _ => match text.split_once(':') {
+            Some(("unix", path)) if number(path).is_none() => unix(path, listen)?,
+            Some(("file", path)) if number(path).is_none() => file(path)?,
             _ => inet(text, listen)?,
         },
     };
@@ -80,12 +80,18 @@ fn unix(path: &str, listen: &Listen) -> Result<Target, Mistake> {
     Ok(Target::Unix(socket_path(path)?))
 }
 
-fn docker(text: &str) -> Result<Target, Mistake> {
-    let (name, port) = match text.rsplit_once(':') {
-        Some((name, port)) => (name, Some(port_of(port)?)),
-        None => (text, None),
-    };
-    Ok(Target::Docker { name: container_name(name)?, port })
+/// `file:///path` is how a URL writes it.
+fn file(text: &str) -> Result<Target, Mistake> {
+    let path = text.strip_prefix("//").filter(|path| path.starts_with('/')).unwrap_or(text);
+    let mistake = |what: &str| Mistake::new(format!("`file:{text}` is no file of endpoints: {what}"));
+    if !path.starts_with('/') || path.starts_with("//") || path.ends_with('/') {
+        return Err(mistake("its path is not absolute")
+            .help("write the whole path, as in `file:/etc/ambassador/redis.endpoints`"));
+    }
+    match path.chars().find(|c| !is_path_char(*c)) {
+        Some(odd) => Err(mistake(&format!("it holds {odd:?}")).help("use letters, digits and `/._-+@:~`")),
+        None => Ok(Target::File(path.into())),
+    }
 }
 
 /// The record says the port; a name may have any labels, `_redis._tcp` or not (Consul's and Docker's have not).
@@ -95,18 +101,6 @@ fn srv(name: &str) -> Result<Target, Mistake> {
             .help(format!("write `srv://{name}`: an SRV record says the port")));
     }
     Ok(Target::Srv { name: host_name(name)? })
-}
-
-/// Docker's own rule for names, which IDs and Compose services keep as well. Go tools print a name with a slash before
-/// it.
-pub(crate) fn container_name(text: &str) -> Result<String, Mistake> {
-    let name = text.strip_prefix('/').unwrap_or(text);
-    let first = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
-    if first && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c)) {
-        return Ok(name.to_owned());
-    }
-    Err(Mistake::new(format!("`{text}` cannot be the name of a container"))
-        .help("write a container's name or ID, or a Compose service: letters, digits and `_.-`"))
 }
 
 fn inet(text: &str, listen: &Listen) -> Result<Target, Mistake> {
@@ -217,7 +211,9 @@ fn number_help(text: &str) -> String {
 fn check_range(target: &Target, listen: &Listen) -> Result<(), Mistake> {
     let first = match target {
         Target::Addr(addr) => addr.port(),
-        Target::Host { port, .. } | Target::Docker { port: Some(port), .. } => *port,
+        Target::Host { port, .. }
+        | Target::Docker { port: Some(port), .. }
+        | Target::Labelled { port: Some(port), .. } => *port,
         // Without a port, or known only when it is found.
         _ => return Ok(()),
     };
@@ -250,7 +246,6 @@ mod tests {
 
     #[test]
     fn every_documented_form_is_read() {
-        let docker = |name: &str, port| Target::Docker { name: name.to_owned(), port };
         for (text, expected) in [
             ("redis", host("redis", 6379)),
             ("redis:7000", host("redis", 7000)),
@@ -264,10 +259,10 @@ mod tests {
             ("unix:/run/x.sock", Target::Unix("/run/x.sock".into())),
             ("unix:80", host("unix", 80)),
             ("file:80", host("file", 80)),
-            ("docker://redis", docker("redis", None)),
+            ("file:/etc/a.endpoints", Target::File("/etc/a.endpoints".into())),
+            ("file:///etc/a.endpoints", Target::File("/etc/a.endpoints".into())),
             ("srv://_redis._tcp.example.com", Target::Srv { name: "_redis._tcp.example.com".to_owned() }),
             ("srv:80", host("srv", 80)),
-            ("docker://testapp_redis-1:6380", docker("testapp_redis-1", Some(6380))),
             ("etcd://h:2379/services/redis", etcd(false, &["h:2379"], "/services/redis")),
             ("etcd://h/p/", etcd(false, &["h:2379"], "/p")),
             (
@@ -305,7 +300,7 @@ mod tests {
 
     #[test]
     fn what_comes_later_is_known_and_names_what_works_today() {
-        for text in ["consul://redis", "file:/etc/x", "peer://a/b"] {
+        for text in ["peer://a/b"] {
             let mistakes = read(text, "6379").unwrap_err();
             assert!(mistakes[0].message.contains("not in this version"), "{mistakes:?}");
             assert_eq!(mistakes[0].help.as_deref(), Some(TODAY));
@@ -334,15 +329,17 @@ mod tests {
             ("redis:65000", "8000-9000", "lower"),
             ("srv://_a._tcp.b:80", "80", "says the port"),
             ("srv://", "80", "host:port"),
-            ("docker://", "80", "letters, digits"),
-            ("docker://a b", "80", "letters, digits"),
-            ("docker://a:b", "80", "from 1 to 65535"),
             ("etcd://h", "80", "services/redis"),
             ("etcd://h:2379/", "80", "services/redis"),
             ("etcd:///p", "80", "host:port"),
             ("etcd://h,/p", "80", "host:port"),
             ("etcd://h:0/p", "80", "from 1 to 65535"),
             ("etcd://h/a*b", "80", "letters, digits"),
+            ("file:", "80", "the whole path"),
+            ("file:a.endpoints", "80", "the whole path"),
+            ("file://a/b", "80", "the whole path"),
+            ("file:/a/", "80", "the whole path"),
+            ("file:/a b", "80", "letters, digits"),
         ] {
             let mistakes = read(text, listener).expect_err(text);
             assert!(mistakes[0].help.as_deref().unwrap_or("").contains(help), "{text}: {mistakes:?}");

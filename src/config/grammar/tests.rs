@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::route::{Balance, EtcdKeys, OnRemove};
+use crate::route::{Balance, ConsulService, EtcdKeys, OnRemove};
 
 fn place() -> Place {
     Place::Argument(1)
@@ -34,6 +34,10 @@ fn the_lines_of_the_documentation_print_as_they_were_written() {
         "/run/pg.sock=db:5432",
         "5432=unix:/run/pg.sock",
         "6379=srv://_redis._tcp.example.com",
+        "6379=consul://redis",
+        "6379=consul://10.0.0.1:8500/redis+primary@dc1?hold=5s",
+        "6379=file:/etc/ambassador/redis.endpoints",
+        "6379=docker://label:com.example.role=cache:6380",
         "[::1]:6379=[fd00::2]:6379?allow=fd00::/8,10.0.0.0/8",
     ] {
         assert_eq!(read(line).to_string(), line);
@@ -119,10 +123,24 @@ fn a_target(top: u16) -> impl Strategy<Value = Target> {
         (any::<IpAddr>(), port.clone()).prop_map(|(ip, port)| Target::Addr(SocketAddr::new(ip, port))),
         (a_host(), port.clone()).prop_map(|(host, port)| Target::Host { host, port }),
         a_host().prop_map(|name| Target::Srv { name }),
-        ("[a-zA-Z0-9][a-zA-Z0-9_.-]{0,30}", proptest::option::of(port))
+        ("[a-zA-Z0-9][a-zA-Z0-9_.-]{0,30}", proptest::option::of(port.clone()))
             .prop_map(|(name, port)| Target::Docker { name, port }),
+        // A key that is a number would be the port of a container called `label`.
+        ("[a-z][a-z0-9./-]{0,9}", proptest::option::of("[a-z0-9./@+~-]{1,9}"), proptest::option::of(port))
+            .prop_map(|(key, value, port)| Target::Labelled { key, value, port }),
+        a_path().prop_map(Target::File),
+        a_consul_service().prop_map(Target::Consul),
         an_etcd_target(),
     ]
+}
+
+fn a_consul_service() -> impl Strategy<Value = ConsulService> {
+    let agent =
+        proptest::option::of((a_host(), 1..=u16::MAX).prop_map(|(host, port)| format!("{host}:{port}")));
+    let tags = proptest::collection::btree_set("[a-z0-9._/:=~-]{1,9}", 0..3);
+    let datacenter = proptest::option::of("[a-z0-9_-]{1,9}");
+    (agent, "[a-zA-Z0-9_.-]{1,9}", tags, datacenter)
+        .prop_map(|(agent, service, tags, datacenter)| ConsulService { agent, service, tags, datacenter })
 }
 
 fn an_etcd_target() -> impl Strategy<Value = Target> {

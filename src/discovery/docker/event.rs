@@ -10,7 +10,7 @@ use crate::discovery::containers::ContainerId;
 
 /// What is asked of the engine: the rest (`exec_*` of health checks above all) never crosses the socket. `kill` and
 /// `oom` are not among them: a container that dies of either says `die`, one that catches the signal lives.
-pub(super) const WANTED: [&str; 11] = [
+pub(super) const WANTED: [&str; 12] = [
     "create",
     "start",
     "restart",
@@ -22,6 +22,8 @@ pub(super) const WANTED: [&str; 11] = [
     "rename",
     "connect",
     "disconnect",
+    // `health_status: healthy`. An engine compares by beginnings once it is asked for this, which suits the others too.
+    "health_status",
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
