@@ -15,7 +15,7 @@ mod wait;
 pub(crate) use ambassador::{Ambassador, Builder};
 pub(crate) use container::Container;
 pub(crate) use etcd::{Etcd, base64};
-pub(crate) use host::{DaemonHost, Host, daemon_host, hosts};
+pub(crate) use host::{DaemonHost, Host, Hosts, daemon_host, hosts};
 pub(crate) use load::Load;
 pub(crate) use namespace::Namespace;
 pub(crate) use servers::{http_get, redis_ping};
