@@ -1,5 +1,7 @@
 //! `ambassador register`, a process, with a real etcd: and the host dies, or etcd, or Docker, or the lease.
 
+#[path = "register/consul.rs"]
+mod consul;
 #[path = "register/engine.rs"]
 mod engine;
 
@@ -9,6 +11,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::{Ambassador, Etcd, Host, eventually, hosts, needs, redis_ping, within};
+use consul::Consul;
 use engine::Engine;
 
 const LABEL: (&str, &str) = ("ambassador.register", "redis");
@@ -26,6 +29,13 @@ fn has(etcd: &Etcd, expected: &[String], registrar: &Ambassador) {
     within(Duration::from_secs(30), "these entries", || match entries(etcd) {
         found if found == expected => Ok(()),
         found => Err(format!("{found:?}, not {expected:?}\n{}", registrar.log())),
+    });
+}
+
+fn logs(registrar: &Ambassador, words: &str) {
+    eventually(words, || match registrar.log() {
+        log if log.contains(words) => Ok(()),
+        log => Err(log),
     });
 }
 
@@ -142,6 +152,46 @@ fn a_registry_that_is_not_there_yet_is_waited_for() {
 }
 
 #[test]
+fn consul_has_what_runs_and_no_longer_what_ended_or_whose_registrar_died() {
+    let consul = needs!(Consul::start());
+    let engine = Engine::new();
+    let one = engine.run("redis-1", LABEL, 4001);
+    let start = || {
+        Ambassador::with(&format!(
+            "register --to consul://{} --advertise 10.0.0.5 --ttl 2s",
+            consul.address()
+        ))
+        .var("DOCKER_HOST", &engine.docker_host())
+        .spawn()
+    };
+    let passing = |expected: &[&str], registrar: &Ambassador| {
+        within(Duration::from_secs(30), "these services", || match consul.passing("redis") {
+            found if found == expected => Ok(()),
+            found => Err(format!("{found:?}, not {expected:?}\n{}", registrar.log())),
+        });
+    };
+    let registrar = start();
+    passing(&["10.0.0.5:4001"], &registrar);
+    engine.run("redis-2", LABEL, 4002);
+    passing(&["10.0.0.5:4001", "10.0.0.5:4002"], &registrar);
+    engine.kill(&one);
+    passing(&["10.0.0.5:4002"], &registrar);
+    let services = consul.ask("GET", "/v1/agent/services").unwrap();
+    let id = services.as_object().unwrap().keys().next().unwrap().replace(':', "%3A");
+    consul.ask("PUT", &format!("/v1/agent/service/deregister/{id}")).unwrap();
+    logs(&registrar, "registered anew");
+    passing(&["10.0.0.5:4002"], &registrar);
+
+    registrar.signal(Signal::KILL);
+    passing(&[], &registrar);
+    let mut registrar = start();
+    passing(&["10.0.0.5:4002"], &registrar);
+    registrar.signal(Signal::TERM);
+    assert_eq!(registrar.ends_within(Duration::from_secs(10)).code(), Some(0));
+    assert_eq!(consul.ask("GET", "/v1/agent/services").unwrap(), json!({}), "{}", registrar.log());
+}
+
+#[test]
 fn bad_usage_is_told_at_once_and_starts_nothing() {
     for (args, says) in [
         ("register", "--to"),
@@ -151,7 +201,7 @@ fn bad_usage_is_told_at_once_and_starts_nothing() {
     ] {
         let mut process = Ambassador::with(args).spawn();
         assert_eq!(process.ends_within(Duration::from_secs(20)).code(), Some(64), "{args}");
-        eventually(says, || if process.log().contains(says) { Ok(()) } else { Err(process.log()) });
+        logs(&process, says);
     }
 }
 
