@@ -9,6 +9,7 @@
 )]
 
 mod app;
+mod consul;
 mod cross_links;
 mod demo;
 mod docker_source;
