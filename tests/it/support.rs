@@ -3,6 +3,7 @@
 mod ambassador;
 mod consul;
 mod container;
+mod dns;
 mod etcd;
 mod host;
 mod load;
@@ -17,6 +18,7 @@ mod wait;
 pub(crate) use ambassador::{Ambassador, Builder};
 pub(crate) use consul::{Consul, TOKEN as CONSUL_TOKEN};
 pub(crate) use container::Container;
+pub(crate) use dns::Dns;
 pub(crate) use etcd::{Etcd, base64};
 pub(crate) use host::{DaemonHost, Host, daemon_host, hosts};
 pub(crate) use load::Load;
