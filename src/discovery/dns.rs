@@ -43,8 +43,10 @@ pub struct Dns {
     /// Notified while sessions find no endpoint that answers: then a name is asked for again after [`TTL_FLOOR`],
     /// whatever its TTL. Docker's DNS gives a recreated container's old address ten minutes.
     trouble: Arc<Notify>,
-    /// When it had an address last. `None` where it never had, or where that was too long ago.
+    /// When it had an address last.
     answered: Option<Instant>,
+    /// That was too long ago, and its endpoints are gone.
+    expired: bool,
 }
 
 /// What is asked, and what was answered last, which outlives a run that fails.
@@ -77,7 +79,7 @@ impl Dns {
             Target::Srv { name } => Question::Srv { name: name.clone(), last: Hosts::default() },
             _ => return None,
         };
-        Some(Dns { question, resolver, trouble, answered: None })
+        Some(Dns { question, resolver, trouble, answered: None, expired: false })
     }
 }
 
@@ -101,6 +103,7 @@ impl Dns {
             let (endpoints, pause) = match self.question.ask(&self.resolver).await {
                 Ok(Some(Said { endpoints, ttl })) => {
                     self.answered = Some(Instant::now());
+                    self.expired = false;
                     absent_retry = ABSENT_RETRY_MIN;
                     (endpoints, self.resolver.limits.pause(ttl))
                 }
@@ -125,8 +128,9 @@ impl Dns {
 
     /// What was said last stands, but not for ever.
     async fn failed(&mut self, why: String, publisher: &mut Publisher) -> SourceError {
-        if self.answered.is_some_and(|at| self.resolver.limits.is_stale(at, Instant::now())) {
-            self.answered = None;
+        let stale = self.answered.is_some_and(|at| self.resolver.limits.is_stale(at, Instant::now()));
+        if stale && !self.expired {
+            self.expired = true;
             self.question.forget();
             if let Err(stopped) = publisher.expire(self.question.snapshot(Vec::new())).await {
                 return stopped.into();

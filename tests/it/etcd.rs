@@ -2,16 +2,13 @@
 
 #[path = "etcd/gate.rs"]
 mod gate;
-#[path = "etcd/service.rs"]
-mod service;
 
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{Ambassador, Etcd, base64, eventually, needs};
+use crate::support::{Ambassador, Etcd, Service, ask, base64, eventually, needs};
 use gate::Gate;
-use service::{Service, ask};
 
 /// An ambassador for `/s` of these members, which may be addresses of a cluster.
 fn ambassador(members: &[&str]) -> Ambassador {

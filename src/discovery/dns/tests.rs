@@ -386,9 +386,12 @@ async fn check_stale(break_it: impl Fn(&Server), said: &str) -> (Server, Followe
 }
 
 #[tokio::test]
-async fn a_name_that_stays_away_is_believed_for_the_stale_time_and_then_has_no_endpoint() {
-    let (_server, mut source) = check_stale(|server| server.forgets("redis."), "no address any more").await;
-    assert_eq!(source.next().await, ips(&[]), "that it does not exist is an answer by now");
+async fn a_name_that_stays_away_is_believed_for_the_stale_time_and_lost_until_it_is_back() {
+    let (server, mut source) = check_stale(|server| server.forgets("redis."), "no address any more").await;
+    sleep(Duration::from_millis(500)).await;
+    assert!(source.news.try_recv().is_err(), "still lost, said once");
+    server.has("redis.", 1, &["10.0.0.1"]);
+    assert_eq!(source.next().await, ips(&["10.0.0.1"]));
 }
 
 #[tokio::test]

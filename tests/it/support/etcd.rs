@@ -4,11 +4,11 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::names::private_ip;
 use super::{Hosts, Namespace, eventually};
 
 const PROGRAM: &str = "/usr/bin/etcd";
@@ -194,11 +194,4 @@ impl Drop for Etcd {
 
 pub(crate) fn base64(text: &str) -> String {
     data_encoding::BASE64.encode(text.as_bytes())
-}
-
-/// That no other test has, in this process or beside it.
-fn private_ip() -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(1);
-    let [.., high, low] = std::process::id().to_be_bytes();
-    format!("127.{}.{low}.{}", 128 | high, NEXT.fetch_add(1, Ordering::Relaxed))
 }

@@ -8,12 +8,12 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Lives as long as the test's process.
-pub(super) struct Service {
-    pub(super) addr: String,
+pub(crate) struct Service {
+    pub(crate) addr: String,
 }
 
 impl Service {
-    pub(super) fn new(name: &'static str) -> Service {
+    pub(crate) fn new(name: &'static str) -> Service {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap().to_string();
         thread::spawn(move || {
@@ -26,7 +26,7 @@ impl Service {
 }
 
 /// The name of who answers. Held connections wait.
-pub(super) fn ask(addr: SocketAddr) -> String {
+pub(crate) fn ask(addr: SocketAddr) -> String {
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut name = String::new();
