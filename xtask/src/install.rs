@@ -105,11 +105,11 @@ fn units() -> Vec<&'static str> {
     UNITS.iter().copied().filter(|unit| has(unit)).collect()
 }
 
-/// Nothing of it may come up at the next boot. A machine without systemd has no `systemctl`, and nothing to disable.
+/// Nothing of it may come up at the next boot. Debian's own helper, which is there without systemd, too.
 fn disable(units: impl Iterator<Item = &'static str>) {
     for unit in units {
-        let mut systemctl = Command::new("systemctl");
-        let quiet = systemctl.args(["disable", unit]).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut helper = Command::new("deb-systemd-helper");
+        let quiet = helper.args(["disable", unit]).stdout(Stdio::null()).stderr(Stdio::null());
         quiet.status().ok();
     }
 }
