@@ -22,14 +22,14 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::cluster::Cluster;
 use crate::config::Config;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Place};
 use crate::discovery::dns::{Host, Resolver};
 use crate::discovery::docker::Docker;
 use crate::discovery::knowledge::{Knowledge, Resolved, followed};
 use crate::discovery::{News, follow};
 use crate::listener::{self, BindError};
 use crate::observe::events::{Events, Happened};
-use crate::route::{self, Layer, Listen, OnRemove, Route, RouteTable, Target};
+use crate::route::{self, Layer, Listen, OnRemove, Route, RouteTable, Shadowed, Target};
 use crate::session::Shared;
 use crate::worker::{Loads, Workers};
 use linger::Linger;
@@ -237,20 +237,18 @@ impl Reconciler {
     }
 
     fn merged_table(&mut self) -> RouteTable {
-        let mut layers: Vec<Layer> = vec![
-            self.config.arguments.clone(),
-            self.config.environment.clone(),
-            self.knowledge.file.clone(),
-            self.config.links.clone(),
-        ];
+        let mut layers: Vec<Layer> =
+            vec![self.config.arguments.clone(), self.config.environment.clone(), self.knowledge.file.clone()];
         let mut mistakes = Vec::new();
         if let Some(docker) = &self.config.docker {
             let (told, wrong) = self.knowledge.docker_layers(&docker.names, docker.implicit);
             layers.extend(told);
             mistakes = wrong;
         }
+        // After this container's links as Docker tells them: a variable says an address of the past.
+        layers.push(self.config.links.clone());
         let (table, shadowed) = route::merge(&self.overrides.layers(layers));
-        for shadow in shadowed {
+        for shadow in shadowed.into_iter().filter(|shadow| !is_one_link_told_twice(shadow)) {
             let text = format!("{} is not used: {} comes first", shadow.route, shadow.by);
             mistakes.push(Diagnostic::new(shadow.route.origin, text));
         }
@@ -396,4 +394,9 @@ fn replaced(route: &Route) -> Happened {
         line: route.to_string(),
         origin: route.origin.to_string(),
     }
+}
+
+/// A link's variable and the same link from Docker.
+fn is_one_link_told_twice(shadow: &Shadowed) -> bool {
+    matches!((&shadow.route.origin, &shadow.by), (Place::Variable(_), Place::Link(_)))
 }

@@ -12,9 +12,8 @@
 //!   └── asleep: no buffer, no pipe
 //! ```
 //!
-//! [`copy`] reads through one scratch buffer per thread and alone decides what a socket said: bytes, FIN or an error.
-//! [`splice`] only moves bytes faster while there are many. So FIN is read only by a half that holds nothing, and is
-//! passed on at once. The session is finished when both halves are done, and ends early when either side is reset or
+//! [`copy`] reads through one scratch buffer per thread, and it alone says that a sender is done. [`splice`] only moves
+//! bytes faster while there are many. So FIN is read only by a half that holds nothing, and is passed on at once. The session is finished when both halves are done, and ends early when either side is reset or
 //! when both are silent for too long.
 
 use std::future::Future;

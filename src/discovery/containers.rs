@@ -55,7 +55,7 @@ pub enum NetworkMode {
 }
 
 /// A link of a container: the target's name and the alias it has there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Link {
     pub target: String,
     pub alias: String,

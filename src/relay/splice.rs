@@ -97,22 +97,24 @@ impl Drop for Lent {
 }
 
 /// Takes what `from` has into a pipe, or says `None`: no pipe, nothing there, FIN, urgent data, or a socket that
-/// cannot be spliced. Then reading it will tell.
+/// cannot be spliced. Then reading it will tell. A broken connection it must tell itself, because the kernel reports
+/// an error once, and then a FIN.
 pub(super) fn poll_take(cx: &mut Context<'_>, from: &Socket) -> Poll<io::Result<Option<Pipe>>> {
-    from.poll_read_with(cx, |fd| Ok(Pipe::filled(fd)))
+    from.poll_read_with(cx, |fd| Ok(Pipe::filled(fd)?))
 }
 
 impl Pipe {
-    fn filled(from: BorrowedFd<'_>) -> Option<Pipe> {
-        let lent = Lent::new()?;
-        let ends = Ends::from_pool()?;
+    fn filled(from: BorrowedFd<'_>) -> Result<Option<Pipe>, Errno> {
+        let Some(lent) = Lent::new() else { return Ok(None) };
+        let Some(ends) = Ends::from_pool() else { return Ok(None) };
         let taken = retried(|| splice(from, None, &ends.write, None, PIPE_BYTES, FLAGS));
+        if let Ok(held @ 1..) = taken {
+            return Ok(Some(Pipe { ends, held, _lent: lent }));
+        }
+        ends.into_pool();
         match taken {
-            Ok(held) if held > 0 => Some(Pipe { ends, held, _lent: lent }),
-            _ => {
-                ends.into_pool();
-                None
-            }
+            Ok(_) | Err(Errno::AGAIN | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

@@ -128,10 +128,20 @@ fn port(key: &str) -> Option<(u16, Protocol)> {
     port.parse().ok().filter(|port| *port > 0).map(|port| (port, protocol))
 }
 
-/// `/target:/self/alias`.
+/// `/target:/self/alias` of the default network, and `target:alias` of each network of the user's, which has no
+/// variables for its links in any version. Each once.
 fn links(answer: &Value) -> Vec<Link> {
-    let links = answer.pointer("/HostConfig/Links").and_then(Value::as_array).into_iter().flatten();
-    links.filter_map(Value::as_str).filter_map(link).collect()
+    let networks = object(answer, "/NetworkSettings/Networks");
+    let of_networks = networks.filter_map(|(_, network)| network.get("Links"));
+    let lists =
+        answer.pointer("/HostConfig/Links").into_iter().chain(of_networks).filter_map(Value::as_array);
+    let mut links = Vec::new();
+    for link in lists.flatten().filter_map(Value::as_str).filter_map(link) {
+        if !links.contains(&link) {
+            links.push(link);
+        }
+    }
+    links
 }
 
 fn link(text: &str) -> Option<Link> {

@@ -22,7 +22,7 @@ fn v1_41() -> Value {
             "Labels": { "ambassador.listen.6379": "6379" } },
         "NetworkSettings": { "Bridge": "", "IPAddress": "", "GlobalIPv6Address": "",
             "Ports": { "53/udp": null, "6379/tcp": null, "80/tcp": [{ "HostIp": "127.0.0.1", "HostPort": "80" }] },
-            "Networks": { "back": { "IPAMConfig": null, "Links": null, "Aliases": ["080ecd3b75b1"],
+            "Networks": { "back": { "IPAMConfig": null, "Links": ["db:pg", "web:www"], "Aliases": ["080ecd3b75b1"],
                 "NetworkID": NETWORK, "Gateway": "10.5.0.1", "IPAddress": "10.5.0.2", "IPPrefixLen": 24,
                 "GlobalIPv6Address": "fd00:1::2", "GlobalIPv6PrefixLen": 64, "DriverOpts": null } } }
     })
@@ -47,7 +47,7 @@ fn v29() -> Value {
 fn an_inspection_of_20_10_is_read() {
     let (id, container) = inspected(&v1_41()).unwrap();
     assert_eq!(id.0, ID);
-    let link = |alias: &str| Link { target: "db".to_owned(), alias: alias.to_owned() };
+    let link = |target: &str, alias: &str| Link { target: target.to_owned(), alias: alias.to_owned() };
     let attachment = Attachment {
         name: "back".to_owned(),
         ipv4: Some("10.5.0.2".parse().unwrap()),
@@ -62,7 +62,7 @@ fn an_inspection_of_20_10_is_read() {
             network_mode: NetworkMode::Networks,
             networks: BTreeMap::from([(NETWORK.to_owned(), attachment)]),
             exposed: vec![(53, Protocol::Udp), (80, Protocol::Tcp), (6379, Protocol::Tcp)],
-            links: vec![link("pg"), link("db")],
+            links: vec![link("db", "pg"), link("db", "db"), link("web", "www")],
         }
     );
 }
