@@ -6,6 +6,7 @@ mod api;
 mod body;
 pub mod client;
 mod crowd;
+mod stream;
 
 use std::pin::pin;
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
@@ -66,6 +66,7 @@ pub async fn build(config: Config) -> Result<Bound, BuildError> {
         orders: reconciler.orders(),
         events: events.clone(),
         stop: control.stop.clone(),
+        started: SystemTime::now(),
     };
     let admin = Admin::bind(&admin::Choice::of(&config), knows)?;
     let file = config.path.map(|path| File { path, reload: control.reload.clone(), events: events.clone() });

@@ -3,6 +3,7 @@
 mod ask;
 mod orders;
 mod serve;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -15,6 +16,7 @@ use crate::config::args::RunArgs;
 use crate::config::vars::Vars;
 use ask::{Ask, At};
 use orders::OrderVerb;
+use watch::{EventsArgs, SessionsArgs};
 
 /// The program's exit codes (sysexits.h for 64 and 69).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +75,10 @@ enum Verb {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Show the sessions of the running ambassador: who, where to, since when, how many bytes
+    Sessions(SessionsArgs),
+    /// Show what the running ambassador did and learned: endpoints, routes, sources, orders
+    Events(EventsArgs),
     #[command(flatten)]
     Order(OrderVerb),
     /// Print a completion script for a shell
@@ -98,6 +104,8 @@ fn dispatch(cli: Cli, vars: &Vars) -> Exit {
         Some(Verb::Demo { once }) => crate::demo::run(once, vars),
         Some(Verb::Health { at }) => ask::health(&at, vars),
         Some(Verb::Status { ask }) => ask::status(&ask, vars),
+        Some(Verb::Sessions(sessions)) => watch::sessions(&sessions, vars),
+        Some(Verb::Events(events)) => watch::events(&events, vars),
         Some(Verb::Order(order)) => orders::give(&order, vars),
         Some(Verb::Completions { shell }) => {
             let mut script = Vec::new();
@@ -119,7 +127,13 @@ fn block_on<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
 
 /// Standard output is for results. A reader that left is no failure of ours.
 fn out(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    is_read(text);
+}
+
+/// The same, and whether somebody reads still.
+fn is_read(text: &str) -> bool {
+    let mut stdout = std::io::stdout();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_ok()
 }
 
 fn err(text: &str) {

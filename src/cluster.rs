@@ -5,6 +5,7 @@
 //! value; one that leaves is told so, and its sessions with it.
 
 pub mod hold;
+pub mod timings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -21,6 +22,7 @@ use crate::balancer;
 use crate::ending::Ending;
 use crate::relay::Direction;
 use crate::route::{OnRemove, Options};
+use timings::Timings;
 
 /// What a source says about one endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,6 +119,7 @@ pub struct Counters {
     pub held: AtomicUsize,
     pub bytes_up: AtomicU64,
     pub bytes_down: AtomicU64,
+    pub timings: Timings,
     endings: [AtomicU64; Ending::ALL.len()],
 }
 
@@ -303,6 +306,10 @@ impl InFlight {
     pub fn on(endpoint: Arc<Endpoint>) -> InFlight {
         endpoint.sessions.fetch_add(1, Relaxed);
         InFlight { endpoint }
+    }
+
+    pub fn endpoint(&self) -> Arc<Endpoint> {
+        self.endpoint.clone()
     }
 }
 

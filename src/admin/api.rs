@@ -1,19 +1,25 @@
 //! What the admin API answers: the paths, and the guard before them.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
+use serde::Deserialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::body;
+use crate::config::check;
 use crate::observe::events::Events;
+use crate::observe::metrics;
+use crate::observe::sessions::{SESSIONS_MAX, Sessions};
 use crate::observe::status::{RouteStatus, Status};
 use crate::ready;
 use crate::reconcile::Overview;
@@ -22,7 +28,7 @@ use crate::reconcile::order::{Order, Orders, Refusal};
 /// An order is a route at most: the longest there can be has some thousand bytes.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
-const PATHS: &str = "GET /live, /ready, /status, /routes, /routes/NAME; POST /routes, \
+const PATHS: &str = "GET /live, /ready, /metrics, /status, /routes, /routes/NAME, /sessions, /config, /events; POST /routes, \
                      /routes/NAME/{pause,resume,switch,weight,drain}; DELETE /routes/NAME";
 
 /// What the handlers answer from.
@@ -32,13 +38,18 @@ pub struct Knows {
     pub orders: Orders,
     pub events: Arc<Events>,
     pub stop: CancellationToken,
+    pub started: SystemTime,
 }
 
 pub(super) fn router(knows: Knows) -> axum::Router {
     axum::Router::new()
         .route("/live", get(|| async { "live\n" }))
         .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
         .route("/status", get(status))
+        .route("/sessions", get(sessions))
+        .route("/config", get(config))
+        .route("/events", get(super::stream::events))
         .route("/routes", get(routes).post(add))
         // A name may hold slashes (`53/udp`), so it is taken apart by hand.
         .route("/routes/{*rest}", get(route).delete(remove).merge(post(order)))
@@ -72,7 +83,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
-fn failure(status: StatusCode, error: &str) -> Response {
+pub(super) fn failure(status: StatusCode, error: &str) -> Response {
     (status, Json(json!({ "error": error }))).into_response()
 }
 
@@ -89,6 +100,41 @@ async fn status(State(knows): State<Knows>) -> Json<Status> {
     Json(Status::of(&knows.overview.load(), knows.stop.is_cancelled()))
 }
 
+async fn metrics(State(knows): State<Knows>) -> Response {
+    let text = metrics::text(&knows.overview.load(), knows.started);
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
+}
+
+/// Which sessions to list.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    route: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn sessions(State(knows): State<Knows>, which: Result<Query<Which>, QueryRejection>) -> Response {
+    let Which { route, limit } = match which {
+        Ok(Query(which)) => which,
+        Err(why) => return failure(StatusCode::BAD_REQUEST, &why.body_text()),
+    };
+    if let Some(name) = route.as_ref().filter(|name| knows.route(name).is_none()) {
+        return knows.unknown(name.clone());
+    }
+    let workers = knows.overview.load().workers.clone();
+    let limit = limit.unwrap_or(SESSIONS_MAX).min(SESSIONS_MAX);
+    Json(Sessions::of(&workers, route.as_deref(), limit).await).into_response()
+}
+
+/// What was asked for, and what an operator changed of it.
+async fn config(State(knows): State<Knows>) -> Response {
+    let overview = knows.overview.load();
+    let mut value = overview.config.as_deref().map(check::json).unwrap_or_default();
+    value["running"] = overview.routes.iter().map(|view| view.route.to_string()).collect();
+    value["removed_by_hand"] = overview.removed.clone().into();
+    Json(value).into_response()
+}
+
 async fn routes(State(knows): State<Knows>) -> Response {
     let routes: Vec<_> = knows.overview.load().routes.iter().map(RouteStatus::of).collect();
     Json(json!({ "routes": routes })).into_response()
@@ -97,7 +143,7 @@ async fn routes(State(knows): State<Knows>) -> Response {
 async fn route(State(knows): State<Knows>, Path(name): Path<String>) -> Response {
     match knows.route(&name) {
         Some(status) => Json(status).into_response(),
-        None => refusal(&Refusal::Unknown { what: "route", known: knows.names(), name }),
+        None => knows.unknown(name),
     }
 }
 
@@ -121,8 +167,10 @@ impl Knows {
         view.map(RouteStatus::of)
     }
 
-    fn names(&self) -> Vec<String> {
-        self.overview.load().routes.iter().map(|view| view.route.options.name.clone()).collect()
+    fn unknown(&self, name: String) -> Response {
+        let overview = self.overview.load();
+        let known = overview.routes.iter().map(|view| view.route.options.name.clone()).collect();
+        refusal(&Refusal::Unknown { what: "route", name, known })
     }
 
     /// What was done, with the route as it is now; or why nothing was.

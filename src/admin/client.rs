@@ -39,6 +39,8 @@ pub struct Answer {
 pub enum ClientError {
     #[error("no ambassador answers on its admin address ({0}); --admin or AMBASSADOR_ADMIN says where it is")]
     Unreachable(io::Error),
+    #[error("the ambassador has ended, or had no more room for us")]
+    Ended,
     #[error("the ambassador's answer makes no sense: {0}")]
     Garbled(String),
 }
@@ -88,7 +90,7 @@ pub async fn follow(
         return Ok(Answer { status, body: whole(response, ERROR_BYTES_MAX).await? });
     }
     while let Some(frame) = response.frame().await {
-        let frame = frame.map_err(|error| garbled(&error))?;
+        let frame = frame.map_err(|_| ClientError::Ended)?;
         if frame.data_ref().is_some_and(|piece| !take(piece)) {
             break;
         }

@@ -97,7 +97,7 @@ pub(super) fn ask(at: &At, vars: &Vars, question: &Question) -> Result<Answer, E
 pub(super) fn unanswered(error: &ClientError) -> Exit {
     err(&error.to_string());
     match error {
-        ClientError::Unreachable(_) => Exit::Unavailable,
+        ClientError::Unreachable(_) | ClientError::Ended => Exit::Unavailable,
         ClientError::Garbled(_) => Exit::Failed,
     }
 }

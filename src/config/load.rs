@@ -27,15 +27,17 @@ pub(super) const ROUTES: &str = "AMBASSADOR_ROUTES";
 pub(super) const CONFIG: &str = "AMBASSADOR_CONFIG";
 
 /// Commands of ours that a lone first word may have been meant for.
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 13] = [
     "check",
     "completions",
     "demo",
     "drain",
+    "events",
     "health",
     "pause",
     "resume",
     "routes",
+    "sessions",
     "status",
     "switch",
     "weight",

@@ -200,7 +200,9 @@ impl Ring {
         self.latest
     }
 
+    /// A number that is yet to come is of a process before this one: its reader has seen nothing of ours.
     fn since(&self, seq: u64) -> Unseen {
+        let seq = if seq > self.latest { 0 } else { seq };
         let first = self.events.front().map_or(self.latest + 1, |event| event.seq);
         let events = self.events.iter().filter(|event| event.seq > seq).cloned().collect();
         Unseen { missed: first.saturating_sub(seq.saturating_add(1)), events }
@@ -305,7 +307,7 @@ mod tests {
         assert_eq!(all.last().map(|event| event.happened.clone()), Some(added(EVENTS_MAX + 3)));
         let Unseen { missed, events: late } = events.since(1_001);
         assert_eq!((missed, late.iter().map(|event| event.seq).collect::<Vec<_>>()), (0, vec![1_002, 1_003]));
-        assert_eq!(events.since(9_999), Unseen::default(), "a number that is yet to come");
+        assert_eq!(events.since(9_999), events.since(0), "a number of a process before this one");
     }
 
     #[tokio::test]

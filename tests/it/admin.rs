@@ -1,5 +1,9 @@
 //! What an operator does by hand while it runs, through the verbs and the admin API.
 
+mod api;
+mod http;
+mod scrape;
+mod seen;
 mod service;
 
 use std::net::{SocketAddr, TcpStream};
