@@ -64,7 +64,7 @@ pub enum Target {
     Docker { name: String, port: Option<u16> },
 }
 
-/// Everything after the `?`. Defaults are those of [`Options::default`], but for the name, which is the listener's.
+/// Everything after the `?`. Defaults are those of [`Options::named`], but for the name, which is the listener's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     pub name: String,

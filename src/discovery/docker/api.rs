@@ -18,6 +18,8 @@ pub(super) fn inspected(answer: &Value) -> Option<(ContainerId, Container)> {
     let container = Container {
         name: text(answer, "/Name").unwrap_or_default().trim_start_matches('/').to_owned(),
         running: running(answer),
+        // Events alone tell.
+        leaving: false,
         labels: labels(answer),
         network_mode: network_mode(text(answer, "/HostConfig/NetworkMode").unwrap_or_default()),
         networks: networks(answer.pointer("/NetworkSettings/Networks")),
@@ -128,19 +130,14 @@ fn port(key: &str) -> Option<(u16, Protocol)> {
     port.parse().ok().filter(|port| *port > 0).map(|port| (port, protocol))
 }
 
-/// `/target:/self/alias` of the default network, and `target:alias` of each network of the user's, which has no
-/// variables for its links in any version. Each once.
+/// `/target:/self/alias` on the default network; `target:alias` on others, each of which has its own.
 fn links(answer: &Value) -> Vec<Link> {
-    let networks = object(answer, "/NetworkSettings/Networks");
-    let of_networks = networks.filter_map(|(_, network)| network.get("Links"));
-    let lists =
-        answer.pointer("/HostConfig/Links").into_iter().chain(of_networks).filter_map(Value::as_array);
-    let mut links = Vec::new();
-    for link in lists.flatten().filter_map(Value::as_str).filter_map(link) {
-        if !links.contains(&link) {
-            links.push(link);
-        }
-    }
+    let default = answer.pointer("/HostConfig/Links");
+    let others = object(answer, "/NetworkSettings/Networks").map(|(_, network)| network.get("Links"));
+    let lists = std::iter::once(default).chain(others).flatten().filter_map(Value::as_array);
+    let mut links: Vec<Link> = lists.flatten().filter_map(Value::as_str).filter_map(link).collect();
+    links.sort();
+    links.dedup();
     links
 }
 

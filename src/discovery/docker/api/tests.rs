@@ -22,7 +22,7 @@ fn v1_41() -> Value {
             "Labels": { "ambassador.listen.6379": "6379" } },
         "NetworkSettings": { "Bridge": "", "IPAddress": "", "GlobalIPv6Address": "",
             "Ports": { "53/udp": null, "6379/tcp": null, "80/tcp": [{ "HostIp": "127.0.0.1", "HostPort": "80" }] },
-            "Networks": { "back": { "IPAMConfig": null, "Links": ["db:pg", "web:www"], "Aliases": ["080ecd3b75b1"],
+            "Networks": { "back": { "IPAMConfig": null, "Links": ["cache:c", "/db:/redis/db"], "Aliases": ["080ecd3b75b1"],
                 "NetworkID": NETWORK, "Gateway": "10.5.0.1", "IPAddress": "10.5.0.2", "IPPrefixLen": 24,
                 "GlobalIPv6Address": "fd00:1::2", "GlobalIPv6PrefixLen": 64, "DriverOpts": null } } }
     })
@@ -58,11 +58,12 @@ fn an_inspection_of_20_10_is_read() {
         Container {
             name: "redis".to_owned(),
             running: true,
+            leaving: false,
             labels: BTreeMap::from([("ambassador.listen.6379".to_owned(), "6379".to_owned())]),
             network_mode: NetworkMode::Networks,
             networks: BTreeMap::from([(NETWORK.to_owned(), attachment)]),
             exposed: vec![(53, Protocol::Udp), (80, Protocol::Tcp), (6379, Protocol::Tcp)],
-            links: vec![link("db", "pg"), link("db", "db"), link("web", "www")],
+            links: vec![link("cache", "c"), link("db", "db"), link("db", "pg")],
         }
     );
 }
