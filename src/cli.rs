@@ -2,14 +2,16 @@
 
 mod ask;
 mod orders;
+mod pages;
 mod serve;
 mod watch;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use crate::config::ancestor::ancestor;
 use crate::config::args::RunArgs;
@@ -83,6 +85,12 @@ enum Verb {
     Order(OrderVerb),
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
+    /// Print the man page, or write it and one for each verb into a directory
+    Man {
+        /// Where to write them: ambassador.1, ambassador-status.1, ...
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
 }
 
 /// Reads the command line and does what it says.
@@ -107,12 +115,8 @@ fn dispatch(cli: Cli, vars: &Vars) -> Exit {
         Some(Verb::Sessions(sessions)) => watch::sessions(&sessions, vars),
         Some(Verb::Events(events)) => watch::events(&events, vars),
         Some(Verb::Order(order)) => orders::give(&order, vars),
-        Some(Verb::Completions { shell }) => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "ambassador", &mut script);
-            out(&String::from_utf8_lossy(&script));
-            Exit::Done
-        }
+        Some(Verb::Completions { shell }) => pages::completions(shell),
+        Some(Verb::Man { out }) => pages::man(out.as_deref()),
     }
 }
 

@@ -27,13 +27,14 @@ pub(super) const ROUTES: &str = "AMBASSADOR_ROUTES";
 pub(super) const CONFIG: &str = "AMBASSADOR_CONFIG";
 
 /// Commands of ours that a lone first word may have been meant for.
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "check",
     "completions",
     "demo",
     "drain",
     "events",
     "health",
+    "man",
     "pause",
     "resume",
     "routes",
