@@ -58,8 +58,7 @@ pub async fn build(config: Config) -> Result<Bound, BuildError> {
     });
     let workers = Workers::start(config.workers, &shared)?;
     let events = Arc::new(Events::default());
-    let mut reconciler =
-        Reconciler::new(config.clone(), workers, shared, control.stop.clone(), events.clone());
+    let mut reconciler = Reconciler::new(config.clone(), workers, shared, &control, events.clone());
     reconciler.begin().await.map_err(BuildError::Bind)?;
     let knows = Knows {
         overview: reconciler.overview(),

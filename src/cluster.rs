@@ -61,6 +61,8 @@ pub enum Identity {
     Name(String),
     /// A container: its full ID, and its name for people.
     Container { id: String, name: String },
+    /// What a registry calls it: an etcd key, a Consul service ID.
+    Key(String),
 }
 
 /// One endpoint of one cluster, for as long as it is in it.
@@ -365,7 +367,7 @@ impl fmt::Display for EndpointKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.identity {
             Identity::Literal => write!(f, "{}", self.addr),
-            Identity::Name(name) => write!(f, "{} ({name})", self.addr),
+            Identity::Name(name) | Identity::Key(name) => write!(f, "{} ({name})", self.addr),
             Identity::Container { id, name } => {
                 write!(f, "{} (container {name} {})", self.addr, id.get(..12).unwrap_or(id))
             }

@@ -4,15 +4,19 @@ pub mod ancestor;
 pub mod args;
 pub mod check;
 pub mod conflicts;
+mod consul;
 mod docker;
+pub mod etcd;
 pub mod grammar;
 mod load;
 pub mod nearest;
 mod nothing;
 pub mod raw;
+pub mod secret;
 pub mod settings;
 pub mod vars;
 
+pub use consul::ConsulConfig;
 pub use docker::SOCKET_DEFAULT;
 pub use load::{load, parse_admin};
 pub(crate) use load::{read_text, unreadable};
@@ -23,7 +27,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::diagnostic::Diagnostic;
+use crate::discovery::dns::Limits;
+use crate::discovery::http::Server;
 use crate::route::{Layer, Route};
+use etcd::EtcdAccess;
 
 /// What will run.
 #[derive(Clone, Debug)]
@@ -40,9 +47,12 @@ pub struct Config {
     pub docker: Option<DockerConfig>,
     /// Where an engine would be, for a file that asks for it later. `None` where the settings for it make no sense.
     pub docker_host: Option<DockerHost>,
+    pub etcd: EtcdAccess,
     pub workers: NonZeroUsize,
     pub drain_timeout: Duration,
     pub max_held: usize,
+    pub dns: Limits,
+    pub consul: ConsulConfig,
     /// `None` for the default unix socket.
     pub admin: Option<AdminAddr>,
     /// `XDG_RUNTIME_DIR`: where the default admin socket goes when `/run` is not ours to write.
@@ -62,20 +72,8 @@ pub struct DockerConfig {
     pub implicit: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DockerHost {
-    Unix(PathBuf),
-    /// `host:port`, without TLS.
-    Tcp(String),
-    /// `host:port`; `verify` is Docker's `--tlsverify`.
-    Tls {
-        address: String,
-        ca: PathBuf,
-        cert: PathBuf,
-        key: PathBuf,
-        verify: bool,
-    },
-}
+/// As `DOCKER_HOST` names it.
+pub type DockerHost = Server;
 
 /// Where the admin API listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,9 +122,12 @@ impl Config {
             path: None,
             docker: None,
             docker_host: None,
+            etcd: EtcdAccess::default(),
             workers: load::cores(),
             drain_timeout: DRAIN_TIMEOUT_DEFAULT,
             max_held: MAX_HELD_DEFAULT,
+            dns: Limits::default(),
+            consul: ConsulConfig::default(),
             admin: None,
             runtime_dir: None,
             log: LogConfig::default(),

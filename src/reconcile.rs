@@ -16,17 +16,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Place};
-use crate::discovery::dns::{Host, Resolver};
+use crate::discovery::consul::Consul;
+use crate::discovery::dns::{Dns, Resolver};
 use crate::discovery::docker::Docker;
+use crate::discovery::etcd::Etcd;
+use crate::discovery::file::endpoints::EndpointFile;
 use crate::discovery::knowledge::{Knowledge, Resolved, followed};
 use crate::discovery::{News, follow};
+use crate::drain::Control;
 use crate::listener::{self, BindError};
 use crate::observe::events::{Events, Happened};
 use crate::route::{self, Layer, Listen, OnRemove, Route, RouteTable, Shadowed, Target};
@@ -83,6 +87,8 @@ pub struct Reconciler {
     loads: Loads,
     shared: Arc<Shared>,
     stop: CancellationToken,
+    /// `SIGHUP`, for the files of endpoints.
+    reload: Arc<Notify>,
     overview: Arc<ArcSwap<Overview>>,
 }
 
@@ -91,13 +97,14 @@ impl Reconciler {
         config: Config,
         workers: Workers,
         shared: Arc<Shared>,
-        stop: CancellationToken,
+        control: &Control,
         events: Arc<Events>,
     ) -> Reconciler {
         // Sources wait while the loop is busy; a burst of this many snapshots is applied one after the other.
         let (news, inbox) = mpsc::channel(64);
         let (orders, ordered) = Orders::channel();
         Reconciler {
+            resolver: Resolver::from_system().within(config.dns),
             knowledge: Knowledge { file: config.file.clone(), ..Knowledge::default() },
             config,
             table: RouteTable::new(),
@@ -110,7 +117,6 @@ impl Reconciler {
             leave_by: None,
             mistakes: BTreeSet::new(),
             lost: BTreeMap::new(),
-            resolver: Resolver::from_system(),
             followed: BTreeMap::new(),
             docker: None,
             news,
@@ -121,7 +127,8 @@ impl Reconciler {
             loads: workers.loads(),
             workers: Some(workers),
             shared,
-            stop,
+            stop: control.stop.clone(),
+            reload: control.reload.clone(),
             overview: Arc::default(),
         }
     }
@@ -155,6 +162,11 @@ impl Reconciler {
                 Event::News(News::Lost { source, why }) => {
                     self.events.note(Happened::SourceLost { source: source.clone(), why: why.clone() });
                     self.lost.insert(source, why);
+                }
+                Event::News(News::Expired(snapshot)) => {
+                    let source = snapshot.source();
+                    tracing::warn!(source, "what it said last is too old to be believed: its endpoints go");
+                    self.knowledge.learn(snapshot);
                 }
                 Event::Order(Ordered { order, reply }) => {
                     // Whoever gave it may have left.
@@ -328,10 +340,22 @@ impl Reconciler {
 
     /// `None` for a target that needs no source of its own.
     fn follow(&self, target: &Target) -> Option<AbortOnDropHandle<()>> {
-        let Target::Host { host, port } = target else { return None };
-        let trouble = self.shared.gate.trouble();
-        let source = Host { host: host.clone(), port: *port, resolver: self.resolver.clone(), trouble };
-        Some(follow(source, self.news.clone()))
+        let (resolver, news) = (self.resolver.clone(), self.news.clone());
+        match target {
+            Target::Host { .. } | Target::Srv { .. } => {
+                Some(follow(Dns::of(target, resolver, self.shared.gate.trouble())?, news))
+            }
+            Target::Etcd(keys) => {
+                Some(follow(Etcd::new(keys.clone(), self.config.etcd.clone(), resolver), news))
+            }
+            Target::Consul(service) => {
+                Some(follow(Consul::new(service.clone(), &self.config.consul, resolver), news))
+            }
+            Target::File(path) => {
+                Some(follow(EndpointFile::new(path.clone(), self.reload.clone(), resolver), news))
+            }
+            Target::Addr(_) | Target::Unix(_) | Target::Docker { .. } | Target::Labelled { .. } => None,
+        }
     }
 
     /// Docker is asked while something asks for it: the command line, or a route of a file that was read again.

@@ -92,6 +92,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "N")]
     pub max_held: Option<String>,
 
+    /// The longest a DNS name is believed, whatever its TTL [env: AMBASSADOR_DNS_MAX_TTL] [default: 30s]
+    #[arg(long, value_name = "DURATION")]
+    pub dns_max_ttl: Option<String>,
+
+    /// How long a DNS name keeps its last answer while it has none [env: AMBASSADOR_DNS_STALE] [default: 1h]
+    #[arg(long, value_name = "DURATION")]
+    pub dns_stale: Option<String>,
+
     /// Where the admin API listens: unix:/path or HOST:PORT [env: AMBASSADOR_ADMIN] [default: a unix socket]
     #[arg(long, value_name = "ADDR")]
     pub admin: Option<String>,

@@ -9,6 +9,8 @@
 //! The watch stands before the file is read, so that no change falls between the two. A file with a mistake is refused
 //! as a whole, and a file that is gone is waited for: what was published last stands.
 
+pub mod endpoints;
+mod line;
 mod watch;
 
 use std::convert::Infallible;
@@ -54,7 +56,7 @@ impl File {
         let mut asked = false;
         loop {
             let reload = self.reload.notified();
-            let mut watch = self.watch(&mut known);
+            let mut watch = Watch::or_poll(&self.path, &mut known.polling);
             if let Some(file) = known.read(&self.path, asked, &self.events) {
                 publisher.publish(Snapshot::File(file.routes)).await?;
             }
@@ -63,16 +65,6 @@ impl File {
                 () = reload => true,
             };
         }
-    }
-
-    fn watch(&self, known: &mut Known) -> Watch {
-        Watch::new(&self.path).unwrap_or_else(|error| {
-            if !std::mem::replace(&mut known.polling, true) {
-                let path = self.path.display();
-                tracing::warn!("{path} cannot be watched, so it is looked at from time to time: {error}");
-            }
-            Watch::Poll
-        })
     }
 }
 

@@ -10,9 +10,14 @@
 
 mod admin;
 mod app;
+mod consul;
 mod cross_links;
 mod demo;
+mod dns;
+mod docker_health;
 mod docker_source;
+mod endpoint_file;
+mod etcd;
 mod grammar;
 mod hello_world;
 mod image;

@@ -87,7 +87,13 @@ fn unknown(key: &str) -> Mistake {
         return Mistake::new("an option is missing").help("write `option=value`, joined by `&`");
     }
     let mistake = Mistake::new(format!("`{key}` is no option"));
-    if key.contains('?') { mistake.help("join options with `&`") } else { mistake.help(suggest(key, &KEYS)) }
+    match key {
+        "tag" | "tags" | "dc" | "datacenter" => {
+            mistake.help("it belongs to the target: `consul://SERVICE+TAG@DATACENTER`")
+        }
+        key if key.contains('?') => mistake.help("join options with `&`"),
+        key => mistake.help(suggest(key, &KEYS)),
+    }
 }
 
 fn later(what: &str) -> Mistake {
@@ -300,6 +306,7 @@ mod tests {
         for (text, message, help) in [
             ("hodl=10s", "`hodl` is no option", "did you mean `hold`?"),
             ("weight=3", "`weight` is no option", "there are `name`"),
+            ("tag=primary", "`tag` is no option", "`consul://SERVICE+TAG@DATACENTER`"),
             ("", "an option is missing", "`option=value`"),
             ("hold=1s&", "an option is missing", "`option=value`"),
             ("hold", "`hold` has no value", "write `hold=10s`"),

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde_json::{Map, Value};
 
-use crate::discovery::containers::{Attachment, Container, ContainerId, Link, NetworkMode};
+use crate::discovery::containers::{Attachment, Container, ContainerId, Health, Link, NetworkMode};
 use crate::route::Protocol;
 
 /// `GET /containers/{id}/json`.
@@ -20,6 +20,7 @@ pub(super) fn inspected(answer: &Value) -> Option<(ContainerId, Container)> {
         running: running(answer),
         // Events alone tell.
         leaving: false,
+        health: text(answer, "/State/Health/Status").map(health).unwrap_or_default(),
         labels: labels(answer),
         network_mode: network_mode(text(answer, "/HostConfig/NetworkMode").unwrap_or_default()),
         networks: networks(answer.pointer("/NetworkSettings/Networks")),
@@ -35,6 +36,8 @@ pub(super) struct Listed {
     pub(super) id: ContainerId,
     name: Option<String>,
     running: bool,
+    /// `None` where the line does not say.
+    health: Option<Health>,
     networks: BTreeMap<String, Attachment>,
 }
 
@@ -50,8 +53,9 @@ fn listed_one(line: &Value) -> Option<Listed> {
     let own_names = names.iter().filter_map(Value::as_str).map(|name| name.trim_start_matches('/'));
     let name = own_names.filter(|name| !name.contains('/')).min().map(str::to_owned);
     let running = text(line, "/State") == Some("running");
+    let health = text(line, "/Status").and_then(listed_health);
     let networks = networks(line.pointer("/NetworkSettings/Networks"));
-    Some(Listed { id, name, running, networks })
+    Some(Listed { id, name, running, health, networks })
 }
 
 impl Listed {
@@ -59,8 +63,25 @@ impl Listed {
     pub(super) fn agrees(&self, known: &Container) -> bool {
         let same_name = self.name.as_ref().is_none_or(|name| *name == known.name);
         let same_networks = !self.running || self.networks == known.networks;
-        same_name && self.running == known.running && same_networks
+        let same_health = !self.running || self.health.is_none_or(|health| health == known.health);
+        same_name && self.running == known.running && same_networks && same_health
     }
+}
+
+/// An engine that says something new says nothing bad.
+fn health(status: &str) -> Health {
+    match status {
+        "starting" => Health::Starting,
+        "healthy" => Health::Healthy,
+        "unhealthy" => Health::Unhealthy,
+        _ => Health::Unchecked,
+    }
+}
+
+/// Of the words for people: `Up 5 minutes (healthy)`, `Up 2 seconds (health: starting)`.
+fn listed_health(status: &str) -> Option<Health> {
+    let word = status.strip_suffix(')')?.rsplit_once('(')?.1;
+    Some(health(word.strip_prefix("health: ").unwrap_or(word))).filter(|health| *health != Health::Unchecked)
 }
 
 /// Only what is an ID can go into a request's path, and be compared with one.

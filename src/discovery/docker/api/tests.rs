@@ -60,6 +60,7 @@ fn an_inspection_of_20_10_is_read() {
             running: true,
             leaving: false,
             labels: BTreeMap::from([("ambassador.listen.6379".to_owned(), "6379".to_owned())]),
+            health: Health::Unchecked,
             network_mode: NetworkMode::Networks,
             networks: BTreeMap::from([(NETWORK.to_owned(), attachment)]),
             exposed: vec![(53, Protocol::Udp), (80, Protocol::Tcp), (6379, Protocol::Tcp)],
@@ -215,4 +216,30 @@ fn collect(value: &Value, at: String, pointers: &mut Vec<String>) {
         collect(inner, format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")), pointers);
     }
     pointers.push(at);
+}
+
+#[test]
+fn a_containers_own_health_check_is_read_from_both_answers() {
+    for (status, in_list, health) in [
+        ("starting", "Up 2 seconds (health: starting)", Health::Starting),
+        ("healthy", "Up 5 minutes (healthy)", Health::Healthy),
+        ("unhealthy", "Up 5 minutes (unhealthy)", Health::Unhealthy),
+        ("none", "Up 5 minutes", Health::Unchecked),
+        ("poorly", "Up 5 minutes (poorly)", Health::Unchecked),
+    ] {
+        let mut answer = v1_41();
+        answer["State"]["Health"] = json!({ "Status": status, "FailingStreak": 0, "Log": [] });
+        let (_, known) = inspected(&answer).unwrap();
+        assert_eq!(known.health, health, "{status}");
+        let networks = answer["NetworkSettings"]["Networks"].clone();
+        let mut line = json!({ "Id": ID, "Names": ["/redis"], "State": "running", "Status": in_list,
+            "NetworkSettings": { "Networks": networks } });
+        let listed = |line: &Value| listed_one(line).unwrap();
+        assert!(listed(&line).agrees(&known), "{in_list}");
+        line["Status"] = json!("Up 5 minutes (unhealthy)");
+        assert_eq!(listed(&line).agrees(&known), health == Health::Unhealthy, "{status}");
+        // An engine that does not say it there says nothing about it.
+        line["Status"] = json!("Up 5 minutes");
+        assert!(listed(&line).agrees(&known));
+    }
 }
