@@ -3,6 +3,7 @@
 mod ask;
 mod orders;
 mod pages;
+mod register;
 mod serve;
 mod watch;
 
@@ -16,6 +17,7 @@ use clap::{Parser, Subcommand};
 use crate::config::ancestor::ancestor;
 use crate::config::args::RunArgs;
 use crate::config::vars::Vars;
+use crate::register::args::RegisterArgs;
 use ask::{Ask, At};
 use orders::OrderVerb;
 use watch::{EventsArgs, SessionsArgs};
@@ -72,6 +74,11 @@ enum Verb {
         #[command(flatten)]
         at: At,
     },
+    /// Tell etcd or Consul where this host's containers are, for as long as they and this process live
+    Register {
+        #[command(flatten)]
+        args: RegisterArgs,
+    },
     /// Show the routes of the running ambassador, their endpoints and sessions
     Status {
         #[command(flatten)]
@@ -110,6 +117,7 @@ fn dispatch(cli: Cli, vars: &Vars) -> Exit {
         None => serve::serve(&cli.run, vars),
         Some(Verb::Check { run, json }) => serve::check(&run, json, vars),
         Some(Verb::Demo { once }) => crate::demo::run(once, vars),
+        Some(Verb::Register { args }) => register::register(&args, vars),
         Some(Verb::Health { at }) => ask::health(&at, vars),
         Some(Verb::Status { ask }) => ask::status(&ask, vars),
         Some(Verb::Sessions(sessions)) => watch::sessions(&sessions, vars),
