@@ -29,6 +29,9 @@ pub struct Container {
     pub name: String,
     /// A stopped, paused or dead container has no endpoint, whatever addresses it shows.
     pub running: bool,
+    /// It was sent the signal to stop, and still runs. Others are preferred to it: what it is asked now it may not live
+    /// to answer.
+    pub leaving: bool,
     pub health: Health,
     pub labels: BTreeMap<String, String>,
     pub network_mode: NetworkMode,
@@ -173,6 +176,7 @@ impl Containers {
         let ip = self.address(container)?;
         let identity = Identity::Container { id: id.0.clone(), name: container.name.clone() };
         let spec = EndpointSpec::new(EndpointAddr::Inet(SocketAddr::new(ip, port)), identity);
+        let spec = EndpointSpec { tier: u32::from(container.leaving), ..spec };
         Ok(match container.health {
             Health::Unchecked | Health::Healthy => spec,
             Health::Starting => EndpointSpec { tier: STARTING_TIER, ..spec },
