@@ -23,12 +23,16 @@ const PURE: &[&str] = &[
     "src/diagnostic.rs",
     "src/discovery/containers.rs",
     "src/discovery/env.rs",
+    "src/discovery/etcd/api.rs",
+    "src/discovery/etcd/value.rs",
+    "src/discovery/etcd/view.rs",
     "src/discovery/label.rs",
     "src/ending.rs",
     "src/proxy_protocol.rs",
     "src/reconcile/linger.rs",
     "src/reconcile/overrides.rs",
     "src/reconcile/trial.rs",
+    "src/register/wanted.rs",
     "src/route.rs",
 ];
 
