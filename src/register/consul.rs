@@ -53,8 +53,13 @@ impl Consul {
             match self.put(&path, &json!({})).await {
                 Ok(()) => {}
                 Err(error) if is_unknown(&error) => {
-                    tracing::warn!(service = id, "Consul does not know it any more; it is registered anew");
-                    self.has.remove(&id);
+                    // One that it may never have known is no news.
+                    if let Some(Some(_)) = self.has.remove(&id) {
+                        tracing::warn!(
+                            service = id,
+                            "Consul does not know it any more; it is registered anew"
+                        );
+                    }
                 }
                 Err(error) => return Err(error.to_string()),
             }

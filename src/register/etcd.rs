@@ -32,9 +32,9 @@ enum Step {
 }
 
 impl Etcd {
-    pub(super) fn new(keys: EtcdKeys, access: EtcdAccess, ttl: Duration) -> Etcd {
+    pub(super) fn new(keys: EtcdKeys, access: &EtcdAccess, ttl: Duration) -> Etcd {
         let EtcdKeys { tls, members, prefix } = keys;
-        let members = members.iter().map(|member| Client::new(member, tls, &access)).collect();
+        let members = members.iter().map(|member| Client::new(member, tls, access)).collect();
         Etcd { members, turn: 0, prefix, ttl, lease: None, has: BTreeMap::new() }
     }
 

@@ -118,7 +118,7 @@ impl Registrar {
         match timeout(FAREWELL, self.registry.end()).await {
             Ok(Ok(())) => tracing::info!("stopped: nothing is registered any more"),
             Ok(Err(why)) => {
-                tracing::warn!(why, "what is registered cannot be taken back: it ends with its TTL")
+                tracing::warn!(why, "what is registered cannot be taken back: it ends with its TTL");
             }
             Err(_) => tracing::warn!("the registry does not answer: what is registered ends with its TTL"),
         }

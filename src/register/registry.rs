@@ -24,7 +24,7 @@ pub(super) enum Registry {
 impl Registry {
     pub(super) fn new(config: RegistryConfig, ttl: Duration, advertise: IpAddr) -> Registry {
         match config {
-            RegistryConfig::Etcd { keys, access } => Registry::Etcd(Etcd::new(keys, access, ttl)),
+            RegistryConfig::Etcd { keys, access } => Registry::Etcd(Etcd::new(keys, &access, ttl)),
             RegistryConfig::Consul(config) => Registry::Consul(Consul::new(config, ttl, advertise)),
         }
     }

@@ -1,17 +1,16 @@
 //! `ambassador register`, a process, with a real etcd: and the host dies, or etcd, or Docker, or the lease.
 
-#[path = "register/consul.rs"]
-mod consul;
 #[path = "register/engine.rs"]
 mod engine;
 
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::{Ambassador, Etcd, Host, eventually, hosts, needs, redis_ping, within};
-use consul::Consul;
+use crate::support::{
+    Ambassador, CONSUL_TOKEN, Consul, Etcd, Host, eventually, hosts, needs, redis_ping, within,
+};
 use engine::Engine;
 
 const LABEL: (&str, &str) = ("ambassador.register", "redis");
@@ -153,7 +152,7 @@ fn a_registry_that_is_not_there_yet_is_waited_for() {
 
 #[test]
 fn consul_has_what_runs_and_no_longer_what_ended_or_whose_registrar_died() {
-    let consul = needs!(Consul::start());
+    let consul = needs!(Consul::guarded());
     let engine = Engine::new();
     let one = engine.run("redis-1", LABEL, 4001);
     let start = || {
@@ -162,10 +161,11 @@ fn consul_has_what_runs_and_no_longer_what_ended_or_whose_registrar_died() {
             consul.address()
         ))
         .var("DOCKER_HOST", &engine.docker_host())
+        .var("AMBASSADOR_CONSUL_TOKEN", CONSUL_TOKEN)
         .spawn()
     };
     let passing = |expected: &[&str], registrar: &Ambassador| {
-        within(Duration::from_secs(30), "these services", || match consul.passing("redis") {
+        within(Duration::from_secs(30), "these services", || match passing_instances(&consul) {
             found if found == expected => Ok(()),
             found => Err(format!("{found:?}, not {expected:?}\n{}", registrar.log())),
         });
@@ -176,9 +176,8 @@ fn consul_has_what_runs_and_no_longer_what_ended_or_whose_registrar_died() {
     passing(&["10.0.0.5:4001", "10.0.0.5:4002"], &registrar);
     engine.kill(&one);
     passing(&["10.0.0.5:4002"], &registrar);
-    let services = consul.ask("GET", "/v1/agent/services").unwrap();
-    let id = services.as_object().unwrap().keys().next().unwrap().replace(':', "%3A");
-    consul.ask("PUT", &format!("/v1/agent/service/deregister/{id}")).unwrap();
+    let services = consul.ask("GET", "/v1/agent/services", &Value::Null);
+    consul.deregister(&services.as_object().unwrap().keys().next().unwrap().replace(':', "%3A"));
     logs(&registrar, "registered anew");
     passing(&["10.0.0.5:4002"], &registrar);
 
@@ -188,7 +187,17 @@ fn consul_has_what_runs_and_no_longer_what_ended_or_whose_registrar_died() {
     passing(&["10.0.0.5:4002"], &registrar);
     registrar.signal(Signal::TERM);
     assert_eq!(registrar.ends_within(Duration::from_secs(10)).code(), Some(0));
-    assert_eq!(consul.ask("GET", "/v1/agent/services").unwrap(), json!({}), "{}", registrar.log());
+    assert_eq!(consul.ask("GET", "/v1/agent/services", &Value::Null), json!({}), "{}", registrar.log());
+}
+
+/// `ADDRESS:PORT` of each instance of `redis` whose checks pass, sorted.
+fn passing_instances(consul: &Consul) -> Vec<String> {
+    let answer = consul.ask("GET", "/v1/health/service/redis?passing", &Value::Null);
+    let instances = answer.as_array().into_iter().flatten().map(|instance| &instance["Service"]);
+    let shown = |s: &Value| format!("{}:{}", s["Address"].as_str().unwrap_or_default(), s["Port"]);
+    let mut shown: Vec<String> = instances.map(shown).collect();
+    shown.sort();
+    shown
 }
 
 #[test]
@@ -226,8 +235,7 @@ fn two_docker_hosts_register_and_the_ambassador_follows_as_one_of_them_dies() {
         Ambassador::with(&format!("127.0.0.1:0={target}?name=r")).inside(&hosts.b.namespace).start();
     let endpoints = |count: usize| {
         eventually("these endpoints", || {
-            let status: serde_json::Value =
-                serde_json::from_slice(&ambassador.verb("status --json").stdout).unwrap();
+            let status: Value = serde_json::from_slice(&ambassador.verb("status --json").stdout).unwrap();
             let found = status["routes"][0]["endpoints"].as_array().unwrap().len();
             if found == count {
                 Ok(())

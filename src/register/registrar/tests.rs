@@ -62,14 +62,13 @@ impl Run {
 
     /// Until a request like this has come; forgets those up to then.
     async fn asks(&self, part: &str) {
+        let come = || {
+            let mut requests = self.requests.lock().unwrap();
+            let at = requests.iter().position(|line| line.contains(part));
+            at.map(|at| requests.drain(..=at).count()).is_some()
+        };
         let found = async {
-            loop {
-                let mut requests = self.requests.lock().unwrap();
-                if let Some(at) = requests.iter().position(|line| line.contains(part)) {
-                    requests.drain(..=at);
-                    return;
-                }
-                drop(requests);
+            while !come() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
