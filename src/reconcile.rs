@@ -3,6 +3,7 @@
 //! One owner for all of it, and no lock: sources send [`News`], sessions and the admin API read what is published.
 
 mod linger;
+mod moves;
 mod obey;
 pub mod order;
 pub mod overrides;
@@ -33,10 +34,11 @@ use crate::discovery::{News, follow};
 use crate::drain::Control;
 use crate::listener::{self, BindError};
 use crate::observe::events::{Events, Happened};
-use crate::route::{self, Layer, Listen, OnRemove, Route, RouteTable, Shadowed, Target};
+use crate::route::{self, Layer, Listen, Route, RouteTable, Shadowed, Target};
 use crate::session::Shared;
 use crate::worker::{Loads, Workers};
 use linger::Linger;
+use moves::Moves;
 use order::{Ordered, Orders};
 use overrides::Overrides;
 use running::Running;
@@ -68,8 +70,7 @@ pub struct Reconciler {
     told: RouteTable,
     overrides: Overrides,
     trials: Trials,
-    /// How the endpoints that leave this route in the next round go: a switch's own policy.
-    leave_by: Option<(String, OnRemove)>,
+    moves: Moves,
     /// Mistakes that are there now, so that each is logged once.
     mistakes: BTreeSet<String>,
     /// Sources that are lost, and why.
@@ -114,7 +115,7 @@ impl Reconciler {
             told: RouteTable::new(),
             overrides: Overrides::default(),
             trials: Trials::default(),
-            leave_by: None,
+            moves: Moves::default(),
             mistakes: BTreeSet::new(),
             lost: BTreeMap::new(),
             followed: BTreeMap::new(),
@@ -230,6 +231,7 @@ impl Reconciler {
             self.events.note(replaced(&route));
         }
         self.told = told;
+        self.moves.retain(&table);
         let diff = route::diff(&self.table, &table);
         self.table = table;
         for listen in &diff.close {
@@ -325,7 +327,7 @@ impl Reconciler {
 
     /// Follows the targets that routes have now, and no longer those that none has.
     fn follow_targets(&mut self) {
-        let needed = followed(self.table.values());
+        let needed = followed(self.table.values().chain(self.moves.before()));
         self.followed.retain(|target, _| needed.contains(target));
         self.knowledge.targets.retain(|target, _| needed.contains(target));
         self.lost.retain(|source, _| source == "docker" || needed.iter().any(|t| t.to_string() == *source));
@@ -362,7 +364,9 @@ impl Reconciler {
     fn follow_docker(&mut self) {
         let host = match &self.config.docker {
             Some(docker) => Some(&docker.host),
-            None if self.table.values().any(Route::wants_docker) => self.config.docker_host.as_ref(),
+            None if self.table.values().chain(self.moves.before()).any(Route::wants_docker) => {
+                self.config.docker_host.as_ref()
+            }
             None => None,
         };
         match host {
@@ -379,19 +383,23 @@ impl Reconciler {
     }
 
     fn update_clusters(&mut self) {
-        let leave_by = self.leave_by.take();
         for (listen, running) in &mut self.running {
             let Some(route) = self.table.get(listen) else { continue };
-            let resolved = resolve(&self.knowledge, &self.overrides, route);
+            let name = &route.options.name;
+            let Resolved { mut endpoints, problems } = resolve(&self.knowledge, &self.overrides, route);
             let mut options = route.options.clone();
-            if let Some((_, policy)) = leave_by.as_ref().filter(|(name, _)| *name == options.name) {
-                options.on_remove = *policy;
+            match self.moves.of(name) {
+                Some(before) if endpoints.is_empty() => {
+                    endpoints = resolve(&self.knowledge, &self.overrides, before).endpoints;
+                }
+                Some(_) => options.on_remove = self.moves.finish(name).unwrap_or(options.on_remove),
+                None => {}
             }
-            running.cluster.pause(self.overrides.is_paused(&options.name));
-            let changes = running.update(&options, &resolved.endpoints);
+            running.cluster.pause(self.overrides.is_paused(name));
+            let changes = running.update(&options, &endpoints);
             // A switch's policy was for the endpoints that left with it.
-            running.cluster.update(&route.options, &resolved.endpoints);
-            let problems = running.learn(resolved.problems);
+            running.cluster.update(&route.options, &endpoints);
+            let problems = running.learn(problems);
             changes.into_iter().chain(problems).for_each(|happened| self.events.note(happened));
         }
     }

@@ -72,6 +72,8 @@ pub struct ByHandStatus {
     pub weights: BTreeMap<String, u32>,
     pub drained: Vec<String>,
     pub switch: Option<SwitchStatus>,
+    /// The targets have no endpoint yet: those that they are to replace serve on.
+    pub waiting: bool,
 }
 
 /// The last switch.
@@ -160,14 +162,14 @@ impl RouteStatus {
         }
     }
 
-    /// There is an endpoint, and none that left has a session: a switch is over.
+    /// The targets have an endpoint, and no endpoint that left has a session: a switch is over.
     pub fn has_settled(&self) -> bool {
-        !self.endpoints.is_empty() && self.leaving.is_empty()
+        !self.by_hand.waiting && !self.endpoints.is_empty() && self.leaving.is_empty()
     }
 
     /// What a person should know beside the numbers.
     fn notes(&self) -> Vec<String> {
-        let ByHandStatus { paused, instead_of, weights, drained, switch } = &self.by_hand;
+        let ByHandStatus { paused, instead_of, weights, drained, switch, waiting } = &self.by_hand;
         let mut notes = self.problems.clone();
         if *paused {
             notes.push(format!("paused by hand; `ambassador resume {}` ends it", self.name));
@@ -178,6 +180,10 @@ impl RouteStatus {
             notes.push(format!(
                 "switched by hand to {to}, instead of {from}; `ambassador switch {name} --reset` ends it"
             ));
+        }
+        if *waiting {
+            let targets = self.targets.join(",");
+            notes.push(format!("{targets} has no endpoint yet: those before it serve on"));
         }
         notes.extend(weights.iter().map(|(endpoint, weight)| format!("weight {weight} by hand: {endpoint}")));
         notes.extend(drained.iter().map(|endpoint| format!("drained by hand: {endpoint}")));
@@ -205,14 +211,15 @@ impl RouteStatus {
 
 impl ByHandStatus {
     fn of(by_hand: &ByHand) -> ByHandStatus {
-        let ByHand { change: Override { paused, targets: _, weights, drained }, instead_of, switch } =
-            by_hand;
+        let ByHand { change, instead_of, switch, waiting } = by_hand;
+        let Override { paused, targets: _, weights, drained } = change;
         ByHandStatus {
             paused: *paused,
             instead_of: instead_of.as_deref().map(strings),
             weights: weights.iter().map(|(key, weight)| (key.to_string(), *weight)).collect(),
             drained: strings(drained),
             switch: switch.as_ref().map(SwitchStatus::of),
+            waiting: *waiting,
         }
     }
 }

@@ -71,7 +71,9 @@ impl Reconciler {
         self.overrides.change(&name, |change| change.targets.clone_from(&to))?;
         let deadline = trial.and_then(|trial| Instant::now().checked_add(trial));
         self.trials.begin(&name, deadline, back_to);
-        self.leave_by = Some((name.clone(), policy));
+        if let Some(running) = self.table.values().find(|route| route.options.name == name) {
+            self.moves.begin(running, policy);
+        }
         let (happened, message) = match to {
             Some(_) => (
                 Happened::Switched { route: name.clone(), targets: now_to.clone(), instead_of },
@@ -88,16 +90,19 @@ impl Reconciler {
 
     /// Takes back the switches whose time has passed.
     pub(super) fn judge_switches(&mut self) {
-        let (overrides, running, events) = (&mut self.overrides, &self.running, &self.events);
+        let (moves, running) = (&self.moves, &self.running);
         let settled = |name: &str| {
             let of_name = |running: &&Running| running.cluster.glance().options.name == name;
-            running.values().find(of_name).is_some_and(Running::has_settled)
+            moves.of(name).is_none() && running.values().find(of_name).is_some_and(Running::has_settled)
         };
-        for (route, back_to) in self.trials.judge(Instant::now(), settled) {
-            let targets = back_to.as_ref().map_or_else(|| "what it was told".to_owned(), |to| list(to));
-            events.note(Happened::SwitchRolledBack { route: route.clone(), targets });
+        for (name, back_to) in self.trials.judge(Instant::now(), settled) {
+            let targets = back_to.as_ref().map_or_else(|| "those told".to_owned(), |to| list(to));
+            self.events.note(Happened::SwitchRolledBack { route: name.clone(), targets });
+            if let Some(running) = self.table.values().find(|route| route.options.name == name) {
+                self.moves.begin(running, running.options.on_remove);
+            }
             // It takes no more room than what was there a moment ago.
-            let _ = overrides.change(&route, |change| change.targets = back_to);
+            let _ = self.overrides.change(&name, |change| change.targets = back_to);
         }
         let table = &self.table;
         self.trials.retain(|name| table.values().any(|route| route.options.name == name));

@@ -53,6 +53,8 @@ pub struct ByHand {
     pub instead_of: Option<Vec<Target>>,
     /// The last switch.
     pub switch: Option<Switch>,
+    /// The targets have no endpoint yet: those that they are to replace serve on.
+    pub waiting: bool,
 }
 
 impl Reconciler {
@@ -106,6 +108,11 @@ impl Reconciler {
         let change = self.overrides.of(name).cloned().unwrap_or_default();
         let told = self.told.get(&route.listen).map(|told| told.targets.clone());
         let instead_of = told.filter(|_| change.targets.is_some());
-        ByHand { change, instead_of, switch: self.trials.of(name).cloned() }
+        ByHand {
+            change,
+            instead_of,
+            switch: self.trials.of(name).cloned(),
+            waiting: self.moves.of(name).is_some(),
+        }
     }
 }

@@ -162,6 +162,30 @@ fn a_switch_that_does_not_settle_in_time_is_rolled_back_even_if_nobody_waits_any
 }
 
 #[test]
+fn until_the_new_target_has_an_endpoint_the_old_one_serves_on() {
+    let one = service("one");
+    let ambassador = start(one, "&hold=0");
+    let addr = ambassador.addr("r");
+    let consumers = Consumers::of(addr, 4);
+    let (old, _) = greeting(addr).unwrap();
+    done(&ambassador, "switch r nowhere.invalid:1 --cut");
+    assert!(echoes(&old), "nobody is cut for a name that nobody knows");
+    consumers.more("one", 20);
+    let table = done(&ambassador, "status");
+    assert!(table.contains("nowhere.invalid:1 has no endpoint yet: those before it serve on"), "{table}");
+
+    // localhost is to be resolved, and only then the old session is cut.
+    let two = service("two");
+    done(&ambassador, &format!("switch r localhost:{} --cut --wait", two.port()));
+    assert!(!echoes(&old));
+    assert_eq!(greeting(addr).unwrap().1, "two");
+    let _ = consumers.stop();
+    done(&ambassador, "switch r --reset --wait");
+    assert_eq!(greeting(addr).unwrap().1, "one");
+    assert_eq!(status(&ambassador, "r")["by_hand"]["waiting"], false);
+}
+
+#[test]
 fn an_override_survives_the_file_and_ends_with_a_reset() {
     let (one, two, six) = (service("one"), service("two"), service("six"));
     let dir = tempfile::tempdir().unwrap();

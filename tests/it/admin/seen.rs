@@ -58,6 +58,19 @@ fn sessions_are_listed_while_they_live() {
 }
 
 #[test]
+fn a_udp_flow_is_a_session_too() {
+    let service = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let target = service.local_addr().unwrap();
+    let ambassador = Ambassador::with(&format!("127.0.0.1:0/udp={target}?name=dns")).start();
+    let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.send_to(b"who?", ambassador.addr("dns")).unwrap();
+    service.recv(&mut [0; 4]).unwrap();
+    let session = json(&ambassador, "sessions dns")["sessions"][0].clone();
+    assert_eq!(session["client"], client.local_addr().unwrap().to_string());
+    assert_eq!((&session["endpoint"], &session["bytes_up"]), (&target.to_string().into(), &4.into()));
+}
+
+#[test]
 fn a_thousand_sessions_are_listed_by_every_worker() {
     let ambassador = start(service("one"), "");
     let addr = ambassador.addr("r");
