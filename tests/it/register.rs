@@ -130,9 +130,10 @@ fn a_member_that_hangs_costs_no_lease() {
     let engine = Engine::new();
     let one = entry(&engine.run("redis", LABEL, 4001), "10.0.0.5:4001");
     let members = format!("{},{}", hangs.local_addr().unwrap(), etcd.address());
-    let registrar = Ambassador::with(&format!("register --to etcd://{members} --advertise 10.0.0.5 --ttl 3s"))
-        .var("DOCKER_HOST", &engine.docker_host())
-        .spawn();
+    let registrar =
+        Ambassador::with(&format!("register --to etcd://{members} --advertise 10.0.0.5 --ttl 3s"))
+            .var("DOCKER_HOST", &engine.docker_host())
+            .spawn();
     has(&etcd, &[one], &registrar);
 }
 

@@ -95,7 +95,8 @@ impl Client {
     async fn authenticate(&self) -> Result<(), EtcdError> {
         let Some(Login { user, password }) = &self.login else { return Err(EtcdError::Nobody) };
         let path = "/v3/auth/authenticate";
-        let request = Request::post(path, &json!({ "name": user, "password": password })).patience(self.patience);
+        let request =
+            Request::post(path, &json!({ "name": user, "password": password })).patience(self.patience);
         let answer = match self.http.ask(request).await {
             Ok(answer) => answer.json()?,
             // As etcdctl does: an etcd that asks nobody needs no token.
