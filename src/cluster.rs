@@ -5,13 +5,14 @@
 //! value; one that leaves is told so, and its sessions with it.
 
 pub mod hold;
+pub mod timings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::Notify;
@@ -21,6 +22,7 @@ use crate::balancer;
 use crate::ending::Ending;
 use crate::relay::Direction;
 use crate::route::{OnRemove, Options};
+use timings::Timings;
 
 /// What a source says about one endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,6 +107,8 @@ pub struct Cluster {
     changed: Notify,
     /// Where the next round of the balancer starts.
     turn: AtomicUsize,
+    /// An operator wants new sessions held.
+    paused: AtomicBool,
     /// The process's own last word; the parent of every endpoint's `cut`.
     force: CancellationToken,
     pub counters: Counters,
@@ -117,6 +121,7 @@ pub struct Counters {
     pub held: AtomicUsize,
     pub bytes_up: AtomicU64,
     pub bytes_down: AtomicU64,
+    pub timings: Timings,
     endings: [AtomicU64; Ending::ALL.len()],
 }
 
@@ -127,6 +132,7 @@ impl Cluster {
             members: ArcSwap::from_pointee(members),
             changed: Notify::new(),
             turn: AtomicUsize::new(0),
+            paused: AtomicBool::new(false),
             force,
             counters: Counters::default(),
         }
@@ -182,6 +188,17 @@ impl Cluster {
         self.update(&members.options, &[]);
     }
 
+    /// Holds new sessions, or lets them go on.
+    pub fn pause(&self, paused: bool) {
+        if self.paused.swap(paused, Relaxed) != paused {
+            self.changed.notify_waiters();
+        }
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Relaxed)
+    }
+
     /// Endpoints in the order to try them, each once: tier after tier.
     pub fn choices<'m>(&self, members: &'m Members) -> impl Iterator<Item = &'m Arc<Endpoint>> + use<'m> {
         let turn = self.turn.fetch_add(1, Relaxed);
@@ -189,8 +206,8 @@ impl Cluster {
         members.tiers.iter().flat_map(move |Tier { members, .. }| {
             let load = move |n: usize| members.get(n).map_or(0, |member| member.endpoint.sessions());
             let order = balancer::choices(balance, turn, members.len(), load);
-            let members = order.filter_map(move |n| members.get(n));
-            members.filter(|member| member.weight > 0).map(|member| &member.endpoint)
+            let chosen = order.filter_map(move |n| members.get(n));
+            chosen.filter(|member| member.weight > 0).map(|member| &member.endpoint)
         })
     }
 
@@ -291,6 +308,10 @@ impl InFlight {
     pub fn on(endpoint: Arc<Endpoint>) -> InFlight {
         endpoint.sessions.fetch_add(1, Relaxed);
         InFlight { endpoint }
+    }
+
+    pub fn endpoint(&self) -> Arc<Endpoint> {
+        self.endpoint.clone()
     }
 }
 

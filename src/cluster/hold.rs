@@ -8,6 +8,9 @@
 //!            ▼                              ▼
 //!        connected                 hold over, consumer left, forced
 //! ```
+//!
+//! While an operator has paused the route, no choice is tried, and `hold` does not run: it bounds how long the service may
+//! be away, and the operator says when a pause ends.
 
 use std::io;
 use std::pin::pin;
@@ -104,11 +107,27 @@ impl Cluster {
         let mut left = pin!(left);
         let mut place = None;
         let mut began = None;
+        let mut paused = Duration::ZERO;
         let mut backoff = BACKOFF_MIN;
         loop {
             // Registered before the members are read, so that a change in between is not missed.
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
+            if self.is_paused() {
+                let (began, since) = (*began.get_or_insert_with(Instant::now), Instant::now());
+                if place.is_none() {
+                    place = Some(self.enter(gate)?);
+                }
+                let outcome = tokio::select! {
+                    () = changed => Ok(()),
+                    _ = &mut left => Err(Ending::LeftWhileHeld),
+                    () = self.force.cancelled() => Err(Ending::Drained),
+                };
+                paused += since.elapsed();
+                effort.held = began.elapsed();
+                outcome?;
+                continue;
+            }
             let members = self.members();
             if let Some(connected) = self.try_each(gate, &members, effort, dialler).await {
                 if place.is_some() {
@@ -119,8 +138,11 @@ impl Cluster {
             gate.trouble.notify_waiters();
             let began = *began.get_or_insert_with(Instant::now);
             effort.held = began.elapsed();
-            let Some(remaining) =
-                members.options.hold.checked_sub(effort.held).filter(|rest| !rest.is_zero())
+            let Some(remaining) = members
+                .options
+                .hold
+                .checked_sub(effort.held.saturating_sub(paused))
+                .filter(|rest| !rest.is_zero())
             else {
                 return Err(expired(&members, effort));
             };
@@ -292,6 +314,46 @@ mod tests {
         assert_eq!(effort.attempts, 1);
         assert_eq!(effort.held, Duration::from_secs(3), "no polling");
         assert_eq!(cluster.counters.held.load(Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_paused_session_waits_for_the_operator_and_not_for_its_hold() {
+        for hold in [Duration::ZERO, Duration::from_secs(1)] {
+            let cluster = cluster(hold, &[spec(2)]);
+            cluster.pause(true);
+            let resume = async {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                assert_eq!(cluster.counters.held.load(Relaxed), 1);
+                cluster.pause(false);
+            };
+            let gate = Gate::new(1);
+            let ((result, effort), ()) = tokio::join!(acquire(&cluster, &gate, 2), resume);
+            assert_eq!((result, effort.attempts), (Ok(()), 1));
+            assert_eq!(effort.held, Duration::from_secs(60));
+            assert_eq!(gate.held.load(Relaxed), 0);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_while_it_is_held_stops_the_clock_of_its_hold() {
+        let cluster = cluster(Duration::from_secs(10), &[]);
+        let operator = async {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            cluster.pause(true);
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            cluster.pause(false);
+        };
+        let gate = Gate::new(1);
+        let ((result, effort), ()) = tokio::join!(acquire(&cluster, &gate, 2), operator);
+        assert_eq!(result, Err(Ending::NoEndpoint));
+        assert_eq!(effort.held, Duration::from_secs(70));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_without_weight_gets_no_session() {
+        let drained = EndpointSpec { weight: 0, ..spec(2) };
+        let (result, effort) = acquire(&cluster(Duration::from_secs(1), &[drained]), &Gate::new(1), 2).await;
+        assert_eq!((result, effort.attempts), (Err(Ending::NoEndpoint), 0));
     }
 
     #[tokio::test(start_paused = true)]

@@ -30,7 +30,21 @@ pub(super) const ROUTES: &str = "AMBASSADOR_ROUTES";
 pub(super) const CONFIG: &str = "AMBASSADOR_CONFIG";
 
 /// Commands of ours that a lone first word may have been meant for.
-const COMMANDS: [&str; 5] = ["check", "completions", "demo", "health", "status"];
+const COMMANDS: [&str; 13] = [
+    "check",
+    "completions",
+    "demo",
+    "drain",
+    "events",
+    "health",
+    "pause",
+    "resume",
+    "routes",
+    "sessions",
+    "status",
+    "switch",
+    "weight",
+];
 
 /// Reads everything that can be read without asking the network. Every mistake at once.
 ///

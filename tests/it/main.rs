@@ -8,6 +8,7 @@
     reason = "a test that cannot go on fails; the exemption in clippy.toml misses helpers"
 )]
 
+mod admin;
 mod app;
 mod consul;
 mod cross_links;

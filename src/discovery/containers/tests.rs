@@ -13,6 +13,7 @@ pub(crate) fn container(name: &str, last: u8) -> Container {
         name: name.to_owned(),
         running: true,
         health: Health::Unchecked,
+        leaving: false,
         labels: BTreeMap::new(),
         network_mode: NetworkMode::Networks,
         networks: BTreeMap::from([on("bridge", [172, 17, 0, last])]),
@@ -165,6 +166,16 @@ fn a_label_means_every_container_that_has_it_of_whatever_project() {
     check("role", Some("cache"), &["172.17.0.2:6379", "172.17.0.3:6379"]);
     check("role", None, &["172.17.0.2:6379", "172.17.0.3:6379", "172.17.0.4:6379"]);
     assert_eq!(check("role", Some("none"), &[]), ["there is no container with the label role=none"]);
+}
+
+#[test]
+fn a_replica_that_was_told_to_stop_comes_after_the_others() {
+    let leaving = Container { leaving: true, ..service("p_web_1", 2, "p", "web") };
+    let containers = engine([("a1", leaving), ("a2", service("p_web_2", 3, "p", "web"))]);
+    let endpoints = containers.resolve("web", None, Some(6379), Protocol::Tcp).endpoints;
+    let tiers: Vec<_> =
+        endpoints.iter().map(|endpoint| (endpoint.key.addr.to_string(), endpoint.tier)).collect();
+    assert_eq!(tiers, [("172.17.0.2:6379".to_owned(), 1), ("172.17.0.3:6379".to_owned(), 0)]);
 }
 
 #[test]

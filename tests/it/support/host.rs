@@ -58,7 +58,7 @@ impl DaemonHost {
             text.trim().parse().expect("a pid")
         };
         let (holder, daemon) = (number("holder.pid"), number("dockerd.pid"));
-        self.shell(&format!("nsenter --pid=/proc/{holder}/ns/pid_for_children kill -9 {daemon}"));
+        self.shell(&format!("nsenter --pid=/proc/{holder}/ns/pid_for_children sh -c 'kill -9 {daemon}'"));
         eventually("the daemon is gone", || match self.try_docker("version") {
             Ok(answer) => Err(answer),
             Err(_) => Ok(()),
