@@ -2,18 +2,22 @@
 
 mod ask;
 mod orders;
+mod pages;
+mod register;
 mod serve;
 mod watch;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use crate::config::ancestor::ancestor;
 use crate::config::args::RunArgs;
 use crate::config::vars::Vars;
+use crate::register::args::RegisterArgs;
 use ask::{Ask, At};
 use orders::OrderVerb;
 use watch::{EventsArgs, SessionsArgs};
@@ -70,6 +74,11 @@ enum Verb {
         #[command(flatten)]
         at: At,
     },
+    /// Tell etcd or Consul where this host's containers are, for as long as they and this process live
+    Register {
+        #[command(flatten)]
+        args: RegisterArgs,
+    },
     /// Show the routes of the running ambassador, their endpoints and sessions
     Status {
         #[command(flatten)]
@@ -83,6 +92,12 @@ enum Verb {
     Order(OrderVerb),
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
+    /// Print the man page, or write it and one for each verb into a directory
+    Man {
+        /// Where to write them: ambassador.1, ambassador-status.1, ...
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
 }
 
 /// Reads the command line and does what it says.
@@ -102,17 +117,14 @@ fn dispatch(cli: Cli, vars: &Vars) -> Exit {
         None => serve::serve(&cli.run, vars),
         Some(Verb::Check { run, json }) => serve::check(&run, json, vars),
         Some(Verb::Demo { once }) => crate::demo::run(once, vars),
+        Some(Verb::Register { args }) => register::register(&args, vars),
         Some(Verb::Health { at }) => ask::health(&at, vars),
         Some(Verb::Status { ask }) => ask::status(&ask, vars),
         Some(Verb::Sessions(sessions)) => watch::sessions(&sessions, vars),
         Some(Verb::Events(events)) => watch::events(&events, vars),
         Some(Verb::Order(order)) => orders::give(&order, vars),
-        Some(Verb::Completions { shell }) => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "ambassador", &mut script);
-            out(&String::from_utf8_lossy(&script));
-            Exit::Done
-        }
+        Some(Verb::Completions { shell }) => pages::completions(shell),
+        Some(Verb::Man { out }) => pages::man(out.as_deref()),
     }
 }
 

@@ -17,9 +17,12 @@ pub mod settings;
 pub mod vars;
 
 pub use consul::ConsulConfig;
+pub(crate) use consul::consul as consul_config;
 pub use docker::SOCKET_DEFAULT;
+pub(crate) use docker::host as docker_host;
+pub(crate) use etcd::access as etcd_access;
 pub use load::{load, parse_admin};
-pub(crate) use load::{read_text, unreadable};
+pub(crate) use load::{log_config, read_text, unreadable};
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;

@@ -35,3 +35,4 @@ pub mod ready;
 pub mod app;
 pub mod cli;
 pub mod demo;
+pub mod register;

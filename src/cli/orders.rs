@@ -114,10 +114,14 @@ pub(super) struct Switch {
 
 const SWITCH_EXAMPLES: &str = "\
 Examples:
-  ambassador switch pg db2:5432                           new sessions go to db2, old ones finish on db1
-  ambassador switch pg db2:5432 --wait --timeout 5m       wait until db1 has no session left, else roll back
-  ambassador switch pg db2:5432 --cut                     move everybody now
-  ambassador switch pg --reset                            as the configuration says again";
+  New sessions go to db2, old ones finish on db1:
+    ambassador switch pg db2:5432
+  Wait until db1 has no session left, else roll back:
+    ambassador switch pg db2:5432 --wait --timeout 5m
+  Move everybody now:
+    ambassador switch pg db2:5432 --cut
+  As the configuration says again:
+    ambassador switch pg --reset";
 
 /// Gives the order and says what came of it.
 pub(super) fn give(order: &OrderVerb, vars: &Vars) -> Exit {

@@ -32,7 +32,7 @@ const FIELDS: [&str; 12] = [
 pub(super) struct SessionsArgs {
     /// Of this route alone: its name, as `status` shows it
     route: Option<String>,
-    /// At most so many [default and maximum: 20000]
+    /// At most so many [default and maximum: 20,000]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     #[command(flatten)]

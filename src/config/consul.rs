@@ -25,7 +25,7 @@ impl Default for ConsulConfig {
 }
 
 /// An address that cannot be used is a mistake beside the default.
-pub(super) fn consul(vars: &Vars) -> (ConsulConfig, Option<Diagnostic>) {
+pub(crate) fn consul(vars: &Vars) -> (ConsulConfig, Option<Diagnostic>) {
     let token = TOKENS.iter().find_map(|name| vars.value(name)).map(Secret::new);
     let mut config = ConsulConfig { token, ..ConsulConfig::default() };
     match vars.value(ADDRESS).map(address) {

@@ -12,7 +12,7 @@ use crate::discovery::http::ClientFiles;
 pub const SOCKET_DEFAULT: &str = "/var/run/docker.sock";
 
 /// The engine that arguments and environment name, and where they do.
-pub(super) fn host(args: &RunArgs, vars: &Vars) -> Result<DockerHost, Diagnostic> {
+pub(crate) fn host(args: &RunArgs, vars: &Vars) -> Result<DockerHost, Diagnostic> {
     let (text, place) = match (&args.sock, vars.value("DOCKER_HOST")) {
         (Some(sock), _) => (sock.to_string_lossy().into_owned(), Place::Flag("sock".to_owned())),
         (None, Some(host)) => (host.to_owned(), Place::Variable("DOCKER_HOST".to_owned())),

@@ -57,7 +57,7 @@ impl EtcdAccess {
 }
 
 /// Two variables of a pair come together.
-pub(super) fn access(vars: &Vars) -> Result<EtcdAccess, Vec<Diagnostic>> {
+pub(crate) fn access(vars: &Vars) -> Result<EtcdAccess, Vec<Diagnostic>> {
     let mut mistakes = Vec::new();
     let login = pair(vars, USER, PASSWORD, &mut mistakes);
     let client = pair(vars, CERT, KEY, &mut mistakes);

@@ -30,14 +30,16 @@ pub(super) const ROUTES: &str = "AMBASSADOR_ROUTES";
 pub(super) const CONFIG: &str = "AMBASSADOR_CONFIG";
 
 /// Commands of ours that a lone first word may have been meant for.
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 15] = [
     "check",
     "completions",
     "demo",
     "drain",
     "events",
     "health",
+    "man",
     "pause",
+    "register",
     "resume",
     "routes",
     "sessions",
@@ -124,6 +126,26 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
 /// An admin address alone, for the commands that speak to a running ambassador.
 pub fn parse_admin(text: &str, place: &Place) -> Result<AdminAddr, Diagnostic> {
     settings::admin(text).map_err(|mistake| mistake.at(place))
+}
+
+/// The log's settings alone, for a command that has no other.
+pub(crate) fn log_config(
+    level: Option<&str>,
+    format: Option<&str>,
+    vars: &Vars,
+) -> Result<LogConfig, Vec<Diagnostic>> {
+    let given = [("log-level", level), ("log-format", format)].into_iter();
+    let given = given.filter_map(|(key, value)| Some((key, value?)));
+    let (flags, mut mistakes) = settings_of(given, |key| Place::Flag(key.to_owned()));
+    let variables = ["log-level", "log-format"].into_iter();
+    let variables = variables.filter_map(|key| Some((key, vars.value(&variable_name(key))?)));
+    let (variables, wrong) = settings_of(variables, |key| Place::Variable(variable_name(key)));
+    mistakes.extend(wrong);
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+    let Settings { log_level, log_format, .. } = flags.or(variables);
+    Ok(LogConfig { level: log_level.unwrap_or_default(), format: log_format.unwrap_or_default() })
 }
 
 // === routes ===

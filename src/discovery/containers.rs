@@ -5,7 +5,7 @@ mod find;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::cluster::{EndpointAddr, EndpointSpec, Identity};
 use crate::route::Protocol;
@@ -39,6 +39,8 @@ pub struct Container {
     pub networks: BTreeMap<String, Attachment>,
     /// Exposed by the image or by `--expose`, sorted.
     pub exposed: Vec<(u16, Protocol)>,
+    /// On the host, while it runs.
+    pub published: Vec<Published>,
     /// As `HostConfig.Links` has them.
     pub links: Vec<Link>,
 }
@@ -74,6 +76,17 @@ pub enum NetworkMode {
     None,
     /// `container:X`, where X is an ID or a name.
     Container(String),
+}
+
+/// A port of the host that leads to one of a container (`docker run -p`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Published {
+    /// The container's.
+    pub port: u16,
+    pub protocol: Protocol,
+    /// The host's address that it is on; unspecified for every one of its family.
+    pub host_ip: IpAddr,
+    pub host_port: u16,
 }
 
 /// A link of a container: the target's name and the alias it has there.

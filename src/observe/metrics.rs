@@ -88,21 +88,20 @@ fn timings(to: &mut Exposition, open: &Open<'_>) {
 
 /// One address that is two endpoints of a route, such as two containers one after the other, is one series.
 fn endpoints(to: &mut Exposition, open: &Open<'_>) {
-    let mut found: BTreeMap<(&str, String), (usize, bool)> = BTreeMap::new();
+    let mut found: BTreeMap<(&str, String), usize> = BTreeMap::new();
     for (route, cluster) in open {
         for (_, member) in cluster.members().all() {
-            let entry = found.entry((route, member.endpoint.key.addr.to_string())).or_default();
-            entry.0 += member.endpoint.sessions();
-            entry.1 |= member.weight > 0;
+            let sessions = found.entry((route, member.endpoint.key.addr.to_string())).or_default();
+            *sessions += member.endpoint.sessions();
         }
     }
-    let help = "Whether the endpoint takes new sessions.";
+    let help = "Whether the endpoint is thought to be well. Without a health check every endpoint is.";
     to.family("ambassador_endpoint_healthy", Kind::Gauge, help);
-    for ((route, endpoint), (_, healthy)) in &found {
-        to.sample(&[("route", route), ("endpoint", endpoint)], u8::from(*healthy));
+    for (route, endpoint) in found.keys() {
+        to.sample(&[("route", route), ("endpoint", endpoint)], 1);
     }
     to.family("ambassador_endpoint_sessions", Kind::Gauge, "Sessions on the endpoint now.");
-    for ((route, endpoint), (sessions, _)) in &found {
+    for ((route, endpoint), sessions) in &found {
         to.sample(&[("route", route), ("endpoint", endpoint)], sessions);
     }
 }

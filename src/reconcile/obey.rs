@@ -225,3 +225,22 @@ fn is_meant(key: &EndpointKey, text: &str) -> bool {
     };
     is_container || key.addr.to_string() == text || key.to_string() == text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::EndpointAddr;
+
+    #[test]
+    fn an_endpoint_is_meant_by_its_address_its_container_or_all_of_it() {
+        let id = "0123456789abcdef".to_owned();
+        let addr = EndpointAddr::Inet(([10, 0, 0, 1], 80).into());
+        let key = EndpointKey { addr, identity: Identity::Container { id, name: "web-1".to_owned() } };
+        for text in ["10.0.0.1:80", "web-1", "0123456789ab", "10.0.0.1:80 (container web-1 0123456789ab)"] {
+            assert!(is_meant(&key, text), "{text}");
+        }
+        for text in ["10.0.0.1", "web", "0123", "", "0123456789ac"] {
+            assert!(!is_meant(&key, text), "{text}");
+        }
+    }
+}

@@ -23,6 +23,7 @@ mod hello_world;
 mod image;
 mod life;
 mod process;
+mod register;
 mod relay;
 mod restarts;
 mod scaled_compose;

@@ -18,6 +18,7 @@ pub(crate) fn container(name: &str, last: u8) -> Container {
         network_mode: NetworkMode::Networks,
         networks: BTreeMap::from([on("bridge", [172, 17, 0, last])]),
         exposed: vec![(6379, Protocol::Tcp)],
+        published: Vec::new(),
         links: Vec::new(),
     }
 }

@@ -9,7 +9,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde_json::{Map, Value};
 
-use crate::discovery::containers::{Attachment, Container, ContainerId, Health, Link, NetworkMode};
+use crate::discovery::containers::{
+    Attachment, Container, ContainerId, Health, Link, NetworkMode, Published,
+};
 use crate::route::Protocol;
 
 /// `GET /containers/{id}/json`.
@@ -25,6 +27,7 @@ pub(super) fn inspected(answer: &Value) -> Option<(ContainerId, Container)> {
         network_mode: network_mode(text(answer, "/HostConfig/NetworkMode").unwrap_or_default()),
         networks: networks(answer.pointer("/NetworkSettings/Networks")),
         exposed: exposed(answer),
+        published: published(answer),
         links: links(answer),
     };
     Some((id, container))
@@ -138,6 +141,22 @@ fn exposed(answer: &Value) -> Vec<(u16, Protocol)> {
     let keys = PLACES.iter().flat_map(|place| object(answer, place)).map(|(key, _)| key);
     let ports: BTreeSet<(u16, Protocol)> = keys.filter_map(|key| port(key)).collect();
     ports.into_iter().collect()
+}
+
+/// `"6379/tcp": [{"HostIp": "0.0.0.0", "HostPort": "49153"}]`; null for a port that is exposed alone.
+fn published(answer: &Value) -> Vec<Published> {
+    let ports = object(answer, "/NetworkSettings/Ports").filter_map(|(key, bindings)| {
+        let (port, protocol) = port(key)?;
+        let bindings = bindings.as_array()?.iter().filter_map(move |binding| {
+            let host_port = text(binding, "/HostPort")?.parse().ok().filter(|port| *port > 0)?;
+            // Older engines leave the address empty for all of IPv4.
+            let host_ip = text(binding, "/HostIp").filter(|ip| !ip.is_empty()).unwrap_or("0.0.0.0");
+            Some(Published { port, protocol, host_ip: host_ip.parse().ok()?, host_port })
+        });
+        Some(bindings)
+    });
+    let published: BTreeSet<Published> = ports.flatten().collect();
+    published.into_iter().collect()
 }
 
 /// `6379/tcp`; a bare `6379` is TCP. Ranges never reach the API; SCTP is not ours.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::eventually;
 use super::names::private_ip;
+use super::{Hosts, Namespace, eventually};
 
 const PROGRAM: &str = "/usr/bin/etcd";
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -19,6 +19,7 @@ pub(crate) struct Etcd {
     ip: String,
     /// Beside those that every member has.
     arguments: Vec<String>,
+    namespace: Option<Namespace>,
     dir: tempfile::TempDir,
 }
 
@@ -31,6 +32,15 @@ impl Etcd {
     pub(crate) fn with(arguments: &[&str]) -> Result<Etcd, String> {
         let mut etcd = Etcd::new()?;
         etcd.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        etcd.start_again();
+        Ok(etcd)
+    }
+
+    /// In the network of host A, where host B reaches it.
+    pub(crate) fn reached_from_both(hosts: &Hosts) -> Result<Etcd, String> {
+        let mut etcd = Etcd::new()?;
+        etcd.ip = hosts.a.ip.expect("a host on the cable").to_string();
+        etcd.namespace = Some(hosts.a.namespace.clone());
         etcd.start_again();
         Ok(etcd)
     }
@@ -53,7 +63,8 @@ impl Etcd {
         }
         let memory = Path::new("/dev/shm");
         let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        Ok(Etcd { process: None, ip: private_ip(), arguments: Vec::new(), dir: dir.expect("a directory") })
+        let (ip, dir) = (private_ip(), dir.expect("a directory"));
+        Ok(Etcd { process: None, ip, arguments: Vec::new(), namespace: None, dir })
     }
 
     /// `host:port` of its client API.
@@ -82,7 +93,14 @@ impl Etcd {
 
     fn spawn(&mut self) {
         let url = |port: u16| format!("http://{}:{port}", self.ip);
-        let mut command = Command::new(PROGRAM);
+        let mut command = match &self.namespace {
+            None => Command::new(PROGRAM),
+            Some(namespace) => {
+                let mut nsenter = Command::new("/usr/bin/nsenter");
+                nsenter.arg(format!("--net={}", namespace.path().display())).arg(PROGRAM);
+                nsenter
+            }
+        };
         command.env_clear().arg(format!("--data-dir={}", self.dir.path().join("data").display()));
         command.arg(format!("--name={}", self.ip));
         command.arg(format!("--listen-client-urls={}{}", url(2379), self.further_urls()));
@@ -143,7 +161,11 @@ impl Etcd {
 
     pub(crate) fn try_ask(&self, path: &str, body: &Value) -> Result<Value, String> {
         let exchange = || {
-            let mut stream = TcpStream::connect(self.address())?;
+            let connect = || TcpStream::connect(self.address());
+            let mut stream = match &self.namespace {
+                Some(namespace) => namespace.run(connect)?,
+                None => connect()?,
+            };
             stream.set_read_timeout(Some(PATIENCE))?;
             let (address, body) = (self.address(), body.to_string());
             let length = body.len();

@@ -7,6 +7,10 @@ use std::thread;
 
 use super::eventually;
 
+/// A program that does not know how wide its terminal is asks where the cursor is, at the far right (ECMA-48, DSR).
+const WHERE_IS_THE_CURSOR: &str = "\x1b[6n";
+const IN_COLUMN_80: &[u8] = b"\x1b[1;80R";
+
 /// Ended when dropped.
 pub(crate) struct Terminal {
     script: Child,
@@ -14,35 +18,15 @@ pub(crate) struct Terminal {
     screen: Arc<Mutex<String>>,
 }
 
-/// "Where is the cursor?" (ECMA-48, DSR): redis-cli asks when it starts before Docker has told its terminal's size, and
-/// waits for the answer.
-const WHERE: &str = "\x1b[6n";
-const IN_THE_CORNER: &str = "\x1b[24;80R";
-
 impl Terminal {
     /// `script` gives the command a terminal, as `docker run -t` asks for one.
     pub(crate) fn run(script: &mut Command, line: &str) -> Terminal {
-        // A terminal without a size would be asked for it.
-        let line = format!("stty rows 24 columns 80; {line}");
-        script.args(["-qec", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        script.args(["-qec", line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut script = script.spawn().expect("script is installed");
         let keyboard = Arc::new(Mutex::new(script.stdin.take().expect("a pipe")));
-        let mut output = script.stdout.take().expect("a pipe");
         let screen = Arc::new(Mutex::new(String::new()));
-        let (shown, answers) = (Arc::clone(&screen), Arc::clone(&keyboard));
-        thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            let mut answered = 0;
-            while let Ok(n @ 1..) = output.read(&mut bytes) {
-                let mut screen = shown.lock().unwrap();
-                screen.push_str(&String::from_utf8_lossy(&bytes[..n]));
-                for _ in answered..screen.matches(WHERE).count() {
-                    answered += 1;
-                    // A program that has ended needs no answer.
-                    write!(answers.lock().unwrap(), "{IN_THE_CORNER}").ok();
-                }
-            }
-        });
+        let output = script.stdout.take().expect("a pipe");
+        show(output, Arc::clone(&screen), Arc::clone(&keyboard));
         Terminal { script, keyboard, screen }
     }
 
@@ -65,4 +49,22 @@ impl Drop for Terminal {
         self.script.kill().ok();
         self.script.wait().ok();
     }
+}
+
+/// Puts what comes on the screen, and answers as a terminal does.
+fn show(
+    mut output: impl Read + Send + 'static,
+    screen: Arc<Mutex<String>>,
+    keyboard: Arc<Mutex<ChildStdin>>,
+) {
+    thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(n @ 1..) = output.read(&mut bytes) {
+            let text = String::from_utf8_lossy(&bytes[..n]);
+            for _ in text.matches(WHERE_IS_THE_CURSOR) {
+                keyboard.lock().unwrap().write_all(IN_COLUMN_80).ok();
+            }
+            screen.lock().unwrap().push_str(&text);
+        }
+    });
 }

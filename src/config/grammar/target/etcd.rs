@@ -28,6 +28,14 @@ pub(crate) fn parse(text: &str) -> Option<Result<EtcdKeys, Mistake>> {
     Some(keys(rest, tls))
 }
 
+/// Where entries are written: as a target, but for the prefix, which may be left out.
+pub(crate) fn registry(text: &str) -> Option<Result<EtcdKeys, Mistake>> {
+    let (rest, tls) = after_scheme(text)?;
+    let (members, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let prefix = if prefix.is_empty() { "services" } else { prefix };
+    Some(keys(&format!("{members}/{prefix}"), tls))
+}
+
 fn after_scheme(text: &str) -> Option<(&str, bool)> {
     SCHEMES.into_iter().find_map(|(scheme, tls)| Some((text.strip_prefix(scheme)?, tls)))
 }

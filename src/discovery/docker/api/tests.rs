@@ -64,9 +64,27 @@ fn an_inspection_of_20_10_is_read() {
             network_mode: NetworkMode::Networks,
             networks: BTreeMap::from([(NETWORK.to_owned(), attachment)]),
             exposed: vec![(53, Protocol::Udp), (80, Protocol::Tcp), (6379, Protocol::Tcp)],
+            published: vec![published_at("127.0.0.1", 80)],
             links: vec![link("cache", "c"), link("db", "db"), link("db", "pg")],
         }
     );
+}
+
+fn published_at(host_ip: &str, host_port: u16) -> Published {
+    Published { port: 80, protocol: Protocol::Tcp, host_ip: host_ip.parse().unwrap(), host_port }
+}
+
+#[test]
+fn published_ports_are_read_as_engines_write_them() {
+    let bindings = json!({ "80/tcp": [
+        { "HostIp": "0.0.0.0", "HostPort": "49153" }, { "HostIp": "::", "HostPort": "49154" },
+        { "HostIp": "", "HostPort": "81" }, { "HostPort": "82" }, { "HostIp": "0.0.0.0", "HostPort": "49153" },
+        { "HostIp": "x", "HostPort": "1" }, { "HostIp": "::1", "HostPort": "0" }, { "HostIp": "::1", "HostPort": "99999" },
+        null, 7, {}
+    ], "81/tcp": null, "82/sctp": [{ "HostIp": "::", "HostPort": "1" }], "nonsense": [] });
+    let answer = json!({ "Id": ID, "NetworkSettings": { "Ports": bindings } });
+    let expected = [("0.0.0.0", 81), ("0.0.0.0", 82), ("0.0.0.0", 49153), ("::", 49154)];
+    assert_eq!(inspected(&answer).unwrap().1.published, expected.map(|(ip, port)| published_at(ip, port)));
 }
 
 #[test]
