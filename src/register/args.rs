@@ -17,10 +17,6 @@ const TTL_MIN: Duration = Duration::from_secs(2);
 /// What a dead host leaves behind is to be found there no longer than this.
 const TTL_MAX: Duration = Duration::from_secs(3600);
 
-#[expect(
-    rustdoc::broken_intra_doc_links,
-    reason = "these comments are the help text: brackets are the grammar's"
-)]
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RegisterArgs {
