@@ -27,6 +27,7 @@ mod register;
 mod relay;
 mod restarts;
 mod scaled_compose;
+mod soak;
 mod support;
 mod tidy;
 mod two_hosts;
