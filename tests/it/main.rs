@@ -21,6 +21,7 @@ mod etcd;
 mod grammar;
 mod hello_world;
 mod image;
+mod latency;
 mod life;
 mod process;
 mod register;
