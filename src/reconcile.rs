@@ -165,8 +165,7 @@ impl Reconciler {
                     self.lost.insert(source, why);
                 }
                 Event::News(News::Expired(snapshot)) => {
-                    let source = snapshot.source();
-                    tracing::warn!(source, "what it said last is too old to be believed: its endpoints go");
+                    self.events.note(Happened::SourceExpired { source: snapshot.source() });
                     self.knowledge.learn(snapshot);
                 }
                 Event::Order(Ordered { order, reply }) => {

@@ -16,8 +16,9 @@ pub use super::ancestor::ancestor;
 pub struct RunArgs {
     /// Routes: LISTEN=TARGET[,TARGET...][?option=value[&...]], or the two words HOST PORT
     ///
-    /// LISTEN is 6379, 127.0.0.1:6379, [::1]:6379, 8000-8100, 53/udp or /run/pg.sock. TARGET is host[:port],
-    /// unix:/path or docker://NAME[:PORT]. Options: name, balance, backup, hold, connect-timeout, idle-timeout,
+    /// LISTEN is 6379, 127.0.0.1:6379, [::1]:6379, 8000-8100, 53/udp or /run/pg.sock. TARGET is host[:port], srv://NAME,
+    /// docker://NAME[:PORT], docker://label:KEY=VALUE[:PORT], etcd://HOST/PREFIX, consul://SERVICE, file:/path or
+    /// unix:/path. Options: name, balance, backup, hold, connect-timeout, idle-timeout,
     /// half-close-timeout, max-sessions, allow, on-remove. More routes are read from AMBASSADOR_ROUTES, separated by
     /// white space.
     #[arg(value_name = "ROUTE")]

@@ -29,10 +29,10 @@ pub struct Container {
     pub name: String,
     /// A stopped, paused or dead container has no endpoint, whatever addresses it shows.
     pub running: bool,
+    pub health: Health,
     /// It was sent the signal to stop, and still runs. Others are preferred to it: what it is asked now it may not live
     /// to answer.
     pub leaving: bool,
-    pub health: Health,
     pub labels: BTreeMap<String, String>,
     pub network_mode: NetworkMode,
     /// By network ID.
@@ -176,10 +176,11 @@ impl Containers {
         let ip = self.address(container)?;
         let identity = Identity::Container { id: id.0.clone(), name: container.name.clone() };
         let spec = EndpointSpec::new(EndpointAddr::Inet(SocketAddr::new(ip, port)), identity);
+        // One that is told to stop, or has yet to pass its check, comes after the others.
         let spec = EndpointSpec { tier: u32::from(container.leaving), ..spec };
         Ok(match container.health {
             Health::Unchecked | Health::Healthy => spec,
-            Health::Starting => EndpointSpec { tier: STARTING_TIER, ..spec },
+            Health::Starting => EndpointSpec { tier: spec.tier + STARTING_TIER, ..spec },
             // It stays what it is, so that its sessions go on: it is not gone.
             Health::Unhealthy => EndpointSpec { weight: 0, ..spec },
         })

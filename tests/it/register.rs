@@ -124,6 +124,20 @@ fn what_happens_while_etcd_is_away_is_made_good_when_it_is_back() {
 }
 
 #[test]
+fn a_member_that_hangs_costs_no_lease() {
+    let etcd = needs!(Etcd::start());
+    let hangs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let engine = Engine::new();
+    let one = entry(&engine.run("redis", LABEL, 4001), "10.0.0.5:4001");
+    let members = format!("{},{}", hangs.local_addr().unwrap(), etcd.address());
+    let registrar =
+        Ambassador::with(&format!("register --to etcd://{members} --advertise 10.0.0.5 --ttl 3s"))
+            .var("DOCKER_HOST", &engine.docker_host())
+            .spawn();
+    has(&etcd, &[one], &registrar);
+}
+
+#[test]
 fn what_happens_while_docker_restarts_is_made_good_when_it_is_back() {
     let etcd = needs!(Etcd::start());
     let engine = Engine::new();

@@ -23,6 +23,9 @@ const PURE: &[&str] = &[
     "src/diagnostic.rs",
     "src/discovery/containers.rs",
     "src/discovery/env.rs",
+    "src/discovery/etcd/api.rs",
+    "src/discovery/etcd/value.rs",
+    "src/discovery/etcd/view.rs",
     "src/discovery/label.rs",
     "src/ending.rs",
     "src/proxy_protocol.rs",
@@ -30,6 +33,7 @@ const PURE: &[&str] = &[
     "src/reconcile/moves.rs",
     "src/reconcile/overrides.rs",
     "src/reconcile/trial.rs",
+    "src/register/wanted.rs",
     "src/route.rs",
 ];
 

@@ -12,8 +12,8 @@ pub(crate) fn container(name: &str, last: u8) -> Container {
     Container {
         name: name.to_owned(),
         running: true,
-        leaving: false,
         health: Health::Unchecked,
+        leaving: false,
         labels: BTreeMap::new(),
         network_mode: NetworkMode::Networks,
         networks: BTreeMap::from([on("bridge", [172, 17, 0, last])]),

@@ -20,9 +20,9 @@ pub(super) fn inspected(answer: &Value) -> Option<(ContainerId, Container)> {
     let container = Container {
         name: text(answer, "/Name").unwrap_or_default().trim_start_matches('/').to_owned(),
         running: running(answer),
+        health: text(answer, "/State/Health/Status").map(health).unwrap_or_default(),
         // Events alone tell.
         leaving: false,
-        health: text(answer, "/State/Health/Status").map(health).unwrap_or_default(),
         labels: labels(answer),
         network_mode: network_mode(text(answer, "/HostConfig/NetworkMode").unwrap_or_default()),
         networks: networks(answer.pointer("/NetworkSettings/Networks")),
