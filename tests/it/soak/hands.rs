@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::backend::Backend;
 use super::config::Config;
 use super::dice::Dice;
-use crate::support::{Ambassador, Container, Etcd, Host, pause};
+use crate::support::{Ambassador, Container, Etcd, Host, eventually, pause};
 
 pub(super) const PREFIX: &str = "/soak/";
 /// Nobody has ever listened there.
@@ -224,6 +224,10 @@ impl Scaler<'_> {
 
     fn drain(&mut self) {
         let name = self.dice.one_of(&self.replicas).name().to_owned();
+        eventually("the ambassador knows the container", || {
+            let route = super::route(self.stage.ambassador, "containers");
+            if route["endpoints"].to_string().contains(&name) { Ok(()) } else { Err(route) }
+        });
         self.stage.drain("containers", &name, &mut self.dice);
     }
 }
