@@ -1,6 +1,7 @@
 //! What tests stand on. Everything that a test starts is a value that ends it when dropped.
 
 mod ambassador;
+mod compose;
 mod consul;
 mod container;
 mod dns;
@@ -16,6 +17,7 @@ mod terminal;
 mod wait;
 
 pub(crate) use ambassador::{Ambassador, Builder};
+pub(crate) use compose::{Compose, Project, compose_1, compose_5};
 pub(crate) use consul::{Consul, TOKEN as CONSUL_TOKEN};
 pub(crate) use container::Container;
 pub(crate) use dns::Dns;

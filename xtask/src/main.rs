@@ -5,6 +5,7 @@
 )]
 
 mod cgroups;
+mod compose;
 mod consul;
 mod host;
 mod hosts;
@@ -28,7 +29,7 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about, disable_help_subcommand = true)]
 enum Task {
-    /// Run every test, with two Docker hosts of its own; installs what is missing, leaves nothing running
+    /// Run every test, with Docker hosts of its own; installs what is missing, leaves nothing running
     Test(test::Args),
     /// Check format, clippy, rustdoc, and licences where cargo-deny is installed
     Lint,

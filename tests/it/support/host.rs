@@ -12,7 +12,7 @@ use super::skip::variable;
 use super::terminal::Terminal;
 use super::{Container, Namespace};
 
-const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
+pub(super) const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
 
 /// Two hosts with a cable between them.
 pub(crate) struct Hosts {
@@ -125,16 +125,7 @@ impl Host {
         printed(file, &command.output().expect("an example that can be run"))
     }
 
-    /// docker-compose 1.x on a file of `examples/`.
-    pub(crate) fn compose(&self, project: &str, file: &str, words: &str, vars: &[(&str, &str)]) -> String {
-        let mut command = self.command("docker-compose");
-        command.args(["-p", project, "-f"]).arg(Path::new(EXAMPLES).join(file));
-        command.args(words.split_whitespace()).envs(vars.iter().copied());
-        let output = command.output().expect("docker-compose is installed");
-        printed(&format!("docker-compose {words}"), &output).unwrap_or_else(|why| panic!("{why}"))
-    }
-
-    fn command(&self, program: &str) -> Command {
+    pub(super) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.env("DOCKER_HOST", &self.docker_host).env_remove("DOCKER_CONTEXT").env_remove("CI");
         command
@@ -201,7 +192,7 @@ impl Drop for Network {
     }
 }
 
-fn printed(what: &str, output: &Output) -> Result<String, String> {
+pub(super) fn printed(what: &str, output: &Output) -> Result<String, String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
     if output.status.success() {
         return Ok(text(&output.stdout));
