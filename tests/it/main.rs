@@ -22,6 +22,7 @@ mod grammar;
 mod hello_world;
 mod image;
 mod life;
+mod networks;
 mod process;
 mod register;
 mod relay;
