@@ -29,6 +29,7 @@ mod relay;
 mod restarts;
 mod scaled_compose;
 mod support;
+mod swarm;
 mod tidy;
 mod two_hosts;
 mod udp;

@@ -22,7 +22,7 @@ pub(crate) use consul::{Consul, TOKEN as CONSUL_TOKEN};
 pub(crate) use container::Container;
 pub(crate) use dns::Dns;
 pub(crate) use etcd::{Etcd, base64};
-pub(crate) use host::{DaemonHost, Host, Hosts, daemon_host, hosts};
+pub(crate) use host::{DaemonHost, Host, Hosts, SwarmHost, daemon_host, hosts, swarm_host};
 pub(crate) use load::Load;
 pub(crate) use namespace::Namespace;
 pub(crate) use servers::{http_get, redis_ping};

@@ -43,7 +43,7 @@ enum Task {
 #[derive(Subcommand)]
 enum HostsTask {
     /// Start them, with the ambassador's image and stand-ins for those of the examples
-    Up(hosts::Args),
+    Up(hosts::UpArgs),
     /// End them, and all that runs in them
     Down(hosts::Args),
 }

@@ -85,6 +85,34 @@ impl Drop for DaemonHost {
     }
 }
 
+/// A host that is a swarm of one while this lives. One test has it at a time.
+pub(crate) struct SwarmHost {
+    host: Host,
+    _alone: File,
+}
+
+pub(crate) fn swarm_host() -> Result<SwarmHost, String> {
+    let host = host("D")?;
+    let alone = host.lock("alone.lock");
+    let swarm = SwarmHost { host, _alone: alone };
+    swarm.docker("swarm init --advertise-addr 127.0.0.1 --listen-addr 127.0.0.1");
+    Ok(swarm)
+}
+
+impl Deref for SwarmHost {
+    type Target = Host;
+
+    fn deref(&self) -> &Host {
+        &self.host
+    }
+}
+
+impl Drop for SwarmHost {
+    fn drop(&mut self) {
+        self.try_docker("swarm leave --force").ok();
+    }
+}
+
 fn host(letter: &str) -> Result<Host, String> {
     let docker_host = setting(&format!("AMBASSADOR_TEST_DOCKER_{letter}"))?;
     let namespace = Namespace::new(setting(&format!("AMBASSADOR_TEST_NETNS_{letter}"))?);
