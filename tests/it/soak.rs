@@ -120,7 +120,7 @@ fn soak(etcd: Etcd, host: Option<&Host>) {
                 seen: &seen[route],
                 killed: &killed,
             };
-            let holds_long = (number / names.len()) % LONG_EVERY == 0;
+            let holds_long = (number / names.len()).is_multiple_of(LONG_EVERY);
             scope.spawn(move || if holds_long { client.stream_on() } else { client.ask_afresh() });
         }
         pause(warm);
