@@ -4,10 +4,13 @@
 //! [`Cluster::changed`] when none of them answers. An endpoint that stays keeps its counters, since it stays the same
 //! value; one that leaves is told so, and its sessions with it.
 
+mod choices;
+mod endpoint;
 pub mod hold;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,12 +18,15 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::balancer;
+pub use endpoint::{Endpoint, InFlight};
+
+use crate::balancer::Plan;
 use crate::ending::Ending;
 use crate::relay::Direction;
-use crate::route::{OnRemove, Options};
+use crate::route::Options;
 
 /// What a source says about one endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,17 +67,6 @@ pub enum Identity {
     Container { id: String, name: String },
 }
 
-/// One endpoint of one cluster, for as long as it is in it.
-#[derive(Debug)]
-pub struct Endpoint {
-    pub key: EndpointKey,
-    sessions: AtomicUsize,
-    /// Cancelled when the endpoint leaves the cluster.
-    removed: CancellationToken,
-    /// Cancelled when its sessions must end.
-    cut: CancellationToken,
-}
-
 /// The endpoints and the policy of a cluster at one moment.
 #[derive(Debug)]
 pub struct Members {
@@ -86,6 +81,8 @@ pub struct Tier {
     /// As in [`EndpointSpec::tier`].
     pub number: u32,
     pub members: Vec<Member>,
+    /// How to balance over `members`.
+    plan: Plan,
 }
 
 #[derive(Clone, Debug)]
@@ -102,7 +99,9 @@ pub struct Cluster {
     /// Notified at each change of members, and when an endpoint answers after one did not.
     changed: Notify,
     /// Where the next round of the balancer starts.
-    turn: AtomicUsize,
+    turn: AtomicU64,
+    /// What its balancers draw their lots from, with `turn`.
+    seed: u64,
     /// The process's own last word; the parent of every endpoint's `cut`.
     force: CancellationToken,
     pub counters: Counters,
@@ -120,11 +119,19 @@ pub struct Counters {
 
 impl Cluster {
     pub fn new(options: Options, force: CancellationToken) -> Cluster {
+        // Each RandomState has a key of its own.
+        let seed = RandomState::new().hash_one(&options.name);
+        Cluster::seeded(options, force, seed)
+    }
+
+    /// One whose balancers draw the same lots each time, for tests.
+    pub fn seeded(options: Options, force: CancellationToken, seed: u64) -> Cluster {
         let members = Members { options, tiers: Vec::new() };
         Cluster {
             members: ArcSwap::from_pointee(members),
             changed: Notify::new(),
-            turn: AtomicUsize::new(0),
+            turn: AtomicU64::new(0),
+            seed,
             force,
             counters: Counters::default(),
         }
@@ -146,12 +153,20 @@ impl Cluster {
         if old.options == *options && old.specs().iter().eq(specs.iter().copied()) {
             return Change::default();
         }
-        let new = Arc::new(Members { options: options.clone(), tiers: self.tiers(&old, specs) });
+        let new = Arc::new(Members { options: options.clone(), tiers: self.tiers(&old, options, specs) });
         let (before, after) = (old.by_key(), new.by_key());
         let only = |these: &ByKey<'_>, those: &ByKey<'_>| -> Vec<EndpointKey> {
             these.keys().filter(|key| !those.contains_key(*key)).map(|key| (*key).clone()).collect()
         };
         let change = Change { joined: only(&after, &before), left: only(&before, &after) };
+        if !before.is_empty() {
+            // Where all are new, as at the start, nobody could spare them.
+            change
+                .joined
+                .iter()
+                .filter_map(|key| after.get(key))
+                .for_each(|new| new.warm_from(Instant::now()));
+        }
         self.members.store(new.clone());
         for endpoint in change.left.iter().filter_map(|key| before.get(key)) {
             endpoint.remove(options.on_remove);
@@ -161,7 +176,7 @@ impl Cluster {
     }
 
     /// `specs` are sorted, but not by tier.
-    fn tiers(&self, old: &Members, specs: BTreeSet<&EndpointSpec>) -> Vec<Tier> {
+    fn tiers(&self, old: &Members, options: &Options, specs: BTreeSet<&EndpointSpec>) -> Vec<Tier> {
         let known = old.by_key();
         let mut tiers: BTreeMap<u32, Vec<Member>> = BTreeMap::new();
         for EndpointSpec { key, weight, tier } in specs {
@@ -171,24 +186,13 @@ impl Cluster {
             };
             tiers.entry(*tier).or_default().push(Member { endpoint, weight: *weight });
         }
-        tiers.into_iter().map(|(number, members)| Tier { number, members }).collect()
+        tiers.into_iter().map(|(number, members)| Tier::new(number, members, options.balance)).collect()
     }
 
     /// Ends what the cluster's endpoints still serve, as their removal would: for a route that is closed.
     pub fn close(&self) {
         let members = self.members();
         self.update(&members.options, &[]);
-    }
-
-    /// Endpoints in the order to try them, each once: tier after tier.
-    pub fn choices<'m>(&self, members: &'m Members) -> impl Iterator<Item = &'m Arc<Endpoint>> + use<'m> {
-        let turn = self.turn.fetch_add(1, Relaxed);
-        let balance = members.options.balance;
-        members.tiers.iter().flat_map(move |Tier { members, .. }| {
-            let load = move |n: usize| members.get(n).map_or(0, |member| member.endpoint.sessions());
-            let order = balancer::choices(balance, turn, members.len(), load);
-            order.filter_map(move |n| members.get(n)).map(|member| &member.endpoint)
-        })
     }
 
     pub fn moved(&self, direction: Direction, bytes: usize) {
@@ -240,71 +244,6 @@ impl EndpointSpec {
     }
 }
 
-impl Endpoint {
-    fn new(key: EndpointKey, force: &CancellationToken) -> Endpoint {
-        Endpoint {
-            key,
-            sessions: AtomicUsize::new(0),
-            removed: CancellationToken::new(),
-            cut: force.child_token(),
-        }
-    }
-
-    fn remove(&self, policy: OnRemove) {
-        self.removed.cancel();
-        if policy == OnRemove::Cut {
-            self.cut.cancel();
-        }
-    }
-
-    /// Sessions on this endpoint now.
-    pub fn sessions(&self) -> usize {
-        self.sessions.load(Relaxed)
-    }
-
-    /// No longer in its cluster. A dial that was under way then must not become a session: the address may be
-    /// somebody else's by now.
-    pub fn is_removed(&self) -> bool {
-        self.removed.is_cancelled()
-    }
-
-    pub async fn removed(&self) {
-        self.removed.cancelled().await;
-    }
-
-    /// Resolves when the sessions of this endpoint must end.
-    pub async fn cut(&self) {
-        self.cut.cancelled().await;
-    }
-}
-
-/// A session's place on an endpoint: counted from the first attempt to connect until it is dropped.
-#[derive(Debug)]
-pub struct InFlight {
-    endpoint: Arc<Endpoint>,
-}
-
-impl InFlight {
-    pub fn on(endpoint: Arc<Endpoint>) -> InFlight {
-        endpoint.sessions.fetch_add(1, Relaxed);
-        InFlight { endpoint }
-    }
-}
-
-impl std::ops::Deref for InFlight {
-    type Target = Endpoint;
-
-    fn deref(&self) -> &Endpoint {
-        &self.endpoint
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.endpoint.sessions.fetch_sub(1, Relaxed);
-    }
-}
-
 impl Counters {
     pub fn ended(&self, ending: Ending) {
         if let Some(counter) = self.endings.get(ending as usize) {
@@ -352,89 +291,4 @@ impl fmt::Display for EndpointKey {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn spec(port: u16, id: &str) -> EndpointSpec {
-        let addr = EndpointAddr::Inet(SocketAddr::from(([10, 0, 0, 1], port)));
-        EndpointSpec::new(addr, Identity::Container { id: id.to_owned(), name: "redis".to_owned() })
-    }
-
-    fn endpoint(members: &Members, n: usize) -> Arc<Endpoint> {
-        members.all().nth(n).expect("so many").1.endpoint.clone()
-    }
-
-    #[test]
-    fn another_weight_is_no_other_endpoint() {
-        let cluster = cluster();
-        cluster.update(&Options::named("test"), &[spec(1, "a")]);
-        let before = endpoint(&cluster.members(), 0);
-        let change =
-            cluster.update(&Options::named("test"), &[EndpointSpec { weight: 5, tier: 7, ..spec(1, "a") }]);
-        assert_eq!(change, Change::default());
-        let members = cluster.members();
-        assert!(Arc::ptr_eq(&before, &endpoint(&members, 0)) && !before.is_removed());
-        assert_eq!((members.tiers[0].number, members.tiers[0].members[0].weight), (7, 5));
-    }
-
-    fn cluster() -> Cluster {
-        Cluster::new(Options::named("test"), CancellationToken::new())
-    }
-
-    #[test]
-    fn an_endpoint_that_stays_keeps_its_sessions_and_one_that_leaves_is_told() {
-        let cluster = cluster();
-        let options = Options::named("test");
-        cluster.update(&options, &[spec(1, "a"), spec(2, "b")]);
-        let members = cluster.members();
-        let (stays, leaves) = (endpoint(&members, 0), endpoint(&members, 1));
-        let _session = InFlight::on(stays.clone());
-
-        let change = cluster.update(&options, &[spec(1, "a"), spec(3, "c")]);
-
-        assert_eq!(change, Change { joined: vec![spec(3, "c").key], left: vec![spec(2, "b").key] });
-        assert_eq!(endpoint(&cluster.members(), 0).sessions(), 1);
-        assert!(leaves.is_removed() && !stays.is_removed());
-        assert!(!leaves.cut.is_cancelled(), "drain is the default");
-    }
-
-    #[test]
-    fn the_same_address_with_another_identity_is_another_endpoint() {
-        let cluster = cluster();
-        let options = Options { on_remove: OnRemove::Cut, ..Options::named("test") };
-        cluster.update(&options, &[spec(1, "dead")]);
-        let dead = endpoint(&cluster.members(), 0);
-
-        cluster.update(&options, &[spec(1, "stranger")]);
-
-        assert!(dead.is_removed() && dead.cut.is_cancelled());
-        assert!(!endpoint(&cluster.members(), 0).is_removed());
-    }
-
-    #[test]
-    fn the_backup_tier_comes_after_every_primary_endpoint() {
-        let cluster = cluster();
-        cluster.update(
-            &Options::named("test"),
-            &[EndpointSpec { tier: BACKUP_TIER, ..spec(3, "c") }, spec(1, "a"), spec(2, "b")],
-        );
-        let members = cluster.members();
-        for _ in 0..4 {
-            let order: Vec<_> = cluster.choices(&members).map(|e| e.key.clone()).collect();
-            assert_eq!(order.len(), 3);
-            assert_eq!(order[2], spec(3, "c").key);
-        }
-    }
-
-    #[test]
-    fn forcing_the_process_cuts_also_the_sessions_of_endpoints_that_left_long_ago() {
-        let force = CancellationToken::new();
-        let cluster = Cluster::new(Options::named("test"), force.clone());
-        cluster.update(&Options::named("test"), &[spec(1, "a")]);
-        let endpoint = endpoint(&cluster.members(), 0);
-        cluster.close();
-        assert!(!endpoint.cut.is_cancelled());
-        force.cancel();
-        assert!(endpoint.cut.is_cancelled());
-    }
-}
+mod tests;

@@ -100,7 +100,13 @@ async fn connect(
 ) -> Result<Socket, Ending> {
     let (upstream, endpoint) = record
         .cluster
-        .acquire(&shared.gate, &mut record.effort, downstream.left(), &StreamDial { offset })
+        .acquire(
+            &shared.gate,
+            record.client.ip(),
+            &mut record.effort,
+            downstream.left(),
+            &StreamDial { offset },
+        )
         .await?;
     record.endpoint = Some(endpoint);
     Ok(upstream)

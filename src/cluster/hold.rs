@@ -10,6 +10,7 @@
 //! ```
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -97,6 +98,7 @@ impl Cluster {
     pub async fn acquire<D: Dial>(
         &self,
         gate: &Gate,
+        client: Option<IpAddr>,
         effort: &mut Effort,
         left: impl Future<Output = io::Result<()>>,
         dialler: &D,
@@ -110,7 +112,7 @@ impl Cluster {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
             let members = self.members();
-            if let Some(connected) = self.try_each(gate, &members, effort, dialler).await {
+            if let Some(connected) = self.try_each(gate, &members, client, effort, dialler).await {
                 if place.is_some() {
                     self.changed.notify_waiters();
                 }
@@ -151,10 +153,11 @@ impl Cluster {
         &self,
         gate: &Gate,
         members: &Members,
+        client: Option<IpAddr>,
         effort: &mut Effort,
         dialler: &D,
     ) -> Option<(D::Connection, InFlight)> {
-        for endpoint in self.choices(members) {
+        for endpoint in self.choices(members, client) {
             if endpoint.is_removed() {
                 continue;
             }
@@ -246,7 +249,7 @@ mod tests {
         let dialler = Scripted(
             |endpoint: &Endpoint| if endpoint.key == spec(good).key { Ok(()) } else { Err(refused()) },
         );
-        let result = cluster.acquire(gate, &mut effort, pending(), &dialler).await.map(|((), _)| ());
+        let result = cluster.acquire(gate, None, &mut effort, pending(), &dialler).await.map(|((), _)| ());
         (result, effort)
     }
 
@@ -316,7 +319,7 @@ mod tests {
             }
             Ok(endpoint.key.clone())
         });
-        let acquired = cluster.acquire(&gate, &mut effort, pending(), &dialler).await;
+        let acquired = cluster.acquire(&gate, None, &mut effort, pending(), &dialler).await;
         assert_eq!(acquired.map(|(endpoint, _)| endpoint), Ok(spec(2).key));
     }
 
@@ -329,7 +332,7 @@ mod tests {
             Ok(())
         };
         let dialler = Scripted(|_: &Endpoint| Ok(()));
-        let acquired = cluster.acquire(&Gate::new(1), &mut effort, left, &dialler).await;
+        let acquired = cluster.acquire(&Gate::new(1), None, &mut effort, left, &dialler).await;
         assert!(matches!(acquired, Err(Ending::LeftWhileHeld)));
         assert_eq!(effort.held, Duration::from_secs(2));
     }

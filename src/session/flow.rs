@@ -75,8 +75,10 @@ impl Flows {
         let seat = self.shared.room.seat(FLOW_DESCRIPTORS).ok_or(Ending::Local)?;
         let dial = DatagramDial { offset: self.offset };
         // Nobody can tell that a UDP client has left.
-        let (socket, endpoint) =
-            self.cluster.acquire(&self.shared.gate, &mut record.effort, pending(), &dial).await?;
+        let (socket, endpoint) = self
+            .cluster
+            .acquire(&self.shared.gate, record.client.ip(), &mut record.effort, pending(), &dial)
+            .await?;
         record.endpoint = Some(endpoint);
         Ok((socket, seat))
     }

@@ -26,6 +26,7 @@ const PURE: &[&str] = &[
     "src/ending.rs",
     "src/proxy_protocol.rs",
     "src/route.rs",
+    "src/route/",
 ];
 
 const RULES: &[Rule] = &[

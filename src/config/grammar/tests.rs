@@ -174,6 +174,7 @@ fn some_options(listen: &Listen) -> impl Strategy<Value = Options> + use<> {
         a_duration(),
         proptest::option::of(a_duration()),
         a_duration(),
+        prop_oneof![Just(Duration::ZERO), a_duration()],
     );
     let sizes = (proptest::option::of(1..=u32::MAX), proptest::collection::vec(network, allow));
     (name, choices, some_targets(listen, 0..3), times, sizes).prop_map(
@@ -181,13 +182,14 @@ fn some_options(listen: &Listen) -> impl Strategy<Value = Options> + use<> {
             name,
             (balance, on_remove),
             backup,
-            (hold, connect_timeout, idle_timeout, half_close_timeout),
+            (hold, connect_timeout, idle_timeout, half_close_timeout, slow_start),
             sizes,
         )| {
             let (max_sessions, allow) = sizes;
             Options {
                 name,
                 balance,
+                slow_start,
                 backup,
                 hold,
                 connect_timeout,
