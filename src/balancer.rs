@@ -129,7 +129,7 @@ impl<P: Pool> Iterator for Order<'_, P> {
     }
 }
 
-fn client_hash(ip: IpAddr) -> u64 {
+pub(crate) fn client_hash(ip: IpAddr) -> u64 {
     match ip {
         IpAddr::V4(ip) => hash(&ip.octets()),
         IpAddr::V6(ip) => hash(&ip.octets()),

@@ -5,8 +5,13 @@
 //! value; one that leaves is told so, and its sessions with it.
 
 mod choices;
+pub mod condition;
 mod endpoint;
+pub mod health;
 pub mod hold;
+pub mod outlier;
+mod turnstile;
+pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,6 +20,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::Notify;
@@ -25,8 +31,10 @@ pub use endpoint::{Endpoint, InFlight};
 
 use crate::balancer::Plan;
 use crate::ending::Ending;
+use crate::limit::RateLimit;
 use crate::relay::Direction;
 use crate::route::Options;
+use turnstile::Turnstile;
 
 /// What a source says about one endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,6 +79,8 @@ pub enum Identity {
 #[derive(Debug)]
 pub struct Members {
     pub options: Options,
+    /// Of new sessions; kept from one to the next.
+    pub rate: Option<Arc<RateLimit>>,
     /// None is empty. The first is tried before the second.
     pub tiers: Vec<Tier>,
 }
@@ -102,6 +112,10 @@ pub struct Cluster {
     turn: AtomicU64,
     /// What its balancers draw their lots from, with `turn`.
     seed: u64,
+    /// Bounds its sessions, and those of each endpoint.
+    turnstile: Arc<Turnstile>,
+    /// Notified when there is something for [`watch`] to look at. It is one task, so that one permit is enough.
+    alarm: Notify,
     /// The process's own last word; the parent of every endpoint's `cut`.
     force: CancellationToken,
     pub counters: Counters,
@@ -126,12 +140,14 @@ impl Cluster {
 
     /// One whose balancers draw the same lots each time, for tests.
     pub fn seeded(options: Options, force: CancellationToken, seed: u64) -> Cluster {
-        let members = Members { options, tiers: Vec::new() };
+        let members = Members { options, rate: None, tiers: Vec::new() };
         Cluster {
             members: ArcSwap::from_pointee(members),
             changed: Notify::new(),
             turn: AtomicU64::new(0),
             seed,
+            turnstile: Arc::default(),
+            alarm: Notify::new(),
             force,
             counters: Counters::default(),
         }
@@ -153,7 +169,11 @@ impl Cluster {
         if old.options == *options && old.specs().iter().eq(specs.iter().copied()) {
             return Change::default();
         }
-        let new = Arc::new(Members { options: options.clone(), tiers: self.tiers(&old, options, specs) });
+        let new = Arc::new(Members {
+            options: options.clone(),
+            rate: options.rate.map(|_| old.rate.clone().unwrap_or_default()),
+            tiers: self.tiers(&old, options, specs),
+        });
         let (before, after) = (old.by_key(), new.by_key());
         let only = |these: &ByKey<'_>, those: &ByKey<'_>| -> Vec<EndpointKey> {
             these.keys().filter(|key| !those.contains_key(*key)).map(|key| (*key).clone()).collect()
@@ -172,6 +192,7 @@ impl Cluster {
             endpoint.remove(options.on_remove);
         }
         self.changed.notify_waiters();
+        self.alarm.notify_one();
         change
     }
 
@@ -182,7 +203,7 @@ impl Cluster {
         for EndpointSpec { key, weight, tier } in specs {
             let endpoint = match known.get(key) {
                 Some(endpoint) => (*endpoint).clone(),
-                None => Arc::new(Endpoint::new(key.clone(), &self.force)),
+                None => Arc::new(Endpoint::new(key.clone(), self)),
             };
             tiers.entry(*tier).or_default().push(Member { endpoint, weight: *weight });
         }
@@ -193,6 +214,18 @@ impl Cluster {
     pub fn close(&self) {
         let members = self.members();
         self.update(&members.options, &[]);
+    }
+
+    /// A session that was on this endpoint has ended.
+    pub fn ended(&self, endpoint: &Endpoint, ending: Ending, bytes_down: u64, lasted: Duration) {
+        if endpoint.ended(ending, bytes_down, lasted) {
+            self.alarm.notify_one();
+        }
+    }
+
+    /// Sessions that have a place in the route now; see `max-sessions`.
+    pub fn inside(&self) -> usize {
+        self.turnstile.inside()
     }
 
     pub fn moved(&self, direction: Direction, bytes: usize) {

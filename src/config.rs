@@ -22,6 +22,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::cluster::outlier::MAX_EJECTED_DEFAULT;
 use crate::diagnostic::Diagnostic;
 use crate::route::{Layer, Route};
 
@@ -43,6 +44,8 @@ pub struct Config {
     pub workers: NonZeroUsize,
     pub drain_timeout: Duration,
     pub max_held: usize,
+    /// Percent of a route's endpoints that outlier detection may leave out.
+    pub max_ejected: u8,
     /// `None` for the default unix socket.
     pub admin: Option<AdminAddr>,
     /// `XDG_RUNTIME_DIR`: where the default admin socket goes when `/run` is not ours to write.
@@ -127,6 +130,7 @@ impl Config {
             workers: load::cores(),
             drain_timeout: DRAIN_TIMEOUT_DEFAULT,
             max_held: MAX_HELD_DEFAULT,
+            max_ejected: MAX_EJECTED_DEFAULT,
             admin: None,
             runtime_dir: None,
             log: LogConfig::default(),

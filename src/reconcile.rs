@@ -15,6 +15,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::cluster::Cluster;
+use crate::cluster::health::probe::Network;
+use crate::cluster::watch::{Means, watch};
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::discovery::dns::{Host, Resolver};
@@ -59,6 +61,7 @@ pub struct Reconciler {
     /// `None` once no new listener shall be opened.
     workers: Option<Workers>,
     loads: Loads,
+    means: Arc<Means<Network>>,
     shared: Arc<Shared>,
     stop: CancellationToken,
     overview: Arc<ArcSwap<Overview>>,
@@ -71,6 +74,7 @@ struct Running {
     problems: Vec<String>,
     /// Closes the listeners when dropped.
     _stop: DropGuard,
+    _watch: AbortOnDropHandle<()>,
     _seat: Seat,
 }
 
@@ -107,6 +111,7 @@ impl Reconciler {
     pub fn new(config: Config, workers: Workers, shared: Arc<Shared>, stop: CancellationToken) -> Reconciler {
         // Sources wait while the loop is busy; a burst of this many snapshots is applied one after the other.
         let (news, inbox) = mpsc::channel(64);
+        let means = Arc::new(Means::new(Network, config.max_ejected));
         Reconciler {
             knowledge: Knowledge { file: config.file.clone(), ..Knowledge::default() },
             config,
@@ -122,6 +127,7 @@ impl Reconciler {
             news,
             inbox,
             loads: workers.loads(),
+            means,
             workers: Some(workers),
             shared,
             stop,
@@ -272,8 +278,9 @@ impl Reconciler {
             workers.listen(listener, cluster.clone(), stop.clone()).await;
         }
         // What is not known yet at the start is told by `status`, and logged once it changes.
-        let running =
-            Running { cluster, addrs, problems: resolved.problems, _stop: stop.drop_guard(), _seat: seat };
+        let watch = watch(cluster.clone(), self.means.clone());
+        let (problems, stop) = (resolved.problems, stop.drop_guard());
+        let running = Running { cluster, addrs, problems, _stop: stop, _watch: watch, _seat: seat };
         self.running.insert(listen.clone(), running);
         None
     }

@@ -13,7 +13,8 @@ use crate::diagnostic::Place;
 mod options;
 
 pub use options::{
-    Balance, CONNECT_TIMEOUT_DEFAULT, HALF_CLOSE_TIMEOUT_DEFAULT, HOLD_DEFAULT, OnRemove, Options,
+    Balance, CONNECT_TIMEOUT_DEFAULT, Check, HALF_CLOSE_TIMEOUT_DEFAULT, HOLD_DEFAULT, Health, OnRemove,
+    OnUnhealthy, Options,
 };
 
 /// One line of the route grammar: where we listen, what we stand in for, and how.

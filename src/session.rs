@@ -4,10 +4,13 @@ pub mod flow;
 
 use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
+use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::hold::{Dial, Effort, Gate};
@@ -54,7 +57,7 @@ pub async fn serve(
 
 async fn run(downstream: &Socket, record: &mut Record, offset: u16, shared: &Shared) -> Ending {
     // A statement of its own, so that the glance ends before the first await.
-    let admitted = admit(&record.cluster, &record.cluster.glance(), record.client.ip());
+    let admitted = admit(&record.cluster.glance(), record.client.ip(), record.began);
     let connected = match admitted {
         // Boxed, so that an idle session does not keep room for the twelve hundred bytes of its way here.
         Ok(limits) => Box::pin(connect(downstream, record, offset, shared)).await.map(|up| (limits, up)),
@@ -79,15 +82,16 @@ async fn run(downstream: &Socket, record: &mut Record, offset: u16, shared: &Sha
 }
 
 /// Who is served at all, and within which limits.
-fn admit(cluster: &Cluster, members: &Members, client: Option<IpAddr>) -> Result<Limits, Ending> {
+fn admit(members: &Members, client: Option<IpAddr>, now: Instant) -> Result<Limits, Ending> {
     let options = &members.options;
-    let allowed = |client: IpAddr| options.allow.iter().any(|network| network.contains(&client));
-    if !options.allow.is_empty() && !client.is_some_and(allowed) {
+    let in_any = |networks: &[IpNet]| client.is_some_and(|ip| networks.iter().any(|net| net.contains(&ip)));
+    if in_any(&options.deny) || (!options.allow.is_empty() && !in_any(&options.allow)) {
         return Err(Ending::Denied);
     }
-    // The session that asks is counted already.
-    if options.max_sessions.is_some_and(|max| cluster.counters.active.load(Relaxed) > max as usize) {
-        return Err(Ending::TooMany);
+    if let (Some(buckets), Some(rate), Some(client)) = (&members.rate, options.rate, client)
+        && !buckets.admits(client, rate, now)
+    {
+        return Err(Ending::RateLimited);
     }
     Ok(Limits { idle: options.idle_timeout, half_close: options.half_close_timeout })
 }
@@ -167,13 +171,33 @@ impl Record {
         self.bytes_up.load(Relaxed).wrapping_add(self.bytes_down.load(Relaxed))
     }
 
-    /// Resolves when the endpoint's sessions must end, with why.
+    /// Resolves when the session must end, with why.
     async fn stopped(&self, shared: &Shared) -> Ending {
-        match &self.endpoint {
-            Some(endpoint) => endpoint.cut().await,
-            None => std::future::pending().await,
+        let Some(endpoint) = &self.endpoint else { return std::future::pending().await };
+        let Some(over) = self.over() else {
+            endpoint.cut().await;
+            return Record::cut_because(endpoint, shared);
+        };
+        tokio::select! {
+            () = endpoint.cut() => Record::cut_because(endpoint, shared),
+            () = over => Ending::MaxDuration,
         }
-        if shared.force.is_cancelled() { Ending::Drained } else { Ending::Cut }
+    }
+
+    /// Resolves after `max-duration`. Boxed, since few routes have one.
+    fn over(&self) -> Option<Pin<Box<Sleep>>> {
+        let max = self.cluster.glance().options.max_duration?;
+        Some(Box::pin(tokio::time::sleep(max)))
+    }
+
+    fn cut_because(endpoint: &Endpoint, shared: &Shared) -> Ending {
+        if shared.force.is_cancelled() {
+            Ending::Drained
+        } else if endpoint.is_removed() {
+            Ending::Cut
+        } else {
+            Ending::Unhealthy
+        }
     }
 
     fn end(mut self, ending: Ending) {
@@ -185,6 +209,10 @@ impl Drop for Record {
     fn drop(&mut self) {
         self.cluster.counters.active.fetch_sub(1, Relaxed);
         self.cluster.counters.ended(self.ending);
+        if let Some(endpoint) = &self.endpoint {
+            let lasted = self.began.elapsed().saturating_sub(self.effort.held);
+            self.cluster.ended(endpoint, self.ending, self.bytes_down.load(Relaxed), lasted);
+        }
         tracing::info!(
             target: "access",
             route = %self.cluster.glance().options.name,

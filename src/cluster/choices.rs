@@ -1,4 +1,8 @@
-//! The endpoints of a cluster in the order in which a session tries them: tier after tier, each by its balancer.
+//! The endpoints of a cluster in the order in which a session tries them.
+//!
+//! First those in good standing, tier after tier and each tier by its balancer. Then those whose standing is doubtful:
+//! an endpoint that was left out because it refused connections may be back, and to ask costs little where nobody else
+//! answers. Those in bad standing only where there is no other at all, since then nothing is lost.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,18 +11,22 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::condition::Standing;
 use super::{Cluster, Endpoint, EndpointKey, Member, Members, Tier};
 use crate::balancer::{self, Pick, Plan, Pool, WARM, warmth};
 use crate::route::Balance;
 
-/// Yields each endpoint once.
+/// Yields each endpoint once, as long as none changes its standing meanwhile.
 pub struct Choices<'m> {
     members: &'m Members,
     pick: Pick,
     warming: Option<Warming>,
+    /// Whose turn it is now.
+    standing: Standing,
     /// The tier to begin when the one under way is used up.
     next_tier: usize,
     tier: Option<(Seen<'m>, balancer::Choices<'m, Seen<'m>>)>,
+    has_yielded: bool,
 }
 
 /// What slow start needs to know of a pick.
@@ -30,7 +38,7 @@ struct Warming {
 
 /// A tier as a balancer sees it.
 #[derive(Clone, Copy)]
-pub(super) struct Seen<'m> {
+struct Seen<'m> {
     members: &'m [Member],
     warming: Option<Warming>,
 }
@@ -57,7 +65,15 @@ impl Cluster {
         // The clock is read only where somebody warms by it.
         let warming = (!slow_start.is_zero()).then(|| Warming { slow_start, now: Instant::now() });
         let pick = Pick { turn, random: balancer::nth(self.seed, turn), client };
-        Choices { members, pick, warming, next_tier: 0, tier: None }
+        Choices {
+            members,
+            pick,
+            warming,
+            standing: Standing::Good,
+            next_tier: 0,
+            tier: None,
+            has_yielded: false,
+        }
     }
 }
 
@@ -66,16 +82,39 @@ impl<'m> Iterator for Choices<'m> {
 
     fn next(&mut self) -> Option<&'m Arc<Endpoint>> {
         loop {
-            if let Some((seen, choices)) = &mut self.tier
-                && let Some(index) = choices.next_of(*seen)
-            {
-                return seen.members.get(index).map(|member| &member.endpoint);
+            while let Some(member) = self.next_of_tier() {
+                if member.endpoint.standing() == self.standing {
+                    self.has_yielded = true;
+                    return Some(&member.endpoint);
+                }
             }
-            let tier = self.members.tiers.get(self.next_tier)?;
-            self.next_tier += 1;
-            let seen = Seen { members: &tier.members, warming: self.warming };
-            self.tier = Some((seen, tier.plan.choices(self.pick, seen)));
+            self.begin_next_tier()?;
         }
+    }
+}
+
+impl<'m> Choices<'m> {
+    fn next_of_tier(&mut self) -> Option<&'m Member> {
+        let (seen, choices) = self.tier.as_mut()?;
+        let index = choices.next_of(*seen)?;
+        seen.members.get(index)
+    }
+
+    /// The next tier, or the first again for those of the next standing; `None` when all was tried.
+    fn begin_next_tier(&mut self) -> Option<()> {
+        if self.next_tier >= self.members.tiers.len() {
+            self.standing = match self.standing {
+                Standing::Good => Standing::Doubtful,
+                Standing::Doubtful if !self.has_yielded => Standing::Bad,
+                Standing::Doubtful | Standing::Bad => return None,
+            };
+            self.next_tier = 0;
+        }
+        let tier = self.members.tiers.get(self.next_tier)?;
+        self.next_tier += 1;
+        let seen = Seen { members: &tier.members, warming: self.warming };
+        self.tier = Some((seen, tier.plan.choices(self.pick, seen)));
+        Some(())
     }
 }
 

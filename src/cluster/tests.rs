@@ -38,14 +38,15 @@ fn an_endpoint_that_stays_keeps_its_sessions_and_one_that_leaves_is_told() {
     cluster.update(&options, &[spec(1, "a"), spec(2, "b")]);
     let members = cluster.members();
     let (stays, leaves) = (endpoint(&members, 0), endpoint(&members, 1));
-    let _session = InFlight::on(stays.clone());
+    let _session = InFlight::on(stays.clone(), None).unwrap();
+    let on_leaving = InFlight::on(leaves.clone(), None).unwrap();
 
     let change = cluster.update(&options, &[spec(1, "a"), spec(3, "c")]);
 
     assert_eq!(change, Change { joined: vec![spec(3, "c").key], left: vec![spec(2, "b").key] });
     assert_eq!(endpoint(&cluster.members(), 0).sessions(), 1);
     assert!(leaves.is_removed() && !stays.is_removed());
-    assert!(!leaves.is_cut(), "drain is the default");
+    assert!(!on_leaving.is_cut(), "drain is the default");
 }
 
 #[test]
@@ -54,10 +55,11 @@ fn the_same_address_with_another_identity_is_another_endpoint() {
     let options = Options { on_remove: OnRemove::Cut, ..Options::named("test") };
     cluster.update(&options, &[spec(1, "dead")]);
     let dead = endpoint(&cluster.members(), 0);
+    let session = InFlight::on(dead.clone(), None).unwrap();
 
     cluster.update(&options, &[spec(1, "stranger")]);
 
-    assert!(dead.is_removed() && dead.is_cut());
+    assert!(dead.is_removed() && session.is_cut());
     assert!(!endpoint(&cluster.members(), 0).is_removed());
 }
 
@@ -81,7 +83,7 @@ fn forcing_the_process_cuts_also_the_sessions_of_endpoints_that_left_long_ago() 
     let force = CancellationToken::new();
     let cluster = Cluster::new(Options::named("test"), force.clone());
     cluster.update(&Options::named("test"), &[spec(1, "a")]);
-    let endpoint = endpoint(&cluster.members(), 0);
+    let endpoint = InFlight::on(endpoint(&cluster.members(), 0), None).unwrap();
     cluster.close();
     assert!(!endpoint.is_cut());
     force.cancel();

@@ -44,6 +44,7 @@ pub fn json(config: &Config) -> Value {
         "workers": config.workers.get(),
         "drain_timeout": humantime::format_duration(config.drain_timeout).to_string(),
         "max_held": config.max_held,
+        "max_ejected": config.max_ejected,
         "warnings": config.warnings.iter().map(diagnostic_json).collect::<Vec<_>>(),
     })
 }

@@ -16,6 +16,7 @@ use super::vars::Vars;
 use super::{
     AdminAddr, Config, DRAIN_TIMEOUT_DEFAULT, DockerConfig, DockerHost, LogConfig, MAX_HELD_DEFAULT, docker,
 };
+use crate::cluster::outlier::MAX_EJECTED_DEFAULT;
 use crate::diagnostic::{Diagnostic, Mistake, Place};
 use crate::discovery::env;
 use crate::route::{Layer, Route};
@@ -69,7 +70,7 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
     }
 
     let RawFile { routes: file, settings: in_file } = file;
-    let Settings { workers, drain_timeout, max_held, admin, log_level, log_format } =
+    let Settings { workers, drain_timeout, max_held, max_ejected, admin, log_level, log_format } =
         flags.or(variables).or(in_file);
     Ok(Config {
         arguments: Layer { routes: arguments },
@@ -82,6 +83,7 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
         workers: workers.unwrap_or_else(cores),
         drain_timeout: drain_timeout.unwrap_or(DRAIN_TIMEOUT_DEFAULT),
         max_held: max_held.unwrap_or(MAX_HELD_DEFAULT),
+        max_ejected: max_ejected.unwrap_or(MAX_EJECTED_DEFAULT),
         admin,
         runtime_dir: vars.value("XDG_RUNTIME_DIR").map(PathBuf::from),
         log: LogConfig { level: log_level.unwrap_or_default(), format: log_format.unwrap_or_default() },
@@ -171,6 +173,7 @@ fn flag_settings(args: &RunArgs) -> (Settings, Vec<Diagnostic>) {
         ("workers", &args.workers),
         ("drain-timeout", &args.drain_timeout),
         ("max-held", &args.max_held),
+        ("max-ejected", &args.max_ejected),
         ("admin", &args.admin),
         ("log-level", &args.log_level),
         ("log-format", &args.log_format),

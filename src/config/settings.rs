@@ -11,8 +11,8 @@ use super::{AdminAddr, LogFormat, LogLevel};
 use crate::diagnostic::Mistake;
 
 /// Each is a flag `--KEY`, a variable `AMBASSADOR_KEY` and a key at the top of the file.
-pub(crate) const KEYS: [&str; 6] =
-    ["workers", "drain-timeout", "max-held", "admin", "log-level", "log-format"];
+pub(crate) const KEYS: [&str; 7] =
+    ["workers", "drain-timeout", "max-held", "max-ejected", "admin", "log-level", "log-format"];
 
 /// More threads than any machine we run on has cores; a worker is a thread, and threads are not free.
 const WORKERS_MAX: usize = 1024;
@@ -23,6 +23,8 @@ pub struct Settings {
     pub workers: Option<NonZeroUsize>,
     pub drain_timeout: Option<Duration>,
     pub max_held: Option<usize>,
+    /// Percent of a cluster.
+    pub max_ejected: Option<u8>,
     pub admin: Option<AdminAddr>,
     pub log_level: Option<LogLevel>,
     pub log_format: Option<LogFormat>,
@@ -32,11 +34,12 @@ impl Settings {
     /// These, and where they say nothing, those of the later source.
     #[must_use]
     pub fn or(self, later: Settings) -> Settings {
-        let Settings { workers, drain_timeout, max_held, admin, log_level, log_format } = self;
+        let Settings { workers, drain_timeout, max_held, max_ejected, admin, log_level, log_format } = self;
         Settings {
             workers: workers.or(later.workers),
             drain_timeout: drain_timeout.or(later.drain_timeout),
             max_held: max_held.or(later.max_held),
+            max_ejected: max_ejected.or(later.max_ejected),
             admin: admin.or(later.admin),
             log_level: log_level.or(later.log_level),
             log_format: log_format.or(later.log_format),
@@ -49,6 +52,7 @@ impl Settings {
             "workers" => self.workers = Some(workers(value)?),
             "drain-timeout" => self.drain_timeout = Some(duration(value)?),
             "max-held" => self.max_held = Some(max_held(value)?),
+            "max-ejected" => self.max_ejected = Some(percent(value)?),
             "admin" => self.admin = Some(admin(value)?),
             "log-level" => self.log_level = Some(log_level(value)?),
             "log-format" => self.log_format = Some(log_format(value)?),
@@ -73,6 +77,14 @@ fn workers(text: &str) -> Result<NonZeroUsize, Mistake> {
 fn max_held(text: &str) -> Result<usize, Mistake> {
     digits(text).ok_or_else(|| {
         Mistake::new(format!("`{text}` is no number of sessions")).help("write a number such as `10000`")
+    })
+}
+
+fn percent(text: &str) -> Result<u8, Mistake> {
+    let number = digits(text.strip_suffix('%').unwrap_or(text));
+    number.and_then(|number| u8::try_from(number).ok()).filter(|percent| *percent <= 100).ok_or_else(|| {
+        Mistake::new(format!("`{text}` is no part of a cluster"))
+            .help("write a percentage from `0%`, which is off, to `100%`")
     })
 }
 
@@ -125,13 +137,15 @@ mod tests {
     #[test]
     fn every_setting_is_read() {
         let mut settings = Settings::default();
-        for (key, value) in KEYS.into_iter().zip(["2", "1m", "0", "127.0.0.1:9901", "warning", "json"]) {
+        for (key, value) in KEYS.into_iter().zip(["2", "1m", "0", "30%", "127.0.0.1:9901", "warning", "json"])
+        {
             settings.set(key, value).unwrap();
         }
         let expected = Settings {
             workers: NonZeroUsize::new(2),
             drain_timeout: Some(Duration::from_secs(60)),
             max_held: Some(0),
+            max_ejected: Some(30),
             admin: Some(AdminAddr::Tcp("127.0.0.1:9901".parse().unwrap())),
             log_level: Some(LogLevel::Warn),
             log_format: Some(LogFormat::Json),
@@ -166,6 +180,8 @@ mod tests {
             ("workers", "many", "one per core"),
             ("drain-timeout", "10", "`10s`"),
             ("max-held", "-1", "10000"),
+            ("max-ejected", "101%", "`100%`"),
+            ("max-ejected", "half", "`0%`"),
             ("admin", "9901", "127.0.0.1:9901"),
             ("admin", "unix:a.sock", "begin the path"),
             ("log-level", "inof", "`info`"),

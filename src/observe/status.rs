@@ -50,6 +50,12 @@ pub struct EndpointStatus {
     pub tier: u32,
     pub weight: u32,
     pub sessions: usize,
+    /// By its checks: `healthy`, `unhealthy` or `unknown`. `None` where it is not checked.
+    #[serde(default)]
+    pub health: Option<String>,
+    /// Left out for a while, and why.
+    #[serde(default)]
+    pub ejected: Option<String>,
 }
 
 impl Status {
@@ -134,6 +140,8 @@ fn endpoints(cluster: &Cluster) -> Vec<EndpointStatus> {
         tier: tier.number % BACKUP_TIER,
         weight: member.weight,
         sessions: member.endpoint.sessions(),
+        health: member.endpoint.condition().health.map(|state| state.name().to_owned()),
+        ejected: member.endpoint.condition().ejected.map(|cause| cause.name().to_owned()),
     };
     cluster.members().all().map(describe).collect()
 }
@@ -144,10 +152,23 @@ fn endings(cluster: &Cluster) -> BTreeMap<String, u64> {
 }
 
 impl EndpointStatus {
+    /// What is not as usual.
+    fn notes(&self) -> impl Iterator<Item = &str> {
+        let backup = self.backup.then_some("backup");
+        let weight = (self.weight == 0).then_some("takes none");
+        let health = self.health.as_deref().filter(|state| *state != "healthy").map(|state| match state {
+            "unknown" => "not checked yet",
+            state => state,
+        });
+        let ejected = self.ejected.as_deref();
+        backup.into_iter().chain(weight).chain(health).chain(ejected)
+    }
+
     fn row(&self) -> [String; 7] {
         let mut row = <[String; 7]>::default();
         let [_, endpoint, sessions, ..] = &mut row;
-        *endpoint = format!("{}{}", self.description, if self.backup { ", backup" } else { "" });
+        *endpoint =
+            [self.description.as_str()].into_iter().chain(self.notes()).collect::<Vec<_>>().join(", ");
         *sessions = self.sessions.to_string();
         row
     }

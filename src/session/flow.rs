@@ -71,7 +71,7 @@ impl Open for Flows {
 
 impl Flows {
     async fn try_open(&self, record: &mut Record) -> Result<(UdpSocket, Seat), Ending> {
-        admit(&self.cluster, &self.cluster.glance(), record.client.ip())?;
+        admit(&self.cluster.glance(), record.client.ip(), record.began)?;
         let seat = self.shared.room.seat(FLOW_DESCRIPTORS).ok_or(Ending::Local)?;
         let dial = DatagramDial { offset: self.offset };
         // Nobody can tell that a UDP client has left.

@@ -17,6 +17,8 @@ const ALL: &[&str] = &["src/"];
 const PURE: &[&str] = &[
     "src/balancer.rs",
     "src/balancer/",
+    "src/cluster/condition.rs",
+    "src/cluster/health.rs",
     "src/cluster/outlier.rs",
     "src/config/grammar.rs",
     "src/diagnostic.rs",
@@ -46,6 +48,10 @@ const RULES: &[Rule] = &[
         why: "a session takes no lock",
         files: &[
             "src/session.rs",
+            "src/session/",
+            "src/cluster.rs",
+            "src/cluster/",
+            "src/limit.rs",
             "src/relay.rs",
             "src/relay/",
             "src/balancer.rs",

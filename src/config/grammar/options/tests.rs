@@ -1,7 +1,10 @@
 //! Every option, read; and every mistake, answered.
 
+use std::time::Duration;
+
 use super::super::listen;
 use super::*;
+use crate::route::{Check, Health};
 
 fn read(text: &str, listener: &str) -> Result<Options, Vec<Mistake>> {
     let listen = listen::parse(listener).unwrap();
@@ -14,7 +17,8 @@ fn read(text: &str, listener: &str) -> Result<Options, Vec<Mistake>> {
 fn every_option_is_read() {
     let text = "name=pg&balance=round-robin&slow-start=45s&backup=a,b:1&backup=c&hold=30s&connect-timeout=500ms\
                 &idle-timeout=1h30m&half-close-timeout=1m&max-sessions=7&allow=10.0.0.0/8,::1&allow=1.2.3.4\
-                &on-remove=cut&health=off";
+                &on-remove=cut&health=http:/up?a=b&health-interval=1s&health-timeout=100ms&health-rise=1&health-fall=9\
+                &on-unhealthy=cut&deny=10.1.0.0/16&max-duration=8h&max-sessions-per-endpoint=5&rate=20";
     let options = read(text, "5432").unwrap();
     let host = |host: &str, port| crate::route::Target::Host { host: host.to_owned(), port };
     assert_eq!(
@@ -28,8 +32,20 @@ fn every_option_is_read() {
             connect_timeout: Duration::from_millis(500),
             idle_timeout: Some(Duration::from_secs(5400)),
             half_close_timeout: Duration::from_secs(60),
+            max_duration: Some(Duration::from_secs(8 * 3600)),
             max_sessions: Some(7),
+            max_sessions_per_endpoint: Some(5),
+            rate: Some(20),
+            health: Health {
+                check: Check::Http("/up?a=b".to_owned()),
+                interval: Duration::from_secs(1),
+                timeout: Duration::from_millis(100),
+                rise: 1,
+                fall: 9,
+            },
+            on_unhealthy: OnUnhealthy::Cut,
             allow: ["10.0.0.0/8", "::1/128", "1.2.3.4/32"].map(|net| net.parse().unwrap()).to_vec(),
+            deny: vec!["10.1.0.0/16".parse().unwrap()],
             on_remove: OnRemove::Cut,
         }
     );
@@ -65,9 +81,18 @@ fn every_mistake_is_answered_with_the_way_out() {
         ("max-sessions=+1", "no number of sessions", "from 1"),
         ("allow=localhost", "`localhost` is no network", "10.0.0.0/8"),
         ("on-remove=kill", "`kill` is no value of `on-remove`", "`drain`, `cut`"),
-        ("health=redis", "`health=redis` is not in this version", "leave it out"),
-        ("health=http:/up", "not in this version", "leave it out"),
         ("health=maybe", "`maybe` is no value", "`off`"),
+        ("health=http", "no path to ask for", "`health=http:/healthz`"),
+        ("health=http://web/up", "no path to ask for", "without a host"),
+        ("health=http:/a b", "no path to ask for", "without a host, a space"),
+        ("health=rediss", "no value of `health`", "did you mean `redis`?"),
+        ("health-interval=0", "is below 10 ms", "`5s`"),
+        ("health-interval=off", "would never check", "`health=off`"),
+        ("health-rise=0", "no number of checks", "from 1 to 1000"),
+        ("health-fal=2", "no option", "did you mean `health-fall`?"),
+        ("on-unhealthy=kill", "`kill` is no value of `on-unhealthy`", "`drain`, `cut`"),
+        ("rate=0", "no number of sessions a second", "from 1"),
+        ("deny=everybody", "`everybody` is no network", "10.0.0.0/8"),
         ("accept-proxy", "`accept-proxy` is not in this version", "leave it out"),
         ("send-proxy=v2", "`send-proxy` is not in this version", "leave it out"),
         ("name=a b", "cannot be a name", "letters"),
