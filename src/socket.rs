@@ -47,7 +47,7 @@ impl Socket {
         }
     }
 
-    /// Writes what fits without waiting. `WouldBlock` when nothing does; then [`Socket::poll_writable`] waits.
+    /// Writes what fits without waiting. `WouldBlock` when nothing does; then [`Socket::poll_write_with`] waits.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match rustix::net::send(&self.fd, bytes, SendFlags::NOSIGNAL) {

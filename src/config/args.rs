@@ -7,6 +7,10 @@ use std::path::PathBuf;
 pub use super::ancestor::ancestor;
 
 /// What `ambassador` itself takes, and `ambassador check`.
+#[expect(
+    rustdoc::broken_intra_doc_links,
+    reason = "these comments are the help text: brackets are the grammar's"
+)]
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RunArgs {

@@ -28,6 +28,9 @@ pub struct Container {
     pub name: String,
     /// A stopped, paused or dead container has no endpoint, whatever addresses it shows.
     pub running: bool,
+    /// It was sent the signal to stop, and still runs. Others are preferred to it: what it is asked now it may not live
+    /// to answer.
+    pub leaving: bool,
     pub labels: BTreeMap<String, String>,
     pub network_mode: NetworkMode,
     /// By network ID.
@@ -107,7 +110,8 @@ impl Containers {
         let port = wanted.port_of(container)?;
         let ip = self.address(container)?;
         let identity = Identity::Container { id: id.0.clone(), name: container.name.clone() };
-        Ok(EndpointSpec::new(EndpointAddr::Inet(SocketAddr::new(ip, port)), identity))
+        let spec = EndpointSpec::new(EndpointAddr::Inet(SocketAddr::new(ip, port)), identity);
+        Ok(EndpointSpec { tier: u32::from(container.leaving), ..spec })
     }
 }
 

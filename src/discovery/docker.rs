@@ -1,4 +1,4 @@
-//! Docker as a source: events and inspections over a GET-only API, made into [`Containers`].
+//! Docker as a source: events and inspections over a GET-only API, made into [`super::containers::Containers`].
 //!
 //! ```text
 //!   /version ─► /events ─► /containers/json ─► /containers/{id}/json ... ─► snapshot ─► snapshot ...

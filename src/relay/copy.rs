@@ -8,8 +8,8 @@ use std::task::{Context, Poll, ready};
 use super::Fault;
 use crate::socket::Socket;
 
-/// What one read takes at most; a read that takes all of it turns its direction to splice. 64 KB: below it, copying
-/// costs less than the pages and the two extra calls of a splice.
+/// What one read takes at most; a read that takes all of it turns its direction to splice. 64 KB: measured on loopback,
+/// messages smaller than that cost less CPU when they are copied.
 const SCRATCH_BYTES: usize = 64 << 10;
 
 thread_local! {

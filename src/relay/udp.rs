@@ -14,20 +14,19 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::ending::Ending;
 use crate::relay::Direction;
+use crate::relay::udp::flow::{Key, Upstream, answer};
 use crate::relay::udp::wire::{Datagrams, Wire};
 
+mod flow;
 mod wire;
 
 /// A flow has no end of its own; this silence is taken for one. HAProxy's and nginx's defaults are of this size, and
@@ -108,23 +107,6 @@ pub async fn serve<O: Open>(
         if table.closed && table.flows.is_empty() {
             return Ok(());
         }
-    }
-}
-
-/// Who a flow belongs to, as the socket says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    client: SocketAddr,
-    local: Option<IpAddr>,
-}
-
-impl Key {
-    /// Where answers leave from. Nothing leaves from a group's address.
-    fn source(&self) -> Option<IpAddr> {
-        self.local.filter(|ip| match ip.to_canonical() {
-            IpAddr::V4(ip) => !ip.is_multicast() && !ip.is_broadcast(),
-            IpAddr::V6(ip) => !ip.is_multicast(),
-        })
     }
 }
 
@@ -281,104 +263,6 @@ impl Held {
     }
 }
 
-/// An open flow, as the table and the flow's task see it.
-struct Upstream<F> {
-    wire: Wire,
-    endpoint: SocketAddr,
-    flow: F,
-    /// The endpoint's host says that nobody listens: heard by whoever sent or received next.
-    refused: Notify,
-    opened_at: Instant,
-    /// The last datagram either way, in milliseconds after `opened_at`.
-    last_ms: AtomicU64,
-}
-
-impl<F: Flow> Upstream<F> {
-    /// `None` when the socket is of no use; then the flow is told.
-    fn new(socket: UdpSocket, flow: F) -> Option<Upstream<F>> {
-        let registered = socket.peer_addr().and_then(|endpoint| Ok((endpoint, Wire::connected(socket)?)));
-        let Ok((endpoint, wire)) = registered else {
-            flow.ended(Ending::Local);
-            return None;
-        };
-        let (refused, opened_at) = (Notify::new(), Instant::now());
-        Some(Upstream { wire, endpoint, flow, refused, opened_at, last_ms: AtomicU64::new(0) })
-    }
-
-    /// False when the endpoint refuses: the flow is over. Datagrams for which there is no room are lost, because
-    /// waiting for one endpoint would hold up all others.
-    fn send(&self, datagrams: &Datagrams<'_>) -> bool {
-        match self.wire.send(self.endpoint, None, datagrams) {
-            Ok(()) => self.note(Direction::Up, datagrams.bytes.len()),
-            Err(error) if is_refusal(&error) => {
-                self.refused.notify_one();
-                return false;
-            }
-            Err(error) => tracing::debug!(%error, endpoint = %self.endpoint, "a UDP datagram was not sent"),
-        }
-        true
-    }
-
-    fn note(&self, direction: Direction, bytes: usize) {
-        let elapsed_ms = u64::try_from(self.opened_at.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last_ms.store(elapsed_ms, Ordering::Relaxed);
-        self.flow.moved(direction, bytes);
-    }
-
-    fn idle_at(&self, idle: Duration) -> Instant {
-        let last = self.opened_at + Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
-        // A limit beyond time: look again in a day.
-        last.checked_add(idle).unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400))
-    }
-}
-
-/// Sends what the endpoint answers to the client, until the flow is over.
-async fn answer<F: Flow>(downstream: &Wire, upstream: &Upstream<F>, key: Key, idle: Duration) -> Ending {
-    let mut stopped = pin!(upstream.flow.stopped());
-    let mut alarm = pin!(sleep_until(upstream.idle_at(idle)));
-    loop {
-        // Answers wait in the endpoint's socket while the listening one has no room.
-        let answered = async {
-            downstream.writable().await?;
-            upstream.wire.readable().await
-        };
-        tokio::select! {
-            ending = &mut stopped => return ending,
-            () = upstream.refused.notified() => return Ending::UpstreamReset,
-            () = &mut alarm => {
-                let deadline = upstream.idle_at(idle);
-                if deadline <= Instant::now() {
-                    return Ending::Idle;
-                }
-                alarm.as_mut().reset(deadline);
-            }
-            guard = answered => {
-                let received = guard.and_then(|guard| {
-                    upstream.wire.receive(guard, |datagrams| send_down(downstream, upstream, key, datagrams))
-                });
-                match received {
-                    Ok(false) => {}
-                    Ok(true) => tokio::task::yield_now().await,
-                    Err(_refused) => return Ending::UpstreamReset,
-                }
-            }
-        }
-    }
-}
-
-fn send_down<F: Flow>(downstream: &Wire, upstream: &Upstream<F>, key: Key, datagrams: &Datagrams<'_>) {
-    match downstream.send(key.client, key.source(), datagrams) {
-        Ok(()) => upstream.note(Direction::Down, datagrams.bytes.len()),
-        Err(error) => tracing::debug!(%error, client = %key.client, "a UDP answer was not sent"),
-    }
-}
-
-/// An ICMP answer to an earlier datagram, told at the next call on the socket.
-fn is_refusal(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
-    matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
-}
-
 /// Something that may go wrong a million times in a second.
 #[derive(Default)]
 struct Trouble {
@@ -395,5 +279,34 @@ impl Trouble {
         }
         self.logged_at = Some(Instant::now());
         Some(std::mem::take(&mut self.times))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held_of(total: usize, sizes: &[usize]) -> Vec<usize> {
+        let client = SocketAddr::from(([192, 0, 2, 1], 1234));
+        let mut held = Held::default();
+        let mut added = 0;
+        for size in sizes {
+            added += held.add(&Datagrams::one(client, &vec![0; *size]), total + added);
+        }
+        assert_eq!(added, held.bytes);
+        held.datagrams.iter().map(|datagram| datagram.len()).collect()
+    }
+
+    #[test]
+    fn a_flow_that_opens_holds_its_oldest_datagrams_within_its_own_bounds() {
+        assert_eq!(held_of(0, &[1, 0, 2]), [1, 0, 2]);
+        assert_eq!(held_of(0, &[9; 40]), [9; HELD_DATAGRAMS]);
+        assert_eq!(held_of(0, &[40_000, 20_000, 20_000, 5_000]), [40_000, 20_000, 5_000]);
+    }
+
+    #[test]
+    fn all_flows_together_hold_no_more_than_the_listener_may() {
+        assert_eq!(held_of(HELD_BYTES_TOTAL - 10, &[8, 8, 2]), [8, 2]);
+        assert_eq!(held_of(HELD_BYTES_TOTAL, &[1, 1]), [0usize; 0]);
     }
 }

@@ -1,4 +1,4 @@
-//! Docker as a source, against a real engine: `AMBASSADOR_TEST_DOCKER_A=unix:///path`.
+//! Docker as a source, against the real engine of a test host.
 //!
 //! Each test makes its own containers and networks, named after it, and removes them.
 
@@ -226,15 +226,15 @@ async fn a_lost_stream_is_a_lost_engine_until_it_is_listed_again() {
 
 #[tokio::test]
 async fn an_engine_that_is_killed_is_lost_and_found_again() {
-    let Some(mut engine) = Private::start("an_engine_that_is_killed_is_lost_and_found_again").await else {
+    let Some(engine) = Private::start("an_engine_that_is_killed_is_lost_and_found_again") else {
         return;
     };
     let mut seen = Followed::new(&engine.socket);
     seen.sees("an empty engine", |now| now.by_id.is_empty()).await;
 
-    engine.kill().await;
+    engine.kill();
     let why = seen.lost().await;
     assert!(why.contains("/events"), "{why}");
-    engine.start_again().await;
+    engine.start_again();
     seen.sees("the engine, back", |_| true).await;
 }

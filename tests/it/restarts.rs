@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{
-    Ambassador, Container, Host, Load, Namespace, daemon_host, eventually, hosts, needs, redis_ping,
-};
+use crate::support::{Ambassador, Container, Host, Load, daemon_host, hosts, needs, redis_ping};
 
 const SOCKET: &str = "-v /var/run/docker.sock:/var/run/docker.sock:ro";
 
@@ -130,18 +128,10 @@ fn a_docker_daemon_that_is_killed_under_load_fails_no_request_and_is_followed_ag
     let socket = format!("-v {}:/engine -e DOCKER_HOST=unix:///engine/docker.sock", host.dir().display());
     let ambassador = host.start("ambassador", &format!("{socket} ambassador 6379=docker://{}", redis.name()));
     let load = Load::start(&host.namespace, ambassador.address(6379), redis_ping);
-    kill_daemon(&host);
+    host.kill_daemon();
     load.more(300);
-    eventually("the daemon is back", || host.try_docker("version"));
+    host.start_daemon();
     load.more(300);
     restart_under(&load, &redis);
     has_not_failed(load);
-}
-
-/// Its pid counts in the host's own process namespace.
-fn kill_daemon(host: &Host) {
-    let pid = std::fs::read_to_string(host.dir().join("dockerd.pid")).expect("a daemon that runs");
-    let holder = std::fs::read_to_string(host.dir().join("holder.pid")).expect("a host that is up");
-    let namespace = Namespace::new(format!("/proc/{}/ns/pid_for_children", holder.trim()));
-    host.shell(&format!("nsenter --pid={} kill -9 {}", namespace.path().display(), pid.trim()));
 }

@@ -13,9 +13,9 @@ mod wait;
 
 pub(crate) use ambassador::Ambassador;
 pub(crate) use container::Container;
-pub(crate) use host::{Host, daemon_host, hosts};
+pub(crate) use host::{DaemonHost, Host, daemon_host, hosts};
 pub(crate) use load::Load;
 pub(crate) use namespace::Namespace;
 pub(crate) use servers::{http_get, redis_ping};
-pub(crate) use skip::{is_dist_image, needs, record, skip, variable};
+pub(crate) use skip::{is_dist_image, needs, record, skip};
 pub(crate) use wait::{eventually, within};

@@ -111,16 +111,30 @@ pub(crate) fn stop_playing(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Ends the holder that this directory tells of, if it is still the one that was started here.
+/// Ends the holder that this directory tells of.
 fn end(dir: &Path) -> Result<()> {
-    let pid: i32 = fs::read_to_string(dir.join("holder.pid"))?.trim().parse()?;
-    let words = fs::read(PathBuf::from(format!("/proc/{pid}/cmdline"))).unwrap_or_default();
-    let words: Vec<_> = words.split(|byte| *byte == 0).collect();
-    if !words.contains(&dir.as_os_str().as_encoded_bytes()) {
-        return Ok(());
-    }
-    let pid = Pid::from_raw(pid).context("no pid")?;
+    let Some((pid, name)) = holder(dir) else { return Ok(()) };
     kill_process(pid, Signal::KILL)?;
-    let name = words.iter().find(|word| word.starts_with(b"amb-") && !word.ends_with(b"holder"));
-    cgroups::remove(&String::from_utf8_lossy(name.copied().unwrap_or_default()))
+    cgroups::remove(&name)
+}
+
+/// The holder that was started for this directory, if it still runs, and its host's name.
+fn holder(dir: &Path) -> Option<(Pid, String)> {
+    let pid: i32 = fs::read_to_string(dir.join("holder.pid")).ok()?.trim().parse().ok()?;
+    let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let mut words =
+        words.split(|byte| *byte == 0).skip_while(|word| *word != dir.as_os_str().as_encoded_bytes());
+    let name = words.nth(1)?;
+    Some((Pid::from_raw(pid)?, String::from_utf8_lossy(name).into_owned()))
+}
+
+/// What a run that was killed could not remove: directories whose holders are gone.
+pub(crate) fn sweep(parent: &Path, prefix: &str) {
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    for dir in entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes())) {
+        let hosts = ["a", "b", "c"].map(|letter| dir.path().join(letter));
+        if hosts[0].join("holder.pid").exists() && hosts.iter().all(|host| holder(host).is_none()) {
+            remove_dir(&dir.path());
+        }
+    }
 }

@@ -92,7 +92,7 @@ pub(crate) fn load_everywhere(hosts: &Hosts, profile: Profile, missing: &[String
         load_ambassador(host, &binary)?;
     }
     let lacks = |program: &&str| missing.iter().any(|text| text.split(' ').next() == Some(*program));
-    for image in IMAGES.iter().filter(|image| !image.needs.iter().any(|program| lacks(program))) {
+    for image in IMAGES.iter().filter(|image| !image.needs.iter().any(&lacks)) {
         let tar = pack(image)?;
         for host in hosts.each() {
             load(host, image, &tar)?;

@@ -105,13 +105,21 @@ fn units() -> Vec<&'static str> {
     UNITS.iter().copied().filter(|unit| has(unit)).collect()
 }
 
-/// Nothing of it may come up at the next boot. A machine without systemd has no `systemctl`, and nothing to disable.
+/// Nothing of it may come up at the next boot, under systemd or under SysV's init. Both helpers are Debian's, and there
+/// without either.
 fn disable(units: impl Iterator<Item = &'static str>) {
     for unit in units {
-        let mut systemctl = Command::new("systemctl");
-        let quiet = systemctl.args(["disable", unit]).stdout(Stdio::null()).stderr(Stdio::null());
-        quiet.status().ok();
+        let mut systemd = Command::new("deb-systemd-helper");
+        // It runs for a package's script alone, or says so.
+        quietly(systemd.args(["disable", unit]).env("DPKG_MAINTSCRIPT_PACKAGE", "xtask"));
+        if let Some(script) = unit.strip_suffix(".service") {
+            quietly(Command::new("update-rc.d").args([script, "disable"]));
+        }
     }
+}
+
+fn quietly(command: &mut Command) {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().ok();
 }
 
 /// Debian's way to say that no service starts by being installed. Taken back when dropped. Where the machine has a

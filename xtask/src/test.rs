@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use crate::host::{self, Lives};
-use crate::hosts::Hosts;
+use crate::hosts::{self, Hosts};
 use crate::image::Profile;
 use crate::process::{cargo, find, status, succeed};
 use crate::skips::Skips;
@@ -32,7 +32,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         skips.add("a program that tests use", program);
     }
     // Short, for the sockets in it; and ours alone.
-    let dir = tempfile::Builder::new().prefix("amb-").tempdir_in("/tmp")?;
+    let (parent, prefix) = (Path::new("/tmp"), "amb-test-");
+    hosts::sweep(parent, prefix);
+    let dir = tempfile::Builder::new().prefix(prefix).tempdir_in(parent)?;
     let hosts = bring_up(args, &dir, &missing, &mut skips)?;
     let passed = run_tests(args, hosts.as_ref(), &dir.path().join("skips"))?;
     skips.read(&dir.path().join("skips"));

@@ -12,6 +12,7 @@ pub(crate) fn container(name: &str, last: u8) -> Container {
     Container {
         name: name.to_owned(),
         running: true,
+        leaving: false,
         labels: BTreeMap::new(),
         network_mode: NetworkMode::Networks,
         networks: BTreeMap::from([on("bridge", [172, 17, 0, last])]),
@@ -115,6 +116,16 @@ fn a_stopped_replica_is_a_problem_and_no_endpoint() {
     let resolution = now.resolve("redis", None, None, Protocol::Tcp);
     assert_eq!(shown(&resolution), ["172.17.0.2:6379"]);
     assert_eq!(resolution.problems, ["container p-redis-2 is not running"]);
+}
+
+#[test]
+fn a_replica_that_was_told_to_stop_comes_after_the_others() {
+    let leaving = Container { leaving: true, ..service("p_web_1", 2, "p", "web") };
+    let containers = engine([("a1", leaving), ("a2", service("p_web_2", 3, "p", "web"))]);
+    let endpoints = containers.resolve("web", None, Some(6379), Protocol::Tcp).endpoints;
+    let tiers: Vec<_> =
+        endpoints.iter().map(|endpoint| (endpoint.key.addr.to_string(), endpoint.tier)).collect();
+    assert_eq!(tiers, [("172.17.0.2:6379".to_owned(), 1), ("172.17.0.3:6379".to_owned(), 0)]);
 }
 
 #[test]

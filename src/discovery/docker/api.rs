@@ -18,6 +18,8 @@ pub(super) fn inspected(answer: &Value) -> Option<(ContainerId, Container)> {
     let container = Container {
         name: text(answer, "/Name").unwrap_or_default().trim_start_matches('/').to_owned(),
         running: running(answer),
+        // Events alone tell.
+        leaving: false,
         labels: labels(answer),
         network_mode: network_mode(text(answer, "/HostConfig/NetworkMode").unwrap_or_default()),
         networks: networks(answer.pointer("/NetworkSettings/Networks")),

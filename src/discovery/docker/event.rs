@@ -8,14 +8,15 @@ use serde_json::Value;
 use super::api::{container_id, text};
 use crate::discovery::containers::ContainerId;
 
-/// What is asked of the engine: the rest (`exec_*` of health checks above all) never crosses the socket. `kill` and
-/// `oom` are not among them: a container that dies of either says `die`, one that catches the signal lives.
-pub(super) const WANTED: [&str; 11] = [
+/// What is asked of the engine: the rest (`exec_*` of health checks above all) never crosses the socket. `oom` is not
+/// among them: a container that dies of it says `die`.
+pub(super) const WANTED: [&str; 12] = [
     "create",
     "start",
     "restart",
     "unpause",
     "pause",
+    "kill",
     "stop",
     "die",
     "destroy",
@@ -24,10 +25,16 @@ pub(super) const WANTED: [&str; 11] = [
     "disconnect",
 ];
 
+/// Signals that are sent to end a process: INT, QUIT, KILL, TERM, and WINCH, which is Apache's graceful stop. `docker
+/// stop` sends the image's. HUP and USR1 ask for a reload or for new log files.
+const ENDING_SIGNALS: [&str; 5] = ["2", "3", "9", "15", "28"];
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// Something about it changed.
     Touched(ContainerId),
+    /// It was told to stop, and has until the engine loses its patience.
+    Leaving(ContainerId),
     /// Its process ended: it has no endpoint from now on.
     Stopped(ContainerId),
     /// It left one network.
@@ -42,7 +49,8 @@ pub(super) fn event(line: &Value) -> Option<Event> {
     match text(line, "/Type") {
         Some("container") | None => {
             let id = text(line, "/Actor/ID").or_else(|| text(line, "/id"))?;
-            Some(of_container(container_id(id)?, action))
+            let signal = text(line, "/Actor/Attributes/signal").unwrap_or_default();
+            of_container(container_id(id)?, action, signal)
         }
         Some("network") => {
             let container = container_id(text(line, "/Actor/Attributes/container")?)?;
@@ -55,11 +63,12 @@ pub(super) fn event(line: &Value) -> Option<Event> {
     }
 }
 
-fn of_container(id: ContainerId, action: &str) -> Event {
+fn of_container(id: ContainerId, action: &str, signal: &str) -> Option<Event> {
     match action {
-        "die" | "pause" => Event::Stopped(id),
-        "destroy" => Event::Destroyed(id),
-        _ => Event::Touched(id),
+        "kill" => ENDING_SIGNALS.contains(&signal).then_some(Event::Leaving(id)),
+        "die" | "pause" => Some(Event::Stopped(id)),
+        "destroy" => Some(Event::Destroyed(id)),
+        _ => Some(Event::Touched(id)),
     }
 }
 

@@ -36,6 +36,8 @@ pub(super) struct View {
     known: BTreeMap<ContainerId, Container>,
     dirty: BTreeSet<ContainerId>,
     asked: BTreeMap<ContainerId, Asked>,
+    /// Told to stop, and not dead yet. No inspection says so.
+    leaving: BTreeSet<ContainerId>,
     /// What was published last.
     shown: Option<Containers>,
     /// Who we may be: whole IDs, or beginnings of one; the likeliest first.
@@ -52,10 +54,18 @@ impl View {
             Event::Touched(id) => {
                 self.dirty.insert(id);
             }
+            Event::Leaving(id) => {
+                if let Some(container) = self.known.get_mut(&id) {
+                    container.leaving = true;
+                }
+                self.leaving.insert(id);
+            }
             Event::Stopped(id) => {
                 if let Some(container) = self.known.get_mut(&id) {
                     container.running = false;
+                    container.leaving = false;
                 }
+                self.leaving.remove(&id);
                 self.outdate(&id);
                 self.dirty.insert(id);
             }
@@ -69,6 +79,7 @@ impl View {
             Event::Destroyed(id) => {
                 self.known.remove(&id);
                 self.dirty.remove(&id);
+                self.leaving.remove(&id);
                 self.outdate(&id);
             }
         }
@@ -113,7 +124,8 @@ impl View {
             // What it lost is in `known` already, and it was made dirty again then, unless it is destroyed.
             (Some(Asked::Outdated) | None, _) | (_, Answer::Silent) => {}
             (Some(Asked::Current), Answer::Is(container)) => {
-                self.known.insert(id, *container);
+                let leaving = self.leaving.contains(&id);
+                self.known.insert(id, Container { leaving, ..*container });
             }
             (Some(Asked::Current), Answer::Gone) => {
                 self.known.remove(&id);

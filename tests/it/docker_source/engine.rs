@@ -1,12 +1,11 @@
 //! Engines for tests: the one that the environment names, shared with other tests, and one that may be killed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
-use crate::support::{record, variable};
+use crate::support::{DaemonHost, daemon_host, hosts, record};
 
 const IMAGE: &str = "ambassador-test/busybox";
 
@@ -19,10 +18,11 @@ pub(super) struct Engine {
 impl Engine {
     /// `None`, and a line that says so, where there is no engine to test with.
     pub(super) fn shared(test: &str) -> Option<Engine> {
-        let Some(socket) = variable("AMBASSADOR_TEST_DOCKER_A") else {
-            return skipped(test, "AMBASSADOR_TEST_DOCKER_A is not set");
+        let host = match hosts() {
+            Ok(hosts) => hosts.a,
+            Err(why) => return skipped(test, &why),
         };
-        let socket = PathBuf::from(socket.strip_prefix("unix://").expect("unix:///path"));
+        let socket = host.dir().join("docker.sock");
         let prefix = format!("it-{}-{}", std::process::id(), &test[..test.len().min(12)]);
         let engine = Engine { socket, prefix };
         engine.import_image();
@@ -73,73 +73,28 @@ impl Drop for Engine {
     }
 }
 
-/// An engine of the test's own, in a network namespace of its own.
+/// An engine that nobody else uses meanwhile.
 pub(super) struct Private {
     pub(super) socket: PathBuf,
-    directory: tempfile::TempDir,
-    daemon: Child,
+    host: DaemonHost,
 }
 
 impl Private {
-    pub(super) async fn start(test: &str) -> Option<Private> {
-        if variable("AMBASSADOR_TEST_DOCKER_A").is_none() {
-            return skipped(test, "AMBASSADOR_TEST_DOCKER_A is not set, so engines are not to be started");
+    pub(super) fn start(test: &str) -> Option<Private> {
+        match daemon_host() {
+            Ok(host) => Some(Private { socket: host.dir().join("docker.sock"), host }),
+            Err(why) => skipped(test, &why),
         }
-        let directory = tempfile::tempdir().unwrap();
-        let socket = directory.path().join("docker.sock");
-        let daemon = daemon(directory.path(), &socket);
-        let mut engine = Private { socket, directory, daemon };
-        engine.ready().await;
-        Some(engine)
     }
 
     /// As a crash would: nothing is tidied up.
-    pub(super) async fn kill(&mut self) {
-        self.daemon.kill().await.unwrap();
+    pub(super) fn kill(&self) {
+        self.host.kill_daemon();
     }
 
-    pub(super) async fn start_again(&mut self) {
-        // Its containerd died with it, but may not be buried yet: the daemon would take it for alive.
-        std::fs::remove_file(self.directory.path().join("exec/containerd/containerd.pid")).unwrap();
-        self.daemon = daemon(self.directory.path(), &self.socket);
-        self.ready().await;
+    pub(super) fn start_again(&self) {
+        self.host.start_daemon();
     }
-
-    async fn ready(&mut self) {
-        let script = format!("docker -H unix://{} version >/dev/null 2>&1", self.socket.display());
-        let begun = Instant::now();
-        while !shell(&script) {
-            assert!(self.daemon.try_wait().unwrap().is_none(), "dockerd ended: {}", self.log());
-            assert!(begun.elapsed() < Duration::from_secs(60), "dockerd does not answer: {}", self.log());
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
-    }
-}
-
-impl Drop for Private {
-    /// Asked politely, it takes its containerd and its mounts with it, but for the one over its own directory.
-    fn drop(&mut self) {
-        let pid = self.daemon.id().unwrap_or_default();
-        if pid != 0 && shell(&format!("kill {pid}")) {
-            while matches!(self.daemon.try_wait(), Ok(None)) && shell("sleep 0.1") {}
-        }
-        let directory = self.directory.path().display();
-        shell(&format!("umount {directory}/exec/netns/* {directory}/data 2>/dev/null"));
-    }
-}
-
-fn daemon(directory: &Path, socket: &Path) -> Child {
-    let log = std::fs::File::options().create(true).append(true).open(directory.join("log")).unwrap();
-    let mut command = Command::new("unshare");
-    command.args(["--net", "dockerd", "--data-root"]).arg(directory.join("data"));
-    command.arg("--exec-root").arg(directory.join("exec")).arg("--pidfile").arg(directory.join("pid"));
-    command.arg("-H").arg(format!("unix://{}", socket.display()));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
-    command.spawn().expect("unshare and dockerd are here")
 }
 
 fn shell(script: &str) -> bool {
@@ -150,6 +105,6 @@ fn shell(script: &str) -> bool {
 
 /// Recorded, never silent: where everything must run, this is a failure.
 fn skipped<T>(test: &str, why: &str) -> Option<T> {
-    record(test, why);
+    record(&format!("docker_source::{test}"), why);
     None
 }

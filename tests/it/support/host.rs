@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use super::eventually;
 use super::names::unique;
 use super::skip::variable;
 use super::terminal::Terminal;
@@ -35,9 +37,52 @@ pub(crate) fn hosts() -> Result<Hosts, String> {
     Ok(Hosts { a: host("A")?, b: host("B")? })
 }
 
-/// A host whose daemon a test may kill; its containers live on.
-pub(crate) fn daemon_host() -> Result<Host, String> {
-    host("C")
+/// A host whose daemon a test may kill; its containers live on. One test has it at a time.
+pub(crate) struct DaemonHost {
+    host: Host,
+    _alone: File,
+}
+
+pub(crate) fn daemon_host() -> Result<DaemonHost, String> {
+    let host = host("C")?;
+    let alone = host.lock("alone.lock");
+    Ok(DaemonHost { host, _alone: alone })
+}
+
+impl DaemonHost {
+    /// Its pid counts in the host's own process namespace. It stays down until it is started.
+    pub(crate) fn kill_daemon(&self) {
+        File::create(self.dir().join("stay-down")).expect("the host's directory");
+        let number = |file: &str| -> u32 {
+            let text = std::fs::read_to_string(self.dir().join(file)).expect("a host that is up");
+            text.trim().parse().expect("a pid")
+        };
+        let (holder, daemon) = (number("holder.pid"), number("dockerd.pid"));
+        self.shell(&format!("nsenter --pid=/proc/{holder}/ns/pid_for_children sh -c 'kill -9 {daemon}'"));
+        eventually("the daemon is gone", || match self.try_docker("version") {
+            Ok(answer) => Err(answer),
+            Err(_) => Ok(()),
+        });
+    }
+
+    pub(crate) fn start_daemon(&self) {
+        std::fs::remove_file(self.dir().join("stay-down")).expect("a daemon that was killed");
+        eventually("the daemon is back", || self.try_docker("version"));
+    }
+}
+
+impl Deref for DaemonHost {
+    type Target = Host;
+
+    fn deref(&self) -> &Host {
+        &self.host
+    }
+}
+
+impl Drop for DaemonHost {
+    fn drop(&mut self) {
+        std::fs::remove_file(self.dir().join("stay-down")).ok();
+    }
 }
 
 fn host(letter: &str) -> Result<Host, String> {
@@ -129,7 +174,11 @@ impl Host {
 
     /// One test at a time has the names and ports that the documents use on this host.
     pub(crate) fn documents_names(&self) -> File {
-        let file = File::create(self.dir().join("documents-names.lock")).expect("the host's directory");
+        self.lock("documents-names.lock")
+    }
+
+    fn lock(&self, name: &str) -> File {
+        let file = File::create(self.dir().join(name)).expect("the host's directory");
         file.lock().expect("a lock");
         file
     }

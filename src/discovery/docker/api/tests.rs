@@ -58,6 +58,7 @@ fn an_inspection_of_20_10_is_read() {
         Container {
             name: "redis".to_owned(),
             running: true,
+            leaving: false,
             labels: BTreeMap::from([("ambassador.listen.6379".to_owned(), "6379".to_owned())]),
             network_mode: NetworkMode::Networks,
             networks: BTreeMap::from([(NETWORK.to_owned(), attachment)]),

@@ -39,6 +39,20 @@ fn what_takes_away_is_told_from_what_changes() {
 }
 
 #[test]
+fn a_signal_that_ends_is_told_from_one_that_asks_for_something_else() {
+    let kill = |signal: &str| {
+        json!({ "Type": "container", "Action": "kill",
+            "Actor": { "ID": ID, "Attributes": { "name": "redis", "signal": signal } } })
+    };
+    for signal in ["15", "9", "3"] {
+        check(&kill(signal), Some(&Event::Leaving(id())));
+    }
+    for signal in ["1", "10", "", "SIGTERM?"] {
+        check(&kill(signal), None);
+    }
+}
+
+#[test]
 fn newer_and_older_shapes_are_read() {
     let newer = json!({ "Type": "container", "Action": "die", "Actor": { "ID": ID }, "timeNano": 1 });
     check(&newer, Some(&Event::Stopped(id())));

@@ -52,6 +52,23 @@ fn a_container_that_dies_is_gone_before_it_is_inspected() {
 }
 
 #[test]
+fn a_container_that_was_told_to_stop_is_leaving_until_it_is_dead() {
+    let leaving = |view: &mut View| view.snapshot().expect("something changed").by_id[&id("a")].leaving;
+    let mut view = View::default();
+    knows(&mut view, "a", container("redis", 2));
+    assert!(!leaving(&mut view));
+    view.heard(Event::Leaving(id("a")));
+    assert!(leaving(&mut view));
+    // An inspection says that it runs, and no more.
+    knows(&mut view, "a", container("redis", 3));
+    assert!(leaving(&mut view));
+    view.heard(Event::Stopped(id("a")));
+    assert!(!leaving(&mut view));
+    knows(&mut view, "a", container("redis", 4));
+    assert!(!leaving(&mut view));
+}
+
+#[test]
 fn an_answer_from_before_a_death_does_not_bring_back_to_life() {
     let mut view = View::default();
     knows(&mut view, "a", container("redis", 2));
