@@ -9,6 +9,7 @@
 )]
 
 mod app;
+mod balance;
 mod cross_links;
 mod demo;
 mod docker_source;
