@@ -29,7 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use endpoint::{Endpoint, InFlight};
 
-use crate::balancer::Plan;
+use crate::balancer::{Plan, nth};
+use crate::connect;
 use crate::ending::Ending;
 use crate::limit::RateLimit;
 use crate::relay::Direction;
@@ -110,8 +111,9 @@ pub struct Cluster {
     changed: Notify,
     /// Where the next round of the balancer starts.
     turn: AtomicU64,
-    /// What its balancers draw their lots from, with `turn`.
+    /// What its balancers draw their lots from, with `turn`; and its pauses, with `pauses`.
     seed: u64,
+    pauses: AtomicU64,
     /// Bounds its sessions, and those of each endpoint.
     turnstile: Arc<Turnstile>,
     /// Notified when there is something for [`watch`] to look at. It is one task, so that one permit is enough.
@@ -138,7 +140,7 @@ impl Cluster {
         Cluster::seeded(options, force, seed)
     }
 
-    /// One whose balancers draw the same lots each time, for tests.
+    /// One that does the same each time, for tests.
     pub fn seeded(options: Options, force: CancellationToken, seed: u64) -> Cluster {
         let members = Members { options, rate: None, tiers: Vec::new() };
         Cluster {
@@ -146,6 +148,7 @@ impl Cluster {
             changed: Notify::new(),
             turn: AtomicU64::new(0),
             seed,
+            pauses: AtomicU64::new(0),
             turnstile: Arc::default(),
             alarm: Notify::new(),
             force,
@@ -221,6 +224,12 @@ impl Cluster {
         if endpoint.ended(ending, bytes_down, lasted) {
             self.alarm.notify_one();
         }
+    }
+
+    /// As [`connect::jittered`], the same each time for a cluster of the same seed.
+    fn jittered(&self, pause: Duration) -> Duration {
+        let bits = nth(!self.seed, self.pauses.fetch_add(1, Relaxed));
+        connect::jittered_by(pause, bits)
     }
 
     /// Sessions that have a place in the route now; see `max-sessions`.

@@ -22,7 +22,6 @@ use tokio::time::Instant;
 
 use super::turnstile::{Slot, Waiting};
 use super::{Cluster, Endpoint, Identity, InFlight, Members};
-use crate::connect::jittered;
 use crate::ending::Ending;
 use crate::route::Options;
 
@@ -152,13 +151,15 @@ impl Cluster {
         effort: &mut Effort,
         dialler: &D,
     ) -> Round<D::Connection> {
-        let Options { connect_timeout, max_sessions_per_endpoint, .. } = members.options;
+        let connect_timeout = members.options.connect_timeout;
         let (mut asked, mut full) = (false, false);
         for endpoint in self.choices(members, client) {
             if endpoint.is_removed() {
                 continue;
             }
-            let Some(in_flight) = InFlight::on(endpoint.clone(), max_sessions_per_endpoint) else {
+            // As it is now: attempts before may have taken long.
+            let max = self.glance().options.max_sessions_per_endpoint;
+            let Some(in_flight) = InFlight::on(endpoint.clone(), max) else {
                 full = true;
                 continue;
             };
@@ -241,9 +242,9 @@ impl<'h> Hold<'h> {
             let pause = match (members.is_empty(), asked) {
                 // Without an endpoint there is nothing to retry, only a change to wait for.
                 (true, _) => remaining,
-                (false, true) => jittered(backoff).min(remaining),
+                (false, true) => cluster.jittered(backoff).min(remaining),
                 // Where all are full, whoever leaves calls; this is for those who failed, and called nobody.
-                (false, false) => jittered(BACKOFF_MAX).min(remaining),
+                (false, false) => cluster.jittered(BACKOFF_MAX).min(remaining),
             };
             let woken = self.wait(pause, called_or(waiting.as_mut(), changed), left.as_mut()).await?;
             backoff = if woken == Woken::News { BACKOFF_MIN } else { (backoff * 2).min(BACKOFF_MAX) };
@@ -291,10 +292,11 @@ impl<'h> Hold<'h> {
         left: Pin<&mut impl Future<Output = io::Result<()>>>,
     ) -> Result<Woken, Ending> {
         let outcome = tokio::select! {
+            biased;
+            () = self.cluster.force.cancelled() => Err(Ending::Drained),
+            _ = left => Err(Ending::LeftWhileHeld),
             () = news => Ok(Woken::News),
             () = tokio::time::sleep(pause) => Ok(Woken::Time),
-            _ = left => Err(Ending::LeftWhileHeld),
-            () = self.cluster.force.cancelled() => Err(Ending::Drained),
         };
         self.effort.held = self.began.map_or(Duration::ZERO, |began| began.elapsed());
         outcome
@@ -304,6 +306,7 @@ impl<'h> Hold<'h> {
 async fn called_or(waiting: Option<&mut Waiting<'_>>, changed: Pin<&mut Notified<'_>>) {
     match waiting {
         Some(waiting) => tokio::select! {
+            biased;
             () = waiting.called() => {}
             () = changed => {}
         },

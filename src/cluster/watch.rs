@@ -9,7 +9,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
@@ -20,7 +19,6 @@ use super::health::probe::Probe;
 use super::health::{Record, State};
 use super::outlier::{Change, Outliers};
 use super::{Cluster, Endpoint, EndpointKey, Members};
-use crate::connect::jittered;
 use crate::route::{Check, Health, OnUnhealthy};
 
 /// Checks of all routes at one time: half of the descriptors that sessions leave alone.
@@ -101,6 +99,7 @@ impl<P: Probe> Watch<P> {
                 }
             };
             tokio::select! {
+                biased;
                 // `results` is ours too, so that the channel never closes.
                 Some(checked) = inbox.recv() => self.checked(&checked, &members),
                 () = self.cluster.alarm.notified() => {}
@@ -128,8 +127,13 @@ impl<P: Probe> Watch<P> {
     }
 
     fn patient(&self, endpoint: &Arc<Endpoint>) -> Patient {
-        let checks =
-            check_for_ever(endpoint.clone(), self.policy.clone(), self.means.clone(), self.results.clone());
+        let checks = check_for_ever(
+            self.cluster.clone(),
+            endpoint.clone(),
+            self.policy.clone(),
+            self.means.clone(),
+            self.results.clone(),
+        );
         #[expect(clippy::disallowed_methods, reason = "its handle is kept, and ends it when dropped")]
         let task = AbortOnDropHandle::new(tokio::spawn(checks));
         Patient { endpoint: endpoint.clone(), record: Record::default(), _task: task }
@@ -226,6 +230,7 @@ impl<P: Probe> Watch<P> {
 
 /// At once, and then with a pause after each check.
 async fn check_for_ever<P: Probe>(
+    cluster: Arc<Cluster>,
     endpoint: Arc<Endpoint>,
     policy: Health,
     means: Arc<Means<P>>,
@@ -239,13 +244,9 @@ async fn check_for_ever<P: Probe>(
         if results.send(Checked { endpoint: endpoint.clone(), result }).await.is_err() {
             return;
         }
-        tokio::time::sleep(pause(policy.interval)).await;
+        // Shortened by up to a quarter, so that checks which began together spread.
+        tokio::time::sleep(policy.interval / 2 + cluster.jittered(policy.interval / 2)).await;
     }
-}
-
-/// Shortened by up to a quarter, at random, so that checks which began together spread.
-fn pause(interval: Duration) -> Duration {
-    interval / 2 + jittered(interval / 2)
 }
 
 #[cfg(test)]

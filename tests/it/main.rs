@@ -21,6 +21,7 @@ mod process;
 mod relay;
 mod restarts;
 mod scaled_compose;
+mod simulation;
 mod support;
 mod tidy;
 mod two_hosts;

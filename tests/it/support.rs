@@ -17,5 +17,5 @@ pub(crate) use host::{DaemonHost, Host, daemon_host, hosts};
 pub(crate) use load::Load;
 pub(crate) use namespace::Namespace;
 pub(crate) use servers::{http_get, redis_ping};
-pub(crate) use skip::{is_dist_image, needs, record, skip};
+pub(crate) use skip::{is_dist_image, needs, record, skip, variable};
 pub(crate) use wait::{eventually, within};
