@@ -92,8 +92,10 @@ pub(super) async fn tell(mut lots: Lots, steps: usize) {
     world.all_ends_well().await;
 }
 
+/// Every other one is written out: such an endpoint is dialled on after it has left.
 fn spec(port: u16) -> EndpointSpec {
-    EndpointSpec::new(EndpointAddr::Inet(([10, 0, 0, 1], port).into()), Identity::Name("world".to_owned()))
+    let identity = if port.is_multiple_of(2) { Identity::Name("world".to_owned()) } else { Identity::Literal };
+    EndpointSpec::new(EndpointAddr::Inet(([10, 0, 0, 1], port).into()), identity)
 }
 
 fn port(addr: &EndpointAddr) -> u16 {

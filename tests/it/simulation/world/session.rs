@@ -54,6 +54,9 @@ impl Session {
         }
         if let Ok(((life, manner), in_flight)) = acquired {
             let _open = Counted::new(truth, life, Counts::Open);
+            if truth.lock().unwrap().life(life.0) != life {
+                truth.lock().unwrap().broken.push(format!("{life:?} got a session after it had left"));
+            }
             stay(cluster, &in_flight, manner, lifetime).await;
         }
     }
