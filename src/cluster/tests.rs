@@ -118,3 +118,31 @@ async fn who_joins_others_gets_a_growing_share_and_nobody_does_at_the_start() {
     assert_ne!(firsts[0].key, firsts[1].key);
     assert!(firsts.iter().all(|endpoint| endpoint.warms_since().is_none()));
 }
+
+/// `cargo test --release --lib what_a_pick_costs -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn what_a_pick_costs() {
+    use crate::route::Balance;
+    for balance in Balance::ALL {
+        for count in [2u16, 100, 10_000] {
+            let options = Options { balance, ..Options::named("test") };
+            let cluster = Cluster::seeded(options.clone(), CancellationToken::new(), 1);
+            let specs: Vec<_> = (0..count).map(|port| spec(port, "a")).collect();
+            let began = std::time::Instant::now();
+            cluster.update(&options, &specs);
+            let updated = began.elapsed();
+            let members = cluster.members();
+            let _busy: Vec<_> =
+                members.all().map(|(_, member)| InFlight::on(member.endpoint.clone(), None)).collect();
+            let picks = 1_000_000 / u32::from(count.max(100));
+            let began = std::time::Instant::now();
+            for n in 0..picks {
+                let client = std::net::IpAddr::from(n.to_be_bytes());
+                std::hint::black_box(cluster.choices(&members, Some(client)).next());
+            }
+            let pick = began.elapsed() / picks;
+            println!("{:17} {count:6} endpoints: {pick:?} a pick, {updated:?} an update", balance.name());
+        }
+    }
+}
