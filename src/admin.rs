@@ -1,35 +1,31 @@
-//! The admin API: HTTP on a unix socket, and on TCP only when asked. Reads what the control loop publishes.
+//! The admin API: HTTP on a unix socket, and on TCP only when asked. Shows what the control loop publishes, and hands it
+//! the orders of operators.
 
 pub mod address;
+mod api;
+mod body;
 pub mod client;
+mod crowd;
+mod stream;
 
-use std::sync::Arc;
+use std::pin::pin;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
+use axum::Extension;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tokio_util::task::AbortOnDropHandle;
 
 pub use address::{BindError, Choice};
+pub use api::Knows;
 
-use crate::observe::status::Status;
-use crate::ready;
-use crate::reconcile::Overview;
 use address::AdminListener;
+use crowd::{Crowd, Follows};
 
-/// Requests at one time. More wait in the backlog.
-const CONNECTIONS_MAX: usize = 64;
 /// A client must send its request's head within this time, and each connection serves one request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// All of a connection, slow readers included.
+/// All of a connection, slow readers included; but for those that follow the events.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A bound admin address.
@@ -38,67 +34,29 @@ pub struct Admin {
     knows: Knows,
 }
 
-/// What the handlers answer from.
-#[derive(Clone)]
-struct Knows {
-    overview: Arc<ArcSwap<Overview>>,
-    stop: CancellationToken,
-}
-
 impl Admin {
     /// `None` where another ambassador has the default address already: this one runs without.
-    pub fn bind(
-        choice: &Choice,
-        overview: Arc<ArcSwap<Overview>>,
-        stop: CancellationToken,
-    ) -> Result<Option<Admin>, BindError> {
+    pub fn bind(choice: &Choice, knows: Knows) -> Result<Option<Admin>, BindError> {
         let listener = address::bind(choice)?;
-        Ok(listener.map(|listener| Admin { listener, knows: Knows { overview, stop } }))
+        Ok(listener.map(|listener| Admin { listener, knows }))
     }
 
     /// Serves until the handle is dropped.
     pub fn serve(self) -> AbortOnDropHandle<()> {
         #[expect(clippy::disallowed_methods, reason = "its handle is returned, and ends it when dropped")]
-        let task = tokio::spawn(accept_loop(self.listener, router(self.knows)));
+        let task = tokio::spawn(accept_loop(self.listener, api::router(self.knows)));
         AbortOnDropHandle::new(task)
     }
 }
 
-fn router(knows: Knows) -> axum::Router {
-    axum::Router::new()
-        .route("/live", get(|| async { "live\n" }))
-        .route("/ready", get(ready))
-        .route("/status", get(status))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "there is /live, /ready and /status\n") })
-        .with_state(knows)
-}
-
-async fn ready(State(knows): State<Knows>) -> Response {
-    let reasons = ready::reasons(&knows.overview.load(), knows.stop.is_cancelled());
-    if reasons.is_empty() {
-        (StatusCode::OK, "ready\n").into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", reasons.join("\n"))).into_response()
-    }
-}
-
-async fn status(State(knows): State<Knows>) -> Json<Status> {
-    Json(Status::of(&knows.overview.load(), knows.stop.is_cancelled()))
-}
-
 async fn accept_loop(listener: AdminListener, router: axum::Router) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let connections = TaskTracker::new();
+    let mut crowd = Crowd::default();
     loop {
-        // The semaphore is never closed.
-        let Ok(permit) = permits.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok(Some(stream)) => {
-                let router = router.clone();
-                connections.spawn(async move {
-                    serve(stream, router).await;
-                    drop(permit);
-                });
+                let follows = Follows::default();
+                let router = router.clone().layer(Extension(follows.clone()));
+                crowd.admit(follows.clone(), serve(stream, router, follows));
             }
             Ok(None) => {}
             Err(error) => {
@@ -109,13 +67,27 @@ async fn accept_loop(listener: AdminListener, router: axum::Router) {
     }
 }
 
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: axum::Router) {
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: axum::Router,
+    follows: Follows,
+) {
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
+    let mut connection = pin!(connection);
+    let served = tokio::select! {
+        served = &mut connection => served,
+        () = tokio::time::sleep(CONNECTION_TIMEOUT) => {
+            if !follows.is_set() {
+                return;
+            }
+            connection.await
+        }
+    };
+    if let Err(error) = served {
         tracing::debug!(%error, "admin: a request failed");
     }
 }

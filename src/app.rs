@@ -2,19 +2,20 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, Knows};
 use crate::cluster::hold::Gate;
 use crate::config::Config;
 use crate::discovery::file::File;
 use crate::discovery::follow;
 use crate::drain::Control;
 use crate::listener::BindError;
+use crate::observe::events::Events;
 use crate::reconcile::{Overview, Reconciler};
 use crate::room::Room;
 use crate::session::Shared;
@@ -56,10 +57,18 @@ pub async fn build(config: Config) -> Result<Bound, BuildError> {
         room,
     });
     let workers = Workers::start(config.workers, &shared)?;
-    let mut reconciler = Reconciler::new(config.clone(), workers, shared, control.stop.clone());
+    let events = Arc::new(Events::default());
+    let mut reconciler = Reconciler::new(config.clone(), workers, shared, &control, events.clone());
     reconciler.begin().await.map_err(BuildError::Bind)?;
-    let admin = Admin::bind(&admin::Choice::of(&config), reconciler.overview(), control.stop.clone())?;
-    let file = config.path.map(|path| File { path, reload: control.reload.clone() });
+    let knows = Knows {
+        overview: reconciler.overview(),
+        orders: reconciler.orders(),
+        events: events.clone(),
+        stop: control.stop.clone(),
+        started: SystemTime::now(),
+    };
+    let admin = Admin::bind(&admin::Choice::of(&config), knows)?;
+    let file = config.path.map(|path| File { path, reload: control.reload.clone(), events: events.clone() });
     let file = file.map(|file| follow(file, reconciler.news()));
     Ok(Bound { reconciler, admin, control, drain_timeout: config.drain_timeout, _file: file })
 }

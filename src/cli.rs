@@ -1,21 +1,26 @@
 //! The command line: what is typed, what is printed, and with which code the program ends.
 
+mod ask;
+mod orders;
+mod pages;
+mod register;
+mod serve;
+mod watch;
+
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use crate::admin::address::Choice;
-use crate::admin::client::{self, ClientError};
-use crate::app::{self, BuildError};
 use crate::config::ancestor::ancestor;
 use crate::config::args::RunArgs;
 use crate::config::vars::Vars;
-use crate::config::{self, Config};
-use crate::diagnostic::{Diagnostic, Place};
-use crate::observe::log;
-use crate::observe::status::Status;
+use crate::register::args::RegisterArgs;
+use ask::{Ask, At};
+use orders::OrderVerb;
+use watch::{EventsArgs, SessionsArgs};
 
 /// The program's exit codes (sysexits.h for 64 and 69).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,24 +74,30 @@ enum Verb {
         #[command(flatten)]
         at: At,
     },
+    /// Tell etcd or Consul where this host's containers are, for as long as they and this process live
+    Register {
+        #[command(flatten)]
+        args: RegisterArgs,
+    },
     /// Show the routes of the running ambassador, their endpoints and sessions
     Status {
         #[command(flatten)]
-        at: At,
-        /// As JSON
-        #[arg(long)]
-        json: bool,
+        ask: Ask,
     },
+    /// Show the sessions of the running ambassador: who, where to, since when, how many bytes
+    Sessions(SessionsArgs),
+    /// Show what the running ambassador did and learned: endpoints, routes, sources, orders
+    Events(EventsArgs),
+    #[command(flatten)]
+    Order(OrderVerb),
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
-}
-
-/// Where the running ambassador is asked.
-#[derive(Debug, clap::Args)]
-struct At {
-    /// Its admin address: unix:/path or HOST:PORT [env: AMBASSADOR_ADMIN] [default: where `ambassador` itself puts it]
-    #[arg(long, value_name = "ADDR")]
-    admin: Option<String>,
+    /// Print the man page, or write it and one for each verb into a directory
+    Man {
+        /// Where to write them: ambassador.1, ambassador-status.1, ...
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
 }
 
 /// Reads the command line and does what it says.
@@ -103,106 +114,17 @@ pub fn run(arguments: Vec<OsString>, vars: &Vars) -> Exit {
 
 fn dispatch(cli: Cli, vars: &Vars) -> Exit {
     match cli.verb {
-        None => serve(&cli.run, vars),
-        Some(Verb::Check { run, json }) => check(&run, json, vars),
+        None => serve::serve(&cli.run, vars),
+        Some(Verb::Check { run, json }) => serve::check(&run, json, vars),
         Some(Verb::Demo { once }) => crate::demo::run(once, vars),
-        Some(Verb::Health { at }) => ask(&at, vars, "/ready", |answer| Ok(answer.to_owned())),
-        Some(Verb::Status { at, json: true }) => ask(&at, vars, "/status", pretty),
-        Some(Verb::Status { at, json: false }) => ask(&at, vars, "/status", table),
-        Some(Verb::Completions { shell }) => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "ambassador", &mut script);
-            out(&String::from_utf8_lossy(&script));
-            Exit::Done
-        }
-    }
-}
-
-fn serve(run: &RunArgs, vars: &Vars) -> Exit {
-    let config = match config::load(run, vars) {
-        Ok(config) => config,
-        Err(mistakes) => {
-            err(&config::check::mistakes(&mistakes, false));
-            return Exit::Usage;
-        }
-    };
-    if config.is_empty() {
-        err(&config.nothing_to_do(vars));
-        return Exit::Usage;
-    }
-    let _log = log::start(config.log, vars);
-    match block_on(run_until_stopped(config)) {
-        Ok(Ok(())) => Exit::Done,
-        Ok(Err(error)) => {
-            tracing::error!("{error}");
-            Exit::Unavailable
-        }
-        Err(error) => {
-            tracing::error!("cannot start: {error}");
-            Exit::Failed
-        }
-    }
-}
-
-async fn run_until_stopped(config: Config) -> Result<(), BuildError> {
-    let bound = app::build(config).await?;
-    let obey = bound.control().obey_signals()?;
-    tokio::select! {
-        () = bound.run() => {}
-        () = obey => {}
-    }
-    Ok(())
-}
-
-fn check(run: &RunArgs, json: bool, vars: &Vars) -> Exit {
-    match config::load(run, vars) {
-        Ok(config) if config.is_empty() => {
-            err(&config.nothing_to_do(vars));
-            Exit::Usage
-        }
-        Ok(config) if json => {
-            out(&format!("{:#}\n", config::check::json(&config)));
-            Exit::Done
-        }
-        Ok(config) => {
-            out(&config::check::table(&config));
-            Exit::Done
-        }
-        Err(mistakes) if json => {
-            out(&config::check::mistakes(&mistakes, true));
-            Exit::Usage
-        }
-        Err(mistakes) => {
-            err(&config::check::mistakes(&mistakes, false));
-            Exit::Usage
-        }
-    }
-}
-
-fn ask(at: &At, vars: &Vars, path: &str, show: impl Fn(&str) -> Result<String, String>) -> Exit {
-    let choice = match at.choice(vars) {
-        Ok(choice) => choice,
-        Err(mistake) => {
-            err(&mistake.to_string());
-            return Exit::Usage;
-        }
-    };
-    let answer = match block_on(client::get(&choice, path)) {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error @ ClientError::Unreachable(_))) => {
-            err(&error.to_string());
-            return Exit::Unavailable;
-        }
-        Ok(Err(error)) => return fail(&error.to_string()),
-        Err(error) => return fail(&error.to_string()),
-    };
-    match show(&answer.body) {
-        Ok(text) if answer.ok => {
-            out(&text);
-            Exit::Done
-        }
-        Ok(text) => fail(text.trim_end()),
-        Err(why) => fail(&why),
+        Some(Verb::Register { args }) => register::register(&args, vars),
+        Some(Verb::Health { at }) => ask::health(&at, vars),
+        Some(Verb::Status { ask }) => ask::status(&ask, vars),
+        Some(Verb::Sessions(sessions)) => watch::sessions(&sessions, vars),
+        Some(Verb::Events(events)) => watch::events(&events, vars),
+        Some(Verb::Order(order)) => orders::give(&order, vars),
+        Some(Verb::Completions { shell }) => pages::completions(shell),
+        Some(Verb::Man { out }) => pages::man(out.as_deref()),
     }
 }
 
@@ -211,36 +133,19 @@ fn fail(why: &str) -> Exit {
     Exit::Failed
 }
 
-impl At {
-    fn choice(&self, vars: &Vars) -> Result<Choice, Diagnostic> {
-        let given = match (&self.admin, vars.value("AMBASSADOR_ADMIN")) {
-            (Some(text), _) => Some(config::parse_admin(text, &Place::Flag("admin".to_owned()))?),
-            (None, Some(text)) => {
-                Some(config::parse_admin(text, &Place::Variable("AMBASSADOR_ADMIN".to_owned()))?)
-            }
-            (None, None) => None,
-        };
-        Ok(Choice::new(given, vars.value("XDG_RUNTIME_DIR").map(std::path::Path::new)))
-    }
-}
-
-fn pretty(body: &str) -> Result<String, String> {
-    let value: serde_json::Value = serde_json::from_str(body).map_err(|error| error.to_string())?;
-    Ok(format!("{value:#}\n"))
-}
-
-fn table(body: &str) -> Result<String, String> {
-    let status: Status = serde_json::from_str(body).map_err(|error| error.to_string())?;
-    Ok(status.table())
-}
-
 fn block_on<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future))
 }
 
 /// Standard output is for results. A reader that left is no failure of ours.
 fn out(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    is_read(text);
+}
+
+/// The same, and whether somebody reads still.
+fn is_read(text: &str) -> bool {
+    let mut stdout = std::io::stdout();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_ok()
 }
 
 fn err(text: &str) {

@@ -10,6 +10,7 @@ mod endpoint;
 pub mod health;
 pub mod hold;
 pub mod outlier;
+pub mod timings;
 mod turnstile;
 pub mod watch;
 
@@ -19,7 +20,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -35,6 +36,7 @@ use crate::ending::Ending;
 use crate::limit::RateLimit;
 use crate::relay::Direction;
 use crate::route::Options;
+use timings::Timings;
 use turnstile::Turnstile;
 
 /// What a source says about one endpoint.
@@ -74,6 +76,8 @@ pub enum Identity {
     Name(String),
     /// A container: its full ID, and its name for people.
     Container { id: String, name: String },
+    /// What a registry calls it: an etcd key, a Consul service ID.
+    Key(String),
 }
 
 /// The endpoints and the policy of a cluster at one moment.
@@ -118,6 +122,8 @@ pub struct Cluster {
     turnstile: Arc<Turnstile>,
     /// Notified when there is something for [`watch`] to look at. It is one task, so that one permit is enough.
     alarm: Notify,
+    /// An operator wants new sessions held.
+    paused: AtomicBool,
     /// The process's own last word; the parent of every endpoint's `cut`.
     force: CancellationToken,
     pub counters: Counters,
@@ -130,6 +136,7 @@ pub struct Counters {
     pub held: AtomicUsize,
     pub bytes_up: AtomicU64,
     pub bytes_down: AtomicU64,
+    pub timings: Timings,
     endings: [AtomicU64; Ending::ALL.len()],
 }
 
@@ -151,6 +158,7 @@ impl Cluster {
             pauses: AtomicU64::new(0),
             turnstile: Arc::default(),
             alarm: Notify::new(),
+            paused: AtomicBool::new(false),
             force,
             counters: Counters::default(),
         }
@@ -235,6 +243,17 @@ impl Cluster {
     /// Sessions that have a place in the route now; see `max-sessions`.
     pub fn inside(&self) -> usize {
         self.turnstile.inside()
+    }
+
+    /// Holds new sessions, or lets them go on.
+    pub fn pause(&self, paused: bool) {
+        if self.paused.swap(paused, Relaxed) != paused {
+            self.changed.notify_waiters();
+        }
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Relaxed)
     }
 
     pub fn moved(&self, direction: Direction, bytes: usize) {
@@ -324,7 +343,7 @@ impl fmt::Display for EndpointKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.identity {
             Identity::Literal => write!(f, "{}", self.addr),
-            Identity::Name(name) => write!(f, "{} ({name})", self.addr),
+            Identity::Name(name) | Identity::Key(name) => write!(f, "{} ({name})", self.addr),
             Identity::Container { id, name } => {
                 write!(f, "{} (container {name} {})", self.addr, id.get(..12).unwrap_or(id))
             }

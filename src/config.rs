@@ -4,18 +4,25 @@ pub mod ancestor;
 pub mod args;
 pub mod check;
 pub mod conflicts;
+mod consul;
 mod docker;
+pub mod etcd;
 pub mod grammar;
 mod load;
 pub mod nearest;
 mod nothing;
 pub mod raw;
+pub mod secret;
 pub mod settings;
 pub mod vars;
 
+pub use consul::ConsulConfig;
+pub(crate) use consul::consul as consul_config;
 pub use docker::SOCKET_DEFAULT;
+pub(crate) use docker::host as docker_host;
+pub(crate) use etcd::access as etcd_access;
 pub use load::{load, parse_admin};
-pub(crate) use load::{read_text, unreadable};
+pub(crate) use load::{log_config, read_text, unreadable};
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -24,7 +31,10 @@ use std::time::Duration;
 
 use crate::cluster::outlier::MAX_EJECTED_DEFAULT;
 use crate::diagnostic::Diagnostic;
+use crate::discovery::dns::Limits;
+use crate::discovery::http::Server;
 use crate::route::{Layer, Route};
+use etcd::EtcdAccess;
 
 /// What will run.
 #[derive(Clone, Debug)]
@@ -41,11 +51,14 @@ pub struct Config {
     pub docker: Option<DockerConfig>,
     /// Where an engine would be, for a file that asks for it later. `None` where the settings for it make no sense.
     pub docker_host: Option<DockerHost>,
+    pub etcd: EtcdAccess,
     pub workers: NonZeroUsize,
     pub drain_timeout: Duration,
     pub max_held: usize,
     /// Percent of a route's endpoints that outlier detection may leave out.
     pub max_ejected: u8,
+    pub dns: Limits,
+    pub consul: ConsulConfig,
     /// `None` for the default unix socket.
     pub admin: Option<AdminAddr>,
     /// `XDG_RUNTIME_DIR`: where the default admin socket goes when `/run` is not ours to write.
@@ -65,20 +78,8 @@ pub struct DockerConfig {
     pub implicit: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DockerHost {
-    Unix(PathBuf),
-    /// `host:port`, without TLS.
-    Tcp(String),
-    /// `host:port`; `verify` is Docker's `--tlsverify`.
-    Tls {
-        address: String,
-        ca: PathBuf,
-        cert: PathBuf,
-        key: PathBuf,
-        verify: bool,
-    },
-}
+/// As `DOCKER_HOST` names it.
+pub type DockerHost = Server;
 
 /// Where the admin API listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,10 +128,13 @@ impl Config {
             path: None,
             docker: None,
             docker_host: None,
+            etcd: EtcdAccess::default(),
             workers: load::cores(),
             drain_timeout: DRAIN_TIMEOUT_DEFAULT,
             max_held: MAX_HELD_DEFAULT,
             max_ejected: MAX_EJECTED_DEFAULT,
+            dns: Limits::default(),
+            consul: ConsulConfig::default(),
             admin: None,
             runtime_dir: None,
             log: LogConfig::default(),

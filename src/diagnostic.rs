@@ -22,6 +22,8 @@ pub enum Place {
     Link(String),
     /// A container that `-name` follows.
     Name(String),
+    /// Somebody, by hand, while it runs.
+    Operator,
     /// The program itself: tests, the demo.
     Built,
 }
@@ -98,6 +100,7 @@ impl fmt::Display for Place {
             Place::Label { container, label } => write!(f, "container {container}, label {label}"),
             Place::Link(link) => write!(f, "link {link}"),
             Place::Name(name) => write!(f, "-name {name}"),
+            Place::Operator => f.write_str("operator"),
             Place::Built => f.write_str("built in"),
         }
     }
@@ -135,6 +138,7 @@ mod tests {
             (label, "container db, label ambassador.listen.80"),
             (Place::Link("redis:db".to_owned()), "link redis:db"),
             (Place::Name("redis".to_owned()), "-name redis"),
+            (Place::Operator, "operator"),
             (Place::Built, "built in"),
         ] {
             assert_eq!(place.to_string(), shown);

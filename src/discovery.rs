@@ -3,11 +3,14 @@
 //! A [`Source`] publishes whole snapshots. *Failing* and *empty* are two different things: a source that fails
 //! publishes nothing, so the last snapshot stands; one that publishes an empty snapshot empties.
 
+pub mod consul;
 pub mod containers;
 pub mod dns;
 pub mod docker;
 pub mod env;
+pub mod etcd;
 pub mod file;
+pub mod http;
 pub mod knowledge;
 pub mod label;
 
@@ -55,6 +58,9 @@ pub enum News {
         source: String,
         why: String,
     },
+    /// The source is away for so long that what it published last is no longer to be believed, but this; it is still
+    /// lost.
+    Expired(Snapshot),
 }
 
 /// The sending half that a source publishes through.
@@ -62,7 +68,10 @@ pub enum News {
 pub struct Publisher {
     source: String,
     news: mpsc::Sender<News>,
+    /// Since the run began.
     published: bool,
+    /// So that the control loop is told once.
+    lost: bool,
 }
 
 /// The control loop is gone: the process is on its way out.
@@ -71,13 +80,28 @@ pub struct Stopped;
 
 impl Publisher {
     pub fn new(source: impl Into<String>, news: mpsc::Sender<News>) -> Publisher {
-        Publisher { source: source.into(), news, published: false }
+        Publisher { source: source.into(), news, published: false, lost: false }
     }
 
     /// Hands a whole snapshot to the control loop; waits while that is busy.
     pub async fn publish(&mut self, snapshot: Snapshot) -> Result<(), Stopped> {
         self.published = true;
+        self.lost = false;
         self.news.send(News::Snapshot(snapshot)).await.map_err(|_| Stopped)
+    }
+
+    /// Says that the source failed, unless that was said already: for those that go on trying by themselves.
+    pub async fn lost(&mut self, why: String) -> Result<(), Stopped> {
+        if std::mem::replace(&mut self.lost, true) {
+            return Ok(());
+        }
+        let source = self.source.clone();
+        self.news.send(News::Lost { source, why }).await.map_err(|_| Stopped)
+    }
+
+    /// Takes back what was published, without having anything new to say.
+    pub async fn expire(&mut self, snapshot: Snapshot) -> Result<(), Stopped> {
+        self.news.send(News::Expired(snapshot)).await.map_err(|_| Stopped)
     }
 }
 
@@ -120,10 +144,8 @@ pub fn follow(source: impl Source + 'static, news: mpsc::Sender<News>) -> AbortO
 
 /// Runs a source for ever: retries with jittered back-off, says once when it is lost and once when it is back.
 async fn supervise(mut source: impl Source, news: mpsc::Sender<News>) {
-    let name = source.name();
-    let mut publisher = Publisher::new(name.clone(), news.clone());
+    let mut publisher = Publisher::new(source.name(), news);
     let mut backoff = BACKOFF_MIN;
-    let mut lost = false;
     loop {
         publisher.published = false;
         let why = match source.run(&mut publisher).await {
@@ -132,13 +154,9 @@ async fn supervise(mut source: impl Source, news: mpsc::Sender<News>) {
         };
         if publisher.published {
             backoff = BACKOFF_MIN;
-            lost = false;
         }
-        if !lost {
-            lost = true;
-            if news.send(News::Lost { source: publisher.source.clone(), why }).await.is_err() {
-                return;
-            }
+        if publisher.lost(why).await.is_err() {
+            return;
         }
         tokio::time::sleep(crate::connect::jittered(backoff)).await;
         backoff = (backoff * 2).min(BACKOFF_MAX);

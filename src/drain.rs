@@ -37,7 +37,8 @@ impl Control {
                     Some(()) = interrupt.recv() => control.step_down("SIGINT"),
                     Some(()) = hangup.recv() => {
                         tracing::info!("SIGHUP: reading the files again");
-                        control.reload.notify_one();
+                        // Every file that is followed has somebody who waits.
+                        control.reload.notify_waiters();
                     }
                     else => return,
                 }

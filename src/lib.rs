@@ -36,3 +36,4 @@ pub mod ready;
 pub mod app;
 pub mod cli;
 pub mod demo;
+pub mod register;

@@ -1,4 +1,10 @@
-//! What people and programs see: the log, and the status of routes.
+//! What people and programs see: the log, the events, the status of routes, the sessions, the metrics.
 
+pub mod events;
+mod exposition;
 pub mod log;
+pub mod metrics;
+mod process;
+pub mod sessions;
 pub mod status;
+pub mod table;

@@ -22,7 +22,7 @@ pub fn reasons(overview: &Overview, draining: bool) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::diagnostic::Place;
-    use crate::reconcile::RouteView;
+    use crate::reconcile::{ByHand, RouteView};
     use crate::route::{Listen, Route};
 
     #[test]
@@ -33,6 +33,8 @@ mod tests {
             cluster: None,
             addrs: Vec::new(),
             problems: vec!["taken".to_owned()],
+            by_hand: ByHand::default(),
+            leaving: Vec::new(),
         };
         let overview = Overview { routes: vec![view], waiting_for_docker: true, ..Overview::default() };
         assert_eq!(

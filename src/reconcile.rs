@@ -3,6 +3,13 @@
 //! One owner for all of it, and no lock: sources send [`News`], sessions and the admin API read what is published.
 
 mod linger;
+mod moves;
+mod obey;
+pub mod order;
+pub mod overrides;
+mod running;
+pub mod trial;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -10,8 +17,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::sync::mpsc;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::cluster::Cluster;
@@ -19,16 +26,27 @@ use crate::cluster::health::probe::Network;
 use crate::cluster::watch::{Means, watch};
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Place};
-use crate::discovery::dns::{Host, Resolver};
+use crate::discovery::consul::Consul;
+use crate::discovery::dns::{Dns, Resolver};
 use crate::discovery::docker::Docker;
-use crate::discovery::knowledge::{Knowledge, followed};
+use crate::discovery::etcd::Etcd;
+use crate::discovery::file::endpoints::EndpointFile;
+use crate::discovery::knowledge::{Knowledge, Resolved, followed};
 use crate::discovery::{News, follow};
+use crate::drain::Control;
 use crate::listener::{self, BindError};
-use crate::room::Seat;
+use crate::observe::events::{Events, Happened};
 use crate::route::{self, Layer, Listen, Route, RouteTable, Shadowed, Target};
 use crate::session::Shared;
 use crate::worker::{Loads, Workers};
 use linger::Linger;
+use moves::Moves;
+use order::{Ordered, Orders};
+use overrides::Overrides;
+use running::Running;
+use trial::Trials;
+
+pub use view::{ByHand, Overview, RouteView};
 
 /// How long after a listener could not be bound it is tried again.
 const REBIND_PAUSE: Duration = Duration::from_secs(1);
@@ -37,7 +55,8 @@ const REBIND_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 enum Event {
     News(News),
-    /// Time to try again what could not be bound, or to close what has lingered.
+    Order(Ordered),
+    /// Time to try again what could not be bound, to close what has lingered, or to judge a switch.
     Due,
 }
 
@@ -49,6 +68,11 @@ pub struct Reconciler {
     /// Why these listeners of the table do not run.
     unbound: BTreeMap<Listen, String>,
     linger: Linger,
+    /// What the sources tell, before the overrides.
+    told: RouteTable,
+    overrides: Overrides,
+    trials: Trials,
+    moves: Moves,
     /// Mistakes that are there now, so that each is logged once.
     mistakes: BTreeSet<String>,
     /// Sources that are lost, and why.
@@ -58,85 +82,69 @@ pub struct Reconciler {
     docker: Option<AbortOnDropHandle<()>>,
     news: mpsc::Sender<News>,
     inbox: mpsc::Receiver<News>,
+    orders: Orders,
+    ordered: mpsc::Receiver<Ordered>,
+    events: Arc<Events>,
     /// `None` once no new listener shall be opened.
     workers: Option<Workers>,
     loads: Loads,
     means: Arc<Means<Network>>,
     shared: Arc<Shared>,
     stop: CancellationToken,
+    /// `SIGHUP`, for the files of endpoints.
+    reload: Arc<Notify>,
     overview: Arc<ArcSwap<Overview>>,
 }
 
-/// An open route.
-struct Running {
-    cluster: Arc<Cluster>,
-    addrs: Vec<SocketAddr>,
-    problems: Vec<String>,
-    /// Closes the listeners when dropped.
-    _stop: DropGuard,
-    _watch: AbortOnDropHandle<()>,
-    _seat: Seat,
-}
-
-/// A link's variable and the same link from Docker.
-fn is_one_link_told_twice(shadow: &Shadowed) -> bool {
-    matches!((&shadow.route.origin, &shadow.by), (Place::Variable(_), Place::Link(_)))
-}
-
-/// What runs, for the admin API. Published whole at each change; counters in it are live.
-#[derive(Clone, Debug, Default)]
-pub struct Overview {
-    /// In the order of their listeners.
-    pub routes: Vec<RouteView>,
-    /// By name: why they are lost.
-    pub lost: BTreeMap<String, String>,
-    pub mistakes: Vec<String>,
-    /// Docker was asked for and has not answered, nor failed.
-    pub waiting_for_docker: bool,
-    pub workers: Loads,
-}
-
-#[derive(Clone, Debug)]
-pub struct RouteView {
-    pub route: Route,
-    /// `None` where the listener is not bound.
-    pub cluster: Option<Arc<Cluster>>,
-    /// As bound. Empty for a unix socket.
-    pub addrs: Vec<SocketAddr>,
-    /// Why it does not listen, or why a target has no endpoint.
-    pub problems: Vec<String>,
-}
-
 impl Reconciler {
-    pub fn new(config: Config, workers: Workers, shared: Arc<Shared>, stop: CancellationToken) -> Reconciler {
+    pub fn new(
+        config: Config,
+        workers: Workers,
+        shared: Arc<Shared>,
+        control: &Control,
+        events: Arc<Events>,
+    ) -> Reconciler {
         // Sources wait while the loop is busy; a burst of this many snapshots is applied one after the other.
         let (news, inbox) = mpsc::channel(64);
         let means = Arc::new(Means::new(Network, config.max_ejected));
+        let (orders, ordered) = Orders::channel();
         Reconciler {
+            resolver: Resolver::from_system().within(config.dns),
             knowledge: Knowledge { file: config.file.clone(), ..Knowledge::default() },
             config,
             table: RouteTable::new(),
             running: BTreeMap::new(),
             unbound: BTreeMap::new(),
             linger: Linger::default(),
+            told: RouteTable::new(),
+            overrides: Overrides::default(),
+            trials: Trials::default(),
+            moves: Moves::default(),
             mistakes: BTreeSet::new(),
             lost: BTreeMap::new(),
-            resolver: Resolver::from_system(),
             followed: BTreeMap::new(),
             docker: None,
             news,
             inbox,
+            orders,
+            ordered,
+            events,
             loads: workers.loads(),
             means,
             workers: Some(workers),
             shared,
-            stop,
+            stop: control.stop.clone(),
+            reload: control.reload.clone(),
             overview: Arc::default(),
         }
     }
 
     pub fn news(&self) -> mpsc::Sender<News> {
         self.news.clone()
+    }
+
+    pub fn orders(&self) -> Orders {
+        self.orders.clone()
     }
 
     pub fn overview(&self) -> Arc<ArcSwap<Overview>> {
@@ -146,7 +154,7 @@ impl Reconciler {
     /// The first round: what is known without asking anybody. A listener that cannot be bound now is an error.
     pub async fn begin(&mut self) -> Result<(), Vec<BindError>> {
         let failed = self.apply().await;
-        if failed.is_empty() { Ok(()) } else { Err(failed) }
+        if failed.is_empty() { Ok(()) } else { Err(failed.into_iter().map(|(_, error)| error).collect()) }
     }
 
     /// Until it is dropped.
@@ -158,14 +166,21 @@ impl Reconciler {
                     self.knowledge.learn(snapshot);
                 }
                 Event::News(News::Lost { source, why }) => {
-                    tracing::warn!(source, why, "source lost; what it said last stands");
+                    self.events.note(Happened::SourceLost { source: source.clone(), why: why.clone() });
                     self.lost.insert(source, why);
                 }
-                Event::Due => {}
+                Event::News(News::Expired(snapshot)) => {
+                    self.events.note(Happened::SourceExpired { source: snapshot.source() });
+                    self.knowledge.learn(snapshot);
+                }
+                Event::Order(Ordered { order, reply }) => {
+                    // Whoever gave it may have left.
+                    let _ = reply.send(self.obey(order).await);
+                    continue;
+                }
+                Event::Due => self.judge_switches(),
             }
-            for error in self.apply().await {
-                tracing::error!("{error}");
-            }
+            self.apply_and_note().await;
         }
     }
 
@@ -177,7 +192,13 @@ impl Reconciler {
 
     async fn next_event(&mut self) -> Event {
         let rebind = (!self.unbound.is_empty()).then(|| Instant::now() + REBIND_PAUSE);
-        let due = rebind.into_iter().chain(self.linger.next()).min().filter(|_| self.workers.is_some());
+        let judge = self.trials.next(Instant::now());
+        let due = rebind
+            .into_iter()
+            .chain(judge)
+            .chain(self.linger.next())
+            .min()
+            .filter(|_| self.workers.is_some());
         let wait = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due.into()).await,
@@ -185,22 +206,36 @@ impl Reconciler {
             }
         };
         tokio::select! {
-            // `news` is ours too, so that the channel never closes.
+            // The sending halves are ours too, so that the channels never close.
             Some(news) = self.inbox.recv() => Event::News(news),
+            Some(ordered) = self.ordered.recv() => Event::Order(ordered),
             () = wait => Event::Due,
         }
     }
 
     fn found(&mut self, source: &str) {
         if self.lost.remove(source).is_some() {
-            tracing::info!(source, "source is back");
+            self.events.note(Happened::SourceBack { source: source.to_owned() });
         }
     }
 
-    /// Makes what runs equal to what is known. Returns the listeners that newly could not be bound.
-    async fn apply(&mut self) -> Vec<BindError> {
-        let mut table = self.merged_table();
-        self.linger.keep(&self.table, &mut table, Instant::now());
+    async fn apply_and_note(&mut self) {
+        for (route, error) in self.apply().await {
+            self.events.note(Happened::RouteNotBound { route, why: error.to_string() });
+        }
+    }
+
+    /// Makes what runs equal to what is known. Returns the listeners that newly could not be bound, each with its route's
+    /// name.
+    async fn apply(&mut self) -> Vec<(String, BindError)> {
+        let mut told = self.merged_table();
+        self.linger.keep(&self.told, &mut told, Instant::now());
+        let table = self.overrides.table(&told);
+        for route in route::diff(&self.told, &told).replace {
+            self.events.note(replaced(&route));
+        }
+        self.told = told;
+        self.moves.retain(&table);
         let diff = route::diff(&self.table, &table);
         self.table = table;
         for listen in &diff.close {
@@ -230,7 +265,7 @@ impl Reconciler {
         }
         // After this container's links as Docker tells them: a variable says an address of the past.
         layers.push(self.config.links.clone());
-        let (table, shadowed) = route::merge(&layers);
+        let (table, shadowed) = route::merge(&self.overrides.layers(layers));
         for shadow in shadowed.into_iter().filter(|shadow| !is_one_link_told_twice(shadow)) {
             let text = format!("{} is not used: {} comes first", shadow.route, shadow.by);
             mistakes.push(Diagnostic::new(shadow.route.origin, text));
@@ -243,7 +278,7 @@ impl Reconciler {
     fn complain(&mut self, mistakes: &[Diagnostic]) {
         let now: BTreeSet<String> = mistakes.iter().map(ToString::to_string).collect();
         for mistake in now.difference(&self.mistakes) {
-            tracing::warn!("{mistake}");
+            self.events.note(Happened::Mistake { why: mistake.clone() });
         }
         self.mistakes = now;
     }
@@ -251,43 +286,54 @@ impl Reconciler {
     fn close(&mut self, listen: &Listen) {
         self.unbound.remove(listen);
         if let Some(running) = self.running.remove(listen) {
+            let route = running.cluster.glance().options.name.clone();
             running.cluster.close();
-            tracing::info!(route = %listen, "route closed");
+            // Whom nobody can serve any more waits for its hold, and not for a `resume`.
+            running.cluster.pause(false);
+            self.events.note(Happened::RouteClosed { route });
         }
     }
 
-    async fn open(&mut self, listen: &Listen) -> Option<BindError> {
+    async fn open(&mut self, listen: &Listen) -> Option<(String, BindError)> {
         let (Some(workers), Some(route)) = (&mut self.workers, self.table.get(listen)) else { return None };
         let listeners = match listener::bind(listen) {
             Ok(listeners) => listeners,
             Err(error) => {
                 let known = self.unbound.insert(listen.clone(), error.to_string());
-                return known.is_none().then_some(error);
+                return known.is_none().then(|| (route.options.name.clone(), error));
             }
         };
         self.unbound.remove(listen);
         let cluster = Arc::new(Cluster::new(route.options.clone(), self.shared.force.clone()));
         // A first session must not find a cluster that is empty only because nobody filled it yet.
-        let resolved = self.knowledge.resolve(route);
+        let resolved = resolve(&self.knowledge, &self.overrides, route);
+        cluster.pause(self.overrides.is_paused(&route.options.name));
         cluster.update(&route.options, &resolved.endpoints);
         let stop = self.stop.child_token();
         let addrs: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.addr).collect();
-        tracing::info!(route = %route, origin = %route.origin, "route open");
+        self.events.note(opened(route));
         let seat = self.shared.room.claim(listeners.len());
         for listener in listeners {
             workers.listen(listener, cluster.clone(), stop.clone()).await;
         }
         // What is not known yet at the start is told by `status`, and logged once it changes.
         let watch = watch(cluster.clone(), self.means.clone());
-        let (problems, stop) = (resolved.problems, stop.drop_guard());
-        let running = Running { cluster, addrs, problems, _stop: stop, _watch: watch, _seat: seat };
+        let running = Running {
+            cluster,
+            addrs,
+            problems: resolved.problems,
+            leaving: Vec::new(),
+            _stop: stop.drop_guard(),
+            _watch: watch,
+            _seat: seat,
+        };
         self.running.insert(listen.clone(), running);
         None
     }
 
     /// Follows the targets that routes have now, and no longer those that none has.
     fn follow_targets(&mut self) {
-        let needed = followed(self.table.values());
+        let needed = followed(self.table.values().chain(self.moves.before()));
         self.followed.retain(|target, _| needed.contains(target));
         self.knowledge.targets.retain(|target, _| needed.contains(target));
         self.lost.retain(|source, _| source == "docker" || needed.iter().any(|t| t.to_string() == *source));
@@ -302,17 +348,31 @@ impl Reconciler {
 
     /// `None` for a target that needs no source of its own.
     fn follow(&self, target: &Target) -> Option<AbortOnDropHandle<()>> {
-        let Target::Host { host, port } = target else { return None };
-        let trouble = self.shared.gate.trouble();
-        let source = Host { host: host.clone(), port: *port, resolver: self.resolver.clone(), trouble };
-        Some(follow(source, self.news.clone()))
+        let (resolver, news) = (self.resolver.clone(), self.news.clone());
+        match target {
+            Target::Host { .. } | Target::Srv { .. } => {
+                Some(follow(Dns::of(target, resolver, self.shared.gate.trouble())?, news))
+            }
+            Target::Etcd(keys) => {
+                Some(follow(Etcd::new(keys.clone(), self.config.etcd.clone(), resolver), news))
+            }
+            Target::Consul(service) => {
+                Some(follow(Consul::new(service.clone(), &self.config.consul, resolver), news))
+            }
+            Target::File(path) => {
+                Some(follow(EndpointFile::new(path.clone(), self.reload.clone(), resolver), news))
+            }
+            Target::Addr(_) | Target::Unix(_) | Target::Docker { .. } | Target::Labelled { .. } => None,
+        }
     }
 
     /// Docker is asked while something asks for it: the command line, or a route of a file that was read again.
     fn follow_docker(&mut self) {
         let host = match &self.config.docker {
             Some(docker) => Some(&docker.host),
-            None if self.table.values().any(Route::wants_docker) => self.config.docker_host.as_ref(),
+            None if self.table.values().chain(self.moves.before()).any(Route::wants_docker) => {
+                self.config.docker_host.as_ref()
+            }
             None => None,
         };
         match host {
@@ -331,44 +391,50 @@ impl Reconciler {
     fn update_clusters(&mut self) {
         for (listen, running) in &mut self.running {
             let Some(route) = self.table.get(listen) else { continue };
-            let resolved = self.knowledge.resolve(route);
-            let change = running.cluster.update(&route.options, &resolved.endpoints);
             let name = &route.options.name;
-            for endpoint in &change.left {
-                tracing::info!(route = %name, endpoint = %endpoint, "endpoint removed");
-            }
-            for endpoint in &change.joined {
-                tracing::info!(route = %name, endpoint = %endpoint, "endpoint added");
-            }
-            if running.problems != resolved.problems {
-                for problem in &resolved.problems {
-                    tracing::warn!(route = %name, "{problem}");
+            let Resolved { mut endpoints, problems } = resolve(&self.knowledge, &self.overrides, route);
+            let mut options = route.options.clone();
+            match self.moves.of(name) {
+                Some(before) if endpoints.is_empty() => {
+                    endpoints = resolve(&self.knowledge, &self.overrides, before).endpoints;
                 }
-                running.problems = resolved.problems;
+                Some(_) => options.on_remove = self.moves.finish(name).unwrap_or(options.on_remove),
+                None => {}
             }
+            running.cluster.pause(self.overrides.is_paused(name));
+            let changes = running.update(&options, &endpoints);
+            // A switch's policy was for the endpoints that left with it.
+            running.cluster.update(&route.options, &endpoints);
+            let problems = running.learn(problems);
+            changes.into_iter().chain(problems).for_each(|happened| self.events.note(happened));
         }
     }
+}
 
-    fn publish(&self) {
-        let docker = self.docker.is_some() && self.knowledge.docker.is_none();
-        self.overview.store(Arc::new(Overview {
-            routes: self.table.values().map(|route| self.view(route)).collect(),
-            lost: self.lost.clone(),
-            mistakes: self.mistakes.iter().cloned().collect(),
-            waiting_for_docker: docker && !self.lost.contains_key("docker"),
-            workers: self.loads.clone(),
-        }));
-    }
+/// The endpoints of a route, as the operator weighs them.
+fn resolve(knowledge: &Knowledge, overrides: &Overrides, route: &Route) -> Resolved {
+    let mut resolved = knowledge.resolve(route);
+    overrides.weigh(&route.options.name, &mut resolved.endpoints);
+    resolved
+}
 
-    fn view(&self, route: &Route) -> RouteView {
-        let running = self.running.get(&route.listen);
-        let unbound = self.unbound.get(&route.listen);
-        let problems = running.map(|running| running.problems.clone()).unwrap_or_default();
-        RouteView {
-            route: route.clone(),
-            cluster: running.map(|running| running.cluster.clone()),
-            addrs: running.map(|running| running.addrs.clone()).unwrap_or_default(),
-            problems: unbound.cloned().into_iter().chain(problems).collect(),
-        }
+fn opened(route: &Route) -> Happened {
+    Happened::RouteOpened {
+        route: route.options.name.clone(),
+        line: route.to_string(),
+        origin: route.origin.to_string(),
     }
+}
+
+fn replaced(route: &Route) -> Happened {
+    Happened::RouteReplaced {
+        route: route.options.name.clone(),
+        line: route.to_string(),
+        origin: route.origin.to_string(),
+    }
+}
+
+/// A link's variable and the same link from Docker.
+fn is_one_link_told_twice(shadow: &Shadowed) -> bool {
+    matches!((&shadow.route.origin, &shadow.by), (Place::Variable(_), Place::Link(_)))
 }

@@ -3,7 +3,7 @@
 //! [`Route`] is the far side of `config`: nothing in it is optional that must exist. Its `Display` is the grammar of
 //! `config::grammar`, so that printing and parsing a route is the identity.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -61,11 +61,57 @@ pub enum Target {
     Addr(SocketAddr),
     /// A DNS name. Every A and AAAA record is an endpoint.
     Host { host: String, port: u16 },
+    /// A DNS name with SRV records, which say host, port, priority and weight (RFC 2782).
+    Srv { name: String },
+    /// A service of Consul's catalog: every instance that passes its checks is an endpoint.
+    Consul(ConsulService),
+    /// A file with an endpoint a line.
+    File(PathBuf),
     /// A unix socket.
     Unix(PathBuf),
     /// A container by name, ID or Compose service; every match is an endpoint. `port` is `None` for the listener's
     /// port if the container exposes it, else its only exposed port.
     Docker { name: String, port: Option<u16> },
+    /// Every container with this label; without a value, whatever its value. `port` as above.
+    Labelled { key: String, value: Option<String>, port: Option<u16> },
+    /// Keys of etcd; the value of each is an endpoint.
+    Etcd(EtcdKeys),
+}
+
+/// The keys below a prefix, and where they are kept.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EtcdKeys {
+    pub tls: bool,
+    /// `host:port` each, at least one, in the order to try them.
+    pub members: Vec<String>,
+    /// Begins with a slash and does not end with one. Means itself and all that begins with it and a slash.
+    pub prefix: String,
+}
+
+/// The instances of a service that a Consul agent knows of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConsulService {
+    /// `HOST:PORT`. `None` for the one that the environment names, by default our own machine's.
+    pub agent: Option<String>,
+    pub service: String,
+    /// An instance must have all of them.
+    pub tags: BTreeSet<String>,
+    /// `None` for the agent's own.
+    pub datacenter: Option<String>,
+}
+
+impl Target {
+    /// Whether its endpoints come from a source of its own.
+    pub fn is_followed(&self) -> bool {
+        match self {
+            Target::Host { .. }
+            | Target::Srv { .. }
+            | Target::Consul(_)
+            | Target::File(_)
+            | Target::Etcd(_) => true,
+            Target::Addr(_) | Target::Unix(_) | Target::Docker { .. } | Target::Labelled { .. } => false,
+        }
+    }
 }
 
 impl Route {
@@ -80,10 +126,19 @@ impl Route {
         self.listen.overlaps(&other.listen) || self.options.name == other.options.name
     }
 
+    /// Every target, the backups included.
+    pub fn all_targets(&self) -> impl Iterator<Item = &Target> {
+        self.targets.iter().chain(&self.options.backup)
+    }
+
     /// Whether a target can be found by asking Docker alone.
     pub fn wants_docker(&self) -> bool {
-        let mut targets = self.targets.iter().chain(&self.options.backup);
-        targets.any(|target| matches!(target, Target::Docker { .. }))
+        self.all_targets().any(|target| matches!(target, Target::Docker { .. } | Target::Labelled { .. }))
+    }
+
+    /// Whether a target is found by asking the Consul that the environment names.
+    pub fn wants_default_consul(&self) -> bool {
+        self.all_targets().any(|target| matches!(target, Target::Consul(ConsulService { agent: None, .. })))
     }
 
     /// Same listener, targets and options, wherever they were written.
@@ -251,10 +306,47 @@ impl fmt::Display for Target {
         match self {
             Target::Addr(addr) => write!(f, "{addr}"),
             Target::Host { host, port } => write!(f, "{host}:{port}"),
+            Target::Srv { name } => write!(f, "srv://{name}"),
+            Target::Consul(service) => write!(f, "{service}"),
+            Target::File(path) => write!(f, "file:{}", path.display()),
             Target::Unix(path) => write!(f, "unix:{}", path.display()),
-            Target::Docker { name, port: Some(port) } => write!(f, "docker://{name}:{port}"),
-            Target::Docker { name, port: None } => write!(f, "docker://{name}"),
+            Target::Docker { name, port } => write!(f, "docker://{name}{}", Suffix(':', port.as_ref())),
+            Target::Labelled { key, value, port } => {
+                write!(f, "docker://label:{key}{}{}", Suffix('=', value.as_ref()), Suffix(':', port.as_ref()))
+            }
+            Target::Etcd(keys) => write!(f, "{keys}"),
         }
+    }
+}
+
+impl fmt::Display for ConsulService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("consul://")?;
+        if let Some(agent) = &self.agent {
+            write!(f, "{agent}/")?;
+        }
+        f.write_str(&self.service)?;
+        self.tags.iter().try_for_each(|tag| write!(f, "+{tag}"))?;
+        write!(f, "{}", Suffix('@', self.datacenter.as_ref()))
+    }
+}
+
+/// What may follow, after its mark.
+struct Suffix<T>(char, Option<T>);
+
+impl<T: fmt::Display> fmt::Display for Suffix<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Suffix(mark, Some(text)) => write!(f, "{mark}{text}"),
+            Suffix(_, None) => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for EtcdKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let EtcdKeys { tls, members, prefix } = self;
+        write!(f, "etcd{}://{}{prefix}", if *tls { "s" } else { "" }, members.join(","))
     }
 }
 

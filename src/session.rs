@@ -1,19 +1,20 @@
 //! One connection, from its acceptance to its ending, told as a story.
 
 pub mod flow;
+pub mod live;
 
 use std::io;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use tokio::time::Sleep;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::hold::{Dial, Effort, Gate};
+use crate::cluster::timings::Timings;
 use crate::cluster::{Cluster, Endpoint, InFlight, Members};
 use crate::connect;
 use crate::ending::Ending;
@@ -21,6 +22,7 @@ use crate::listener::{Accepted, ClientAddr};
 use crate::relay::{self, Direction, Limits};
 use crate::room::Room;
 use crate::socket::Socket;
+use live::{Listed, Live};
 
 /// What every session of a process shares.
 #[derive(Debug)]
@@ -57,7 +59,7 @@ pub async fn serve(
 
 async fn run(downstream: &Socket, record: &mut Record, offset: u16, shared: &Shared) -> Ending {
     // A statement of its own, so that the glance ends before the first await.
-    let admitted = admit(&record.cluster.glance(), record.client.ip(), record.began);
+    let admitted = admit(&record.live.cluster.glance(), record.live.client.ip(), record.live.began);
     let connected = match admitted {
         // Boxed, so that an idle session does not keep room for the twelve hundred bytes of its way here.
         Ok(limits) => Box::pin(connect(downstream, record, offset, shared)).await.map(|up| (limits, up)),
@@ -102,30 +104,28 @@ async fn connect(
     offset: u16,
     shared: &Shared,
 ) -> Result<Socket, Ending> {
-    let (upstream, endpoint) = record
-        .cluster
-        .acquire(
-            &shared.gate,
-            record.client.ip(),
-            &mut record.effort,
-            downstream.left(),
-            &StreamDial { offset },
-        )
-        .await?;
-    record.endpoint = Some(endpoint);
+    let Record { live, effort, .. } = record;
+    let dial = StreamDial { offset, timings: &live.cluster.counters.timings };
+    let acquired = live.cluster.acquire(&shared.gate, live.client.ip(), effort, downstream.left(), &dial);
+    let (upstream, endpoint) = acquired.await?;
+    record.connected(endpoint);
     Ok(upstream)
 }
 
 /// Connects a stream, to the port of the endpoint that stands for the port we were reached on.
-struct StreamDial {
+struct StreamDial<'a> {
     offset: u16,
+    timings: &'a Timings,
 }
 
-impl Dial for StreamDial {
+impl Dial for StreamDial<'_> {
     type Connection = Socket;
 
     async fn dial(&self, endpoint: &Endpoint, timeout: Duration) -> io::Result<Socket> {
-        connect::dial(&endpoint.key.addr.shifted(self.offset), timeout).await
+        let began = Instant::now();
+        let socket = connect::dial(&endpoint.key.addr.shifted(self.offset), timeout).await?;
+        self.timings.connect.observe(began.elapsed());
+        Ok(socket)
     }
 }
 
@@ -133,13 +133,9 @@ impl Dial for StreamDial {
 /// the endpoint's in-flight count; and the ending is counted and logged, also where the session was dropped halfway.
 #[derive(Debug)]
 struct Record {
-    cluster: Arc<Cluster>,
-    client: ClientAddr,
-    began: Instant,
+    live: Listed,
     effort: Effort,
     endpoint: Option<InFlight>,
-    bytes_up: AtomicU64,
-    bytes_down: AtomicU64,
     ending: Ending,
 }
 
@@ -147,47 +143,40 @@ impl Record {
     fn begin(cluster: Arc<Cluster>, client: ClientAddr) -> Record {
         cluster.counters.active.fetch_add(1, Relaxed);
         Record {
-            cluster,
-            client,
-            began: Instant::now(),
+            live: Listed::enter(cluster, client),
             effort: Effort::default(),
             endpoint: None,
-            bytes_up: AtomicU64::new(0),
-            bytes_down: AtomicU64::new(0),
             ending: Ending::Local,
         }
     }
 
+    fn connected(&mut self, endpoint: InFlight) {
+        // Set nowhere else.
+        let _ = self.live.endpoint.set(endpoint.endpoint());
+        self.endpoint = Some(endpoint);
+    }
+
     fn moved(&self, direction: Direction, bytes: usize) {
-        let counter = match direction {
-            Direction::Up => &self.bytes_up,
-            Direction::Down => &self.bytes_down,
-        };
-        counter.fetch_add(bytes as u64, Relaxed);
-        self.cluster.moved(direction, bytes);
+        self.live.moved(direction, bytes);
+        self.live.cluster.moved(direction, bytes);
     }
 
     fn bytes(&self) -> u64 {
-        self.bytes_up.load(Relaxed).wrapping_add(self.bytes_down.load(Relaxed))
+        self.live.bytes_up.load(Relaxed).wrapping_add(self.live.bytes_down.load(Relaxed))
     }
 
     /// Resolves when the session must end, with why.
     async fn stopped(&self, shared: &Shared) -> Ending {
         let Some(endpoint) = &self.endpoint else { return std::future::pending().await };
-        let Some(over) = self.over() else {
-            endpoint.cut().await;
-            return Record::cut_because(endpoint, shared);
-        };
-        tokio::select! {
-            () = endpoint.cut() => Record::cut_because(endpoint, shared),
-            () = over => Ending::MaxDuration,
+        // A statement of its own, so that the glance ends before the await.
+        let max = self.live.cluster.glance().options.max_duration;
+        match max {
+            None => endpoint.cut().await,
+            // Boxed, since few routes have one.
+            Some(max) if Box::pin(timeout(max, endpoint.cut())).await.is_err() => return Ending::MaxDuration,
+            Some(_) => {}
         }
-    }
-
-    /// Resolves after `max-duration`. Boxed, since few routes have one.
-    fn over(&self) -> Option<Pin<Box<Sleep>>> {
-        let max = self.cluster.glance().options.max_duration?;
-        Some(Box::pin(tokio::time::sleep(max)))
+        Record::cut_because(endpoint, shared)
     }
 
     fn cut_because(endpoint: &Endpoint, shared: &Shared) -> Ending {
@@ -207,20 +196,23 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.cluster.counters.active.fetch_sub(1, Relaxed);
-        self.cluster.counters.ended(self.ending);
+        let Live { cluster, client, began, bytes_up, bytes_down, .. } = &*self.live;
+        let duration = began.elapsed();
+        cluster.counters.active.fetch_sub(1, Relaxed);
+        cluster.counters.ended(self.ending);
+        cluster.counters.timings.ended(duration, self.effort.held);
         if let Some(endpoint) = &self.endpoint {
-            let lasted = self.began.elapsed().saturating_sub(self.effort.held);
-            self.cluster.ended(endpoint, self.ending, self.bytes_down.load(Relaxed), lasted);
+            let lasted = duration.saturating_sub(self.effort.held);
+            cluster.ended(endpoint, self.ending, bytes_down.load(Relaxed), lasted);
         }
         tracing::info!(
             target: "access",
-            route = %self.cluster.glance().options.name,
-            client = %self.client,
+            route = %cluster.glance().options.name,
+            client = %client,
             endpoint = %self.endpoint.as_ref().map_or_else(|| "-".to_owned(), |endpoint| endpoint.key.to_string()),
-            bytes_up = self.bytes_up.load(Relaxed),
-            bytes_down = self.bytes_down.load(Relaxed),
-            duration_ms = milliseconds(self.began.elapsed()),
+            bytes_up = bytes_up.load(Relaxed),
+            bytes_down = bytes_down.load(Relaxed),
+            duration_ms = milliseconds(duration),
             held_ms = milliseconds(self.effort.held),
             attempts = self.effort.attempts,
             ending = %self.ending,
@@ -240,8 +232,9 @@ mod tests {
     use crate::route::Options;
 
     /// A session's memory is its task: ten thousand idle ones are ten thousand times this future, twice 256 bytes of
-    /// tokio's registrations, and the task's header. What makes it grow makes every idle session grow.
-    const FUTURE_BYTES_MAX: usize = 850;
+    /// tokio's registrations, the task's header, and a hundred bytes of [`Live`]. What makes it grow makes every idle
+    /// session grow.
+    const FUTURE_BYTES_MAX: usize = 760;
 
     #[test]
     fn the_future_of_a_session_stays_small() {

@@ -18,10 +18,13 @@ use crate::listener::{self, Accepted, Listener};
 use crate::relay::udp::{self, UdpLimits};
 use crate::route::Protocol;
 use crate::session::flow::Flows;
+use crate::session::live::{Live, Page, Query};
 use crate::session::{self, Shared};
 
 /// Connections on their way to another worker. When it is full, that worker is behind: the session stays.
 const HANDOVERS_MAX: usize = 1024;
+/// Questions for a list of sessions; who asks waits while it is full.
+const QUERIES_MAX: usize = 16;
 /// Listeners on their way to a worker; the control plane waits while it is full.
 const LISTENERS_MAX: usize = 64;
 
@@ -44,6 +47,24 @@ impl Loads {
     /// In the order of the workers.
     pub fn sessions(&self) -> Vec<usize> {
         self.0.iter().map(|peer| peer.sessions.load(Relaxed)).collect()
+    }
+
+    /// Shows every session to `see`, with the number of its worker, until that says that it has seen enough. Between two
+    /// pages the workers serve.
+    pub async fn each_session(&self, mut see: impl FnMut(usize, Vec<Arc<Live>>) -> bool) {
+        for (index, peer) in self.0.iter().enumerate() {
+            let mut from = Some(0);
+            while let Some(at) = from {
+                let (query, page) = Query::new(at);
+                // A worker that has ended has no sessions.
+                let Ok(()) = peer.queries.send(query).await else { break };
+                let Ok(Page { sessions, next }) = page.await else { break };
+                if !see(index, sessions) {
+                    return;
+                }
+                from = next;
+            }
+        }
     }
 }
 
@@ -82,19 +103,34 @@ struct Worker {
 struct Peer {
     sessions: AtomicUsize,
     handovers: mpsc::Sender<Handover>,
+    queries: mpsc::Sender<Query>,
+}
+
+/// What a worker hears of the others.
+#[derive(Debug)]
+struct Inbox {
+    handovers: mpsc::Receiver<Handover>,
+    queries: mpsc::Receiver<Query>,
+}
+
+impl Peer {
+    fn new() -> (Peer, Inbox) {
+        let (send_handover, handovers) = mpsc::channel(HANDOVERS_MAX);
+        let (send_query, queries) = mpsc::channel(QUERIES_MAX);
+        let peer = Peer { sessions: AtomicUsize::new(0), handovers: send_handover, queries: send_query };
+        (peer, Inbox { handovers, queries })
+    }
 }
 
 impl Workers {
     /// Starts the threads. They end when `self` is dropped or joined and their last session has ended.
     pub fn start(count: NonZeroUsize, shared: &Arc<Shared>) -> io::Result<Workers> {
-        let channels: Vec<_> = (0..count.get()).map(|_| mpsc::channel(HANDOVERS_MAX)).collect();
-        let (senders, receivers): (Vec<_>, Vec<_>) = channels.into_iter().unzip();
-        let peers: Arc<[Peer]> =
-            senders.into_iter().map(|handovers| Peer { sessions: AtomicUsize::new(0), handovers }).collect();
-        let threads = receivers.into_iter().enumerate().map(|(index, handovers)| {
+        let (peers, inboxes): (Vec<_>, Vec<_>) = (0..count.get()).map(|_| Peer::new()).unzip();
+        let peers: Arc<[Peer]> = peers.into();
+        let threads = inboxes.into_iter().enumerate().map(|(index, inbox)| {
             let worker =
                 Worker { index, peers: peers.clone(), shared: shared.clone(), tracker: TaskTracker::new() };
-            worker.start(handovers)
+            worker.start(inbox)
         });
         Ok(Workers { threads: threads.collect::<io::Result<_>>()?, next: 0, loads: Loads(peers.clone()) })
     }
@@ -125,18 +161,19 @@ impl Workers {
 }
 
 impl Worker {
-    fn start(self, handovers: mpsc::Receiver<Handover>) -> io::Result<Thread> {
-        let (listeners, inbox) = mpsc::channel(LISTENERS_MAX);
+    fn start(self, inbox: Inbox) -> io::Result<Thread> {
+        let (listeners, listening) = mpsc::channel(LISTENERS_MAX);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let name = format!("worker-{}", self.index);
         let join = std::thread::Builder::new()
             .name(name)
-            .spawn(move || runtime.block_on(self.run(inbox, handovers)))?;
+            .spawn(move || runtime.block_on(self.run(listening, inbox)))?;
         Ok(Thread { listeners, join })
     }
 
     /// Until the control plane is gone and every session has ended.
-    async fn run(self, mut listeners: mpsc::Receiver<Listening>, mut handovers: mpsc::Receiver<Handover>) {
+    async fn run(self, mut listeners: mpsc::Receiver<Listening>, inbox: Inbox) {
+        let Inbox { mut handovers, mut queries } = inbox;
         loop {
             tokio::select! {
                 listening = listeners.recv() => match listening {
@@ -144,12 +181,14 @@ impl Worker {
                     None => break,
                 },
                 Some(handover) = handovers.recv() => self.serve(handover),
+                Some(query) = queries.recv() => query.answer(),
             }
         }
         self.tracker.close();
         loop {
             tokio::select! {
                 Some(handover) = handovers.recv() => self.serve(handover),
+                Some(query) = queries.recv() => query.answer(),
                 () = self.tracker.wait() => match handovers.try_recv() {
                     Ok(late) => self.serve(late),
                     Err(_) => return,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::condition::{Condition, Standing};
 use super::outlier::{FAILURES_MAX, Streak};
@@ -166,9 +166,13 @@ impl InFlight {
         this
     }
 
+    pub fn endpoint(&self) -> Arc<Endpoint> {
+        self.endpoint.clone()
+    }
+
     /// Resolves when the session must end.
-    pub async fn cut(&self) {
-        self.cut.cancelled().await;
+    pub fn cut(&self) -> WaitForCancellationFuture<'_> {
+        self.cut.cancelled()
     }
 
     #[cfg(test)]

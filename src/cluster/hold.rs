@@ -8,6 +8,9 @@
 //!       no ▼ │ called        ▼                                ▼
 //!     wait (held)        connected               hold over, consumer left, forced
 //! ```
+//!
+//! While an operator has paused the route, no choice is tried, and `hold` does not run: it bounds how long the service may
+//! be away, and the operator says when a pause ends.
 
 use std::io;
 use std::net::IpAddr;
@@ -102,6 +105,8 @@ struct Hold<'h> {
     effort: &'h mut Effort,
     /// When it began to wait.
     began: Option<Instant>,
+    /// Of that, while the route was paused.
+    paused: Duration,
     place: Option<Place<'h>>,
     /// It was let down by an endpoint, or found none: others that wait may be glad to hear that it got through.
     had_trouble: bool,
@@ -136,7 +141,15 @@ impl Cluster {
         dialler: &D,
     ) -> Result<(D::Connection, InFlight), Ending> {
         let mut left = pin!(left);
-        let mut hold = Hold { cluster: self, gate, effort, began: None, place: None, had_trouble: false };
+        let mut hold = Hold {
+            cluster: self,
+            gate,
+            effort,
+            began: None,
+            paused: Duration::ZERO,
+            place: None,
+            had_trouble: false,
+        };
         let slot = hold.slot(left.as_mut()).await?;
         let (connection, in_flight) = hold.endpoint(client, dialler, left).await?;
         Ok((connection, in_flight.connected(slot)))
@@ -205,6 +218,10 @@ impl<'h> Hold<'h> {
         loop {
             let mut changed = pin!(cluster.changed.notified());
             changed.as_mut().enable();
+            if cluster.is_paused() {
+                self.sit_out(changed, left.as_mut()).await?;
+                continue;
+            }
             let Options { max_sessions, hold, .. } = cluster.glance().options;
             if let Some(slot) = cluster.turnstile.enter(max_sessions, true) {
                 return Ok(slot);
@@ -227,6 +244,10 @@ impl<'h> Hold<'h> {
             // Registered before the members are read, so that a change in between is not missed.
             let mut changed = pin!(cluster.changed.notified());
             changed.as_mut().enable();
+            if cluster.is_paused() {
+                self.sit_out(changed, left.as_mut()).await?;
+                continue;
+            }
             let members = cluster.members();
             let (asked, full) = match self.round(&members, client, waiting.is_some(), dialler).await {
                 Round::Connected(connection, in_flight) => return Ok((connection, in_flight)),
@@ -275,14 +296,35 @@ impl<'h> Hold<'h> {
         round
     }
 
-    /// What is left of the time to wait; `expired` when that is nothing. The first time, the session is held from now on.
+    /// Waits for the operator, however long that takes.
+    async fn sit_out(
+        &mut self,
+        changed: Pin<&mut Notified<'_>>,
+        left: Pin<&mut impl Future<Output = io::Result<()>>>,
+    ) -> Result<(), Ending> {
+        let since = Instant::now();
+        self.is_held()?;
+        let woken = self.wait(Duration::MAX, changed, left).await;
+        self.paused += since.elapsed();
+        woken.map(drop)
+    }
+
+    /// What is left of the time to wait; `expired` when that is nothing.
     fn remaining(&mut self, hold: Duration, expired: Ending) -> Result<Duration, Ending> {
         self.effort.held = self.began.get_or_insert_with(Instant::now).elapsed();
-        let remaining = hold.checked_sub(self.effort.held).filter(|rest| !rest.is_zero()).ok_or(expired)?;
+        let counted = self.effort.held.saturating_sub(self.paused);
+        let remaining = hold.checked_sub(counted).filter(|rest| !rest.is_zero()).ok_or(expired)?;
+        self.is_held()?;
+        Ok(remaining)
+    }
+
+    /// From the first time on that this is said.
+    fn is_held(&mut self) -> Result<(), Ending> {
+        self.began.get_or_insert_with(Instant::now);
         if self.place.is_none() {
             self.place = Some(self.gate.enter(self.cluster).ok_or(Ending::HoldFull)?);
         }
-        Ok(remaining)
+        Ok(())
     }
 
     async fn wait(

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 
 /// Flags with a value.
-const VALUES: [&str; 12] = [
+const VALUES: [&str; 14] = [
     "name",
     "sock",
     "log-level",
@@ -16,6 +16,8 @@ const VALUES: [&str; 12] = [
     "workers",
     "drain-timeout",
     "max-held",
+    "dns-max-ttl",
+    "dns-stale",
     "admin",
 ];
 

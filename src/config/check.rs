@@ -45,6 +45,8 @@ pub fn json(config: &Config) -> Value {
         "drain_timeout": humantime::format_duration(config.drain_timeout).to_string(),
         "max_held": config.max_held,
         "max_ejected": config.max_ejected,
+        "dns_max_ttl": humantime::format_duration(config.dns.max_ttl).to_string(),
+        "dns_stale": humantime::format_duration(config.dns.stale).to_string(),
         "warnings": config.warnings.iter().map(diagnostic_json).collect::<Vec<_>>(),
     })
 }

@@ -7,11 +7,12 @@ use super::DockerHost;
 use super::args::RunArgs;
 use super::vars::Vars;
 use crate::diagnostic::{Diagnostic, Mistake, Place};
+use crate::discovery::http::ClientFiles;
 
 pub const SOCKET_DEFAULT: &str = "/var/run/docker.sock";
 
 /// The engine that arguments and environment name, and where they do.
-pub(super) fn host(args: &RunArgs, vars: &Vars) -> Result<DockerHost, Diagnostic> {
+pub(crate) fn host(args: &RunArgs, vars: &Vars) -> Result<DockerHost, Diagnostic> {
     let (text, place) = match (&args.sock, vars.value("DOCKER_HOST")) {
         (Some(sock), _) => (sock.to_string_lossy().into_owned(), Place::Flag("sock".to_owned())),
         (None, Some(host)) => (host.to_owned(), Place::Variable("DOCKER_HOST".to_owned())),
@@ -56,10 +57,10 @@ fn with_port(address: &str, port: u16) -> String {
     if after_brackets.contains(':') { address.to_owned() } else { format!("{address}:{port}") }
 }
 
+#[derive(Clone)]
 struct Tls {
     ca: PathBuf,
-    cert: PathBuf,
-    key: PathBuf,
+    client: ClientFiles,
     verify: bool,
 }
 
@@ -76,15 +77,14 @@ impl Tls {
         let file = |flag: &Option<PathBuf>, name: &str| flag.clone().unwrap_or_else(|| directory.join(name));
         Some(Tls {
             ca: file(&args.tlscacert, "ca.pem"),
-            cert: file(&args.tlscert, "cert.pem"),
-            key: file(&args.tlskey, "key.pem"),
+            client: ClientFiles { cert: file(&args.tlscert, "cert.pem"), key: file(&args.tlskey, "key.pem") },
             verify,
         })
     }
 
     fn host(&self, address: String) -> DockerHost {
-        let Tls { ca, cert, key, verify } = self;
-        DockerHost::Tls { address, ca: ca.clone(), cert: cert.clone(), key: key.clone(), verify: *verify }
+        let Tls { ca, client, verify } = self.clone();
+        DockerHost::Tls { address, ca, client: Some(client), verify }
     }
 }
 
@@ -125,8 +125,10 @@ mod tests {
         let tls = |directory: &str, verify| DockerHost::Tls {
             address: "h:2376".to_owned(),
             ca: format!("{directory}/ca.pem").into(),
-            cert: format!("{directory}/cert.pem").into(),
-            key: format!("{directory}/key.pem").into(),
+            client: Some(ClientFiles {
+                cert: format!("{directory}/cert.pem").into(),
+                key: format!("{directory}/key.pem").into(),
+            }),
             verify,
         };
         let none = RunArgs::default();

@@ -31,6 +31,11 @@ pub fn parse_listen(text: &str, place: &Place) -> Result<Listen, Diagnostic> {
     listen::parse(text).map_err(|mistake| mistake.at(place))
 }
 
+/// Reads `host:port` where no listener could lend a port.
+pub(crate) fn parse_address(text: &str) -> Result<Target, Mistake> {
+    target::address(text)
+}
+
 /// Reads what stands after the `?`, for a listener's route.
 pub fn parse_options(text: &str, listen: &Listen, place: &Place) -> Result<Options, Vec<Diagnostic>> {
     let mut options = Options::named(listen.to_string());

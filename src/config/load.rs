@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::args::RunArgs;
 use super::conflicts::conflicts;
+use super::etcd::EtcdAccess;
 use super::grammar::parse_route;
 use super::grammar::target::{container_name, port_of};
 use super::nearest::nearest;
@@ -14,10 +15,12 @@ use super::raw::{RawFile, parse_file};
 use super::settings::{self, Settings};
 use super::vars::Vars;
 use super::{
-    AdminAddr, Config, DRAIN_TIMEOUT_DEFAULT, DockerConfig, DockerHost, LogConfig, MAX_HELD_DEFAULT, docker,
+    AdminAddr, Config, DRAIN_TIMEOUT_DEFAULT, DockerConfig, DockerHost, LogConfig, MAX_HELD_DEFAULT, consul,
+    docker, etcd,
 };
 use crate::cluster::outlier::MAX_EJECTED_DEFAULT;
 use crate::diagnostic::{Diagnostic, Mistake, Place};
+use crate::discovery::dns::Limits;
 use crate::discovery::env;
 use crate::route::{Layer, Route};
 
@@ -28,7 +31,23 @@ pub(super) const ROUTES: &str = "AMBASSADOR_ROUTES";
 pub(super) const CONFIG: &str = "AMBASSADOR_CONFIG";
 
 /// Commands of ours that a lone first word may have been meant for.
-const COMMANDS: [&str; 5] = ["check", "completions", "demo", "health", "status"];
+const COMMANDS: [&str; 15] = [
+    "check",
+    "completions",
+    "demo",
+    "drain",
+    "events",
+    "health",
+    "man",
+    "pause",
+    "register",
+    "resume",
+    "routes",
+    "sessions",
+    "status",
+    "switch",
+    "weight",
+];
 
 /// Reads everything that can be read without asking the network. Every mistake at once.
 ///
@@ -54,6 +73,11 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
     let (names, found) = names(args);
     keep(found);
 
+    let etcd = etcd::access(vars).unwrap_or_else(|found| {
+        keep(found);
+        EtcdAccess::default()
+    });
+
     let words = vars.value(ROUTES).is_some_and(|text| !text.trim().is_empty());
     let explicit = !args.routes.is_empty() || words || path.is_some() || !args.name.is_empty();
     let (links, mut warnings) =
@@ -61,6 +85,12 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
     warnings.extend(mistyped_variables(vars));
     let written = [&arguments, &environment, &file.routes];
     let containers = written.into_iter().flatten().any(Route::wants_docker);
+    let (consul, mistake) = consul::consul(vars);
+    if written.into_iter().flatten().any(Route::wants_default_consul) {
+        keep(mistake.into_iter().collect());
+    } else {
+        warnings.extend(mistake);
+    }
     let docker = docker_config(args, vars, names, explicit, containers).unwrap_or_else(|mistake| {
         keep(vec![mistake]);
         None
@@ -70,8 +100,18 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
     }
 
     let RawFile { routes: file, settings: in_file } = file;
-    let Settings { workers, drain_timeout, max_held, max_ejected, admin, log_level, log_format } =
-        flags.or(variables).or(in_file);
+    let Settings {
+        workers,
+        drain_timeout,
+        max_held,
+        max_ejected,
+        dns_max_ttl,
+        dns_stale,
+        admin,
+        log_level,
+        log_format,
+    } = flags.or(variables).or(in_file);
+    let dns = Limits::default();
     Ok(Config {
         arguments: Layer { routes: arguments },
         environment: Layer { routes: environment },
@@ -80,10 +120,13 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
         path,
         docker,
         docker_host: docker::host(args, vars).ok(),
+        etcd,
         workers: workers.unwrap_or_else(cores),
         drain_timeout: drain_timeout.unwrap_or(DRAIN_TIMEOUT_DEFAULT),
         max_held: max_held.unwrap_or(MAX_HELD_DEFAULT),
         max_ejected: max_ejected.unwrap_or(MAX_EJECTED_DEFAULT),
+        dns: Limits { max_ttl: dns_max_ttl.unwrap_or(dns.max_ttl), stale: dns_stale.unwrap_or(dns.stale) },
+        consul,
         admin,
         runtime_dir: vars.value("XDG_RUNTIME_DIR").map(PathBuf::from),
         log: LogConfig { level: log_level.unwrap_or_default(), format: log_format.unwrap_or_default() },
@@ -94,6 +137,26 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
 /// An admin address alone, for the commands that speak to a running ambassador.
 pub fn parse_admin(text: &str, place: &Place) -> Result<AdminAddr, Diagnostic> {
     settings::admin(text).map_err(|mistake| mistake.at(place))
+}
+
+/// The log's settings alone, for a command that has no other.
+pub(crate) fn log_config(
+    level: Option<&str>,
+    format: Option<&str>,
+    vars: &Vars,
+) -> Result<LogConfig, Vec<Diagnostic>> {
+    let given = [("log-level", level), ("log-format", format)].into_iter();
+    let given = given.filter_map(|(key, value)| Some((key, value?)));
+    let (flags, mut mistakes) = settings_of(given, |key| Place::Flag(key.to_owned()));
+    let variables = ["log-level", "log-format"].into_iter();
+    let variables = variables.filter_map(|key| Some((key, vars.value(&variable_name(key))?)));
+    let (variables, wrong) = settings_of(variables, |key| Place::Variable(variable_name(key)));
+    mistakes.extend(wrong);
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+    let Settings { log_level, log_format, .. } = flags.or(variables);
+    Ok(LogConfig { level: log_level.unwrap_or_default(), format: log_format.unwrap_or_default() })
 }
 
 // === routes ===
@@ -174,6 +237,8 @@ fn flag_settings(args: &RunArgs) -> (Settings, Vec<Diagnostic>) {
         ("drain-timeout", &args.drain_timeout),
         ("max-held", &args.max_held),
         ("max-ejected", &args.max_ejected),
+        ("dns-max-ttl", &args.dns_max_ttl),
+        ("dns-stale", &args.dns_stale),
         ("admin", &args.admin),
         ("log-level", &args.log_level),
         ("log-format", &args.log_format),
@@ -207,7 +272,7 @@ fn variable_name(key: &str) -> String {
 
 /// Variables of ours by all but a letter. Only a warning: links to a container called `ambassador` begin alike.
 pub(super) fn mistyped_variables(vars: &Vars) -> Vec<Diagnostic> {
-    let known: Vec<&str> = ["routes", "config"].into_iter().chain(settings::KEYS).collect();
+    let known: Vec<&str> = ["routes", "config"].into_iter().chain(settings::KEYS).chain(etcd::KEYS).collect();
     let mistyped = |name: &str| {
         let key = name.strip_prefix("AMBASSADOR_")?.to_lowercase().replace('_', "-");
         let near = nearest(&key, &known).filter(|near| *near != key)?;

@@ -9,10 +9,20 @@ use super::grammar::options::duration;
 use super::nearest::suggest;
 use super::{AdminAddr, LogFormat, LogLevel};
 use crate::diagnostic::Mistake;
+use crate::discovery::dns::TTL_FLOOR;
 
 /// Each is a flag `--KEY`, a variable `AMBASSADOR_KEY` and a key at the top of the file.
-pub(crate) const KEYS: [&str; 7] =
-    ["workers", "drain-timeout", "max-held", "max-ejected", "admin", "log-level", "log-format"];
+pub(crate) const KEYS: [&str; 9] = [
+    "workers",
+    "drain-timeout",
+    "max-held",
+    "max-ejected",
+    "dns-max-ttl",
+    "dns-stale",
+    "admin",
+    "log-level",
+    "log-format",
+];
 
 /// More threads than any machine we run on has cores; a worker is a thread, and threads are not free.
 const WORKERS_MAX: usize = 1024;
@@ -25,6 +35,8 @@ pub struct Settings {
     pub max_held: Option<usize>,
     /// Percent of a cluster.
     pub max_ejected: Option<u8>,
+    pub dns_max_ttl: Option<Duration>,
+    pub dns_stale: Option<Duration>,
     pub admin: Option<AdminAddr>,
     pub log_level: Option<LogLevel>,
     pub log_format: Option<LogFormat>,
@@ -34,12 +46,24 @@ impl Settings {
     /// These, and where they say nothing, those of the later source.
     #[must_use]
     pub fn or(self, later: Settings) -> Settings {
-        let Settings { workers, drain_timeout, max_held, max_ejected, admin, log_level, log_format } = self;
+        let Settings {
+            workers,
+            drain_timeout,
+            max_held,
+            max_ejected,
+            dns_max_ttl,
+            dns_stale,
+            admin,
+            log_level,
+            log_format,
+        } = self;
         Settings {
             workers: workers.or(later.workers),
             drain_timeout: drain_timeout.or(later.drain_timeout),
             max_held: max_held.or(later.max_held),
             max_ejected: max_ejected.or(later.max_ejected),
+            dns_max_ttl: dns_max_ttl.or(later.dns_max_ttl),
+            dns_stale: dns_stale.or(later.dns_stale),
             admin: admin.or(later.admin),
             log_level: log_level.or(later.log_level),
             log_format: log_format.or(later.log_format),
@@ -53,6 +77,8 @@ impl Settings {
             "drain-timeout" => self.drain_timeout = Some(duration(value)?),
             "max-held" => self.max_held = Some(max_held(value)?),
             "max-ejected" => self.max_ejected = Some(percent(value)?),
+            "dns-max-ttl" => self.dns_max_ttl = Some(dns_max_ttl(value)?),
+            "dns-stale" => self.dns_stale = Some(dns_stale(value)?),
             "admin" => self.admin = Some(admin(value)?),
             "log-level" => self.log_level = Some(log_level(value)?),
             "log-format" => self.log_format = Some(log_format(value)?),
@@ -86,6 +112,21 @@ fn percent(text: &str) -> Result<u8, Mistake> {
         Mistake::new(format!("`{text}` is no part of a cluster"))
             .help("write a percentage from `0%`, which is off, to `100%`")
     })
+}
+
+fn dns_max_ttl(text: &str) -> Result<Duration, Mistake> {
+    let ttl = duration(text)?;
+    if ttl < TTL_FLOOR {
+        return Err(Mistake::new(format!(
+            "`{text}` is too short: a name is asked for at most once a second"
+        ))
+        .help("write `1s` or more"));
+    }
+    Ok(ttl)
+}
+
+fn dns_stale(text: &str) -> Result<Duration, Mistake> {
+    if text == "off" { Ok(Duration::ZERO) } else { duration(text) }
 }
 
 pub(super) fn admin(text: &str) -> Result<AdminAddr, Mistake> {
@@ -137,7 +178,8 @@ mod tests {
     #[test]
     fn every_setting_is_read() {
         let mut settings = Settings::default();
-        for (key, value) in KEYS.into_iter().zip(["2", "1m", "0", "30%", "127.0.0.1:9901", "warning", "json"])
+        for (key, value) in
+            KEYS.into_iter().zip(["2", "1m", "0", "30%", "5s", "off", "127.0.0.1:9901", "warning", "json"])
         {
             settings.set(key, value).unwrap();
         }
@@ -146,6 +188,8 @@ mod tests {
             drain_timeout: Some(Duration::from_secs(60)),
             max_held: Some(0),
             max_ejected: Some(30),
+            dns_max_ttl: Some(Duration::from_secs(5)),
+            dns_stale: Some(Duration::ZERO),
             admin: Some(AdminAddr::Tcp("127.0.0.1:9901".parse().unwrap())),
             log_level: Some(LogLevel::Warn),
             log_format: Some(LogFormat::Json),
@@ -182,6 +226,8 @@ mod tests {
             ("max-held", "-1", "10000"),
             ("max-ejected", "101%", "`100%`"),
             ("max-ejected", "half", "`0%`"),
+            ("dns-max-ttl", "0", "`1s` or more"),
+            ("dns-stale", "10", "`10s`"),
             ("admin", "9901", "127.0.0.1:9901"),
             ("admin", "unix:a.sock", "begin the path"),
             ("log-level", "inof", "`info`"),

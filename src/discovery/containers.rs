@@ -4,7 +4,8 @@ mod address;
 mod find;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::cluster::{EndpointAddr, EndpointSpec, Identity};
 use crate::route::Protocol;
@@ -28,6 +29,7 @@ pub struct Container {
     pub name: String,
     /// A stopped, paused or dead container has no endpoint, whatever addresses it shows.
     pub running: bool,
+    pub health: Health,
     /// It was sent the signal to stop, and still runs. Others are preferred to it: what it is asked now it may not live
     /// to answer.
     pub leaving: bool,
@@ -37,9 +39,28 @@ pub struct Container {
     pub networks: BTreeMap<String, Attachment>,
     /// Exposed by the image or by `--expose`, sorted.
     pub exposed: Vec<(u16, Protocol)>,
+    /// On the host, while it runs.
+    pub published: Vec<Published>,
     /// As `HostConfig.Links` has them.
     pub links: Vec<Link>,
 }
+
+/// What the container's own health check says (`HEALTHCHECK`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Health {
+    /// It has none.
+    #[default]
+    Unchecked,
+    /// It has not passed since it was started, nor failed often enough.
+    Starting,
+    Healthy,
+    Unhealthy,
+}
+
+/// A container that has not passed its check yet is tried after all others. Not left out, as Traefik does it: with
+/// Docker's default interval the first check is 30 s after the start, and a service with one container would be away for
+/// so long at each restart, three times longer than a session waits.
+const STARTING_TIER: u32 = 1;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
@@ -57,6 +78,17 @@ pub enum NetworkMode {
     Container(String),
 }
 
+/// A port of the host that leads to one of a container (`docker run -p`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Published {
+    /// The container's.
+    pub port: u16,
+    pub protocol: Protocol,
+    /// The host's address that it is on; unspecified for every one of its family.
+    pub host_ip: IpAddr,
+    pub host_port: u16,
+}
+
 /// A link of a container: the target's name and the alias it has there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Link {
@@ -71,27 +103,60 @@ pub struct Resolution {
     pub problems: Vec<String>,
 }
 
+/// Which containers a target means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Selector<'a> {
+    /// A name, an ID or a Compose service.
+    Name(&'a str),
+    /// `None` is any value.
+    Label { key: &'a str, value: Option<&'a str> },
+}
+
+impl<'a> From<&'a str> for Selector<'a> {
+    fn from(name: &'a str) -> Selector<'a> {
+        Selector::Name(name)
+    }
+}
+
+impl fmt::Display for Selector<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Selector::Name(name) => write!(f, "{name}"),
+            Selector::Label { key, value: Some(value) } => write!(f, "label:{key}={value}"),
+            Selector::Label { key, value: None } => write!(f, "label:{key}"),
+        }
+    }
+}
+
 impl Containers {
     /// `port` as in [`crate::route::Target::Docker`]; `listen_port` is the listener's first port, if it has ports.
-    pub fn resolve(
+    pub fn resolve<'a>(
         &self,
-        name: &str,
+        selector: impl Into<Selector<'a>>,
         port: Option<u16>,
         listen_port: Option<u16>,
         protocol: Protocol,
     ) -> Resolution {
-        let matches = match self.find(name) {
+        let selector = selector.into();
+        let matches = match self.select(selector) {
             Ok(matches) => matches,
             Err(Unfound::Absent(why) | Unfound::Ambiguous(why)) => {
                 return Resolution { endpoints: Vec::new(), problems: vec![why] };
             }
         };
-        let wanted = Wanted { name, port, listen_port, protocol };
+        let wanted = Wanted { selector, port, listen_port, protocol };
         let mut resolution = Resolution::default();
         for (id, container) in matches {
             match self.endpoint(id, container, &wanted) {
                 Ok(endpoint) => resolution.endpoints.push(endpoint),
-                Err(why) => resolution.problems.push(why),
+                Err(why) => {
+                    resolution.problems.push(why);
+                    continue;
+                }
+            }
+            if container.health == Health::Unhealthy {
+                let why = format!("container {} is unhealthy: it takes no new sessions", container.name);
+                resolution.problems.push(why);
             }
         }
         resolution.endpoints.sort();
@@ -111,13 +176,20 @@ impl Containers {
         let ip = self.address(container)?;
         let identity = Identity::Container { id: id.0.clone(), name: container.name.clone() };
         let spec = EndpointSpec::new(EndpointAddr::Inet(SocketAddr::new(ip, port)), identity);
-        Ok(EndpointSpec { tier: u32::from(container.leaving), ..spec })
+        // One that is told to stop, or has yet to pass its check, comes after the others.
+        let spec = EndpointSpec { tier: u32::from(container.leaving), ..spec };
+        Ok(match container.health {
+            Health::Unchecked | Health::Healthy => spec,
+            Health::Starting => EndpointSpec { tier: spec.tier + STARTING_TIER, ..spec },
+            // It stays what it is, so that its sessions go on: it is not gone.
+            Health::Unhealthy => EndpointSpec { weight: 0, ..spec },
+        })
     }
 }
 
 /// A target as it is written, and the listener that asks for it.
 struct Wanted<'a> {
-    name: &'a str,
+    selector: Selector<'a>,
     port: Option<u16>,
     listen_port: Option<u16>,
     protocol: Protocol,
@@ -136,14 +208,14 @@ impl Wanted<'_> {
             [only] => Ok(*only),
             [] => Err(format!(
                 "container {} exposes no {} port: write the port, docker://{}:PORT",
-                container.name, self.protocol, self.name
+                container.name, self.protocol, self.selector
             )),
             [first, ..] => Err(format!(
                 "container {} exposes several {} ports ({}): write the one you mean, docker://{}:{first}",
                 container.name,
                 self.protocol,
                 shortened(exposed.iter()),
-                self.name
+                self.selector
             )),
         }
     }

@@ -1,89 +1,142 @@
-//! One DNS name as a source: its addresses, asked again when their TTL has passed.
+//! DNS names as sources: the addresses of a host, or the SRV records of a service, asked for again when their TTL has
+//! passed.
+//!
+//! ```text
+//!   ask ──addresses──► publish ──► rest for the TTL ──► ask
+//!    ├──none yet──► publish none ──► rest a little ──► ask
+//!    └──none any more, or no answer──► lost: the last answer stands, until it is stale
+//! ```
 
 mod hosts;
 mod lookup;
+mod memory;
+mod names;
+mod srv;
 mod system;
 
-use std::net::{IpAddr, SocketAddr};
+use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{Publisher, Snapshot, Source, SourceError};
 use crate::cluster::{EndpointAddr, EndpointSpec, Identity};
 use crate::route::Target;
-use lookup::Found;
 pub use lookup::Resolver;
-
-/// Docker's DNS says 600 s for a container whose address changes at its next start, and other servers say 0 for
-/// everything: a moved service is found within half a minute, and no server is asked more than once a second.
-const TTL_FLOOR: Duration = Duration::from_secs(1);
-const TTL_CEILING: Duration = Duration::from_secs(30);
+use memory::Families;
+pub use memory::{Limits, TTL_FLOOR};
+pub(crate) use names::Names;
+use srv::Hosts;
 
 /// A name that does not exist yet usually belongs to a service that is about to start.
 const ABSENT_RETRY_MIN: Duration = Duration::from_secs(1);
 const ABSENT_RETRY_MAX: Duration = Duration::from_secs(5);
 
-pub struct Host {
-    pub host: String,
-    /// Of its endpoints; DNS tells addresses alone.
-    pub port: u16,
-    pub resolver: Resolver,
+/// One name, followed.
+pub struct Dns {
+    question: Question,
+    resolver: Resolver,
     /// Notified while sessions find no endpoint that answers: then a name is asked for again after [`TTL_FLOOR`],
     /// whatever its TTL. Docker's DNS gives a recreated container's old address ten minutes.
-    pub trouble: Arc<Notify>,
+    trouble: Arc<Notify>,
+    /// When it had an address last.
+    answered: Option<Instant>,
+    /// That was too long ago, and its endpoints are gone.
+    expired: bool,
 }
 
-impl Source for Host {
+/// What is asked, and what was answered last, which outlives a run that fails.
+enum Question {
+    /// DNS tells addresses alone; the port is the target's.
+    Host {
+        host: String,
+        port: u16,
+        last: Families,
+    },
+    Srv {
+        name: String,
+        last: Hosts,
+    },
+}
+
+/// An answer.
+struct Said {
+    endpoints: Vec<EndpointSpec>,
+    ttl: Duration,
+}
+
+impl Dns {
+    /// `None` for a target that is no DNS name.
+    pub fn of(target: &Target, resolver: Resolver, trouble: Arc<Notify>) -> Option<Dns> {
+        let question = match target {
+            Target::Host { host, port } => {
+                Question::Host { host: host.clone(), port: *port, last: Families::default() }
+            }
+            Target::Srv { name } => Question::Srv { name: name.clone(), last: Hosts::default() },
+            _ => return None,
+        };
+        Some(Dns { question, resolver, trouble, answered: None, expired: false })
+    }
+}
+
+impl Source for Dns {
     fn name(&self) -> String {
-        self.target().to_string()
+        self.question.target().to_string()
     }
 
     async fn run(&mut self, publisher: &mut Publisher) -> SourceError {
-        let mut shown: Option<Vec<IpAddr>> = None;
-        let mut absent_retry = ABSENT_RETRY_MIN;
-        loop {
-            let (addresses, pause) = match self.resolver.lookup(&self.host).await {
-                Err(why) => return SourceError::Failed(why),
-                Ok(Found::Addresses { addresses, ttl }) => {
-                    absent_retry = ABSENT_RETRY_MIN;
-                    (addresses, ttl.clamp(TTL_FLOOR, TTL_CEILING))
-                }
-                // What it had may be what it has again in a moment: a server that restarts knows nobody at first.
-                Ok(Found::Vanished) => {
-                    let why = format!("{} has no address any more; those it had last stand", self.host);
-                    return SourceError::Failed(why);
-                }
-                Ok(Found::Absent) => {
-                    let pause = absent_retry;
-                    absent_retry = (absent_retry * 2).min(ABSENT_RETRY_MAX);
-                    (Vec::new(), pause)
-                }
-            };
-            if shown.as_ref() != Some(&addresses) {
-                let snapshot =
-                    Snapshot::Target { target: self.target(), endpoints: self.endpoints(&addresses) };
-                if let Err(stopped) = publisher.publish(snapshot).await {
-                    return stopped.into();
-                }
-                shown = Some(addresses);
-            }
-            self.rest(pause).await;
+        match self.follow(publisher).await {
+            Err(error) => error,
         }
     }
 }
 
-impl Host {
-    fn target(&self) -> Target {
-        Target::Host { host: self.host.clone(), port: self.port }
+impl Dns {
+    async fn follow(&mut self, publisher: &mut Publisher) -> Result<Infallible, SourceError> {
+        let mut shown = None;
+        let mut absent_retry = ABSENT_RETRY_MIN;
+        loop {
+            let (endpoints, pause) = match self.question.ask(&self.resolver).await {
+                Ok(Some(Said { endpoints, ttl })) => {
+                    self.answered = Some(Instant::now());
+                    self.expired = false;
+                    absent_retry = ABSENT_RETRY_MIN;
+                    (endpoints, self.resolver.limits.pause(ttl))
+                }
+                Ok(None) if self.answered.is_none() => {
+                    let pause = absent_retry;
+                    absent_retry = (absent_retry * 2).min(ABSENT_RETRY_MAX);
+                    (Vec::new(), pause)
+                }
+                // What it had may be what it has again in a moment: a server that restarts knows nobody at first.
+                Ok(None) => {
+                    return Err(self.failed(self.question.vanished(), publisher).await);
+                }
+                Err(why) => return Err(self.failed(why, publisher).await),
+            };
+            if shown.as_ref() != Some(&endpoints) {
+                publisher.publish(self.question.snapshot(endpoints.clone())).await?;
+                shown = Some(endpoints);
+            }
+            self.rest(pause).await;
+        }
     }
 
-    fn endpoints(&self, addresses: &[IpAddr]) -> Vec<EndpointSpec> {
-        let addr = |ip: &IpAddr| EndpointAddr::Inet(SocketAddr::new(*ip, self.port));
-        addresses.iter().map(|ip| EndpointSpec::new(addr(ip), Identity::Name(self.host.clone()))).collect()
+    /// What was said last stands, but not for ever.
+    async fn failed(&mut self, why: String, publisher: &mut Publisher) -> SourceError {
+        let stale = self.answered.is_some_and(|at| self.resolver.limits.is_stale(at, Instant::now()));
+        if stale && !self.expired {
+            self.expired = true;
+            self.question.forget();
+            if let Err(stopped) = publisher.expire(self.question.snapshot(Vec::new())).await {
+                return stopped.into();
+            }
+        }
+        SourceError::Failed(why)
     }
 
     async fn rest(&self, pause: Duration) {
@@ -93,6 +146,51 @@ impl Host {
             () = sleep(pause - floor) => {}
             () = self.trouble.notified() => {}
         }
+    }
+}
+
+impl Question {
+    /// `None`: it has no address, or no SRV record. An error is that nobody could say.
+    async fn ask(&mut self, resolver: &Resolver) -> Result<Option<Said>, String> {
+        match self {
+            Question::Srv { name, last } => last.ask(name, resolver).await,
+            Question::Host { host, port, last } => {
+                last.forget_stale(&resolver.limits, Instant::now());
+                let Some(found) = resolver.lookup(host, last).await? else { return Ok(None) };
+                *last = found.families;
+                let endpoint = |ip| {
+                    let addr = EndpointAddr::Inet(SocketAddr::new(ip, *port));
+                    EndpointSpec::new(addr, Identity::Name(host.clone()))
+                };
+                let endpoints = last.addresses().into_iter().map(endpoint).collect();
+                Ok(Some(Said { endpoints, ttl: found.ttl }))
+            }
+        }
+    }
+
+    fn forget(&mut self) {
+        match self {
+            Question::Host { last, .. } => *last = Families::default(),
+            Question::Srv { last, .. } => *last = Hosts::default(),
+        }
+    }
+
+    fn vanished(&self) -> String {
+        match self {
+            Question::Host { host, .. } => format!("{host} has no address any more"),
+            Question::Srv { name, .. } => format!("{name} has no SRV record any more"),
+        }
+    }
+
+    fn target(&self) -> Target {
+        match self {
+            Question::Host { host, port, .. } => Target::Host { host: host.clone(), port: *port },
+            Question::Srv { name, .. } => Target::Srv { name: name.clone() },
+        }
+    }
+
+    fn snapshot(&self, endpoints: Vec<EndpointSpec>) -> Snapshot {
+        Snapshot::Target { target: self.target(), endpoints }
     }
 }
 

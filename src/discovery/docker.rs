@@ -13,11 +13,9 @@ mod api;
 mod client;
 mod event;
 mod own;
-mod tls;
 mod version;
 mod view;
 mod watch;
-mod wire;
 
 use std::sync::Arc;
 

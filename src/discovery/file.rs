@@ -9,6 +9,8 @@
 //! The watch stands before the file is read, so that no change falls between the two. A file with a mistake is refused
 //! as a whole, and a file that is gone is waited for: what was published last stands.
 
+pub mod endpoints;
+mod line;
 mod watch;
 
 use std::convert::Infallible;
@@ -23,6 +25,8 @@ use super::{Publisher, Snapshot, Source, SourceError, Stopped};
 use crate::config::raw::{RawFile, parse_file};
 use crate::config::settings::Settings;
 use crate::config::{read_text, unreadable};
+use crate::diagnostic::Diagnostic;
+use crate::observe::events::{Events, Happened};
 
 /// Publishes the file's routes at each change that holds no mistake; logs the mistakes of one that does, and changes
 /// nothing then. The first reading is published as well: it differs from that of `config` where the file changed
@@ -31,6 +35,7 @@ pub struct File {
     pub path: PathBuf,
     /// `SIGHUP`: read it now, changed or not.
     pub reload: Arc<Notify>,
+    pub events: Arc<Events>,
 }
 
 impl Source for File {
@@ -51,8 +56,8 @@ impl File {
         let mut asked = false;
         loop {
             let reload = self.reload.notified();
-            let mut watch = self.watch(&mut known);
-            if let Some(file) = known.read(&self.path, asked) {
+            let mut watch = Watch::or_poll(&self.path, &mut known.polling);
+            if let Some(file) = known.read(&self.path, asked, &self.events) {
                 publisher.publish(Snapshot::File(file.routes)).await?;
             }
             asked = tokio::select! {
@@ -60,16 +65,6 @@ impl File {
                 () = reload => true,
             };
         }
-    }
-
-    fn watch(&self, known: &mut Known) -> Watch {
-        Watch::new(&self.path).unwrap_or_else(|error| {
-            if !std::mem::replace(&mut known.polling, true) {
-                let path = self.path.display();
-                tracing::warn!("{path} cannot be watched, so it is looked at from time to time: {error}");
-            }
-            Watch::Poll
-        })
     }
 }
 
@@ -87,7 +82,7 @@ struct Known {
 
 impl Known {
     /// The file, if there is something new in it, or if `asked`.
-    fn read(&mut self, path: &Path, asked: bool) -> Option<RawFile> {
+    fn read(&mut self, path: &Path, asked: bool, events: &Events) -> Option<RawFile> {
         let text = match read_again(path) {
             Ok(text) => text,
             Err(error) => {
@@ -104,18 +99,19 @@ impl Known {
         let parsed = parse_file(path, &text);
         let again = self.text.replace(text).is_some();
         match parsed {
-            Ok(file) => Some(self.accept(path, file, again)),
+            Ok(file) => Some(self.accept(path, file, again, events)),
             Err(mistakes) => {
-                mistakes.iter().for_each(|mistake| tracing::error!("{}", mistake.one_line()));
-                tracing::error!("{} is refused; the routes it had before stand", path.display());
+                let why = mistakes.iter().map(Diagnostic::one_line).collect::<Vec<_>>().join("; ");
+                events.note(Happened::FileRefused { path: path.display().to_string(), why });
                 None
             }
         }
     }
 
-    fn accept(&mut self, path: &Path, file: RawFile, again: bool) -> RawFile {
+    fn accept(&mut self, path: &Path, file: RawFile, again: bool, events: &Events) -> RawFile {
         if again {
-            tracing::info!("{} was read again: {} routes", path.display(), file.routes.len());
+            let path = path.display().to_string();
+            events.note(Happened::FileRead { path, routes: file.routes.len() });
         }
         let before = self.settings.replace(file.settings.clone());
         if before.is_some_and(|before| before != file.settings) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::containers::{Containers, Resolution};
+use super::containers::{Containers, Resolution, Selector};
 use super::{Snapshot, label};
 use crate::cluster::{BACKUP_TIER, EndpointAddr, EndpointSpec, Identity};
 use crate::diagnostic::Diagnostic;
@@ -69,25 +69,39 @@ impl Knowledge {
         match target {
             Target::Addr(addr) => one(EndpointAddr::Inet(*addr)),
             Target::Unix(path) => one(EndpointAddr::Unix(path.clone())),
-            Target::Docker { name, port } => match &self.docker {
-                Some(containers) => {
-                    containers.resolve(name, *port, route.listen.first_port(), route.listen.protocol())
-                }
-                None => problem(format!("{target}: Docker has not answered yet")),
-            },
-            Target::Host { .. } => match self.targets.get(target) {
+            Target::Docker { name, port } => {
+                self.resolve_containers(route, target, Selector::Name(name), *port)
+            }
+            Target::Labelled { key, value, port } => {
+                let selector = Selector::Label { key, value: value.as_deref() };
+                self.resolve_containers(route, target, selector, *port)
+            }
+            _ => match self.targets.get(target) {
                 None => problem(format!("{target}: not known yet")),
                 Some(endpoints) if endpoints.is_empty() => problem(format!("{target}: has no endpoint")),
                 Some(endpoints) => Resolution { endpoints: endpoints.clone(), problems: Vec::new() },
             },
         }
     }
+
+    fn resolve_containers(
+        &self,
+        route: &Route,
+        target: &Target,
+        selector: Selector<'_>,
+        port: Option<u16>,
+    ) -> Resolution {
+        let listen = &route.listen;
+        match &self.docker {
+            Some(containers) => containers.resolve(selector, port, listen.first_port(), listen.protocol()),
+            None => problem(format!("{target}: Docker has not answered yet")),
+        }
+    }
 }
 
 /// The targets of these routes that have a source of their own.
 pub fn followed<'r>(routes: impl Iterator<Item = &'r Route>) -> BTreeSet<Target> {
-    let targets = routes.flat_map(|route| route.targets.iter().chain(&route.options.backup));
-    targets.filter(|target| matches!(target, Target::Host { .. })).cloned().collect()
+    routes.flat_map(Route::all_targets).filter(|target| target.is_followed()).cloned().collect()
 }
 
 fn one(addr: EndpointAddr) -> Resolution {

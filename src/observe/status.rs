@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Weak;
 use std::sync::atomic::Ordering::Relaxed;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{BACKUP_TIER, Cluster, Member, Tier};
-use crate::reconcile::{Overview, RouteView};
-use crate::route::Target;
+use super::table::{aligned, bytes};
+use crate::cluster::{BACKUP_TIER, Cluster, Endpoint, Member, Tier};
+use crate::reconcile::overrides::Override;
+use crate::reconcile::trial::{Switch, Verdict};
+use crate::reconcile::{ByHand, Overview, RouteView};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -18,6 +21,8 @@ pub struct Status {
     /// Sources that are lost: name, and why.
     pub lost: BTreeMap<String, String>,
     pub mistakes: Vec<String>,
+    /// Routes that an operator removed, by name.
+    pub removed: Vec<String>,
     /// Sessions of each worker.
     pub workers: Vec<usize>,
 }
@@ -32,6 +37,9 @@ pub struct RouteStatus {
     pub origin: String,
     pub balance: String,
     pub endpoints: Vec<EndpointStatus>,
+    /// Endpoints that left and have sessions still.
+    pub leaving: Vec<EndpointStatus>,
+    pub by_hand: ByHandStatus,
     pub active: usize,
     pub held: usize,
     pub bytes_up: u64,
@@ -49,6 +57,8 @@ pub struct EndpointStatus {
     pub backup: bool,
     pub tier: u32,
     pub weight: u32,
+    /// An operator wants no new sessions on it.
+    pub drained: bool,
     pub sessions: usize,
     /// By its checks: `healthy`, `unhealthy` or `unknown`. `None` where it is not checked.
     #[serde(default)]
@@ -56,6 +66,38 @@ pub struct EndpointStatus {
     /// Left out for a while, and why.
     #[serde(default)]
     pub ejected: Option<String>,
+}
+
+/// What an operator changed, until the next restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ByHandStatus {
+    pub paused: bool,
+    /// The targets that the sources tell, while `targets` are an operator's.
+    pub instead_of: Option<Vec<String>>,
+    /// By endpoint.
+    pub weights: BTreeMap<String, u32>,
+    pub drained: Vec<String>,
+    pub switch: Option<SwitchStatus>,
+    /// The targets have no endpoint yet: those that they are to replace serve on.
+    pub waiting: bool,
+}
+
+/// The last switch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchStatus {
+    /// Counts from 1 over all routes.
+    pub number: u64,
+    pub state: SwitchState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SwitchState {
+    /// Until it has settled, or its time has passed.
+    OnTrial,
+    /// It stands.
+    Kept,
+    RolledBack,
 }
 
 impl Status {
@@ -66,6 +108,7 @@ impl Status {
             routes: overview.routes.iter().map(RouteStatus::of).collect(),
             lost: overview.lost.clone(),
             mistakes: overview.mistakes.clone(),
+            removed: overview.removed.clone(),
             workers: overview.workers.sessions(),
         }
     }
@@ -76,12 +119,13 @@ impl Status {
             vec![["ROUTE", "ENDPOINT", "SESSIONS", "HELD", "UP", "DOWN", "ORIGIN"].map(str::to_owned)];
         for route in &self.routes {
             rows.push(route.row());
-            rows.extend(route.endpoints.iter().map(EndpointStatus::row));
+            rows.extend(route.endpoints.iter().map(|endpoint| endpoint.row("")));
+            rows.extend(route.leaving.iter().map(|endpoint| endpoint.row(", leaving")));
         }
         let mut text = aligned(&rows);
         for route in &self.routes {
-            for problem in &route.problems {
-                let _ = writeln!(text, "route {}: {problem}", route.name);
+            for note in route.notes() {
+                let _ = writeln!(text, "route {}: {note}", route.name);
             }
         }
         for (source, why) in &self.lost {
@@ -89,6 +133,9 @@ impl Status {
         }
         for mistake in &self.mistakes {
             let _ = writeln!(text, "{mistake}");
+        }
+        if !self.removed.is_empty() {
+            let _ = writeln!(text, "removed by hand: {}", self.removed.join(", "));
         }
         if self.draining {
             text.push_str("draining: no new sessions\n");
@@ -98,24 +145,60 @@ impl Status {
 }
 
 impl RouteStatus {
-    fn of(view: &RouteView) -> RouteStatus {
-        let RouteView { route, cluster, addrs, problems } = view;
-        let count = |of: fn(&Cluster) -> u64| cluster.as_deref().map_or(0, of);
+    pub fn of(view: &RouteView) -> RouteStatus {
+        let RouteView { route, cluster, addrs, problems, by_hand, leaving } = view;
+        let cluster = cluster.as_deref();
+        let count = |of: fn(&Cluster) -> u64| cluster.map_or(0, of);
         RouteStatus {
             name: route.options.name.clone(),
             listen: route.listen.to_string(),
             addresses: addrs.iter().map(ToString::to_string).collect(),
-            targets: route.targets.iter().map(Target::to_string).collect(),
+            targets: strings(&route.targets),
             origin: route.origin.to_string(),
             balance: route.options.balance.name().to_owned(),
-            endpoints: cluster.as_deref().map(endpoints).unwrap_or_default(),
-            active: cluster.as_deref().map_or(0, |cluster| cluster.counters.active.load(Relaxed)),
-            held: cluster.as_deref().map_or(0, |cluster| cluster.counters.held.load(Relaxed)),
+            endpoints: cluster.map(|cluster| endpoints(cluster, &by_hand.change)).unwrap_or_default(),
+            leaving: leaving.iter().filter_map(Weak::upgrade).filter_map(|left| leaves(&left)).collect(),
+            by_hand: ByHandStatus::of(by_hand),
+            active: cluster.map_or(0, |cluster| cluster.counters.active.load(Relaxed)),
+            held: cluster.map_or(0, |cluster| cluster.counters.held.load(Relaxed)),
             bytes_up: count(|cluster| cluster.counters.bytes_up.load(Relaxed)),
             bytes_down: count(|cluster| cluster.counters.bytes_down.load(Relaxed)),
-            endings: cluster.as_deref().map(endings).unwrap_or_default(),
+            endings: cluster.map(endings).unwrap_or_default(),
             problems: problems.clone(),
         }
+    }
+
+    /// The targets have an endpoint, and no endpoint that left has a session: a switch is over.
+    pub fn has_settled(&self) -> bool {
+        !self.by_hand.waiting && !self.endpoints.is_empty() && self.leaving.is_empty()
+    }
+
+    /// What a person should know beside the numbers.
+    fn notes(&self) -> Vec<String> {
+        let ByHandStatus { paused, instead_of, weights, drained, switch, waiting } = &self.by_hand;
+        let mut notes = self.problems.clone();
+        if *paused {
+            notes.push(format!("paused by hand; `ambassador resume {}` ends it", self.name));
+        }
+        if let Some(instead_of) = instead_of {
+            let (to, from) = (self.targets.join(","), instead_of.join(","));
+            let name = &self.name;
+            notes.push(format!(
+                "switched by hand to {to}, instead of {from}; `ambassador switch {name} --reset` ends it"
+            ));
+        }
+        if *waiting {
+            let targets = self.targets.join(",");
+            notes.push(format!("{targets} has no endpoint yet: those before it serve on"));
+        }
+        notes.extend(weights.iter().map(|(endpoint, weight)| format!("weight {weight} by hand: {endpoint}")));
+        notes.extend(drained.iter().map(|endpoint| format!("drained by hand: {endpoint}")));
+        match switch.as_ref().map(|switch| switch.state) {
+            Some(SwitchState::OnTrial) => notes.push("the switch is on trial".to_owned()),
+            Some(SwitchState::RolledBack) => notes.push("the last switch was rolled back".to_owned()),
+            Some(SwitchState::Kept) | None => {}
+        }
+        notes
     }
 
     fn row(&self) -> [String; 7] {
@@ -132,18 +215,50 @@ impl RouteStatus {
     }
 }
 
-fn endpoints(cluster: &Cluster) -> Vec<EndpointStatus> {
+impl ByHandStatus {
+    fn of(by_hand: &ByHand) -> ByHandStatus {
+        let ByHand { change, instead_of, switch, waiting } = by_hand;
+        let Override { paused, targets: _, weights, drained } = change;
+        ByHandStatus {
+            paused: *paused,
+            instead_of: instead_of.as_deref().map(strings),
+            weights: weights.iter().map(|(key, weight)| (key.to_string(), *weight)).collect(),
+            drained: strings(drained),
+            switch: switch.as_ref().map(SwitchStatus::of),
+            waiting: *waiting,
+        }
+    }
+}
+
+impl SwitchStatus {
+    fn of(switch: &Switch) -> SwitchStatus {
+        let state = match switch.verdict {
+            Verdict::OnTrial => SwitchState::OnTrial,
+            Verdict::Kept => SwitchState::Kept,
+            Verdict::RolledBack => SwitchState::RolledBack,
+        };
+        SwitchStatus { number: switch.number, state }
+    }
+}
+
+fn strings<'a, T: ToString + 'a>(values: impl IntoIterator<Item = &'a T>) -> Vec<String> {
+    values.into_iter().map(ToString::to_string).collect()
+}
+
+fn endpoints(cluster: &Cluster, change: &Override) -> Vec<EndpointStatus> {
     let describe = |(tier, member): (&Tier, &Member)| EndpointStatus {
-        address: member.endpoint.key.addr.to_string(),
-        description: member.endpoint.key.to_string(),
         backup: tier.number >= BACKUP_TIER,
         tier: tier.number % BACKUP_TIER,
         weight: member.weight,
-        sessions: member.endpoint.sessions(),
-        health: member.endpoint.condition().health.map(|state| state.name().to_owned()),
-        ejected: member.endpoint.condition().ejected.map(|cause| cause.name().to_owned()),
+        drained: change.drained.contains(&member.endpoint.key),
+        ..EndpointStatus::of(&member.endpoint)
     };
     cluster.members().all().map(describe).collect()
+}
+
+/// `None` once its last session has ended.
+fn leaves(endpoint: &Endpoint) -> Option<EndpointStatus> {
+    Some(EndpointStatus::of(endpoint)).filter(|status| status.sessions > 0)
 }
 
 fn endings(cluster: &Cluster) -> BTreeMap<String, u64> {
@@ -152,75 +267,40 @@ fn endings(cluster: &Cluster) -> BTreeMap<String, u64> {
 }
 
 impl EndpointStatus {
+    /// Of no tier and weight.
+    fn of(endpoint: &Endpoint) -> EndpointStatus {
+        let condition = endpoint.condition();
+        EndpointStatus {
+            address: endpoint.key.addr.to_string(),
+            description: endpoint.key.to_string(),
+            backup: false,
+            tier: 0,
+            weight: 0,
+            drained: false,
+            sessions: endpoint.sessions(),
+            health: condition.health.map(|state| state.name().to_owned()),
+            ejected: condition.ejected.map(|cause| cause.name().to_owned()),
+        }
+    }
+
     /// What is not as usual.
     fn notes(&self) -> impl Iterator<Item = &str> {
         let backup = self.backup.then_some("backup");
-        let weight = (self.weight == 0).then_some("takes none");
+        let drained = self.drained.then_some("drained");
         let health = self.health.as_deref().filter(|state| *state != "healthy").map(|state| match state {
             "unknown" => "not checked yet",
             state => state,
         });
         let ejected = self.ejected.as_deref();
-        backup.into_iter().chain(weight).chain(health).chain(ejected)
+        backup.into_iter().chain(drained).chain(health).chain(ejected)
     }
 
-    fn row(&self) -> [String; 7] {
+    fn row(&self, note: &str) -> [String; 7] {
         let mut row = <[String; 7]>::default();
         let [_, endpoint, sessions, ..] = &mut row;
-        *endpoint =
-            [self.description.as_str()].into_iter().chain(self.notes()).collect::<Vec<_>>().join(", ");
+        let notes: String = self.notes().map(|note| format!(", {note}")).collect();
+        *endpoint = format!("{}{notes}{note}", self.description);
         *sessions = self.sessions.to_string();
         row
-    }
-}
-
-/// With a binary prefix, three digits or so: `12.3 MiB`.
-fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if count < 1024 {
-        return format!("{count} B");
-    }
-    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
-    let mut value = count as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS.get(unit).unwrap_or(&""))
-}
-
-/// Columns as wide as their widest cell, two spaces between, no space at the end of a line.
-pub fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: [usize; N] = std::array::from_fn(width);
-    let mut text = String::new();
-    for row in rows {
-        let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_have_three_digits_and_a_unit() {
-        assert_eq!(bytes(0), "0 B");
-        assert_eq!(bytes(1023), "1023 B");
-        assert_eq!(bytes(1536), "1.5 KiB");
-        assert_eq!(bytes(5 << 30), "5.0 GiB");
-    }
-
-    #[test]
-    fn columns_are_aligned_and_lines_have_no_tail() {
-        let rows = [["a".to_owned(), "b".to_owned()], ["long".to_owned(), String::new()]];
-        assert_eq!(aligned(&rows), "a     b\nlong\n");
     }
 }

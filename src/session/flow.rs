@@ -71,15 +71,14 @@ impl Open for Flows {
 
 impl Flows {
     async fn try_open(&self, record: &mut Record) -> Result<(UdpSocket, Seat), Ending> {
-        admit(&self.cluster.glance(), record.client.ip(), record.began)?;
+        let client = record.live.client.ip();
+        admit(&self.cluster.glance(), client, record.live.began)?;
         let seat = self.shared.room.seat(FLOW_DESCRIPTORS).ok_or(Ending::Local)?;
         let dial = DatagramDial { offset: self.offset };
         // Nobody can tell that a UDP client has left.
-        let (socket, endpoint) = self
-            .cluster
-            .acquire(&self.shared.gate, record.client.ip(), &mut record.effort, pending(), &dial)
-            .await?;
-        record.endpoint = Some(endpoint);
+        let acquired = self.cluster.acquire(&self.shared.gate, client, &mut record.effort, pending(), &dial);
+        let (socket, endpoint) = acquired.await?;
+        record.connected(endpoint);
         Ok((socket, seat))
     }
 }

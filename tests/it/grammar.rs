@@ -46,7 +46,7 @@ fn host_of(target: &Target) -> Option<String> {
     match target {
         Target::Addr(addr) => Some(addr.ip().to_string()),
         Target::Host { host, .. } => Some(host.clone()),
-        Target::Unix(_) | Target::Docker { .. } => None,
+        _ => None,
     }
 }
 
@@ -54,7 +54,7 @@ fn port_of(target: &Target) -> Option<u16> {
     match target {
         Target::Addr(addr) => Some(addr.port()),
         Target::Host { port, .. } => Some(*port),
-        Target::Unix(_) | Target::Docker { .. } => None,
+        _ => None,
     }
 }
 

@@ -8,16 +8,23 @@
     reason = "a test that cannot go on fails; the exemption in clippy.toml misses helpers"
 )]
 
+mod admin;
 mod app;
 mod balance;
+mod consul;
 mod cross_links;
 mod demo;
+mod dns;
+mod docker_health;
 mod docker_source;
+mod endpoint_file;
+mod etcd;
 mod grammar;
 mod hello_world;
 mod image;
 mod life;
 mod process;
+mod register;
 mod relay;
 mod restarts;
 mod scaled_compose;

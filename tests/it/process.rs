@@ -55,6 +55,12 @@ fn exit_codes_tell_usage_from_what_is_not_there() {
         ("check 6379=redis?blance=p2c", 64, "balance"),
         ("health", 69, "--admin"),
         ("status", 69, "--admin"),
+        ("sessions", 69, "--admin"),
+        ("events --follow", 69, "--admin"),
+        ("pause r", 69, "--admin"),
+        ("switch r x:1 --wait", 69, "--admin"),
+        ("routes add 1=x:1", 69, "--admin"),
+        ("puase", 64, "did you mean the command `pause`"),
     ] {
         let output = run(args);
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -65,11 +71,22 @@ fn exit_codes_tell_usage_from_what_is_not_there() {
         run(&format!("--admin unix:/tmp/ambassador-{}.sock {taken}=127.0.0.1:1", std::process::id()));
     assert_eq!(output.status.code(), Some(69));
     assert!(String::from_utf8_lossy(&output.stderr).contains("another program listens there"));
-    for args in ["--help", "--version", "check 6379=redis", "completions bash"] {
+    for args in ["--help", "--version", "check 6379=redis", "completions bash", "man", "switch --help"] {
         let output = run(args);
         assert_eq!(output.status.code(), Some(0), "{args}");
         assert!(!output.stdout.is_empty(), "{args}");
     }
+}
+
+#[test]
+fn every_verb_has_a_man_page() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(run(&format!("man --out {}/pages", dir.path().display())).status.code(), Some(0));
+    for page in ["ambassador.1", "ambassador-switch.1", "ambassador-routes-add.1"] {
+        let text = std::fs::read_to_string(dir.path().join("pages").join(page)).unwrap();
+        assert!(text.contains(".SH SYNOPSIS"), "{page}");
+    }
+    assert_eq!(run("man --out /proc/nowhere").status.code(), Some(1));
 }
 
 #[test]

@@ -1,21 +1,29 @@
 //! What tests stand on. Everything that a test starts is a value that ends it when dropped.
 
 mod ambassador;
+mod consul;
 mod container;
+mod dns;
+mod etcd;
 mod host;
 mod load;
 mod names;
 mod namespace;
 mod servers;
+mod service;
 mod skip;
 mod terminal;
 mod wait;
 
-pub(crate) use ambassador::Ambassador;
+pub(crate) use ambassador::{Ambassador, Builder};
+pub(crate) use consul::{Consul, TOKEN as CONSUL_TOKEN};
 pub(crate) use container::Container;
-pub(crate) use host::{DaemonHost, Host, daemon_host, hosts};
+pub(crate) use dns::Dns;
+pub(crate) use etcd::{Etcd, base64};
+pub(crate) use host::{DaemonHost, Host, Hosts, daemon_host, hosts};
 pub(crate) use load::Load;
 pub(crate) use namespace::Namespace;
 pub(crate) use servers::{http_get, redis_ping};
+pub(crate) use service::{Service, ask};
 pub(crate) use skip::{is_dist_image, needs, record, skip, variable};
 pub(crate) use wait::{eventually, within};

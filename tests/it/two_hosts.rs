@@ -23,7 +23,7 @@ fn the_two_host_example_of_dockers_documentation_answers_pong_as_it_is_written()
         "docker run -d --name redis_ambassador --expose 6379 \
          -e REDIS_PORT_6379_TCP=tcp://192.168.1.52:6379 svendowideit/ambassador",
     ));
-    let mut redis_cli =
+    let redis_cli =
         client_server.terminal("docker run -i -t --rm --link redis_ambassador:redis relateiq/redis-cli");
     redis_cli.shows("6379> ");
     redis_cli.type_line("ping");

@@ -26,6 +26,7 @@ const NEEDS: &[Need] = &[
     Need { program: "docker-compose", packages: &["docker-compose"] },
     Need { program: "redis-server", packages: &["redis-server"] },
     Need { program: "redis-cli", packages: &["redis-tools"] },
+    Need { program: "etcd", packages: &["etcd-server", "etcd"] },
     Need { program: "busybox", packages: &["busybox-static", "busybox"] },
     Need { program: "socat", packages: &["socat"] },
     Need { program: "iptables", packages: &["iptables"] },
@@ -37,7 +38,8 @@ const NEEDS: &[Need] = &[
 ];
 
 /// What these packages would start at boot.
-const UNITS: &[&str] = &["docker.service", "docker.socket", "containerd.service", "redis-server.service"];
+const UNITS: &[&str] =
+    &["docker.service", "docker.socket", "containerd.service", "etcd.service", "redis-server.service"];
 
 /// The programs that are still missing afterwards, and why. Empty: all is there.
 pub(crate) fn missing_after_install() -> Result<Vec<String>> {

@@ -5,6 +5,7 @@
 )]
 
 mod cgroups;
+mod consul;
 mod host;
 mod hosts;
 mod image;

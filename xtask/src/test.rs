@@ -1,6 +1,6 @@
 //! `cargo xtask test`: installs, starts the hosts, runs every test, says what it could not test, cleans up.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::hosts::{self, Hosts};
 use crate::image::Profile;
 use crate::process::{cargo, find, status, succeed};
 use crate::skips::Skips;
-use crate::{images, install, sudo};
+use crate::{consul, images, install, sudo};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -36,8 +36,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     hosts::sweep(parent, prefix);
     let dir = tempfile::Builder::new().prefix(prefix).tempdir_in(parent)?;
     let hosts = bring_up(args, &dir, &missing, &mut skips)?;
-    let passed = run_tests(args, hosts.as_ref(), &dir.path().join("skips"))?;
-    skips.read(&dir.path().join("skips"));
+    let consul =
+        consul::program().inspect_err(|why| skips.add("every test with Consul", format!("{why:#}"))).ok();
+    let world = World { hosts: hosts.as_ref(), consul, skips: dir.path().join("skips") };
+    let passed = run_tests(args, &world)?;
+    skips.read(&world.skips);
     drop(hosts);
     Ok(verdict(passed, &skips, started))
 }
@@ -53,26 +56,37 @@ fn bring_up(args: &Args, dir: &TempDir, missing: &[String], skips: &mut Skips) -
     Ok(Some(hosts))
 }
 
+/// What tests are told of.
+struct World<'a> {
+    hosts: Option<&'a Hosts>,
+    consul: Option<PathBuf>,
+    /// The file that they write their skips to.
+    skips: PathBuf,
+}
+
 /// Unit and integration tests, then those in the documentation. Whether all passed.
-fn run_tests(args: &Args, hosts: Option<&Hosts>, skips: &Path) -> Result<bool> {
-    std::fs::File::create(skips)?;
+fn run_tests(args: &Args, world: &World<'_>) -> Result<bool> {
+    std::fs::File::create(&world.skips)?;
     if find("cargo-nextest").is_some() {
         // nextest runs no documentation tests.
         let nextest =
-            status(&mut tests("nextest run --workspace --no-tests=pass --no-fail-fast", args, hosts, skips))?;
-        let doc = status(&mut tests("test --workspace --doc --quiet", args, hosts, skips))?;
+            status(&mut tests("nextest run --workspace --no-tests=pass --no-fail-fast", args, world))?;
+        let doc = status(&mut tests("test --workspace --doc --quiet", args, world))?;
         return Ok(nextest.success() && doc.success());
     }
     // Built first, so that a mistake of the compiler's kind shows without 200 lines of tests after it.
     succeed(&mut cargo("test --workspace --no-run --quiet"))?;
-    Ok(status(&mut tests("test --workspace --no-fail-fast", args, hosts, skips))?.success())
+    Ok(status(&mut tests("test --workspace --no-fail-fast", args, world))?.success())
 }
 
-fn tests(words: &str, args: &Args, hosts: Option<&Hosts>, skips: &Path) -> Command {
+fn tests(words: &str, args: &Args, world: &World<'_>) -> Command {
     let mut command = cargo(words);
     sudo::run_tests_as_root(&mut command);
-    command.args(&args.filter).env("AMBASSADOR_TEST_SKIPS", skips);
-    if let Some(hosts) = hosts {
+    command.args(&args.filter).env("AMBASSADOR_TEST_SKIPS", &world.skips);
+    if let Some(consul) = &world.consul {
+        command.env("AMBASSADOR_TEST_CONSUL", consul);
+    }
+    if let Some(hosts) = world.hosts {
         hosts.tell(&mut command);
         command.env(
             "AMBASSADOR_TEST_IMAGE_PROFILE",

@@ -88,6 +88,64 @@ async fn a_held_session_is_woken_by_the_change_itself() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_paused_session_waits_for_the_operator_and_not_for_its_hold() {
+    for hold in [Duration::ZERO, Duration::from_secs(1)] {
+        let cluster = cluster(hold, &[spec(2)]);
+        cluster.pause(true);
+        let resume = async {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert_eq!(cluster.counters.held.load(Relaxed), 1);
+            cluster.pause(false);
+        };
+        let gate = Gate::new(1);
+        let ((result, effort), ()) = tokio::join!(acquire(&cluster, &gate, 2), resume);
+        assert_eq!((result, effort.attempts), (Ok(()), 1));
+        assert_eq!(effort.held, Duration::from_secs(60));
+        assert_eq!(gate.held.load(Relaxed), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_while_it_is_held_stops_the_clock_of_its_hold() {
+    let cluster = cluster(Duration::from_secs(10), &[]);
+    let operator = async {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        cluster.pause(true);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        cluster.pause(false);
+    };
+    let gate = Gate::new(1);
+    let ((result, effort), ()) = tokio::join!(acquire(&cluster, &gate, 2), operator);
+    assert_eq!(result, Err(Ending::NoEndpoint));
+    assert_eq!(effort.held, Duration::from_secs(70));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_stops_the_clock_of_who_is_too_many() {
+    let options = Options { max_sessions: Some(1), ..Options::named("test") };
+    let cluster = limited(&options, &[1]);
+    let gate = Gate::new(9);
+    let first = enter(&cluster, &gate).await.unwrap();
+    let operator = async {
+        pass(4_000).await;
+        cluster.pause(true);
+        pass(60_000).await;
+        cluster.pause(false);
+        pass(3_000).await;
+        drop(first);
+    };
+    let (second, ()) = tokio::join!(enter(&cluster, &gate), operator);
+    assert!(second.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_without_weight_gets_no_session() {
+    let drained = EndpointSpec { weight: 0, ..spec(2) };
+    let (result, effort) = acquire(&cluster(Duration::from_secs(1), &[drained]), &Gate::new(1), 2).await;
+    assert_eq!((result, effort.attempts), (Err(Ending::NoEndpoint), 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_queue_is_bounded() {
     let cluster = cluster(Duration::from_secs(1), &[]);
     let gate = Gate::new(1);

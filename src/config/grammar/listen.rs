@@ -122,7 +122,7 @@ pub(crate) fn socket_path(text: &str) -> Result<PathBuf, Mistake> {
     }
 }
 
-fn is_path_char(c: char) -> bool {
+pub(super) fn is_path_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || "/._-+@:~".contains(c)
 }
 

@@ -103,7 +103,13 @@ fn unknown(key: &str) -> Mistake {
         return Mistake::new("an option is missing").help("write `option=value`, joined by `&`");
     }
     let mistake = Mistake::new(format!("`{key}` is no option"));
-    if key.contains('?') { mistake.help("join options with `&`") } else { mistake.help(suggest(key, &KEYS)) }
+    match key {
+        "tag" | "tags" | "dc" | "datacenter" => {
+            mistake.help("it belongs to the target: `consul://SERVICE+TAG@DATACENTER`")
+        }
+        key if key.contains('?') => mistake.help("join options with `&`"),
+        key => mistake.help(suggest(key, &KEYS)),
+    }
 }
 
 fn later(what: &str) -> Mistake {

@@ -1,29 +1,28 @@
-//! TARGET: `host[:port]`, `unix:/path`, `docker://NAME[:PORT]`. Pure.
+//! TARGET: `host[:port]`, `srv://NAME`, `unix:/path`, `file:/path`, and those of `target/`. Pure.
+
+mod consul;
+mod docker;
+pub(crate) mod etcd;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use super::listen::{number, socket_path};
+use super::listen::{is_path_char, number, socket_path};
 use crate::diagnostic::Mistake;
 use crate::route::{Listen, Protocol, Target};
+pub(crate) use consul::agent;
+pub(crate) use docker::container_name;
 
-const TODAY: &str = "targets today are `host:port`, `unix:/path` and `docker://NAME[:PORT]`";
+const TODAY: &str = "targets today are `host:port`, `unix:/path`, `docker://NAME[:PORT]`, `srv://NAME`, \
+                     `etcd://HOST/PREFIX`, `consul://[HOST:8500/]SERVICE` and `file:/path`";
 
 /// Promised by the documentation, not built yet.
-const LATER: [(&str, &str); 7] = [
-    ("srv://", "DNS SRV records are"),
-    ("etcd://", "etcd is"),
-    ("consul://", "Consul is"),
-    ("peer://", "peers are"),
-    ("file://", "files of endpoints are"),
-    ("file:/", "files of endpoints are"),
-    ("file:.", "files of endpoints are"),
-];
+const LATER: [(&str, &str); 1] = [("peer://", "peers are")];
 
 /// A comma list. The same target twice is one.
 pub(crate) fn parse_list(text: &str, listen: &Listen) -> Result<Vec<Target>, Vec<Mistake>> {
     let mut targets = Vec::new();
     let mut mistakes = Vec::new();
-    for word in text.split(',') {
+    for word in words(text) {
         match parse(word, listen) {
             Ok(target) if targets.contains(&target) => {}
             Ok(target) => targets.push(target),
@@ -33,6 +32,18 @@ pub(crate) fn parse_list(text: &str, listen: &Listen) -> Result<Vec<Target>, Vec
     if mistakes.is_empty() { Ok(targets) } else { Err(mistakes) }
 }
 
+/// The words between the commas, but for those commas that are within a target.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let mut left = Some(text);
+    std::iter::from_fn(move || {
+        let list = left?;
+        let end = etcd::word(list).or_else(|| list.find(',')).unwrap_or(list.len());
+        let (word, rest) = list.split_at(end);
+        left = rest.strip_prefix(',');
+        Some(word)
+    })
+}
+
 fn parse(text: &str, listen: &Listen) -> Result<Target, Mistake> {
     if text.is_empty() {
         return Err(Mistake::new("a target is missing").help("write `host:port`, or take the comma out"));
@@ -40,10 +51,18 @@ fn parse(text: &str, listen: &Listen) -> Result<Target, Mistake> {
     if let Some((_, what)) = LATER.iter().find(|(scheme, _)| text.starts_with(scheme)) {
         return Err(Mistake::new(format!("`{text}`: {what} not in this version")).help(TODAY));
     }
-    let target = match (text.strip_prefix("unix:"), text.strip_prefix("docker://")) {
-        (Some(path), _) if number(path).is_none() => unix(path, listen)?,
-        (_, Some(name)) => docker(name)?,
-        _ => inet(text, listen)?,
+    if let Some(keys) = etcd::parse(text) {
+        return Ok(Target::Etcd(keys?));
+    }
+    let target = match text.split_once("://") {
+        Some(("docker", rest)) => docker::parse(rest)?,
+        Some(("srv", name)) => srv(name)?,
+        Some(("consul", rest)) => consul::parse(rest)?,
+        _ => match text.split_once(':') {
+            Some(("unix", path)) if number(path).is_none() => unix(path, listen)?,
+            Some(("file", path)) if number(path).is_none() => file(path)?,
+            _ => inet(text, listen)?,
+        },
     };
     check_range(&target, listen)?;
     Ok(target)
@@ -61,24 +80,27 @@ fn unix(path: &str, listen: &Listen) -> Result<Target, Mistake> {
     Ok(Target::Unix(socket_path(path)?))
 }
 
-fn docker(text: &str) -> Result<Target, Mistake> {
-    let (name, port) = match text.rsplit_once(':') {
-        Some((name, port)) => (name, Some(port_of(port)?)),
-        None => (text, None),
-    };
-    Ok(Target::Docker { name: container_name(name)?, port })
+/// `file:///path` is how a URL writes it.
+fn file(text: &str) -> Result<Target, Mistake> {
+    let path = text.strip_prefix("//").filter(|path| path.starts_with('/')).unwrap_or(text);
+    let mistake = |what: &str| Mistake::new(format!("`file:{text}` is no file of endpoints: {what}"));
+    if !path.starts_with('/') || path.starts_with("//") || path.ends_with('/') {
+        return Err(mistake("its path is not absolute")
+            .help("write the whole path, as in `file:/etc/ambassador/redis.endpoints`"));
+    }
+    match path.chars().find(|c| !is_path_char(*c)) {
+        Some(odd) => Err(mistake(&format!("it holds {odd:?}")).help("use letters, digits and `/._-+@:~`")),
+        None => Ok(Target::File(path.into())),
+    }
 }
 
-/// Docker's own rule for names, which IDs and Compose services keep as well. Go tools print a name with a slash before
-/// it.
-pub(crate) fn container_name(text: &str) -> Result<String, Mistake> {
-    let name = text.strip_prefix('/').unwrap_or(text);
-    let first = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
-    if first && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c)) {
-        return Ok(name.to_owned());
+/// The record says the port; a name may have any labels, `_redis._tcp` or not (Consul's and Docker's have not).
+fn srv(name: &str) -> Result<Target, Mistake> {
+    if let Some((name, port)) = name.rsplit_once(':') {
+        return Err(Mistake::new(format!("`srv://{name}:{port}` has a port of its own"))
+            .help(format!("write `srv://{name}`: an SRV record says the port")));
     }
-    Err(Mistake::new(format!("`{text}` cannot be the name of a container"))
-        .help("write a container's name or ID, or a Compose service: letters, digits and `_.-`"))
+    Ok(Target::Srv { name: host_name(name)? })
 }
 
 fn inet(text: &str, listen: &Listen) -> Result<Target, Mistake> {
@@ -92,6 +114,13 @@ fn inet(text: &str, listen: &Listen) -> Result<Target, Mistake> {
         Some(port) => port,
         None => default_port(text, listen)?,
     };
+    at(host, port)
+}
+
+/// `host:port` in full.
+pub(super) fn address(text: &str) -> Result<Target, Mistake> {
+    let (host, port) = split_port(text)?;
+    let port = port.ok_or_else(|| Mistake::new(format!("`{text}` has no port")).help("write `host:port`"))?;
     at(host, port)
 }
 
@@ -182,8 +211,11 @@ fn number_help(text: &str) -> String {
 fn check_range(target: &Target, listen: &Listen) -> Result<(), Mistake> {
     let first = match target {
         Target::Addr(addr) => addr.port(),
-        Target::Host { port, .. } | Target::Docker { port: Some(port), .. } => *port,
-        Target::Unix(_) | Target::Docker { port: None, .. } => return Ok(()),
+        Target::Host { port, .. }
+        | Target::Docker { port: Some(port), .. }
+        | Target::Labelled { port: Some(port), .. } => *port,
+        // Without a port, or known only when it is found.
+        _ => return Ok(()),
     };
     let Listen::Inet { ports, .. } = listen else { return Ok(()) };
     if usize::from(first) + ports.count() - 1 <= usize::from(u16::MAX) {
@@ -198,6 +230,7 @@ fn check_range(target: &Target, listen: &Listen) -> Result<(), Mistake> {
 mod tests {
     use super::super::listen;
     use super::*;
+    use crate::route::EtcdKeys;
 
     fn read(text: &str, listener: &str) -> Result<Vec<Target>, Vec<Mistake>> {
         parse_list(text, &listen::parse(listener).unwrap())
@@ -213,7 +246,6 @@ mod tests {
 
     #[test]
     fn every_documented_form_is_read() {
-        let docker = |name: &str, port| Target::Docker { name: name.to_owned(), port };
         for (text, expected) in [
             ("redis", host("redis", 6379)),
             ("redis:7000", host("redis", 7000)),
@@ -227,11 +259,38 @@ mod tests {
             ("unix:/run/x.sock", Target::Unix("/run/x.sock".into())),
             ("unix:80", host("unix", 80)),
             ("file:80", host("file", 80)),
-            ("docker://redis", docker("redis", None)),
-            ("docker://testapp_redis-1:6380", docker("testapp_redis-1", Some(6380))),
+            ("file:/etc/a.endpoints", Target::File("/etc/a.endpoints".into())),
+            ("file:///etc/a.endpoints", Target::File("/etc/a.endpoints".into())),
+            ("srv://_redis._tcp.example.com", Target::Srv { name: "_redis._tcp.example.com".to_owned() }),
+            ("srv:80", host("srv", 80)),
+            ("etcd://h:2379/services/redis", etcd(false, &["h:2379"], "/services/redis")),
+            ("etcd://h/p/", etcd(false, &["h:2379"], "/p")),
+            (
+                "etcds://h1,10.0.0.2:4001,[::1],h1/p:80",
+                etcd(true, &["h1:2379", "10.0.0.2:4001", "[::1]:2379"], "/p:80"),
+            ),
         ] {
             assert_eq!(read(text, "6379"), Ok(vec![expected]), "{text}");
         }
+    }
+
+    fn etcd(tls: bool, members: &[&str], prefix: &str) -> Target {
+        let members = members.iter().map(|member| (*member).to_owned()).collect();
+        Target::Etcd(EtcdKeys { tls, members, prefix: prefix.to_owned() })
+    }
+
+    #[test]
+    fn the_commas_between_etcds_members_are_not_those_between_targets() {
+        let both = etcd(false, &["a:2379", "b:1"], "/p");
+        assert_eq!(read("x,etcd://a,b:1/p,y", "80"), Ok(vec![host("x", 80), both.clone(), host("y", 80)]));
+        assert_eq!(read("etcd://a,b:1/p,etcd://a,b:1/p/", "80"), Ok(vec![both]));
+    }
+
+    #[test]
+    fn a_password_in_a_target_is_refused_and_not_repeated() {
+        let mistakes = read("etcd://root:secret@h/p", "80").unwrap_err();
+        assert!(mistakes[0].help.as_deref().unwrap().contains("AMBASSADOR_ETCD_PASSWORD"), "{mistakes:?}");
+        assert!(!format!("{mistakes:?}").contains("secret"));
     }
 
     #[test]
@@ -241,17 +300,9 @@ mod tests {
 
     #[test]
     fn what_comes_later_is_known_and_names_what_works_today() {
-        for text in [
-            "srv://_redis._tcp.example.com",
-            "etcd://h:2379/p",
-            "consul://redis",
-            "file:/etc/x",
-            "peer://a/b",
-        ] {
-            let mistakes = read(text, "6379").unwrap_err();
-            assert!(mistakes[0].message.contains("not in this version"), "{mistakes:?}");
-            assert_eq!(mistakes[0].help.as_deref(), Some(TODAY));
-        }
+        let mistakes = read("peer://a/b", "6379").unwrap_err();
+        assert!(mistakes[0].message.contains("not in this version"), "{mistakes:?}");
+        assert_eq!(mistakes[0].help.as_deref(), Some(TODAY));
     }
 
     #[test]
@@ -274,9 +325,19 @@ mod tests {
             ("redis", "0", "write `redis:PORT`"),
             ("redis", "/run/x.sock", "write `redis:PORT`"),
             ("redis:65000", "8000-9000", "lower"),
-            ("docker://", "80", "letters, digits"),
-            ("docker://a b", "80", "letters, digits"),
-            ("docker://a:b", "80", "from 1 to 65535"),
+            ("srv://_a._tcp.b:80", "80", "says the port"),
+            ("srv://", "80", "host:port"),
+            ("etcd://h", "80", "services/redis"),
+            ("etcd://h:2379/", "80", "services/redis"),
+            ("etcd:///p", "80", "host:port"),
+            ("etcd://h,/p", "80", "host:port"),
+            ("etcd://h:0/p", "80", "from 1 to 65535"),
+            ("etcd://h/a*b", "80", "letters, digits"),
+            ("file:", "80", "the whole path"),
+            ("file:a.endpoints", "80", "the whole path"),
+            ("file://a/b", "80", "the whole path"),
+            ("file:/a/", "80", "the whole path"),
+            ("file:/a b", "80", "letters, digits"),
         ] {
             let mistakes = read(text, listener).expect_err(text);
             assert!(mistakes[0].help.as_deref().unwrap_or("").contains(help), "{text}: {mistakes:?}");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::route::{Balance, Check, Health, OnRemove, OnUnhealthy};
+use crate::route::{Balance, Check, ConsulService, EtcdKeys, Health, OnRemove, OnUnhealthy};
 
 fn place() -> Place {
     Place::Argument(1)
@@ -29,9 +29,15 @@ fn the_lines_of_the_documentation_print_as_they_were_written() {
         "5432=db1:5432,db2:5432?balance=round-robin&hold=30s",
         "53/udp=10.0.0.2:53",
         "5432=docker://postgres",
+        "6379=etcd://10.0.0.1:2379,etcd2:2379/services/redis,redis:6379?backup=etcds://h:2379/p",
         "8000-8100=10.0.0.2:9000",
         "/run/pg.sock=db:5432",
         "5432=unix:/run/pg.sock",
+        "6379=srv://_redis._tcp.example.com",
+        "6379=consul://redis",
+        "6379=consul://10.0.0.1:8500/redis+primary@dc1?hold=5s",
+        "6379=file:/etc/ambassador/redis.endpoints",
+        "6379=docker://label:com.example.role=cache:6380",
         "[::1]:6379=[fd00::2]:6379?allow=fd00::/8,10.0.0.0/8",
     ] {
         assert_eq!(read(line).to_string(), line);
@@ -66,7 +72,7 @@ fn the_default_balance_said_aloud_is_the_default() {
 
 #[test]
 fn every_mistake_of_a_line_is_reported_at_once() {
-    let found = mistakes("redis=a:0,b,srv://c?hodl=1s&hold=5");
+    let found = mistakes("redis=a:0,b,peer://c?hodl=1s&hold=5");
     assert_eq!(found.len(), 5, "{found:?}");
     assert!(found.iter().all(|mistake| mistake.place == place() && mistake.help.is_some()), "{found:?}");
 }
@@ -116,9 +122,42 @@ fn a_target(top: u16) -> impl Strategy<Value = Target> {
     prop_oneof![
         (any::<IpAddr>(), port.clone()).prop_map(|(ip, port)| Target::Addr(SocketAddr::new(ip, port))),
         (a_host(), port.clone()).prop_map(|(host, port)| Target::Host { host, port }),
-        ("[a-zA-Z0-9][a-zA-Z0-9_.-]{0,30}", proptest::option::of(port))
+        a_host().prop_map(|name| Target::Srv { name }),
+        ("[a-zA-Z0-9][a-zA-Z0-9_.-]{0,30}", proptest::option::of(port.clone()))
             .prop_map(|(name, port)| Target::Docker { name, port }),
+        // A key that is a number would be the port of a container called `label`.
+        ("[a-z][a-z0-9./-]{0,9}", proptest::option::of("[a-z0-9./@+~-]{1,9}"), proptest::option::of(port))
+            .prop_map(|(key, value, port)| Target::Labelled { key, value, port }),
+        a_path().prop_map(Target::File),
+        a_consul_service().prop_map(Target::Consul),
+        an_etcd_target(),
     ]
+}
+
+fn a_consul_service() -> impl Strategy<Value = ConsulService> {
+    let agent =
+        proptest::option::of((a_host(), 1..=u16::MAX).prop_map(|(host, port)| format!("{host}:{port}")));
+    let tags = proptest::collection::btree_set("[a-z0-9._/:=~-]{1,9}", 0..3);
+    let datacenter = proptest::option::of("[a-z0-9_-]{1,9}");
+    (agent, "[a-zA-Z0-9_.-]{1,9}", tags, datacenter)
+        .prop_map(|(agent, service, tags, datacenter)| ConsulService { agent, service, tags, datacenter })
+}
+
+fn an_etcd_target() -> impl Strategy<Value = Target> {
+    let host = prop_oneof![
+        a_host().prop_map(|host| (host, false)),
+        any::<IpAddr>().prop_map(|ip| (ip.to_string(), ip.is_ipv6()))
+    ];
+    let member =
+        (host, 1..=u16::MAX).prop_map(
+            |((host, v6), port)| {
+                if v6 { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+            },
+        );
+    let members =
+        proptest::collection::hash_set(member, 1..4).prop_map(|members| members.into_iter().collect());
+    (any::<bool>(), members, "(/[a-zA-Z0-9._:@+~-]{1,12}){1,4}")
+        .prop_map(|(tls, members, prefix)| Target::Etcd(EtcdKeys { tls, members, prefix }))
 }
 
 fn a_listen() -> impl Strategy<Value = Listen> {

@@ -79,7 +79,7 @@ hodl = "10s"
 
 [[route]]
   listen = 80
-  target = ["a:0", "b", "srv://c"]
+  target = ["a:0", "b", "peer://c"]
   hold = 10
 "#;
     let found = mistakes(text);
@@ -90,7 +90,7 @@ hodl = "10s"
         "a.toml:4:1: `targets` is no key of a route\n  help: did you mean `target`?",
         "a.toml:5:1: `hodl` is no key of a route\n  help: did you mean `hold`?",
         "a.toml:9:13: `0` is no port",
-        "a.toml:9:25: `srv://c`: DNS SRV records are not in this version",
+        "a.toml:9:25: `peer://c`: peers are not in this version",
         "a.toml:10:10: `10` has no unit\n  help: write `10s`",
     ];
     assert_eq!(found.len(), starts.len(), "{found:#?}");

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Container, ContainerId, Containers, shortened};
+use super::{Container, ContainerId, Containers, Selector, shortened};
 
 const PROJECT: &str = "com.docker.compose.project";
 const SERVICE: &str = "com.docker.compose.service";
@@ -29,6 +29,33 @@ pub(crate) enum Unfound {
 type Match<'a> = (&'a ContainerId, &'a Container);
 
 impl Containers {
+    /// The containers that are meant, running or not, by name; never our own, and at least one.
+    pub(super) fn select(&self, selector: Selector<'_>) -> Result<Vec<Match<'_>>, Unfound> {
+        match selector {
+            Selector::Name(name) => self.find(name),
+            Selector::Label { key, value } => self.labelled(key, value),
+        }
+    }
+
+    /// Of every project: a label is its owner's own, and says who is meant.
+    fn labelled(&self, key: &str, value: Option<&str>) -> Result<Vec<Match<'_>>, Unfound> {
+        let has = |container: &Container| {
+            let found = container.labels.get(key);
+            found.is_some_and(|found| value.is_none_or(|value| found == value)) && !is_oneoff(container)
+        };
+        let mut found: Vec<Match<'_>> =
+            self.by_id.iter().filter(|(id, container)| !self.is_own(id) && has(container)).collect();
+        found.sort_by_key(|(id, container)| (&container.name, *id));
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let label = Selector::Label { key, value };
+        Err(Unfound::Absent(format!(
+            "there is no container with the {}",
+            label.to_string().replacen(':', " ", 1)
+        )))
+    }
+
     /// The containers that `name` means, running or not, by name; never our own, and at least one.
     pub(crate) fn find(&self, name: &str) -> Result<Vec<Match<'_>>, Unfound> {
         let name = name.strip_prefix('/').unwrap_or(name);
@@ -135,8 +162,11 @@ fn service_of(container: &Container) -> Option<&str> {
 }
 
 fn is_service(container: &Container, name: &str) -> bool {
-    let oneoff = container.labels.get(ONEOFF).is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    service_of(container) == Some(name) && !oneoff
+    service_of(container) == Some(name) && !is_oneoff(container)
+}
+
+fn is_oneoff(container: &Container) -> bool {
+    container.labels.get(ONEOFF).is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }
 
 /// Longer names than people write are not compared.

@@ -12,11 +12,13 @@ pub(crate) fn container(name: &str, last: u8) -> Container {
     Container {
         name: name.to_owned(),
         running: true,
+        health: Health::Unchecked,
         leaving: false,
         labels: BTreeMap::new(),
         network_mode: NetworkMode::Networks,
         networks: BTreeMap::from([on("bridge", [172, 17, 0, last])]),
         exposed: vec![(6379, Protocol::Tcp)],
+        published: Vec::new(),
         links: Vec::new(),
     }
 }
@@ -116,6 +118,55 @@ fn a_stopped_replica_is_a_problem_and_no_endpoint() {
     let resolution = now.resolve("redis", None, None, Protocol::Tcp);
     assert_eq!(shown(&resolution), ["172.17.0.2:6379"]);
     assert_eq!(resolution.problems, ["container p-redis-2 is not running"]);
+}
+
+fn in_health(name: &str, last: u8, health: Health) -> Container {
+    Container { health, ..service(name, last, "p", "redis") }
+}
+
+#[test]
+fn an_unhealthy_container_takes_no_new_session_and_one_that_starts_is_tried_last() {
+    let now = engine([
+        ("a", in_health("p-redis-1", 1, Health::Healthy)),
+        ("b", in_health("p-redis-2", 2, Health::Unhealthy)),
+        ("c", in_health("p-redis-3", 3, Health::Starting)),
+        ("d", in_health("p-redis-4", 4, Health::Unchecked)),
+    ]);
+    let resolution = now.resolve("redis", None, None, Protocol::Tcp);
+    let shares: Vec<_> = resolution.endpoints.iter().map(|spec| (spec.weight, spec.tier)).collect();
+    assert_eq!(shares, [(1, 0), (0, 0), (1, 1), (1, 0)]);
+    assert_eq!(resolution.problems, ["container p-redis-2 is unhealthy: it takes no new sessions"]);
+}
+
+#[test]
+fn health_is_no_part_of_who_an_endpoint_is() {
+    let endpoint = |health| {
+        let now = engine([("a", in_health("p-redis-1", 1, health))]);
+        now.resolve("redis", None, None, Protocol::Tcp).endpoints.remove(0).key
+    };
+    assert_eq!(endpoint(Health::Healthy), endpoint(Health::Unhealthy));
+}
+
+#[test]
+fn a_label_means_every_container_that_has_it_of_whatever_project() {
+    let has = |container: Container, value: &str| labelled(container, &[("role", value)]);
+    let once = labelled(container("once", 7), &[("role", "cache"), ("com.docker.compose.oneoff", "True")]);
+    let now = engine([
+        ("0", has(service("p-ambassador-1", 9, "p", "ambassador"), "cache")),
+        ("a", has(service("p-redis-1", 2, "p", "redis"), "cache")),
+        ("b", has(service("q-redis-1", 3, "q", "redis"), "cache")),
+        ("c", has(container("db", 4), "store")),
+        ("d", container("other", 5)),
+        ("e", once),
+    ]);
+    let check = |key: &str, value: Option<&str>, expected: &[&str]| {
+        let found = now.resolve(Selector::Label { key, value }, None, None, Protocol::Tcp);
+        assert_eq!(shown(&found), expected, "{:?}", found.problems);
+        found.problems
+    };
+    check("role", Some("cache"), &["172.17.0.2:6379", "172.17.0.3:6379"]);
+    check("role", None, &["172.17.0.2:6379", "172.17.0.3:6379", "172.17.0.4:6379"]);
+    assert_eq!(check("role", Some("none"), &[]), ["there is no container with the label role=none"]);
 }
 
 #[test]
@@ -328,7 +379,7 @@ proptest::proptest! {
             ("a", service("p-redis-1", 2, &project, "redis")),
             ("b", container("\u{1F600}-db", 3)),
         ]);
-        let Resolution { endpoints, problems } = now.resolve(&name, None, Some(6379), Protocol::Tcp);
+        let Resolution { endpoints, problems } = now.resolve(name.as_str(), None, Some(6379), Protocol::Tcp);
         assert!(endpoints.is_empty() != problems.is_empty());
     }
 }

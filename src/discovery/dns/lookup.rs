@@ -1,6 +1,6 @@
 //! Asks for one name: the hosts file first, then the servers, IPv4 and IPv6 each for itself.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -11,11 +11,14 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts, ServerOrderingStrategy,
 };
+use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
-use tokio::time::timeout;
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use tokio::time::{Instant, timeout};
 
+use super::memory::{Families, Limits, Told};
+use super::srv::{Offer, Services};
 use super::system::{Origin, Settings};
 
 /// For one name in all its forms, whatever the number of servers and search domains.
@@ -31,6 +34,7 @@ const FILE_MAX: u64 = 1 << 20;
 #[derive(Clone)]
 pub struct Resolver {
     shared: Arc<Shared>,
+    pub(super) limits: Limits,
 }
 
 struct Shared {
@@ -44,9 +48,6 @@ struct Shared {
 struct State {
     /// Made from this text of resolv.conf, or from fixed settings.
     servers: Option<(String, Servers)>,
-    /// What each name had last. Outlives the sources that ask, so that one that begins again knows what it said. As
-    /// many as the configuration has names.
-    last: HashMap<String, Families>,
 }
 
 #[derive(Clone)]
@@ -55,74 +56,62 @@ struct Servers {
     resolver: TokioResolver,
 }
 
-/// What a name has now.
+/// What a name has now: at least one address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Found {
-    /// Sorted, each once, at least one.
-    Addresses { addresses: Vec<IpAddr>, ttl: Duration },
-    /// It has no address, and has had none yet.
-    Absent,
-    /// It has no address, but had.
-    Vanished,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Families {
-    v4: Vec<IpAddr>,
-    v6: Vec<IpAddr>,
+pub(super) struct Found {
+    pub(super) families: Families,
+    pub(super) ttl: Duration,
 }
 
 /// What one kind of record says. An empty list is an answer too.
 struct Records {
-    addresses: Vec<IpAddr>,
+    addresses: BTreeSet<IpAddr>,
     ttl: Duration,
 }
 
 impl Resolver {
     pub(super) fn new(origin: Origin, hosts: PathBuf) -> Resolver {
-        Resolver { shared: Arc::new(Shared { origin, hosts, state: Mutex::default() }) }
+        let shared = Arc::new(Shared { origin, hosts, state: Mutex::default() });
+        Resolver { shared, limits: Limits::default() }
+    }
+
+    /// The same, for those who ask and believe within these limits.
+    #[must_use]
+    pub fn within(self, limits: Limits) -> Resolver {
+        Resolver { limits, ..self }
     }
 
     /// The addresses of a name, once. For those who need no more than that.
     pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, String> {
-        match self.lookup(host).await? {
-            Found::Addresses { addresses, .. } => Ok(addresses),
-            Found::Absent | Found::Vanished => Err(format!("{host} has no address")),
+        match self.lookup(host, &Families::default()).await? {
+            Some(found) => Ok(found.families.addresses()),
+            None => Err(format!("{host} has no address")),
         }
     }
 
-    /// An error is that nobody could say.
-    pub(super) async fn lookup(&self, host: &str) -> Result<Found, String> {
+    /// `None`: it has no address. An error is that nobody could say. `last` stands in for the one kind of record that
+    /// cannot be had while the other can.
+    pub(super) async fn lookup(&self, host: &str, last: &Families) -> Result<Option<Found>, String> {
         let addresses = super::hosts::addresses(&read(&self.shared.hosts), host);
         if !addresses.is_empty() {
-            return Ok(Found::Addresses { addresses, ttl: HOSTS_TTL });
+            let families = Families::told(addresses, Instant::now());
+            return Ok(Some(Found { families, ttl: HOSTS_TTL }));
         }
         let servers = self.servers()?;
-        let last = self.last(host);
-        let asking = timeout(LOOKUP_TIMEOUT, servers.ask(host, &last));
-        let (families, ttl) =
-            asking.await.map_err(|_| format!("{host}: no answer from {}", servers.shown()))??;
-        let addresses: BTreeSet<IpAddr> = families.v4.iter().chain(&families.v6).copied().collect();
-        if addresses.is_empty() {
-            return Ok(if last == Families::default() { Found::Absent } else { Found::Vanished });
-        }
-        self.remember(host, families);
-        Ok(Found::Addresses { addresses: addresses.into_iter().collect(), ttl })
+        let asking = timeout(LOOKUP_TIMEOUT, servers.ask(host, last)).await;
+        asking.map_err(|_| format!("{host}: no answer from {}", servers.shown()))?
+    }
+
+    /// The SRV records of a name. `None`: it has none.
+    pub(super) async fn services(&self, name: &str) -> Result<Option<Services>, String> {
+        let servers = self.servers()?;
+        let asking = timeout(LOOKUP_TIMEOUT, servers.ask_services(name)).await;
+        asking.map_err(|_| format!("{name}: no answer from {}", servers.shown()))?
     }
 
     #[cfg(test)]
     pub(super) fn names(&self, host: &str) -> Vec<String> {
         self.servers().unwrap().settings.names(host)
-    }
-
-    fn last(&self, host: &str) -> Families {
-        let state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.last.get(host).cloned().unwrap_or_default()
-    }
-
-    fn remember(&self, host: &str, families: Families) {
-        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.last.insert(host.to_owned(), families);
     }
 
     /// The servers to ask, made anew where resolv.conf has changed.
@@ -165,49 +154,106 @@ impl Servers {
 
     /// The first form of the name that has an address. One kind of record that cannot be had does not lose the other:
     /// what was known of it stands.
-    async fn ask(&self, host: &str, last: &Families) -> Result<(Families, Duration), String> {
+    async fn ask(&self, host: &str, last: &Families) -> Result<Option<Found>, String> {
         let mut failure = None;
-        for name in self.settings.names(host) {
-            let name = Name::from_ascii(&name).map_err(|error| format!("{host} is not a name: {error}"))?;
+        for name in self.names(host)? {
             let (v4, v6) = futures_util::join!(
                 self.records(&name, RecordType::A),
                 self.records(&name, RecordType::AAAA)
             );
             let ttl = [&v4, &v6].into_iter().flatten().filter(|records| !records.addresses.is_empty());
             if let Some(ttl) = ttl.map(|records| records.ttl).min() {
-                let v4 = v4.map_or_else(|_| last.v4.clone(), |records| records.addresses);
-                let v6 = v6.map_or_else(|_| last.v6.clone(), |records| records.addresses);
-                return Ok((Families { v4, v6 }, ttl));
+                let now = Instant::now();
+                let v4 = v4.map_or_else(|_| last.v4.clone(), |records| Told::at(now, records.addresses));
+                let v6 = v6.map_or_else(|_| last.v6.clone(), |records| Told::at(now, records.addresses));
+                return Ok(Some(Found { families: Families { v4, v6 }, ttl }));
             }
             failure = failure.or(v4.err()).or(v6.err());
         }
-        match failure {
-            Some(error) => Err(format!("{host}: {error} (asked {})", self.shown())),
-            None => Ok((Families::default(), Duration::ZERO)),
+        failure.map_or(Ok(None), |error| Err(self.unanswered(host, &error)))
+    }
+
+    /// The first form of the name that has SRV records.
+    async fn ask_services(&self, host: &str) -> Result<Option<Services>, String> {
+        let mut failure = None;
+        for name in self.names(host)? {
+            match self.resolver.lookup(name, RecordType::SRV).await {
+                Ok(found) => {
+                    let services = services(&found);
+                    if !services.offers.is_empty() {
+                        return Ok(Some(services));
+                    }
+                }
+                Err(error) if error.is_no_records_found() => {}
+                Err(error) => failure = failure.or(Some(error)),
+            }
         }
+        failure.map_or(Ok(None), |error| Err(self.unanswered(host, &error)))
+    }
+
+    fn names(&self, host: &str) -> Result<Vec<Name>, String> {
+        let name = |name: &String| Name::from_ascii(name);
+        let names: Result<Vec<Name>, _> = self.settings.names(host).iter().map(name).collect();
+        names.map_err(|error| format!("{host} is not a name: {error}"))
     }
 
     async fn records(&self, name: &Name, kind: RecordType) -> Result<Records, NetError> {
         let found = match self.resolver.lookup(name.clone(), kind).await {
             Ok(found) => found,
             Err(error) if error.is_no_records_found() => {
-                return Ok(Records { addresses: Vec::new(), ttl: Duration::ZERO });
+                return Ok(Records { addresses: BTreeSet::new(), ttl: Duration::ZERO });
             }
             Err(error) => return Err(error),
         };
-        // The aliases on the way have a TTL too.
-        let ttl = found.answers().iter().map(|record| record.ttl).min().unwrap_or_default();
-        let addresses = found.answers().iter().filter_map(|record| match &record.data {
-            RData::A(ip) => Some(IpAddr::V4(ip.0)),
-            RData::AAAA(ip) => Some(IpAddr::V6(ip.0)),
-            _ => None,
-        });
-        Ok(Records { addresses: addresses.collect(), ttl: Duration::from_secs(u64::from(ttl)) })
+        let addresses = found.answers().iter().filter_map(address).collect();
+        Ok(Records { addresses, ttl: least_ttl(found.answers()) })
+    }
+
+    fn unanswered(&self, host: &str, error: &NetError) -> String {
+        format!("{host}: {error} (asked {})", self.shown())
     }
 
     fn shown(&self) -> String {
         self.settings.servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }
+}
+
+/// The aliases on the way have a TTL too.
+fn least_ttl<'r>(records: impl IntoIterator<Item = &'r Record>) -> Duration {
+    let least = records.into_iter().map(|record| record.ttl).min();
+    Duration::from_secs(u64::from(least.unwrap_or_default()))
+}
+
+fn address(record: &Record) -> Option<IpAddr> {
+    match &record.data {
+        RData::A(ip) => Some(IpAddr::V4(ip.0)),
+        RData::AAAA(ip) => Some(IpAddr::V6(ip.0)),
+        _ => None,
+    }
+}
+
+/// The SRV records of an answer, and the addresses that came with them.
+fn services(found: &Lookup) -> Services {
+    let offers = found.answers().iter().filter_map(|record| match &record.data {
+        RData::SRV(srv) => Some(Offer {
+            priority: srv.priority,
+            weight: srv.weight,
+            port: srv.port,
+            host: srv.target.to_ascii().to_ascii_lowercase(),
+        }),
+        _ => None,
+    });
+    let mut additional: BTreeMap<String, Found> = BTreeMap::new();
+    let mut came: BTreeMap<String, Vec<&Record>> = BTreeMap::new();
+    for record in found.additionals().iter().filter(|record| address(record).is_some()) {
+        came.entry(record.name.to_ascii().to_ascii_lowercase()).or_default().push(record);
+    }
+    for (host, records) in came {
+        let addresses = records.iter().copied().filter_map(address);
+        let families = Families::told(addresses, Instant::now());
+        additional.insert(host, Found { families, ttl: least_ttl(records) });
+    }
+    Services { offers: offers.collect(), additional, ttl: least_ttl(found.answers()) }
 }
 
 fn options(settings: &Settings) -> ResolverOpts {

@@ -1,16 +1,18 @@
 //! Against a name server of our own on the loopback, that says what the test tells it to.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use hickory_resolver::proto::op::{Message, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, SRV};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
 use crate::discovery::News;
@@ -21,6 +23,8 @@ type Zone = HashMap<(String, RecordType), Reply>;
 #[derive(Clone)]
 enum Reply {
     Records(u32, Vec<RData>),
+    /// With the addresses of these names beside it.
+    More(u32, Vec<RData>, Vec<(&'static str, u32, IpAddr)>),
     Code(ResponseCode),
     Silence,
 }
@@ -88,14 +92,25 @@ async fn serve(socket: UdpSocket, zone: Arc<Mutex<Zone>>, asked: Arc<Mutex<Vec<S
             Some(Reply::Silence) => continue,
             Some(Reply::Code(code)) => answer.metadata.response_code = code,
             None => answer.metadata.response_code = ResponseCode::NXDomain,
-            Some(Reply::Records(ttl, records)) => {
-                answer.add_answers(
-                    records.into_iter().map(|data| Record::from_rdata(query.name().clone(), ttl, data)),
-                );
+            Some(Reply::Records(ttl, records)) => add(&mut answer, query.name(), ttl, records),
+            Some(Reply::More(ttl, records, more)) => {
+                add(&mut answer, query.name(), ttl, records);
+                for (name, ttl, ip) in more {
+                    let name = Name::from_ascii(name).unwrap();
+                    answer.add_additional(Record::from_rdata(name, ttl, data(ip)));
+                }
             }
         }
         socket.send_to(&answer.to_vec().unwrap(), client).await.unwrap();
     }
+}
+
+fn add(answer: &mut Message, name: &Name, ttl: u32, records: Vec<RData>) {
+    answer.add_answers(records.into_iter().map(|data| Record::from_rdata(name.clone(), ttl, data)));
+}
+
+fn srv(priority: u16, weight: u16, port: u16, host: &str) -> RData {
+    RData::SRV(SRV::new(priority, weight, port, Name::from_ascii(host).unwrap()))
 }
 
 fn ips(texts: &[&str]) -> Vec<IpAddr> {
@@ -146,17 +161,22 @@ async fn the_search_list_is_tried_in_order() {
 async fn one_kind_that_fails_does_not_lose_the_other() {
     let server = Server::new().await;
     let resolver = server.resolver(&[]);
+    let mut last = Families::default();
+    let mut check = async |expected: &[&str]| {
+        last = resolver.lookup("redis", &last).await.unwrap().expect("an address").families;
+        assert_eq!(last.addresses(), ips(expected));
+    };
     server.has("redis.", 9, &["10.0.0.1", "fd00::1"]);
     server.says("redis.", RecordType::A, Reply::Code(ResponseCode::ServFail));
-    check(&resolver, "redis", &["fd00::1"]).await;
+    check(&["fd00::1"]).await;
     server.has("redis.", 9, &["10.0.0.1", "fd00::1"]);
-    check(&resolver, "redis", &["10.0.0.1", "fd00::1"]).await;
+    check(&["10.0.0.1", "fd00::1"]).await;
     // What is known of the kind that fails stands; what is said to be gone goes.
     server.has("redis.", 9, &["10.0.0.2", "fd00::2"]);
     server.says("redis.", RecordType::AAAA, Reply::Code(ResponseCode::Refused));
-    check(&resolver, "redis", &["10.0.0.2", "fd00::1"]).await;
+    check(&["10.0.0.2", "fd00::1"]).await;
     server.has("redis.", 9, &["10.0.0.2"]);
-    check(&resolver, "redis", &["10.0.0.2"]).await;
+    check(&["10.0.0.2"]).await;
 }
 
 #[tokio::test]
@@ -165,9 +185,10 @@ async fn a_server_that_fails_is_not_a_name_without_addresses() {
     for kind in [RecordType::A, RecordType::AAAA] {
         server.says("redis.", kind, Reply::Code(ResponseCode::ServFail));
     }
-    let why = server.resolver(&[]).lookup("redis").await.unwrap_err();
+    let none = Families::default();
+    let why = server.resolver(&[]).lookup("redis", &none).await.unwrap_err();
     assert!(why.contains("redis") && why.contains(&server.address.to_string()), "{why}");
-    assert_eq!(server.resolver(&[]).lookup("other").await, Ok(Found::Absent));
+    assert_eq!(server.resolver(&[]).lookup("other", &none).await, Ok(None));
 }
 
 #[tokio::test]
@@ -179,7 +200,7 @@ async fn a_server_that_is_silent_is_given_up() {
     let resolver = server.resolver(&[]);
     let begun = Instant::now();
     tokio::time::pause();
-    resolver.lookup("redis").await.unwrap_err();
+    resolver.addresses("redis").await.unwrap_err();
     assert!(begun.elapsed() <= Duration::from_secs(16), "{:?}", begun.elapsed());
 }
 
@@ -223,18 +244,23 @@ async fn the_servers_are_those_that_the_file_names_now() {
 /// A source that runs, and what it publishes.
 struct Followed {
     news: mpsc::Receiver<News>,
-    source: JoinSet<SourceError>,
     trouble: Arc<Notify>,
+    _source: AbortOnDropHandle<()>,
 }
 
-fn follow(host: &str, resolver: &Resolver) -> Followed {
+fn follow(target: &str, resolver: &Resolver) -> Followed {
+    follow_within(target, resolver, Limits::default())
+}
+
+fn follow_within(target: &str, resolver: &Resolver, limits: Limits) -> Followed {
     let (sender, news) = mpsc::channel(16);
     let trouble = Arc::<Notify>::default();
-    let mut host =
-        Host { host: host.to_owned(), port: 6379, resolver: resolver.clone(), trouble: trouble.clone() };
-    let mut source = JoinSet::new();
-    source.spawn(async move { host.run(&mut Publisher::new("dns", sender)).await });
-    Followed { news, source, trouble }
+    let target = match target.strip_prefix("srv://") {
+        Some(name) => Target::Srv { name: name.to_owned() },
+        None => Target::Host { host: target.to_owned(), port: 6379 },
+    };
+    let source = Dns::of(&target, resolver.clone().within(limits), trouble.clone()).expect("a name");
+    Followed { news, trouble, _source: super::super::follow(source, sender) }
 }
 
 fn ip(endpoint: &EndpointSpec) -> IpAddr {
@@ -245,17 +271,27 @@ fn ip(endpoint: &EndpointSpec) -> IpAddr {
 }
 
 impl Followed {
-    async fn next(&mut self) -> Vec<IpAddr> {
+    async fn news(&mut self) -> News {
         let news = timeout(Duration::from_secs(10), self.news.recv()).await.expect("news in time");
-        match news.expect("a source that runs") {
-            News::Snapshot(Snapshot::Target { endpoints, .. }) => endpoints.iter().map(ip).collect(),
+        news.expect("a source that runs")
+    }
+
+    async fn endpoints(&mut self) -> Vec<EndpointSpec> {
+        match self.news().await {
+            News::Snapshot(Snapshot::Target { endpoints, .. }) => endpoints,
             other => panic!("{other:?}"),
         }
     }
 
+    async fn next(&mut self) -> Vec<IpAddr> {
+        self.endpoints().await.iter().map(ip).collect()
+    }
+
     async fn failure(&mut self) -> String {
-        let ended = timeout(Duration::from_secs(10), self.source.join_next()).await.expect("an end in time");
-        ended.expect("one source").expect("no panic").to_string()
+        match self.news().await {
+            News::Lost { why, .. } => why,
+            other => panic!("{other:?}"),
+        }
     }
 }
 
@@ -313,20 +349,134 @@ async fn a_name_that_is_not_there_yet_is_empty_until_it_is() {
 }
 
 #[tokio::test]
-async fn a_name_that_vanishes_is_a_failure_and_never_empty() {
+async fn a_name_that_vanishes_is_lost_once_and_found_again_but_never_empty() {
     let server = Server::new().await;
     server.has("redis.", 1, &["10.0.0.1"]);
-    let resolver = server.resolver(&[]);
-    let mut source = follow("redis", &resolver);
-    source.next().await;
+    let mut source = follow("redis", &server.resolver(&[]));
+    assert_eq!(source.next().await, ips(&["10.0.0.1"]));
     server.forgets("redis.");
     let why = source.failure().await;
     assert!(why.contains("redis has no address any more"), "{why}");
-    let mut again = follow("redis", &resolver);
-    assert_eq!(again.failure().await, why);
-    assert!(again.news.try_recv().is_err(), "nothing is published");
-    server.has("redis.", 1, &["10.0.0.2"]);
-    assert_eq!(follow("redis", &resolver).next().await, ips(&["10.0.0.2"]));
+    sleep(Duration::from_millis(500)).await;
+    assert!(source.news.try_recv().is_err(), "it is said once, and nothing is published");
+    server.has("redis.", 1, &["10.0.0.1"]);
+    assert_eq!(source.next().await, ips(&["10.0.0.1"]), "the same again, so that it is known to be back");
+    server.says("redis.", RecordType::A, Reply::Code(ResponseCode::ServFail));
+    server.says("redis.", RecordType::AAAA, Reply::Code(ResponseCode::ServFail));
+    source.failure().await;
+}
+
+async fn check_stale(break_it: impl Fn(&Server), said: &str) -> (Server, Followed) {
+    let server = Server::new().await;
+    server.has("redis.", 1, &["10.0.0.1"]);
+    let stale = Duration::from_millis(2500);
+    let limits = Limits { stale, ..Limits::default() };
+    let mut source = follow_within("redis", &server.resolver(&[]), limits);
+    let answered = Instant::now();
+    source.next().await;
+    break_it(&server);
+    let why = source.failure().await;
+    assert!(why.contains(said), "{why}");
+    match source.news().await {
+        News::Expired(Snapshot::Target { endpoints, .. }) => assert_eq!(endpoints, []),
+        other => panic!("{other:?}"),
+    }
+    assert!(answered.elapsed() > stale, "{:?}", answered.elapsed());
+    (server, source)
+}
+
+#[tokio::test]
+async fn a_name_that_stays_away_is_believed_for_the_stale_time_and_lost_until_it_is_back() {
+    let (server, mut source) = check_stale(|server| server.forgets("redis."), "no address any more").await;
+    sleep(Duration::from_millis(500)).await;
+    assert!(source.news.try_recv().is_err(), "still lost, said once");
+    server.has("redis.", 1, &["10.0.0.1"]);
+    assert_eq!(source.next().await, ips(&["10.0.0.1"]));
+}
+
+#[tokio::test]
+async fn servers_that_stay_away_are_believed_for_the_stale_time_and_then_nothing_is_known() {
+    let fails = |server: &Server| {
+        for kind in [RecordType::A, RecordType::AAAA] {
+            server.says("redis.", kind, Reply::Code(ResponseCode::ServFail));
+        }
+    };
+    let (_server, mut source) = check_stale(fails, "redis").await;
+    sleep(Duration::from_millis(500)).await;
+    assert!(source.news.try_recv().is_err(), "still lost, said once");
+}
+
+// === SRV ===
+
+/// As `ADDRESS tier weight`.
+fn shown(endpoints: &[EndpointSpec]) -> Vec<String> {
+    endpoints.iter().map(|spec| format!("{} {} {}", spec.key, spec.tier, spec.weight)).collect()
+}
+
+const REDIS: &str = "_redis._tcp.example.";
+
+#[tokio::test]
+async fn a_services_records_say_hosts_ports_tiers_and_weights() {
+    let server = Server::new().await;
+    let records = vec![srv(10, 60, 6379, "One.example."), srv(20, 0, 6380, "two.example.")];
+    server.says(REDIS, RecordType::SRV, Reply::Records(600, records));
+    server.has("one.example.", 600, &["10.0.0.1", "fd00::1"]);
+    server.has("two.example.", 1, &["10.0.0.2"]);
+    let mut source = follow("srv://_redis._tcp", &server.resolver(&["example"]));
+    let first = [
+        "10.0.0.1:6379 (one.example) 10 60",
+        "10.0.0.2:6380 (two.example) 20 1",
+        "[fd00::1]:6379 (one.example) 10 60",
+    ];
+    assert_eq!(shown(&source.endpoints().await), first);
+    // The least TTL of all is when to ask again.
+    server.says(REDIS, RecordType::SRV, Reply::Records(1, vec![srv(10, 1, 7000, "two.example.")]));
+    assert_eq!(shown(&source.endpoints().await), ["10.0.0.2:7000 (two.example) 10 1"]);
+}
+
+#[tokio::test]
+async fn addresses_that_come_with_the_records_are_not_asked_for() {
+    let server = Server::new().await;
+    let more = vec![("one.example.", 600, "10.0.0.1".parse().unwrap())];
+    server.says(REDIS, RecordType::SRV, Reply::More(600, vec![srv(1, 1, 6379, "one.example.")], more));
+    let mut source = follow(&format!("srv://{REDIS}"), &server.resolver(&[]));
+    assert_eq!(shown(&source.endpoints().await), ["10.0.0.1:6379 (one.example) 1 1"]);
+    assert_eq!(*server.asked.lock().unwrap(), [REDIS]);
+}
+
+#[tokio::test]
+async fn a_host_that_fails_keeps_its_addresses_and_takes_no_other_with_it() {
+    let server = Server::new().await;
+    let records =
+        vec![srv(1, 1, 1, "one.example."), srv(1, 1, 2, "two.example."), srv(1, 1, 3, "gone.example.")];
+    server.says(REDIS, RecordType::SRV, Reply::Records(1, records));
+    server.has("one.example.", 1, &["10.0.0.1"]);
+    server.has("two.example.", 1, &["10.0.0.2"]);
+    let mut source = follow(&format!("srv://{REDIS}"), &server.resolver(&[]));
+    let both = ["10.0.0.1:1 (one.example) 1 1", "10.0.0.2:2 (two.example) 1 1"];
+    assert_eq!(shown(&source.endpoints().await), both);
+    server.says("one.example.", RecordType::A, Reply::Code(ResponseCode::ServFail));
+    server.forgets("two.example.");
+    server.has("gone.example.", 1, &["10.0.0.3"]);
+    let three =
+        ["10.0.0.1:1 (one.example) 1 1", "10.0.0.2:2 (two.example) 1 1", "10.0.0.3:3 (gone.example) 1 1"];
+    assert_eq!(shown(&source.endpoints().await), three);
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_there_yet_is_empty_and_one_that_vanishes_is_lost() {
+    let server = Server::new().await;
+    let mut source = follow(&format!("srv://{REDIS}"), &server.resolver(&[]));
+    assert_eq!(shown(&source.endpoints().await), [""; 0]);
+    server.has("one.example.", 1, &["10.0.0.1"]);
+    server.says(REDIS, RecordType::SRV, Reply::Records(1, vec![srv(1, 1, 1, "one.example.")]));
+    assert_eq!(shown(&source.endpoints().await), ["10.0.0.1:1 (one.example) 1 1"]);
+    server.forgets(REDIS);
+    let why = source.failure().await;
+    assert!(why.contains("has no SRV record any more"), "{why}");
+    // The root is the word for "not offered here": an answer, so nothing stands.
+    server.says(REDIS, RecordType::SRV, Reply::Records(1, vec![srv(0, 0, 0, ".")]));
+    assert_eq!(shown(&source.endpoints().await), [""; 0]);
 }
 
 #[test]

@@ -9,7 +9,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde_json::{Map, Value};
 
-use crate::discovery::containers::{Attachment, Container, ContainerId, Link, NetworkMode};
+use crate::discovery::containers::{
+    Attachment, Container, ContainerId, Health, Link, NetworkMode, Published,
+};
 use crate::route::Protocol;
 
 /// `GET /containers/{id}/json`.
@@ -18,12 +20,14 @@ pub(super) fn inspected(answer: &Value) -> Option<(ContainerId, Container)> {
     let container = Container {
         name: text(answer, "/Name").unwrap_or_default().trim_start_matches('/').to_owned(),
         running: running(answer),
+        health: text(answer, "/State/Health/Status").map(health).unwrap_or_default(),
         // Events alone tell.
         leaving: false,
         labels: labels(answer),
         network_mode: network_mode(text(answer, "/HostConfig/NetworkMode").unwrap_or_default()),
         networks: networks(answer.pointer("/NetworkSettings/Networks")),
         exposed: exposed(answer),
+        published: published(answer),
         links: links(answer),
     };
     Some((id, container))
@@ -35,6 +39,8 @@ pub(super) struct Listed {
     pub(super) id: ContainerId,
     name: Option<String>,
     running: bool,
+    /// `None` where the line does not say.
+    health: Option<Health>,
     networks: BTreeMap<String, Attachment>,
 }
 
@@ -50,8 +56,9 @@ fn listed_one(line: &Value) -> Option<Listed> {
     let own_names = names.iter().filter_map(Value::as_str).map(|name| name.trim_start_matches('/'));
     let name = own_names.filter(|name| !name.contains('/')).min().map(str::to_owned);
     let running = text(line, "/State") == Some("running");
+    let health = text(line, "/Status").and_then(listed_health);
     let networks = networks(line.pointer("/NetworkSettings/Networks"));
-    Some(Listed { id, name, running, networks })
+    Some(Listed { id, name, running, health, networks })
 }
 
 impl Listed {
@@ -59,8 +66,25 @@ impl Listed {
     pub(super) fn agrees(&self, known: &Container) -> bool {
         let same_name = self.name.as_ref().is_none_or(|name| *name == known.name);
         let same_networks = !self.running || self.networks == known.networks;
-        same_name && self.running == known.running && same_networks
+        let same_health = !self.running || self.health.is_none_or(|health| health == known.health);
+        same_name && self.running == known.running && same_networks && same_health
     }
+}
+
+/// An engine that says something new says nothing bad.
+fn health(status: &str) -> Health {
+    match status {
+        "starting" => Health::Starting,
+        "healthy" => Health::Healthy,
+        "unhealthy" => Health::Unhealthy,
+        _ => Health::Unchecked,
+    }
+}
+
+/// Of the words for people: `Up 5 minutes (healthy)`, `Up 2 seconds (health: starting)`.
+fn listed_health(status: &str) -> Option<Health> {
+    let word = status.strip_suffix(')')?.rsplit_once('(')?.1;
+    Some(health(word.strip_prefix("health: ").unwrap_or(word))).filter(|health| *health != Health::Unchecked)
 }
 
 /// Only what is an ID can go into a request's path, and be compared with one.
@@ -117,6 +141,22 @@ fn exposed(answer: &Value) -> Vec<(u16, Protocol)> {
     let keys = PLACES.iter().flat_map(|place| object(answer, place)).map(|(key, _)| key);
     let ports: BTreeSet<(u16, Protocol)> = keys.filter_map(|key| port(key)).collect();
     ports.into_iter().collect()
+}
+
+/// `"6379/tcp": [{"HostIp": "0.0.0.0", "HostPort": "49153"}]`; null for a port that is exposed alone.
+fn published(answer: &Value) -> Vec<Published> {
+    let ports = object(answer, "/NetworkSettings/Ports").filter_map(|(key, bindings)| {
+        let (port, protocol) = port(key)?;
+        let bindings = bindings.as_array()?.iter().filter_map(move |binding| {
+            let host_port = text(binding, "/HostPort")?.parse().ok().filter(|port| *port > 0)?;
+            // Older engines leave the address empty for all of IPv4.
+            let host_ip = text(binding, "/HostIp").filter(|ip| !ip.is_empty()).unwrap_or("0.0.0.0");
+            Some(Published { port, protocol, host_ip: host_ip.parse().ok()?, host_port })
+        });
+        Some(bindings)
+    });
+    let published: BTreeSet<Published> = ports.flatten().collect();
+    published.into_iter().collect()
 }
 
 /// `6379/tcp`; a bare `6379` is TCP. Ranges never reach the API; SCTP is not ours.

@@ -10,7 +10,7 @@ use crate::discovery::containers::ContainerId;
 
 /// What is asked of the engine: the rest (`exec_*` of health checks above all) never crosses the socket. `oom` is not
 /// among them: a container that dies of it says `die`.
-pub(super) const WANTED: [&str; 12] = [
+pub(super) const WANTED: [&str; 13] = [
     "create",
     "start",
     "restart",
@@ -23,6 +23,8 @@ pub(super) const WANTED: [&str; 12] = [
     "rename",
     "connect",
     "disconnect",
+    // `health_status: healthy`. An engine compares by beginnings once it is asked for this, which suits the others too.
+    "health_status",
 ];
 
 /// Signals that are sent to end a process: INT, QUIT, KILL, TERM, and WINCH, which is Apache's graceful stop. `docker

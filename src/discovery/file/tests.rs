@@ -31,7 +31,7 @@ async fn follow(lay: impl Fn(&Path)) -> Followed {
     lay(directory.path());
     let (sender, news) = mpsc::channel(1);
     let reload = Arc::new(Notify::new());
-    let file = File { path: directory.path().join("a.toml"), reload: reload.clone() };
+    let file = File { path: directory.path().join("a.toml"), reload: reload.clone(), events: Arc::default() };
     let _task = AbortOnDropHandle::new(tokio::spawn(supervise(file, sender)));
     let mut followed = Followed { directory, news, reload, _task };
     followed.sees("first").await;
@@ -208,13 +208,13 @@ fn each_trouble_is_said_once() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.toml");
     let mut known = Known::default();
-    assert!(known.read(&path, false).is_none());
+    assert!(known.read(&path, false, &Events::default()).is_none());
     let said = known.trouble.clone();
     assert!(said.as_deref().is_some_and(|said| said.contains("No such file")), "{said:?}");
-    assert!(known.read(&path, false).is_none());
+    assert!(known.read(&path, false, &Events::default()).is_none());
     assert_eq!(known.trouble, said);
     std::fs::write(&path, line("a")).unwrap();
-    assert!(known.read(&path, false).is_some() && known.trouble.is_none());
-    assert!(known.read(&path, false).is_none());
-    assert!(known.read(&path, true).is_some());
+    assert!(known.read(&path, false, &Events::default()).is_some() && known.trouble.is_none());
+    assert!(known.read(&path, false, &Events::default()).is_none());
+    assert!(known.read(&path, true, &Events::default()).is_some());
 }

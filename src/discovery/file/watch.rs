@@ -43,7 +43,7 @@ pub(super) enum Stir {
 }
 
 impl Watch {
-    pub(super) fn new(path: &Path) -> notify::Result<Watch> {
+    fn new(path: &Path) -> notify::Result<Watch> {
         let Spots { directories, entries } = spots(&std::path::absolute(path)?);
         let files: Vec<PathBuf> = entries.iter().filter(|entry| entry.is_file()).cloned().collect();
         let (sender, stirs) = mpsc::channel(STIRS_MAX);
@@ -62,6 +62,17 @@ impl Watch {
             let _ = watcher.watch(file, RecursiveMode::NonRecursive);
         }
         Ok(Watch::Inotify { stirs, _watcher: watcher })
+    }
+
+    /// Looks from time to time where there is no other way; says so once.
+    pub(super) fn or_poll(path: &Path, polling: &mut bool) -> Watch {
+        Watch::new(path).unwrap_or_else(|error| {
+            if !std::mem::replace(polling, true) {
+                let path = path.display();
+                tracing::warn!("{path} cannot be watched, so it is looked at from time to time: {error}");
+            }
+            Watch::Poll
+        })
     }
 
     /// Returns when something happened to the file, and whoever does it seems to be done.

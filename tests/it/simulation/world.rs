@@ -94,7 +94,8 @@ pub(super) async fn tell(mut lots: Lots, steps: usize) {
 
 /// Every other one is written out: such an endpoint is dialled on after it has left.
 fn spec(port: u16) -> EndpointSpec {
-    let identity = if port.is_multiple_of(2) { Identity::Name("world".to_owned()) } else { Identity::Literal };
+    let identity =
+        if port.is_multiple_of(2) { Identity::Name("world".to_owned()) } else { Identity::Literal };
     EndpointSpec::new(EndpointAddr::Inet(([10, 0, 0, 1], port).into()), identity)
 }
 

@@ -1,7 +1,7 @@
 //! The program itself, as a process of this machine or of a host's network.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -29,6 +29,7 @@ pub(crate) struct Builder {
     vars: Vec<(String, String)>,
     namespace: Option<Namespace>,
     files: Option<u64>,
+    resolv_conf: Option<PathBuf>,
 }
 
 impl Ambassador {
@@ -117,6 +118,12 @@ impl Builder {
         self
     }
 
+    /// With this file for its `/etc/resolv.conf`, which takes root.
+    pub(crate) fn resolving_by(mut self, resolv_conf: &Path) -> Builder {
+        self.resolv_conf = Some(resolv_conf.to_owned());
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub(crate) fn start(self) -> Ambassador {
         let mut ambassador = self.spawn();
@@ -147,12 +154,25 @@ impl Builder {
             }
         };
         command.args(&self.args);
-        let Some(files) = self.files else { return command };
-        // prlimit(1) of util-linux, which Debian always has.
-        let mut limited = Command::new("/usr/bin/prlimit");
-        limited.arg(format!("--nofile={files}:{files}")).arg(command.get_program()).args(command.get_args());
-        limited
+        // prlimit(1) and unshare(1) are of util-linux, which Debian always has.
+        if let Some(files) = self.files {
+            let limit = format!("--nofile={files}:{files}");
+            command = wrapped(Command::new("/usr/bin/prlimit").arg(limit), &command);
+        }
+        if let Some(resolv_conf) = &self.resolv_conf {
+            let mount = "/bin/mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
+            let mut unshare = Command::new("/usr/bin/unshare");
+            command = wrapped(unshare.args(["--mount", "/bin/sh", "-c", mount]).arg(resolv_conf), &command);
+        }
+        command
     }
+}
+
+/// `command` run by another, which takes the rest of its arguments for that.
+fn wrapped(by: &Command, command: &Command) -> Command {
+    let mut wrapped = Command::new(by.get_program());
+    wrapped.args(by.get_args()).arg(command.get_program()).args(command.get_args());
+    wrapped
 }
 
 impl Drop for Ambassador {

@@ -7,30 +7,26 @@ use std::thread;
 
 use super::eventually;
 
+/// A program that does not know how wide its terminal is asks where the cursor is, at the far right (ECMA-48, DSR).
+const WHERE_IS_THE_CURSOR: &str = "\x1b[6n";
+const IN_COLUMN_80: &[u8] = b"\x1b[1;80R";
+
 /// Ended when dropped.
 pub(crate) struct Terminal {
     script: Child,
-    keyboard: ChildStdin,
+    keyboard: Arc<Mutex<ChildStdin>>,
     screen: Arc<Mutex<String>>,
 }
 
 impl Terminal {
     /// `script` gives the command a terminal, as `docker run -t` asks for one.
     pub(crate) fn run(script: &mut Command, line: &str) -> Terminal {
-        // A terminal without a size would be asked for it.
-        let line = format!("stty rows 24 columns 80; {line}");
-        script.args(["-qec", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        script.args(["-qec", line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut script = script.spawn().expect("script is installed");
-        let keyboard = script.stdin.take().expect("a pipe");
-        let mut output = script.stdout.take().expect("a pipe");
+        let keyboard = Arc::new(Mutex::new(script.stdin.take().expect("a pipe")));
         let screen = Arc::new(Mutex::new(String::new()));
-        let shown = Arc::clone(&screen);
-        thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            while let Ok(n @ 1..) = output.read(&mut bytes) {
-                shown.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..n]));
-            }
-        });
+        let output = script.stdout.take().expect("a pipe");
+        show(output, Arc::clone(&screen), Arc::clone(&keyboard));
         Terminal { script, keyboard, screen }
     }
 
@@ -42,9 +38,9 @@ impl Terminal {
         });
     }
 
-    pub(crate) fn type_line(&mut self, line: &str) {
+    pub(crate) fn type_line(&self, line: &str) {
         // The key that ends a line sends a carriage return.
-        write!(self.keyboard, "{line}\r").expect("a terminal that is open");
+        write!(self.keyboard.lock().unwrap(), "{line}\r").expect("a terminal that is open");
     }
 }
 
@@ -53,4 +49,22 @@ impl Drop for Terminal {
         self.script.kill().ok();
         self.script.wait().ok();
     }
+}
+
+/// Puts what comes on the screen, and answers as a terminal does.
+fn show(
+    mut output: impl Read + Send + 'static,
+    screen: Arc<Mutex<String>>,
+    keyboard: Arc<Mutex<ChildStdin>>,
+) {
+    thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(n @ 1..) = output.read(&mut bytes) {
+            let text = String::from_utf8_lossy(&bytes[..n]);
+            for _ in text.matches(WHERE_IS_THE_CURSOR) {
+                keyboard.lock().unwrap().write_all(IN_COLUMN_80).ok();
+            }
+            screen.lock().unwrap().push_str(&text);
+        }
+    });
 }

@@ -65,6 +65,7 @@ fn every_mistake_is_answered_with_the_way_out() {
     for (text, message, help) in [
         ("hodl=10s", "`hodl` is no option", "did you mean `hold`?"),
         ("weight=3", "`weight` is no option", "there are `name`"),
+        ("tag=primary", "`tag` is no option", "`consul://SERVICE+TAG@DATACENTER`"),
         ("", "an option is missing", "`option=value`"),
         ("hold=1s&", "an option is missing", "`option=value`"),
         ("hold", "`hold` has no value", "write `hold=10s`"),

@@ -60,12 +60,31 @@ fn an_inspection_of_20_10_is_read() {
             running: true,
             leaving: false,
             labels: BTreeMap::from([("ambassador.listen.6379".to_owned(), "6379".to_owned())]),
+            health: Health::Unchecked,
             network_mode: NetworkMode::Networks,
             networks: BTreeMap::from([(NETWORK.to_owned(), attachment)]),
             exposed: vec![(53, Protocol::Udp), (80, Protocol::Tcp), (6379, Protocol::Tcp)],
+            published: vec![published_at("127.0.0.1", 80)],
             links: vec![link("cache", "c"), link("db", "db"), link("db", "pg")],
         }
     );
+}
+
+fn published_at(host_ip: &str, host_port: u16) -> Published {
+    Published { port: 80, protocol: Protocol::Tcp, host_ip: host_ip.parse().unwrap(), host_port }
+}
+
+#[test]
+fn published_ports_are_read_as_engines_write_them() {
+    let bindings = json!({ "80/tcp": [
+        { "HostIp": "0.0.0.0", "HostPort": "49153" }, { "HostIp": "::", "HostPort": "49154" },
+        { "HostIp": "", "HostPort": "81" }, { "HostPort": "82" }, { "HostIp": "0.0.0.0", "HostPort": "49153" },
+        { "HostIp": "x", "HostPort": "1" }, { "HostIp": "::1", "HostPort": "0" }, { "HostIp": "::1", "HostPort": "99999" },
+        null, 7, {}
+    ], "81/tcp": null, "82/sctp": [{ "HostIp": "::", "HostPort": "1" }], "nonsense": [] });
+    let answer = json!({ "Id": ID, "NetworkSettings": { "Ports": bindings } });
+    let expected = [("0.0.0.0", 81), ("0.0.0.0", 82), ("0.0.0.0", 49153), ("::", 49154)];
+    assert_eq!(inspected(&answer).unwrap().1.published, expected.map(|(ip, port)| published_at(ip, port)));
 }
 
 #[test]
@@ -215,4 +234,30 @@ fn collect(value: &Value, at: String, pointers: &mut Vec<String>) {
         collect(inner, format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")), pointers);
     }
     pointers.push(at);
+}
+
+#[test]
+fn a_containers_own_health_check_is_read_from_both_answers() {
+    for (status, in_list, health) in [
+        ("starting", "Up 2 seconds (health: starting)", Health::Starting),
+        ("healthy", "Up 5 minutes (healthy)", Health::Healthy),
+        ("unhealthy", "Up 5 minutes (unhealthy)", Health::Unhealthy),
+        ("none", "Up 5 minutes", Health::Unchecked),
+        ("poorly", "Up 5 minutes (poorly)", Health::Unchecked),
+    ] {
+        let mut answer = v1_41();
+        answer["State"]["Health"] = json!({ "Status": status, "FailingStreak": 0, "Log": [] });
+        let (_, known) = inspected(&answer).unwrap();
+        assert_eq!(known.health, health, "{status}");
+        let networks = answer["NetworkSettings"]["Networks"].clone();
+        let mut line = json!({ "Id": ID, "Names": ["/redis"], "State": "running", "Status": in_list,
+            "NetworkSettings": { "Networks": networks } });
+        let listed = |line: &Value| listed_one(line).unwrap();
+        assert!(listed(&line).agrees(&known), "{in_list}");
+        line["Status"] = json!("Up 5 minutes (unhealthy)");
+        assert_eq!(listed(&line).agrees(&known), health == Health::Unhealthy, "{status}");
+        // An engine that does not say it there says nothing about it.
+        line["Status"] = json!("Up 5 minutes");
+        assert!(listed(&line).agrees(&known));
+    }
 }

@@ -10,7 +10,7 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use super::*;
 
 fn file(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/discovery/docker/tls/testdata").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/discovery/http/tls/testdata").join(name)
 }
 
 /// Whether a server and a client with these files come to terms.
@@ -32,8 +32,8 @@ async fn shake(host: &str, ca: &str, cert: &str, verify: bool) -> Result<(), Str
     let (accepted, _) = listener.accept().await.unwrap();
     let accepting = TlsAcceptor::from(Arc::new(server)).accept(accepted);
 
-    let (ca, key, cert) = (file(ca), file(&format!("{cert}.key")), file(&format!("{cert}.pem")));
-    let config = config(&Files { ca: &ca, cert: &cert, key: &key }, verify)?;
+    let client = ClientFiles { cert: file(&format!("{cert}.pem")), key: file(&format!("{cert}.key")) };
+    let config = config(&file(ca), Some(&client), verify)?;
     let (accepted, connected) = futures_util::join!(accepting, handshake(config, host, stream));
     connected?;
     accepted.map(|_| ()).map_err(|error| error.to_string())

@@ -1,4 +1,4 @@
-//! TLS to an engine, as `docker --tlsverify` and `docker --tls` speak it: a client certificate where there is one, and
+//! TLS to a server, as `docker --tlsverify` and `docker --tls` speak it: a client certificate where there is one, and
 //! the server's checked against the given authority alone, or not at all.
 
 use std::io;
@@ -17,20 +17,20 @@ use tokio_rustls::rustls::{
     ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, WantsVerifier,
 };
 
-pub(super) struct Files<'a> {
-    pub(super) ca: &'a Path,
-    pub(super) cert: &'a Path,
-    pub(super) key: &'a Path,
-}
+use super::ClientFiles;
 
 /// Read at each connection, so that renewed certificates are taken up.
-pub(super) fn config(files: &Files<'_>, verify: bool) -> Result<Arc<ClientConfig>, String> {
+pub(super) fn config(
+    ca: &Path,
+    client: Option<&ClientFiles>,
+    verify: bool,
+) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(ring::default_provider());
     let versions =
         ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
     let builder = versions.map_err(|error| error.to_string())?;
-    let builder = if verify { verified(builder, files.ca)? } else { unverified(builder, provider) };
-    let config = match identity(files)? {
+    let builder = if verify { verified(builder, ca)? } else { unverified(builder, provider) };
+    let config = match client.map(identity).transpose()?.flatten() {
         Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|error| error.to_string())?,
         None => builder.with_no_client_auth(),
     };
@@ -64,16 +64,15 @@ fn unverified(
     builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
 }
 
-/// The client's certificate and key. Neither file there: none is shown, as the `docker` command does it.
 type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-fn identity(files: &Files<'_>) -> Result<Option<Identity>, String> {
-    if !files.cert.exists() && !files.key.exists() {
+fn identity(ClientFiles { cert, key }: &ClientFiles) -> Result<Option<Identity>, String> {
+    if !cert.exists() && !key.exists() {
         return Ok(None);
     }
-    let key = PrivateKeyDer::from_pem_slice(&read(files.key)?);
-    let key = key.map_err(|error| format!("{}: {error}", files.key.display()))?;
-    Ok(Some((certificates(files.cert)?, key)))
+    let private = PrivateKeyDer::from_pem_slice(&read(key)?);
+    let private = private.map_err(|error| format!("{}: {error}", key.display()))?;
+    Ok(Some((certificates(cert)?, private)))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {

@@ -1,0 +1,194 @@
+//! The bodies of orders: JSON from whoever can reach the socket, read strictly. Pure.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::config::grammar::options;
+use crate::config::nearest::suggest;
+use crate::reconcile::order::{Order, Switch};
+use crate::route::OnRemove;
+
+/// What can be posted to a route.
+const VERBS: [&str; 5] = ["pause", "resume", "switch", "weight", "drain"];
+
+/// A trial longer than this is not watched by anybody.
+const TRIAL_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// No body at all is `{}`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AddBody {
+    route: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SwitchBody {
+    /// A comma list, or a list.
+    #[serde(default)]
+    targets: Option<Targets>,
+    #[serde(default)]
+    reset: bool,
+    /// `drain` or `cut`.
+    #[serde(default)]
+    old: Option<Old>,
+    /// A duration: take it back when it has not settled in this time.
+    #[serde(default)]
+    timeout: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Targets {
+    Text(String),
+    List(Vec<String>),
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Old {
+    Drain,
+    Cut,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WeightBody {
+    endpoint: String,
+    weight: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DrainBody {
+    endpoint: String,
+    #[serde(default)]
+    undo: bool,
+}
+
+/// Of `POST /routes`.
+pub(super) fn add(bytes: &[u8]) -> Result<Order, String> {
+    let AddBody { route } = read(bytes)?;
+    Ok(Order::Add { line: route })
+}
+
+/// Of `POST /routes/NAME/VERB`.
+pub(super) fn order(name: &str, verb: &str, bytes: &[u8]) -> Result<Order, String> {
+    let route = name.to_owned();
+    match verb {
+        "pause" => read(bytes).map(|Nothing {}| Order::Pause { route }),
+        "resume" => read(bytes).map(|Nothing {}| Order::Resume { route }),
+        "switch" => switch(route, read(bytes)?).map(Order::Switch),
+        "weight" => {
+            let WeightBody { endpoint, weight } = read(bytes)?;
+            Ok(Order::Weight { route, endpoint, weight })
+        }
+        "drain" => match read(bytes)? {
+            DrainBody { endpoint, undo: false } => Ok(Order::Drain { route, endpoint }),
+            DrainBody { endpoint, undo: true } => Ok(Order::Undrain { route, endpoint }),
+        },
+        _ => Err(format!("`{verb}` is no order: {}", suggest(verb, &VERBS))),
+    }
+}
+
+fn switch(route: String, body: SwitchBody) -> Result<Switch, String> {
+    let SwitchBody { targets, reset, old, timeout } = body;
+    let targets = match (targets, reset) {
+        (Some(Targets::Text(text)), false) => Some(text),
+        (Some(Targets::List(list)), false) => Some(list.join(",")),
+        (None, true) => None,
+        (Some(_), true) | (None, false) => return Err("give either `targets` or `reset: true`".to_owned()),
+    };
+    let old = old.map(|old| match old {
+        Old::Drain => OnRemove::Drain,
+        Old::Cut => OnRemove::Cut,
+    });
+    let trial = timeout.map(|text| trial(&text)).transpose()?;
+    Ok(Switch { route, targets, old, trial })
+}
+
+fn trial(text: &str) -> Result<Duration, String> {
+    let trial = options::duration(text).map_err(|mistake| match mistake.help {
+        Some(help) => format!("{}: {help}", mistake.message),
+        None => mistake.message,
+    })?;
+    if trial > TRIAL_MAX { Err(format!("`{text}` is more than a day")) } else { Ok(trial) }
+}
+
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let bytes = if bytes.trim_ascii().is_empty() { b"{}" } else { bytes };
+    serde_json::from_slice(bytes).map_err(|error| format!("the body cannot be read: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(verb: &str, body: &str) -> Result<Order, String> {
+        order("r", verb, body.as_bytes())
+    }
+
+    fn switched(
+        targets: Option<&str>,
+        old: Option<OnRemove>,
+        trial: Option<Duration>,
+    ) -> Result<Order, String> {
+        let targets = targets.map(str::to_owned);
+        Ok(Order::Switch(Switch { route: "r".to_owned(), targets, old, trial }))
+    }
+
+    #[test]
+    fn every_order_is_read() {
+        let (route, endpoint) = ("r".to_owned(), "10.0.0.1:1".to_owned());
+        assert_eq!(check("pause", ""), Ok(Order::Pause { route: route.clone() }));
+        assert_eq!(check("resume", " {} "), Ok(Order::Resume { route: route.clone() }));
+        assert_eq!(check("switch", r#"{"targets":"a:1,b:2"}"#), switched(Some("a:1,b:2"), None, None));
+        assert_eq!(
+            check("switch", r#"{"targets":["a:1","b:2"],"old":"cut","timeout":"30s"}"#),
+            switched(Some("a:1,b:2"), Some(OnRemove::Cut), Some(Duration::from_secs(30)))
+        );
+        assert_eq!(
+            check("switch", r#"{"reset":true,"old":"drain"}"#),
+            switched(None, Some(OnRemove::Drain), None)
+        );
+        assert_eq!(
+            check("weight", r#"{"endpoint":"10.0.0.1:1","weight":3}"#),
+            Ok(Order::Weight { route: route.clone(), endpoint: endpoint.clone(), weight: 3 })
+        );
+        assert_eq!(
+            check("drain", r#"{"endpoint":"10.0.0.1:1"}"#),
+            Ok(Order::Drain { route: route.clone(), endpoint: endpoint.clone() })
+        );
+        assert_eq!(
+            check("drain", r#"{"endpoint":"10.0.0.1:1","undo":true}"#),
+            Ok(Order::Undrain { route, endpoint })
+        );
+        assert_eq!(add(br#"{"route":"80=a"}"#), Ok(Order::Add { line: "80=a".to_owned() }));
+    }
+
+    #[test]
+    fn whatever_else_comes_is_answered_with_the_way_out() {
+        for (verb, body, says) in [
+            ("puase", "", "did you mean `pause`?"),
+            ("", "", "there are `pause`"),
+            ("pause", "[", "cannot be read"),
+            ("pause", r#"{"for":"ever"}"#, "unknown field"),
+            ("switch", "", "either `targets`"),
+            ("switch", r#"{"targets":"a","reset":true}"#, "either `targets`"),
+            ("switch", r#"{"targets":"a","old":"kill"}"#, "unknown variant"),
+            ("switch", r#"{"targets":"a","timeout":"30"}"#, "write `30s`"),
+            ("switch", r#"{"targets":"a","timeout":"2days"}"#, "more than a day"),
+            ("weight", r#"{"endpoint":"a","weight":-1}"#, "cannot be read"),
+            ("drain", "{}", "missing field `endpoint`"),
+        ] {
+            let why = check(verb, body).unwrap_err();
+            assert!(why.contains(says), "{verb} {body}: {why}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Asking the running ambassador: where it is, and what its answers mean for whoever typed.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Exit, block_on, err, fail, out};
+use crate::admin::address::Choice;
+use crate::admin::client::{self, Answer, ClientError, Question};
+use crate::config;
+use crate::config::nearest::nearest;
+use crate::config::vars::Vars;
+use crate::diagnostic::{Diagnostic, Place};
+use crate::observe::status::Status;
+
+/// Where the running ambassador is asked.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct At {
+    /// Its admin address: unix:/path or HOST:PORT [env: AMBASSADOR_ADMIN] [default: where `ambassador` itself puts it]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
+}
+
+/// Where it is asked, and how the answer is shown.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Ask {
+    #[command(flatten)]
+    pub(super) at: At,
+    /// As JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl At {
+    pub(super) fn choice(&self, vars: &Vars) -> Result<Choice, Diagnostic> {
+        let given = match (&self.admin, vars.value("AMBASSADOR_ADMIN")) {
+            (Some(text), _) => Some(config::parse_admin(text, &Place::Flag("admin".to_owned()))?),
+            (None, Some(text)) => {
+                Some(config::parse_admin(text, &Place::Variable("AMBASSADOR_ADMIN".to_owned()))?)
+            }
+            (None, None) => None,
+        };
+        Ok(Choice::new(given, vars.value("XDG_RUNTIME_DIR").map(Path::new)))
+    }
+}
+
+pub(super) fn health(at: &At, vars: &Vars) -> Exit {
+    match ask(at, vars, &Question::get("/ready")) {
+        Ok(answer) if answer.is_ok() => {
+            out(&answer.body);
+            Exit::Done
+        }
+        Ok(answer) => fail(answer.body.trim_end()),
+        Err(exit) => exit,
+    }
+}
+
+pub(super) fn status(ask: &Ask, vars: &Vars) -> Exit {
+    show(ask, vars, &Question::get("/status"), |status: &Status| status.table())
+}
+
+/// Asks, and shows the answer: as it came, or as a person reads it.
+pub(super) fn show<T: DeserializeOwned>(
+    how: &Ask,
+    vars: &Vars,
+    question: &Question,
+    words: impl Fn(&T) -> String,
+) -> Exit {
+    let answer = match ask(&how.at, vars, question) {
+        Ok(answer) if answer.is_ok() => answer,
+        Ok(answer) => return refused(&answer, how.json),
+        Err(exit) => return exit,
+    };
+    let text = if how.json { pretty(&answer.body) } else { read(&answer.body).map(|value| words(&value)) };
+    match text {
+        Ok(text) => {
+            out(&text);
+            Exit::Done
+        }
+        Err(why) => fail(&why),
+    }
+}
+
+/// One question, one answer. Where there is none, says so and how to end.
+pub(super) fn ask(at: &At, vars: &Vars, question: &Question) -> Result<Answer, Exit> {
+    let choice = at.choice(vars).map_err(|mistake| {
+        err(&mistake.to_string());
+        Exit::Usage
+    })?;
+    match block_on(client::ask(&choice, question)) {
+        Ok(answer) => answer.map_err(|error| unanswered(&error)),
+        Err(error) => Err(fail(&error.to_string())),
+    }
+}
+
+pub(super) fn unanswered(error: &ClientError) -> Exit {
+    err(&error.to_string());
+    match error {
+        ClientError::Unreachable(_) | ClientError::Ended => Exit::Unavailable,
+        ClientError::Garbled(_) => Exit::Failed,
+    }
+}
+
+/// Says why nothing was done. What was asked wrongly is bad usage; a name that nobody knows is answered with those that
+/// somebody does.
+pub(super) fn refused(answer: &Answer, json: bool) -> Exit {
+    let value: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+    match (json, value.get("error").and_then(Value::as_str)) {
+        (true, Some(_)) => out(&format!("{value:#}\n")),
+        (false, Some(error)) => err(&format!("{error}{}", known(error, &value))),
+        (_, None) => err(answer.body.trim_end()),
+    }
+    match answer.status {
+        503 => Exit::Unavailable,
+        400..500 => Exit::Usage,
+        _ => Exit::Failed,
+    }
+}
+
+fn known(error: &str, value: &Value) -> String {
+    let Some(known) = value.get("known").and_then(Value::as_array) else { return String::new() };
+    let known: Vec<&str> = known.iter().filter_map(Value::as_str).collect();
+    let meant = error.split('`').nth(1).and_then(|name| nearest(name, &known));
+    let list = known.iter().map(|name| format!("\n  {name}")).collect::<String>();
+    match meant {
+        _ if known.is_empty() => ", nor any other".to_owned(),
+        Some(meant) => format!(": did you mean `{meant}`? There are{list}"),
+        None => format!("; there are{list}"),
+    }
+}
+
+pub(super) fn read<T: DeserializeOwned>(body: &str) -> Result<T, String> {
+    serde_json::from_str(body).map_err(|error| format!("the ambassador's answer makes no sense: {error}"))
+}
+
+fn pretty(body: &str) -> Result<String, String> {
+    read::<Value>(body).map(|value| format!("{value:#}\n"))
+}

@@ -1,0 +1,22 @@
+//! `ambassador register`, from the command line to the exit code.
+
+use super::{Exit, block_on, err, fail};
+use crate::config;
+use crate::config::vars::Vars;
+use crate::observe::log;
+use crate::register::args::RegisterArgs;
+
+pub(super) fn register(args: &RegisterArgs, vars: &Vars) -> Exit {
+    let plan = match args.plan(vars) {
+        Ok(plan) => plan,
+        Err(mistakes) => {
+            err(&config::check::mistakes(&mistakes, false));
+            return Exit::Usage;
+        }
+    };
+    let _log = log::start(plan.log, vars);
+    match block_on(crate::register::run(plan)) {
+        Ok(Ok(())) => Exit::Done,
+        Ok(Err(error)) | Err(error) => fail(&format!("cannot start: {error}")),
+    }
+}

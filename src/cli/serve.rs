@@ -1,0 +1,69 @@
+//! The verbs that need no other ambassador: to run, and to say what would.
+
+use super::{Exit, block_on, err, out};
+use crate::app::{self, BuildError};
+use crate::config::args::RunArgs;
+use crate::config::vars::Vars;
+use crate::config::{self, Config};
+use crate::observe::log;
+
+pub(super) fn serve(run: &RunArgs, vars: &Vars) -> Exit {
+    let config = match config::load(run, vars) {
+        Ok(config) => config,
+        Err(mistakes) => {
+            err(&config::check::mistakes(&mistakes, false));
+            return Exit::Usage;
+        }
+    };
+    if config.is_empty() {
+        err(&config.nothing_to_do(vars));
+        return Exit::Usage;
+    }
+    let _log = log::start(config.log, vars);
+    match block_on(run_until_stopped(config)) {
+        Ok(Ok(())) => Exit::Done,
+        Ok(Err(error)) => {
+            tracing::error!("{error}");
+            Exit::Unavailable
+        }
+        Err(error) => {
+            tracing::error!("cannot start: {error}");
+            Exit::Failed
+        }
+    }
+}
+
+async fn run_until_stopped(config: Config) -> Result<(), BuildError> {
+    let bound = app::build(config).await?;
+    let obey = bound.control().obey_signals()?;
+    tokio::select! {
+        () = bound.run() => {}
+        () = obey => {}
+    }
+    Ok(())
+}
+
+pub(super) fn check(run: &RunArgs, json: bool, vars: &Vars) -> Exit {
+    match config::load(run, vars) {
+        Ok(config) if config.is_empty() => {
+            err(&config.nothing_to_do(vars));
+            Exit::Usage
+        }
+        Ok(config) if json => {
+            out(&format!("{:#}\n", config::check::json(&config)));
+            Exit::Done
+        }
+        Ok(config) => {
+            out(&config::check::table(&config));
+            Exit::Done
+        }
+        Err(mistakes) if json => {
+            out(&config::check::mistakes(&mistakes, true));
+            Exit::Usage
+        }
+        Err(mistakes) => {
+            err(&config::check::mistakes(&mistakes, false));
+            Exit::Usage
+        }
+    }
+}

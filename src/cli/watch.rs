@@ -1,0 +1,147 @@
+//! Looking at the running ambassador: its sessions, and what it did.
+
+use clap::Args;
+use serde_json::Value;
+
+use super::ask::{self, Ask, refused, unanswered};
+use super::{Exit, block_on, err, fail, is_read};
+use crate::admin::client::{self, Question, escaped};
+use crate::config::vars::Vars;
+use crate::observe::sessions::Sessions;
+
+/// An event is some 200 bytes; a line longer than this is none.
+const LINE_BYTES_MAX: usize = 1 << 20;
+
+/// The fields of an event in the order in which a person reads them.
+const FIELDS: [&str; 12] = [
+    "route",
+    "endpoint",
+    "source",
+    "targets",
+    "instead_of",
+    "line",
+    "origin",
+    "weight",
+    "path",
+    "routes",
+    "count",
+    "why",
+];
+
+#[derive(Debug, Args)]
+pub(super) struct SessionsArgs {
+    /// Of this route alone: its name, as `status` shows it
+    route: Option<String>,
+    /// At most so many [default and maximum: 20,000]
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    #[command(flatten)]
+    ask: Ask,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EventsArgs {
+    /// Go on with those to come, until interrupted
+    #[arg(long, short)]
+    follow: bool,
+    /// Only those after this number
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    since: u64,
+    #[command(flatten)]
+    ask: Ask,
+}
+
+pub(super) fn sessions(SessionsArgs { route, limit, ask }: &SessionsArgs, vars: &Vars) -> Exit {
+    let route = route.as_ref().map(|route| format!("route={}", escaped(route)));
+    let limit = limit.map(|limit| format!("limit={limit}"));
+    let query: Vec<String> = route.into_iter().chain(limit).collect();
+    let question = Question::get(format!("/sessions?{}", query.join("&")));
+    ask::show(ask, vars, &question, |sessions: &Sessions| sessions.table())
+}
+
+pub(super) fn events(EventsArgs { follow, since, ask }: &EventsArgs, vars: &Vars) -> Exit {
+    let choice = match ask.at.choice(vars) {
+        Ok(choice) => choice,
+        Err(mistake) => {
+            err(&mistake.to_string());
+            return Exit::Usage;
+        }
+    };
+    let question = Question::get(format!("/events?since={since}&follow={follow}"));
+    let mut lines = Lines::default();
+    let show = |line: &str| {
+        let text = if ask.json { format!("{line}\n") } else { in_words(line) };
+        is_read(&text)
+    };
+    let followed = block_on(client::follow(&choice, &question, |piece| lines.take(piece, show)));
+    match followed {
+        Ok(Ok(answer)) if answer.is_ok() => Exit::Done,
+        Ok(Ok(answer)) => refused(&answer, ask.json),
+        Ok(Err(error)) => unanswered(&error),
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+/// Pieces of a stream put together to lines.
+#[derive(Default)]
+struct Lines {
+    begun: Vec<u8>,
+}
+
+impl Lines {
+    /// Shows each line that is whole now. Whether to go on.
+    fn take(&mut self, piece: &[u8], show: impl Fn(&str) -> bool) -> bool {
+        self.begun.extend_from_slice(piece);
+        while let Some(end) = self.begun.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.begun.drain(..=end).collect();
+            if !show(String::from_utf8_lossy(&line).trim_end()) {
+                return false;
+            }
+        }
+        self.begun.len() <= LINE_BYTES_MAX
+    }
+}
+
+/// As the log has it: the time, what happened, and to what.
+fn in_words(line: &str) -> String {
+    let event: Value = serde_json::from_str(line).unwrap_or_default();
+    let text = |key: &str| match event.get(key) {
+        Some(Value::String(text)) => Some(text.clone()),
+        Some(Value::Null) | None => None,
+        Some(other) => Some(other.to_string()),
+    };
+    let what = text("message").or_else(|| text("event")).unwrap_or_default();
+    let mut words = vec![text("time").unwrap_or_default(), what];
+    words.extend(FIELDS.iter().filter_map(|key| Some(format!("{key}={}", text(key)?))));
+    format!("{}\n", words.join("  ").trim_start())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[test]
+    fn lines_are_put_together_however_they_come() {
+        let seen = RefCell::new(Vec::new());
+        let show = |line: &str| {
+            seen.borrow_mut().push(line.to_owned());
+            true
+        };
+        let mut lines = Lines::default();
+        for piece in ["a", "b\nc\n", "", "d"] {
+            assert!(lines.take(piece.as_bytes(), show));
+        }
+        assert_eq!(*seen.borrow(), ["ab", "c"]);
+        assert!(!lines.take(&vec![b'x'; LINE_BYTES_MAX + 1], show), "no line is so long");
+    }
+
+    #[test]
+    fn an_event_reads_like_a_line_of_the_log() {
+        let line =
+            r#"{"seq":1,"time":"T","message":"weight set by hand","event":"x","route":"r","weight":3}"#;
+        assert_eq!(in_words(line), "T  weight set by hand  route=r  weight=3\n");
+        assert_eq!(in_words(r#"{"event":"missed","count":7}"#), "missed  count=7\n");
+    }
+}

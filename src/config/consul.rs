@@ -1,0 +1,89 @@
+//! How to reach Consul where a target does not say, by the variables of Consul's own tools
+//! (<https://developer.hashicorp.com/consul/commands#environment-variables>). Pure.
+
+use super::grammar::target::agent;
+use super::secret::Secret;
+use super::vars::Vars;
+use crate::diagnostic::{Diagnostic, Mistake, Place};
+
+const ADDRESS: &str = "CONSUL_HTTP_ADDR";
+/// Ours goes first: the ambassador may have rights of its own.
+const TOKENS: [&str; 2] = ["AMBASSADOR_CONSUL_TOKEN", "CONSUL_HTTP_TOKEN"];
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsulConfig {
+    /// `HOST:PORT`, for targets that name none.
+    pub agent: String,
+    /// Sent to every agent, the one that a target names included.
+    pub token: Option<Secret>,
+}
+
+impl Default for ConsulConfig {
+    fn default() -> ConsulConfig {
+        ConsulConfig { agent: "127.0.0.1:8500".to_owned(), token: None }
+    }
+}
+
+/// An address that cannot be used is a mistake beside the default.
+pub(crate) fn consul(vars: &Vars) -> (ConsulConfig, Option<Diagnostic>) {
+    let token = TOKENS.iter().find_map(|name| vars.value(name)).map(Secret::new);
+    let mut config = ConsulConfig { token, ..ConsulConfig::default() };
+    match vars.value(ADDRESS).map(address) {
+        None => (config, None),
+        Some(Ok(agent)) => {
+            config.agent = agent;
+            (config, None)
+        }
+        Some(Err(mistake)) => (config, Some(mistake.at(&Place::Variable(ADDRESS.to_owned())))),
+    }
+}
+
+fn address(text: &str) -> Result<String, Mistake> {
+    let address = match text.split_once("://") {
+        Some(("http", address)) => address,
+        None => text,
+        Some((scheme, _)) => {
+            return Err(Mistake::new(format!("Consul is not spoken to over `{scheme}://`"))
+                .help("name an agent by `HOST:PORT`: plain HTTP, as one on this machine speaks it"));
+        }
+    };
+    agent(address.trim_end_matches('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> (ConsulConfig, Option<Diagnostic>) {
+        let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        consul(&pairs.collect())
+    }
+
+    #[test]
+    fn the_agent_is_the_one_of_consuls_own_variable() {
+        for (text, agent) in [
+            ("", "127.0.0.1:8500"),
+            ("consul.example:8501", "consul.example:8501"),
+            ("http://10.0.0.1:8500/", "10.0.0.1:8500"),
+            ("[fd00::1]:8500", "[fd00::1]:8500"),
+        ] {
+            let (config, mistake) = read(&[(ADDRESS, text)]);
+            assert_eq!((config.agent.as_str(), mistake), (agent, None));
+        }
+        for text in ["https://10.0.0.1:8501", "unix:///run/consul.sock", "a b:1"] {
+            let (config, mistake) = read(&[(ADDRESS, text)]);
+            assert_eq!(config, ConsulConfig::default());
+            assert!(mistake.is_some_and(|mistake| mistake.help.is_some()), "{text}");
+        }
+    }
+
+    #[test]
+    fn our_own_token_goes_first_and_neither_is_ever_shown() {
+        let both = [("AMBASSADOR_CONSUL_TOKEN", "ours-s3cret"), ("CONSUL_HTTP_TOKEN", "theirs-s3cret")];
+        let (config, _) = read(&both);
+        assert_eq!(config.token.as_ref().map(Secret::reveal), Some("ours-s3cret"));
+        assert!(!format!("{config:?}").contains("s3cret"), "{config:?}");
+        let (config, _) = read(&both[1..]);
+        assert_eq!(config.token.as_ref().map(Secret::reveal), Some("theirs-s3cret"));
+    }
+}

@@ -1,0 +1,126 @@
+//! How etcd is spoken to: user, password and certificates, from the environment alone, where no list of processes and no
+//! log shows them.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::vars::Vars;
+use crate::diagnostic::{Diagnostic, Place};
+use crate::discovery::http::{ClientFiles, Server};
+
+pub(super) const KEYS: [&str; 5] = ["etcd-user", "etcd-password", "etcd-ca", "etcd-cert", "etcd-key"];
+
+const USER: &str = "AMBASSADOR_ETCD_USER";
+const PASSWORD: &str = "AMBASSADOR_ETCD_PASSWORD";
+const CA: &str = "AMBASSADOR_ETCD_CA";
+const CERT: &str = "AMBASSADOR_ETCD_CERT";
+const KEY: &str = "AMBASSADOR_ETCD_KEY";
+
+/// The system's authorities, where Debian, Alpine and most others have them.
+const CA_DEFAULT: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// The same for every etcd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdAccess {
+    pub login: Option<Login>,
+    pub ca: PathBuf,
+    pub client: Option<ClientFiles>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct Login {
+    pub user: String,
+    pub password: String,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login").field("user", &self.user).field("password", &"***").finish()
+    }
+}
+
+impl Default for EtcdAccess {
+    fn default() -> EtcdAccess {
+        EtcdAccess { login: None, ca: PathBuf::from(CA_DEFAULT), client: None }
+    }
+}
+
+impl EtcdAccess {
+    /// A member, `host:port`.
+    pub fn server(&self, member: &str, tls: bool) -> Server {
+        let address = member.to_owned();
+        if !tls {
+            return Server::Tcp(address);
+        }
+        Server::Tls { address, ca: self.ca.clone(), client: self.client.clone(), verify: true }
+    }
+}
+
+/// Two variables of a pair come together.
+pub(crate) fn access(vars: &Vars) -> Result<EtcdAccess, Vec<Diagnostic>> {
+    let mut mistakes = Vec::new();
+    let login = pair(vars, USER, PASSWORD, &mut mistakes);
+    let client = pair(vars, CERT, KEY, &mut mistakes);
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+    Ok(EtcdAccess {
+        login: login.map(|(user, password)| Login { user, password }),
+        ca: PathBuf::from(vars.value(CA).unwrap_or(CA_DEFAULT)),
+        client: client.map(|(cert, key)| ClientFiles { cert: cert.into(), key: key.into() }),
+    })
+}
+
+fn pair(vars: &Vars, one: &str, other: &str, mistakes: &mut Vec<Diagnostic>) -> Option<(String, String)> {
+    let (set, missing) = match (vars.value(one), vars.value(other)) {
+        (Some(first), Some(second)) => return Some((first.to_owned(), second.to_owned())),
+        (None, None) => return None,
+        (Some(_), None) => (one, other),
+        (None, Some(_)) => (other, one),
+    };
+    let mistake =
+        Diagnostic::new(Place::Variable(set.to_owned()), format!("it has no use without {missing}"));
+    mistakes.push(mistake.help(format!("set {missing} too, or take this one out")));
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<EtcdAccess, Vec<Diagnostic>> {
+        access(&pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    }
+
+    #[test]
+    fn what_is_not_set_is_the_default() {
+        assert_eq!(read(&[]), Ok(EtcdAccess::default()));
+    }
+
+    #[test]
+    fn a_password_never_shows() {
+        let access = read(&[(USER, "root"), (PASSWORD, "secret")]).unwrap();
+        assert_eq!(access.login, Some(Login { user: "root".to_owned(), password: "secret".to_owned() }));
+        assert!(!format!("{access:?}").contains("secret"));
+    }
+
+    #[test]
+    fn half_a_pair_is_a_mistake() {
+        let mistakes = read(&[(USER, "root"), (KEY, "/k")]).unwrap_err();
+        let shown: Vec<_> = mistakes.iter().map(Diagnostic::one_line).collect();
+        assert!(
+            shown[0].contains("variable AMBASSADOR_ETCD_USER") && shown[0].contains(PASSWORD),
+            "{shown:?}"
+        );
+        assert!(shown[1].contains("variable AMBASSADOR_ETCD_KEY") && shown[1].contains(CERT), "{shown:?}");
+    }
+
+    #[test]
+    fn tls_is_spoken_where_the_target_says_so() {
+        let access = read(&[(CA, "/ca"), (CERT, "/c"), (KEY, "/k")]).unwrap();
+        assert_eq!(access.server("h:2379", false), Server::Tcp("h:2379".to_owned()));
+        let client = Some(ClientFiles { cert: "/c".into(), key: "/k".into() });
+        let expected = Server::Tls { address: "h:2379".to_owned(), ca: "/ca".into(), client, verify: true };
+        assert_eq!(access.server("h:2379", true), expected);
+    }
+}

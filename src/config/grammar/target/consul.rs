@@ -1,0 +1,96 @@
+//! `consul://[HOST[:PORT]/]SERVICE[+TAG...][@DATACENTER]`. Pure.
+//!
+//! Marks that neither a shell nor the rest of the grammar takes for something else: a `;` that a shell swallows would
+//! leave a service without the tag that was to narrow it.
+
+use std::collections::BTreeSet;
+
+use super::{at, split_port};
+use crate::diagnostic::Mistake;
+use crate::route::{ConsulService, Target};
+
+/// Of Consul's HTTP API.
+const PORT: u16 = 8500;
+
+const FORM: &str =
+    "write `consul://[HOST:8500/]SERVICE[+TAG...][@DATACENTER]`, as in `consul://redis+primary@dc1`";
+
+/// What stands after `consul://`.
+pub(super) fn parse(text: &str) -> Result<Target, Mistake> {
+    let wrong = |what: &str| Mistake::new(format!("`consul://{text}`: {what}")).help(FORM);
+    let (rest, datacenter) = match text.rsplit_once('@') {
+        Some((rest, datacenter)) => (rest, Some(datacenter)),
+        None => (text, None),
+    };
+    let mut words = rest.split('+');
+    let place = words.next().unwrap_or_default();
+    let (agent_text, service) = match place.rsplit_once('/') {
+        Some((agent, service)) => (Some(agent), service),
+        None => (None, place),
+    };
+    if service.is_empty() || !service.chars().all(is_name_char) {
+        return Err(wrong("a service has letters, digits and `_.-`"));
+    }
+    let tags: BTreeSet<String> = words.map(str::to_owned).collect();
+    if tags.iter().any(|tag| tag.is_empty() || !tag.chars().all(is_tag_char)) {
+        return Err(wrong("a tag has letters, digits and `_.-/:=~`"));
+    }
+    if datacenter.is_some_and(|name| name.is_empty() || !name.chars().all(is_name_char)) {
+        return Err(wrong("a datacenter has letters, digits and `_.-`"));
+    }
+    Ok(Target::Consul(ConsulService {
+        agent: agent_text.map(agent).transpose()?,
+        service: service.to_owned(),
+        tags,
+        datacenter: datacenter.map(str::to_owned),
+    }))
+}
+
+/// Where an agent is: `HOST[:PORT]`, as it is printed.
+pub(crate) fn agent(text: &str) -> Result<String, Mistake> {
+    let (host, port) = split_port(text)?;
+    Ok(at(host, port.unwrap_or(PORT))?.to_string())
+}
+
+fn is_name_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "_.-".contains(c)
+}
+
+fn is_tag_char(c: char) -> bool {
+    is_name_char(c) || "/:=~".contains(c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_has_an_agent_tags_and_a_datacenter_or_none_of_them() {
+        for (text, printed) in [
+            ("redis", "redis"),
+            ("redis+primary", "redis+primary"),
+            ("redis+v1.2+primary+v1.2@dc-2", "redis+primary+v1.2@dc-2"),
+            ("consul.example:8501/redis", "consul.example:8501/redis"),
+            ("10.0.0.1/redis@eu", "10.0.0.1:8500/redis@eu"),
+            ("[fd00::1]:8500/web+traefik.enable=true", "[fd00::1]:8500/web+traefik.enable=true"),
+            ("web+urlprefix-/foo", "web+urlprefix-/foo"),
+        ] {
+            let target = parse(text).unwrap_or_else(|mistake| panic!("{mistake:?}"));
+            assert_eq!(target.to_string(), format!("consul://{printed}"));
+            assert_eq!(parse(printed), Ok(target));
+        }
+    }
+
+    #[test]
+    fn what_is_no_service_is_answered_with_the_form() {
+        for text in
+            ["", "a b", "redis@", "redis+", "redis++a", "h:8500/", "redis;tag=a", "redis+a;b", "redis@a/b"]
+        {
+            let mistake = parse(text).expect_err(text);
+            assert_eq!(mistake.help.as_deref(), Some(FORM), "{text}");
+        }
+        for text in ["/redis", "h:0/redis", "a/b/redis"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! A Consul that says what the test tells it to; the real one is in `tests/it/consul.rs`.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::*;
+use crate::discovery::http::fake::{Asked, Fake, Reply};
+use crate::discovery::{News, follow};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct Followed {
+    news: mpsc::Receiver<News>,
+    fake: Fake,
+    _source: AbortOnDropHandle<()>,
+}
+
+async fn followed(answer: impl FnMut(&Asked) -> Option<Reply> + Send + 'static) -> Followed {
+    let fake = Fake::new(answer).await;
+    let config = ConsulConfig { agent: fake.address.clone(), token: Some(Secret::new("s3cret")) };
+    let service = ConsulService {
+        agent: None,
+        service: "redis".to_owned(),
+        tags: std::iter::once("primary".to_owned()).collect(),
+        datacenter: None,
+    };
+    let resolver = Resolver::with_servers(Vec::new(), Vec::new(), PathBuf::from("/nowhere"));
+    let (sender, news) = mpsc::channel(16);
+    Followed { news, fake, _source: follow(Consul::new(service, &config, resolver), sender) }
+}
+
+impl Followed {
+    async fn next(&mut self) -> News {
+        timeout(PATIENCE, self.news.recv()).await.expect("news in time").expect("a source that runs")
+    }
+
+    async fn sees(&mut self, expected: &[&str]) {
+        match self.next().await {
+            News::Snapshot(Snapshot::Target { endpoints, .. }) => {
+                let shown: Vec<String> = endpoints.iter().map(|spec| spec.key.addr.to_string()).collect();
+                assert_eq!(shown, expected);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn lost(&mut self) -> String {
+        match self.next().await {
+            News::Lost { why, .. } => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn asked(&mut self) -> Asked {
+        timeout(PATIENCE, self.fake.asked.recv()).await.expect("a question in time").expect("a server")
+    }
+}
+
+fn at(index: u64, addresses: &[&str]) -> Option<Reply> {
+    let instance = |address: &&str| json!({ "Service": { "ID": "a", "Address": address, "Port": 6379 } });
+    let body = Value::from(addresses.iter().map(instance).collect::<Vec<_>>());
+    Some(Reply::status(&format!("200 OK\r\nX-Consul-Index: {index}"), &body.to_string()))
+}
+
+/// One answer after the other; after the last it hangs up.
+fn script(answers: Vec<Option<Reply>>) -> impl FnMut(&Asked) -> Option<Reply> + Send {
+    let mut answers = answers.into_iter();
+    move |_| answers.next().flatten()
+}
+
+#[tokio::test]
+async fn each_question_is_asked_at_the_index_of_the_last_answer() {
+    let answers = vec![at(7, &["10.0.0.1"]), at(9, &["10.0.0.2"]), at(9, &["10.0.0.2"]), at(10, &[])];
+    let mut followed = followed(script(answers)).await;
+    followed.sees(&["10.0.0.1:6379"]).await;
+    followed.sees(&["10.0.0.2:6379"]).await;
+    followed.sees(&[]).await;
+    let base = "GET /v1/health/service/redis?passing=1&tag=primary";
+    for index in ["", "&index=7&wait=60s", "&index=9&wait=60s", "&index=9&wait=60s"] {
+        let asked = followed.asked().await;
+        assert!(asked.line.starts_with(&format!("{base}{index}")), "{}", asked.line);
+        assert!(asked.head.contains("x-consul-token: s3cret"), "{}", asked.head);
+    }
+}
+
+#[tokio::test]
+async fn an_index_that_goes_backwards_is_asked_for_from_the_start() {
+    let answers = vec![at(700, &["10.0.0.1"]), at(3, &["10.0.0.2"]), at(3, &["10.0.0.2"]), at(4, &[])];
+    let mut followed = followed(script(answers)).await;
+    followed.sees(&["10.0.0.1:6379"]).await;
+    followed.sees(&["10.0.0.2:6379"]).await;
+    followed.sees(&[]).await;
+    for index in [None, Some("&index=700&"), None, Some("&index=3&")] {
+        let line = followed.asked().await.line;
+        assert_eq!(line.contains("index"), index.is_some(), "{line}");
+        assert!(line.contains(index.unwrap_or_default()), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_goes_and_comes_is_lost_once_and_what_it_said_is_published_again() {
+    let down = Arc::new(Mutex::new(false));
+    let is_down = down.clone();
+    let mut first = true;
+    let mut followed = followed(move |_| {
+        if *is_down.lock().unwrap() {
+            return Some(Reply::status("500 Internal Server Error", "No cluster leader"));
+        }
+        std::mem::take(&mut first).then(|| at(7, &["10.0.0.1"])).flatten().or(at(8, &["10.0.0.2"]))
+    })
+    .await;
+    followed.sees(&["10.0.0.1:6379"]).await;
+    *down.lock().unwrap() = true;
+    loop {
+        match followed.next().await {
+            News::Lost { why, .. } => {
+                assert!(why.contains("500 Internal Server Error: No cluster leader"), "{why}");
+                break;
+            }
+            News::Snapshot(_) => {}
+            other @ News::Expired(_) => panic!("{other:?}"),
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(followed.news.try_recv().is_err(), "said once");
+    *down.lock().unwrap() = false;
+    followed.sees(&["10.0.0.2:6379"]).await;
+}
+
+#[tokio::test]
+async fn what_is_no_consul_is_told_and_the_token_never() {
+    for (reply, said) in [
+        (Reply::json(&json!([])), "is this Consul?"),
+        (Reply::status("200 OK\r\nX-Consul-Index: 1", "{}"), "not a list"),
+        (Reply::status("200 OK\r\nX-Consul-Index: 1", "<html>"), "expected value"),
+        (Reply::status("403 Forbidden", "ACL not found"), "403 Forbidden: ACL not found"),
+    ] {
+        let mut followed = followed(move |_| Some(reply.clone())).await;
+        let why = followed.lost().await;
+        assert!(why.contains(said) && !why.contains("s3cret"), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_whose_index_never_rests_is_asked_for_ten_times_a_second_at_most() {
+    let mut index = 0;
+    let mut followed = followed(move |_| {
+        index += 1;
+        at(index, &[&format!("10.0.0.{}", index % 200 + 1)])
+    })
+    .await;
+    let begun = Instant::now();
+    for _ in 0..6 {
+        followed.next().await;
+    }
+    assert!(begun.elapsed() >= PACE * 4, "{:?}", begun.elapsed());
+}

@@ -1,0 +1,121 @@
+//! What a name said last, and for how long that is believed. Pure: the clock is an argument.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How often to ask, and how long to believe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `--dns-max-ttl`: a name is asked for again after this long, whatever its TTL.
+    pub max_ttl: Duration,
+    /// `--dns-stale`: what a name said last stands for this long while it says nothing.
+    pub stale: Duration,
+}
+
+/// No server is asked for one name more than once a second: some say a TTL of 0 for everything.
+pub const TTL_FLOOR: Duration = Duration::from_secs(1);
+
+impl Default for Limits {
+    /// Docker's DNS says 600 s for a container whose address changes at its next start: a moved service is found within
+    /// half a minute. An hour is longer than most outages of name servers, and shorter than a retired address is reused.
+    fn default() -> Limits {
+        Limits { max_ttl: Duration::from_secs(30), stale: Duration::from_secs(3600) }
+    }
+}
+
+impl Limits {
+    /// How long after an answer to ask again.
+    pub(super) fn pause(&self, ttl: Duration) -> Duration {
+        ttl.min(self.max_ttl).max(TTL_FLOOR)
+    }
+
+    /// Whether what was said at `then` is no longer to be believed.
+    pub(super) fn is_stale(&self, then: Instant, now: Instant) -> bool {
+        now.saturating_duration_since(then) >= self.stale
+    }
+}
+
+/// The addresses of one family, and when they were told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    addresses: BTreeSet<IpAddr>,
+    at: Option<Instant>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Families {
+    pub(super) v4: Told,
+    pub(super) v6: Told,
+}
+
+impl Told {
+    pub(super) fn at(now: Instant, addresses: BTreeSet<IpAddr>) -> Told {
+        Told { addresses, at: Some(now) }
+    }
+
+    fn forget_stale(&mut self, limits: &Limits, now: Instant) {
+        if self.at.is_some_and(|at| limits.is_stale(at, now)) {
+            *self = Told::default();
+        }
+    }
+}
+
+impl Families {
+    pub(super) fn told(addresses: impl IntoIterator<Item = IpAddr>, now: Instant) -> Families {
+        let (v4, v6) = addresses.into_iter().partition(IpAddr::is_ipv4);
+        Families { v4: Told::at(now, v4), v6: Told::at(now, v6) }
+    }
+
+    /// Sorted, each once.
+    pub(super) fn addresses(&self) -> Vec<IpAddr> {
+        self.v4.addresses.iter().chain(&self.v6.addresses).copied().collect()
+    }
+
+    /// Forgets each family that nobody has told of for too long.
+    pub(super) fn forget_stale(&mut self, limits: &Limits, now: Instant) {
+        self.v4.forget_stale(limits, now);
+        self.v6.forget_stale(limits, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_ttl_is_kept_between_a_second_and_the_ceiling() {
+        let limits = Limits { max_ttl: 5 * SECOND, ..Limits::default() };
+        for (ttl, pause) in [(0, 1), (1, 1), (3, 3), (5, 5), (600, 5), (u64::from(u32::MAX), 5)] {
+            assert_eq!(limits.pause(Duration::from_secs(ttl)), Duration::from_secs(pause), "{ttl}");
+        }
+        let none = Limits { max_ttl: Duration::ZERO, ..limits };
+        assert_eq!(none.pause(600 * SECOND), TTL_FLOOR);
+    }
+
+    #[test]
+    fn a_family_that_nobody_tells_of_is_believed_for_a_while_and_the_other_stays() {
+        let limits = Limits { stale: 10 * SECOND, ..Limits::default() };
+        let begun = Instant::now();
+        let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+        let mut families = Families::told(ips(&["fd00::1", "10.0.0.1"]), begun);
+        families.v6.at = Some(begun + 5 * SECOND);
+        families.forget_stale(&limits, begun + 9 * SECOND);
+        assert_eq!(families.addresses(), ips(&["10.0.0.1", "fd00::1"]));
+        families.forget_stale(&limits, begun + 10 * SECOND);
+        assert_eq!(families.addresses(), ips(&["fd00::1"]));
+        families.forget_stale(&limits, begun + 15 * SECOND);
+        assert_eq!(families, Families::default());
+    }
+
+    #[test]
+    fn nothing_is_believed_when_nothing_shall_be() {
+        let limits = Limits { stale: Duration::ZERO, ..Limits::default() };
+        let now = Instant::now();
+        assert!(limits.is_stale(now, now));
+    }
+}

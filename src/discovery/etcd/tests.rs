@@ -1,0 +1,141 @@
+//! A gateway that says what the test tells it to.
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::discovery::http::fake::{Asked, Fake, Reply};
+use crate::discovery::{News, supervise};
+
+fn source(members: &[&str]) -> Etcd {
+    let members = members.iter().map(|member| (*member).to_owned()).collect();
+    let keys = EtcdKeys { tls: false, members, prefix: "/s".to_owned() };
+    Etcd::new(keys, EtcdAccess::default(), Resolver::with_servers(Vec::new(), Vec::new(), "/nowhere".into()))
+}
+
+fn listing(revision: i64, addresses: &[&str]) -> Reply {
+    let key = |(n, address): (usize, &&str)| json!({ "key": api::encoded(&format!("/s/{n}")), "value": api::encoded(address), "mod_revision": "1" });
+    let keys: Vec<Value> = addresses.iter().enumerate().map(key).collect();
+    Reply::json(&json!({ "header": { "revision": revision.to_string() }, "kvs": keys }))
+}
+
+fn is_list(asked: &Asked) -> bool {
+    asked.line == "POST /v3/kv/range"
+}
+
+/// What the control loop hears.
+struct Heard {
+    news: mpsc::Receiver<News>,
+    _task: tokio::task::JoinSet<()>,
+}
+
+impl Heard {
+    fn from(source: Etcd) -> Heard {
+        let (sender, news) = mpsc::channel(64);
+        let mut task = tokio::task::JoinSet::new();
+        task.spawn(supervise(source, sender));
+        Heard { news, _task: task }
+    }
+
+    async fn endpoints(&mut self) -> Vec<String> {
+        match self.news.recv().await.unwrap() {
+            News::Snapshot(Snapshot::Target { endpoints, .. }) => {
+                endpoints.iter().map(|endpoint| endpoint.key.addr.to_string()).collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn lost(&mut self) -> String {
+        match self.news.recv().await.unwrap() {
+            News::Lost { why, .. } => why,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_watch_begins_right_after_what_was_listed() {
+    let put = json!({ "result": { "events": [
+        { "kv": { "key": api::encoded("/s/9"), "value": api::encoded("10.0.0.9:9"), "mod_revision": "8" } } ] } });
+    let answers = move |asked: &Asked| {
+        Some(if is_list(asked) {
+            listing(7, &["10.0.0.1:1"])
+        } else {
+            Reply::stream(std::slice::from_ref(&put))
+        })
+    };
+    let mut fake = Fake::new(answers).await;
+    let mut heard = Heard::from(source(&[&fake.address]));
+    assert_eq!(heard.endpoints().await, ["10.0.0.1:1"]);
+    assert_eq!(heard.endpoints().await, ["10.0.0.1:1", "10.0.0.9:9"]);
+    fake.asked.recv().await.unwrap();
+    let watch: Value = serde_json::from_str(&fake.asked.recv().await.unwrap().body).unwrap();
+    assert_eq!(watch["create_request"]["start_revision"], "8");
+    assert_eq!(watch["create_request"]["key"], api::encoded("/s"));
+}
+
+#[tokio::test]
+async fn a_compacted_watch_lists_again_without_being_lost() {
+    let compacted = json!({ "result": { "canceled": true, "compact_revision": "9" } });
+    let mut lists = 0;
+    let answers = move |asked: &Asked| {
+        if !is_list(asked) {
+            return Some(Reply::stream(if lists == 1 { std::slice::from_ref(&compacted) } else { &[] }));
+        }
+        lists += 1;
+        Some(listing(lists, if lists == 1 { &["10.0.0.1:1"] } else { &["10.0.0.2:2"] }))
+    };
+    let fake = Fake::new(answers).await;
+    let mut heard = Heard::from(source(&[&fake.address]));
+    assert_eq!(heard.endpoints().await, ["10.0.0.1:1"]);
+    assert_eq!(heard.endpoints().await, ["10.0.0.2:2"]);
+}
+
+#[tokio::test]
+async fn the_next_member_is_asked_before_the_source_is_lost() {
+    let dead = Fake::new(|_| None).await;
+    let alive = Fake::new(|asked| {
+        Some(if is_list(asked) { listing(1, &["10.0.0.1:1"]) } else { Reply::stream(&[]) })
+    })
+    .await;
+    let mut heard = Heard::from(source(&[&dead.address, &alive.address]));
+    assert_eq!(heard.endpoints().await, ["10.0.0.1:1"]);
+}
+
+#[tokio::test]
+async fn when_every_member_fails_it_is_lost_and_each_is_named() {
+    let (one, other) = (Fake::new(|_| None).await, Fake::new(|_| Some(Reply::json(&json!("hello")))).await);
+    let mut heard = Heard::from(source(&[&one.address, &other.address]));
+    let why = heard.lost().await;
+    assert!(why.contains(&one.address) && why.contains(&other.address) && why.contains("no sense"), "{why}");
+}
+
+#[tokio::test]
+async fn an_empty_prefix_is_an_answer() {
+    let fake =
+        Fake::new(|asked| Some(if is_list(asked) { listing(1, &[]) } else { Reply::stream(&[]) })).await;
+    assert_eq!(Heard::from(source(&[&fake.address])).endpoints().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_watch_that_has_died_in_silence_is_found_by_the_list() {
+    let mut lists = 0;
+    let answers = move |asked: &Asked| {
+        if !is_list(asked) {
+            return Some(Reply::stream(&[]));
+        }
+        lists += 1;
+        Some(listing(lists, &[&format!("10.0.0.{lists}:1")]))
+    };
+    let mut fake = Fake::new(answers).await;
+    let mut heard = Heard::from(source(&[&fake.address]));
+    assert_eq!(heard.endpoints().await, ["10.0.0.1:1"]);
+    while fake.asked.recv().await.unwrap().line != "POST /v3/watch" {}
+    tokio::time::pause();
+    assert_eq!(heard.endpoints().await, ["10.0.0.2:1"]);
+    // The third list is the second without a word of the watch.
+    assert_eq!(heard.endpoints().await, ["10.0.0.4:1"]);
+    let lines: Vec<String> = fake.lines();
+    assert_eq!(lines.iter().filter(|line| line.ends_with("range")).count(), 3, "{lines:?}");
+}

@@ -1,0 +1,150 @@
+//! A server that says what the test tells it to, for the tests of those who ask over HTTP.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::*;
+
+pub(crate) struct Fake {
+    /// `127.0.0.1:port`.
+    pub(crate) address: String,
+    pub(crate) asked: mpsc::UnboundedReceiver<Asked>,
+    _serving: JoinSet<()>,
+}
+
+/// One request, as it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    /// `POST /v3/kv/range`.
+    pub(crate) line: String,
+    /// With lower-case names.
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+/// Answers, and then closes the connection, or leaves it open.
+#[derive(Clone, Debug)]
+pub(crate) struct Reply {
+    text: String,
+    open: bool,
+}
+
+impl Reply {
+    pub(crate) fn json(body: &Value) -> Reply {
+        Reply::status("200 OK", &body.to_string())
+    }
+
+    pub(crate) fn status(status: &str, body: &str) -> Reply {
+        Reply {
+            text: format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len()),
+            open: false,
+        }
+    }
+
+    /// Lines, and no end.
+    pub(crate) fn stream(lines: &[Value]) -> Reply {
+        let body: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        Reply { text: format!("HTTP/1.1 200 OK\r\n\r\n{body}"), open: true }
+    }
+}
+
+impl Fake {
+    /// `None` closes the connection without a word.
+    pub(crate) async fn new(answer: impl FnMut(&Asked) -> Option<Reply> + Send + 'static) -> Fake {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (sender, asked) = mpsc::unbounded_channel();
+        let mut serving = JoinSet::new();
+        serving.spawn(serve(listener, answer, sender));
+        Fake { address, asked, _serving: serving }
+    }
+
+    /// The lines of the requests so far.
+    pub(crate) fn lines(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.asked.try_recv().ok()).map(|asked| asked.line).collect()
+    }
+}
+
+async fn serve(
+    listener: TcpListener,
+    mut answer: impl FnMut(&Asked) -> Option<Reply>,
+    sender: mpsc::UnboundedSender<Asked>,
+) {
+    let mut open = Vec::new();
+    loop {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let Some(asked) = read(&mut stream).await else { continue };
+        let reply = answer(&asked);
+        sender.send(asked).unwrap_or_default();
+        if let Some(reply) = reply {
+            stream.write_all(reply.text.as_bytes()).await.unwrap_or_default();
+            if reply.open {
+                open.push(stream);
+            }
+        }
+    }
+}
+
+async fn read(stream: &mut TcpStream) -> Option<Asked> {
+    let mut bytes = Vec::new();
+    loop {
+        let mut piece = [0; 4096];
+        let count = stream.read(&mut piece).await.ok().filter(|count| *count > 0)?;
+        bytes.extend_from_slice(&piece[..count]);
+        let text = String::from_utf8_lossy(&bytes);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let (line, head) = head.split_once("\r\n").unwrap_or((head, ""));
+        let head = head.to_lowercase();
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .map_or(0, |n| n.parse().unwrap());
+        if body.len() == length {
+            let line = line.trim_end_matches(" HTTP/1.1").to_owned();
+            return Some(Asked { line, head, body: body.to_owned() });
+        }
+    }
+}
+
+fn client(fake: &Fake) -> Client {
+    Client::new(Server::Tcp(fake.address.clone()))
+}
+
+#[tokio::test]
+async fn method_headers_and_body_arrive_as_they_were_given() {
+    let mut fake = Fake::new(|_| Some(Reply::json(&serde_json::json!({ "a": 1 })))).await;
+    let request = Request::put("/v1/x?y=z", &serde_json::json!({ "b": 2 }))
+        .header(hyper::header::AUTHORIZATION, "secret")
+        .header(hyper::header::COOKIE, "a\nb");
+    assert_eq!(client(&fake).ask(request).await.unwrap().json().unwrap(), serde_json::json!({ "a": 1 }));
+    let asked = fake.asked.recv().await.unwrap();
+    assert_eq!((asked.line.as_str(), asked.body.as_str()), ("PUT /v1/x?y=z", "{\"b\":2}"));
+    assert!(
+        asked.head.contains("authorization: secret") && asked.head.contains("content-type: application/json")
+    );
+    assert!(!asked.head.contains("cookie"), "no header can hold it");
+}
+
+#[tokio::test]
+async fn a_refusal_keeps_the_servers_own_words_and_not_the_query() {
+    for (body, said) in [
+        ("{\"message\":\"no\"}", "/v1/x: 403 Forbidden: no"),
+        ("Permission\x07 denied\n", "/v1/x: 403 Forbidden: Permission  denied"),
+        ("", "/v1/x: 403 Forbidden"),
+    ] {
+        let fake = Fake::new(move |_| Some(Reply::status("403 Forbidden", body))).await;
+        let error = client(&fake).ask(Request::get("/v1/x?token=secret")).await.err().unwrap();
+        assert_eq!(error.to_string(), said);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn patience_has_an_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = Server::Tcp(listener.local_addr().unwrap().to_string());
+    let error =
+        Client::new(server).ask(Request::get("/x").patience(Duration::from_secs(3))).await.err().unwrap();
+    assert_eq!(error.to_string(), "/x: no answer");
+}

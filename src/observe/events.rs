@@ -1,0 +1,339 @@
+//! What the control plane did and learned: a closed set, written to the log and kept in a ring for `/events`.
+//!
+//! One place for both, so that what an operator reads in one is in the other. Sessions are not in it: their ends are
+//! the access log.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use serde::Serialize;
+use tokio::sync::watch;
+use tracing::Level;
+use tracing::field::display;
+
+/// Events kept for those who ask later. At some 200 bytes each, 200 KB.
+const EVENTS_MAX: usize = 1_000;
+
+/// One kind each. `route` is a route's name, `endpoint` its address with what it is, as `status` has them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Happened {
+    RouteOpened {
+        route: String,
+        line: String,
+        origin: String,
+    },
+    /// Targets or options changed; the listener stayed open.
+    RouteReplaced {
+        route: String,
+        line: String,
+        origin: String,
+    },
+    RouteClosed {
+        route: String,
+    },
+    /// Its listener cannot be bound. Tried again until it can.
+    RouteNotBound {
+        route: String,
+        why: String,
+    },
+    EndpointAdded {
+        route: String,
+        endpoint: String,
+    },
+    EndpointRemoved {
+        route: String,
+        endpoint: String,
+    },
+    /// Takes no new sessions for a while: a health check or its own sessions failed.
+    EndpointEjected {
+        route: String,
+        endpoint: String,
+        why: String,
+    },
+    /// Takes sessions again.
+    EndpointReturned {
+        route: String,
+        endpoint: String,
+    },
+    /// Why a target has no endpoint.
+    TargetProblem {
+        route: String,
+        why: String,
+    },
+    /// What it said last stands.
+    SourceLost {
+        source: String,
+        why: String,
+    },
+    /// Lost for so long that what it said last is no longer believed.
+    SourceExpired {
+        source: String,
+    },
+    SourceBack {
+        source: String,
+    },
+    /// In a label, or a route that an earlier one keeps from running.
+    Mistake {
+        why: String,
+    },
+    /// The routes it had before stand.
+    FileRefused {
+        path: String,
+        why: String,
+    },
+    FileRead {
+        path: String,
+        routes: usize,
+    },
+    Paused {
+        route: String,
+    },
+    Resumed {
+        route: String,
+    },
+    Switched {
+        route: String,
+        targets: String,
+        instead_of: String,
+    },
+    SwitchReset {
+        route: String,
+        targets: String,
+    },
+    /// The time of its trial passed.
+    SwitchRolledBack {
+        route: String,
+        targets: String,
+    },
+    EndpointWeighted {
+        route: String,
+        endpoint: String,
+        weight: u32,
+    },
+    EndpointDrained {
+        route: String,
+        endpoint: String,
+    },
+    EndpointUndrained {
+        route: String,
+        endpoint: String,
+    },
+    RouteAdded {
+        route: String,
+        line: String,
+    },
+    RouteRemoved {
+        route: String,
+    },
+}
+
+/// One of the log's entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Event {
+    /// Counts from 1, without a gap.
+    pub seq: u64,
+    /// RFC 3339, UTC, to the millisecond.
+    pub time: String,
+    /// As the log has it.
+    pub message: &'static str,
+    #[serde(flatten)]
+    pub happened: Happened,
+}
+
+/// The last [`EVENTS_MAX`] events. Written by the control plane alone; no session takes its lock.
+#[derive(Debug)]
+pub struct Events {
+    /// Guards the ring and the next number, for as long as it takes to push or to copy.
+    ring: Mutex<Ring>,
+    latest: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    events: VecDeque<Event>,
+    latest: u64,
+}
+
+/// What a reader has not seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unseen {
+    /// Events that have left the ring before they were asked for.
+    pub missed: u64,
+    pub events: Vec<Event>,
+}
+
+impl Default for Events {
+    fn default() -> Events {
+        Events { ring: Mutex::default(), latest: watch::Sender::new(0) }
+    }
+}
+
+impl Events {
+    /// Writes it to the log, and keeps it.
+    pub fn note(&self, happened: Happened) {
+        happened.log();
+        let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        let seq = self.ring().push(time, happened);
+        self.latest.send_replace(seq);
+    }
+
+    /// The events after this number; 0 for all that are kept.
+    pub fn since(&self, seq: u64) -> Unseen {
+        self.ring().since(seq)
+    }
+
+    /// Changes at each event; holds its number.
+    pub fn follow(&self) -> watch::Receiver<u64> {
+        self.latest.subscribe()
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ring {
+    fn push(&mut self, time: String, happened: Happened) -> u64 {
+        if self.events.len() >= EVENTS_MAX {
+            self.events.pop_front();
+        }
+        self.latest += 1;
+        self.events.push_back(Event { seq: self.latest, time, message: happened.what(), happened });
+        self.latest
+    }
+
+    /// A number that is yet to come is of a process before this one: its reader has seen nothing of ours.
+    fn since(&self, seq: u64) -> Unseen {
+        let seq = if seq > self.latest { 0 } else { seq };
+        let first = self.events.front().map_or(self.latest + 1, |event| event.seq);
+        let events = self.events.iter().filter(|event| event.seq > seq).cloned().collect();
+        Unseen { missed: first.saturating_sub(seq.saturating_add(1)), events }
+    }
+}
+
+impl Happened {
+    /// In two or three words, for people.
+    pub fn what(&self) -> &'static str {
+        match self {
+            Happened::RouteOpened { .. } => "route open",
+            Happened::RouteReplaced { .. } => "route replaced",
+            Happened::RouteClosed { .. } => "route closed",
+            Happened::RouteNotBound { .. } => "route not open",
+            Happened::EndpointAdded { .. } => "endpoint added",
+            Happened::EndpointRemoved { .. } => "endpoint removed",
+            Happened::EndpointEjected { .. } => "endpoint ejected",
+            Happened::EndpointReturned { .. } => "endpoint returned",
+            Happened::TargetProblem { .. } => "target without endpoint",
+            Happened::SourceLost { .. } => "source lost; what it said last stands",
+            Happened::SourceExpired { .. } => "source is lost for too long; its endpoints go",
+            Happened::SourceBack { .. } => "source is back",
+            Happened::Mistake { .. } => "mistake",
+            Happened::FileRefused { .. } => "file refused; the routes it had before stand",
+            Happened::FileRead { .. } => "file read again",
+            Happened::Paused { .. } => "paused by hand",
+            Happened::Resumed { .. } => "resumed by hand",
+            Happened::Switched { .. } => "switched by hand",
+            Happened::SwitchReset { .. } => "switch reset by hand",
+            Happened::SwitchRolledBack { .. } => "switch rolled back: its time passed",
+            Happened::EndpointWeighted { .. } => "weight set by hand",
+            Happened::EndpointDrained { .. } => "endpoint drained by hand",
+            Happened::EndpointUndrained { .. } => "endpoint undrained by hand",
+            Happened::RouteAdded { .. } => "route added by hand",
+            Happened::RouteRemoved { .. } => "route removed by hand",
+        }
+    }
+
+    /// An error where somebody must act, a warning where something is wrong.
+    fn level(&self) -> Level {
+        match self {
+            Happened::RouteNotBound { .. } | Happened::FileRefused { .. } => Level::ERROR,
+            Happened::EndpointEjected { .. }
+            | Happened::TargetProblem { .. }
+            | Happened::SourceLost { .. }
+            | Happened::SourceExpired { .. }
+            | Happened::Mistake { .. }
+            | Happened::SwitchRolledBack { .. } => Level::WARN,
+            _ => Level::INFO,
+        }
+    }
+
+    fn log(&self) {
+        let fields = serde_json::to_value(self).unwrap_or_default();
+        let text = |key: &str| fields.get(key).and_then(serde_json::Value::as_str).map(display);
+        let number = |key: &str| fields.get(key).and_then(serde_json::Value::as_u64);
+        let what = self.what();
+        // The level of a log line is a constant of its call.
+        macro_rules! write {
+            ($level:expr) => {
+                tracing::event!(
+                    $level,
+                    route = text("route"),
+                    endpoint = text("endpoint"),
+                    source = text("source"),
+                    targets = text("targets"),
+                    instead_of = text("instead_of"),
+                    line = text("line"),
+                    origin = text("origin"),
+                    weight = number("weight"),
+                    path = text("path"),
+                    routes = number("routes"),
+                    why = text("why"),
+                    "{what}"
+                )
+            };
+        }
+        match self.level() {
+            Level::ERROR => write!(Level::ERROR),
+            Level::WARN => write!(Level::WARN),
+            _ => write!(Level::INFO),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn added(n: usize) -> Happened {
+        Happened::EndpointAdded { route: "r".to_owned(), endpoint: n.to_string() }
+    }
+
+    #[test]
+    fn events_are_numbered_without_a_gap_and_the_oldest_are_forgotten() {
+        let events = Events::default();
+        assert_eq!(events.since(0), Unseen::default());
+        for n in 1..=EVENTS_MAX + 3 {
+            events.note(added(n));
+        }
+        let Unseen { missed, events: all } = events.since(0);
+        assert_eq!((missed, all.len()), (3, EVENTS_MAX));
+        assert_eq!(all.first().map(|event| event.seq), Some(4));
+        assert_eq!(all.last().map(|event| event.happened.clone()), Some(added(EVENTS_MAX + 3)));
+        let Unseen { missed, events: late } = events.since(1_001);
+        assert_eq!((missed, late.iter().map(|event| event.seq).collect::<Vec<_>>()), (0, vec![1_002, 1_003]));
+        assert_eq!(events.since(9_999), events.since(0), "a number of a process before this one");
+    }
+
+    #[tokio::test]
+    async fn a_follower_hears_of_what_comes() {
+        let events = Events::default();
+        let mut latest = events.follow();
+        events.note(added(1));
+        latest.changed().await.unwrap();
+        assert_eq!(*latest.borrow_and_update(), 1);
+    }
+
+    #[test]
+    fn an_event_is_one_flat_object() {
+        let events = Events::default();
+        events.note(Happened::SourceLost { source: "docker".to_owned(), why: "refused".to_owned() });
+        let value = serde_json::to_value(&events.since(0).events[0]).unwrap();
+        assert_eq!(value["seq"], 1);
+        assert_eq!(value["event"], "source-lost");
+        assert_eq!(value["message"], "source lost; what it said last stands");
+        assert_eq!((&value["source"], &value["why"]), (&"docker".into(), &"refused".into()));
+        assert!(value["time"].as_str().unwrap().ends_with('Z'));
+    }
+}

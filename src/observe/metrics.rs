@@ -1,0 +1,122 @@
+//! What `/metrics` answers: read from the counters that sessions advance, without a lock and without stopping anybody.
+//!
+//! Labels are routes, endpoints, sources, workers and two closed sets; all of them come from the configuration and from
+//! what sources say, none from a client.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::SystemTime;
+
+use super::exposition::{Exposition, Kind};
+use super::process;
+use crate::cluster::Cluster;
+use crate::cluster::timings::{Histogram, Timings};
+use crate::reconcile::Overview;
+
+pub const CONTENT_TYPE: &str = super::exposition::CONTENT_TYPE;
+
+/// The open routes, by name.
+type Open<'a> = [(&'a str, &'a Cluster)];
+
+/// All of it, in Prometheus' text format.
+pub fn text(overview: &Overview, started: SystemTime) -> String {
+    let mut to = Exposition::default();
+    let open: Vec<(&str, &Cluster)> = overview
+        .routes
+        .iter()
+        .filter_map(|view| Some((view.route.options.name.as_str(), view.cluster.as_deref()?)))
+        .collect();
+    to.family("ambassador_build_info", Kind::Gauge, "Which version this is.");
+    to.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    routes(&mut to, overview);
+    sessions(&mut to, &open);
+    timings(&mut to, &open);
+    endpoints(&mut to, &open);
+    sources(&mut to, overview);
+    workers(&mut to, overview);
+    process::write(&mut to, started);
+    to.finish()
+}
+
+fn routes(to: &mut Exposition, overview: &Overview) {
+    to.family("ambassador_route_open", Kind::Gauge, "Whether the route's listener is bound.");
+    for view in &overview.routes {
+        to.sample(&[("route", &view.route.options.name)], u8::from(view.cluster.is_some()));
+    }
+    to.family("ambassador_route_paused", Kind::Gauge, "Whether an operator has paused the route.");
+    for view in &overview.routes {
+        to.sample(&[("route", &view.route.options.name)], u8::from(view.by_hand.change.paused));
+    }
+}
+
+fn sessions(to: &mut Exposition, open: &Open<'_>) {
+    to.family("ambassador_sessions_total", Kind::Counter, "Sessions that ended, by why.");
+    for (route, cluster) in open {
+        for (ending, count) in cluster.counters.endings() {
+            to.sample(&[("route", route), ("ending", ending.name())], count);
+        }
+    }
+    to.family("ambassador_sessions_active", Kind::Gauge, "Sessions now, held ones included.");
+    for (route, cluster) in open {
+        to.sample(&[("route", route)], cluster.counters.active.load(Relaxed));
+    }
+    to.family("ambassador_sessions_held", Kind::Gauge, "Sessions that wait for an endpoint now.");
+    for (route, cluster) in open {
+        to.sample(&[("route", route)], cluster.counters.held.load(Relaxed));
+    }
+    let help = "Bytes relayed: up to the service, down to the consumer. Advances while they move.";
+    to.family("ambassador_bytes_total", Kind::Counter, help);
+    for (route, cluster) in open {
+        to.sample(&[("route", route), ("direction", "up")], cluster.counters.bytes_up.load(Relaxed));
+        to.sample(&[("route", route), ("direction", "down")], cluster.counters.bytes_down.load(Relaxed));
+    }
+}
+
+fn timings(to: &mut Exposition, open: &Open<'_>) {
+    let mut family = |name, help, of: fn(&Timings) -> &Histogram| {
+        to.family(name, Kind::Histogram, help);
+        for (route, cluster) in open {
+            to.histogram(&[("route", route)], &of(&cluster.counters.timings).read());
+        }
+    };
+    family("ambassador_connect_seconds", "Connects to endpoints that succeeded.", |timings| &timings.connect);
+    family("ambassador_hold_seconds", "How long sessions that were held waited.", |timings| &timings.hold);
+    family("ambassador_session_duration_seconds", "Sessions, from accepted to ended.", |timings| {
+        &timings.duration
+    });
+}
+
+/// One address that is two endpoints of a route, such as two containers one after the other, is one series.
+fn endpoints(to: &mut Exposition, open: &Open<'_>) {
+    let mut found: BTreeMap<(&str, String), usize> = BTreeMap::new();
+    for (route, cluster) in open {
+        for (_, member) in cluster.members().all() {
+            let sessions = found.entry((route, member.endpoint.key.addr.to_string())).or_default();
+            *sessions += member.endpoint.sessions();
+        }
+    }
+    let help = "Whether the endpoint is thought to be well. Without a health check every endpoint is.";
+    to.family("ambassador_endpoint_healthy", Kind::Gauge, help);
+    for (route, endpoint) in found.keys() {
+        to.sample(&[("route", route), ("endpoint", endpoint)], 1);
+    }
+    to.family("ambassador_endpoint_sessions", Kind::Gauge, "Sessions on the endpoint now.");
+    for ((route, endpoint), sessions) in &found {
+        to.sample(&[("route", route), ("endpoint", endpoint)], sessions);
+    }
+}
+
+fn sources(to: &mut Exposition, overview: &Overview) {
+    let help = "Whether the source answers; while it does not, what it said last stands.";
+    to.family("ambassador_discovery_up", Kind::Gauge, help);
+    for source in &overview.sources {
+        to.sample(&[("source", source)], u8::from(!overview.lost.contains_key(source)));
+    }
+}
+
+fn workers(to: &mut Exposition, overview: &Overview) {
+    to.family("ambassador_workers_sessions", Kind::Gauge, "Sessions of each worker thread now.");
+    for (worker, sessions) in overview.workers.sessions().into_iter().enumerate() {
+        to.sample(&[("worker", &worker.to_string())], sessions);
+    }
+}

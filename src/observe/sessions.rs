@@ -1,0 +1,105 @@
+//! What `ambassador sessions` shows.
+
+use std::cmp::Reverse;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::table::{age, aligned, bytes};
+use crate::session::live::Live;
+use crate::worker::Loads;
+
+/// Sessions in one answer. At some 200 bytes each, 4 MB.
+pub const SESSIONS_MAX: usize = 20_000;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sessions {
+    /// By route, the oldest first.
+    pub sessions: Vec<SessionStatus>,
+    /// There are more than were asked for.
+    pub truncated: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionStatus {
+    pub route: String,
+    pub client: String,
+    /// `None` while it is held.
+    pub endpoint: Option<String>,
+    pub state: State,
+    pub age_ms: u64,
+    pub bytes_up: u64,
+    pub bytes_down: u64,
+    pub worker: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Has no endpoint yet.
+    Held,
+    Relaying,
+}
+
+impl Sessions {
+    /// At most `limit` sessions, of all routes or of one.
+    pub async fn of(workers: &Loads, route: Option<&str>, limit: usize) -> Sessions {
+        let mut found = Sessions::default();
+        let see = |worker: usize, page: Vec<std::sync::Arc<Live>>| {
+            let statuses = page.iter().map(|live| SessionStatus::of(live, worker));
+            for status in statuses.filter(|status| route.is_none_or(|route| status.route == route)) {
+                if found.sessions.len() >= limit {
+                    found.truncated = true;
+                    return false;
+                }
+                found.sessions.push(status);
+            }
+            true
+        };
+        workers.each_session(see).await;
+        found.sessions.sort_by(|a, b| (&a.route, Reverse(a.age_ms)).cmp(&(&b.route, Reverse(b.age_ms))));
+        found
+    }
+
+    /// For people.
+    pub fn table(&self) -> String {
+        let head = ["ROUTE", "CLIENT", "ENDPOINT", "AGE", "UP", "DOWN", "STATE", "WORKER"].map(str::to_owned);
+        let rows: Vec<_> =
+            std::iter::once(head).chain(self.sessions.iter().map(SessionStatus::row)).collect();
+        let more = if self.truncated { "and more: --limit shows them\n" } else { "" };
+        format!("{}{more}", aligned(&rows))
+    }
+}
+
+impl SessionStatus {
+    fn of(live: &Live, worker: usize) -> SessionStatus {
+        let endpoint = live.endpoint.get().map(|endpoint| endpoint.key.to_string());
+        SessionStatus {
+            route: live.cluster.glance().options.name.clone(),
+            client: live.client.to_string(),
+            state: if endpoint.is_some() { State::Relaying } else { State::Held },
+            endpoint,
+            age_ms: u64::try_from(live.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            bytes_up: live.bytes_up.load(Relaxed),
+            bytes_down: live.bytes_down.load(Relaxed),
+            worker,
+        }
+    }
+
+    fn row(&self) -> [String; 8] {
+        [
+            self.route.clone(),
+            self.client.clone(),
+            self.endpoint.clone().unwrap_or_else(|| "-".to_owned()),
+            age(Duration::from_millis(self.age_ms)),
+            bytes(self.bytes_up),
+            bytes(self.bytes_down),
+            match self.state {
+                State::Held => "held".to_owned(),
+                State::Relaying => "relaying".to_owned(),
+            },
+            self.worker.to_string(),
+        ]
+    }
+}

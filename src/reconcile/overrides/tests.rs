@@ -1,0 +1,106 @@
+//! What stands over what, and what is left when it is taken back.
+
+use super::*;
+use crate::cluster::{EndpointAddr, Identity};
+use crate::config::grammar::parse_route;
+use crate::route::merge;
+
+fn route(line: &str, origin: &Place) -> Route {
+    parse_route(line, origin).unwrap()
+}
+
+fn told(lines: &[&str]) -> Vec<Layer> {
+    vec![Layer { routes: lines.iter().map(|line| route(line, &Place::Argument(1))).collect() }]
+}
+
+fn runs(overrides: &Overrides, lines: &[&str]) -> Vec<String> {
+    let (table, _) = merge(&overrides.layers(told(lines)));
+    overrides.table(&table).values().map(ToString::to_string).collect()
+}
+
+fn targets(line: &str) -> Option<Vec<Target>> {
+    Some(route(&format!("80={line}"), &Place::Built).targets)
+}
+
+#[test]
+fn without_an_override_nothing_changes() {
+    assert_eq!(runs(&Overrides::default(), &["80=a", "81=b"]), ["80=a:80", "81=b:81"]);
+}
+
+#[test]
+fn a_switch_stands_over_whatever_the_sources_say_until_it_is_reset() {
+    let mut overrides = Overrides::default();
+    overrides.change("web", |change| change.targets = targets("b:1,c:2")).unwrap();
+    assert_eq!(runs(&overrides, &["80=a?name=web", "81=x"]), ["80=b:1,c:2?name=web", "81=x:81"]);
+    assert_eq!(runs(&overrides, &["80=other?name=web"]), ["80=b:1,c:2?name=web"]);
+    overrides.change("web", |change| change.targets = None).unwrap();
+    assert_eq!(overrides, Overrides::default(), "nothing is left of it");
+}
+
+#[test]
+fn an_added_route_comes_before_all_others_and_a_removed_one_is_gone_from_all() {
+    let mut overrides = Overrides::default();
+    overrides.add(route("80=mine?name=web", &Place::Operator)).unwrap();
+    assert_eq!(runs(&overrides, &["80=a", "81=b"]), ["80=mine:80?name=web", "81=b:81"]);
+    overrides.remove("81").unwrap();
+    assert_eq!(runs(&overrides, &["80=a", "81=b"]), ["80=mine:80?name=web"]);
+    overrides.remove("web").unwrap();
+    assert_eq!(runs(&overrides, &["80=a", "81=b"]), ["80=a:80"], "what was added is only taken back");
+    overrides.add(route("82=b?name=81", &Place::Operator)).unwrap();
+    assert_eq!(runs(&overrides, &["80=a", "81=b"]), ["80=a:80", "82=b:82?name=81"], "and may come back");
+}
+
+#[test]
+fn a_route_that_lingers_goes_too_when_it_is_removed() {
+    let mut overrides = Overrides::default();
+    overrides.remove("80").unwrap();
+    let (lingering, _) = merge(&told(&["80=a"]));
+    assert_eq!(overrides.table(&lingering), RouteTable::new());
+}
+
+#[test]
+fn removing_a_route_forgets_what_was_changed_of_it() {
+    let mut overrides = Overrides::default();
+    overrides.add(route("80=a?name=web", &Place::Operator)).unwrap();
+    overrides.change("web", |change| change.paused = true).unwrap();
+    assert!(overrides.is_paused("web"));
+    overrides.remove("web").unwrap();
+    assert_eq!(overrides, Overrides::default());
+}
+
+#[test]
+fn a_drained_endpoint_has_no_weight_and_has_its_own_again_afterwards() {
+    let spec =
+        |port: u16| EndpointSpec::new(EndpointAddr::Inet(([10, 0, 0, 1], port).into()), Identity::Literal);
+    let mut overrides = Overrides::default();
+    let weights = |overrides: &Overrides| {
+        let mut endpoints = [spec(1), spec(2), spec(3)];
+        overrides.weigh("web", &mut endpoints);
+        endpoints.map(|endpoint| endpoint.weight)
+    };
+    overrides
+        .change("web", |change| {
+            change.weights.insert(spec(1).key, 5);
+            change.weights.insert(spec(2).key, 7);
+            change.drained.insert(spec(2).key);
+        })
+        .unwrap();
+    assert_eq!(weights(&overrides), [5, 0, 1]);
+    overrides.change("web", |change| change.drained.clear()).unwrap();
+    assert_eq!(weights(&overrides), [5, 7, 1]);
+    overrides.change("other", |change| change.paused = true).unwrap();
+    assert_eq!(weights(&overrides), [5, 7, 1]);
+}
+
+#[test]
+fn there_is_a_bound() {
+    let mut overrides = Overrides::default();
+    for n in 0..OVERRIDES_MAX {
+        overrides.change(&n.to_string(), |change| change.paused = true).unwrap();
+        overrides.remove(&format!("removed {n}")).unwrap();
+    }
+    assert_eq!(overrides.change("one more", |change| change.paused = true), Err(TooMany));
+    assert_eq!(overrides.remove("one more"), Err(TooMany));
+    assert_eq!(overrides.change("7", |change| change.paused = false), Ok(()));
+    assert_eq!(overrides.change("one more", |change| change.paused = true), Ok(()));
+}

@@ -1,0 +1,69 @@
+//! One open route.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+
+use tokio_util::sync::DropGuard;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::cluster::{Cluster, Endpoint, EndpointSpec};
+use crate::observe::events::Happened;
+use crate::room::Seat;
+use crate::route::Options;
+
+pub(super) struct Running {
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) addrs: Vec<SocketAddr>,
+    pub(super) problems: Vec<String>,
+    /// Endpoints that left and may have sessions still.
+    pub(super) leaving: Vec<Weak<Endpoint>>,
+    /// Closes the listeners when dropped.
+    pub(super) _stop: DropGuard,
+    /// Checks its endpoints, until dropped.
+    pub(super) _watch: AbortOnDropHandle<()>,
+    pub(super) _seat: Seat,
+}
+
+impl Running {
+    /// Gives the cluster its endpoints, and returns what that changed.
+    pub(super) fn update(&mut self, options: &Options, endpoints: &[EndpointSpec]) -> Vec<Happened> {
+        let before = self.cluster.members();
+        let change = self.cluster.update(options, endpoints);
+        let left = before.all().filter(|(_, member)| change.left.contains(&member.endpoint.key));
+        self.leaving.retain(|endpoint| endpoint.upgrade().is_some_and(|endpoint| endpoint.sessions() > 0));
+        self.leaving.extend(left.map(|(_, member)| Arc::downgrade(&member.endpoint)));
+        let route = &options.name;
+        let removed = change.left.iter().map(|endpoint| Happened::EndpointRemoved {
+            route: route.clone(),
+            endpoint: endpoint.to_string(),
+        });
+        let added = change
+            .joined
+            .iter()
+            .map(|endpoint| Happened::EndpointAdded { route: route.clone(), endpoint: endpoint.to_string() });
+        removed.chain(added).collect()
+    }
+
+    /// Keeps why targets have no endpoint, and returns what of it is new.
+    pub(super) fn learn(&mut self, problems: Vec<String>) -> Vec<Happened> {
+        if self.problems == problems {
+            return Vec::new();
+        }
+        let route = &self.cluster.glance().options.name;
+        let happened =
+            problems.iter().map(|why| Happened::TargetProblem { route: route.clone(), why: why.clone() });
+        let happened = happened.collect();
+        self.problems = problems;
+        happened
+    }
+
+    /// There is an endpoint, and none that left has a session.
+    pub(super) fn has_settled(&self) -> bool {
+        !self.cluster.glance().is_empty() && sessions(&self.leaving) == 0
+    }
+}
+
+/// On endpoints that left.
+fn sessions(leaving: &[Weak<Endpoint>]) -> usize {
+    leaving.iter().filter_map(Weak::upgrade).map(|endpoint| endpoint.sessions()).sum()
+}

@@ -1,0 +1,126 @@
+//! A switch on trial: taken back when it has not settled by its deadline. Pure.
+//!
+//! A switch has settled when the new targets have an endpoint and the endpoints that left have no session. The trial is
+//! ours, not the operator's command's, so that a terminal that closes leaves no switch half done.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::route::Target;
+
+/// How often it is asked whether a switch has settled. Only while one is on trial.
+const PACE: Duration = Duration::from_millis(50);
+
+/// What became of a route's last switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Until it settles, or its deadline passes.
+    OnTrial,
+    /// It stands.
+    Kept,
+    RolledBack,
+}
+
+/// A route's last switch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Switch {
+    /// Counts from 1 over all routes, so that whoever waits for one sees when another has come between.
+    pub number: u64,
+    pub verdict: Verdict,
+    deadline: Option<Instant>,
+    /// The override before it.
+    back_to: Option<Vec<Target>>,
+}
+
+/// By the name of their route.
+#[derive(Debug, Default)]
+pub(super) struct Trials {
+    latest: u64,
+    switches: BTreeMap<String, Switch>,
+}
+
+impl Trials {
+    /// Notes a switch. With a deadline, it is on trial.
+    pub(super) fn begin(&mut self, route: &str, deadline: Option<Instant>, back_to: Option<Vec<Target>>) {
+        self.latest += 1;
+        let verdict = if deadline.is_some() { Verdict::OnTrial } else { Verdict::Kept };
+        let switch = Switch { number: self.latest, verdict, deadline, back_to };
+        self.switches.insert(route.to_owned(), switch);
+    }
+
+    pub(super) fn of(&self, route: &str) -> Option<&Switch> {
+        self.switches.get(route)
+    }
+
+    /// Forgets the switches of routes that are no more, but for those on trial.
+    pub(super) fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
+        self.switches.retain(|route, switch| switch.verdict == Verdict::OnTrial || is_there(route));
+    }
+
+    /// Ends the trials that have settled, and returns those to take back: the route, and the override it had before.
+    pub(super) fn judge(
+        &mut self,
+        now: Instant,
+        settled: impl Fn(&str) -> bool,
+    ) -> Vec<(String, Option<Vec<Target>>)> {
+        let mut failed = Vec::new();
+        for (route, switch) in &mut self.switches {
+            let Some(deadline) = switch.deadline.filter(|_| switch.verdict == Verdict::OnTrial) else {
+                continue;
+            };
+            if settled(route) {
+                switch.verdict = Verdict::Kept;
+            } else if deadline <= now {
+                switch.verdict = Verdict::RolledBack;
+                failed.push((route.clone(), switch.back_to.take()));
+            }
+        }
+        failed
+    }
+
+    /// When to judge again.
+    pub(super) fn next(&self, now: Instant) -> Option<Instant> {
+        let on_trial = self.switches.values().any(|switch| switch.verdict == Verdict::OnTrial);
+        on_trial.then(|| now + PACE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(trials: &Trials) -> Option<Verdict> {
+        trials.of("r").map(|switch| switch.verdict)
+    }
+
+    #[test]
+    fn a_switch_that_settles_in_time_is_kept() {
+        let (mut trials, began) = (Trials::default(), Instant::now());
+        trials.begin("r", Some(began + Duration::from_secs(9)), None);
+        assert_eq!(trials.judge(began, |_| false), []);
+        assert_eq!((verdict(&trials), trials.next(began)), (Some(Verdict::OnTrial), Some(began + PACE)));
+        assert_eq!(trials.judge(began + Duration::from_secs(8), |_| true), []);
+        assert_eq!((verdict(&trials), trials.next(began)), (Some(Verdict::Kept), None));
+        assert_eq!(trials.judge(began + Duration::from_secs(10), |_| false), [], "and stays so");
+    }
+
+    #[test]
+    fn one_that_does_not_is_taken_back_to_the_override_before_it() {
+        let (mut trials, began) = (Trials::default(), Instant::now());
+        let before = Some(vec![Target::Unix("/run/x".into())]);
+        trials.begin("r", Some(began), before.clone());
+        assert_eq!(trials.judge(began, |_| false), [("r".to_owned(), before)]);
+        assert_eq!((verdict(&trials), trials.next(began)), (Some(Verdict::RolledBack), None));
+    }
+
+    #[test]
+    fn the_next_switch_ends_the_trial_and_has_another_number() {
+        let (mut trials, began) = (Trials::default(), Instant::now());
+        trials.begin("r", Some(began), None);
+        trials.begin("r", None, None);
+        assert_eq!(trials.judge(began, |_| false), []);
+        assert_eq!(trials.of("r").map(|switch| switch.number), Some(2));
+        trials.retain(|_| false);
+        assert_eq!(trials.of("r"), None);
+    }
+}

@@ -1,0 +1,118 @@
+//! What the control loop publishes: one value, whole at each change, for whoever shows it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+
+use super::Reconciler;
+use super::overrides::Override;
+use super::trial::Switch;
+use crate::cluster::{Cluster, Endpoint};
+use crate::config::Config;
+use crate::route::{Layer, Route, Target};
+use crate::worker::Loads;
+
+/// What runs, for the admin API. Counters in it are live.
+#[derive(Clone, Debug, Default)]
+pub struct Overview {
+    /// In the order of their listeners.
+    pub routes: Vec<RouteView>,
+    /// Every source that is followed, by name.
+    pub sources: Vec<String>,
+    /// By name: why they are lost.
+    pub lost: BTreeMap<String, String>,
+    pub mistakes: Vec<String>,
+    /// Routes that an operator removed, by name.
+    pub removed: Vec<String>,
+    /// Docker was asked for and has not answered, nor failed.
+    pub waiting_for_docker: bool,
+    pub workers: Loads,
+    /// As it is now: with the file that was read last. `None` before the first round.
+    pub config: Option<Arc<Config>>,
+}
+
+#[derive(Clone, Debug)]
+pub struct RouteView {
+    pub route: Route,
+    /// `None` where the listener is not bound.
+    pub cluster: Option<Arc<Cluster>>,
+    /// As bound. Empty for a unix socket.
+    pub addrs: Vec<SocketAddr>,
+    /// Why it does not listen, or why a target has no endpoint.
+    pub problems: Vec<String>,
+    pub by_hand: ByHand,
+    /// Endpoints that left and may have sessions still.
+    pub leaving: Vec<Weak<Endpoint>>,
+}
+
+/// What an operator changed of a route.
+#[derive(Clone, Debug, Default)]
+pub struct ByHand {
+    pub change: Override,
+    /// The targets that the sources tell, while others are put in their place.
+    pub instead_of: Option<Vec<Target>>,
+    /// The last switch.
+    pub switch: Option<Switch>,
+    /// The targets have no endpoint yet: those that they are to replace serve on.
+    pub waiting: bool,
+}
+
+impl Reconciler {
+    pub(super) fn publish(&self) {
+        let docker = self.docker.is_some() && self.knowledge.docker.is_none();
+        self.overview.store(Arc::new(Overview {
+            routes: self.table.values().map(|route| self.view(route)).collect(),
+            sources: self.sources(),
+            lost: self.lost.clone(),
+            mistakes: self.mistakes.iter().cloned().collect(),
+            removed: self.overrides.removed.iter().cloned().collect(),
+            waiting_for_docker: docker && !self.lost.contains_key("docker"),
+            workers: self.loads.clone(),
+            config: Some(self.config_now()),
+        }));
+    }
+
+    fn sources(&self) -> Vec<String> {
+        let file = self.config.path.as_ref().map(|path| format!("file:{}", path.display()));
+        let docker = self.docker.is_some().then(|| "docker".to_owned());
+        let targets = self.followed.keys().map(Target::to_string);
+        file.into_iter().chain(docker).chain(targets).collect()
+    }
+
+    /// Shared with the overview before, unless the file has changed.
+    fn config_now(&self) -> Arc<Config> {
+        let before = self.overview.load().config.clone();
+        let same = |config: &Arc<Config>| config.file.routes == self.knowledge.file.routes;
+        before.filter(same).unwrap_or_else(|| {
+            let file = Layer { routes: self.knowledge.file.routes.clone() };
+            Arc::new(Config { file, ..self.config.clone() })
+        })
+    }
+
+    fn view(&self, route: &Route) -> RouteView {
+        let running = self.running.get(&route.listen);
+        let unbound = self.unbound.get(&route.listen);
+        let problems = running.map(|running| running.problems.clone()).unwrap_or_default();
+        RouteView {
+            route: route.clone(),
+            cluster: running.map(|running| running.cluster.clone()),
+            addrs: running.map(|running| running.addrs.clone()).unwrap_or_default(),
+            problems: unbound.cloned().into_iter().chain(problems).collect(),
+            by_hand: self.by_hand(route),
+            leaving: running.map(|running| running.leaving.clone()).unwrap_or_default(),
+        }
+    }
+
+    fn by_hand(&self, route: &Route) -> ByHand {
+        let name = &route.options.name;
+        let change = self.overrides.of(name).cloned().unwrap_or_default();
+        let told = self.told.get(&route.listen).map(|told| told.targets.clone());
+        let instead_of = told.filter(|_| change.targets.is_some());
+        ByHand {
+            change,
+            instead_of,
+            switch: self.trials.of(name).cloned(),
+            waiting: self.moves.of(name).is_some(),
+        }
+    }
+}

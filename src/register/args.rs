@@ -1,0 +1,159 @@
+//! What `ambassador register` takes, and the plan that it makes.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Choice, Plan, RegistryConfig};
+use crate::config::args::RunArgs;
+use crate::config::grammar::options::duration;
+use crate::config::grammar::target::{agent, container_name, etcd};
+use crate::config::vars::Vars;
+use crate::config::{consul_config, docker_host, etcd_access, log_config};
+use crate::diagnostic::{Diagnostic, Mistake, Place};
+
+/// etcd gives no shorter lease (its election timeout and a half), and a busy host is late by a second at times.
+const TTL_MIN: Duration = Duration::from_secs(2);
+/// What a dead host leaves behind is to be found there no longer than this.
+const TTL_MAX: Duration = Duration::from_secs(3600);
+
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct RegisterArgs {
+    /// The registry: `etcd://HOST[:2379][,HOST...][/PREFIX]`, etcds:// for TLS, or `consul://[HOST[:8500]]`
+    ///
+    /// etcd gets a key PREFIX/NAME/PORT/CONTAINER for each published port, with the value ADVERTISE:PUBLISHED-PORT; the
+    /// prefix is /services unless one is written. Consul's agent gets a service NAME with a TTL check; NAME-PORT where a
+    /// container has several ports. User and password: AMBASSADOR_ETCD_USER and AMBASSADOR_ETCD_PASSWORD, or
+    /// AMBASSADOR_CONSUL_TOKEN.
+    #[arg(long, value_name = "REGISTRY")]
+    pub to: String,
+
+    /// This host's address, as the other hosts reach it
+    #[arg(long, value_name = "IP")]
+    pub advertise: String,
+
+    /// Register every published port of this container or Compose service; repeatable
+    #[arg(long, value_name = "CONTAINER")]
+    pub name: Vec<String>,
+
+    /// Register every container with a published port, as its Compose service or by its own name
+    #[arg(long)]
+    pub all: bool,
+
+    /// How long what is registered outlives a host or a registrar that dies
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    pub ttl: String,
+
+    /// Docker's socket [env: DOCKER_HOST] [default: /var/run/docker.sock]
+    #[arg(long, value_name = "PATH")]
+    pub sock: Option<PathBuf>,
+
+    /// error, warn, info, debug or trace [env: AMBASSADOR_LOG_LEVEL] [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+
+    /// text or json [env: AMBASSADOR_LOG_FORMAT] [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+}
+
+const EXAMPLES: &str = "\
+A container asks for it by label; labels count whatever else is given:
+  docker run -d -p 6379 --label ambassador.register=redis redis
+  docker run -d -P --label ambassador.register.80=web --label ambassador.register.53/udp=dns app
+
+Examples:
+  Register what is labelled on this host, for everybody who asks etcd:
+    ambassador register --to etcd://10.0.0.1:2379 --advertise 10.0.0.5
+  Register one Compose service, and all there is:
+    ambassador register --to etcd://10.0.0.1,10.0.0.2,10.0.0.3 --advertise 10.0.0.5 --name web
+    ambassador register --to consul://127.0.0.1:8500 --advertise 10.0.0.5 --all
+  Stand in for it elsewhere:
+    ambassador 6379=etcd://10.0.0.1:2379/services/redis/6379
+
+A container that ends is taken back at once; on SIGTERM all are. What a host that dies had registered is gone when its
+TTL has passed.";
+
+impl RegisterArgs {
+    /// Every mistake at once.
+    pub fn plan(&self, vars: &Vars) -> Result<Plan, Vec<Diagnostic>> {
+        let mut mistakes = Vec::new();
+        let mut keep = Keep(&mut mistakes);
+        let flag = |name: &str| Place::Flag(name.to_owned());
+        let registry = keep.all(self.registry(vars));
+        let advertise =
+            keep.one(advertise(&self.advertise).map_err(|mistake| mistake.at(&flag("advertise"))));
+        let ttl = keep.one(ttl(&self.ttl).map_err(|mistake| mistake.at(&flag("ttl"))));
+        let names: Vec<_> = self.name.iter().map(|name| container_name(name)).collect();
+        let names = names.into_iter().map(|name| keep.one(name.map_err(|mistake| mistake.at(&flag("name")))));
+        let names: Vec<_> = names.collect();
+        let docker = RunArgs { sock: self.sock.clone(), ..RunArgs::default() };
+        let docker = keep.one(docker_host(&docker, vars));
+        let log = keep.all(log_config(self.log_level.as_deref(), self.log_format.as_deref(), vars));
+        match (registry, advertise, ttl, docker, log) {
+            (Some(registry), Some(advertise), Some(ttl), Some(docker), Some(log)) if mistakes.is_empty() => {
+                let choice =
+                    Choice { names: names.into_iter().flatten().collect(), all: self.all, advertise };
+                Ok(Plan { docker, choice, registry, ttl, log })
+            }
+            _ => Err(mistakes),
+        }
+    }
+
+    fn registry(&self, vars: &Vars) -> Result<RegistryConfig, Vec<Diagnostic>> {
+        let place = Place::Flag("to".to_owned());
+        if let Some(keys) = etcd::registry(&self.to) {
+            let keys = keys.map_err(|mistake| vec![mistake.at(&place)]);
+            return Ok(RegistryConfig::Etcd { access: etcd_access(vars)?, keys: keys? });
+        }
+        let Some(given) = self.to.strip_prefix("consul://") else {
+            let mistake = Mistake::new(format!("`{}` is no registry", self.to))
+                .help("write `etcd://HOST:2379` or `consul://HOST:8500`");
+            return Err(vec![mistake.at(&place)]);
+        };
+        let (mut config, mistake) = consul_config(vars);
+        let given = given.trim_end_matches('/');
+        if !given.is_empty() {
+            config.agent = agent(given).map_err(|mistake| vec![mistake.at(&place)])?;
+        } else if let Some(mistake) = mistake {
+            return Err(vec![mistake]);
+        }
+        Ok(RegistryConfig::Consul(config))
+    }
+}
+
+struct Keep<'a>(&'a mut Vec<Diagnostic>);
+
+impl Keep<'_> {
+    fn one<T>(&mut self, read: Result<T, Diagnostic>) -> Option<T> {
+        self.all(read.map_err(|mistake| vec![mistake]))
+    }
+
+    fn all<T>(&mut self, read: Result<T, Vec<Diagnostic>>) -> Option<T> {
+        read.map_err(|mistakes| self.0.extend(mistakes)).ok()
+    }
+}
+
+fn advertise(text: &str) -> Result<IpAddr, Mistake> {
+    let mistake = || Mistake::new(format!("`{text}` is no address that other hosts reach"));
+    let text = text.trim_start_matches('[').trim_end_matches(']');
+    match text.parse::<IpAddr>() {
+        Ok(ip) if !ip.is_unspecified() && !ip.is_multicast() => Ok(ip),
+        Ok(_) => Err(mistake().help("write one address of this host, such as `10.0.0.5`")),
+        Err(_) => Err(mistake().help("write an IP address without a port, such as `10.0.0.5`")),
+    }
+}
+
+/// Registries count whole seconds.
+fn ttl(text: &str) -> Result<Duration, Mistake> {
+    let ttl = duration(text)?;
+    if ttl < TTL_MIN || ttl > TTL_MAX || ttl.subsec_nanos() != 0 {
+        return Err(Mistake::new(format!("`{text}` is no time for a lease"))
+            .help("write whole seconds from `2s` to `1h`, such as `10s`"));
+    }
+    Ok(ttl)
+}
+
+#[cfg(test)]
+mod tests;

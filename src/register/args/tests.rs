@@ -1,0 +1,68 @@
+//! Command lines, and the plans that they make.
+
+use super::*;
+use crate::route::EtcdKeys;
+
+fn args(to: &str, advertise: &str) -> RegisterArgs {
+    let (to, advertise) = (to.to_owned(), advertise.to_owned());
+    RegisterArgs { to, advertise, ttl: "10s".to_owned(), ..RegisterArgs::default() }
+}
+
+fn vars(pairs: &[(&str, &str)]) -> Vars {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn registry(to: &str) -> RegistryConfig {
+    args(to, "10.0.0.5").plan(&Vars::default()).unwrap_or_else(|mistakes| panic!("{mistakes:?}")).registry
+}
+
+#[test]
+fn every_registry_of_the_help_is_understood() {
+    for (to, tls, members, prefix) in [
+        ("etcd://h", false, vec!["h:2379"], "/services"),
+        ("etcd://h:2379/", false, vec!["h:2379"], "/services"),
+        ("etcds://h1,h2:4001/a/b", true, vec!["h1:2379", "h2:4001"], "/a/b"),
+    ] {
+        let RegistryConfig::Etcd { keys, .. } = registry(to) else { panic!("{to}") };
+        let members = members.into_iter().map(str::to_owned).collect();
+        assert_eq!(keys, EtcdKeys { tls, members, prefix: prefix.to_owned() }, "{to}");
+    }
+    for (to, expected) in
+        [("consul://", "127.0.0.1:8500"), ("consul://h", "h:8500"), ("consul://10.0.0.1:85/", "10.0.0.1:85")]
+    {
+        let RegistryConfig::Consul(config) = registry(to) else { panic!("{to}") };
+        assert_eq!(config.agent, expected, "{to}");
+    }
+}
+
+#[test]
+fn every_mistake_is_reported_at_once_with_the_way_out() {
+    let wrong = RegisterArgs {
+        name: vec!["a b".to_owned()],
+        ttl: "1ms".to_owned(),
+        log_level: Some("loud".to_owned()),
+        ..args("zookeeper://h", "0.0.0.0")
+    };
+    let mistakes = wrong.plan(&vars(&[("DOCKER_HOST", "ssh://h")])).unwrap_err();
+    let places: Vec<_> = mistakes.iter().map(|mistake| mistake.place.to_string()).collect();
+    let expected = ["--to", "--advertise", "--ttl", "--name", "variable DOCKER_HOST", "--log-level"];
+    assert_eq!(places, expected, "{mistakes:?}");
+    assert!(mistakes.iter().all(|mistake| mistake.help.is_some()), "{mistakes:?}");
+}
+
+#[test]
+fn a_lease_lasts_whole_seconds_within_reason() {
+    for (text, good) in
+        [("2s", true), ("10s", true), ("1h", true), ("1s", false), ("2500ms", false), ("2h", false)]
+    {
+        let plan = RegisterArgs { ttl: text.to_owned(), ..args("etcd://h", "::1") }.plan(&Vars::default());
+        assert_eq!(plan.is_ok(), good, "{text}");
+    }
+}
+
+#[test]
+fn passwords_do_not_show_in_a_plan() {
+    let secrets = vars(&[("AMBASSADOR_ETCD_USER", "root"), ("AMBASSADOR_ETCD_PASSWORD", "hush")]);
+    let plan = args("etcd://h", "10.0.0.5").plan(&secrets).unwrap();
+    assert!(!format!("{plan:?}").contains("hush"));
+}

@@ -1,0 +1,296 @@
+//! What is seen: sessions, events, metrics, the configuration.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::http::{get, stream};
+use super::scrape::Scrape;
+use super::service::{Consumers, greeting, service};
+use super::{done, fails, json, start, status};
+use crate::support::{Ambassador, eventually};
+
+fn scrape(ambassador: &Ambassador) -> Scrape {
+    let reply = get(&ambassador.admin(), "/metrics");
+    assert!(reply.head.contains("content-type: text/plain; version=0.0.4"), "{}", reply.head);
+    Scrape::read(&reply.body)
+}
+
+/// What happened, in order, without what does not say it.
+fn names(events: &[Value]) -> Vec<&str> {
+    events.iter().filter_map(|event| event["event"].as_str()).collect()
+}
+
+#[test]
+fn sessions_are_listed_while_they_live() {
+    let (one, two) = (service("one"), service("two"));
+    let ambassador = Ambassador::with(&format!("127.0.0.1:0={one}?name=a 127.0.0.2:0={two}?name=b")).start();
+    let (mut first, _) = greeting(ambassador.addr("a")).unwrap();
+    first.write_all(b"12345").unwrap();
+    first.read_exact(&mut [0; 5]).unwrap();
+    done(&ambassador, "pause b");
+    let held = TcpStream::connect(ambassador.addr("b")).unwrap();
+
+    let list = eventually("two sessions", || {
+        let list = json(&ambassador, "sessions")["sessions"].as_array().unwrap().clone();
+        if list.len() == 2 { Ok(list) } else { Err(format!("{list:?}")) }
+    });
+    assert_eq!((&list[0]["route"], &list[0]["state"]), (&"a".into(), &"relaying".into()));
+    assert_eq!(list[0]["client"], first.local_addr().unwrap().to_string());
+    assert_eq!(list[0]["endpoint"], one.to_string());
+    assert_eq!((&list[0]["bytes_up"], &list[0]["bytes_down"]), (&5.into(), &8.into()));
+    assert_eq!((&list[1]["route"], &list[1]["state"]), (&"b".into(), &"held".into()));
+    assert_eq!(list[1]["endpoint"], Value::Null);
+    assert!(list.iter().all(|session| session["worker"].is_u64() && session["age_ms"].is_u64()));
+
+    let table = done(&ambassador, "sessions b");
+    assert_eq!(table.lines().count(), 2, "{table}");
+    assert!(table.contains("held") && table.contains(&held.local_addr().unwrap().to_string()), "{table}");
+    assert!(done(&ambassador, "sessions --limit 1").contains("--limit"));
+    assert_eq!(fails(&ambassador, "sessions c").0, Some(64));
+    drop((first, held));
+    eventually("none", || match json(&ambassador, "sessions")["sessions"].as_array().unwrap().len() {
+        0 => Ok(()),
+        left => Err(left),
+    });
+}
+
+#[test]
+fn a_udp_flow_is_a_session_too() {
+    let service = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let target = service.local_addr().unwrap();
+    let ambassador = Ambassador::with(&format!("127.0.0.1:0/udp={target}?name=dns")).start();
+    let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.send_to(b"who?", ambassador.addr("dns")).unwrap();
+    service.recv(&mut [0; 4]).unwrap();
+    let session = json(&ambassador, "sessions dns")["sessions"][0].clone();
+    assert_eq!(session["client"], client.local_addr().unwrap().to_string());
+    assert_eq!((&session["endpoint"], &session["bytes_up"]), (&target.to_string().into(), &4.into()));
+}
+
+#[test]
+fn a_thousand_sessions_are_listed_by_every_worker() {
+    let ambassador = start(service("one"), "");
+    let addr = ambassador.addr("r");
+    let sessions: Vec<_> = (0..1_000).map(|_| greeting(addr).unwrap()).collect();
+    let list = json(&ambassador, "sessions r");
+    let list = list["sessions"].as_array().unwrap();
+    assert_eq!(list.len(), sessions.len());
+    let workers: std::collections::BTreeSet<u64> =
+        list.iter().map(|s| s["worker"].as_u64().unwrap()).collect();
+    assert_eq!(workers.len(), status_workers(&ambassador));
+}
+
+fn status_workers(ambassador: &Ambassador) -> usize {
+    json(ambassador, "status")["workers"].as_array().unwrap().len()
+}
+
+#[test]
+fn events_tell_what_was_done_and_go_on_as_a_stream() {
+    let (one, two) = (service("one"), service("two"));
+    let ambassador = start(one, "");
+    let mut follower = stream(&ambassador.admin(), "/events");
+    assert_eq!(follower.next().unwrap()["event"], "route-opened");
+    done(&ambassador, "pause r");
+    assert_eq!(follower.next().unwrap()["event"], "paused");
+    done(&ambassador, "resume r");
+    done(&ambassador, &format!("switch r {two}"));
+    done(&ambassador, &format!("weight r {two} 2"));
+    done(&ambassador, &format!("drain r {two}"));
+    done(&ambassador, "switch r --reset");
+    done(&ambassador, "routes remove r");
+
+    let text = done(&ambassador, "events --json");
+    let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(
+        names(&events),
+        [
+            "route-opened",
+            "paused",
+            "resumed",
+            "switched",
+            "endpoint-removed",
+            "endpoint-added",
+            "endpoint-weighted",
+            "endpoint-drained",
+            "switch-reset",
+            "endpoint-removed",
+            "endpoint-added",
+            "route-removed",
+            "route-closed",
+        ]
+    );
+    assert!(events.iter().zip(1..).all(|(event, seq)| event["seq"] == seq), "{text}");
+    let rest: Vec<Value> = follower.take(events.len() - 2).collect();
+    assert_eq!(rest, events[2..], "the stream says the same");
+
+    let table = done(&ambassador, "events --since 3");
+    assert!(table.lines().next().unwrap().contains(&format!("switched by hand  route=r  targets={two}")));
+    for event in &events {
+        let message = event["message"].as_str().unwrap();
+        assert!(ambassador.log().contains(message), "the log has it too: {message}");
+    }
+}
+
+#[test]
+fn a_refused_file_and_a_route_that_is_replaced_are_events() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.toml");
+    let text =
+        |target: &str| format!("[[route]]\nname = \"r\"\nlisten = \"127.0.0.1:0\"\ntarget = \"{target}\"\n");
+    std::fs::write(&path, text("127.0.0.1:1")).unwrap();
+    let ambassador = Ambassador::with(&format!("--config {}", path.display())).start();
+    std::fs::write(&path, "nonsense").unwrap();
+    let has = |name: &str| {
+        eventually(name, || {
+            let events = done(&ambassador, "events --json");
+            if events.contains(&format!("\"event\":\"{name}\"")) { Ok(()) } else { Err(events) }
+        });
+    };
+    has("file-refused");
+    std::fs::write(&path, text("127.0.0.1:2")).unwrap();
+    has("file-read");
+    has("route-replaced");
+    has("endpoint-removed");
+}
+
+#[test]
+fn metrics_have_the_documented_names_types_and_units() {
+    let (one, two) = (service("one"), service("two"));
+    let ambassador = start(one, "&hold=30s");
+    let addr = ambassador.addr("r");
+    drop(greeting(addr).unwrap());
+    done(&ambassador, "pause r");
+    std::thread::scope(|scope| {
+        let held = scope.spawn(|| greeting(addr).unwrap());
+        eventually("held", || if status(&ambassador, "r")["held"] == 1 { Ok(()) } else { Err("not yet") });
+        let scrape = scrape(&ambassador);
+        assert_eq!(scrape.value("ambassador_sessions_held{route=\"r\"}"), 1.0);
+        assert_eq!(scrape.value("ambassador_sessions_active{route=\"r\"}"), 1.0);
+        assert_eq!(scrape.value("ambassador_route_paused{route=\"r\"}"), 1.0);
+        done(&ambassador, "resume r");
+        drop(held.join().unwrap());
+    });
+    let scrape = eventually("both sessions", || {
+        let scrape = scrape(&ambassador);
+        let ended = scrape.value("ambassador_sessions_total{route=\"r\",ending=\"finished\"}");
+        if ended == 2.0 { Ok(scrape) } else { Err(ended) }
+    });
+    for (name, kind) in [
+        ("ambassador_build_info", "gauge"),
+        ("ambassador_sessions_total", "counter"),
+        ("ambassador_sessions_active", "gauge"),
+        ("ambassador_sessions_held", "gauge"),
+        ("ambassador_bytes_total", "counter"),
+        ("ambassador_connect_seconds", "histogram"),
+        ("ambassador_hold_seconds", "histogram"),
+        ("ambassador_session_duration_seconds", "histogram"),
+        ("ambassador_endpoint_healthy", "gauge"),
+        ("ambassador_endpoint_sessions", "gauge"),
+        ("ambassador_discovery_up", "gauge"),
+        ("ambassador_workers_sessions", "gauge"),
+        ("process_cpu_seconds_total", "counter"),
+        ("process_resident_memory_bytes", "gauge"),
+        ("process_open_fds", "gauge"),
+        ("process_start_time_seconds", "gauge"),
+    ] {
+        assert_eq!(scrape.types.get(name).map(String::as_str), Some(kind), "{name}");
+    }
+    assert_eq!(scrape.value("ambassador_connect_seconds_count{route=\"r\"}"), 2.0);
+    assert_eq!(scrape.value("ambassador_hold_seconds_count{route=\"r\"}"), 1.0);
+    assert_eq!(scrape.value("ambassador_session_duration_seconds_count{route=\"r\"}"), 2.0);
+    assert!(scrape.value("ambassador_hold_seconds_sum{route=\"r\"}") > 0.0);
+    assert_eq!(scrape.value("ambassador_bytes_total{route=\"r\",direction=\"down\"}"), 6.0);
+    let endpoint = format!("{{route=\"r\",endpoint=\"{one}\"}}");
+    assert_eq!(scrape.value(&format!("ambassador_endpoint_sessions{endpoint}")), 0.0);
+    assert_eq!(scrape.value(&format!("ambassador_endpoint_healthy{endpoint}")), 1.0);
+    done(&ambassador, &format!("switch r {two}"));
+    let text = get(&ambassador.admin(), "/metrics").body;
+    assert!(!text.contains(&one.to_string()), "an endpoint that left has no series");
+}
+
+#[test]
+fn discovery_is_down_while_its_source_is_lost() {
+    let ambassador =
+        Ambassador::with("-sock /nonexistent/docker.sock 127.0.0.1:0=docker://redis:6379?name=r").spawn();
+    eventually("docker is down", || {
+        let output = ambassador.verb("status");
+        if !output.status.success() {
+            return Err(ambassador.log());
+        }
+        let down =
+            scrape(&ambassador).samples.get("ambassador_discovery_up{source=\"docker\"}") == Some(&0.0);
+        if down { Ok(()) } else { Err(ambassador.log()) }
+    });
+    assert!(done(&ambassador, "events --json").contains("\"event\":\"source-lost\""));
+}
+
+#[test]
+fn counters_advance_during_a_transfer() {
+    let ambassador = start(service("one"), "");
+    let (stream, _) = greeting(ambassador.addr("r")).unwrap();
+    let up = || scrape(&ambassador).value("ambassador_bytes_total{route=\"r\",direction=\"up\"}");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Until the socket is shut down below.
+            while (&stream).write(&[1; 65_536]).is_ok() {}
+        });
+        scope.spawn(|| {
+            let mut buffer = vec![0; 65_536];
+            while let Ok(1..) = (&stream).read(&mut buffer) {}
+        });
+        let mut last = 0.0;
+        for _ in 0..3 {
+            last = eventually("more bytes", || if up() > last + 1e6 { Ok(up()) } else { Err(last) });
+        }
+        let session = json(&ambassador, "sessions")["sessions"][0].clone();
+        assert!(session["bytes_up"].as_u64().unwrap() > 1_000_000, "{session}");
+        stream.shutdown(std::net::Shutdown::Both).unwrap();
+    });
+}
+
+#[test]
+fn a_scrape_stops_nobody() {
+    let ambassador = start(service("one"), "");
+    let consumers = Consumers::of(ambassador.addr("r"), 4);
+    for _ in 0..50 {
+        scrape(&ambassador);
+        get(&ambassador.admin(), "/sessions");
+    }
+    consumers.more("one", 20);
+    assert_eq!(consumers.stop().failures, [""; 0]);
+}
+
+#[test]
+fn the_configuration_is_shown_as_it_is_now() {
+    let (one, two) = (service("one"), service("two"));
+    let ambassador = start(one, "&hold=7s");
+    done(&ambassador, &format!("switch r {two}"));
+    let config = get(&ambassador.admin(), "/config").json();
+    assert_eq!(config["routes"][0]["options"]["hold"], "7s");
+    assert_eq!(config["routes"][0]["targets"][0], one.to_string(), "as it was asked for");
+    assert!(config["running"][0].as_str().unwrap().contains(&two.to_string()), "as it runs");
+    assert_eq!(config["drain_timeout"], "10s");
+}
+
+#[test]
+fn following_by_the_verb_ends_with_the_ambassador() {
+    let mut ambassador = start(service("one"), "");
+    let admin = format!("unix:{}", ambassador.admin().display());
+    let mut follower = std::process::Command::new(env!("CARGO_BIN_EXE_ambassador"))
+        .args(["events", "--follow", "--admin", &admin])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut lines = std::io::BufReader::new(follower.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut lines, &mut line).unwrap();
+    assert!(line.contains("route open  route=r"), "{line}");
+    ambassador.signal(rustix::process::Signal::TERM);
+    ambassador.ends_within(Duration::from_secs(30));
+    let mut rest = String::new();
+    lines.read_to_string(&mut rest).unwrap();
+    assert_eq!(follower.wait().unwrap().code(), Some(69));
+}

@@ -1,0 +1,119 @@
+//! A service that says its name, and consumers that ask for it one after the other.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::support::eventually;
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Greets each connection with its name, of three letters, then echoes. Lives as long as the test's process.
+pub(crate) fn service(name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else { return };
+            thread::spawn(move || greet_and_echo(&stream, name));
+        }
+    });
+    addr
+}
+
+fn greet_and_echo(mut stream: &TcpStream, name: &str) {
+    let mut buffer = [0; 65_536];
+    let _ = stream.write_all(name.as_bytes());
+    while let Ok(length @ 1..) = stream.read(&mut buffer) {
+        if stream.write_all(&buffer[..length]).is_err() {
+            return;
+        }
+    }
+}
+
+/// Connects, and waits for the name.
+pub(crate) fn greeting(addr: SocketAddr) -> io::Result<(TcpStream, String)> {
+    let mut stream = TcpStream::connect(addr)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut name = [0; 3];
+    stream.read_exact(&mut name)?;
+    Ok((stream, String::from_utf8_lossy(&name).into_owned()))
+}
+
+/// Whether a session still echoes.
+pub(crate) fn echoes(mut stream: &TcpStream) -> bool {
+    let mut byte = [0];
+    stream.write_all(b"?").is_ok() && stream.read_exact(&mut byte).is_ok()
+}
+
+/// Consumers, each with one connection after the other, until it is dropped.
+pub(crate) struct Consumers {
+    stop: Arc<AtomicBool>,
+    report: Arc<Mutex<Report>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) answers: BTreeMap<String, usize>,
+    pub(crate) failures: Vec<String>,
+}
+
+impl Consumers {
+    pub(crate) fn of(addr: SocketAddr, count: usize) -> Consumers {
+        let (stop, report) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Report::default())));
+        let consume = |_| {
+            let (stop, report) = (stop.clone(), report.clone());
+            thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let answer = greeting(addr);
+                    let mut report = report.lock().unwrap();
+                    match answer {
+                        Ok((_, name)) => *report.answers.entry(name).or_default() += 1,
+                        Err(why) => report.failures.push(why.to_string()),
+                    }
+                }
+            })
+        };
+        let threads = (0..count).map(consume).collect();
+        Consumers { stop, report, threads }
+    }
+
+    pub(crate) fn report(&self) -> Report {
+        self.report.lock().unwrap().clone()
+    }
+
+    pub(crate) fn answered(&self, name: &str) -> usize {
+        self.report().answers.get(name).copied().unwrap_or(0)
+    }
+
+    /// Until this service has given so many more answers.
+    pub(crate) fn more(&self, name: &str, count: usize) {
+        let before = self.answered(name);
+        eventually("more answers", || {
+            if self.answered(name) >= before + count { Ok(()) } else { Err(format!("{:?}", self.report())) }
+        });
+    }
+
+    pub(crate) fn stop(mut self) -> Report {
+        self.end();
+        self.report()
+    }
+
+    fn end(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            thread.join().ok();
+        }
+    }
+}
+
+impl Drop for Consumers {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

@@ -1,0 +1,106 @@
+//! DNS as a source: the program itself, and a name server of the test's own.
+
+use serde_json::Value;
+
+use crate::support::{Ambassador, Builder, Dns, Service, ask, eventually, needs};
+
+const REDIS: &str = "_redis._tcp.test.";
+
+fn ambassador(dns: &Dns, target: &str, more: &str) -> Builder {
+    let route = format!("127.0.0.1:0={target}?name=r&hold=30s {more}");
+    Ambassador::with(&route).resolving_by(&dns.resolv_conf())
+}
+
+/// As `address (name) weight tier`.
+fn endpoints(ambassador: &Ambassador) -> Vec<String> {
+    let status: Value = serde_json::from_slice(&ambassador.verb("status --json").stdout).unwrap();
+    let endpoints = status["routes"][0]["endpoints"].as_array().cloned().unwrap_or_default();
+    let shown = |e: &Value| format!("{} {} {}", e["description"].as_str().unwrap(), e["weight"], e["tier"]);
+    endpoints.iter().map(shown).collect()
+}
+
+fn has(ambassador: &Ambassador, expected: &[String]) {
+    eventually("these endpoints", || match endpoints(ambassador) {
+        found if found == expected => Ok(()),
+        found => Err(format!("{found:?}\n{}", ambassador.log())),
+    });
+}
+
+fn logs(ambassador: &Ambassador, words: &str) {
+    eventually(words, || {
+        let log = ambassador.log();
+        if log.contains(words) { Ok(()) } else { Err(log) }
+    });
+}
+
+fn port(service: &Service) -> &str {
+    service.addr.rsplit(':').next().unwrap()
+}
+
+#[test]
+fn an_srv_record_says_ports_weights_and_who_is_tried_first() {
+    let dns = needs!(Dns::start());
+    let (one, two) = (Service::new("one"), Service::new("two"));
+    dns.has("a.test.", 1, &["127.0.0.1"]);
+    // Nobody is there: a host of a better priority that does not answer is gone past.
+    dns.has("b.test.", 1, &["127.0.0.2"]);
+    let offer = |priority, weight, port: &str, host| format!("{priority} {weight} {port} {host}");
+    dns.offers(REDIS, 1, &[offer(10, 60, port(&one), "a.test."), offer(5, 0, "9", "b.test.")]);
+    let ambassador = ambassador(&dns, "srv://_redis._tcp.test", "").start();
+    let first = ["127.0.0.2:9 (b.test) 1 5".to_owned(), format!("{} (a.test) 60 10", one.addr)];
+    has(&ambassador, &first);
+    assert_eq!(ask(ambassador.addr("r")), "one");
+
+    dns.offers(REDIS, 1, &[offer(10, 60, port(&one), "a.test."), offer(5, 2, port(&two), "a.test.")]);
+    has(&ambassador, &[format!("{} (a.test) 2 5", two.addr), format!("{} (a.test) 60 10", one.addr)]);
+    assert_eq!(ask(ambassador.addr("r")), "two");
+}
+
+#[test]
+fn a_ttl_counts_no_longer_than_it_may() {
+    let dns = needs!(Dns::start());
+    let one = Service::new("one");
+    dns.has("redis.test.", 86400, &["127.0.0.1"]);
+    let ambassador = ambassador(&dns, &format!("redis.test:{}", port(&one)), "--dns-max-ttl 1s").start();
+    has(&ambassador, &[format!("{} (redis.test) 1 0", one.addr)]);
+    dns.has("redis.test.", 86400, &["127.0.0.3"]);
+    has(&ambassador, &[format!("127.0.0.3:{} (redis.test) 1 0", port(&one))]);
+}
+
+#[test]
+fn a_name_that_vanishes_keeps_its_addresses_for_the_stale_time_and_each_turn_is_said_once() {
+    let dns = needs!(Dns::start());
+    let one = Service::new("one");
+    let target = format!("redis.test:{}", port(&one));
+    dns.has("redis.test.", 1, &["127.0.0.1"]);
+    let builder = ambassador(&dns, &target, "").var("AMBASSADOR_DNS_STALE", "4s");
+    let ambassador = builder.start();
+    let there = [format!("{} (redis.test) 1 0", one.addr)];
+    has(&ambassador, &there);
+    dns.forgets("redis.test.");
+    logs(&ambassador, "redis.test has no address any more");
+    assert_eq!(endpoints(&ambassador), there);
+    assert_eq!(ask(ambassador.addr("r")), "one");
+
+    logs(&ambassador, "lost for too long; its endpoints go");
+    has(&ambassador, &[]);
+    dns.has("redis.test.", 1, &["127.0.0.1"]);
+    has(&ambassador, &there);
+    let log = ambassador.log();
+    for once in ["source lost", "lost for too long; its endpoints go", "source is back"] {
+        assert_eq!(log.matches(once).count(), 1, "{once}: {log}");
+    }
+}
+
+#[test]
+fn a_service_of_a_swarm_is_the_addresses_of_its_tasks() {
+    let dns = needs!(Dns::start());
+    let one = Service::new("one");
+    dns.has("tasks.redis.", 600, &["127.0.0.1"]);
+    let ambassador = ambassador(&dns, &format!("tasks.redis:{}", port(&one)), "--dns-max-ttl 1s").start();
+    has(&ambassador, &[format!("{} (tasks.redis) 1 0", one.addr)]);
+    assert_eq!(ask(ambassador.addr("r")), "one");
+    dns.has("tasks.redis.", 600, &["127.0.0.1", "127.0.0.4"]);
+    let scaled = ["127.0.0.1", "127.0.0.4"].map(|ip| format!("{ip}:{} (tasks.redis) 1 0", port(&one)));
+    has(&ambassador, &scaled);
+}

@@ -1,0 +1,163 @@
+//! Docker's own health checks, on a real host: who takes new sessions, and that open ones go on. The containers are
+//! found by label.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use serde_json::Value;
+
+use crate::support::{Ambassador, Container, Host, eventually, hosts, http_get, needs};
+
+/// Containers of one test, which carry its label.
+struct Fleet<'a> {
+    host: &'a Host,
+    label: String,
+}
+
+impl Fleet<'_> {
+    fn new<'a>(host: &'a Host, test: &str) -> Fleet<'a> {
+        Fleet { host, label: format!("it.health={test}-{}", std::process::id()) }
+    }
+
+    /// A web server that says its name, and is healthy while there is a file `/ok`.
+    fn start(&self, name: &str, check: &str) -> Container {
+        let container = Container::new(self.host, format!("{}-{name}", self.label.replace(['.', '='], "-")));
+        let serve =
+            format!("mkdir /www; touch /ok; echo {name} >/www/index.html; exec httpd -f -p 80 -h /www");
+        self.host.shell(&format!(
+            "docker run -d --name {} -l {} --health-interval=200ms --health-retries=1 --health-timeout=1h --health-cmd='{check}' busybox \
+             sh -c '{serve}'",
+            container.name(),
+            self.label
+        ));
+        container
+    }
+
+    fn ambassador(&self) -> Ambassador {
+        let route =
+            format!("127.0.0.1:0=docker://label:{}:80?name=r&hold=30s&balance=round-robin", self.label);
+        let ambassador = Ambassador::with(&route).inside(&self.host.namespace);
+        ambassador.var("DOCKER_HOST", self.host.docker_host()).start()
+    }
+}
+
+const CHECK: &str = "test -e /ok";
+
+fn is(container: &Container, health: &str) {
+    eventually(health, || match container.inspect("{{.State.Health.Status}}") {
+        now if now == health => Ok(()),
+        now => Err(now),
+    });
+}
+
+fn set(container: &Container, host: &Host, health: &str) {
+    let what = if health == "healthy" { "touch" } else { "rm -f" };
+    host.docker(&format!("exec {} {what} /ok", container.name()));
+    is(container, health);
+}
+
+fn route(ambassador: &Ambassador) -> Value {
+    let status: Value = serde_json::from_slice(&ambassador.verb("status --json").stdout).unwrap();
+    status["routes"][0].clone()
+}
+
+/// Until the endpoints have these weights and tiers, in any order.
+fn shares(ambassador: &Ambassador, expected: &[(u64, u64)]) {
+    eventually("these shares", || {
+        let route = route(ambassador);
+        let endpoints = route["endpoints"].as_array().cloned().unwrap_or_default();
+        let number = |e: &Value, key: &str| e[key].as_u64().unwrap();
+        let mut found: Vec<_> = endpoints.iter().map(|e| (number(e, "weight"), number(e, "tier"))).collect();
+        found.sort_unstable();
+        if found == expected { Ok(()) } else { Err(route.to_string()) }
+    });
+}
+
+/// Who answers each of six requests, sorted, each once.
+fn answers(host: &Host, addr: SocketAddr) -> Vec<String> {
+    let ask = || http_get(addr).unwrap();
+    let mut names: Vec<String> = host.namespace.run(|| (0..6).map(|_| ask()).collect());
+    names.sort();
+    names.dedup();
+    names
+}
+
+#[test]
+fn an_unhealthy_container_takes_no_new_session_and_its_open_ones_go_on() {
+    let host = &needs!(hosts()).a;
+    let fleet = Fleet::new(host, "open");
+    let (one, two) = (fleet.start("one", CHECK), fleet.start("two", CHECK));
+    is(&one, "healthy");
+    is(&two, "healthy");
+    let ambassador = fleet.ambassador();
+    let addr = ambassador.addr("r");
+    shares(&ambassador, &[(1, 0), (1, 0)]);
+    assert_eq!(answers(host, addr), ["one", "two"]);
+
+    // One on each of the two, for they are chosen in turn.
+    let open: Vec<TcpStream> =
+        host.namespace.run(|| (0..2).map(|_| TcpStream::connect(addr).unwrap()).collect());
+    eventually("two sessions", || match route(&ambassador)["active"].as_u64() {
+        Some(2) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    set(&two, host, "unhealthy");
+    shares(&ambassador, &[(0, 0), (1, 0)]);
+    assert_eq!(answers(host, addr), ["one"]);
+    let mut answered: Vec<String> = open.into_iter().map(finish).collect();
+    answered.sort();
+    assert_eq!(answered, ["one", "two"]);
+
+    set(&two, host, "healthy");
+    shares(&ambassador, &[(1, 0), (1, 0)]);
+    assert_eq!(answers(host, addr), ["one", "two"]);
+}
+
+/// Asks on a connection that was made long ago.
+fn finish(mut stream: TcpStream) -> String {
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.rsplit("\r\n\r\n").next().unwrap_or_default().trim().to_owned()
+}
+
+#[test]
+fn where_all_are_unhealthy_status_says_so_and_sessions_wait() {
+    let host = &needs!(hosts()).a;
+    let fleet = Fleet::new(host, "all");
+    let one = fleet.start("one", CHECK);
+    is(&one, "healthy");
+    let ambassador = fleet.ambassador();
+    let addr = ambassador.addr("r");
+    set(&one, host, "unhealthy");
+    shares(&ambassador, &[(0, 0)]);
+    let problems = route(&ambassador)["problems"].to_string();
+    assert!(problems.contains("is unhealthy: it takes no new sessions"), "{problems}");
+
+    std::thread::scope(|scope| {
+        let held = scope.spawn(|| host.namespace.run(|| http_get(addr).unwrap()));
+        eventually("a held session", || match route(&ambassador)["held"].as_u64() {
+            Some(1) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        set(&one, host, "healthy");
+        assert_eq!(held.join().unwrap(), "one");
+    });
+}
+
+#[test]
+fn a_container_that_has_not_passed_its_check_yet_is_tried_last() {
+    let host = &needs!(hosts()).a;
+    let fleet = Fleet::new(host, "new");
+    let old = fleet.start("old", CHECK);
+    // Its first check never ends, so it stays `starting`.
+    let new = fleet.start("new", "sleep 3600");
+    is(&old, "healthy");
+    is(&new, "starting");
+    let ambassador = fleet.ambassador();
+    let addr = ambassador.addr("r");
+    shares(&ambassador, &[(1, 0), (1, 1)]);
+    assert_eq!(answers(host, addr), ["old"]);
+    old.docker("stop -t 0");
+    assert_eq!(answers(host, addr), ["new"]);
+}

@@ -1,0 +1,88 @@
+//! A file of endpoints as a source, by the program itself.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{Ambassador, Service, ask, eventually};
+
+fn write(path: &Path, lines: &[&str]) {
+    std::fs::write(path, lines.join("\n") + "\n").unwrap();
+}
+
+/// As `address weight tier`.
+fn endpoints(ambassador: &Ambassador) -> Vec<String> {
+    let status: Value = serde_json::from_slice(&ambassador.verb("status --json").stdout).unwrap();
+    let endpoints = status["routes"][0]["endpoints"].as_array().cloned().unwrap_or_default();
+    let shown = |e: &Value| format!("{} {} {}", e["address"].as_str().unwrap(), e["weight"], e["tier"]);
+    endpoints.iter().map(shown).collect()
+}
+
+fn logs(ambassador: &Ambassador, words: &str) {
+    eventually(words, || {
+        let log = ambassador.log();
+        if log.contains(words) { Ok(()) } else { Err(log) }
+    });
+}
+
+fn followed(path: &Path) -> Ambassador {
+    Ambassador::with(&format!("127.0.0.1:0=file:{}?name=r&hold=30s", path.display())).start()
+}
+
+#[test]
+fn what_the_file_says_is_served_and_a_broken_one_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("redis.endpoints");
+    let (one, two) = (Service::new("one"), Service::new("two"));
+    let ambassador = followed(&path);
+    logs(&ambassador, "redis.endpoints: cannot be read");
+    write(&path, &["# comes first", &format!("{} weight=2", one.addr), &format!("{} tier=1", two.addr)]);
+    assert_eq!(ask(ambassador.addr("r")), "one");
+    let both = [format!("{} 2 0", one.addr), format!("{} 1 1", two.addr)];
+    assert_eq!(endpoints(&ambassador), both);
+
+    write(&path, &[&two.addr, "", "redis weight=heavy", "10.0.0.1"]);
+    logs(&ambassador, "redis.endpoints:3:1: `redis` has no port");
+    logs(&ambassador, "redis.endpoints:4:1: `10.0.0.1` has no port");
+    assert_eq!(endpoints(&ambassador), both);
+    let status = String::from_utf8(ambassador.verb("status").stdout).unwrap();
+    assert!(status.contains("is lost: refused as a whole"), "{status}");
+
+    write(&path, &[&two.addr]);
+    eventually("the file's only endpoint", || match endpoints(&ambassador) {
+        found if found == [format!("{} 1 0", two.addr)] => Ok(()),
+        found => Err(format!("{found:?}")),
+    });
+    assert_eq!(ask(ambassador.addr("r")), "two");
+    // Missing and broken are two losses.
+    let log = ambassador.log();
+    assert_eq!((log.matches("source lost").count(), log.matches("source is back").count()), (2, 2), "{log}");
+}
+
+#[test]
+fn a_change_serves_within_300_ms() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("redis.endpoints");
+    let services = ["one", "two", "six", "ten"].map(|name| (name, Service::new(name)));
+    write(&path, &[]);
+    let ambassador = followed(&path);
+    let addr = ambassador.addr("r");
+    let mut times = Vec::new();
+    for (name, service) in &services {
+        // Nobody, so that a session is held and answers when the change is there.
+        write(&path, &[]);
+        eventually("no endpoint", || match endpoints(&ambassador) {
+            found if found.is_empty() => Ok(()),
+            found => Err(format!("{found:?}")),
+        });
+        let changed = Instant::now();
+        write(&path, &[&service.addr]);
+        assert_eq!(ask(addr), *name);
+        times.push(changed.elapsed());
+    }
+    times.sort();
+    eprintln!("a file of endpoints: from its change to a session on it: {times:?}");
+    // The best: a neighbour on this machine is not our delay.
+    assert!(times[0] < Duration::from_millis(300), "{times:?}");
+}

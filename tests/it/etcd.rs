@@ -1,0 +1,267 @@
+//! etcd as a source, against a real etcd of each test's own.
+
+#[path = "etcd/gate.rs"]
+mod gate;
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::{Ambassador, Etcd, Service, ask, base64, eventually, needs};
+use gate::Gate;
+
+/// An ambassador for `/s` of these members, which may be addresses of a cluster.
+fn ambassador(members: &[&str]) -> Ambassador {
+    builder(members).start()
+}
+
+fn builder(members: &[&str]) -> crate::support::Builder {
+    Ambassador::with(&format!("127.0.0.1:0=etcd://{}/s?name=r&hold=30s", members.join(",")))
+}
+
+/// Endpoints as `address (key) weight tier`.
+fn endpoints(ambassador: &Ambassador) -> Vec<String> {
+    let status: serde_json::Value = serde_json::from_slice(&ambassador.verb("status --json").stdout).unwrap();
+    let endpoints = status["routes"][0]["endpoints"].as_array().cloned().unwrap_or_default();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    endpoints.iter().map(|e| format!("{} {} {}", text(&e["description"]), e["weight"], e["tier"])).collect()
+}
+
+fn has(ambassador: &Ambassador, expected: &[&str]) {
+    eventually("these endpoints", || match endpoints(ambassador) {
+        found if found == expected => Ok(()),
+        found => Err(format!("{found:?}\n{}", ambassador.log())),
+    });
+}
+
+fn logs(ambassador: &Ambassador, words: &str) {
+    eventually(words, || match ambassador.log() {
+        log if log.contains(words) => Ok(()),
+        log => Err(log),
+    });
+}
+
+#[test]
+fn keys_are_endpoints_that_come_and_change_and_go() {
+    let etcd = needs!(Etcd::start());
+    let (one, two) = (Service::new("one"), Service::new("two"));
+    let ambassador = ambassador(&[&etcd.address()]);
+    has(&ambassador, &[]);
+    etcd.put("/s/a", &one.addr);
+    assert_eq!(ask(ambassador.addr("r")), "one", "it was held");
+    etcd.put("/s/a", &two.addr);
+    eventually("the other", || if ask(ambassador.addr("r")) == "two" { Ok(()) } else { Err("not yet") });
+    etcd.put("/s/b", &format!("{{\"address\":\"{}\",\"weight\":3,\"tier\":1}}", one.addr));
+    etcd.put("/s-2/c", &one.addr);
+    let (a, b) = (format!("{} (/s/a) 1 0", two.addr), format!("{} (/s/b) 3 1", one.addr));
+    has(&ambassador, &[&a, &b]);
+    etcd.delete("/s/a");
+    has(&ambassador, &[&b]);
+    etcd.delete("/s/b");
+    has(&ambassador, &[]);
+}
+
+#[test]
+fn a_value_that_cannot_be_used_is_named_with_its_key_and_removes_no_other() {
+    let etcd = needs!(Etcd::start());
+    let one = Service::new("one");
+    etcd.put("/s/a", &one.addr);
+    etcd.put("/s/b", "nonsense");
+    let ambassador = ambassador(&[&etcd.address()]);
+    let a = format!("{} (/s/a) 1 0", one.addr);
+    has(&ambassador, &[&a]);
+    logs(&ambassador, "key=\"/s/b\"");
+    etcd.put("/s/c", "{\"address\":\"10.0.0.1:1\",\"weight\":-1}");
+    logs(&ambassador, "key=\"/s/c\"");
+    logs(&ambassador, "\"weight\"");
+    has(&ambassador, &[&a]);
+}
+
+#[test]
+fn a_host_name_in_a_value_is_looked_up() {
+    let etcd = needs!(Etcd::start());
+    let one = Service::new("one");
+    etcd.put("/s/a", &one.addr.replace("127.0.0.1", "localhost"));
+    assert_eq!(ask(ambassador(&[&etcd.address()]).addr("r")), "one");
+}
+
+#[test]
+fn while_etcd_is_away_what_it_said_last_serves_and_when_it_is_back_all_is_read_anew() {
+    let mut etcd = needs!(Etcd::start());
+    let (one, two) = (Service::new("one"), Service::new("two"));
+    etcd.put("/s/a", &one.addr);
+    let ambassador = ambassador(&[&etcd.address()]);
+    assert_eq!(ask(ambassador.addr("r")), "one");
+    etcd.kill();
+    logs(&ambassador, "source lost");
+    assert_eq!(ask(ambassador.addr("r")), "one");
+    etcd.start_again();
+    etcd.put("/s/a", &two.addr);
+    eventually(
+        "the other",
+        || if ask(ambassador.addr("r")) == "two" { Ok(()) } else { Err(ambassador.log()) },
+    );
+    logs(&ambassador, "source is back");
+}
+
+#[test]
+fn an_etcd_that_is_not_there_yet_is_waited_for() {
+    let mut etcd = needs!(Etcd::start());
+    let one = Service::new("one");
+    etcd.put("/s/a", &one.addr);
+    etcd.kill();
+    let ambassador = ambassador(&[&etcd.address()]);
+    logs(&ambassador, "source lost");
+    etcd.start_again();
+    assert_eq!(ask(ambassador.addr("r")), "one");
+}
+
+#[test]
+fn a_dead_member_is_passed_over() {
+    let etcd = needs!(Etcd::start());
+    let one = Service::new("one");
+    etcd.put("/s/a", &one.addr);
+    let ambassador = ambassador(&["127.0.0.1:1", &etcd.address()]);
+    assert_eq!(ask(ambassador.addr("r")), "one");
+    assert!(!ambassador.log().contains("source lost"), "{}", ambassador.log());
+}
+
+#[test]
+fn of_three_members_one_may_die_and_without_two_what_was_said_last_serves() {
+    let [mut first, mut second, third] = needs!(Etcd::cluster());
+    let (one, two) = (Service::new("one"), Service::new("two"));
+    first.put("/s/a", &one.addr);
+    let ambassador = ambassador(&[&first.address(), &second.address(), &third.address()]);
+    assert_eq!(ask(ambassador.addr("r")), "one");
+    first.kill();
+    eventually("a majority", || {
+        let put = json!({ "key": base64("/s/a"), "value": base64(&two.addr) });
+        third.try_ask("/v3/kv/put", &put)
+    });
+    eventually(
+        "the other",
+        || if ask(ambassador.addr("r")) == "two" { Ok(()) } else { Err(ambassador.log()) },
+    );
+    assert!(!ambassador.log().contains("source lost"), "{}", ambassador.log());
+    second.kill();
+    // A member alone ends its watches, and answers no list.
+    logs(&ambassador, "source lost");
+    assert_eq!(ask(ambassador.addr("r")), "two");
+    first.start_again();
+    logs(&ambassador, "source is back");
+}
+
+#[test]
+fn what_happens_between_the_list_and_the_watch_is_not_lost() {
+    let etcd = needs!(Etcd::start());
+    let gate = Gate::new(&etcd.address());
+    let one = Service::new("one");
+    let ambassador = ambassador(&[&gate.address]);
+    gate.await_watch();
+    etcd.put("/s/a", &one.addr);
+    gate.open();
+    assert_eq!(ask(ambassador.addr("r")), "one");
+    assert!(!ambassador.log().contains("source lost"), "{}", ambassador.log());
+}
+
+#[test]
+fn what_is_compacted_before_it_is_watched_is_listed_again() {
+    let etcd = needs!(Etcd::start());
+    let gate = Gate::new(&etcd.address());
+    let one = Service::new("one");
+    let ambassador = ambassador(&[&gate.address]);
+    gate.await_watch();
+    etcd.put("/s/a", &one.addr);
+    etcd.put("/s/b", &one.addr);
+    etcd.delete("/s/b");
+    etcd.compact();
+    gate.open();
+    has(&ambassador, &[&format!("{} (/s/a) 1 0", one.addr)]);
+    assert!(!ambassador.log().contains("source lost"), "{}", ambassador.log());
+}
+
+#[test]
+fn user_and_password_come_from_the_environment_and_go_nowhere_else() {
+    let mut etcd = needs!(Etcd::start());
+    let one = Service::new("one");
+    etcd.put("/s/a", &one.addr);
+    etcd.ask("/v3/auth/user/add", &json!({ "name": "root", "password": "hush-hush" }));
+    etcd.ask("/v3/auth/user/grant", &json!({ "user": "root", "role": "root" }));
+    etcd.ask("/v3/auth/enable", &json!({}));
+
+    let nobody = ambassador(&[&etcd.address()]);
+    logs(&nobody, "AMBASSADOR_ETCD_USER");
+    let with = |password: &str| {
+        let vars = [("AMBASSADOR_ETCD_USER", "root"), ("AMBASSADOR_ETCD_PASSWORD", password)];
+        vars.iter()
+            .fold(builder(&[&etcd.address()]), |builder, (name, value)| builder.var(name, value))
+            .start()
+    };
+    let wrong = with("wrong");
+    logs(&wrong, "authentication failed");
+    let ambassador = with("hush-hush");
+    assert_eq!(ask(ambassador.addr("r")), "one");
+    // Its tokens die with it.
+    etcd.kill();
+    logs(&ambassador, "source lost");
+    etcd.start_again_unasked();
+    logs(&ambassador, "source is back");
+    assert!(!ambassador.log().contains("hush-hush"));
+}
+
+/// Our certificate is shown, and nobody checks it here: with `--client-cert-auth` etcd's own gateway would have to show
+/// the server's, which is for servers alone. The tests of `http::tls` check it.
+#[test]
+fn tls_is_spoken_to_a_member_whose_authority_is_known() {
+    let files = concat!(env!("CARGO_MANIFEST_DIR"), "/src/discovery/http/tls/testdata");
+    let port = free_port();
+    let etcd = needs!(Etcd::with(&[
+        &format!("--cert-file={files}/server.pem"),
+        &format!("--key-file={files}/server.key"),
+        &format!("+client=https://127.0.0.1:{port}"),
+    ]));
+    let one = Service::new("one");
+    etcd.put("/s/a", &one.addr);
+    let builder = || Ambassador::with(&format!("127.0.0.1:0=etcds://127.0.0.1:{port}/s?name=r"));
+    let trusting = builder()
+        .var("AMBASSADOR_ETCD_CA", &format!("{files}/ca.pem"))
+        .var("AMBASSADOR_ETCD_CERT", &format!("{files}/client.pem"))
+        .var("AMBASSADOR_ETCD_KEY", &format!("{files}/client.key"))
+        .start();
+    eventually("an answer over TLS", || match endpoints(&trusting) {
+        found if found.len() == 1 => Ok(()),
+        _ => Err(trusting.log()),
+    });
+    let suspicious = builder().var("AMBASSADOR_ETCD_CA", &format!("{files}/other-ca.pem")).start();
+    logs(&suspicious, "certificate");
+}
+
+/// Measured and printed; what is asserted is far more than it takes, for machines that are busy.
+#[test]
+fn a_changed_key_serves_at_once() {
+    let etcd = needs!(Etcd::start());
+    let services = [Service::new("one"), Service::new("two")];
+    etcd.put("/s/a", &services[0].addr);
+    let ambassador = ambassador(&[&etcd.address()]);
+    let addr = ambassador.addr("r");
+    assert_eq!(ask(addr), "one");
+    let mut took: Vec<Duration> = Vec::new();
+    for (service, name) in services.iter().zip(["one", "two"]).cycle().skip(1).take(50) {
+        let started = Instant::now();
+        etcd.put("/s/a", &service.addr);
+        while ask(addr) != name {
+            assert!(started.elapsed() < Duration::from_secs(10), "{}", ambassador.log());
+        }
+        took.push(started.elapsed());
+    }
+    took.sort();
+    let (median, worst) = (took[took.len() / 2], took[took.len() - 1]);
+    println!(
+        "etcd: from the put to the first session on the new endpoint: median {median:.1?}, worst {worst:.1?} of 50"
+    );
+    assert!(median < Duration::from_secs(1), "{took:?}");
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}

@@ -1,0 +1,35 @@
+//! A service that says its name of three letters, and a consumer who listens.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Lives as long as the test's process.
+pub(crate) struct Service {
+    pub(crate) addr: String,
+}
+
+impl Service {
+    pub(crate) fn new(name: &'static str) -> Service {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap().to_string();
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                stream.write_all(name.as_bytes()).ok();
+            }
+        });
+        Service { addr }
+    }
+}
+
+/// The name of who answers. Held connections wait.
+pub(crate) fn ask(addr: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut name = String::new();
+    stream.read_to_string(&mut name).unwrap();
+    name
+}
