@@ -11,6 +11,7 @@
 
 mod admin;
 mod app;
+mod balance;
 mod consul;
 mod cross_links;
 mod demo;
@@ -30,6 +31,7 @@ mod register;
 mod relay;
 mod restarts;
 mod scaled_compose;
+mod simulation;
 mod soak;
 mod support;
 mod swarm;
