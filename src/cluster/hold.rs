@@ -149,8 +149,9 @@ impl Cluster {
             if place.is_none() {
                 place = Some(self.enter(gate)?);
             }
-            // Without an endpoint there is nothing to retry, only a change to wait for.
-            let pause = if members.is_empty() { remaining } else { jittered(backoff).min(remaining) };
+            // Without an endpoint there is nothing to retry, but whoever knows of one may be asked again.
+            let pause = if members.is_empty() { BACKOFF_MAX } else { backoff };
+            let pause = jittered(pause).min(remaining);
             let outcome = tokio::select! {
                 () = changed => { backoff = BACKOFF_MIN; None }
                 () = tokio::time::sleep(pause) => { backoff = (backoff * 2).min(BACKOFF_MAX); None }
@@ -314,6 +315,22 @@ mod tests {
         assert_eq!(effort.attempts, 1);
         assert_eq!(effort.held, Duration::from_secs(3), "no polling");
         assert_eq!(cluster.counters.held.load(Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_there_is_no_endpoint_its_source_is_asked_every_second() {
+        let cluster = cluster(Duration::from_secs(10), &[]);
+        let gate = Gate::new(1);
+        let trouble = gate.trouble();
+        let begun = Instant::now();
+        let asked = async {
+            for _ in 0..5 {
+                trouble.notified().await;
+            }
+            begun.elapsed()
+        };
+        let (asked, _) = tokio::join!(asked, acquire(&cluster, &gate, 2));
+        assert!(asked <= 4 * BACKOFF_MAX, "{asked:?}");
     }
 
     #[tokio::test(start_paused = true)]
