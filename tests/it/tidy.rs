@@ -18,6 +18,8 @@ const PURE: &[&str] = &[
     "src/admin/body.rs",
     "src/balancer.rs",
     "src/balancer/",
+    "src/cluster/condition.rs",
+    "src/cluster/health.rs",
     "src/cluster/outlier.rs",
     "src/config/grammar.rs",
     "src/config/consul.rs",
@@ -38,6 +40,7 @@ const PURE: &[&str] = &[
     "src/reconcile/trial.rs",
     "src/register/wanted.rs",
     "src/route.rs",
+    "src/route/",
 ];
 
 const RULES: &[Rule] = &[
@@ -57,6 +60,10 @@ const RULES: &[Rule] = &[
         why: "a session takes no lock",
         files: &[
             "src/session.rs",
+            "src/session/",
+            "src/cluster.rs",
+            "src/cluster/",
+            "src/limit.rs",
             "src/relay.rs",
             "src/relay/",
             "src/balancer.rs",

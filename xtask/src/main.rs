@@ -5,6 +5,7 @@
 )]
 
 mod cgroups;
+mod compose;
 mod consul;
 mod host;
 mod hosts;
@@ -29,7 +30,7 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about, disable_help_subcommand = true)]
 enum Task {
-    /// Run every test, with two Docker hosts of its own; installs what is missing, leaves nothing running
+    /// Run every test, with Docker hosts of its own; installs what is missing, leaves nothing running
     Test(test::Args),
     /// Measure how long a change takes to be followed: of containers, of a key in etcd, of a file
     Latency,
@@ -45,7 +46,7 @@ enum Task {
 #[derive(Subcommand)]
 enum HostsTask {
     /// Start them, with the ambassador's image and stand-ins for those of the examples
-    Up(hosts::Args),
+    Up(hosts::UpArgs),
     /// End them, and all that runs in them
     Down(hosts::Args),
 }
