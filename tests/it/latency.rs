@@ -17,7 +17,7 @@ const ROUNDS: usize = 20;
 fn of_changes() {
     let host = &needs!(hosts()).a;
     let etcd = needs!(Etcd::start());
-    println!("| change | median | fastest to slowest of {ROUNDS} | goal |\n|---|---|---|---|");
+    eprintln!("| change | median | fastest to slowest of {ROUNDS} | goal |\n|---|---|---|---|");
     let missed = [
         row("Docker: a container is unpaused", 50, host.namespace.run(|| unpaused(host))),
         row("Docker: a container is started", 50, host.namespace.run(|| started(host))),
@@ -34,7 +34,7 @@ fn row(what: &'static str, goal_ms: u64, mut took: Vec<Duration>) -> Option<&'st
     took.sort();
     let ms = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1e3);
     let (median, fastest, slowest) = (took[took.len() / 2], took[0], took[took.len() - 1]);
-    println!("| {what} | {} ms | {} to {} ms | {goal_ms} ms |", ms(median), ms(fastest), ms(slowest));
+    eprintln!("| {what} | {} ms | {} to {} ms | {goal_ms} ms |", ms(median), ms(fastest), ms(slowest));
     (median > Duration::from_millis(goal_ms)).then_some(what)
 }
 

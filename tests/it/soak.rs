@@ -60,7 +60,7 @@ fn a_minute_of_changes_fails_nobody_without_docker_too() {
 fn soak(etcd: Etcd, host: Option<&Host>) {
     let seed = setting("AMBASSADOR_TEST_SOAK_SEED").unwrap_or_else(clock);
     let length = setting("AMBASSADOR_TEST_SOAK_SECONDS").map_or(LENGTH, Duration::from_secs);
-    println!("soak: AMBASSADOR_TEST_SOAK_SEED={seed}, {length:?}");
+    eprintln!("soak: AMBASSADOR_TEST_SOAK_SEED={seed}, {length:?}");
     let backends: Vec<Backend> = (0..5).map(|n| Backend::new(format!("backend-{n}"))).collect();
     let label = format!("it.soak=s{}", std::process::id());
 
@@ -146,7 +146,7 @@ impl Verdict<'_> {
         assert!(failures.is_empty(), "{} failed:\n{}\n{}", failures.len(), failures.join("\n"), self.story());
         for (name, seen) in self.names.iter().zip(self.seen) {
             let seen = seen.lock().unwrap();
-            println!(
+            eprintln!(
                 "soak: {name}: {} connects, {} answers from {} servers, the slowest after {:.2?}; {} long sessions finished \
                  with {} MB each way, {} ended with their server",
                 seen.connects,
@@ -166,7 +166,7 @@ impl Verdict<'_> {
         }
         self.descriptors_are_back(descriptors_before);
         let memory_now = self.stage.ambassador.memory();
-        println!("soak: anonymous memory {} KB, then {} KB", memory_then >> 10, memory_now >> 10);
+        eprintln!("soak: anonymous memory {} KB, then {} KB", memory_then >> 10, memory_now >> 10);
         assert!(memory_now < memory_then + MEMORY_MARGIN_BYTES, "{}", self.story());
     }
 
@@ -183,7 +183,7 @@ impl Verdict<'_> {
             }
         });
         let route = route(self.stage.ambassador, name);
-        println!("soak: {name}: endings {}", route["endings"]);
+        eprintln!("soak: {name}: endings {}", route["endings"]);
         let unfinished = seen.connects - route["endings"]["finished"].as_u64().unwrap_or_default();
         assert!(unfinished <= seen.ended_with_their_server, "{route}\n{}", self.story());
     }
@@ -201,7 +201,7 @@ impl Verdict<'_> {
                 Err(format!("{before:?}, and now {now:?}"))
             }
         });
-        println!("soak: descriptors {before:?}, then {:?}", self.stage.ambassador.descriptors());
+        eprintln!("soak: descriptors {before:?}, then {:?}", self.stage.ambassador.descriptors());
     }
 
     /// For whoever must find out why.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::dice::Dice;
 
-const BALANCE: &[&str] = &["round-robin", "least-connections"];
+const BALANCE: &[&str] = &["round-robin", "least-connections", "p2c", "random", "source-hash"];
 /// Longer than anything that is away here stays so.
 const HOLD: &str = "30s";
 
@@ -76,7 +76,8 @@ impl Config {
         let text = routes.iter().enumerate().map(|(n, (name, target))| {
             format!(
                 "[[route]]\nname = \"{name}\"\nlisten = \"127.0.0.{}:0\"\ntarget = [\"{target}\"]\nhold = \"{HOLD}\"\n\
-                 balance = \"{}\"\n",
+                 balance = \"{}\"\nhealth = \"redis\"\nhealth-interval = \"200ms\"\n\
+                 health-timeout = \"300ms\"\nhealth-fall = 2\n",
                 n + 1,
                 self.balance
             )
