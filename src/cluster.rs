@@ -4,25 +4,40 @@
 //! [`Cluster::changed`] when none of them answers. An endpoint that stays keeps its counters, since it stays the same
 //! value; one that leaves is told so, and its sessions with it.
 
+mod choices;
+pub mod condition;
+mod endpoint;
+pub mod health;
 pub mod hold;
+pub mod outlier;
 pub mod timings;
+mod turnstile;
+pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::balancer;
+pub use endpoint::{Endpoint, InFlight};
+
+use crate::balancer::{Plan, nth};
+use crate::connect;
 use crate::ending::Ending;
+use crate::limit::RateLimit;
 use crate::relay::Direction;
-use crate::route::{OnRemove, Options};
+use crate::route::Options;
 use timings::Timings;
+use turnstile::Turnstile;
 
 /// What a source says about one endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,21 +80,12 @@ pub enum Identity {
     Key(String),
 }
 
-/// One endpoint of one cluster, for as long as it is in it.
-#[derive(Debug)]
-pub struct Endpoint {
-    pub key: EndpointKey,
-    sessions: AtomicUsize,
-    /// Cancelled when the endpoint leaves the cluster.
-    removed: CancellationToken,
-    /// Cancelled when its sessions must end.
-    cut: CancellationToken,
-}
-
 /// The endpoints and the policy of a cluster at one moment.
 #[derive(Debug)]
 pub struct Members {
     pub options: Options,
+    /// Of new sessions; kept from one to the next.
+    pub rate: Option<Arc<RateLimit>>,
     /// None is empty. The first is tried before the second.
     pub tiers: Vec<Tier>,
 }
@@ -90,6 +96,8 @@ pub struct Tier {
     /// As in [`EndpointSpec::tier`].
     pub number: u32,
     pub members: Vec<Member>,
+    /// How to balance over `members`.
+    plan: Plan,
 }
 
 #[derive(Clone, Debug)]
@@ -106,7 +114,14 @@ pub struct Cluster {
     /// Notified at each change of members, and when an endpoint answers after one did not.
     changed: Notify,
     /// Where the next round of the balancer starts.
-    turn: AtomicUsize,
+    turn: AtomicU64,
+    /// What its balancers draw their lots from, with `turn`; and its pauses, with `pauses`.
+    seed: u64,
+    pauses: AtomicU64,
+    /// Bounds its sessions, and those of each endpoint.
+    turnstile: Arc<Turnstile>,
+    /// Notified when there is something for [`watch`] to look at. It is one task, so that one permit is enough.
+    alarm: Notify,
     /// An operator wants new sessions held.
     paused: AtomicBool,
     /// The process's own last word; the parent of every endpoint's `cut`.
@@ -127,11 +142,22 @@ pub struct Counters {
 
 impl Cluster {
     pub fn new(options: Options, force: CancellationToken) -> Cluster {
-        let members = Members { options, tiers: Vec::new() };
+        // Each RandomState has a key of its own.
+        let seed = RandomState::new().hash_one(&options.name);
+        Cluster::seeded(options, force, seed)
+    }
+
+    /// One that does the same each time, for tests.
+    pub fn seeded(options: Options, force: CancellationToken, seed: u64) -> Cluster {
+        let members = Members { options, rate: None, tiers: Vec::new() };
         Cluster {
             members: ArcSwap::from_pointee(members),
             changed: Notify::new(),
-            turn: AtomicUsize::new(0),
+            turn: AtomicU64::new(0),
+            seed,
+            pauses: AtomicU64::new(0),
+            turnstile: Arc::default(),
+            alarm: Notify::new(),
             paused: AtomicBool::new(false),
             force,
             counters: Counters::default(),
@@ -154,38 +180,69 @@ impl Cluster {
         if old.options == *options && old.specs().iter().eq(specs.iter().copied()) {
             return Change::default();
         }
-        let new = Arc::new(Members { options: options.clone(), tiers: self.tiers(&old, specs) });
+        let new = Arc::new(Members {
+            options: options.clone(),
+            rate: options.rate.map(|_| old.rate.clone().unwrap_or_default()),
+            tiers: self.tiers(&old, options, specs),
+        });
         let (before, after) = (old.by_key(), new.by_key());
         let only = |these: &ByKey<'_>, those: &ByKey<'_>| -> Vec<EndpointKey> {
             these.keys().filter(|key| !those.contains_key(*key)).map(|key| (*key).clone()).collect()
         };
         let change = Change { joined: only(&after, &before), left: only(&before, &after) };
+        if !before.is_empty() {
+            // Where all are new, as at the start, nobody could spare them.
+            change
+                .joined
+                .iter()
+                .filter_map(|key| after.get(key))
+                .for_each(|new| new.warm_from(Instant::now()));
+        }
         self.members.store(new.clone());
         for endpoint in change.left.iter().filter_map(|key| before.get(key)) {
             endpoint.remove(options.on_remove);
         }
         self.changed.notify_waiters();
+        self.alarm.notify_one();
         change
     }
 
     /// `specs` are sorted, but not by tier.
-    fn tiers(&self, old: &Members, specs: BTreeSet<&EndpointSpec>) -> Vec<Tier> {
+    fn tiers(&self, old: &Members, options: &Options, specs: BTreeSet<&EndpointSpec>) -> Vec<Tier> {
         let known = old.by_key();
         let mut tiers: BTreeMap<u32, Vec<Member>> = BTreeMap::new();
         for EndpointSpec { key, weight, tier } in specs {
             let endpoint = match known.get(key) {
                 Some(endpoint) => (*endpoint).clone(),
-                None => Arc::new(Endpoint::new(key.clone(), &self.force)),
+                None => Arc::new(Endpoint::new(key.clone(), self)),
             };
             tiers.entry(*tier).or_default().push(Member { endpoint, weight: *weight });
         }
-        tiers.into_iter().map(|(number, members)| Tier { number, members }).collect()
+        tiers.into_iter().map(|(number, members)| Tier::new(number, members, options.balance)).collect()
     }
 
     /// Ends what the cluster's endpoints still serve, as their removal would: for a route that is closed.
     pub fn close(&self) {
         let members = self.members();
         self.update(&members.options, &[]);
+    }
+
+    /// A session that was on this endpoint has ended.
+    pub fn ended(&self, endpoint: &Endpoint, ending: Ending, bytes_down: u64, lasted: Duration) {
+        if endpoint.ended(ending, bytes_down, lasted) {
+            self.alarm.notify_one();
+        }
+    }
+
+    /// As [`connect::jittered`], the same each time for a cluster of the same seed.
+    fn jittered(&self, pause: Duration) -> Duration {
+        let bits = nth(!self.seed, self.pauses.fetch_add(1, Relaxed));
+        connect::jittered_by(pause, bits)
+    }
+
+    /// Sessions that have a place in the route now; see `max-sessions`.
+    pub fn inside(&self) -> usize {
+        self.turnstile.inside()
     }
 
     /// Holds new sessions, or lets them go on.
@@ -197,18 +254,6 @@ impl Cluster {
 
     pub fn is_paused(&self) -> bool {
         self.paused.load(Relaxed)
-    }
-
-    /// Endpoints in the order to try them, each once: tier after tier.
-    pub fn choices<'m>(&self, members: &'m Members) -> impl Iterator<Item = &'m Arc<Endpoint>> + use<'m> {
-        let turn = self.turn.fetch_add(1, Relaxed);
-        let balance = members.options.balance;
-        members.tiers.iter().flat_map(move |Tier { members, .. }| {
-            let load = move |n: usize| members.get(n).map_or(0, |member| member.endpoint.sessions());
-            let order = balancer::choices(balance, turn, members.len(), load);
-            let chosen = order.filter_map(move |n| members.get(n));
-            chosen.filter(|member| member.weight > 0).map(|member| &member.endpoint)
-        })
     }
 
     pub fn moved(&self, direction: Direction, bytes: usize) {
@@ -260,75 +305,6 @@ impl EndpointSpec {
     }
 }
 
-impl Endpoint {
-    fn new(key: EndpointKey, force: &CancellationToken) -> Endpoint {
-        Endpoint {
-            key,
-            sessions: AtomicUsize::new(0),
-            removed: CancellationToken::new(),
-            cut: force.child_token(),
-        }
-    }
-
-    fn remove(&self, policy: OnRemove) {
-        self.removed.cancel();
-        if policy == OnRemove::Cut {
-            self.cut.cancel();
-        }
-    }
-
-    /// Sessions on this endpoint now.
-    pub fn sessions(&self) -> usize {
-        self.sessions.load(Relaxed)
-    }
-
-    /// No longer in its cluster. A dial that was under way then must not become a session: the address may be
-    /// somebody else's by now.
-    pub fn is_removed(&self) -> bool {
-        self.removed.is_cancelled()
-    }
-
-    pub async fn removed(&self) {
-        self.removed.cancelled().await;
-    }
-
-    /// Resolves when the sessions of this endpoint must end.
-    pub async fn cut(&self) {
-        self.cut.cancelled().await;
-    }
-}
-
-/// A session's place on an endpoint: counted from the first attempt to connect until it is dropped.
-#[derive(Debug)]
-pub struct InFlight {
-    endpoint: Arc<Endpoint>,
-}
-
-impl InFlight {
-    pub fn on(endpoint: Arc<Endpoint>) -> InFlight {
-        endpoint.sessions.fetch_add(1, Relaxed);
-        InFlight { endpoint }
-    }
-
-    pub fn endpoint(&self) -> Arc<Endpoint> {
-        self.endpoint.clone()
-    }
-}
-
-impl std::ops::Deref for InFlight {
-    type Target = Endpoint;
-
-    fn deref(&self) -> &Endpoint {
-        &self.endpoint
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.endpoint.sessions.fetch_sub(1, Relaxed);
-    }
-}
-
 impl Counters {
     pub fn ended(&self, ending: Ending) {
         if let Some(counter) = self.endings.get(ending as usize) {
@@ -376,89 +352,4 @@ impl fmt::Display for EndpointKey {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn spec(port: u16, id: &str) -> EndpointSpec {
-        let addr = EndpointAddr::Inet(SocketAddr::from(([10, 0, 0, 1], port)));
-        EndpointSpec::new(addr, Identity::Container { id: id.to_owned(), name: "redis".to_owned() })
-    }
-
-    fn endpoint(members: &Members, n: usize) -> Arc<Endpoint> {
-        members.all().nth(n).expect("so many").1.endpoint.clone()
-    }
-
-    #[test]
-    fn another_weight_is_no_other_endpoint() {
-        let cluster = cluster();
-        cluster.update(&Options::named("test"), &[spec(1, "a")]);
-        let before = endpoint(&cluster.members(), 0);
-        let change =
-            cluster.update(&Options::named("test"), &[EndpointSpec { weight: 5, tier: 7, ..spec(1, "a") }]);
-        assert_eq!(change, Change::default());
-        let members = cluster.members();
-        assert!(Arc::ptr_eq(&before, &endpoint(&members, 0)) && !before.is_removed());
-        assert_eq!((members.tiers[0].number, members.tiers[0].members[0].weight), (7, 5));
-    }
-
-    fn cluster() -> Cluster {
-        Cluster::new(Options::named("test"), CancellationToken::new())
-    }
-
-    #[test]
-    fn an_endpoint_that_stays_keeps_its_sessions_and_one_that_leaves_is_told() {
-        let cluster = cluster();
-        let options = Options::named("test");
-        cluster.update(&options, &[spec(1, "a"), spec(2, "b")]);
-        let members = cluster.members();
-        let (stays, leaves) = (endpoint(&members, 0), endpoint(&members, 1));
-        let _session = InFlight::on(stays.clone());
-
-        let change = cluster.update(&options, &[spec(1, "a"), spec(3, "c")]);
-
-        assert_eq!(change, Change { joined: vec![spec(3, "c").key], left: vec![spec(2, "b").key] });
-        assert_eq!(endpoint(&cluster.members(), 0).sessions(), 1);
-        assert!(leaves.is_removed() && !stays.is_removed());
-        assert!(!leaves.cut.is_cancelled(), "drain is the default");
-    }
-
-    #[test]
-    fn the_same_address_with_another_identity_is_another_endpoint() {
-        let cluster = cluster();
-        let options = Options { on_remove: OnRemove::Cut, ..Options::named("test") };
-        cluster.update(&options, &[spec(1, "dead")]);
-        let dead = endpoint(&cluster.members(), 0);
-
-        cluster.update(&options, &[spec(1, "stranger")]);
-
-        assert!(dead.is_removed() && dead.cut.is_cancelled());
-        assert!(!endpoint(&cluster.members(), 0).is_removed());
-    }
-
-    #[test]
-    fn the_backup_tier_comes_after_every_primary_endpoint() {
-        let cluster = cluster();
-        cluster.update(
-            &Options::named("test"),
-            &[EndpointSpec { tier: BACKUP_TIER, ..spec(3, "c") }, spec(1, "a"), spec(2, "b")],
-        );
-        let members = cluster.members();
-        for _ in 0..4 {
-            let order: Vec<_> = cluster.choices(&members).map(|e| e.key.clone()).collect();
-            assert_eq!(order.len(), 3);
-            assert_eq!(order[2], spec(3, "c").key);
-        }
-    }
-
-    #[test]
-    fn forcing_the_process_cuts_also_the_sessions_of_endpoints_that_left_long_ago() {
-        let force = CancellationToken::new();
-        let cluster = Cluster::new(Options::named("test"), force.clone());
-        cluster.update(&Options::named("test"), &[spec(1, "a")]);
-        let endpoint = endpoint(&cluster.members(), 0);
-        cluster.close();
-        assert!(!endpoint.cut.is_cancelled());
-        force.cancel();
-        assert!(endpoint.cut.is_cancelled());
-    }
-}
+mod tests;

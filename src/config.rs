@@ -29,6 +29,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::cluster::outlier::MAX_EJECTED_DEFAULT;
 use crate::diagnostic::Diagnostic;
 use crate::discovery::dns::Limits;
 use crate::discovery::http::Server;
@@ -54,6 +55,8 @@ pub struct Config {
     pub workers: NonZeroUsize,
     pub drain_timeout: Duration,
     pub max_held: usize,
+    /// Percent of a route's endpoints that outlier detection may leave out.
+    pub max_ejected: u8,
     pub dns: Limits,
     pub consul: ConsulConfig,
     /// `None` for the default unix socket.
@@ -129,6 +132,7 @@ impl Config {
             workers: load::cores(),
             drain_timeout: DRAIN_TIMEOUT_DEFAULT,
             max_held: MAX_HELD_DEFAULT,
+            max_ejected: MAX_EJECTED_DEFAULT,
             dns: Limits::default(),
             consul: ConsulConfig::default(),
             admin: None,

@@ -25,10 +25,16 @@ pub enum Ending {
     LeftWhileHeld,
     /// `--max-held` sessions were waiting already.
     HoldFull,
-    /// The client's address is not in `allow`.
+    /// The client's address is in `deny`, or not in `allow`.
     Denied,
-    /// `max-sessions` was reached.
+    /// The client began more sessions than its `rate`.
+    RateLimited,
+    /// `max-sessions` or `max-sessions-per-endpoint` was reached, and nobody made room within `hold`.
     TooMany,
+    /// The session lasted for `max-duration`.
+    MaxDuration,
+    /// The endpoint failed its health checks, and `on-unhealthy=cut`.
+    Unhealthy,
     /// The endpoint left the cluster, and `on-remove=cut`; or a UDP flow's endpoint left.
     Cut,
     /// The process was told to stop, and the drain timeout passed.
@@ -38,7 +44,7 @@ pub enum Ending {
 }
 
 impl Ending {
-    pub const ALL: [Ending; 15] = [
+    pub const ALL: [Ending; 18] = [
         Ending::Finished,
         Ending::DownstreamReset,
         Ending::UpstreamReset,
@@ -50,7 +56,10 @@ impl Ending {
         Ending::LeftWhileHeld,
         Ending::HoldFull,
         Ending::Denied,
+        Ending::RateLimited,
         Ending::TooMany,
+        Ending::MaxDuration,
+        Ending::Unhealthy,
         Ending::Cut,
         Ending::Drained,
         Ending::Local,
@@ -70,7 +79,10 @@ impl Ending {
             Ending::LeftWhileHeld => "left-while-held",
             Ending::HoldFull => "hold-full",
             Ending::Denied => "denied",
+            Ending::RateLimited => "rate-limited",
             Ending::TooMany => "too-many",
+            Ending::MaxDuration => "max-duration",
+            Ending::Unhealthy => "unhealthy",
             Ending::Cut => "cut",
             Ending::Drained => "drained",
             Ending::Local => "local",

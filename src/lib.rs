@@ -20,6 +20,7 @@ pub mod balancer;
 pub mod cluster;
 pub mod connect;
 pub mod ending;
+pub mod limit;
 pub mod listener;
 pub mod relay;
 pub mod room;

@@ -22,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::cluster::Cluster;
+use crate::cluster::health::probe::Network;
+use crate::cluster::watch::{Means, watch};
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::discovery::consul::Consul;
@@ -86,6 +88,7 @@ pub struct Reconciler {
     /// `None` once no new listener shall be opened.
     workers: Option<Workers>,
     loads: Loads,
+    means: Arc<Means<Network>>,
     shared: Arc<Shared>,
     stop: CancellationToken,
     /// `SIGHUP`, for the files of endpoints.
@@ -103,6 +106,7 @@ impl Reconciler {
     ) -> Reconciler {
         // Sources wait while the loop is busy; a burst of this many snapshots is applied one after the other.
         let (news, inbox) = mpsc::channel(64);
+        let means = Arc::new(Means::new(Network, config.max_ejected));
         let (orders, ordered) = Orders::channel();
         Reconciler {
             resolver: Resolver::from_system().within(config.dns),
@@ -126,6 +130,7 @@ impl Reconciler {
             ordered,
             events,
             loads: workers.loads(),
+            means,
             workers: Some(workers),
             shared,
             stop: control.stop.clone(),
@@ -165,8 +170,7 @@ impl Reconciler {
                     self.lost.insert(source, why);
                 }
                 Event::News(News::Expired(snapshot)) => {
-                    let source = snapshot.source();
-                    tracing::warn!(source, "what it said last is too old to be believed: its endpoints go");
+                    self.events.note(Happened::SourceExpired { source: snapshot.source() });
                     self.knowledge.learn(snapshot);
                 }
                 Event::Order(Ordered { order, reply }) => {
@@ -313,12 +317,14 @@ impl Reconciler {
             workers.listen(listener, cluster.clone(), stop.clone()).await;
         }
         // What is not known yet at the start is told by `status`, and logged once it changes.
+        let watch = watch(cluster.clone(), self.means.clone());
         let running = Running {
             cluster,
             addrs,
             problems: resolved.problems,
             leaving: Vec::new(),
             _stop: stop.drop_guard(),
+            _watch: watch,
             _seat: seat,
         };
         self.running.insert(listen.clone(), running);

@@ -7,11 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
-
-use ipnet::IpNet;
 
 use crate::diagnostic::Place;
+
+mod options;
+
+pub use options::{
+    Balance, CONNECT_TIMEOUT_DEFAULT, Check, HALF_CLOSE_TIMEOUT_DEFAULT, HOLD_DEFAULT, Health, OnRemove,
+    OnUnhealthy, Options,
+};
 
 /// One line of the route grammar: where we listen, what we stand in for, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,61 +110,6 @@ impl Target {
             | Target::File(_)
             | Target::Etcd(_) => true,
             Target::Addr(_) | Target::Unix(_) | Target::Docker { .. } | Target::Labelled { .. } => false,
-        }
-    }
-}
-
-/// Everything after the `?`. Defaults are those of [`Options::named`], but for the name, which is the listener's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    pub name: String,
-    pub balance: Balance,
-    /// Used while no target has an endpoint.
-    pub backup: Vec<Target>,
-    /// How long a session waits for an endpoint.
-    pub hold: Duration,
-    pub connect_timeout: Duration,
-    pub idle_timeout: Option<Duration>,
-    pub half_close_timeout: Duration,
-    pub max_sessions: Option<u32>,
-    /// Empty allows everybody.
-    pub allow: Vec<IpNet>,
-    pub on_remove: OnRemove,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Balance {
-    RoundRobin,
-    #[default]
-    LeastConnections,
-}
-
-/// What happens to the sessions of an endpoint that is no longer in its cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum OnRemove {
-    #[default]
-    Drain,
-    Cut,
-}
-
-pub const HOLD_DEFAULT: Duration = Duration::from_secs(10);
-pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3);
-pub const HALF_CLOSE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
-
-impl Options {
-    /// The defaults, for a route of this name.
-    pub fn named(name: impl Into<String>) -> Options {
-        Options {
-            name: name.into(),
-            balance: Balance::default(),
-            backup: Vec::new(),
-            hold: HOLD_DEFAULT,
-            connect_timeout: CONNECT_TIMEOUT_DEFAULT,
-            idle_timeout: None,
-            half_close_timeout: HALF_CLOSE_TIMEOUT_DEFAULT,
-            max_sessions: None,
-            allow: Vec::new(),
-            on_remove: OnRemove::default(),
         }
     }
 }
@@ -407,70 +356,6 @@ impl fmt::Display for Protocol {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
         })
-    }
-}
-
-impl Balance {
-    pub const ALL: [Balance; 2] = [Balance::RoundRobin, Balance::LeastConnections];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Balance::RoundRobin => "round-robin",
-            Balance::LeastConnections => "least-connections",
-        }
-    }
-}
-
-impl OnRemove {
-    pub const ALL: [OnRemove; 2] = [OnRemove::Drain, OnRemove::Cut];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            OnRemove::Drain => "drain",
-            OnRemove::Cut => "cut",
-        }
-    }
-}
-
-impl Options {
-    /// The options as `key=value` pairs where they differ from `defaults`, in the order of the documentation.
-    pub fn differing(&self, defaults: &Options) -> Vec<(&'static str, String)> {
-        let Options {
-            name,
-            balance,
-            backup,
-            hold,
-            connect_timeout,
-            idle_timeout,
-            half_close_timeout,
-            max_sessions,
-            allow,
-            on_remove,
-        } = self;
-        let duration = |value: Duration| humantime::format_duration(value).to_string().replace(' ', "");
-        let mut pairs = Vec::new();
-        let mut add = |differs: bool, key: &'static str, value: String| {
-            if differs {
-                pairs.push((key, value));
-            }
-        };
-        add(*name != defaults.name, "name", name.clone());
-        add(*balance != defaults.balance, "balance", balance.name().to_owned());
-        for target in backup {
-            add(!defaults.backup.contains(target), "backup", target.to_string());
-        }
-        add(*hold != defaults.hold, "hold", duration(*hold));
-        add(*connect_timeout != defaults.connect_timeout, "connect-timeout", duration(*connect_timeout));
-        let idle = idle_timeout.map_or_else(|| "off".to_owned(), duration);
-        add(*idle_timeout != defaults.idle_timeout, "idle-timeout", idle);
-        let half_close = duration(*half_close_timeout);
-        add(*half_close_timeout != defaults.half_close_timeout, "half-close-timeout", half_close);
-        let sessions = max_sessions.map_or_else(|| "off".to_owned(), |max| max.to_string());
-        add(*max_sessions != defaults.max_sessions, "max-sessions", sessions);
-        let networks = allow.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        add(*allow != defaults.allow, "allow", networks);
-        add(*on_remove != defaults.on_remove, "on-remove", on_remove.name().to_owned());
-        pairs
     }
 }
 

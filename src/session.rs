@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::hold::{Dial, Effort, Gate};
@@ -57,7 +59,7 @@ pub async fn serve(
 
 async fn run(downstream: &Socket, record: &mut Record, offset: u16, shared: &Shared) -> Ending {
     // A statement of its own, so that the glance ends before the first await.
-    let admitted = admit(&record.live.cluster, &record.live.cluster.glance(), record.live.client.ip());
+    let admitted = admit(&record.live.cluster.glance(), record.live.client.ip(), record.live.began);
     let connected = match admitted {
         // Boxed, so that an idle session does not keep room for the twelve hundred bytes of its way here.
         Ok(limits) => Box::pin(connect(downstream, record, offset, shared)).await.map(|up| (limits, up)),
@@ -82,15 +84,16 @@ async fn run(downstream: &Socket, record: &mut Record, offset: u16, shared: &Sha
 }
 
 /// Who is served at all, and within which limits.
-fn admit(cluster: &Cluster, members: &Members, client: Option<IpAddr>) -> Result<Limits, Ending> {
+fn admit(members: &Members, client: Option<IpAddr>, now: Instant) -> Result<Limits, Ending> {
     let options = &members.options;
-    let allowed = |client: IpAddr| options.allow.iter().any(|network| network.contains(&client));
-    if !options.allow.is_empty() && !client.is_some_and(allowed) {
+    let in_any = |networks: &[IpNet]| client.is_some_and(|ip| networks.iter().any(|net| net.contains(&ip)));
+    if in_any(&options.deny) || (!options.allow.is_empty() && !in_any(&options.allow)) {
         return Err(Ending::Denied);
     }
-    // The session that asks is counted already.
-    if options.max_sessions.is_some_and(|max| cluster.counters.active.load(Relaxed) > max as usize) {
-        return Err(Ending::TooMany);
+    if let (Some(buckets), Some(rate), Some(client)) = (&members.rate, options.rate, client)
+        && !buckets.admits(client, rate, now)
+    {
+        return Err(Ending::RateLimited);
     }
     Ok(Limits { idle: options.idle_timeout, half_close: options.half_close_timeout })
 }
@@ -103,7 +106,8 @@ async fn connect(
 ) -> Result<Socket, Ending> {
     let Record { live, effort, .. } = record;
     let dial = StreamDial { offset, timings: &live.cluster.counters.timings };
-    let (upstream, endpoint) = live.cluster.acquire(&shared.gate, effort, downstream.left(), &dial).await?;
+    let acquired = live.cluster.acquire(&shared.gate, live.client.ip(), effort, downstream.left(), &dial);
+    let (upstream, endpoint) = acquired.await?;
     record.connected(endpoint);
     Ok(upstream)
 }
@@ -161,13 +165,28 @@ impl Record {
         self.live.bytes_up.load(Relaxed).wrapping_add(self.live.bytes_down.load(Relaxed))
     }
 
-    /// Resolves when the endpoint's sessions must end, with why.
+    /// Resolves when the session must end, with why.
     async fn stopped(&self, shared: &Shared) -> Ending {
-        match &self.endpoint {
-            Some(endpoint) => endpoint.cut().await,
-            None => std::future::pending().await,
+        let Some(endpoint) = &self.endpoint else { return std::future::pending().await };
+        // A statement of its own, so that the glance ends before the await.
+        let max = self.live.cluster.glance().options.max_duration;
+        match max {
+            None => endpoint.cut().await,
+            // Boxed, since few routes have one.
+            Some(max) if Box::pin(timeout(max, endpoint.cut())).await.is_err() => return Ending::MaxDuration,
+            Some(_) => {}
         }
-        if shared.force.is_cancelled() { Ending::Drained } else { Ending::Cut }
+        Record::cut_because(endpoint, shared)
+    }
+
+    fn cut_because(endpoint: &Endpoint, shared: &Shared) -> Ending {
+        if shared.force.is_cancelled() {
+            Ending::Drained
+        } else if endpoint.is_removed() {
+            Ending::Cut
+        } else {
+            Ending::Unhealthy
+        }
     }
 
     fn end(mut self, ending: Ending) {
@@ -182,6 +201,10 @@ impl Drop for Record {
         cluster.counters.active.fetch_sub(1, Relaxed);
         cluster.counters.ended(self.ending);
         cluster.counters.timings.ended(duration, self.effort.held);
+        if let Some(endpoint) = &self.endpoint {
+            let lasted = duration.saturating_sub(self.effort.held);
+            cluster.ended(endpoint, self.ending, bytes_down.load(Relaxed), lasted);
+        }
         tracing::info!(
             target: "access",
             route = %cluster.glance().options.name,

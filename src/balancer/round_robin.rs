@@ -1,27 +1,37 @@
-//! Round robin: everyone in turn, and the next one when that fails.
+//! Round robin: everyone in turn, as often as its weight says, and the next one when that fails.
 
-pub struct Choices {
-    start: usize,
+use super::schedule::Schedule;
+use super::tried::Tried;
+
+pub(super) struct Choices<'p> {
+    turns: &'p Schedule,
+    slot: usize,
     yielded: usize,
-    count: usize,
+    tried: Tried,
 }
 
-impl Choices {
-    pub(super) fn new(turn: usize, count: usize) -> Choices {
-        Choices { start: turn.checked_rem(count).unwrap_or(0), yielded: 0, count }
+impl<'p> Choices<'p> {
+    pub(super) fn new(turns: &'p Schedule, turn: u64) -> Choices<'p> {
+        Choices { turns, slot: turns.slot(turn), yielded: 0, tried: Tried::default() }
     }
 }
 
-impl Iterator for Choices {
+impl Iterator for Choices<'_> {
     type Item = usize;
 
     fn next(&mut self) -> Option<usize> {
-        if self.yielded == self.count {
+        if self.yielded == self.turns.takers() {
             return None;
         }
-        let choice = (self.start + self.yielded) % self.count;
-        self.yielded += 1;
-        Some(choice)
+        loop {
+            let choice = self.turns.at(self.slot)?;
+            self.slot += 1;
+            if !self.tried.has(choice) {
+                self.tried.add(choice);
+                self.yielded += 1;
+                return Some(choice);
+            }
+        }
     }
 }
 
@@ -29,12 +39,22 @@ impl Iterator for Choices {
 mod tests {
     use super::*;
 
+    fn order(turn: u64, weights: &[u32]) -> Vec<usize> {
+        Choices::new(&Schedule::new(weights), turn).collect()
+    }
+
     #[test]
     fn each_turn_starts_one_further_and_goes_round() {
-        assert_eq!(Choices::new(0, 3).collect::<Vec<_>>(), [0, 1, 2]);
-        assert_eq!(Choices::new(1, 3).collect::<Vec<_>>(), [1, 2, 0]);
-        assert_eq!(Choices::new(5, 3).collect::<Vec<_>>(), [2, 0, 1]);
-        assert_eq!(Choices::new(usize::MAX, 1).collect::<Vec<_>>(), [0]);
-        assert_eq!(Choices::new(7, 0).collect::<Vec<_>>(), [0usize; 0]);
+        assert_eq!(order(0, &[1, 1, 1]), [0, 1, 2]);
+        assert_eq!(order(1, &[1, 1, 1]), [1, 2, 0]);
+        assert_eq!(order(5, &[1, 1, 1]), [2, 0, 1]);
+        assert_eq!(order(u64::MAX, &[1]), [0]);
+        assert_eq!(order(7, &[]), [0usize; 0]);
+    }
+
+    #[test]
+    fn the_turns_of_one_that_fails_go_to_the_others_by_weight() {
+        assert_eq!([0, 1, 2, 3].map(|turn| order(turn, &[3, 1])[0]), [0, 0, 1, 0]);
+        assert_eq!(order(0, &[3, 0, 1]), [0, 2]);
     }
 }

@@ -1,29 +1,32 @@
 //! Hold and retry: how a session gets an endpoint, however long that takes.
 //!
 //! ```text
-//!            ┌──────────── changed, or back-off ────────────┐
-//!            ▼                                              │
-//!   ──► try each choice ──none answers──► wait (held) ──────┘
-//!            │                              │
-//!            ▼                              ▼
-//!        connected                 hold over, consumer left, forced
+//!                            ┌──────────── changed, or back-off ────────────┐
+//!                            ▼                                              │
+//!   ──► a place? ──yes──► try each choice ──none answers──► wait (held) ────┘
+//!          │ ▲               │                                │
+//!       no ▼ │ called        ▼                                ▼
+//!     wait (held)        connected               hold over, consumer left, forced
 //! ```
 //!
 //! While an operator has paused the route, no choice is tried, and `hold` does not run: it bounds how long the service may
 //! be away, and the operator says when a pause ends.
 
 use std::io;
-use std::pin::pin;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
+use super::turnstile::{Slot, Waiting};
 use super::{Cluster, Endpoint, Identity, InFlight, Members};
-use crate::connect::jittered;
 use crate::ending::Ending;
+use crate::route::Options;
 
 /// Pauses between two rounds of attempts. A restarting service is back in tens of milliseconds at best, so the first
 /// pauses are short; at a second, ten thousand held sessions cost a thousand refused connects a core and second at worst.
@@ -95,78 +98,61 @@ impl Drop for Place<'_> {
     }
 }
 
+/// A session on its way to an endpoint.
+struct Hold<'h> {
+    cluster: &'h Cluster,
+    gate: &'h Gate,
+    effort: &'h mut Effort,
+    /// When it began to wait.
+    began: Option<Instant>,
+    /// Of that, while the route was paused.
+    paused: Duration,
+    place: Option<Place<'h>>,
+    /// It was let down by an endpoint, or found none: others that wait may be glad to hear that it got through.
+    had_trouble: bool,
+}
+
+/// What came of asking each endpoint.
+enum Round<C> {
+    Connected(C, InFlight),
+    /// `asked`: somebody was, and did not answer. `full`: somebody was not, who has as many sessions as it may.
+    Nobody {
+        asked: bool,
+        full: bool,
+    },
+}
+
+/// What ended a pause.
+#[derive(PartialEq, Eq)]
+enum Woken {
+    News,
+    Time,
+}
+
 impl Cluster {
-    /// Dials one endpoint after the other, and all of them again after each change or pause, until `hold` has passed. `left` resolves when the consumer no longer wants to be served.
+    /// Waits for a place in the route, then dials one endpoint after the other, and all of them again after each change
+    /// or pause, until `hold` has passed. `left` resolves when the consumer no longer wants to be served.
     pub async fn acquire<D: Dial>(
         &self,
         gate: &Gate,
+        client: Option<IpAddr>,
         effort: &mut Effort,
         left: impl Future<Output = io::Result<()>>,
         dialler: &D,
     ) -> Result<(D::Connection, InFlight), Ending> {
         let mut left = pin!(left);
-        let mut place = None;
-        let mut began = None;
-        let mut paused = Duration::ZERO;
-        let mut backoff = BACKOFF_MIN;
-        loop {
-            // Registered before the members are read, so that a change in between is not missed.
-            let mut changed = pin!(self.changed.notified());
-            changed.as_mut().enable();
-            if self.is_paused() {
-                let (began, since) = (*began.get_or_insert_with(Instant::now), Instant::now());
-                if place.is_none() {
-                    place = Some(self.enter(gate)?);
-                }
-                let outcome = tokio::select! {
-                    () = changed => Ok(()),
-                    _ = &mut left => Err(Ending::LeftWhileHeld),
-                    () = self.force.cancelled() => Err(Ending::Drained),
-                };
-                paused += since.elapsed();
-                effort.held = began.elapsed();
-                outcome?;
-                continue;
-            }
-            let members = self.members();
-            if let Some(connected) = self.try_each(gate, &members, effort, dialler).await {
-                if place.is_some() {
-                    self.changed.notify_waiters();
-                }
-                return Ok(connected);
-            }
-            gate.trouble.notify_waiters();
-            let began = *began.get_or_insert_with(Instant::now);
-            effort.held = began.elapsed();
-            let Some(remaining) = members
-                .options
-                .hold
-                .checked_sub(effort.held.saturating_sub(paused))
-                .filter(|rest| !rest.is_zero())
-            else {
-                return Err(expired(&members, effort));
-            };
-            if place.is_none() {
-                place = Some(self.enter(gate)?);
-            }
-            // Without an endpoint there is nothing to retry, but whoever knows of one may be asked again.
-            let pause = if members.is_empty() { BACKOFF_MAX } else { backoff };
-            let pause = jittered(pause).min(remaining);
-            let outcome = tokio::select! {
-                () = changed => { backoff = BACKOFF_MIN; None }
-                () = tokio::time::sleep(pause) => { backoff = (backoff * 2).min(BACKOFF_MAX); None }
-                _ = &mut left => Some(Ending::LeftWhileHeld),
-                () = self.force.cancelled() => Some(Ending::Drained),
-            };
-            effort.held = began.elapsed();
-            if let Some(ending) = outcome {
-                return Err(ending);
-            }
-        }
-    }
-
-    fn enter<'g>(&'g self, gate: &'g Gate) -> Result<Place<'g>, Ending> {
-        gate.enter(self).ok_or(Ending::HoldFull)
+        let mut hold = Hold {
+            cluster: self,
+            gate,
+            effort,
+            began: None,
+            paused: Duration::ZERO,
+            place: None,
+            had_trouble: false,
+        };
+        let slot = hold.slot(left.as_mut()).await?;
+        let (connection, in_flight) = hold.endpoint(client, dialler, left).await?;
+        Ok((connection, in_flight.connected(slot)))
     }
 
     /// One round: each choice once, until one answers.
@@ -174,27 +160,206 @@ impl Cluster {
         &self,
         gate: &Gate,
         members: &Members,
+        client: Option<IpAddr>,
         effort: &mut Effort,
         dialler: &D,
-    ) -> Option<(D::Connection, InFlight)> {
-        for endpoint in self.choices(members) {
+    ) -> Round<D::Connection> {
+        let connect_timeout = members.options.connect_timeout;
+        let (mut asked, mut full) = (false, false);
+        for endpoint in self.choices(members, client) {
             if endpoint.is_removed() {
                 continue;
             }
+            // As it is now: attempts before may have taken long.
+            let max = self.glance().options.max_sessions_per_endpoint;
+            let Some(in_flight) = InFlight::on(endpoint.clone(), max) else {
+                full = true;
+                continue;
+            };
+            asked = true;
             effort.attempts = effort.attempts.saturating_add(1);
-            let in_flight = InFlight::on(endpoint.clone());
-            match dial_watchfully(gate, endpoint, dialler.dial(endpoint, members.options.connect_timeout))
-                .await
-            {
+            let dialled = dial_watchfully(gate, endpoint, dialler.dial(endpoint, connect_timeout)).await;
+            self.report(endpoint, &dialled);
+            match dialled {
                 Ok(_) if endpoint.is_removed() => {
                     tracing::debug!(endpoint = %endpoint.key, "left while it was dialled");
                 }
-                Ok(connected) => return Some((connected, in_flight)),
+                Ok(connected) => return Round::Connected(connected, in_flight),
                 Err(error) => tracing::debug!(endpoint = %endpoint.key, %error, "connect failed"),
             }
         }
-        None
+        Round::Nobody { asked, full }
     }
+
+    /// For outlier detection.
+    fn report<C>(&self, endpoint: &Endpoint, dialled: &io::Result<C>) {
+        let is_news = match dialled {
+            Ok(_) => endpoint.answered(),
+            Err(error) => !is_our_own(error) && endpoint.failed(),
+        };
+        if is_news {
+            self.alarm.notify_one();
+        }
+    }
+}
+
+impl<'h> Hold<'h> {
+    /// A place in the route, in the order of coming.
+    async fn slot(
+        &mut self,
+        mut left: Pin<&mut impl Future<Output = io::Result<()>>>,
+    ) -> Result<Slot, Ending> {
+        let cluster = self.cluster;
+        let max = cluster.glance().options.max_sessions;
+        if let Some(slot) = cluster.turnstile.enter(max, false) {
+            return Ok(slot);
+        }
+        let mut waiting = cluster.turnstile.slots.join();
+        loop {
+            let mut changed = pin!(cluster.changed.notified());
+            changed.as_mut().enable();
+            if cluster.is_paused() {
+                self.sit_out(changed, left.as_mut()).await?;
+                continue;
+            }
+            let Options { max_sessions, hold, .. } = cluster.glance().options;
+            if let Some(slot) = cluster.turnstile.enter(max_sessions, true) {
+                return Ok(slot);
+            }
+            let remaining = self.remaining(hold, Ending::TooMany)?;
+            self.wait(remaining, called_or(Some(&mut waiting), changed), left.as_mut()).await?;
+        }
+    }
+
+    async fn endpoint<D: Dial>(
+        &mut self,
+        client: Option<IpAddr>,
+        dialler: &D,
+        mut left: Pin<&mut impl Future<Output = io::Result<()>>>,
+    ) -> Result<(D::Connection, InFlight), Ending> {
+        let cluster = self.cluster;
+        let mut waiting = None;
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            // Registered before the members are read, so that a change in between is not missed.
+            let mut changed = pin!(cluster.changed.notified());
+            changed.as_mut().enable();
+            if cluster.is_paused() {
+                self.sit_out(changed, left.as_mut()).await?;
+                continue;
+            }
+            let members = cluster.members();
+            let (asked, full) = match self.round(&members, client, waiting.is_some(), dialler).await {
+                Round::Connected(connection, in_flight) => return Ok((connection, in_flight)),
+                Round::Nobody { full: true, .. } if waiting.is_none() => {
+                    // Room that came free in between is found by looking once more.
+                    waiting = Some(cluster.turnstile.room.join());
+                    continue;
+                }
+                Round::Nobody { asked, full } => (asked, full),
+            };
+            let remaining =
+                self.remaining(members.options.hold, expired(&members, self.effort, asked, full))?;
+            let pause = match (members.is_empty(), asked) {
+                (false, true) => cluster.jittered(backoff).min(remaining),
+                // Without an endpoint there is nothing to retry, but whoever knows of one may be asked again. Where all
+                // are full, whoever leaves calls; this is for those who failed, and called nobody.
+                (true, _) | (false, false) => cluster.jittered(BACKOFF_MAX).min(remaining),
+            };
+            let woken = self.wait(pause, called_or(waiting.as_mut(), changed), left.as_mut()).await?;
+            backoff = if woken == Woken::News { BACKOFF_MIN } else { (backoff * 2).min(BACKOFF_MAX) };
+        }
+    }
+
+    async fn round<D: Dial>(
+        &mut self,
+        members: &Members,
+        client: Option<IpAddr>,
+        has_waited: bool,
+        dialler: &D,
+    ) -> Round<D::Connection> {
+        let Hold { cluster, gate, .. } = *self;
+        let is_limited = members.options.max_sessions_per_endpoint.is_some();
+        if is_limited && !has_waited && cluster.turnstile.room.is_busy() {
+            return Round::Nobody { asked: false, full: true };
+        }
+        let round = cluster.try_each(gate, members, client, self.effort, dialler).await;
+        match round {
+            Round::Connected(..) if self.had_trouble => cluster.changed.notify_waiters(),
+            Round::Nobody { asked, full } if asked || !full => {
+                self.had_trouble = true;
+                gate.trouble.notify_waiters();
+            }
+            Round::Connected(..) | Round::Nobody { .. } => {}
+        }
+        round
+    }
+
+    /// Waits for the operator, however long that takes.
+    async fn sit_out(
+        &mut self,
+        changed: Pin<&mut Notified<'_>>,
+        left: Pin<&mut impl Future<Output = io::Result<()>>>,
+    ) -> Result<(), Ending> {
+        let since = Instant::now();
+        self.is_held()?;
+        let woken = self.wait(Duration::MAX, changed, left).await;
+        self.paused += since.elapsed();
+        woken.map(drop)
+    }
+
+    /// What is left of the time to wait; `expired` when that is nothing.
+    fn remaining(&mut self, hold: Duration, expired: Ending) -> Result<Duration, Ending> {
+        self.effort.held = self.began.get_or_insert_with(Instant::now).elapsed();
+        let counted = self.effort.held.saturating_sub(self.paused);
+        let remaining = hold.checked_sub(counted).filter(|rest| !rest.is_zero()).ok_or(expired)?;
+        self.is_held()?;
+        Ok(remaining)
+    }
+
+    /// From the first time on that this is said.
+    fn is_held(&mut self) -> Result<(), Ending> {
+        self.began.get_or_insert_with(Instant::now);
+        if self.place.is_none() {
+            self.place = Some(self.gate.enter(self.cluster).ok_or(Ending::HoldFull)?);
+        }
+        Ok(())
+    }
+
+    async fn wait(
+        &mut self,
+        pause: Duration,
+        news: impl Future<Output = ()>,
+        left: Pin<&mut impl Future<Output = io::Result<()>>>,
+    ) -> Result<Woken, Ending> {
+        let outcome = tokio::select! {
+            biased;
+            () = self.cluster.force.cancelled() => Err(Ending::Drained),
+            _ = left => Err(Ending::LeftWhileHeld),
+            () = news => Ok(Woken::News),
+            () = tokio::time::sleep(pause) => Ok(Woken::Time),
+        };
+        self.effort.held = self.began.map_or(Duration::ZERO, |began| began.elapsed());
+        outcome
+    }
+}
+
+async fn called_or(waiting: Option<&mut Waiting<'_>>, changed: Pin<&mut Notified<'_>>) {
+    match waiting {
+        Some(waiting) => tokio::select! {
+            biased;
+            () = waiting.called() => {}
+            () = changed => {}
+        },
+        None => changed.await,
+    }
+}
+
+/// Errors that say nothing about the endpoint: we are out of something.
+fn is_our_own(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    Errno::from_io_error(error).is_some_and(|errno| ours.contains(&errno))
 }
 
 /// Dials, but not on when the endpoint has left, and not long without somebody asking where it is.
@@ -218,8 +383,10 @@ async fn dial_watchfully<T>(
     }
 }
 
-fn expired(members: &Members, effort: &Effort) -> Ending {
+/// What to call it if there is no time left to wait.
+fn expired(members: &Members, effort: &Effort, asked: bool, full: bool) -> Ending {
     match (effort.attempts, members.options.hold.is_zero()) {
+        _ if full && !asked => Ending::TooMany,
         (0, _) => Ending::NoEndpoint,
         (_, true) => Ending::ConnectFailed,
         (_, false) => Ending::HoldExpired,
@@ -227,189 +394,4 @@ fn expired(members: &Members, effort: &Effort) -> Ending {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::future::{pending, ready};
-    use std::net::SocketAddr;
-    use std::sync::Arc;
-
-    use tokio_util::sync::CancellationToken;
-
-    use super::*;
-    use crate::cluster::{EndpointAddr, EndpointSpec, Identity};
-    use crate::route::Options;
-
-    fn spec(port: u16) -> EndpointSpec {
-        let addr = EndpointAddr::Inet(SocketAddr::from(([127, 0, 0, 1], port)));
-        EndpointSpec::new(addr, Identity::Literal)
-    }
-
-    fn cluster(hold: Duration, endpoints: &[EndpointSpec]) -> Arc<Cluster> {
-        let cluster = Cluster::new(Options::named("test"), CancellationToken::new());
-        cluster.update(&Options { hold, ..Options::named("test") }, endpoints);
-        Arc::new(cluster)
-    }
-
-    fn refused() -> io::Error {
-        io::ErrorKind::ConnectionRefused.into()
-    }
-
-    /// Connects as the function says, at once.
-    struct Scripted<F>(F);
-
-    impl<T: Send, F: Fn(&Endpoint) -> io::Result<T>> Dial for Scripted<F> {
-        type Connection = T;
-
-        fn dial(&self, endpoint: &Endpoint, _: Duration) -> impl Future<Output = io::Result<T>> + Send {
-            ready((self.0)(endpoint))
-        }
-    }
-
-    async fn acquire(cluster: &Cluster, gate: &Gate, good: u16) -> (Result<(), Ending>, Effort) {
-        let mut effort = Effort::default();
-        let dialler = Scripted(
-            |endpoint: &Endpoint| if endpoint.key == spec(good).key { Ok(()) } else { Err(refused()) },
-        );
-        let result = cluster.acquire(gate, &mut effort, pending(), &dialler).await.map(|((), _)| ());
-        (result, effort)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_next_choice_is_tried_at_once() {
-        let cluster = cluster(Duration::ZERO, &[spec(1), spec(2), spec(3)]);
-        let (result, effort) = acquire(&cluster, &Gate::new(0), 3).await;
-        assert_eq!(result, Ok(()));
-        assert_eq!(effort, Effort { attempts: 3, held: Duration::ZERO });
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn without_hold_a_refusal_is_final() {
-        let (result, _) = acquire(&cluster(Duration::ZERO, &[spec(1)]), &Gate::new(9), 2).await;
-        assert_eq!(result, Err(Ending::ConnectFailed));
-        let (result, _) = acquire(&cluster(Duration::ZERO, &[]), &Gate::new(9), 2).await;
-        assert_eq!(result, Err(Ending::NoEndpoint));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_session_waits_out_its_hold_and_no_longer() {
-        let hold = Duration::from_secs(10);
-        let (result, effort) = acquire(&cluster(hold, &[spec(1)]), &Gate::new(9), 2).await;
-        assert_eq!(result, Err(Ending::HoldExpired));
-        assert_eq!(effort.held, hold);
-        assert!(effort.attempts > 10, "{effort:?}");
-        let (result, effort) = acquire(&cluster(hold, &[]), &Gate::new(9), 2).await;
-        assert_eq!((result, effort.attempts), (Err(Ending::NoEndpoint), 0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_held_session_is_woken_by_the_change_itself() {
-        let cluster = cluster(Duration::from_secs(10), &[]);
-        let options = cluster.members().options.clone();
-        let changes = async {
-            tokio::time::sleep(Duration::from_secs(3)).await;
-            assert_eq!(cluster.counters.held.load(Relaxed), 1);
-            cluster.update(&options, &[spec(2)]);
-        };
-        let gate = Gate::new(1);
-        let ((result, effort), ()) = tokio::join!(acquire(&cluster, &gate, 2), changes);
-        assert_eq!(result, Ok(()));
-        assert_eq!(effort.attempts, 1);
-        assert_eq!(effort.held, Duration::from_secs(3), "no polling");
-        assert_eq!(cluster.counters.held.load(Relaxed), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn while_there_is_no_endpoint_its_source_is_asked_every_second() {
-        let cluster = cluster(Duration::from_secs(10), &[]);
-        let gate = Gate::new(1);
-        let trouble = gate.trouble();
-        let begun = Instant::now();
-        let asked = async {
-            for _ in 0..5 {
-                trouble.notified().await;
-            }
-            begun.elapsed()
-        };
-        let (asked, _) = tokio::join!(asked, acquire(&cluster, &gate, 2));
-        assert!(asked <= 4 * BACKOFF_MAX, "{asked:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_paused_session_waits_for_the_operator_and_not_for_its_hold() {
-        for hold in [Duration::ZERO, Duration::from_secs(1)] {
-            let cluster = cluster(hold, &[spec(2)]);
-            cluster.pause(true);
-            let resume = async {
-                tokio::time::sleep(Duration::from_secs(60)).await;
-                assert_eq!(cluster.counters.held.load(Relaxed), 1);
-                cluster.pause(false);
-            };
-            let gate = Gate::new(1);
-            let ((result, effort), ()) = tokio::join!(acquire(&cluster, &gate, 2), resume);
-            assert_eq!((result, effort.attempts), (Ok(()), 1));
-            assert_eq!(effort.held, Duration::from_secs(60));
-            assert_eq!(gate.held.load(Relaxed), 0);
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_pause_while_it_is_held_stops_the_clock_of_its_hold() {
-        let cluster = cluster(Duration::from_secs(10), &[]);
-        let operator = async {
-            tokio::time::sleep(Duration::from_secs(4)).await;
-            cluster.pause(true);
-            tokio::time::sleep(Duration::from_secs(60)).await;
-            cluster.pause(false);
-        };
-        let gate = Gate::new(1);
-        let ((result, effort), ()) = tokio::join!(acquire(&cluster, &gate, 2), operator);
-        assert_eq!(result, Err(Ending::NoEndpoint));
-        assert_eq!(effort.held, Duration::from_secs(70));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_endpoint_without_weight_gets_no_session() {
-        let drained = EndpointSpec { weight: 0, ..spec(2) };
-        let (result, effort) = acquire(&cluster(Duration::from_secs(1), &[drained]), &Gate::new(1), 2).await;
-        assert_eq!((result, effort.attempts), (Err(Ending::NoEndpoint), 0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_queue_is_bounded() {
-        let cluster = cluster(Duration::from_secs(1), &[]);
-        let gate = Gate::new(1);
-        let (first, second) = tokio::join!(acquire(&cluster, &gate, 2), acquire(&cluster, &gate, 2));
-        assert_eq!(first.0, Err(Ending::NoEndpoint));
-        assert_eq!(second.0, Err(Ending::HoldFull));
-        assert_eq!(gate.held.load(Relaxed), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_endpoint_that_leaves_while_it_is_dialled_gets_no_session() {
-        let cluster = cluster(Duration::from_secs(5), &[spec(1)]);
-        let options = cluster.members().options.clone();
-        let mut effort = Effort::default();
-        let gate = Gate::new(1);
-        let dialler = Scripted(|endpoint: &Endpoint| {
-            if endpoint.key == spec(1).key {
-                cluster.update(&options, &[spec(2)]);
-            }
-            Ok(endpoint.key.clone())
-        });
-        let acquired = cluster.acquire(&gate, &mut effort, pending(), &dialler).await;
-        assert_eq!(acquired.map(|(endpoint, _)| endpoint), Ok(spec(2).key));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_consumer_that_leaves_is_noticed() {
-        let cluster = cluster(Duration::from_secs(5), &[]);
-        let mut effort = Effort::default();
-        let left = async {
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            Ok(())
-        };
-        let dialler = Scripted(|_: &Endpoint| Ok(()));
-        let acquired = cluster.acquire(&Gate::new(1), &mut effort, left, &dialler).await;
-        assert!(matches!(acquired, Err(Ending::LeftWhileHeld)));
-        assert_eq!(effort.held, Duration::from_secs(2));
-    }
-}
+mod tests;

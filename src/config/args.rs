@@ -16,9 +16,12 @@ pub use super::ancestor::ancestor;
 pub struct RunArgs {
     /// Routes: LISTEN=TARGET[,TARGET...][?option=value[&...]], or the two words HOST PORT
     ///
-    /// LISTEN is 6379, 127.0.0.1:6379, [::1]:6379, 8000-8100, 53/udp or /run/pg.sock. TARGET is host[:port],
-    /// unix:/path or docker://NAME[:PORT]. Options: name, balance, backup, hold, connect-timeout, idle-timeout,
-    /// half-close-timeout, max-sessions, allow, on-remove. More routes are read from AMBASSADOR_ROUTES, separated by
+    /// LISTEN is 6379, 127.0.0.1:6379, [::1]:6379, 8000-8100, 53/udp or /run/pg.sock. TARGET is host[:port], srv://NAME,
+    /// docker://NAME[:PORT], docker://label:KEY=VALUE[:PORT], etcd://HOST/PREFIX, consul://SERVICE, file:/path or
+    /// unix:/path. Options: name, balance, slow-start, backup, hold, connect-timeout, idle-timeout,
+    /// half-close-timeout, max-duration, max-sessions, max-sessions-per-endpoint, rate, health, health-interval,
+    /// health-timeout, health-rise, health-fall, on-unhealthy, allow, deny, on-remove. More routes are read from
+    /// AMBASSADOR_ROUTES, separated by
     /// white space.
     #[arg(value_name = "ROUTE")]
     pub routes: Vec<String>,
@@ -91,6 +94,10 @@ pub struct RunArgs {
     /// Sessions that may wait for an endpoint at one time [env: AMBASSADOR_MAX_HELD] [default: 10000]
     #[arg(long, value_name = "N")]
     pub max_held: Option<String>,
+
+    /// Part of a route's endpoints that may be left out for failing [env: AMBASSADOR_MAX_EJECTED] [default: 50%]
+    #[arg(long, value_name = "PERCENT")]
+    pub max_ejected: Option<String>,
 
     /// The longest a DNS name is believed, whatever its TTL [env: AMBASSADOR_DNS_MAX_TTL] [default: 30s]
     #[arg(long, value_name = "DURATION")]

@@ -44,6 +44,7 @@ pub fn json(config: &Config) -> Value {
         "workers": config.workers.get(),
         "drain_timeout": humantime::format_duration(config.drain_timeout).to_string(),
         "max_held": config.max_held,
+        "max_ejected": config.max_ejected,
         "dns_max_ttl": humantime::format_duration(config.dns.max_ttl).to_string(),
         "dns_stale": humantime::format_duration(config.dns.stale).to_string(),
         "warnings": config.warnings.iter().map(diagnostic_json).collect::<Vec<_>>(),
@@ -124,16 +125,8 @@ fn from_docker(docker: &DockerConfig) -> Vec<String> {
 
 fn route_json(route: &Route) -> Value {
     let Route { listen, targets, options, origin } = route;
-    let pairs = written(options).into_iter().fold(serde_json::Map::new(), |mut pairs, (key, value)| {
-        match pairs.get_mut(key) {
-            // `backup` comes once for each target.
-            Some(Value::String(before)) => *before = format!("{before},{value}"),
-            _ => {
-                pairs.insert(key.to_owned(), value.into());
-            }
-        }
-        pairs
-    });
+    let pairs: serde_json::Map<String, Value> =
+        written(options).into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
     json!({
         "name": options.name,
         "listen": listen.to_string(),
@@ -184,7 +177,7 @@ mod tests {
         config.warnings = vec![Diagnostic::new(Place::Variable("A_PORT_0_TCP".to_owned()), "no port")];
         let expected = "\
 NAME          LISTEN        TARGETS     OPTIONS                         FROM
-web           80            a:80,b:80   backup=c:80&backup=d:80&hold=30s  argument 1
+web           80            a:80,b:80   backup=c:80,d:80&hold=30s  argument 1
 6379          6379          redis:6379                                    argument 1
 127.0.0.1:80  127.0.0.1:80  x:80                                          a.toml:3:1  hidden by argument 1
 Docker at /d.sock adds every exposed port of fpm, labelled containers, this container's links
@@ -210,7 +203,7 @@ warning: variable A_PORT_0_TCP: no port
         let value = json(&config());
         assert_eq!(value["routes"][0]["name"], "web");
         assert_eq!(value["routes"][0]["options"]["backup"], "c:80,d:80");
-        assert_eq!(value["routes"][0]["route"], "80=a:80,b:80?name=web&backup=c:80&backup=d:80&hold=30s");
+        assert_eq!(value["routes"][0]["route"], "80=a:80,b:80?name=web&backup=c:80,d:80&hold=30s");
         assert_eq!(value["routes"][1]["targets"][0], "redis:6379");
         assert_eq!(value["hidden"][0]["hidden_by"], "argument 1");
         assert_eq!(value["drain_timeout"], "10s");

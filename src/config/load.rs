@@ -18,6 +18,7 @@ use super::{
     AdminAddr, Config, DRAIN_TIMEOUT_DEFAULT, DockerConfig, DockerHost, LogConfig, MAX_HELD_DEFAULT, consul,
     docker, etcd,
 };
+use crate::cluster::outlier::MAX_EJECTED_DEFAULT;
 use crate::diagnostic::{Diagnostic, Mistake, Place};
 use crate::discovery::dns::Limits;
 use crate::discovery::env;
@@ -99,8 +100,17 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
     }
 
     let RawFile { routes: file, settings: in_file } = file;
-    let Settings { workers, drain_timeout, max_held, dns_max_ttl, dns_stale, admin, log_level, log_format } =
-        flags.or(variables).or(in_file);
+    let Settings {
+        workers,
+        drain_timeout,
+        max_held,
+        max_ejected,
+        dns_max_ttl,
+        dns_stale,
+        admin,
+        log_level,
+        log_format,
+    } = flags.or(variables).or(in_file);
     let dns = Limits::default();
     Ok(Config {
         arguments: Layer { routes: arguments },
@@ -114,6 +124,7 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
         workers: workers.unwrap_or_else(cores),
         drain_timeout: drain_timeout.unwrap_or(DRAIN_TIMEOUT_DEFAULT),
         max_held: max_held.unwrap_or(MAX_HELD_DEFAULT),
+        max_ejected: max_ejected.unwrap_or(MAX_EJECTED_DEFAULT),
         dns: Limits { max_ttl: dns_max_ttl.unwrap_or(dns.max_ttl), stale: dns_stale.unwrap_or(dns.stale) },
         consul,
         admin,
@@ -225,6 +236,7 @@ fn flag_settings(args: &RunArgs) -> (Settings, Vec<Diagnostic>) {
         ("workers", &args.workers),
         ("drain-timeout", &args.drain_timeout),
         ("max-held", &args.max_held),
+        ("max-ejected", &args.max_ejected),
         ("dns-max-ttl", &args.dns_max_ttl),
         ("dns-stale", &args.dns_stale),
         ("admin", &args.admin),

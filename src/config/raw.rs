@@ -249,7 +249,13 @@ fn written(key: &str) -> String {
             "write one listener per route, as in `listen = 6379` or `listen = \"127.0.0.1:6379\"`".to_owned()
         }
         "target" => "write `target = \"redis:6379\"` or `target = [\"db1:5432\", \"db2:5432\"]`".to_owned(),
-        "workers" | "max-held" | "max-sessions" => format!("write a whole number, as in `{key} = 100`"),
+        "workers"
+        | "max-held"
+        | "max-sessions"
+        | "max-sessions-per-endpoint"
+        | "rate"
+        | "health-rise"
+        | "health-fall" => format!("write a whole number, as in `{key} = 100`"),
         _ => format!("write a string, as in `{key} = \"...\"`"),
     }
 }

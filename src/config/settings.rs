@@ -12,8 +12,17 @@ use crate::diagnostic::Mistake;
 use crate::discovery::dns::TTL_FLOOR;
 
 /// Each is a flag `--KEY`, a variable `AMBASSADOR_KEY` and a key at the top of the file.
-pub(crate) const KEYS: [&str; 8] =
-    ["workers", "drain-timeout", "max-held", "dns-max-ttl", "dns-stale", "admin", "log-level", "log-format"];
+pub(crate) const KEYS: [&str; 9] = [
+    "workers",
+    "drain-timeout",
+    "max-held",
+    "max-ejected",
+    "dns-max-ttl",
+    "dns-stale",
+    "admin",
+    "log-level",
+    "log-format",
+];
 
 /// More threads than any machine we run on has cores; a worker is a thread, and threads are not free.
 const WORKERS_MAX: usize = 1024;
@@ -24,6 +33,8 @@ pub struct Settings {
     pub workers: Option<NonZeroUsize>,
     pub drain_timeout: Option<Duration>,
     pub max_held: Option<usize>,
+    /// Percent of a cluster.
+    pub max_ejected: Option<u8>,
     pub dns_max_ttl: Option<Duration>,
     pub dns_stale: Option<Duration>,
     pub admin: Option<AdminAddr>,
@@ -39,6 +50,7 @@ impl Settings {
             workers,
             drain_timeout,
             max_held,
+            max_ejected,
             dns_max_ttl,
             dns_stale,
             admin,
@@ -49,6 +61,7 @@ impl Settings {
             workers: workers.or(later.workers),
             drain_timeout: drain_timeout.or(later.drain_timeout),
             max_held: max_held.or(later.max_held),
+            max_ejected: max_ejected.or(later.max_ejected),
             dns_max_ttl: dns_max_ttl.or(later.dns_max_ttl),
             dns_stale: dns_stale.or(later.dns_stale),
             admin: admin.or(later.admin),
@@ -63,6 +76,7 @@ impl Settings {
             "workers" => self.workers = Some(workers(value)?),
             "drain-timeout" => self.drain_timeout = Some(duration(value)?),
             "max-held" => self.max_held = Some(max_held(value)?),
+            "max-ejected" => self.max_ejected = Some(percent(value)?),
             "dns-max-ttl" => self.dns_max_ttl = Some(dns_max_ttl(value)?),
             "dns-stale" => self.dns_stale = Some(dns_stale(value)?),
             "admin" => self.admin = Some(admin(value)?),
@@ -89,6 +103,14 @@ fn workers(text: &str) -> Result<NonZeroUsize, Mistake> {
 fn max_held(text: &str) -> Result<usize, Mistake> {
     digits(text).ok_or_else(|| {
         Mistake::new(format!("`{text}` is no number of sessions")).help("write a number such as `10000`")
+    })
+}
+
+fn percent(text: &str) -> Result<u8, Mistake> {
+    let number = digits(text.strip_suffix('%').unwrap_or(text));
+    number.and_then(|number| u8::try_from(number).ok()).filter(|percent| *percent <= 100).ok_or_else(|| {
+        Mistake::new(format!("`{text}` is no part of a cluster"))
+            .help("write a percentage from `0%`, which is off, to `100%`")
     })
 }
 
@@ -157,7 +179,7 @@ mod tests {
     fn every_setting_is_read() {
         let mut settings = Settings::default();
         for (key, value) in
-            KEYS.into_iter().zip(["2", "1m", "0", "5s", "off", "127.0.0.1:9901", "warning", "json"])
+            KEYS.into_iter().zip(["2", "1m", "0", "30%", "5s", "off", "127.0.0.1:9901", "warning", "json"])
         {
             settings.set(key, value).unwrap();
         }
@@ -165,6 +187,7 @@ mod tests {
             workers: NonZeroUsize::new(2),
             drain_timeout: Some(Duration::from_secs(60)),
             max_held: Some(0),
+            max_ejected: Some(30),
             dns_max_ttl: Some(Duration::from_secs(5)),
             dns_stale: Some(Duration::ZERO),
             admin: Some(AdminAddr::Tcp("127.0.0.1:9901".parse().unwrap())),
@@ -201,6 +224,8 @@ mod tests {
             ("workers", "many", "one per core"),
             ("drain-timeout", "10", "`10s`"),
             ("max-held", "-1", "10000"),
+            ("max-ejected", "101%", "`100%`"),
+            ("max-ejected", "half", "`0%`"),
             ("dns-max-ttl", "0", "`1s` or more"),
             ("dns-stale", "10", "`10s`"),
             ("admin", "9901", "127.0.0.1:9901"),

@@ -67,6 +67,10 @@ pub enum Happened {
         source: String,
         why: String,
     },
+    /// Lost for so long that what it said last is no longer believed.
+    SourceExpired {
+        source: String,
+    },
     SourceBack {
         source: String,
     },
@@ -223,6 +227,7 @@ impl Happened {
             Happened::EndpointReturned { .. } => "endpoint returned",
             Happened::TargetProblem { .. } => "target without endpoint",
             Happened::SourceLost { .. } => "source lost; what it said last stands",
+            Happened::SourceExpired { .. } => "source is lost for too long; its endpoints go",
             Happened::SourceBack { .. } => "source is back",
             Happened::Mistake { .. } => "mistake",
             Happened::FileRefused { .. } => "file refused; the routes it had before stand",
@@ -247,6 +252,7 @@ impl Happened {
             Happened::EndpointEjected { .. }
             | Happened::TargetProblem { .. }
             | Happened::SourceLost { .. }
+            | Happened::SourceExpired { .. }
             | Happened::Mistake { .. }
             | Happened::SwitchRolledBack { .. } => Level::WARN,
             _ => Level::INFO,

@@ -1,5 +1,5 @@
 //! Prometheus' text format, version 0.0.4
-//! (https://prometheus.io/docs/instrumenting/exposition_formats/). Pure.
+//! (<https://prometheus.io/docs/instrumenting/exposition_formats/>). Pure.
 //!
 //! Written by hand, since every number is an atomic that something else owns already: a client library would want its own
 //! registry of label sets behind a lock, and every route and endpoint to be entered and taken out.

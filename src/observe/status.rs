@@ -60,6 +60,12 @@ pub struct EndpointStatus {
     /// An operator wants no new sessions on it.
     pub drained: bool,
     pub sessions: usize,
+    /// By its checks: `healthy`, `unhealthy` or `unknown`. `None` where it is not checked.
+    #[serde(default)]
+    pub health: Option<String>,
+    /// Left out for a while, and why.
+    #[serde(default)]
+    pub ejected: Option<String>,
 }
 
 /// What an operator changed, until the next restart.
@@ -263,6 +269,7 @@ fn endings(cluster: &Cluster) -> BTreeMap<String, u64> {
 impl EndpointStatus {
     /// Of no tier and weight.
     fn of(endpoint: &Endpoint) -> EndpointStatus {
+        let condition = endpoint.condition();
         EndpointStatus {
             address: endpoint.key.addr.to_string(),
             description: endpoint.key.to_string(),
@@ -271,15 +278,28 @@ impl EndpointStatus {
             weight: 0,
             drained: false,
             sessions: endpoint.sessions(),
+            health: condition.health.map(|state| state.name().to_owned()),
+            ejected: condition.ejected.map(|cause| cause.name().to_owned()),
         }
+    }
+
+    /// What is not as usual.
+    fn notes(&self) -> impl Iterator<Item = &str> {
+        let backup = self.backup.then_some("backup");
+        let drained = self.drained.then_some("drained");
+        let health = self.health.as_deref().filter(|state| *state != "healthy").map(|state| match state {
+            "unknown" => "not checked yet",
+            state => state,
+        });
+        let ejected = self.ejected.as_deref();
+        backup.into_iter().chain(drained).chain(health).chain(ejected)
     }
 
     fn row(&self, note: &str) -> [String; 7] {
         let mut row = <[String; 7]>::default();
         let [_, endpoint, sessions, ..] = &mut row;
-        let backup = if self.backup { ", backup" } else { "" };
-        let drained = if self.drained { ", drained" } else { "" };
-        *endpoint = format!("{}{backup}{drained}{note}", self.description);
+        let notes: String = self.notes().map(|note| format!(", {note}")).collect();
+        *endpoint = format!("{}{notes}{note}", self.description);
         *sessions = self.sessions.to_string();
         row
     }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use tokio_util::sync::DropGuard;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::cluster::{Cluster, Endpoint, EndpointSpec};
 use crate::observe::events::Happened;
@@ -18,6 +19,8 @@ pub(super) struct Running {
     pub(super) leaving: Vec<Weak<Endpoint>>,
     /// Closes the listeners when dropped.
     pub(super) _stop: DropGuard,
+    /// Checks its endpoints, until dropped.
+    pub(super) _watch: AbortOnDropHandle<()>,
     pub(super) _seat: Seat,
 }
 

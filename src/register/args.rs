@@ -20,7 +20,7 @@ const TTL_MAX: Duration = Duration::from_secs(3600);
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RegisterArgs {
-    /// The registry: etcd://HOST[:2379][,HOST...][/PREFIX], etcds:// for TLS, or consul://[HOST[:8500]]
+    /// The registry: `etcd://HOST[:2379][,HOST...][/PREFIX]`, etcds:// for TLS, or `consul://[HOST[:8500]]`
     ///
     /// etcd gets a key PREFIX/NAME/PORT/CONTAINER for each published port, with the value ADVERTISE:PUBLISHED-PORT; the
     /// prefix is /services unless one is written. Consul's agent gets a service NAME with a TTL check; NAME-PORT where a
@@ -72,8 +72,8 @@ Examples:
   Stand in for it elsewhere:
     ambassador 6379=etcd://10.0.0.1:2379/services/redis/6379
 
-A container that ends is taken back at once; on SIGTERM all are. What a host that dies had registered is gone when its
-TTL has passed.";
+A container that ends is taken back at once, and all of them on SIGTERM.
+What a host that dies had registered is gone when its TTL has passed.";
 
 impl RegisterArgs {
     /// Every mistake at once.

@@ -139,7 +139,7 @@ impl Consul {
     }
 
     fn with_token(&self, request: Request) -> Request {
-        let request = request.patience(PATIENCE);
+        let request = request.patience(PATIENCE.min(self.ttl / 4));
         match &self.token {
             Some(token) => request.header(TOKEN, token.reveal()),
             None => request,

@@ -34,7 +34,9 @@ enum Step {
 impl Etcd {
     pub(super) fn new(keys: EtcdKeys, access: &EtcdAccess, ttl: Duration) -> Etcd {
         let EtcdKeys { tls, members, prefix } = keys;
-        let members = members.iter().map(|member| Client::new(member, tls, access)).collect();
+        // A member that hangs must leave time to renew the lease with another.
+        let client = |member: &String| Client::new(member, tls, access).patience(ttl / 4);
+        let members = members.iter().map(client).collect();
         Etcd { members, turn: 0, prefix, ttl, lease: None, has: BTreeMap::new() }
     }
 

@@ -71,12 +71,13 @@ impl Open for Flows {
 
 impl Flows {
     async fn try_open(&self, record: &mut Record) -> Result<(UdpSocket, Seat), Ending> {
-        admit(&self.cluster, &self.cluster.glance(), record.live.client.ip())?;
+        let client = record.live.client.ip();
+        admit(&self.cluster.glance(), client, record.live.began)?;
         let seat = self.shared.room.seat(FLOW_DESCRIPTORS).ok_or(Ending::Local)?;
         let dial = DatagramDial { offset: self.offset };
         // Nobody can tell that a UDP client has left.
-        let (socket, endpoint) =
-            self.cluster.acquire(&self.shared.gate, &mut record.effort, pending(), &dial).await?;
+        let acquired = self.cluster.acquire(&self.shared.gate, client, &mut record.effort, pending(), &dial);
+        let (socket, endpoint) = acquired.await?;
         record.connected(endpoint);
         Ok((socket, seat))
     }

@@ -82,12 +82,12 @@ fn a_name_that_vanishes_keeps_its_addresses_for_the_stale_time_and_each_turn_is_
     assert_eq!(endpoints(&ambassador), there);
     assert_eq!(ask(ambassador.addr("r")), "one");
 
-    logs(&ambassador, "too old to be believed");
+    logs(&ambassador, "lost for too long; its endpoints go");
     has(&ambassador, &[]);
     dns.has("redis.test.", 1, &["127.0.0.1"]);
     has(&ambassador, &there);
     let log = ambassador.log();
-    for once in ["source lost", "too old to be believed", "source is back"] {
+    for once in ["source lost", "lost for too long; its endpoints go", "source is back"] {
         assert_eq!(log.matches(once).count(), 1, "{once}: {log}");
     }
 }

@@ -115,7 +115,7 @@ async fn who_is_not_allowed_and_who_is_too_many_are_refused() {
     let service = Service::named("one").await;
     let routes = [
         format!("127.0.0.1:0={}?name=closed&allow=10.0.0.0/8", service.addr),
-        format!("127.0.0.2:0={}?name=open&allow=10.0.0.0/8,127.0.0.0/8&max-sessions=1", service.addr),
+        format!("127.0.0.2:0={}?name=open&allow=10.0.0.0/8,127.0.0.0/8&max-sessions=1&hold=0s", service.addr),
     ];
     let app = App::start(&[&routes[0], &routes[1]]).await;
     assert_refused(app.addr("closed")).await;

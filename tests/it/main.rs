@@ -3,6 +3,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::print_stdout,
     clippy::panic,
     clippy::print_stderr,
     reason = "a test that cannot go on fails; the exemption in clippy.toml misses helpers"
@@ -10,6 +11,7 @@
 
 mod admin;
 mod app;
+mod balance;
 mod consul;
 mod cross_links;
 mod demo;
@@ -21,6 +23,7 @@ mod etcd;
 mod grammar;
 mod hello_world;
 mod image;
+mod latency;
 mod life;
 mod networks;
 mod process;
@@ -28,6 +31,8 @@ mod register;
 mod relay;
 mod restarts;
 mod scaled_compose;
+mod simulation;
+mod soak;
 mod support;
 mod swarm;
 mod tidy;

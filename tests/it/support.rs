@@ -27,5 +27,5 @@ pub(crate) use load::Load;
 pub(crate) use namespace::Namespace;
 pub(crate) use servers::{http_get, redis_ping};
 pub(crate) use service::{Service, ask};
-pub(crate) use skip::{is_dist_image, needs, record, skip};
-pub(crate) use wait::{eventually, within};
+pub(crate) use skip::{is_dist_image, needs, record, skip, variable};
+pub(crate) use wait::{eventually, pause, within};

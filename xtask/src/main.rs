@@ -1,4 +1,4 @@
-//! What a developer types: `cargo xtask test`, `lint`, `image`, `hosts`.
+//! What a developer types: `cargo xtask test`, `latency`, `lint`, `image`, `hosts`.
 #![expect(
     clippy::disallowed_methods,
     reason = "no runtime to block here, and the environment is a developer's"
@@ -13,6 +13,7 @@ mod image;
 mod images;
 mod install;
 mod interrupt;
+mod latency;
 mod lint;
 mod process;
 mod rootfs;
@@ -31,6 +32,8 @@ use clap::{Parser, Subcommand};
 enum Task {
     /// Run every test, with Docker hosts of its own; installs what is missing, leaves nothing running
     Test(test::Args),
+    /// Measure how long a change takes to be followed: of containers, of a key in etcd, of a file
+    Latency,
     /// Check format, clippy, rustdoc, and licences where cargo-deny is installed
     Lint,
     /// Build the image and load it into the engine that DOCKER_HOST names
@@ -63,6 +66,7 @@ fn run(task: Task) -> Result<ExitCode> {
     interrupt::watch()?;
     match task {
         Task::Test(args) => test::run(&args),
+        Task::Latency => latency::run().map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::run().map(|()| ExitCode::SUCCESS),
         Task::Image(args) => image::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Hosts(HostsTask::Up(args)) => hosts::play(&args).map(|()| ExitCode::SUCCESS),

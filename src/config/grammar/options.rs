@@ -1,40 +1,46 @@
 //! What stands after the `?`: `option=value[&...]`. Pure.
 
-use std::net::IpAddr;
-use std::time::Duration;
-
-use ipnet::IpNet;
+mod values;
 
 use super::target;
 use crate::config::nearest::suggest;
 use crate::diagnostic::Mistake;
-use crate::route::{Balance, Listen, OnRemove, Options};
+use crate::route::{Balance, Listen, OnRemove, OnUnhealthy, Options};
+pub(crate) use values::duration;
+use values::{
+    check, checks, connect_timeout, duration_or_off, half_close_timeout, name, networks, one_of, pace,
+    some_duration, some_number,
+};
 
 /// Every option there is, in the order of the documentation.
-pub(crate) const KEYS: [&str; 13] = [
+pub(crate) const KEYS: [&str; 23] = [
     "name",
     "balance",
+    "slow-start",
     "backup",
     "hold",
     "connect-timeout",
     "idle-timeout",
     "half-close-timeout",
+    "max-duration",
     "max-sessions",
+    "max-sessions-per-endpoint",
+    "rate",
     "health",
+    "health-interval",
+    "health-timeout",
+    "health-rise",
+    "health-fall",
+    "on-unhealthy",
     "allow",
+    "deny",
     "accept-proxy",
     "send-proxy",
     "on-remove",
 ];
 
 /// Given several times, these add up.
-pub(crate) const LISTS: [&str; 2] = ["backup", "allow"];
-
-/// A name is a word of a URL's path, of a metric and of a log line. Every listener's text can be one.
-const NAME_LENGTH_MAX: usize = 128;
-
-/// Longer than any connection is worth waiting for; keeps sums of durations far from overflow.
-const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+pub(crate) const LISTS: [&str; 3] = ["backup", "allow", "deny"];
 
 /// Reads the pairs into `options`; every mistake at once.
 pub(super) fn parse_into(options: &mut Options, text: &str, listen: &Listen) -> Vec<Mistake> {
@@ -66,16 +72,26 @@ pub(crate) fn set(
     }
     match key {
         "name" => options.name = name(value)?,
-        "balance" => options.balance = balance(value)?,
+        "balance" => options.balance = one_of(key, value, Balance::ALL, Balance::name)?,
+        "slow-start" => options.slow_start = duration_or_off(value)?,
         "backup" => backup(&mut options.backup, value, listen)?,
-        "hold" => options.hold = hold(value)?,
+        "hold" => options.hold = duration_or_off(value)?,
         "connect-timeout" => options.connect_timeout = connect_timeout(value)?,
-        "idle-timeout" => options.idle_timeout = idle_timeout(value)?,
+        "idle-timeout" => options.idle_timeout = some_duration(value)?,
         "half-close-timeout" => options.half_close_timeout = half_close_timeout(value)?,
-        "max-sessions" => options.max_sessions = max_sessions(value)?,
-        "allow" => options.allow.extend(allow(value, listen)?),
-        "on-remove" => options.on_remove = on_remove(value)?,
-        "health" => health(value)?,
+        "max-duration" => options.max_duration = some_duration(value)?,
+        "max-sessions" => options.max_sessions = some_number("sessions", value)?,
+        "max-sessions-per-endpoint" => options.max_sessions_per_endpoint = some_number("sessions", value)?,
+        "rate" => options.rate = some_number("sessions a second", value)?,
+        "health" => options.health.check = check(value)?,
+        "health-interval" => options.health.interval = pace(key, value)?,
+        "health-timeout" => options.health.timeout = pace(key, value)?,
+        "health-rise" => options.health.rise = checks(value)?,
+        "health-fall" => options.health.fall = checks(value)?,
+        "on-unhealthy" => options.on_unhealthy = one_of(key, value, OnUnhealthy::ALL, OnUnhealthy::name)?,
+        "allow" => options.allow.extend(networks(key, value, listen)?),
+        "deny" => options.deny.extend(networks(key, value, listen)?),
+        "on-remove" => options.on_remove = one_of(key, value, OnRemove::ALL, OnRemove::name)?,
         "accept-proxy" | "send-proxy" => return Err(later(key).into()),
         _ => return Err(unknown(key).into()),
     }
@@ -104,70 +120,26 @@ fn example(key: &str) -> &'static str {
     match key {
         "name" => "name=redis",
         "balance" => "balance=round-robin",
+        "slow-start" => "slow-start=30s",
         "backup" => "backup=host:port",
         "hold" => "hold=10s",
         "connect-timeout" => "connect-timeout=3s",
         "idle-timeout" => "idle-timeout=1h",
         "half-close-timeout" => "half-close-timeout=5m",
+        "max-duration" => "max-duration=8h",
         "max-sessions" => "max-sessions=1000",
+        "max-sessions-per-endpoint" => "max-sessions-per-endpoint=100",
+        "rate" => "rate=20",
+        "health" => "health=tcp",
+        "health-interval" => "health-interval=5s",
+        "health-timeout" => "health-timeout=2s",
+        "health-rise" => "health-rise=2",
+        "health-fall" => "health-fall=3",
+        "on-unhealthy" => "on-unhealthy=drain",
         "allow" => "allow=10.0.0.0/8",
+        "deny" => "deny=10.0.0.0/8",
         "on-remove" => "on-remove=drain",
         _ => "option=value",
-    }
-}
-
-fn name(text: &str) -> Result<String, Mistake> {
-    let mistake = |what: &str| Mistake::new(format!("`{text}` cannot be a name: {what}"));
-    if text.is_empty() {
-        return Err(mistake("it is empty").help("write `name=redis`"));
-    }
-    if text.len() > NAME_LENGTH_MAX {
-        return Err(mistake(&format!("it has more than {NAME_LENGTH_MAX} characters")).help("shorten it"));
-    }
-    match text.chars().find(|c| !is_name_char(*c)) {
-        Some(odd) => Err(mistake(&format!("it holds {odd:?}")).help("use letters, digits and `._-/:[]@+~`")),
-        None => Ok(text.to_owned()),
-    }
-}
-
-/// A path's characters and those of an IPv6 listener.
-fn is_name_char(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "._-/:[]@+~".contains(c)
-}
-
-fn balance(text: &str) -> Result<Balance, Mistake> {
-    if ["p2c", "source-hash", "random"].contains(&text) {
-        let now = Balance::ALL.map(Balance::name).join("` and `");
-        return Err(Mistake::new(format!("`balance={text}` is not in this version"))
-            .help(format!("there are `{now}`")));
-    }
-    one_of("balance", text, Balance::ALL, Balance::name)
-}
-
-fn on_remove(text: &str) -> Result<OnRemove, Mistake> {
-    one_of("on-remove", text, OnRemove::ALL, OnRemove::name)
-}
-
-fn one_of<T: Copy, const N: usize>(
-    key: &str,
-    text: &str,
-    all: [T; N],
-    name: fn(T) -> &'static str,
-) -> Result<T, Mistake> {
-    all.into_iter().find(|value| name(*value) == text).ok_or_else(|| {
-        Mistake::new(format!("`{text}` is no value of `{key}`")).help(suggest(text, &all.map(name)))
-    })
-}
-
-fn health(text: &str) -> Result<(), Mistake> {
-    match text {
-        "off" => Ok(()),
-        "tcp" | "redis" => Err(later(&format!("health={text}"))),
-        _ if text.starts_with("http:") => Err(later(&format!("health={text}"))),
-        _ => {
-            Err(Mistake::new(format!("`{text}` is no value of `health`"))
-                .help("only `off` is in this version"))
-        }
     }
 }
 
@@ -180,174 +152,5 @@ fn backup(backups: &mut Vec<crate::route::Target>, text: &str, listen: &Listen) 
     Ok(())
 }
 
-/// `off` says what `0` does: a session that finds no endpoint is refused at once.
-fn hold(text: &str) -> Result<Duration, Mistake> {
-    if text == "off" { Ok(Duration::ZERO) } else { duration(text) }
-}
-
-fn connect_timeout(text: &str) -> Result<Duration, Mistake> {
-    if text == "off" || duration(text)?.is_zero() {
-        return Err(Mistake::new(format!("`connect-timeout={text}` would never connect or never give up"))
-            .help("write a duration such as `3s`"));
-    }
-    duration(text)
-}
-
-fn idle_timeout(text: &str) -> Result<Option<Duration>, Mistake> {
-    if text == "off" { Ok(None) } else { Ok(Some(duration(text)?).filter(|idle| !idle.is_zero())) }
-}
-
-fn half_close_timeout(text: &str) -> Result<Duration, Mistake> {
-    if text == "off" {
-        return Err(Mistake::new("`half-close-timeout` cannot be off: a silent half would stay for ever")
-            .help("write a long duration such as `24h`"));
-    }
-    duration(text)
-}
-
-fn max_sessions(text: &str) -> Result<Option<u32>, Mistake> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    match text.parse() {
-        _ if text == "off" => Ok(None),
-        Ok(max) if digits && max > 0 => Ok(Some(max)),
-        _ => Err(Mistake::new(format!("`{text}` is no number of sessions"))
-            .help("write a whole number from 1 to 4294967295, or `off`")),
-    }
-}
-
-fn allow(text: &str, listen: &Listen) -> Result<Vec<IpNet>, Vec<Mistake>> {
-    if matches!(listen, Listen::Unix(_)) {
-        return Err(Mistake::new("`allow` has no meaning for a unix socket, whose clients have no address")
-            .help("set the permissions of the socket's directory")
-            .into());
-    }
-    let (networks, mistakes): (Vec<_>, Vec<_>) = text.split(',').map(network).partition(Result::is_ok);
-    if mistakes.is_empty() {
-        return Ok(networks.into_iter().filter_map(Result::ok).collect());
-    }
-    Err(mistakes.into_iter().filter_map(Result::err).collect())
-}
-
-fn network(text: &str) -> Result<IpNet, Mistake> {
-    let single = || text.parse::<IpAddr>().map(IpNet::from);
-    text.parse::<IpNet>().or_else(|_| single()).map_err(|_| {
-        Mistake::new(format!("`{text}` is no network"))
-            .help("write an address or a network such as `10.0.0.0/8` or `fd00::/8`")
-    })
-}
-
-/// `10s`, `500ms`, `1h30m`, `0`.
-pub(crate) fn duration(text: &str) -> Result<Duration, Mistake> {
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(
-            Mistake::new(format!("`{text}` has no unit")).help(format!("write `{text}s` for seconds"))
-        );
-    }
-    let duration = humantime::parse_duration(text).map_err(|_| {
-        Mistake::new(format!("`{text}` is no duration"))
-            .help("write for instance `10s`, `500ms`, `5m` or `1h30m`")
-    })?;
-    if duration > DURATION_MAX {
-        return Err(Mistake::new(format!("`{text}` is more than a year")).help("write `365days` or less"));
-    }
-    Ok(duration)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::super::listen;
-    use super::*;
-
-    fn read(text: &str, listener: &str) -> Result<Options, Vec<Mistake>> {
-        let listen = listen::parse(listener).unwrap();
-        let mut options = Options::named("n");
-        let mistakes = parse_into(&mut options, text, &listen);
-        if mistakes.is_empty() { Ok(options) } else { Err(mistakes) }
-    }
-
-    #[test]
-    fn every_option_is_read() {
-        let text = "name=pg&balance=round-robin&backup=a,b:1&backup=c&hold=30s&connect-timeout=500ms\
-                    &idle-timeout=1h30m&half-close-timeout=1m&max-sessions=7&allow=10.0.0.0/8,::1&allow=1.2.3.4\
-                    &on-remove=cut&health=off";
-        let options = read(text, "5432").unwrap();
-        let host = |host: &str, port| crate::route::Target::Host { host: host.to_owned(), port };
-        assert_eq!(
-            options,
-            Options {
-                name: "pg".to_owned(),
-                balance: Balance::RoundRobin,
-                backup: vec![host("a", 5432), host("b", 1), host("c", 5432)],
-                hold: Duration::from_secs(30),
-                connect_timeout: Duration::from_millis(500),
-                idle_timeout: Some(Duration::from_secs(5400)),
-                half_close_timeout: Duration::from_secs(60),
-                max_sessions: Some(7),
-                allow: ["10.0.0.0/8", "::1/128", "1.2.3.4/32"].map(|net| net.parse().unwrap()).to_vec(),
-                on_remove: OnRemove::Cut,
-            }
-        );
-    }
-
-    #[test]
-    fn nothing_and_for_ever_can_be_said() {
-        assert_eq!(read("hold=0", "80").unwrap().hold, Duration::ZERO);
-        assert_eq!(read("hold=off", "80").unwrap().hold, Duration::ZERO);
-        assert_eq!(read("idle-timeout=off", "80").unwrap().idle_timeout, None);
-        assert_eq!(read("idle-timeout=0", "80").unwrap().idle_timeout, None);
-        assert_eq!(read("max-sessions=off", "80").unwrap().max_sessions, None);
-    }
-
-    #[test]
-    fn every_mistake_is_answered_with_the_way_out() {
-        for (text, message, help) in [
-            ("hodl=10s", "`hodl` is no option", "did you mean `hold`?"),
-            ("weight=3", "`weight` is no option", "there are `name`"),
-            ("tag=primary", "`tag` is no option", "`consul://SERVICE+TAG@DATACENTER`"),
-            ("", "an option is missing", "`option=value`"),
-            ("hold=1s&", "an option is missing", "`option=value`"),
-            ("hold", "`hold` has no value", "write `hold=10s`"),
-            ("hold=1s&hold=2s", "`hold` is given twice", "keep one"),
-            ("hold=10", "`10` has no unit", "write `10s`"),
-            ("hold=soon", "`soon` is no duration", "`1h30m`"),
-            ("hold=2years", "`2years` is more than a year", "365days"),
-            ("balance=roundrobin", "`roundrobin` is no value", "did you mean `round-robin`?"),
-            ("balance=p2c", "`balance=p2c` is not in this version", "`round-robin`"),
-            ("balance=source-hash", "not in this version", "`round-robin`"),
-            ("balance=random", "not in this version", "`round-robin`"),
-            ("connect-timeout=0", "never connect", "`3s`"),
-            ("half-close-timeout=off", "cannot be off", "`24h`"),
-            ("max-sessions=0", "no number of sessions", "from 1"),
-            ("max-sessions=+1", "no number of sessions", "from 1"),
-            ("allow=localhost", "`localhost` is no network", "10.0.0.0/8"),
-            ("on-remove=kill", "`kill` is no value of `on-remove`", "`drain`, `cut`"),
-            ("health=redis", "`health=redis` is not in this version", "leave it out"),
-            ("health=http:/up", "not in this version", "leave it out"),
-            ("health=maybe", "`maybe` is no value", "`off`"),
-            ("accept-proxy", "`accept-proxy` is not in this version", "leave it out"),
-            ("send-proxy=v2", "`send-proxy` is not in this version", "leave it out"),
-            ("name=a b", "cannot be a name", "letters"),
-            ("name=", "`name` has no value", "name=redis"),
-            ("backup=unix:pg", "not absolute", "begin the path"),
-        ] {
-            let mistakes = read(text, "80").expect_err(text);
-            assert_eq!(mistakes.len(), 1, "{text}: {mistakes:?}");
-            assert!(mistakes[0].message.contains(message), "{text}: {mistakes:?}");
-            assert!(mistakes[0].help.as_deref().unwrap_or("").contains(help), "{text}: {mistakes:?}");
-        }
-    }
-
-    #[test]
-    fn all_mistakes_are_reported_at_once() {
-        let mistakes = read("hodl=1s&allow=x,10.0.0.0/8,y&balance=z&hold=5", "80").unwrap_err();
-        assert_eq!(mistakes.len(), 5, "{mistakes:?}");
-    }
-
-    #[test]
-    fn a_unix_listener_has_no_addresses_to_allow() {
-        assert!(read("allow=10.0.0.0/8", "/run/x.sock").is_err());
-    }
-}
+mod tests;

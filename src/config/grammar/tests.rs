@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::route::{Balance, ConsulService, EtcdKeys, OnRemove};
+use crate::route::{Balance, Check, ConsulService, EtcdKeys, Health, OnRemove, OnUnhealthy};
 
 fn place() -> Place {
     Place::Argument(1)
@@ -202,38 +202,62 @@ fn some_targets(listen: &Listen, count: std::ops::Range<usize>) -> BoxedStrategy
         .boxed()
 }
 
+fn a_health() -> impl Strategy<Value = Health> {
+    let known = [Check::Off, Check::Tcp, Check::Redis, Check::Postgres];
+    let check = prop_oneof![
+        proptest::sample::select(known.to_vec()),
+        "/([a-z0-9._~!$'()*+,;=:@%?-][a-z0-9/._~!$'()*+,;=:@%?-]{0,20})?".prop_map(Check::Http),
+    ];
+    let pace = || (10..31_536_000_000u64).prop_map(Duration::from_millis);
+    (check, pace(), pace(), 1..=1000u32, 1..=1000u32)
+        .prop_map(|(check, interval, timeout, rise, fall)| Health { check, interval, timeout, rise, fall })
+}
+
 fn some_options(listen: &Listen) -> impl Strategy<Value = Options> + use<> {
     let name = prop_oneof![Just(listen.to_string()), "[a-zA-Z0-9._/:@+~-]{1,30}"];
     let network = (any::<IpAddr>(), 0..=32u8).prop_map(|(ip, length)| ipnet::IpNet::new(ip, length).unwrap());
     let allow = if matches!(listen, Listen::Unix(_)) { 0..1 } else { 0..4 };
-    let choices =
-        (proptest::sample::select(Balance::ALL.to_vec()), proptest::sample::select(OnRemove::ALL.to_vec()));
+    let choices = (
+        proptest::sample::select(Balance::ALL.to_vec()),
+        proptest::sample::select(OnRemove::ALL.to_vec()),
+        proptest::sample::select(OnUnhealthy::ALL.to_vec()),
+    );
     let times = (
         prop_oneof![Just(Duration::ZERO), a_duration()],
         a_duration(),
         proptest::option::of(a_duration()),
         a_duration(),
+        prop_oneof![Just(Duration::ZERO), a_duration()],
     );
-    let sizes = (proptest::option::of(1..=u32::MAX), proptest::collection::vec(network, allow));
-    (name, choices, some_targets(listen, 0..3), times, sizes).prop_map(
+    let a_limit = || proptest::option::of(1..=u32::MAX);
+    let networks = || proptest::collection::vec(network.clone(), allow.clone());
+    let sizes = (a_limit(), a_limit(), a_limit(), proptest::option::of(a_duration()), networks(), networks());
+    (name, choices, some_targets(listen, 0..3), times, sizes, a_health()).prop_map(
         |(
             name,
-            (balance, on_remove),
+            (balance, on_remove, on_unhealthy),
             backup,
-            (hold, connect_timeout, idle_timeout, half_close_timeout),
-            sizes,
+            (hold, connect_timeout, idle_timeout, half_close_timeout, slow_start),
+            (max_sessions, max_sessions_per_endpoint, rate, max_duration, allow, deny),
+            health,
         )| {
-            let (max_sessions, allow) = sizes;
             Options {
                 name,
                 balance,
+                slow_start,
                 backup,
                 hold,
                 connect_timeout,
                 idle_timeout,
                 half_close_timeout,
+                max_duration,
                 max_sessions,
+                max_sessions_per_endpoint,
+                rate,
+                health,
+                on_unhealthy,
                 allow,
+                deny,
                 on_remove,
             }
         },

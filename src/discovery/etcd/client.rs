@@ -11,9 +11,9 @@ use super::api::{self, Listing, Watched};
 use crate::config::etcd::{EtcdAccess, Login};
 use crate::discovery::http::{self, HttpError, Lines, Request};
 
-/// A member that has not answered by then is taken for dead. etcd itself gives up after 5 s, plus two elections of
-/// 1 s, when it has lost its quorum (server.go, `ReqTimeout`).
-const PATIENCE: Duration = Duration::from_secs(8);
+/// A member that has not answered by then is taken for dead: it takes milliseconds. etcd itself gives up after 5 s when
+/// it has lost its quorum (server.go, `ReqTimeout`); the others may have one before that.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// etcd fragments what it tells at 1.5 MB, its largest request; base64 makes 2 MB of that.
 const LINE_MAX: usize = 8 << 20;
@@ -41,12 +41,19 @@ pub(crate) struct Client {
     login: Option<Login>,
     /// What [`Client::authenticate`] got. Held only to copy in or out.
     token: Arc<Mutex<Option<String>>>,
+    patience: Duration,
 }
 
 impl Client {
     pub(crate) fn new(member: &str, tls: bool, access: &EtcdAccess) -> Client {
         let http = http::Client::new(access.server(member, tls));
-        Client { http, login: access.login.clone(), token: Arc::default() }
+        Client { http, login: access.login.clone(), token: Arc::default(), patience: PATIENCE }
+    }
+
+    /// For each answer, where that is less than what is usual.
+    #[must_use]
+    pub(crate) fn patience(self, patience: Duration) -> Client {
+        Client { patience: self.patience.min(patience), ..self }
     }
 
     /// All keys below a prefix, as the cluster's majority has them.
@@ -78,7 +85,7 @@ impl Client {
     }
 
     fn request(&self, path: &str, body: &Value) -> Request {
-        let request = Request::post(path, body).patience(PATIENCE);
+        let request = Request::post(path, body).patience(self.patience);
         match self.token() {
             Some(token) => request.header(AUTHORIZATION, &token),
             None => request,
@@ -88,7 +95,8 @@ impl Client {
     async fn authenticate(&self) -> Result<(), EtcdError> {
         let Some(Login { user, password }) = &self.login else { return Err(EtcdError::Nobody) };
         let path = "/v3/auth/authenticate";
-        let request = Request::post(path, &json!({ "name": user, "password": password })).patience(PATIENCE);
+        let request =
+            Request::post(path, &json!({ "name": user, "password": password })).patience(self.patience);
         let answer = match self.http.ask(request).await {
             Ok(answer) => answer.json()?,
             // As etcdctl does: an etcd that asks nobody needs no token.

@@ -1,0 +1,135 @@
+//! What all balancers promise alike.
+
+use std::cell::RefCell;
+
+use proptest::prelude::*;
+
+use super::chance::nth;
+use super::*;
+
+/// Endpoints whose sessions do not change.
+#[derive(Default)]
+pub(super) struct Still {
+    pub(super) loads: Vec<usize>,
+    /// Missing is warm.
+    pub(super) warmth: Vec<u32>,
+}
+
+impl Still {
+    pub(super) fn loaded(loads: &[usize]) -> Still {
+        Still { loads: loads.to_vec(), warmth: Vec::new() }
+    }
+}
+
+impl Pool for &Still {
+    fn load(&self, index: usize) -> usize {
+        self.loads[index]
+    }
+
+    fn warmth(&self, index: usize) -> u32 {
+        self.warmth.get(index).copied().unwrap_or(WARM)
+    }
+}
+
+/// Endpoints that keep every session.
+struct Growing(RefCell<Vec<usize>>);
+
+impl Pool for &Growing {
+    fn load(&self, index: usize) -> usize {
+        self.0.borrow()[index]
+    }
+
+    fn warmth(&self, _: usize) -> u32 {
+        WARM
+    }
+}
+
+fn plan(balance: Balance, weights: &[u32]) -> Plan {
+    let names: Vec<String> = (0..weights.len()).map(|n| format!("10.0.0.1:{n}")).collect();
+    Plan::new(balance, weights.into(), names.iter().map(String::as_bytes))
+}
+
+fn pick(turn: u64) -> Pick {
+    let [a, b, c, d, ..] = nth(9, turn).to_be_bytes();
+    Pick { turn, random: nth(3, turn), client: Some([a, b, c, d].into()) }
+}
+
+fn order<P: Pool + Copy>(plan: &Plan, pick: Pick, pool: P) -> Vec<usize> {
+    let mut choices = plan.choices(pick, pool);
+    std::iter::from_fn(|| choices.next_of(pool)).collect()
+}
+
+proptest! {
+    #[test]
+    fn every_endpoint_that_has_a_weight_is_yielded_once(
+        which in 0..Balance::ALL.len(),
+        turn: u64,
+        endpoints in prop::collection::vec((0usize..5, 0u32..4, 0u32..=WARM), 0..20),
+    ) {
+        let weights: Vec<u32> = endpoints.iter().map(|(_, weight, _)| *weight).collect();
+        let pool = Still {
+            loads: endpoints.iter().map(|(load, ..)| *load).collect(),
+            warmth: endpoints.iter().map(|(.., warmth)| *warmth).collect(),
+        };
+        let mut order = order(&plan(Balance::ALL[which], &weights), pick(turn), &pool);
+        order.sort_unstable();
+        let takers: Vec<usize> = (0..weights.len()).filter(|n| weights[*n] > 0).collect();
+        prop_assert_eq!(order, takers);
+    }
+}
+
+/// Sessions that stay, so that those who look at loads see some.
+#[test]
+fn every_balancer_respects_the_weights() {
+    let weights = [4, 0, 1, 3];
+    for balance in Balance::ALL {
+        let (plan, pool) = (plan(balance, &weights), Growing(RefCell::new(vec![0; 4])));
+        for turn in 0..8_000 {
+            let first = plan.choices(pick(turn), &pool).next_of(&pool).unwrap();
+            pool.0.borrow_mut()[first] += 1;
+        }
+        for (got, weight) in pool.0.borrow().iter().zip(weights) {
+            let due = weight as usize * 1_000;
+            assert!(got.abs_diff(due) < 200, "{balance:?}: {got} of {due}");
+        }
+    }
+}
+
+/// Sessions that end at once, so that all loads are zero.
+#[test]
+fn every_balancer_respects_the_weights_of_idle_endpoints() {
+    let (weights, pool) = ([4, 0, 1, 3], Still::loaded(&[0; 4]));
+    for balance in Balance::ALL {
+        let plan = plan(balance, &weights);
+        let mut counts = [0usize; 4];
+        for turn in 0..8_000 {
+            counts[plan.choices(pick(turn), &pool).next_of(&pool).unwrap()] += 1;
+        }
+        for (got, weight) in counts.iter().zip(weights) {
+            let due = weight as usize * 1_000;
+            assert!(got.abs_diff(due) < 200, "{balance:?}: {counts:?}");
+        }
+    }
+}
+
+#[test]
+fn a_client_stays_while_its_endpoint_warms_and_moves_there_once() {
+    let plan = plan(Balance::SourceHash, &[1, 1]);
+    for client in 0..500 {
+        let moves = (0..=WARM).map(|warmth| {
+            let pool = Still { loads: vec![0, 0], warmth: vec![WARM, warmth] };
+            plan.choices(pick(client), &pool).next_of(&pool)
+        });
+        let moves: Vec<_> = moves.collect();
+        assert!(moves.windows(2).filter(|two| two[0] != two[1]).count() <= 1);
+    }
+}
+
+#[test]
+fn a_client_without_an_address_is_spread() {
+    let plan = plan(Balance::SourceHash, &[1, 1]);
+    let pool = Still::loaded(&[0, 0]);
+    let of = |turn| plan.choices(Pick { client: None, ..pick(turn) }, &pool).next_of(&pool);
+    let second = (0..1_000).filter(|turn| of(*turn) == Some(1)).count();
+    assert!((400..600).contains(&second), "{second}");
+}

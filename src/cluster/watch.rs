@@ -1,0 +1,253 @@
+//! Watches over one cluster: checks its endpoints, ejects its outliers, and writes what sessions read of both.
+//!
+//! ```text
+//!   a task per endpoint ── passed, failed ──► Watch ──► Condition of each endpoint, wake who is held
+//!   sessions ── counts, an alarm ──────────────▲
+//! ```
+//!
+//! It lives on the control plane's thread and alone decides, so that no two can eject the last two endpoints at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::condition::{Condition, Standing};
+use super::health::probe::Probe;
+use super::health::{Record, State};
+use super::outlier::{Change, Outliers};
+use super::{Cluster, Endpoint, EndpointKey, Members};
+use crate::route::{Check, Health, OnUnhealthy};
+
+/// Checks of all routes at one time: half of the descriptors that sessions leave alone.
+const PROBES_MAX: usize = 32;
+/// Results on their way; a check that finds no room waits.
+const RESULTS_MAX: usize = 64;
+
+/// How endpoints are asked, and how many may be left out.
+#[derive(Debug)]
+pub struct Means<P> {
+    probe: P,
+    /// For all clusters together.
+    permits: Semaphore,
+    /// Percent of a cluster's endpoints.
+    max_ejected: u8,
+}
+
+impl<P: Probe> Means<P> {
+    pub fn new(probe: P, max_ejected: u8) -> Means<P> {
+        Means { probe, permits: Semaphore::new(PROBES_MAX), max_ejected }
+    }
+}
+
+struct Watch<P> {
+    cluster: Arc<Cluster>,
+    means: Arc<Means<P>>,
+    outliers: Outliers<EndpointKey>,
+    /// By which `patients` are checked.
+    policy: Health,
+    patients: BTreeMap<EndpointKey, Patient>,
+    results: mpsc::Sender<Checked>,
+    /// Nobody is in good standing; said once.
+    is_panic: bool,
+}
+
+/// An endpoint that is checked.
+struct Patient {
+    endpoint: Arc<Endpoint>,
+    record: Record,
+    /// Checks it until it is dropped.
+    _task: AbortOnDropHandle<()>,
+}
+
+/// What came of a check.
+struct Checked {
+    endpoint: Arc<Endpoint>,
+    result: Result<(), String>,
+}
+
+/// Watches until the handle is dropped.
+pub fn watch<P: Probe>(cluster: Arc<Cluster>, means: Arc<Means<P>>) -> AbortOnDropHandle<()> {
+    let (results, inbox) = mpsc::channel(RESULTS_MAX);
+    let watch = Watch {
+        outliers: Outliers::new(means.max_ejected),
+        cluster,
+        means,
+        policy: Health::default(),
+        patients: BTreeMap::new(),
+        results,
+        is_panic: false,
+    };
+    #[expect(clippy::disallowed_methods, reason = "its handle is returned, and ends it when dropped")]
+    AbortOnDropHandle::new(tokio::spawn(watch.run(inbox)))
+}
+
+impl<P: Probe> Watch<P> {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Checked>) {
+        loop {
+            let members = self.cluster.members();
+            self.admit(&members);
+            self.judge(&members);
+            self.write(&members);
+            let due = self.outliers.next();
+            let next = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                // `results` is ours too, so that the channel never closes.
+                Some(checked) = inbox.recv() => self.checked(&checked, &members),
+                () = self.cluster.alarm.notified() => {}
+                () = next => {}
+            }
+        }
+    }
+
+    /// Begins to check who has come, and no longer checks who has left.
+    fn admit(&mut self, members: &Members) {
+        if members.options.health != self.policy {
+            self.policy = members.options.health.clone();
+            self.patients.clear();
+        }
+        if self.policy.check == Check::Off {
+            return;
+        }
+        let mut before = std::mem::take(&mut self.patients);
+        for (_, member) in members.all() {
+            let known = before.remove(&member.endpoint.key);
+            let known = known.filter(|patient| Arc::ptr_eq(&patient.endpoint, &member.endpoint));
+            let patient = known.unwrap_or_else(|| self.patient(&member.endpoint));
+            self.patients.insert(member.endpoint.key.clone(), patient);
+        }
+    }
+
+    fn patient(&self, endpoint: &Arc<Endpoint>) -> Patient {
+        let checks = check_for_ever(
+            self.cluster.clone(),
+            endpoint.clone(),
+            self.policy.clone(),
+            self.means.clone(),
+            self.results.clone(),
+        );
+        #[expect(clippy::disallowed_methods, reason = "its handle is kept, and ends it when dropped")]
+        let task = AbortOnDropHandle::new(tokio::spawn(checks));
+        Patient { endpoint: endpoint.clone(), record: Record::default(), _task: task }
+    }
+
+    fn checked(&mut self, Checked { endpoint, result }: &Checked, members: &Members) {
+        let name = &members.options.name;
+        let patient = self.patients.get_mut(&endpoint.key);
+        let Some(patient) = patient.filter(|patient| Arc::ptr_eq(&patient.endpoint, endpoint)) else {
+            return;
+        };
+        let was = patient.record.state();
+        match (patient.record.checked(result.is_ok(), &self.policy), result) {
+            (Some(State::Unhealthy), Err(why)) => {
+                tracing::warn!(route = %name, endpoint = %endpoint.key, why, "endpoint unhealthy");
+                if members.options.on_unhealthy == OnUnhealthy::Cut {
+                    endpoint.cut_sessions();
+                }
+            }
+            (Some(State::Healthy), _) if was == State::Unhealthy => {
+                tracing::info!(route = %name, endpoint = %endpoint.key, "endpoint healthy again");
+            }
+            (_, Err(why)) => tracing::debug!(endpoint = %endpoint.key, why, "health check failed"),
+            (_, Ok(())) => {}
+        }
+    }
+
+    fn judge(&mut self, members: &Members) {
+        let takers: BTreeMap<&EndpointKey, &Arc<Endpoint>> = members
+            .all()
+            .filter(|(_, member)| member.weight > 0)
+            .map(|(_, member)| (&member.endpoint.key, &member.endpoint))
+            .collect();
+        let seen: Vec<_> = takers.iter().map(|(key, endpoint)| ((*key).clone(), endpoint.streak())).collect();
+        for (key, change) in self.outliers.judge(Instant::now().into_std(), &seen) {
+            self.tell(&members.options.name, &key, change);
+            if let (Change::Returned, Some(endpoint)) = (change, takers.get(&key)) {
+                endpoint.forget_streak();
+            }
+        }
+    }
+
+    fn tell(&self, route: &str, endpoint: &EndpointKey, change: Change) {
+        match change {
+            Change::Ejected { cause, time } => {
+                let why = cause.name();
+                let time = humantime::format_duration(time);
+                tracing::warn!(route, %endpoint, why, %time, "endpoint ejected");
+            }
+            Change::Returned => tracing::info!(route, %endpoint, "endpoint no longer ejected"),
+        }
+    }
+
+    /// Lets sessions know. Those that are held are woken when an endpoint stands better than before.
+    fn write(&mut self, members: &Members) {
+        let mut is_better = false;
+        for (_, member) in members.all() {
+            let endpoint = &member.endpoint;
+            let before = endpoint.condition();
+            let condition = self.condition(&endpoint.key);
+            if condition == before {
+                continue;
+            }
+            endpoint.set_condition(condition);
+            if condition.standing() < before.standing() {
+                is_better = true;
+                if before.standing() == Standing::Bad || before.ejected.is_some() {
+                    endpoint.warm_from(Instant::now());
+                }
+            }
+        }
+        if is_better {
+            self.cluster.changed.notify_waiters();
+        }
+        self.tell_panic(members);
+    }
+
+    fn condition(&self, key: &EndpointKey) -> Condition {
+        Condition {
+            health: self.patients.get(key).map(|patient| patient.record.state()),
+            ejected: self.outliers.ejected(key),
+        }
+    }
+
+    fn tell_panic(&mut self, members: &Members) {
+        let is_bad = |endpoint: &Endpoint| endpoint.standing() == Standing::Bad;
+        let is_panic = !members.is_empty() && members.all().all(|(_, member)| is_bad(&member.endpoint));
+        if is_panic && !self.is_panic {
+            tracing::warn!(route = %members.options.name, "no endpoint is well: all are tried");
+        }
+        self.is_panic = is_panic;
+    }
+}
+
+/// At once, and then with a pause after each check.
+async fn check_for_ever<P: Probe>(
+    cluster: Arc<Cluster>,
+    endpoint: Arc<Endpoint>,
+    policy: Health,
+    means: Arc<Means<P>>,
+    results: mpsc::Sender<Checked>,
+) {
+    loop {
+        // The semaphore is never closed.
+        let Ok(permit) = means.permits.acquire().await else { return };
+        let result = means.probe.probe(&policy.check, &endpoint.key.addr, policy.timeout).await;
+        drop(permit);
+        if results.send(Checked { endpoint: endpoint.clone(), result }).await.is_err() {
+            return;
+        }
+        // Shortened by up to a quarter, so that checks which began together spread.
+        tokio::time::sleep(policy.interval / 2 + cluster.jittered(policy.interval / 2)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

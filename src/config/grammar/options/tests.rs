@@ -1,0 +1,119 @@
+//! Every option, read; and every mistake, answered.
+
+use std::time::Duration;
+
+use super::super::listen;
+use super::*;
+use crate::route::{Check, Health};
+
+fn read(text: &str, listener: &str) -> Result<Options, Vec<Mistake>> {
+    let listen = listen::parse(listener).unwrap();
+    let mut options = Options::named("n");
+    let mistakes = parse_into(&mut options, text, &listen);
+    if mistakes.is_empty() { Ok(options) } else { Err(mistakes) }
+}
+
+#[test]
+fn every_option_is_read() {
+    let text = "name=pg&balance=round-robin&slow-start=45s&backup=a,b:1&backup=c&hold=30s&connect-timeout=500ms\
+                &idle-timeout=1h30m&half-close-timeout=1m&max-sessions=7&allow=10.0.0.0/8,::1&allow=1.2.3.4\
+                &on-remove=cut&health=http:/up?a=b&health-interval=1s&health-timeout=100ms&health-rise=1&health-fall=9\
+                &on-unhealthy=cut&deny=10.1.0.0/16&max-duration=8h&max-sessions-per-endpoint=5&rate=20";
+    let options = read(text, "5432").unwrap();
+    let host = |host: &str, port| crate::route::Target::Host { host: host.to_owned(), port };
+    assert_eq!(
+        options,
+        Options {
+            name: "pg".to_owned(),
+            balance: Balance::RoundRobin,
+            slow_start: Duration::from_secs(45),
+            backup: vec![host("a", 5432), host("b", 1), host("c", 5432)],
+            hold: Duration::from_secs(30),
+            connect_timeout: Duration::from_millis(500),
+            idle_timeout: Some(Duration::from_secs(5400)),
+            half_close_timeout: Duration::from_secs(60),
+            max_duration: Some(Duration::from_secs(8 * 3600)),
+            max_sessions: Some(7),
+            max_sessions_per_endpoint: Some(5),
+            rate: Some(20),
+            health: Health {
+                check: Check::Http("/up?a=b".to_owned()),
+                interval: Duration::from_secs(1),
+                timeout: Duration::from_millis(100),
+                rise: 1,
+                fall: 9,
+            },
+            on_unhealthy: OnUnhealthy::Cut,
+            allow: ["10.0.0.0/8", "::1/128", "1.2.3.4/32"].map(|net| net.parse().unwrap()).to_vec(),
+            deny: vec!["10.1.0.0/16".parse().unwrap()],
+            on_remove: OnRemove::Cut,
+        }
+    );
+}
+
+#[test]
+fn nothing_and_for_ever_can_be_said() {
+    assert_eq!(read("hold=0", "80").unwrap().hold, Duration::ZERO);
+    assert_eq!(read("hold=off", "80").unwrap().hold, Duration::ZERO);
+    assert_eq!(read("idle-timeout=off", "80").unwrap().idle_timeout, None);
+    assert_eq!(read("idle-timeout=0", "80").unwrap().idle_timeout, None);
+    assert_eq!(read("max-sessions=off", "80").unwrap().max_sessions, None);
+}
+
+#[test]
+fn every_mistake_is_answered_with_the_way_out() {
+    for (text, message, help) in [
+        ("hodl=10s", "`hodl` is no option", "did you mean `hold`?"),
+        ("weight=3", "`weight` is no option", "there are `name`"),
+        ("tag=primary", "`tag` is no option", "`consul://SERVICE+TAG@DATACENTER`"),
+        ("", "an option is missing", "`option=value`"),
+        ("hold=1s&", "an option is missing", "`option=value`"),
+        ("hold", "`hold` has no value", "write `hold=10s`"),
+        ("hold=1s&hold=2s", "`hold` is given twice", "keep one"),
+        ("hold=10", "`10` has no unit", "write `10s`"),
+        ("hold=soon", "`soon` is no duration", "`1h30m`"),
+        ("hold=2years", "`2years` is more than a year", "365days"),
+        ("balance=roundrobin", "`roundrobin` is no value", "did you mean `round-robin`?"),
+        ("balance=maglev", "`maglev` is no value", "`source-hash`"),
+        ("slow-start=5", "`5` has no unit", "`5s`"),
+        ("connect-timeout=0", "never connect", "`3s`"),
+        ("half-close-timeout=off", "cannot be off", "`24h`"),
+        ("max-sessions=0", "no number of sessions", "from 1"),
+        ("max-sessions=+1", "no number of sessions", "from 1"),
+        ("allow=localhost", "`localhost` is no network", "10.0.0.0/8"),
+        ("on-remove=kill", "`kill` is no value of `on-remove`", "`drain`, `cut`"),
+        ("health=maybe", "`maybe` is no value", "`off`"),
+        ("health=http", "no path to ask for", "`health=http:/healthz`"),
+        ("health=http://web/up", "no path to ask for", "without a host"),
+        ("health=http:/a b", "no path to ask for", "without a host, a space"),
+        ("health=rediss", "no value of `health`", "did you mean `redis`?"),
+        ("health-interval=0", "is below 10 ms", "`5s`"),
+        ("health-interval=off", "would never check", "`health=off`"),
+        ("health-rise=0", "no number of checks", "from 1 to 1000"),
+        ("health-fal=2", "no option", "did you mean `health-fall`?"),
+        ("on-unhealthy=kill", "`kill` is no value of `on-unhealthy`", "`drain`, `cut`"),
+        ("rate=0", "no number of sessions a second", "from 1"),
+        ("deny=everybody", "`everybody` is no network", "10.0.0.0/8"),
+        ("accept-proxy", "`accept-proxy` is not in this version", "leave it out"),
+        ("send-proxy=v2", "`send-proxy` is not in this version", "leave it out"),
+        ("name=a b", "cannot be a name", "letters"),
+        ("name=", "`name` has no value", "name=redis"),
+        ("backup=unix:pg", "not absolute", "begin the path"),
+    ] {
+        let mistakes = read(text, "80").expect_err(text);
+        assert_eq!(mistakes.len(), 1, "{text}: {mistakes:?}");
+        assert!(mistakes[0].message.contains(message), "{text}: {mistakes:?}");
+        assert!(mistakes[0].help.as_deref().unwrap_or("").contains(help), "{text}: {mistakes:?}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once() {
+    let mistakes = read("hodl=1s&allow=x,10.0.0.0/8,y&balance=z&hold=5", "80").unwrap_err();
+    assert_eq!(mistakes.len(), 5, "{mistakes:?}");
+}
+
+#[test]
+fn a_unix_listener_has_no_addresses_to_allow() {
+    assert!(read("allow=10.0.0.0/8", "/run/x.sock").is_err());
+}

@@ -1,0 +1,250 @@
+//! How a route serves: everything after the `?`, with its defaults. Pure.
+
+use std::fmt;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::Target;
+
+/// Defaults are those of [`Options::named`]; the name's is the listener's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    pub name: String,
+    pub balance: Balance,
+    /// How long an endpoint that joins, or is well again, takes to get its full share. Zero: none at all.
+    pub slow_start: Duration,
+    /// Used while no target has an endpoint.
+    pub backup: Vec<Target>,
+    /// How long a session waits for an endpoint.
+    pub hold: Duration,
+    pub connect_timeout: Duration,
+    pub idle_timeout: Option<Duration>,
+    pub half_close_timeout: Duration,
+    /// How long a session may last.
+    pub max_duration: Option<Duration>,
+    /// Sessions at one time. More wait, as long as `hold` says.
+    pub max_sessions: Option<u32>,
+    pub max_sessions_per_endpoint: Option<u32>,
+    /// New sessions a second, of one client address.
+    pub rate: Option<u32>,
+    pub health: Health,
+    pub on_unhealthy: OnUnhealthy,
+    /// Empty allows everybody.
+    pub allow: Vec<IpNet>,
+    /// Comes before `allow`.
+    pub deny: Vec<IpNet>,
+    pub on_remove: OnRemove,
+}
+
+/// How a route finds out whether its endpoints are well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    pub check: Check,
+    /// From the end of one check to the next; shortened by up to a quarter, so that checks spread.
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// Checks passed in a row that make an unhealthy endpoint healthy.
+    pub rise: u32,
+    /// Checks failed in a row that make a healthy endpoint unhealthy.
+    pub fall: u32,
+}
+
+/// What an endpoint is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Check {
+    #[default]
+    Off,
+    /// To accept a connection.
+    Tcp,
+    /// `PING`.
+    Redis,
+    /// To answer a startup packet.
+    Postgres,
+    /// `GET` of this path.
+    Http(String),
+}
+
+/// What happens to the sessions of an endpoint that fails its checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OnUnhealthy {
+    #[default]
+    Drain,
+    Cut,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Balance {
+    RoundRobin,
+    #[default]
+    LeastConnections,
+    P2c,
+    Random,
+    SourceHash,
+}
+
+/// What happens to the sessions of an endpoint that is no longer in its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OnRemove {
+    #[default]
+    Drain,
+    Cut,
+}
+
+pub const HOLD_DEFAULT: Duration = Duration::from_secs(10);
+pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3);
+pub const HALF_CLOSE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
+
+impl Default for Health {
+    fn default() -> Health {
+        Health {
+            check: Check::Off,
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            rise: 2,
+            fall: 3,
+        }
+    }
+}
+
+impl Options {
+    /// The defaults, for a route of this name.
+    pub fn named(name: impl Into<String>) -> Options {
+        Options {
+            name: name.into(),
+            balance: Balance::default(),
+            slow_start: Duration::ZERO,
+            backup: Vec::new(),
+            hold: HOLD_DEFAULT,
+            connect_timeout: CONNECT_TIMEOUT_DEFAULT,
+            idle_timeout: None,
+            half_close_timeout: HALF_CLOSE_TIMEOUT_DEFAULT,
+            max_duration: None,
+            max_sessions: None,
+            max_sessions_per_endpoint: None,
+            rate: None,
+            health: Health::default(),
+            on_unhealthy: OnUnhealthy::default(),
+            allow: Vec::new(),
+            deny: Vec::new(),
+            on_remove: OnRemove::default(),
+        }
+    }
+
+    /// The options as `key=value` pairs where they differ from `defaults`, in the order of the documentation.
+    pub fn differing(&self, defaults: &Options) -> Vec<(&'static str, String)> {
+        let pairs = self.written().into_iter().zip(defaults.written());
+        pairs.filter(|(ours, theirs)| ours != theirs).map(|(ours, _)| ours).collect()
+    }
+
+    /// Every option, whether or not it is the default.
+    fn written(&self) -> Vec<(&'static str, String)> {
+        let Options {
+            name,
+            balance,
+            slow_start,
+            backup,
+            hold,
+            connect_timeout,
+            idle_timeout,
+            half_close_timeout,
+            max_duration,
+            max_sessions,
+            max_sessions_per_endpoint,
+            rate,
+            health: Health { check, interval, timeout, rise, fall },
+            on_unhealthy,
+            allow,
+            deny,
+            on_remove,
+        } = self;
+        vec![
+            ("name", name.clone()),
+            ("balance", balance.name().to_owned()),
+            ("slow-start", duration(*slow_start)),
+            ("backup", list(backup)),
+            ("hold", duration(*hold)),
+            ("connect-timeout", duration(*connect_timeout)),
+            ("idle-timeout", idle_timeout.map_or_else(off, duration)),
+            ("half-close-timeout", duration(*half_close_timeout)),
+            ("max-duration", max_duration.map_or_else(off, duration)),
+            ("max-sessions", number(*max_sessions)),
+            ("max-sessions-per-endpoint", number(*max_sessions_per_endpoint)),
+            ("rate", number(*rate)),
+            ("health", check.to_string()),
+            ("health-interval", duration(*interval)),
+            ("health-timeout", duration(*timeout)),
+            ("health-rise", rise.to_string()),
+            ("health-fall", fall.to_string()),
+            ("on-unhealthy", on_unhealthy.name().to_owned()),
+            ("allow", list(allow)),
+            ("deny", list(deny)),
+            ("on-remove", on_remove.name().to_owned()),
+        ]
+    }
+}
+
+fn off() -> String {
+    "off".to_owned()
+}
+
+fn number(value: Option<u32>) -> String {
+    value.map_or_else(off, |value| value.to_string())
+}
+
+fn duration(value: Duration) -> String {
+    humantime::format_duration(value).to_string().replace(' ', "")
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+impl Balance {
+    pub const ALL: [Balance; 5] =
+        [Balance::RoundRobin, Balance::LeastConnections, Balance::P2c, Balance::Random, Balance::SourceHash];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Balance::RoundRobin => "round-robin",
+            Balance::LeastConnections => "least-connections",
+            Balance::P2c => "p2c",
+            Balance::Random => "random",
+            Balance::SourceHash => "source-hash",
+        }
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Check::Off => f.write_str("off"),
+            Check::Tcp => f.write_str("tcp"),
+            Check::Redis => f.write_str("redis"),
+            Check::Postgres => f.write_str("postgres"),
+            Check::Http(path) => write!(f, "http:{path}"),
+        }
+    }
+}
+
+impl OnUnhealthy {
+    pub const ALL: [OnUnhealthy; 2] = [OnUnhealthy::Drain, OnUnhealthy::Cut];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            OnUnhealthy::Drain => "drain",
+            OnUnhealthy::Cut => "cut",
+        }
+    }
+}
+
+impl OnRemove {
+    pub const ALL: [OnRemove; 2] = [OnRemove::Drain, OnRemove::Cut];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            OnRemove::Drain => "drain",
+            OnRemove::Cut => "cut",
+        }
+    }
+}

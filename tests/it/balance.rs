@@ -1,0 +1,263 @@
+//! Who gets which session, through the real app and real sockets: balancers, health checks, outliers, limits.
+
+mod health;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+
+use ambassador::cluster::condition::Condition;
+use ambassador::cluster::outlier::Cause;
+use ambassador::ending::Ending;
+use ambassador::observe::status::Status;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
+use tokio::task::JoinSet;
+
+use crate::app::{App, PATIENCE, Service, eventually, greeting, nobody};
+
+/// What is known of the endpoint at this address.
+fn condition(app: &App, route: &str, addr: SocketAddr) -> Condition {
+    let members = app.cluster(route).members();
+    let found = members.all().find(|(_, member)| member.endpoint.key.addr.to_string() == addr.to_string());
+    found.expect("an endpoint at this address").1.endpoint.condition()
+}
+
+/// The names that so many sessions, one after the other, are greeted with.
+async fn greeted(addr: SocketAddr, sessions: usize) -> BTreeMap<String, usize> {
+    let mut names = BTreeMap::new();
+    for _ in 0..sessions {
+        *names.entry(greeting(addr, "one").await.1).or_default() += 1;
+    }
+    names
+}
+
+async fn greeting_from(client: [u8; 4], addr: SocketAddr) -> io::Result<String> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((client, 0)))?;
+    let mut name = [0; 3];
+    socket.connect(addr).await?.read_exact(&mut name).await?;
+    Ok(String::from_utf8_lossy(&name).into_owned())
+}
+
+/// Reset, before or after the connect is noticed to have succeeded.
+async fn assert_refused(addr: SocketAddr) {
+    let read = async { TcpStream::connect(addr).await?.read_u8().await };
+    let read = tokio::time::timeout(PATIENCE, read).await.unwrap();
+    assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+}
+
+// === balancers ===
+
+#[tokio::test]
+async fn every_balancer_reaches_all_that_it_should() {
+    let (one, two) = (Service::named("one").await, Service::named("two").await);
+    for balance in ["round-robin", "least-connections", "p2c", "random"] {
+        let route = format!("127.0.0.1:0={},{}?name=r&balance={balance}", one.addr, two.addr);
+        let app = App::start(&[&route]).await;
+        let names = greeted(app.addr("r"), 100).await;
+        assert_eq!(names.len(), 2, "{balance}: {names:?}");
+        if balance == "round-robin" {
+            assert_eq!(names["one"], 50);
+        }
+    }
+}
+
+#[tokio::test]
+async fn least_connections_goes_where_fewest_are() {
+    let (one, two) = (Service::named("one").await, Service::named("two").await);
+    let app = App::start(&[&format!("127.0.0.1:0={},{}?name=r", one.addr, two.addr)]).await;
+    let mut open = Vec::new();
+    for _ in 0..10 {
+        open.push(greeting(app.addr("r"), "one").await);
+    }
+    let on_one = open.iter().filter(|(_, name)| name == "one").count();
+    assert_eq!(on_one, 5);
+    open.retain(|(_, name)| name == "two");
+    app.await_ended("r", Ending::Finished, 5).await;
+    for _ in 0..5 {
+        let (stream, name) = greeting(app.addr("r"), "one").await;
+        assert_eq!(name, "one");
+        open.push((stream, name));
+    }
+}
+
+#[tokio::test]
+async fn a_client_stays_with_its_endpoint_and_moves_only_with_it() {
+    let (one, two, six) =
+        (Service::named("one").await, Service::named("two").await, Service::named("six").await);
+    let route =
+        format!("127.0.0.1:0={},{},{}?name=r&balance=source-hash&hold=0s", one.addr, two.addr, six.addr);
+    let app = App::start(&[&route]).await;
+    let all = || async {
+        let mut homes = Vec::new();
+        for last in 1..=30 {
+            homes.push(greeting_from([127, 9, 9, last], app.addr("r")).await.unwrap());
+        }
+        homes
+    };
+    let before = all().await;
+    assert_eq!(before, all().await);
+    for name in ["one", "two", "six"] {
+        assert!(before.iter().any(|home| home == name), "{before:?}");
+    }
+    two.stop().await;
+    for (before, after) in before.iter().zip(all().await) {
+        assert!(after != "two" && (before == "two" || *before == after), "{before} {after}");
+    }
+}
+
+#[tokio::test]
+async fn every_balancer_tries_the_next_one() {
+    let (dead, one) = (nobody().await, Service::named("one").await);
+    for balance in ["round-robin", "least-connections", "p2c", "random", "source-hash"] {
+        let route = format!("127.0.0.1:0={dead},{}?name=r&hold=0s&balance={balance}", one.addr);
+        let app = App::start(&[&route]).await;
+        assert_eq!(greeted(app.addr("r"), 10).await["one"], 10, "{balance}");
+    }
+}
+
+/// A service that says its name to each datagram.
+async fn datagrams(name: &'static str, tasks: &mut JoinSet<()>) -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let addr = socket.local_addr().unwrap();
+    tasks.spawn(async move {
+        let mut buffer = [0; 64];
+        while let Ok((_, client)) = socket.recv_from(&mut buffer).await {
+            let _ = socket.send_to(name.as_bytes(), client).await;
+        }
+    });
+    addr
+}
+
+#[tokio::test]
+async fn udp_flows_are_balanced_and_limited_as_sessions_are() {
+    let mut tasks = JoinSet::new();
+    let (one, two) = (datagrams("one", &mut tasks).await, datagrams("two", &mut tasks).await);
+    let routes = [
+        format!("127.0.0.1:0/udp={one},{two}?name=r&balance=round-robin"),
+        format!("127.0.0.2:0/udp={one},{two}?name=closed&deny=127.0.0.0/8"),
+    ];
+    let app = App::start(&[&routes[0], &routes[1]]).await;
+    let mut names = BTreeMap::new();
+    for _ in 0..6 {
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        client.send_to(b"?", app.addr("r")).await.unwrap();
+        let mut name = [0; 3];
+        tokio::time::timeout(PATIENCE, client.recv(&mut name)).await.unwrap().unwrap();
+        *names.entry(name).or_insert(0) += 1;
+    }
+    assert_eq!(names, BTreeMap::from([(*b"one", 3), (*b"two", 3)]));
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    client.send_to(b"?", app.addr("closed")).await.unwrap();
+    app.await_ended("closed", Ending::Denied, 1).await;
+}
+
+// === outliers ===
+
+#[tokio::test]
+async fn an_endpoint_that_refuses_is_left_out_and_found_again_when_it_is_the_last() {
+    let (dead, one) = (nobody().await, Service::named("one").await);
+    let route = format!("127.0.0.1:0={dead},{}?name=r&balance=round-robin", one.addr);
+    let app = App::start(&[&route]).await;
+    greeted(app.addr("r"), 20).await;
+    eventually("it is ejected", || condition(&app, "r", dead).ejected == Some(Cause::Refused)).await;
+    let table = Status::of(&app.overview.load(), false).table();
+    assert!(table.contains(&format!("{dead}, refuses connections")), "{table}");
+
+    let back = Service::at(dead, "two").await;
+    one.stop().await;
+    assert_eq!(greeting(app.addr("r"), "two").await.1, "two", "long before its time is over");
+    eventually("it is back", || condition(&app, "r", dead).ejected.is_none()).await;
+    drop(back);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_resets_what_it_takes_is_left_out() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let bad = listener.local_addr().unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            stream.set_zero_linger().unwrap();
+        }
+    });
+    let one = Service::named("one").await;
+    let route = format!("127.0.0.1:0={bad},{}?name=r&balance=round-robin", one.addr);
+    let app = App::start(&[&route]).await;
+    // Some resets come so early that they are failed connects, and nobody notices.
+    for _ in 0..100 {
+        let _ = greeting_from([127, 0, 0, 1], app.addr("r")).await;
+    }
+    eventually("it is ejected", || condition(&app, "r", bad).ejected == Some(Cause::Reset)).await;
+    assert_eq!(greeted(app.addr("r"), 10).await["one"], 10);
+}
+
+#[tokio::test]
+async fn nobody_is_ejected_where_that_is_turned_off() {
+    let (dead, one) = (nobody().await, Service::named("one").await);
+    let route = format!("127.0.0.1:0={dead},{}?name=r&balance=round-robin", one.addr);
+    let app = App::with(&[&route], |config| config.max_ejected = 0).await;
+    greeted(app.addr("r"), 30).await;
+    assert_eq!(condition(&app, "r", dead), Condition::default());
+}
+
+// === limits ===
+
+#[tokio::test]
+async fn who_is_too_many_is_served_when_somebody_leaves() {
+    let one = Service::named("one").await;
+    for limit in ["max-sessions", "max-sessions-per-endpoint"] {
+        let app = App::start(&[&format!("127.0.0.1:0={}?name=r&{limit}=1", one.addr)]).await;
+        let first = greeting(app.addr("r"), "one").await;
+        let mut second = JoinSet::new();
+        second.spawn(greeting(app.addr("r"), "one"));
+        app.await_held("r", 1).await;
+        assert_eq!(app.cluster("r").inside(), if limit == "max-sessions" { 1 } else { 2 });
+        drop(first);
+        second.join_all().await;
+        app.await_held("r", 0).await;
+        eventually("all have left", || app.cluster("r").inside() == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn who_is_too_many_for_too_long_is_refused() {
+    let one = Service::named("one").await;
+    let app = App::start(&[&format!("127.0.0.1:0={}?name=r&max-sessions=1&hold=50ms", one.addr)]).await;
+    let _first = greeting(app.addr("r"), "one").await;
+    assert_refused(app.addr("r")).await;
+    app.await_ended("r", Ending::TooMany, 1).await;
+}
+
+#[tokio::test]
+async fn who_begins_too_often_is_refused_and_others_are_not() {
+    let one = Service::named("one").await;
+    let app = App::start(&[&format!("127.0.0.1:0={}?name=r&rate=3", one.addr)]).await;
+    for _ in 0..3 {
+        greeting_from([127, 0, 0, 1], app.addr("r")).await.unwrap();
+    }
+    assert_refused(app.addr("r")).await;
+    app.await_ended("r", Ending::RateLimited, 1).await;
+    greeting_from([127, 0, 0, 2], app.addr("r")).await.unwrap();
+}
+
+#[tokio::test]
+async fn deny_comes_before_allow() {
+    let one = Service::named("one").await;
+    let route = format!("127.0.0.1:0={}?name=r&allow=127.0.0.0/8&deny=127.0.0.1", one.addr);
+    let app = App::start(&[&route]).await;
+    assert_refused(app.addr("r")).await;
+    app.await_ended("r", Ending::Denied, 1).await;
+    greeting_from([127, 0, 0, 2], app.addr("r")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_lasts_no_longer_than_max_duration() {
+    let one = Service::named("one").await;
+    let app = App::start(&[&format!("127.0.0.1:0={}?name=r&max-duration=100ms", one.addr)]).await;
+    let (mut stream, _) = greeting(app.addr("r"), "one").await;
+    let read = tokio::time::timeout(PATIENCE, stream.read_u8()).await.unwrap();
+    assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    app.await_ended("r", Ending::MaxDuration, 1).await;
+}

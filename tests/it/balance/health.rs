@@ -1,0 +1,147 @@
+//! Health checks, against real servers and against some that only pretend.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use ambassador::cluster::health::State;
+use ambassador::ending::Ending;
+use ambassador::observe::status::Status;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+
+use super::{condition, greeted};
+use crate::app::{App, PATIENCE, Service, eventually, greeting, nobody};
+use crate::support::skip;
+
+const OFTEN: &str = "health-interval=20ms&health-timeout=250ms&health-rise=2&health-fall=2";
+
+async fn await_state(app: &App, addr: SocketAddr, state: State) {
+    let is = || condition(app, "r", addr).health == Some(state);
+    eventually(&format!("{addr} is {}", state.name()), is).await;
+}
+
+#[tokio::test]
+async fn who_does_not_listen_gets_no_session_until_it_does() {
+    let (dead, one) = (nobody().await, Service::named("one").await);
+    let app = App::start(&[&format!("127.0.0.1:0={dead},{}?name=r&health=tcp&{OFTEN}", one.addr)]).await;
+    await_state(&app, dead, State::Unhealthy).await;
+    await_state(&app, one.addr, State::Healthy).await;
+    assert_eq!(greeted(app.addr("r"), 10).await["one"], 10);
+    let status = Status::of(&app.overview.load(), false);
+    assert!(status.table().contains(&format!("{dead}, unhealthy")), "{}", status.table());
+    let _two = Service::at(dead, "two").await;
+    await_state(&app, dead, State::Healthy).await;
+    assert_eq!(greeted(app.addr("r"), 10).await.len(), 2);
+}
+
+/// A server that answers each question with one of two answers.
+struct Pretender {
+    addr: SocketAddr,
+    is_well: Arc<AtomicBool>,
+    _tasks: JoinSet<()>,
+}
+
+impl Pretender {
+    async fn start(question: &'static [u8], well: Vec<u8>, sick: Vec<u8>) -> Pretender {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (addr, is_well) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(true)));
+        let mut tasks = JoinSet::new();
+        let state = is_well.clone();
+        tasks.spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut heard = vec![0; question.len()];
+                if stream.read_exact(&mut heard).await.is_ok() && heard == question {
+                    let answer = if state.load(Relaxed) { &well } else { &sick };
+                    let _ = stream.write_all(answer).await;
+                }
+            }
+        });
+        Pretender { addr, is_well, _tasks: tasks }
+    }
+
+    /// It is noticed when it falls sick, and when it is well again.
+    async fn is_checked_by(&self, check: &str) {
+        let app = App::start(&[&format!("127.0.0.1:0={}?name=r&health={check}&{OFTEN}", self.addr)]).await;
+        for (is_well, state) in [(true, State::Healthy), (false, State::Unhealthy), (true, State::Healthy)] {
+            self.is_well.store(is_well, Relaxed);
+            await_state(&app, self.addr, state).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_web_server_is_well_while_its_page_is() {
+    let (well, sick) = (&b"HTTP/1.1 200 OK\r\n\r\nfine"[..], &b"HTTP/1.1 503 Busy\r\n\r\n"[..]);
+    let server = Pretender::start(b"GET /up?deep=1 HTTP/1.1\r\nHost: ", well.into(), sick.into()).await;
+    server.is_checked_by("http:/up?deep=1").await;
+}
+
+#[tokio::test]
+async fn a_redis_that_is_loading_is_not_well() {
+    let (well, sick) = (&b"-NOAUTH Authentication required.\r\n"[..], &b"-LOADING Redis is loading\r\n"[..]);
+    let server = Pretender::start(b"*1\r\n$4\r\nPING\r\n", well.into(), sick.into()).await;
+    server.is_checked_by("redis").await;
+}
+
+#[tokio::test]
+async fn a_postgres_that_is_starting_is_not_well() {
+    let fields = b"SFATAL\0C57P03\0Mthe database system is starting up\0\0";
+    let sick = [b"E\0\0\0", &[u8::try_from(fields.len() + 4).unwrap()][..], fields].concat();
+    let server =
+        Pretender::start(b"\0\0\0\x2b\0\x03\0\0user\0", b"R\0\0\0\x08\0\0\0\x0a".to_vec(), sick).await;
+    server.is_checked_by("postgres").await;
+}
+
+/// A real one, on a port of its own.
+async fn redis() -> Option<(Child, SocketAddr)> {
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let mut command = Command::new("redis-server");
+    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+    let child = command.stdout(Stdio::null()).kill_on_drop(true).spawn().ok()?;
+    Some((child, SocketAddr::from(([127, 0, 0, 1], port))))
+}
+
+#[tokio::test]
+async fn a_redis_that_hangs_loses_its_sessions_and_has_new_ones_when_it_goes_on() {
+    let Some((redis, addr)) = redis().await else { skip!("no redis-server here") };
+    let pid = Pid::from_raw(i32::try_from(redis.id().unwrap()).unwrap()).unwrap();
+    let one = Service::named("one").await;
+    let route =
+        format!("127.0.0.1:0={addr}?name=r&backup={}&health=redis&on-unhealthy=cut&{OFTEN}", one.addr);
+    let app = App::start(&[&route]).await;
+    await_state(&app, addr, State::Healthy).await;
+    // The backup speaks no Redis.
+    await_state(&app, one.addr, State::Unhealthy).await;
+    let mut consumer = tokio::net::TcpStream::connect(app.addr("r")).await.unwrap();
+    consumer.write_all(b"*1\r\n$4\r\nPING\r\n").await.unwrap();
+    let mut pong = [0; 7];
+    consumer.read_exact(&mut pong).await.unwrap();
+    assert_eq!(&pong, b"+PONG\r\n");
+
+    kill_process(pid, Signal::STOP).unwrap();
+    let cut = tokio::time::timeout(PATIENCE, consumer.read_u8()).await.unwrap();
+    assert_eq!(cut.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    app.await_ended("r", Ending::Unhealthy, 1).await;
+
+    kill_process(pid, Signal::CONT).unwrap();
+    await_state(&app, addr, State::Healthy).await;
+    let mut consumer = tokio::net::TcpStream::connect(app.addr("r")).await.unwrap();
+    consumer.write_all(b"*1\r\n$4\r\nPING\r\n").await.unwrap();
+    consumer.read_exact(&mut pong).await.unwrap();
+    assert_eq!(&pong, b"+PONG\r\n");
+}
+
+#[tokio::test]
+async fn when_all_are_unhealthy_all_are_tried() {
+    let (one, two) = (Service::named("one").await, Service::named("two").await);
+    let route = format!("127.0.0.1:0={},{}?name=r&health=redis&{OFTEN}", one.addr, two.addr);
+    let app = App::start(&[&route]).await;
+    await_state(&app, one.addr, State::Unhealthy).await;
+    await_state(&app, two.addr, State::Unhealthy).await;
+    assert_eq!(greeting(app.addr("r"), "one").await.1.len(), 3);
+}

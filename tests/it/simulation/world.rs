@@ -1,0 +1,256 @@
+//! The world of a cluster: what is true of its endpoints, who wants a session, and what must be so.
+
+mod checks;
+mod session;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ambassador::cluster::hold::Gate;
+use ambassador::cluster::watch::{Means, watch};
+use ambassador::cluster::{BACKUP_TIER, Cluster, Endpoint, EndpointAddr, EndpointSpec, Identity};
+use ambassador::route::{Balance, Check, Health, OnRemove, OnUnhealthy, Options};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::lots::Lots;
+use session::{Dialler, Prober, Session};
+
+const PORTS: u64 = 10;
+const HELD_MAX: usize = 25;
+const HOLD_MAX: Duration = Duration::from_secs(12);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What an endpoint does with a connect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Manner {
+    #[default]
+    Answers,
+    Refuses,
+    /// Accepts and resets.
+    Resets,
+    /// Answers late, or not within the timeout.
+    Hangs(Duration),
+}
+
+/// What is true, beside what the cluster believes.
+#[derive(Debug, Default)]
+struct Truth {
+    manners: BTreeMap<u16, Manner>,
+    sick: BTreeSet<u16>,
+    /// How often the endpoint of a port has left: an endpoint is its port and this.
+    lives: BTreeMap<u16, u64>,
+    /// Attempts under way, and sessions open.
+    dialling: BTreeMap<Life, usize>,
+    open: BTreeMap<Life, usize>,
+    /// Sessions that have asked for an endpoint and have neither one nor an ending.
+    pending: usize,
+    /// Until then a round of attempts may be under way that began in another world.
+    hanging_until: Option<Instant>,
+    /// Promises that were broken where only a session could see it.
+    broken: Vec<String>,
+}
+
+/// One endpoint from its joining to its leaving.
+type Life = (u16, u64);
+
+type Shared = Arc<Mutex<Truth>>;
+
+impl Truth {
+    fn life(&self, port: u16) -> Life {
+        (port, self.lives.get(&port).copied().unwrap_or_default())
+    }
+}
+
+struct World {
+    cluster: Arc<Cluster>,
+    truth: Shared,
+    options: Options,
+    specs: Vec<EndpointSpec>,
+    max_ejected: u8,
+    gate: Arc<Gate>,
+    sessions: JoinSet<()>,
+    /// Every endpoint there ever was.
+    endpoints: BTreeMap<Life, Arc<Endpoint>>,
+    /// Those whose sessions were to end with them.
+    cut: BTreeSet<Life>,
+    _watch: AbortOnDropHandle<()>,
+}
+
+pub(super) async fn tell(mut lots: Lots, steps: usize) {
+    let mut world = World::new(&mut lots);
+    for _ in 0..steps {
+        let before = world.limits();
+        let (event, time) = world.happens(&mut lots);
+        world.settle(time).await;
+        world.check(&event, &before);
+    }
+    world.audit(&mut lots);
+    world.all_ends_well().await;
+}
+
+/// Every other one is written out: such an endpoint is dialled on after it has left.
+fn spec(port: u16) -> EndpointSpec {
+    let identity =
+        if port.is_multiple_of(2) { Identity::Name("world".to_owned()) } else { Identity::Literal };
+    EndpointSpec::new(EndpointAddr::Inet(([10, 0, 0, 1], port).into()), identity)
+}
+
+fn port(addr: &EndpointAddr) -> u16 {
+    match addr {
+        EndpointAddr::Inet(addr) => addr.port(),
+        EndpointAddr::Unix(_) => 0,
+    }
+}
+
+impl World {
+    fn new(lots: &mut Lots) -> World {
+        let options = Options { connect_timeout: CONNECT_TIMEOUT, ..Options::named("world") };
+        let cluster = Arc::new(Cluster::seeded(options.clone(), CancellationToken::new(), lots.bits()));
+        let truth = Shared::default();
+        let max_ejected = lots.of(&[0, 30, 50, 50, 100]);
+        let means = Arc::new(Means::new(Prober(truth.clone()), max_ejected));
+        let watch = watch(cluster.clone(), means);
+        let gate = Arc::new(Gate::new(HELD_MAX));
+        World {
+            cluster,
+            truth,
+            options,
+            specs: Vec::new(),
+            max_ejected,
+            gate,
+            sessions: JoinSet::new(),
+            endpoints: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            _watch: watch,
+        }
+    }
+
+    /// One event, and how long until the next. Says which.
+    fn happens(&mut self, lots: &mut Lots) -> (String, Duration) {
+        let event = match lots.below(16) {
+            0..=5 => self.sessions_come(lots),
+            6..=8 => self.endpoints_change(lots),
+            9..=11 => self.truth_changes(lots),
+            12..=13 => self.options_change(lots),
+            _ => "nothing".to_owned(),
+        };
+        (event, if lots.one_in(2) { lots.millis(4_000) } else { Duration::ZERO })
+    }
+
+    /// Some time, and then all that can be done at its end.
+    async fn settle(&mut self, time: Duration) {
+        if !time.is_zero() {
+            tokio::time::sleep(time).await;
+        }
+        for _ in 0..40 {
+            tokio::task::yield_now().await;
+        }
+        while let Some(ended) = self.sessions.try_join_next() {
+            ended.unwrap();
+        }
+    }
+
+    fn sessions_come(&mut self, lots: &mut Lots) -> String {
+        let count = 1 + lots.below(4);
+        for _ in 0..count {
+            self.begin(lots.millis(20_000), lots.one_in(4).then(|| lots.millis(5_000)), lots.bits());
+        }
+        format!("{count} sessions come")
+    }
+
+    fn begin(&mut self, lifetime: Duration, patience: Option<Duration>, client: u64) {
+        let [a, b, c, d, ..] = client.to_be_bytes();
+        let session = Session {
+            client: [a, b, c, d].into(),
+            lifetime,
+            patience,
+            dialler: Dialler { truth: self.truth.clone(), cluster: self.cluster.clone() },
+            gate: self.gate.clone(),
+        };
+        self.truth.lock().unwrap().pending += 1;
+        self.sessions.spawn(session.run());
+    }
+
+    /// Tells the cluster what the endpoints and the options are now.
+    fn update(&mut self) {
+        let change = self.cluster.update(&self.options, &self.specs);
+        let mut truth = self.truth.lock().unwrap();
+        for key in change.left {
+            let life = truth.life(port(&key.addr));
+            if self.options.on_remove == OnRemove::Cut {
+                self.cut.insert(life);
+            }
+            *truth.lives.entry(life.0).or_default() += 1;
+        }
+        for (_, member) in self.cluster.members().all() {
+            self.endpoints.insert(truth.life(port(&member.endpoint.key.addr)), member.endpoint.clone());
+        }
+    }
+
+    fn endpoints_change(&mut self, lots: &mut Lots) -> String {
+        let weight = |lots: &mut Lots| lots.of(&[0, 1, 1, 1, 2, 5]);
+        let any = u16::try_from(1 + lots.below(PORTS)).unwrap();
+        match lots.below(8) {
+            0 => self.specs.clear(),
+            1 if !self.specs.is_empty() => {
+                let changed = usize::try_from(lots.below(self.specs.len() as u64)).unwrap();
+                self.specs[changed].weight = weight(lots);
+            }
+            2 | 3 => self.specs.retain(|one| one.key != spec(any).key),
+            _ if self.specs.iter().all(|one| one.key != spec(any).key) => {
+                let tier = lots.of(&[0, 0, 0, BACKUP_TIER]);
+                self.specs.push(EndpointSpec { weight: weight(lots), tier, ..spec(any) });
+            }
+            _ => {}
+        }
+        self.update();
+        let there = self.specs.iter().map(|one| (port(&one.key.addr), one.weight));
+        format!("endpoints are {:?}", there.collect::<Vec<_>>())
+    }
+
+    fn truth_changes(&mut self, lots: &mut Lots) -> String {
+        let port = u16::try_from(1 + lots.below(PORTS)).unwrap();
+        let mut truth = self.truth.lock().unwrap();
+        if lots.one_in(3) {
+            let falls_sick = lots.one_in(2);
+            if falls_sick {
+                truth.sick.insert(port)
+            } else {
+                truth.sick.remove(&port)
+            };
+            return format!("{port} is sick: {falls_sick}");
+        }
+        let late = Manner::Hangs(lots.millis(6_000));
+        let manner = lots.of(&[
+            Manner::Answers,
+            Manner::Answers,
+            Manner::Refuses,
+            Manner::Refuses,
+            Manner::Resets,
+            late,
+        ]);
+        truth.manners.insert(port, manner);
+        format!("{port} {manner:?}")
+    }
+
+    fn options_change(&mut self, lots: &mut Lots) -> String {
+        let options = &mut self.options;
+        match lots.below(9) {
+            0 => options.balance = lots.of(&Balance::ALL),
+            1 => options.max_sessions = lots.of(&[None, Some(1), Some(3), Some(8)]),
+            2 => options.max_sessions_per_endpoint = lots.of(&[None, Some(1), Some(2)]),
+            3 => options.hold = lots.of(&[Duration::ZERO, Duration::from_secs(2), HOLD_MAX]),
+            4 => options.on_remove = lots.of(&OnRemove::ALL),
+            5 => options.on_unhealthy = lots.of(&OnUnhealthy::ALL),
+            6 => options.slow_start = lots.of(&[Duration::ZERO, Duration::from_secs(30)]),
+            7 => options.health.interval = lots.of(&[Duration::from_secs(1), Duration::from_secs(5)]),
+            _ => options.health = Health { check: lots.of(&[Check::Off, Check::Tcp]), ..Health::default() },
+        }
+        self.update();
+        format!("{:?}", self.options.differing(&Options::named("")))
+    }
+}

@@ -1,0 +1,150 @@
+//! What must be so, after each step and at the end.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use ambassador::cluster::condition::Standing;
+use ambassador::cluster::{Identity, Member};
+use ambassador::route::{Balance, Check};
+
+use super::{HELD_MAX, HOLD_MAX, Life, Truth, World, port, spec};
+use crate::simulation::lots::Lots;
+
+/// What may be where, and what is.
+pub(super) struct Limits {
+    max_sessions: Option<u32>,
+    max_per_endpoint: Option<u32>,
+    inside: usize,
+    sessions: BTreeMap<Life, usize>,
+}
+
+impl World {
+    pub(super) fn limits(&self) -> Limits {
+        Limits {
+            max_sessions: self.options.max_sessions,
+            max_per_endpoint: self.options.max_sessions_per_endpoint,
+            inside: self.cluster.inside(),
+            sessions: self.endpoints.iter().map(|(life, endpoint)| (*life, endpoint.sessions())).collect(),
+        }
+    }
+
+    pub(super) fn check(&self, event: &str, before: &Limits) {
+        let truth = self.truth.lock().unwrap();
+        assert!(truth.broken.is_empty(), "{event}: {:?}", truth.broken);
+        self.sessions_are_where_they_may_be(&truth, event);
+        self.limits_are_kept(before, event);
+        self.ejection_keeps_its_bound(event);
+        let held = self.cluster.counters.held.load(Relaxed);
+        assert!(held <= truth.pending.min(HELD_MAX), "{event}: {held} held of {} pending", truth.pending);
+        let (inside, open): (usize, usize) = (self.cluster.inside(), truth.open.values().sum());
+        assert!(inside >= open && inside <= open + truth.pending, "{event}");
+        let waits_for_a_place = open + truth.pending > inside;
+        let is_full = self.options.max_sessions.is_some_and(|max| inside >= max as usize);
+        assert!(is_full || !waits_for_a_place, "{event}: somebody waits for a place that is free");
+    }
+
+    fn sessions_are_where_they_may_be(&self, truth: &Truth, event: &str) {
+        for (life, endpoint) in &self.endpoints {
+            let count = |counts: &BTreeMap<Life, usize>| counts.get(life).copied().unwrap_or_default();
+            let (open, dialling) = (count(&truth.open), count(&truth.dialling));
+            assert_eq!(endpoint.sessions(), open + dialling, "{event}: in flight on {life:?}");
+            if endpoint.is_removed() {
+                let is_followed = endpoint.key.identity != Identity::Literal;
+                assert!(dialling == 0 || !is_followed, "{event}: {life:?} has left and is dialled");
+                assert!(open == 0 || !self.cut.contains(life), "{event}: {life:?} has left and was cut");
+            }
+        }
+    }
+
+    /// What was within a limit stays so; what was above, since the limit was lowered, does not grow.
+    fn limits_are_kept(&self, before: &Limits, event: &str) {
+        let keeps = |max: Option<u32>, before: usize, now: usize| {
+            max.is_none_or(|max| now <= before.max(max as usize))
+        };
+        if before.max_sessions == self.options.max_sessions {
+            assert!(keeps(before.max_sessions, before.inside, self.cluster.inside()), "{event}: inside");
+        }
+        if before.max_per_endpoint == self.options.max_sessions_per_endpoint {
+            for (life, endpoint) in &self.endpoints {
+                let was = before.sessions.get(life).copied().unwrap_or_default();
+                assert!(keeps(before.max_per_endpoint, was, endpoint.sessions()), "{event}: {life:?}");
+            }
+        }
+    }
+
+    fn ejection_keeps_its_bound(&self, event: &str) {
+        let members = self.cluster.members();
+        let takers: Vec<&Member> =
+            members.all().map(|(_, member)| member).filter(|member| member.weight > 0).collect();
+        let out = takers.iter().filter(|member| member.endpoint.condition().ejected.is_some()).count();
+        assert!(
+            out * 100 <= takers.len() * usize::from(self.max_ejected),
+            "{event}: {out} of {}",
+            takers.len()
+        );
+        assert!(takers.len() > 1 || out == 0, "{event}: the only one is out");
+    }
+
+    /// Who is asked first, by balancers whose shares do not depend on the sessions there are.
+    pub(super) fn audit(&mut self, lots: &mut Lots) {
+        const PICKS: u32 = 300;
+        self.options.slow_start = Duration::ZERO;
+        for balance in [Balance::RoundRobin, Balance::Random, Balance::SourceHash] {
+            self.options.balance = balance;
+            self.update();
+            let members = self.cluster.members();
+            let is_good = |member: &&Member| member.endpoint.condition().standing() == Standing::Good;
+            let good = |tier: &&ambassador::cluster::Tier| -> Vec<Member> {
+                tier.members.iter().filter(|member| member.weight > 0).filter(is_good).cloned().collect()
+            };
+            let Some(first) = members.tiers.iter().find(|tier| !good(tier).is_empty()) else { return };
+            let good = good(&first);
+            let takers = first.members.iter().filter(|member| member.weight > 0).count();
+            if balance == Balance::RoundRobin && good.len() < takers {
+                // The turns of those left out go to whoever is next.
+                continue;
+            }
+            let mut counts: BTreeMap<u16, u32> = BTreeMap::new();
+            for _ in 0..PICKS {
+                let [a, b, c, d, ..] = lots.bits().to_be_bytes();
+                let pick = self.cluster.choices(&members, Some([a, b, c, d].into())).next().unwrap();
+                *counts.entry(port(&pick.key.addr)).or_default() += 1;
+            }
+            let sum: u32 = good.iter().map(|member| member.weight).sum();
+            for Member { endpoint, weight } in good {
+                let part = f64::from(weight) / f64::from(sum);
+                let (due, got) = (part * f64::from(PICKS), counts[&port(&endpoint.key.addr)]);
+                // Five standard deviations, and one for the ends of a round.
+                let tolerance = 5.0 * (due * (1.0 - part)).sqrt() + 1.0;
+                assert!((f64::from(got) - due).abs() <= tolerance, "{balance:?}: {got} of {due}: {counts:?}");
+            }
+        }
+    }
+
+    /// All that is wrong is put right: who waits, gets through; and when all have gone, nothing of them is left.
+    pub(super) async fn all_ends_well(mut self) {
+        {
+            let mut truth = self.truth.lock().unwrap();
+            truth.manners.clear();
+            truth.sick.clear();
+        }
+        self.options.max_sessions = None;
+        self.options.max_sessions_per_endpoint = None;
+        self.options.hold = HOLD_MAX;
+        self.options.health.check = Check::Off;
+        self.specs.retain(|one| one.weight > 0);
+        if self.specs.iter().all(|one| one.key != spec(1).key) {
+            self.specs.push(spec(1));
+        }
+        self.update();
+        // Of an attempt that hangs still, of the pause after it, and of one that came before the change.
+        self.settle(Duration::from_secs(5)).await;
+        assert_eq!(self.truth.lock().unwrap().pending, 0, "all is well, and somebody waits");
+        self.settle(Duration::from_secs(30)).await;
+        assert!(self.sessions.is_empty(), "a session never ends");
+        assert!(self.endpoints.values().all(|endpoint| endpoint.sessions() == 0), "in flight");
+        assert_eq!((self.cluster.inside(), self.cluster.counters.held.load(Relaxed)), (0, 0));
+        assert!(self.truth.lock().unwrap().broken.is_empty());
+    }
+}
