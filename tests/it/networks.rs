@@ -119,3 +119,23 @@ fn a_service_that_is_made_anew_and_moved_between_networks_is_followed_by_its_lab
     let hosts = needs!(hosts());
     follows(&hosts.a, "--docker");
 }
+
+/// Its client comes first, then the service: nothing was ever known of the name.
+#[test]
+fn a_service_that_comes_after_its_first_client_is_found_within_seconds() {
+    let hosts = needs!(hosts());
+    let host = &hosts.b;
+    let network = host.network("late", "");
+    let ambassador = host.start("ambassador", &format!("--network {} ambassador 6379=late", network.name));
+    let (addr, namespace) = (ambassador.address(6379), host.namespace.clone());
+    eventually("it listens", || host.try_docker(&format!("exec {} /ambassador health", ambassador.name())));
+    let client = std::thread::spawn(move || namespace.run(|| (redis_ping(addr), Instant::now())));
+    let _redis =
+        host.start("redis", &format!("--network {} --network-alias late crosbymichael/redis", network.name));
+    let there = Instant::now();
+    let (answer, at) = client.join().expect("a client");
+    assert_eq!(answer.expect("an answer"), "PONG");
+    let pause = at.saturating_duration_since(there);
+    eprintln!("late: answered {pause:?} after it was there");
+    assert!(pause < Duration::from_millis(2500), "{pause:?}");
+}
