@@ -112,6 +112,12 @@ pub trait Source: Send {
 
     /// Publishes snapshots for as long as it can; returns why it no longer can.
     fn run(&mut self, publisher: &mut Publisher) -> impl Future<Output = SourceError> + Send;
+
+    /// Comes back when somebody waits for what this source may know by now: then it is tried again before its back-off
+    /// is over, but not within [`WANTED_FLOOR`]. Never, for one that hears of changes as they happen.
+    fn wanted(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -134,6 +140,9 @@ impl From<Stopped> for SourceError {
 /// is down for an hour shall still be found within ten seconds of its return.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// A held session has ten seconds by default: it shall not spend them waiting for a back-off.
+const WANTED_FLOOR: Duration = Duration::from_secs(1);
 
 /// Follows a source until the handle is dropped.
 pub fn follow(source: impl Source + 'static, news: mpsc::Sender<News>) -> AbortOnDropHandle<()> {
@@ -158,7 +167,17 @@ async fn supervise(mut source: impl Source, news: mpsc::Sender<News>) {
         if publisher.lost(why).await.is_err() {
             return;
         }
-        tokio::time::sleep(crate::connect::jittered(backoff)).await;
+        rest(crate::connect::jittered(backoff), WANTED_FLOOR, source.wanted()).await;
         backoff = (backoff * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// Pauses; once the floor is passed, for no longer than until it is wanted.
+async fn rest(pause: Duration, floor: Duration, wanted: impl Future<Output = ()>) {
+    let floor = pause.min(floor);
+    tokio::time::sleep(floor).await;
+    tokio::select! {
+        () = tokio::time::sleep(pause - floor) => {}
+        () = wanted => {}
     }
 }

@@ -191,11 +191,10 @@ impl<'h> Hold<'h> {
             let remaining =
                 self.remaining(members.options.hold, expired(&members, self.effort, asked, full))?;
             let pause = match (members.is_empty(), asked) {
-                // Without an endpoint there is nothing to retry, only a change to wait for.
-                (true, _) => remaining,
                 (false, true) => cluster.jittered(backoff).min(remaining),
-                // Where all are full, whoever leaves calls; this is for those who failed, and called nobody.
-                (false, false) => cluster.jittered(BACKOFF_MAX).min(remaining),
+                // Without an endpoint there is nothing to retry, but whoever knows of one may be asked again. Where all
+                // are full, whoever leaves calls; this is for those who failed, and called nobody.
+                (true, _) | (false, false) => cluster.jittered(BACKOFF_MAX).min(remaining),
             };
             let woken = self.wait(pause, called_or(waiting.as_mut(), changed), left.as_mut()).await?;
             backoff = if woken == Woken::News { BACKOFF_MIN } else { (backoff * 2).min(BACKOFF_MAX) };

@@ -30,9 +30,7 @@ pub struct Container {
     /// A stopped, paused or dead container has no endpoint, whatever addresses it shows.
     pub running: bool,
     pub health: Health,
-    /// It was sent the signal to stop, and still runs. Others are preferred to it: what it is asked now it may not live
-    /// to answer.
-    pub leaving: bool,
+    pub leaving: Leaving,
     pub labels: BTreeMap<String, String>,
     pub network_mode: NetworkMode,
     /// By network ID.
@@ -43,6 +41,17 @@ pub struct Container {
     pub published: Vec<Published>,
     /// As `HostConfig.Links` has them.
     pub links: Vec<Link>,
+}
+
+/// Whether it was sent a signal to stop, and still runs: what it is asked now it may not live to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Leaving {
+    #[default]
+    No,
+    /// By a signal that some programs take otherwise, such as a request for a thread dump: others are preferred to it.
+    Perhaps,
+    /// It takes no new sessions. They are held, so that the restart of a lone container is a pause.
+    Surely,
 }
 
 /// What the container's own health check says (`HEALTHCHECK`).
@@ -154,6 +163,10 @@ impl Containers {
                     continue;
                 }
             }
+            if container.leaving == Leaving::Surely {
+                let why = format!("container {} was told to stop: it takes no new sessions", container.name);
+                resolution.problems.push(why);
+            }
             if container.health == Health::Unhealthy {
                 let why = format!("container {} is unhealthy: it takes no new sessions", container.name);
                 resolution.problems.push(why);
@@ -176,8 +189,12 @@ impl Containers {
         let ip = self.address(container)?;
         let identity = Identity::Container { id: id.0.clone(), name: container.name.clone() };
         let spec = EndpointSpec::new(EndpointAddr::Inet(SocketAddr::new(ip, port)), identity);
-        // One that is told to stop, or has yet to pass its check, comes after the others.
-        let spec = EndpointSpec { tier: u32::from(container.leaving), ..spec };
+        // One that may have been told to stop, or has yet to pass its check, comes after the others.
+        let spec = match container.leaving {
+            Leaving::No => spec,
+            Leaving::Perhaps => EndpointSpec { tier: 1, ..spec },
+            Leaving::Surely => EndpointSpec { weight: 0, ..spec },
+        };
         Ok(match container.health {
             Health::Unchecked | Health::Healthy => spec,
             Health::Starting => EndpointSpec { tier: spec.tier + STARTING_TIER, ..spec },

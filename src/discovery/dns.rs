@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::{Publisher, Snapshot, Source, SourceError};
 use crate::cluster::{EndpointAddr, EndpointSpec, Identity};
@@ -93,6 +93,11 @@ impl Source for Dns {
             Err(error) => error,
         }
     }
+
+    /// A container that is made anew has no name in between.
+    async fn wanted(&mut self) {
+        self.trouble.notified().await;
+    }
 }
 
 impl Dns {
@@ -122,7 +127,7 @@ impl Dns {
                 publisher.publish(self.question.snapshot(endpoints.clone())).await?;
                 shown = Some(endpoints);
             }
-            self.rest(pause).await;
+            super::rest(pause, TTL_FLOOR, self.trouble.notified()).await;
         }
     }
 
@@ -137,15 +142,6 @@ impl Dns {
             }
         }
         SourceError::Failed(why)
-    }
-
-    async fn rest(&self, pause: Duration) {
-        let floor = pause.min(TTL_FLOOR);
-        sleep(floor).await;
-        tokio::select! {
-            () = sleep(pause - floor) => {}
-            () = self.trouble.notified() => {}
-        }
     }
 }
 

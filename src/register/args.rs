@@ -72,8 +72,8 @@ Examples:
   Stand in for it elsewhere:
     ambassador 6379=etcd://10.0.0.1:2379/services/redis/6379
 
-A container that ends is taken back at once; on SIGTERM all are. What a host that dies had registered is gone when its
-TTL has passed.";
+A container that ends is taken back at once, and all of them on SIGTERM.
+What a host that dies had registered is gone when its TTL has passed.";
 
 impl RegisterArgs {
     /// Every mistake at once.

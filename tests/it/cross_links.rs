@@ -1,89 +1,65 @@
 //! Two containers that need each other, by the files of the example.
 
-use crate::support::{Host, eventually, hosts, needs};
+use crate::support::{Compose, Host, Project, compose_1, compose_5, eventually, hosts, needs};
 
-/// docker-compose 1.x, which reads the files of links' time; or why not.
-fn compose_1(host: &Host) -> Result<(), String> {
-    let version = host.shell("docker-compose version --short || true");
-    if version.starts_with("1.") { Ok(()) } else { Err(format!("docker-compose is not 1.x but {version:?}")) }
+/// What one of its containers is told by another, under this name.
+fn fetch(project: &Project<'_>, from: &str, url: &str) -> String {
+    let words = format!("exec {} wget -qO- {url}", project.container(from));
+    eventually(url, || project.host.try_docker(&words))
 }
 
-/// A Compose project, taken down when dropped.
-struct Project<'a> {
-    host: &'a Host,
-    name: &'a str,
-    file: &'a str,
-    vars: [(&'a str, &'a str); 1],
+fn both_ways(project: &Project<'_>) {
+    assert_eq!(fetch(project, "nginx", "http://fpm:9000/"), "fpm says hello");
+    assert_eq!(fetch(project, "fpm", "http://nginx/"), "nginx says hello");
 }
 
-impl Project<'_> {
-    fn compose(&self, words: &str) -> String {
-        self.host.compose(self.name, self.file, words, &self.vars)
-    }
-
-    /// What one of its containers is told by another, under this name.
-    fn fetch(&self, from: &str, url: &str) -> String {
-        let words = format!("exec {}_{from}_1 wget -qO- {url}", self.name);
-        eventually(url, || self.host.try_docker(&words))
-    }
-
-    fn both_ways(&self) {
-        assert_eq!(self.fetch("nginx", "http://fpm:9000/"), "fpm says hello");
-        assert_eq!(self.fetch("fpm", "http://nginx/"), "nginx says hello");
-    }
-
-    fn ip(&self, service: &str) -> String {
-        let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
-        self.host.shell(&format!("docker inspect --format '{format}' {}_{service}_1", self.name))
-    }
-
-    /// Restarts a container in such a way that another one has its address afterwards.
-    fn restart_elsewhere(&self, service: &str, network: &str) {
-        let before = self.ip(service);
-        self.host.docker(&format!("stop -t 1 {}_{service}_1", self.name));
-        let _stranger = self.host.start("stranger", &format!("--network {network} --init busybox sleep 600"));
-        self.host.docker(&format!("start {}_{service}_1", self.name));
-        assert_ne!(before, self.ip(service), "it came back where it was");
-        self.both_ways();
-    }
+fn ip(project: &Project<'_>, service: &str) -> String {
+    let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+    project.host.shell(&format!("docker inspect --format '{format}' {}", project.container(service)))
 }
 
-impl Drop for Project<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("{}", self.compose("logs --no-color ambassador"));
-        }
-        self.compose("down -v --rmi local -t 1");
-    }
+/// Restarts a container in such a way that another one has its address afterwards.
+fn restart_elsewhere(project: &Project<'_>, service: &str, network: &str) {
+    let (host, container, before) = (project.host, project.container(service), ip(project, service));
+    host.docker(&format!("stop -t 1 {container}"));
+    let _stranger = host.start("stranger", &format!("--network {network} --init busybox sleep 600"));
+    host.docker(&format!("start {container}"));
+    assert_ne!(before, ip(project, service), "it came back where it was");
+    both_ways(project);
 }
 
 #[test]
 fn containers_linked_to_a_grand_ambassador_reach_each_other_through_restarts() {
     let hosts = needs!(hosts());
-    needs!(compose_1(&hosts.a));
     let project = Project {
+        compose: needs!(compose_1()),
         host: &hosts.a,
         name: "testapp",
         file: "cross-links/test3.yml",
-        vars: [("AMBASSADOR_IMAGE", "cpuguy83/docker-grand-ambassador")],
+        image: "cpuguy83/docker-grand-ambassador",
     };
     project.compose("up -d");
-    project.both_ways();
-    project.restart_elsewhere("fpm", "bridge");
-    project.restart_elsewhere("nginx", "bridge");
+    both_ways(&project);
+    restart_elsewhere(&project, "fpm", "bridge");
+    restart_elsewhere(&project, "nginx", "bridge");
+}
+
+fn on_two_networks(compose: Compose, host: &Host) {
+    let file = "cross-links/compose.yaml";
+    let project = Project { compose, host, name: "testapp2", file, image: "ambassador" };
+    project.compose("up -d");
+    both_ways(&project);
+    restart_elsewhere(&project, "fpm", "testapp2_fpm");
 }
 
 #[test]
 fn containers_on_two_networks_reach_each_other_by_the_ambassadors_aliases() {
     let hosts = needs!(hosts());
-    needs!(compose_1(&hosts.b));
-    let project = Project {
-        host: &hosts.b,
-        name: "testapp2",
-        file: "cross-links/compose.yaml",
-        vars: [("AMBASSADOR_IMAGE", "ambassador")],
-    };
-    project.compose("up -d");
-    project.both_ways();
-    project.restart_elsewhere("fpm", "testapp2_fpm");
+    on_two_networks(needs!(compose_1()), &hosts.b);
+}
+
+#[test]
+fn with_compose_of_today_they_reach_each_other_too() {
+    let hosts = needs!(hosts());
+    on_two_networks(needs!(compose_5()), &hosts.a);
 }

@@ -3,6 +3,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::print_stdout,
     clippy::panic,
     clippy::print_stderr,
     reason = "a test that cannot go on fails; the exemption in clippy.toml misses helpers"
@@ -22,14 +23,18 @@ mod etcd;
 mod grammar;
 mod hello_world;
 mod image;
+mod latency;
 mod life;
+mod networks;
 mod process;
 mod register;
 mod relay;
 mod restarts;
 mod scaled_compose;
 mod simulation;
+mod soak;
 mod support;
+mod swarm;
 mod tidy;
 mod two_hosts;
 mod udp;

@@ -124,6 +124,23 @@ fn what_happens_while_etcd_is_away_is_made_good_when_it_is_back() {
 }
 
 #[test]
+fn more_entries_than_one_transaction_takes_are_registered_and_taken_back() {
+    let etcd = needs!(Etcd::start());
+    let engine = Engine::new();
+    for n in 0..250u16 {
+        engine.run(&format!("redis-{n}"), LABEL, 4000 + n);
+    }
+    let mut registrar = registrar(&etcd, &engine, "10.0.0.5", "--ttl 60s");
+    within(Duration::from_secs(60), "all of them", || match entries(&etcd).len() {
+        250 => Ok(()),
+        count => Err(format!("{count}\n{}", registrar.log())),
+    });
+    registrar.signal(Signal::TERM);
+    assert_eq!(registrar.ends_within(Duration::from_secs(10)).code(), Some(0));
+    assert_eq!(entries(&etcd), [""; 0]);
+}
+
+#[test]
 fn a_member_that_hangs_costs_no_lease() {
     let etcd = needs!(Etcd::start());
     let hangs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,6 +1,7 @@
 //! What tests stand on. Everything that a test starts is a value that ends it when dropped.
 
 mod ambassador;
+mod compose;
 mod consul;
 mod container;
 mod dns;
@@ -16,14 +17,15 @@ mod terminal;
 mod wait;
 
 pub(crate) use ambassador::{Ambassador, Builder};
+pub(crate) use compose::{Compose, Project, compose_1, compose_5};
 pub(crate) use consul::{Consul, TOKEN as CONSUL_TOKEN};
 pub(crate) use container::Container;
 pub(crate) use dns::Dns;
 pub(crate) use etcd::{Etcd, base64};
-pub(crate) use host::{DaemonHost, Host, Hosts, daemon_host, hosts};
+pub(crate) use host::{DaemonHost, Host, Hosts, SwarmHost, daemon_host, hosts, swarm_host};
 pub(crate) use load::Load;
 pub(crate) use namespace::Namespace;
 pub(crate) use servers::{http_get, redis_ping};
 pub(crate) use service::{Service, ask};
 pub(crate) use skip::{is_dist_image, needs, record, skip, variable};
-pub(crate) use wait::{eventually, within};
+pub(crate) use wait::{eventually, pause, within};

@@ -1,4 +1,5 @@
-//! Docker hosts beside each other on one machine: `a` and `b` joined by a cable, and `c`, whose daemon tests may kill.
+//! Docker hosts beside each other on one machine: `a` and `b` joined by a cable, `c`, whose daemon tests may kill, and
+//! `d`, which tests may make a swarm.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::host::{Host, Lives, remove_dir};
+use crate::image::Profile;
 use crate::process::{command, succeed};
 use crate::{cgroups, host, images, install, sudo};
 
@@ -21,12 +23,23 @@ pub(crate) struct Args {
     at: PathBuf,
 }
 
+#[derive(clap::Args)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    place: Args,
+    /// Of the image's binary
+    #[arg(long, value_enum, default_value_t = Profile::Release)]
+    profile: Profile,
+}
+
 #[derive(Debug)]
 pub(crate) struct Hosts {
     pub(crate) a: Host,
     pub(crate) b: Host,
     /// Its containers outlive its daemon (`--live-restore`, which swarm mode does not go with).
     pub(crate) c: Host,
+    /// A swarm brings networks and rules of its own, which the others' tests shall not find.
+    pub(crate) d: Host,
 }
 
 impl Hosts {
@@ -36,7 +49,12 @@ impl Hosts {
             let name = format!("amb-{letter}-{}", std::process::id());
             Host::new(name, dir.join(letter), lives, options)
         };
-        let mut hosts = Hosts { a: host("a", &[])?, b: host("b", &[])?, c: host("c", &["--live-restore"])? };
+        let mut hosts = Hosts {
+            a: host("a", &[])?,
+            b: host("b", &[])?,
+            c: host("c", &["--live-restore"])?,
+            d: host("d", &[])?,
+        };
         hosts.join()?;
         for host in hosts.each_mut() {
             host.start_daemon()?;
@@ -57,17 +75,17 @@ impl Hosts {
         Ok(())
     }
 
-    pub(crate) fn each(&self) -> [&Host; 3] {
-        [&self.a, &self.b, &self.c]
+    pub(crate) fn each(&self) -> [&Host; 4] {
+        [&self.a, &self.b, &self.c, &self.d]
     }
 
-    fn each_mut(&mut self) -> [&mut Host; 3] {
-        [&mut self.a, &mut self.b, &mut self.c]
+    fn each_mut(&mut self) -> [&mut Host; 4] {
+        [&mut self.a, &mut self.b, &mut self.c, &mut self.d]
     }
 
     /// What tests find them by.
     pub(crate) fn tell(&self, command: &mut Command) {
-        for (letter, host) in ["A", "B", "C"].into_iter().zip(self.each()) {
+        for (letter, host) in ["A", "B", "C", "D"].into_iter().zip(self.each()) {
             command.env(format!("AMBASSADOR_TEST_DOCKER_{letter}"), host.docker_host());
             command.env(format!("AMBASSADOR_TEST_NETNS_{letter}"), host.netns());
         }
@@ -76,7 +94,7 @@ impl Hosts {
 }
 
 /// `cargo xtask hosts up`
-pub(crate) fn play(args: &Args) -> Result<()> {
+pub(crate) fn play(UpArgs { place: args, profile }: &UpArgs) -> Result<()> {
     sudo::become_root()?;
     let missing = install::missing_after_install()?;
     if let Some(why) = host::impossible() {
@@ -86,7 +104,7 @@ pub(crate) fn play(args: &Args) -> Result<()> {
         bail!("{} is there already: `cargo xtask hosts down` ends it", args.at.display());
     }
     let hosts = Hosts::up(&args.at, Lives::On).inspect_err(|_| remove_dir(&args.at))?;
-    images::load_everywhere(&hosts, crate::image::Profile::Release, &missing)?;
+    images::load_everywhere(&hosts, *profile, &missing)?;
     for (host, ip) in [(&hosts.a, IP_A), (&hosts.b, IP_B)] {
         println!(
             "export DOCKER_HOST={}   # {ip}; `nsenter --net={}`",
@@ -94,8 +112,8 @@ pub(crate) fn play(args: &Args) -> Result<()> {
             host.netns().display()
         );
     }
-    let Hosts { a, b, c } = hosts;
-    drop(c);
+    let Hosts { a, b, c, d } = hosts;
+    drop((c, d));
     [a, b].into_iter().for_each(Host::leave_running);
     println!("`cargo xtask hosts down` ends them");
     Ok(())
@@ -132,7 +150,7 @@ fn holder(dir: &Path) -> Option<(Pid, String)> {
 pub(crate) fn sweep(parent: &Path, prefix: &str) {
     let entries = fs::read_dir(parent).into_iter().flatten().flatten();
     for dir in entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes())) {
-        let hosts = ["a", "b", "c"].map(|letter| dir.path().join(letter));
+        let hosts = ["a", "b", "c", "d"].map(|letter| dir.path().join(letter));
         if hosts[0].join("holder.pid").exists() && hosts.iter().all(|host| holder(host).is_none()) {
             remove_dir(&dir.path());
         }

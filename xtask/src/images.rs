@@ -91,6 +91,11 @@ pub(crate) fn load_everywhere(hosts: &Hosts, profile: Profile, missing: &[String
     for host in hosts.each() {
         load_ambassador(host, &binary)?;
     }
+    load_stand_ins(hosts, missing)
+}
+
+/// Every stand-in that this machine has the programs for, on every host.
+pub(crate) fn load_stand_ins(hosts: &Hosts, missing: &[String]) -> Result<()> {
     let lacks = |program: &&str| missing.iter().any(|text| text.split(' ').next() == Some(*program));
     for image in IMAGES.iter().filter(|image| !image.needs.iter().any(&lacks)) {
         let tar = pack(image)?;

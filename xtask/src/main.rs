@@ -1,10 +1,11 @@
-//! What a developer types: `cargo xtask test`, `lint`, `image`, `hosts`.
+//! What a developer types: `cargo xtask test`, `latency`, `lint`, `image`, `hosts`.
 #![expect(
     clippy::disallowed_methods,
     reason = "no runtime to block here, and the environment is a developer's"
 )]
 
 mod cgroups;
+mod compose;
 mod consul;
 mod host;
 mod hosts;
@@ -12,6 +13,7 @@ mod image;
 mod images;
 mod install;
 mod interrupt;
+mod latency;
 mod lint;
 mod process;
 mod rootfs;
@@ -28,8 +30,10 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about, disable_help_subcommand = true)]
 enum Task {
-    /// Run every test, with two Docker hosts of its own; installs what is missing, leaves nothing running
+    /// Run every test, with Docker hosts of its own; installs what is missing, leaves nothing running
     Test(test::Args),
+    /// Measure how long a change takes to be followed: of containers, of a key in etcd, of a file
+    Latency,
     /// Check format, clippy, rustdoc, and licences where cargo-deny is installed
     Lint,
     /// Build the image and load it into the engine that DOCKER_HOST names
@@ -42,7 +46,7 @@ enum Task {
 #[derive(Subcommand)]
 enum HostsTask {
     /// Start them, with the ambassador's image and stand-ins for those of the examples
-    Up(hosts::Args),
+    Up(hosts::UpArgs),
     /// End them, and all that runs in them
     Down(hosts::Args),
 }
@@ -62,6 +66,7 @@ fn run(task: Task) -> Result<ExitCode> {
     interrupt::watch()?;
     match task {
         Task::Test(args) => test::run(&args),
+        Task::Latency => latency::run().map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::run().map(|()| ExitCode::SUCCESS),
         Task::Image(args) => image::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Hosts(HostsTask::Up(args)) => hosts::play(&args).map(|()| ExitCode::SUCCESS),

@@ -12,7 +12,7 @@ use crate::hosts::{self, Hosts};
 use crate::image::Profile;
 use crate::process::{cargo, find, status, succeed};
 use crate::skips::Skips;
-use crate::{consul, images, install, sudo};
+use crate::{compose, consul, images, install, sudo};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -38,7 +38,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let hosts = bring_up(args, &dir, &missing, &mut skips)?;
     let consul =
         consul::program().inspect_err(|why| skips.add("every test with Consul", format!("{why:#}"))).ok();
-    let world = World { hosts: hosts.as_ref(), consul, skips: dir.path().join("skips") };
+    let compose = compose::program()
+        .inspect_err(|why| skips.add("every test with Compose v5", format!("{why:#}")))
+        .ok();
+    let world = World { hosts: hosts.as_ref(), consul, compose, skips: dir.path().join("skips") };
     let passed = run_tests(args, &world)?;
     skips.read(&world.skips);
     drop(hosts);
@@ -60,6 +63,7 @@ fn bring_up(args: &Args, dir: &TempDir, missing: &[String], skips: &mut Skips) -
 struct World<'a> {
     hosts: Option<&'a Hosts>,
     consul: Option<PathBuf>,
+    compose: Option<PathBuf>,
     /// The file that they write their skips to.
     skips: PathBuf,
 }
@@ -83,9 +87,9 @@ fn tests(words: &str, args: &Args, world: &World<'_>) -> Command {
     let mut command = cargo(words);
     sudo::run_tests_as_root(&mut command);
     command.args(&args.filter).env("AMBASSADOR_TEST_SKIPS", &world.skips);
-    if let Some(consul) = &world.consul {
-        command.env("AMBASSADOR_TEST_CONSUL", consul);
-    }
+    let programs =
+        [("AMBASSADOR_TEST_CONSUL", &world.consul), ("AMBASSADOR_TEST_COMPOSE_V5", &world.compose)];
+    command.envs(programs.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?))));
     if let Some(hosts) = world.hosts {
         hosts.tell(&mut command);
         command.env(

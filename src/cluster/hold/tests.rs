@@ -280,3 +280,19 @@ async fn full_endpoints_are_no_failed_ones() {
     let _first = enter(&cluster, &gate).await.unwrap();
     assert_eq!(enter(&cluster, &gate).await.err(), Some(Ending::TooMany));
 }
+
+#[tokio::test(start_paused = true)]
+async fn while_there_is_no_endpoint_its_source_is_asked_every_second() {
+    let cluster = cluster(Duration::from_secs(10), &[]);
+    let gate = Gate::new(1);
+    let trouble = gate.trouble();
+    let begun = Instant::now();
+    let asked = async {
+        for _ in 0..5 {
+            trouble.notified().await;
+        }
+        begun.elapsed()
+    };
+    let (asked, _) = tokio::join!(asked, acquire(&cluster, &gate, 2));
+    assert!(asked <= 4 * BACKOFF_MAX, "{asked:?}");
+}

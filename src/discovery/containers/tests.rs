@@ -13,7 +13,7 @@ pub(crate) fn container(name: &str, last: u8) -> Container {
         name: name.to_owned(),
         running: true,
         health: Health::Unchecked,
-        leaving: false,
+        leaving: Leaving::No,
         labels: BTreeMap::new(),
         network_mode: NetworkMode::Networks,
         networks: BTreeMap::from([on("bridge", [172, 17, 0, last])]),
@@ -170,13 +170,20 @@ fn a_label_means_every_container_that_has_it_of_whatever_project() {
 }
 
 #[test]
-fn a_replica_that_was_told_to_stop_comes_after_the_others() {
-    let leaving = Container { leaving: true, ..service("p_web_1", 2, "p", "web") };
-    let containers = engine([("a1", leaving), ("a2", service("p_web_2", 3, "p", "web"))]);
-    let endpoints = containers.resolve("web", None, Some(6379), Protocol::Tcp).endpoints;
-    let tiers: Vec<_> =
-        endpoints.iter().map(|endpoint| (endpoint.key.addr.to_string(), endpoint.tier)).collect();
-    assert_eq!(tiers, [("172.17.0.2:6379".to_owned(), 1), ("172.17.0.3:6379".to_owned(), 0)]);
+fn a_replica_that_was_told_to_stop_takes_no_new_sessions_and_where_that_is_not_sure_comes_last() {
+    let shares = |leaving| {
+        let leaving = Container { leaving, ..service("p_web_1", 2, "p", "web") };
+        let containers = engine([("a1", leaving), ("a2", service("p_web_2", 3, "p", "web"))]);
+        let found = containers.resolve("web", None, Some(6379), Protocol::Tcp);
+        let shares =
+            found.endpoints.iter().map(|endpoint| (endpoint.weight, endpoint.tier)).collect::<Vec<_>>();
+        (shares, found.problems)
+    };
+    assert_eq!(shares(Leaving::No), (vec![(1, 0), (1, 0)], vec![]));
+    assert_eq!(shares(Leaving::Perhaps), (vec![(1, 1), (1, 0)], vec![]));
+    let (surely, problems) = shares(Leaving::Surely);
+    assert_eq!(surely, [(0, 0), (1, 0)]);
+    assert_eq!(problems, ["container p_web_1 was told to stop: it takes no new sessions"]);
 }
 
 #[test]

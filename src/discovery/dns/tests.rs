@@ -11,7 +11,7 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
@@ -295,6 +295,19 @@ impl Followed {
     }
 }
 
+/// They say again and again that nothing answers.
+fn held_sessions(source: &Followed) -> JoinSet<()> {
+    let trouble = source.trouble.clone();
+    let mut sessions = JoinSet::new();
+    sessions.spawn(async move {
+        loop {
+            trouble.notify_waiters();
+            sleep(Duration::from_millis(50)).await;
+        }
+    });
+    sessions
+}
+
 #[tokio::test]
 async fn a_changed_address_is_published_once_its_ttl_has_passed() {
     let server = Server::new().await;
@@ -314,14 +327,7 @@ async fn while_its_addresses_do_not_answer_a_name_is_asked_for_before_its_ttl_ha
     let mut source = follow("redis", &server.resolver(&[]));
     source.next().await;
     server.has("redis.", 600, &["10.0.0.2"]);
-    let trouble = source.trouble.clone();
-    let mut held_sessions = JoinSet::new();
-    held_sessions.spawn(async move {
-        loop {
-            trouble.notify_waiters();
-            sleep(Duration::from_millis(50)).await;
-        }
-    });
+    let _held_sessions = held_sessions(&source);
     assert_eq!(source.next().await, ips(&["10.0.0.2"]));
     assert_eq!(server.asked.lock().unwrap().len(), 4);
 }
@@ -364,6 +370,23 @@ async fn a_name_that_vanishes_is_lost_once_and_found_again_but_never_empty() {
     server.says("redis.", RecordType::A, Reply::Code(ResponseCode::ServFail));
     server.says("redis.", RecordType::AAAA, Reply::Code(ResponseCode::ServFail));
     source.failure().await;
+}
+
+/// The back-off of its source would have grown to more than three seconds by then, and at its longest outlives `hold`.
+#[tokio::test]
+async fn a_name_that_was_away_for_seconds_is_found_within_one_while_sessions_wait_for_it() {
+    let server = Server::new().await;
+    server.has("redis.", 1, &["10.0.0.1"]);
+    let mut source = follow("redis", &server.resolver(&[]));
+    source.next().await;
+    server.forgets("redis.");
+    source.failure().await;
+    let _held_sessions = held_sessions(&source);
+    sleep(Duration::from_secs(5)).await;
+    server.has("redis.", 600, &["10.0.0.2"]);
+    let back = Instant::now();
+    assert_eq!(source.next().await, ips(&["10.0.0.2"]));
+    assert!(back.elapsed() < Duration::from_millis(1500), "{:?}", back.elapsed());
 }
 
 async fn check_stale(break_it: impl Fn(&Server), said: &str) -> (Server, Followed) {

@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use serde_json::{Map, Value};
 
 use crate::discovery::containers::{
-    Attachment, Container, ContainerId, Health, Link, NetworkMode, Published,
+    Attachment, Container, ContainerId, Health, Leaving, Link, NetworkMode, Published,
 };
 use crate::route::Protocol;
 
@@ -22,7 +22,7 @@ pub(super) fn inspected(answer: &Value) -> Option<(ContainerId, Container)> {
         running: running(answer),
         health: text(answer, "/State/Health/Status").map(health).unwrap_or_default(),
         // Events alone tell.
-        leaving: false,
+        leaving: Leaving::No,
         labels: labels(answer),
         network_mode: network_mode(text(answer, "/HostConfig/NetworkMode").unwrap_or_default()),
         networks: networks(answer.pointer("/NetworkSettings/Networks")),

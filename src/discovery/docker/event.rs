@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::api::{container_id, text};
-use crate::discovery::containers::ContainerId;
+use crate::discovery::containers::{ContainerId, Leaving};
 
 /// What is asked of the engine: the rest (`exec_*` of health checks above all) never crosses the socket. `oom` is not
 /// among them: a container that dies of it says `die`.
@@ -27,16 +27,19 @@ pub(super) const WANTED: [&str; 13] = [
     "health_status",
 ];
 
-/// Signals that are sent to end a process: INT, QUIT, KILL, TERM, and WINCH, which is Apache's graceful stop. `docker
-/// stop` sends the image's. HUP and USR1 ask for a reload or for new log files.
-const ENDING_SIGNALS: [&str; 5] = ["2", "3", "9", "15", "28"];
+/// Signals that mean an end wherever they are sent: INT, KILL, TERM. `docker stop` sends the image's.
+const ENDING_SIGNALS: [&str; 3] = ["2", "9", "15"];
+
+/// QUIT, with which nginx stops gracefully and a JVM prints its threads; WINCH, Apache's graceful stop. HUP and USR1 ask for
+/// a reload or for new log files.
+const PERHAPS_ENDING_SIGNALS: [&str; 2] = ["3", "28"];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// Something about it changed.
     Touched(ContainerId),
     /// It was told to stop, and has until the engine loses its patience.
-    Leaving(ContainerId),
+    Leaving(ContainerId, Leaving),
     /// Its process ended: it has no endpoint from now on.
     Stopped(ContainerId),
     /// It left one network.
@@ -67,11 +70,18 @@ pub(super) fn event(line: &Value) -> Option<Event> {
 
 fn of_container(id: ContainerId, action: &str, signal: &str) -> Option<Event> {
     match action {
-        "kill" => ENDING_SIGNALS.contains(&signal).then_some(Event::Leaving(id)),
+        "kill" => leaving(signal).map(|leaving| Event::Leaving(id, leaving)),
         "die" | "pause" => Some(Event::Stopped(id)),
         "destroy" => Some(Event::Destroyed(id)),
         _ => Some(Event::Touched(id)),
     }
+}
+
+fn leaving(signal: &str) -> Option<Leaving> {
+    if ENDING_SIGNALS.contains(&signal) {
+        return Some(Leaving::Surely);
+    }
+    PERHAPS_ENDING_SIGNALS.contains(&signal).then_some(Leaving::Perhaps)
 }
 
 #[cfg(test)]

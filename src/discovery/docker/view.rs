@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use super::api::Listed;
 use super::event::Event;
-use crate::discovery::containers::{Attachment, Container, ContainerId, Containers};
+use crate::discovery::containers::{Attachment, Container, ContainerId, Containers, Leaving};
 
 /// What an inspection said.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(super) struct View {
     dirty: BTreeSet<ContainerId>,
     asked: BTreeMap<ContainerId, Asked>,
     /// Told to stop, and not dead yet. No inspection says so.
-    leaving: BTreeSet<ContainerId>,
+    leaving: BTreeMap<ContainerId, Leaving>,
     /// What was published last.
     shown: Option<Containers>,
     /// Who we may be: whole IDs, or beginnings of one; the likeliest first.
@@ -54,16 +54,17 @@ impl View {
             Event::Touched(id) => {
                 self.dirty.insert(id);
             }
-            Event::Leaving(id) => {
+            Event::Leaving(id, leaving) => {
+                let leaving = leaving.max(self.leaving.get(&id).copied().unwrap_or_default());
                 if let Some(container) = self.known.get_mut(&id) {
-                    container.leaving = true;
+                    container.leaving = leaving;
                 }
-                self.leaving.insert(id);
+                self.leaving.insert(id, leaving);
             }
             Event::Stopped(id) => {
                 if let Some(container) = self.known.get_mut(&id) {
                     container.running = false;
-                    container.leaving = false;
+                    container.leaving = Leaving::No;
                 }
                 self.leaving.remove(&id);
                 self.outdate(&id);
@@ -124,7 +125,7 @@ impl View {
             // What it lost is in `known` already, and it was made dirty again then, unless it is destroyed.
             (Some(Asked::Outdated) | None, _) | (_, Answer::Silent) => {}
             (Some(Asked::Current), Answer::Is(container)) => {
-                let leaving = self.leaving.contains(&id);
+                let leaving = self.leaving.get(&id).copied().unwrap_or_default();
                 self.known.insert(id, Container { leaving, ..*container });
             }
             (Some(Asked::Current), Answer::Gone) => {

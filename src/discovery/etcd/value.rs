@@ -58,13 +58,21 @@ pub(super) fn parse(value: &[u8]) -> Result<Value, String> {
 /// Fields that are not ours are somebody else's.
 fn json(text: &str) -> Result<Value, String> {
     let json: Json = serde_json::from_str(text).map_err(|why| format!("it is no JSON: {why}"))?;
-    let address = json.get("address").and_then(Json::as_str);
-    let address = address.ok_or(r#"it has no "address": write {"address":"host:port"}"#)?;
+    let address = match json.get("address").and_then(Json::as_str) {
+        Some(address) => address.to_owned(),
+        None => host_and_port(&json).ok_or(r#"it has no "address": write {"address":"host:port"}"#)?,
+    };
     Ok(Value {
-        at: at(address)?,
+        at: at(&address)?,
         weight: number(&json, "weight", WEIGHT_MAX)?.unwrap_or(1),
         tier: number(&json, "tier", BACKUP_TIER - 1)?.unwrap_or(0),
     })
+}
+
+/// `{"port": 49155, "host": "10.1.2.3"}`, as CoreOS' docker-register wrote it.
+fn host_and_port(json: &Json) -> Option<String> {
+    let (host, port) = (json.get("host")?.as_str()?, json.get("port")?.as_u64()?);
+    Some(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
 }
 
 fn number(json: &Json, key: &str, max: u32) -> Result<Option<u32>, String> {
@@ -103,6 +111,10 @@ mod tests {
             read(r#"{"address":"10.0.0.2:80","host":"a","weight":null}"#),
             Ok(value("10.0.0.2:80", 1, 0))
         );
+        assert_eq!(
+            read(r#"{ "port": 49155, "host": "10.132.181.182" }"#),
+            Ok(value("10.132.181.182:49155", 1, 0))
+        );
         let name = At::Name { host: "redis.example".to_owned(), port: 6379 };
         assert_eq!(read("redis.example:6379").map(|value| value.at), Ok(name));
     }
@@ -121,6 +133,8 @@ mod tests {
             ("{", "no JSON"),
             ("{}", "no \"address\""),
             (r#"{"address":1}"#, "no \"address\""),
+            (r#"{"host":"a"}"#, "no \"address\""),
+            (r#"{"host":"a b","port":1}"#, "no host"),
             (r#"{"address":"10.0.0.2:80","weight":-1}"#, "0 to 65535"),
             (r#"{"address":"10.0.0.2:80","weight":"2"}"#, "\"weight\""),
             (r#"{"address":"10.0.0.2:80","tier":65536}"#, "\"tier\""),

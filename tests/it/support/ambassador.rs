@@ -1,5 +1,6 @@
 //! The program itself, as a process of this machine or of a host's network.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -59,6 +60,19 @@ impl Ambassador {
         let text = std::fs::read_to_string(path).expect("a process that lives");
         let line = text.lines().find(|line| line.starts_with("Pss_Anon:")).expect("a line for it");
         line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).expect("kilobytes") * 1024
+    }
+
+    /// How many descriptors it has open of each kind: `socket`, `pipe`, `anon_inode`.
+    pub(crate) fn descriptors(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        let dir = std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).expect("a process that lives");
+        for link in dir.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok()) {
+            let link = link.to_string_lossy();
+            let kind =
+                if link.starts_with('/') { "file" } else { link.split(':').next().unwrap_or_default() };
+            *counts.entry(kind.to_owned()).or_default() += 1;
+        }
+        counts
     }
 
     /// Where its admin API listens.

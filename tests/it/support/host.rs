@@ -12,7 +12,7 @@ use super::skip::variable;
 use super::terminal::Terminal;
 use super::{Container, Namespace};
 
-const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
+pub(super) const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
 
 /// Two hosts with a cable between them.
 pub(crate) struct Hosts {
@@ -85,6 +85,34 @@ impl Drop for DaemonHost {
     }
 }
 
+/// A host that is a swarm of one while this lives. One test has it at a time.
+pub(crate) struct SwarmHost {
+    host: Host,
+    _alone: File,
+}
+
+pub(crate) fn swarm_host() -> Result<SwarmHost, String> {
+    let host = host("D")?;
+    let alone = host.lock("alone.lock");
+    let swarm = SwarmHost { host, _alone: alone };
+    swarm.docker("swarm init --advertise-addr 127.0.0.1 --listen-addr 127.0.0.1");
+    Ok(swarm)
+}
+
+impl Deref for SwarmHost {
+    type Target = Host;
+
+    fn deref(&self) -> &Host {
+        &self.host
+    }
+}
+
+impl Drop for SwarmHost {
+    fn drop(&mut self) {
+        self.try_docker("swarm leave --force").ok();
+    }
+}
+
 fn host(letter: &str) -> Result<Host, String> {
     let docker_host = setting(&format!("AMBASSADOR_TEST_DOCKER_{letter}"))?;
     let namespace = Namespace::new(setting(&format!("AMBASSADOR_TEST_NETNS_{letter}"))?);
@@ -125,16 +153,7 @@ impl Host {
         printed(file, &command.output().expect("an example that can be run"))
     }
 
-    /// docker-compose 1.x on a file of `examples/`.
-    pub(crate) fn compose(&self, project: &str, file: &str, words: &str, vars: &[(&str, &str)]) -> String {
-        let mut command = self.command("docker-compose");
-        command.args(["-p", project, "-f"]).arg(Path::new(EXAMPLES).join(file));
-        command.args(words.split_whitespace()).envs(vars.iter().copied());
-        let output = command.output().expect("docker-compose is installed");
-        printed(&format!("docker-compose {words}"), &output).unwrap_or_else(|why| panic!("{why}"))
-    }
-
-    fn command(&self, program: &str) -> Command {
+    pub(super) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.env("DOCKER_HOST", &self.docker_host).env_remove("DOCKER_CONTEXT").env_remove("CI");
         command
@@ -201,7 +220,7 @@ impl Drop for Network {
     }
 }
 
-fn printed(what: &str, output: &Output) -> Result<String, String> {
+pub(super) fn printed(what: &str, output: &Output) -> Result<String, String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
     if output.status.success() {
         return Ok(text(&output.stdout));

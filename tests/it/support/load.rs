@@ -29,6 +29,11 @@ impl Report {
     pub(crate) fn answered(&self) -> usize {
         self.answers.values().sum()
     }
+
+    /// How often it was this one.
+    pub(crate) fn answers_of(&self, answer: &str) -> usize {
+        self.answers.get(answer).copied().unwrap_or(0)
+    }
 }
 
 /// Asks until it is dropped.

@@ -58,7 +58,7 @@ fn an_inspection_of_20_10_is_read() {
         Container {
             name: "redis".to_owned(),
             running: true,
-            leaving: false,
+            leaving: Leaving::No,
             labels: BTreeMap::from([("ambassador.listen.6379".to_owned(), "6379".to_owned())]),
             health: Health::Unchecked,
             network_mode: NetworkMode::Networks,

@@ -44,8 +44,11 @@ fn a_signal_that_ends_is_told_from_one_that_asks_for_something_else() {
         json!({ "Type": "container", "Action": "kill",
             "Actor": { "ID": ID, "Attributes": { "name": "redis", "signal": signal } } })
     };
-    for signal in ["15", "9", "3"] {
-        check(&kill(signal), Some(&Event::Leaving(id())));
+    for signal in ["15", "9", "2"] {
+        check(&kill(signal), Some(&Event::Leaving(id(), Leaving::Surely)));
+    }
+    for signal in ["3", "28"] {
+        check(&kill(signal), Some(&Event::Leaving(id(), Leaving::Perhaps)));
     }
     for signal in ["1", "10", "", "SIGTERM?"] {
         check(&kill(signal), None);

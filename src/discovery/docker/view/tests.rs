@@ -56,16 +56,17 @@ fn a_container_that_was_told_to_stop_is_leaving_until_it_is_dead() {
     let leaving = |view: &mut View| view.snapshot().expect("something changed").by_id[&id("a")].leaving;
     let mut view = View::default();
     knows(&mut view, "a", container("redis", 2));
-    assert!(!leaving(&mut view));
-    view.heard(Event::Leaving(id("a")));
-    assert!(leaving(&mut view));
+    assert_eq!(leaving(&mut view), Leaving::No);
+    view.heard(Event::Leaving(id("a"), Leaving::Surely));
+    view.heard(Event::Leaving(id("a"), Leaving::Perhaps));
+    assert_eq!(leaving(&mut view), Leaving::Surely);
     // An inspection says that it runs, and no more.
     knows(&mut view, "a", container("redis", 3));
-    assert!(leaving(&mut view));
+    assert_eq!(leaving(&mut view), Leaving::Surely);
     view.heard(Event::Stopped(id("a")));
-    assert!(!leaving(&mut view));
+    assert_eq!(leaving(&mut view), Leaving::No);
     knows(&mut view, "a", container("redis", 4));
-    assert!(!leaving(&mut view));
+    assert_eq!(leaving(&mut view), Leaving::No);
 }
 
 #[test]

@@ -1,0 +1,121 @@
+//! A service behind an alias of its ambassador, on user-defined networks, by the files of the example.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::support::{Container, Host, Load, eventually, hosts, needs, redis_ping};
+
+/// From the moment at which the service is there again until it answers. DNS is asked once a second, and a new container
+/// has to start its server; the rest is for a busy machine. Far from `hold`, which is ten seconds.
+const PAUSE_MAX: Duration = Duration::from_secs(4);
+
+/// Taken away when dropped, by its own script.
+struct Example<'a>(&'a Host);
+
+impl<'a> Example<'a> {
+    fn up(host: &'a Host, route: &str) -> Example<'a> {
+        let example = Example(host);
+        example.clean();
+        example.run("up.sh", &[route]);
+        assert_eq!(example.run("ask.sh", &[]), "PONG");
+        example
+    }
+
+    fn run(&self, file: &str, args: &[&str]) -> String {
+        self.0.example(&format!("networks/{file}"), args).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    fn clean(&self) {
+        self.0.example("networks/clean.sh", &["data2"]).ok();
+    }
+
+    fn ip(&self, container: &str, network: &str) -> IpAddr {
+        let format = format!("{{{{.NetworkSettings.Networks.{network}.IPAddress}}}}");
+        let ip = self.0.shell(&format!("docker inspect --format '{format}' {container}"));
+        ip.parse().unwrap_or_else(|_| panic!("{container} is not on {network}: {ip:?}"))
+    }
+
+    fn load(&self) -> Load {
+        let addr = SocketAddr::new(self.ip("app_redis", "app"), 6379);
+        Load::start(&self.0.namespace, addr, redis_ping)
+    }
+
+    /// Another container, which is handed back, has its address afterwards.
+    fn make_anew(&self, load: &Load, away: Duration) -> (Duration, Container) {
+        let before = self.ip("store", "data");
+        let gone = Instant::now();
+        {
+            let _between_questions = load.pause();
+            self.0.docker("rm -f store");
+        }
+        let stranger = self.0.start("stranger", "--network data --init busybox sleep 600");
+        eventually("the time is over", || match gone.elapsed() {
+            elapsed if elapsed >= away => Ok(()),
+            elapsed => Err(format!("{elapsed:?}")),
+        });
+        self.run("service.sh", &["data"]);
+        let pause = until_it_answers(load);
+        assert_ne!(before, self.ip("store", "data"), "it came back where it was");
+        (pause, stranger)
+    }
+
+    fn move_to_another_network(&self, load: &Load) -> Duration {
+        {
+            let _between_questions = load.pause();
+            self.run("move.sh", &["data2"]);
+        }
+        until_it_answers(load)
+    }
+}
+
+impl Drop for Example<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.0.shell("docker logs app_redis 2>&1 | grep -v 'INFO session' | tail -40"));
+        }
+        self.clean();
+    }
+}
+
+fn until_it_answers(load: &Load) -> Duration {
+    let there = Instant::now();
+    load.more(1);
+    let pause = there.elapsed();
+    load.more(50);
+    pause
+}
+
+fn follows(host: &Host, route: &str) {
+    let _names = host.documents_names();
+    let example = Example::up(host, route);
+    let load = example.load();
+    let away = [0, 0, 6].map(Duration::from_secs);
+    let (mut pauses, _strangers): (Vec<_>, Vec<_>) =
+        away.into_iter().map(|away| example.make_anew(&load, away)).unzip();
+    pauses.push(example.move_to_another_network(&load));
+    assert_eq!(example.run("ask.sh", &[]), "PONG");
+
+    let report = load.stop();
+    assert_eq!(report.failures, Vec::<String>::new());
+    eprintln!("{route}: answered {pauses:?} after it was there; longest wait {:?}", report.longest);
+    assert!(pauses.iter().all(|pause| *pause < PAUSE_MAX), "{pauses:?}");
+    assert!(report.longest < Duration::from_secs(10), "{report:?}");
+}
+
+#[test]
+fn a_service_that_is_made_anew_and_moved_between_networks_is_followed_by_its_name_in_dns() {
+    let hosts = needs!(hosts());
+    follows(&hosts.b, "6379=store");
+}
+
+#[test]
+fn a_service_that_is_made_anew_and_moved_between_networks_is_followed_as_a_container() {
+    let hosts = needs!(hosts());
+    follows(&hosts.a, "6379=docker://store");
+}
+
+#[test]
+fn a_service_that_is_made_anew_and_moved_between_networks_is_followed_by_its_label() {
+    let hosts = needs!(hosts());
+    follows(&hosts.a, "--docker");
+}

@@ -1,0 +1,241 @@
+//! A minute of everything at once: fresh and long connections of twenty clients, while keys change, containers are
+//! scaled, the file is rewritten, an operator gives orders, and etcd is killed. Nobody fails, and nothing is left over.
+
+#[path = "soak/backend.rs"]
+mod backend;
+#[path = "soak/client.rs"]
+mod client;
+#[path = "soak/config.rs"]
+mod config;
+#[path = "soak/dice.rs"]
+mod dice;
+#[path = "soak/hands.rs"]
+mod hands;
+#[path = "soak/resp.rs"]
+mod resp;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use crate::support::{Ambassador, Container, Etcd, Host, eventually, hosts, needs, pause, variable};
+use backend::Backend;
+use client::{Client, Seen};
+use config::Config;
+use dice::Dice;
+use hands::{Editor, Keeper, Scaler, Stage};
+
+/// `AMBASSADOR_TEST_SOAK_SECONDS` says another.
+const LENGTH: Duration = Duration::from_secs(60);
+const CLIENTS: usize = 20;
+/// Every third client of a route holds long sessions.
+const LONG_EVERY: usize = 3;
+/// When memory is looked at first: buffers and tables have grown by then.
+const WARM: Duration = Duration::from_secs(10);
+/// What it may have grown by from then to the end: the allocator keeps some of what a peak took.
+const MEMORY_MARGIN_BYTES: u64 = 4 << 20;
+/// A worker keeps this many idle pipes for the next bulk transfer (`relay::splice`), and each has two ends.
+const POOLED_PIPE_ENDS: usize = 16 * 2;
+const LOG_TAIL_LINES: usize = 60;
+
+#[test]
+fn a_minute_of_changes_fails_nobody_and_leaves_nothing_behind() {
+    let host = &needs!(hosts()).a;
+    let etcd = needs!(host.namespace.run(Etcd::start));
+    host.namespace.run(|| soak(etcd, Some(host)));
+}
+
+/// Where there are Docker hosts, the other does this and more.
+#[test]
+fn a_minute_of_changes_fails_nobody_without_docker_too() {
+    if hosts().is_ok() {
+        return;
+    }
+    soak(needs!(Etcd::start()), None);
+}
+
+fn soak(etcd: Etcd, host: Option<&Host>) {
+    let seed = setting("AMBASSADOR_TEST_SOAK_SEED").unwrap_or_else(clock);
+    let length = setting("AMBASSADOR_TEST_SOAK_SECONDS").map_or(LENGTH, Duration::from_secs);
+    println!("soak: AMBASSADOR_TEST_SOAK_SEED={seed}, {length:?}");
+    let backends: Vec<Backend> = (0..5).map(|n| Backend::new(format!("backend-{n}"))).collect();
+    let label = format!("it.soak=s{}", std::process::id());
+
+    let dir = tempfile::tempdir().unwrap();
+    let mut routes = vec![("keys", format!("etcd://{}{}", etcd.address(), hands::PREFIX))];
+    routes.extend(host.map(|_| ("containers", format!("docker://label:{label}:6379"))));
+    let config = Config::new(dir.path(), routes, backends.iter().map(|backend| backend.addr).collect());
+    config.write();
+    let builder = Ambassador::with(&format!("--config {}", config.path.display()));
+    let ambassador = match host {
+        Some(host) => builder.var("DOCKER_HOST", host.docker_host()).start(),
+        None => builder.start(),
+    };
+    let names: Vec<&str> =
+        if host.is_some() { vec!["keys", "fixed", "containers"] } else { vec!["keys", "fixed"] };
+    let seen: Vec<Mutex<Seen>> = names.iter().map(|_| Mutex::default()).collect();
+    let killed = Mutex::<BTreeSet<String>>::default();
+
+    let started = Instant::now();
+    let stage = Stage { ambassador: &ambassador, started, until: started + length, diary: Mutex::default() };
+    let mut keeper = Keeper {
+        stage: &stage,
+        etcd,
+        backends: &backends,
+        dice: Dice::new(seed, 1),
+        present: BTreeSet::new(),
+    };
+    keeper.put(0);
+    keeper.put(1);
+    let scaler = host.map(|host| {
+        let (dice, replicas) = (Dice::new(seed, 2), Vec::new());
+        let mut scaler = Scaler { stage: &stage, host, label: &label, dice, killed: &killed, replicas };
+        scaler.up();
+        scaler
+    });
+    let editor = Editor { stage: &stage, config, dice: Dice::new(seed, 3) };
+
+    // One through each route, so that nothing that opens once is taken for a leak.
+    for (name, seen) in names.iter().zip(&seen) {
+        seen.lock().unwrap().connects += 1;
+        resp::Connection::open(ambassador.addr(name)).unwrap().finish().unwrap();
+    }
+    let before = ambassador.descriptors();
+    let warm = length.min(WARM);
+    let (_etcd, _containers, memory_then) = thread::scope(|scope| {
+        let keeper = scope.spawn(|| keeper.work());
+        scope.spawn(|| editor.work());
+        let scaler = scaler.map(|scaler| scope.spawn(|| scaler.work()));
+        for number in 0..CLIENTS {
+            let route = number % names.len();
+            let client = Client {
+                name: format!("client {number} of {}", names[route]),
+                addr: ambassador.addr(names[route]),
+                dice: Dice::new(seed, 100 + number as u64),
+                started,
+                until: stage.until,
+                seen: &seen[route],
+                killed: &killed,
+            };
+            let holds_long = (number / names.len()).is_multiple_of(LONG_EVERY);
+            scope.spawn(move || if holds_long { client.stream_on() } else { client.ask_afresh() });
+        }
+        pause(warm);
+        let memory = ambassador.memory();
+        let containers: Option<Vec<Container>> = scaler.map(|scaler| scaler.join().expect("the scaler"));
+        (keeper.join().expect("the keeper"), containers, memory)
+    });
+    Verdict { seed, stage: &stage, names: &names, seen: &seen }.hold(&before, memory_then);
+}
+
+/// What must be so when all is over.
+struct Verdict<'a> {
+    seed: u64,
+    stage: &'a Stage<'a>,
+    names: &'a [&'a str],
+    seen: &'a [Mutex<Seen>],
+}
+
+impl Verdict<'_> {
+    fn hold(&self, descriptors_before: &BTreeMap<String, usize>, memory_then: u64) {
+        let failures: Vec<String> =
+            self.seen.iter().flat_map(|seen| seen.lock().unwrap().failures.clone()).collect();
+        assert!(failures.is_empty(), "{} failed:\n{}\n{}", failures.len(), failures.join("\n"), self.story());
+        for (name, seen) in self.names.iter().zip(self.seen) {
+            let seen = seen.lock().unwrap();
+            println!(
+                "soak: {name}: {} connects, {} answers from {} servers, the slowest after {:.2?}; {} long sessions finished \
+                 with {} MB each way, {} ended with their server",
+                seen.connects,
+                seen.answered,
+                seen.servers.len(),
+                seen.longest,
+                seen.long_finished,
+                seen.streamed >> 20,
+                seen.ended_with_their_server
+            );
+            assert!(
+                seen.answered > 0 && seen.long_finished > 0 && seen.servers.len() > 1,
+                "{}",
+                self.story()
+            );
+            self.every_session_has_ended(name, &seen);
+        }
+        self.descriptors_are_back(descriptors_before);
+        let memory_now = self.stage.ambassador.memory();
+        println!("soak: anonymous memory {} KB, then {} KB", memory_then >> 10, memory_now >> 10);
+        assert!(memory_now < memory_then + MEMORY_MARGIN_BYTES, "{}", self.story());
+    }
+
+    fn every_session_has_ended(&self, name: &str, seen: &Seen) {
+        eventually("every session has ended", || {
+            let route = route(self.stage.ambassador, name);
+            let endings = route["endings"].as_object().cloned().unwrap_or_default();
+            let ended: u64 = endings.values().filter_map(Value::as_u64).sum();
+            let now = (route["active"].as_u64(), route["held"].as_u64(), ended);
+            if now == (Some(0), Some(0), seen.connects) {
+                Ok(())
+            } else {
+                Err(format!("{} connects: {route}", seen.connects))
+            }
+        });
+        let route = route(self.stage.ambassador, name);
+        println!("soak: {name}: endings {}", route["endings"]);
+        let unfinished = seen.connects - route["endings"]["finished"].as_u64().unwrap_or_default();
+        assert!(unfinished <= seen.ended_with_their_server, "{route}\n{}", self.story());
+    }
+
+    fn descriptors_are_back(&self, before: &BTreeMap<String, usize>) {
+        let workers = status(self.stage.ambassador)["workers"].as_array().map_or(0, Vec::len);
+        eventually("the descriptors it had", || {
+            let now = self.stage.ambassador.descriptors();
+            let more = |kind: &String| now[kind].saturating_sub(before.get(kind).copied().unwrap_or(0));
+            let within =
+                |kind: &&String| more(kind) <= if *kind == "pipe" { workers * POOLED_PIPE_ENDS } else { 0 };
+            if now.keys().all(|kind| within(&kind)) {
+                Ok(())
+            } else {
+                Err(format!("{before:?}, and now {now:?}"))
+            }
+        });
+        println!("soak: descriptors {before:?}, then {:?}", self.stage.ambassador.descriptors());
+    }
+
+    /// For whoever must find out why.
+    fn story(&self) -> String {
+        let log = self.stage.ambassador.log();
+        let lines: Vec<&str> = log.lines().filter(|line| !line.contains("ending=finished")).collect();
+        let tail = lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n");
+        let (seed, diary) = (self.seed, self.stage.diary());
+        format!("AMBASSADOR_TEST_SOAK_SEED={seed}\nwhat was done:\n{diary}\nthe end of its log:\n{tail}")
+    }
+}
+
+fn status(ambassador: &Ambassador) -> Value {
+    serde_json::from_slice(&ambassador.verb("status --json").stdout).expect("a status")
+}
+
+fn route(ambassador: &Ambassador, name: &str) -> Value {
+    let status = status(ambassador);
+    let route = status["routes"].as_array().unwrap().iter().find(|route| route["name"] == name);
+    route.unwrap_or_else(|| panic!("{name}: {status}")).clone()
+}
+
+/// The addresses of a route's endpoints.
+fn endpoints(ambassador: &Ambassador, name: &str) -> Vec<String> {
+    let route = route(ambassador, name);
+    let addresses = route["endpoints"].as_array().into_iter().flatten();
+    addresses.filter_map(|endpoint| endpoint["address"].as_str().map(str::to_owned)).collect()
+}
+
+fn setting(name: &str) -> Option<u64> {
+    variable(name).map(|text| text.parse().unwrap_or_else(|why| panic!("{name}={text}: {why}")))
+}
+
+fn clock() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    now.as_secs() ^ u64::from(now.subsec_nanos())
+}

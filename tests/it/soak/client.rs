@@ -1,0 +1,192 @@
+//! The clients: some make fresh connections all the time, some hold long ones and stream both ways.
+
+use std::collections::BTreeSet;
+use std::io::{Result, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+
+use super::dice::Dice;
+use super::resp::{Connection, Incoming, command};
+use crate::support::pause;
+
+/// Between two connections of a client: some hundreds a second from all, and time for the others on two cores.
+const PACE: Duration = Duration::from_millis(10);
+/// Fills every buffer on the way, and makes the relay splice.
+const BURST_BYTES: usize = 1 << 20;
+const END: &[u8] = b"that is all";
+
+/// What all clients of one route saw.
+#[derive(Default)]
+pub(super) struct Seen {
+    pub(super) connects: u64,
+    pub(super) answered: u64,
+    pub(super) streamed: u64,
+    pub(super) long_finished: u64,
+    /// Long sessions on a server that was killed: their end is expected.
+    pub(super) ended_with_their_server: u64,
+    pub(super) servers: BTreeSet<String>,
+    pub(super) longest: Duration,
+    pub(super) failures: Vec<String>,
+}
+
+/// One client, for as long as the soak takes.
+pub(super) struct Client<'a> {
+    pub(super) name: String,
+    pub(super) addr: SocketAddr,
+    pub(super) dice: Dice,
+    pub(super) started: Instant,
+    pub(super) until: Instant,
+    pub(super) seen: &'a Mutex<Seen>,
+    /// Servers that were killed, or are about to be.
+    pub(super) killed: &'a Mutex<BTreeSet<String>>,
+}
+
+impl Client<'_> {
+    /// A connection, a question, its answer, checked; and again.
+    pub(super) fn ask_afresh(mut self) {
+        while Instant::now() < self.until {
+            let asked = Instant::now();
+            let length = 1 + self.dice.below(20_000);
+            let question = self.dice.bytes(length);
+            match self.ask(&question) {
+                Ok(server) => self.answered(server, asked.elapsed()),
+                Err(why) => self.failed(asked, &format!("a fresh request: {why}")),
+            }
+            pause(PACE);
+        }
+    }
+
+    fn ask(&self, question: &[u8]) -> Result<String> {
+        let mut connection = self.connect()?;
+        connection.echo(question)?;
+        let server = connection.server.clone();
+        connection.finish()?;
+        Ok(server)
+    }
+
+    fn connect(&self) -> Result<Connection> {
+        self.seen.lock().unwrap().connects += 1;
+        Connection::open(self.addr)
+    }
+
+    fn answered(&self, server: String, took: Duration) {
+        let mut seen = self.seen.lock().unwrap();
+        seen.answered += 1;
+        seen.longest = seen.longest.max(took);
+        seen.servers.insert(server);
+    }
+
+    fn failed(&self, since: Instant, what: &str) {
+        let (began, took) = (since - self.started, since.elapsed());
+        let line = format!("{} began at {began:.3?}, after {took:.3?}: {what}", self.name);
+        self.seen.lock().unwrap().failures.push(line);
+    }
+
+    /// A session of some seconds; and again.
+    pub(super) fn stream_on(mut self) {
+        while Instant::now() < self.until {
+            let began = Instant::now();
+            let until = self.until.min(began + self.dice.millis(1_000, 15_000));
+            match self.connect() {
+                Ok(connection) => self.stream(connection, began, until),
+                Err(why) => self.failed(began, &format!("a long session's connect: {why}")),
+            }
+        }
+    }
+
+    fn stream(&mut self, connection: Connection, began: Instant, until: Instant) {
+        let server = connection.server.clone();
+        let mut dice = Dice::new(self.dice.roll(), 0);
+        let outcome = both_ways(connection, &mut dice, until);
+        let was_killed = self.killed.lock().unwrap().contains(&server);
+        let mut seen = self.seen.lock().unwrap();
+        match outcome {
+            Ok(bytes) => {
+                seen.streamed += bytes;
+                seen.long_finished += 1;
+            }
+            Err(_) if was_killed => seen.ended_with_their_server += 1,
+            Err(why) => {
+                drop(seen);
+                self.failed(began, &format!("a long session on {server}: {why}"));
+            }
+        }
+    }
+}
+
+/// How many bytes went there and came back, to the last one.
+fn both_ways(
+    mut connection: Connection,
+    dice: &mut Dice,
+    until: Instant,
+) -> std::result::Result<u64, String> {
+    let stream = connection.stream.try_clone().map_err(|why| why.to_string())?;
+    let (sent, received) = thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            let sent = send(&stream, dice, until);
+            if sent.is_err() {
+                stream.shutdown(Shutdown::Both).ok();
+            }
+            sent
+        });
+        let received = receive(&mut connection.incoming);
+        if received.is_err() {
+            connection.stream.shutdown(Shutdown::Both).ok();
+        }
+        (sender.join().expect("a sender that does not panic"), received)
+    });
+    let sent = sent.map_err(|why| format!("sending: {why}; receiving: {:?}", received.as_ref().err()))?;
+    let received = received.map_err(|why| format!("receiving: {why}"))?;
+    if sent != received {
+        return Err(format!("sent {sent:?}, and received {received:?}"));
+    }
+    connection.finish().map_err(|why| format!("finishing: {why}"))?;
+    Ok(sent.bytes)
+}
+
+/// Of what was sent, or came.
+#[derive(Debug, PartialEq, Eq)]
+struct Sum {
+    bytes: u64,
+    sha256: String,
+}
+
+impl Sum {
+    fn of(bytes: u64, hash: Sha256) -> Sum {
+        Sum { bytes, sha256: data_encoding::HEXLOWER.encode(&hash.finalize()) }
+    }
+}
+
+fn send(mut stream: &TcpStream, dice: &mut Dice, until: Instant) -> Result<Sum> {
+    let (mut bytes, mut hash) = (0, Sha256::new());
+    let mut chunk = dice.bytes(BURST_BYTES);
+    loop {
+        bytes += chunk.len() as u64;
+        hash.update(&chunk);
+        stream.write_all(&command(&[b"ECHO", &chunk]))?;
+        if Instant::now() >= until {
+            break;
+        }
+        pause(dice.millis(5, 100));
+        let length = 1 + dice.below(1 << 16);
+        chunk = dice.bytes(length);
+    }
+    stream.write_all(&command(&[b"ECHO", END]))?;
+    Ok(Sum::of(bytes, hash))
+}
+
+fn receive(incoming: &mut Incoming) -> Result<Sum> {
+    let (mut bytes, mut hash) = (0, Sha256::new());
+    loop {
+        let chunk = incoming.bulk()?;
+        if chunk == END {
+            return Ok(Sum::of(bytes, hash));
+        }
+        bytes += chunk.len() as u64;
+        hash.update(&chunk);
+    }
+}

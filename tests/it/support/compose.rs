@@ -1,0 +1,73 @@
+//! Compose, as it was when there were links and as it is today.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::Host;
+use super::host::{EXAMPLES, printed};
+use super::skip::variable;
+
+pub(crate) struct Compose {
+    program: String,
+    /// Between the words of a container's name.
+    joint: &'static str,
+}
+
+/// docker-compose 1.x, which reads the files of links' time; or why not.
+pub(crate) fn compose_1() -> Result<Compose, String> {
+    let compose = Compose { program: "docker-compose".to_owned(), joint: "_" };
+    compose.of_version("1.")
+}
+
+/// Compose v5, where `cargo xtask test` fetched it; or why not.
+pub(crate) fn compose_5() -> Result<Compose, String> {
+    let program =
+        variable("AMBASSADOR_TEST_COMPOSE_V5").ok_or("no Compose v5: `cargo xtask test` fetches it")?;
+    Compose { program, joint: "-" }.of_version("5.")
+}
+
+impl Compose {
+    fn of_version(self, begins: &str) -> Result<Compose, String> {
+        let output = Command::new(&self.program).args(["version", "--short"]).output();
+        let output = output.map_err(|error| format!("{}: {error}", self.program))?;
+        let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        if version.trim_start_matches('v').starts_with(begins) {
+            return Ok(self);
+        }
+        Err(format!("{} is not {begins}x but {version:?}", self.program))
+    }
+}
+
+/// A file of `examples/`, run as a project of this name; taken down when dropped.
+pub(crate) struct Project<'a> {
+    pub(crate) compose: Compose,
+    pub(crate) host: &'a Host,
+    pub(crate) name: &'a str,
+    pub(crate) file: &'a str,
+    /// `AMBASSADOR_IMAGE`
+    pub(crate) image: &'a str,
+}
+
+impl Project<'_> {
+    pub(crate) fn compose(&self, words: &str) -> String {
+        let mut command = self.host.command(&self.compose.program);
+        command.args(["-p", self.name, "-f"]).arg(Path::new(EXAMPLES).join(self.file));
+        command.args(words.split_whitespace()).env("AMBASSADOR_IMAGE", self.image);
+        let output = command.output().expect("the program that said its version");
+        printed(&format!("docker-compose {words}"), &output).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// The only container of a service.
+    pub(crate) fn container(&self, service: &str) -> String {
+        [self.name, service, "1"].join(self.compose.joint)
+    }
+}
+
+impl Drop for Project<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.compose("logs --no-color --tail 50 ambassador"));
+        }
+        self.compose("down -v --rmi local -t 2");
+    }
+}
