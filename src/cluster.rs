@@ -4,6 +4,7 @@
 //! [`Cluster::changed`] when none of them answers. An endpoint that stays keeps its counters, since it stays the same
 //! value; one that leaves is told so, and its sessions with it.
 
+mod attempt;
 mod choices;
 pub mod condition;
 mod endpoint;

@@ -106,7 +106,7 @@ impl Reconciler {
     ) -> Reconciler {
         // Sources wait while the loop is busy; a burst of this many snapshots is applied one after the other.
         let (news, inbox) = mpsc::channel(64);
-        let means = Arc::new(Means::new(Network, config.max_ejected));
+        let means = Arc::new(Means::new(Network, config.max_ejected, events.clone()));
         let (orders, ordered) = Orders::channel();
         Reconciler {
             resolver: Resolver::from_system().within(config.dns),

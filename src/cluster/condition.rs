@@ -33,6 +33,11 @@ impl Condition {
         }
     }
 
+    /// Nothing speaks against it.
+    pub fn is_well(self) -> bool {
+        self.health != Some(health::State::Unhealthy) && self.ejected.is_none()
+    }
+
     pub(super) fn encode(self) -> u8 {
         let health = match self.health {
             None => 0,

@@ -23,8 +23,10 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
+pub use super::attempt::Dial;
+use super::attempt::Round;
 use super::turnstile::{Slot, Waiting};
-use super::{Cluster, Endpoint, Identity, InFlight, Members};
+use super::{Cluster, InFlight, Members};
 use crate::ending::Ending;
 use crate::route::Options;
 
@@ -34,27 +36,12 @@ use crate::route::Options;
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// A dial that takes longer than this is trouble: a local one takes microseconds, one across an ocean 150 ms.
-const SLOW_DIAL: Duration = Duration::from_millis(250);
-
 /// Bounds the sessions that wait, over all routes (`--max-held`).
 #[derive(Debug)]
 pub struct Gate {
     held: AtomicUsize,
     max: usize,
-    trouble: Arc<Notify>,
-}
-
-/// One way to connect to an endpoint.
-pub trait Dial {
-    type Connection;
-
-    /// Gives up after `timeout`.
-    fn dial(
-        &self,
-        endpoint: &Endpoint,
-        timeout: Duration,
-    ) -> impl Future<Output = io::Result<Self::Connection>> + Send;
+    pub(super) trouble: Arc<Notify>,
 }
 
 /// What getting an endpoint took, for the access log.
@@ -112,16 +99,6 @@ struct Hold<'h> {
     had_trouble: bool,
 }
 
-/// What came of asking each endpoint.
-enum Round<C> {
-    Connected(C, InFlight),
-    /// `asked`: somebody was, and did not answer. `full`: somebody was not, who has as many sessions as it may.
-    Nobody {
-        asked: bool,
-        full: bool,
-    },
-}
-
 /// What ended a pause.
 #[derive(PartialEq, Eq)]
 enum Woken {
@@ -153,53 +130,6 @@ impl Cluster {
         let slot = hold.slot(left.as_mut()).await?;
         let (connection, in_flight) = hold.endpoint(client, dialler, left).await?;
         Ok((connection, in_flight.connected(slot)))
-    }
-
-    /// One round: each choice once, until one answers.
-    async fn try_each<D: Dial>(
-        &self,
-        gate: &Gate,
-        members: &Members,
-        client: Option<IpAddr>,
-        effort: &mut Effort,
-        dialler: &D,
-    ) -> Round<D::Connection> {
-        let connect_timeout = members.options.connect_timeout;
-        let (mut asked, mut full) = (false, false);
-        for endpoint in self.choices(members, client) {
-            if endpoint.is_removed() {
-                continue;
-            }
-            // As it is now: attempts before may have taken long.
-            let max = self.glance().options.max_sessions_per_endpoint;
-            let Some(in_flight) = InFlight::on(endpoint.clone(), max) else {
-                full = true;
-                continue;
-            };
-            asked = true;
-            effort.attempts = effort.attempts.saturating_add(1);
-            let dialled = dial_watchfully(gate, endpoint, dialler.dial(endpoint, connect_timeout)).await;
-            self.report(endpoint, &dialled);
-            match dialled {
-                Ok(_) if endpoint.is_removed() => {
-                    tracing::debug!(endpoint = %endpoint.key, "left while it was dialled");
-                }
-                Ok(connected) => return Round::Connected(connected, in_flight),
-                Err(error) => tracing::debug!(endpoint = %endpoint.key, %error, "connect failed"),
-            }
-        }
-        Round::Nobody { asked, full }
-    }
-
-    /// For outlier detection.
-    fn report<C>(&self, endpoint: &Endpoint, dialled: &io::Result<C>) {
-        let is_news = match dialled {
-            Ok(_) => endpoint.answered(),
-            Err(error) => !is_our_own(error) && endpoint.failed(),
-        };
-        if is_news {
-            self.alarm.notify_one();
-        }
     }
 }
 
@@ -352,34 +282,6 @@ async fn called_or(waiting: Option<&mut Waiting<'_>>, changed: Pin<&mut Notified
             () = changed => {}
         },
         None => changed.await,
-    }
-}
-
-/// Errors that say nothing about the endpoint: we are out of something.
-fn is_our_own(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
-    Errno::from_io_error(error).is_some_and(|errno| ours.contains(&errno))
-}
-
-/// Dials, but not on when the endpoint has left, and not long without somebody asking where it is.
-async fn dial_watchfully<T>(
-    gate: &Gate,
-    endpoint: &Endpoint,
-    dial: impl Future<Output = io::Result<T>>,
-) -> io::Result<T> {
-    // An endpoint that was written out never leaves by itself, and nobody knows better where it is.
-    if endpoint.key.identity == Identity::Literal {
-        return dial.await;
-    }
-    let mut dial = pin!(dial);
-    loop {
-        tokio::select! {
-            biased;
-            result = &mut dial => return result,
-            () = endpoint.removed() => return Err(io::ErrorKind::NotFound.into()),
-            () = tokio::time::sleep(SLOW_DIAL) => gate.trouble.notify_waiters(),
-        }
     }
 }
 

@@ -19,6 +19,7 @@ use super::health::probe::Probe;
 use super::health::{Record, State};
 use super::outlier::{Change, Outliers};
 use super::{Cluster, Endpoint, EndpointKey, Members};
+use crate::observe::events::{Events, Happened};
 use crate::route::{Check, Health, OnUnhealthy};
 
 /// Checks of all routes at one time: half of the descriptors that sessions leave alone.
@@ -34,11 +35,13 @@ pub struct Means<P> {
     permits: Semaphore,
     /// Percent of a cluster's endpoints.
     max_ejected: u8,
+    /// Where it is told who is left out and who is back.
+    events: Arc<Events>,
 }
 
 impl<P: Probe> Means<P> {
-    pub fn new(probe: P, max_ejected: u8) -> Means<P> {
-        Means { probe, permits: Semaphore::new(PROBES_MAX), max_ejected }
+    pub fn new(probe: P, max_ejected: u8, events: Arc<Events>) -> Means<P> {
+        Means { probe, permits: Semaphore::new(PROBES_MAX), max_ejected, events }
     }
 }
 
@@ -140,7 +143,6 @@ impl<P: Probe> Watch<P> {
     }
 
     fn checked(&mut self, Checked { endpoint, result }: &Checked, members: &Members) {
-        let name = &members.options.name;
         let patient = self.patients.get_mut(&endpoint.key);
         let Some(patient) = patient.filter(|patient| Arc::ptr_eq(&patient.endpoint, endpoint)) else {
             return;
@@ -148,13 +150,13 @@ impl<P: Probe> Watch<P> {
         let was = patient.record.state();
         match (patient.record.checked(result.is_ok(), &self.policy), result) {
             (Some(State::Unhealthy), Err(why)) => {
-                tracing::warn!(route = %name, endpoint = %endpoint.key, why, "endpoint unhealthy");
+                self.tell_ejected(members, &endpoint.key, format!("unhealthy: {why}"));
                 if members.options.on_unhealthy == OnUnhealthy::Cut {
                     endpoint.cut_sessions();
                 }
             }
             (Some(State::Healthy), _) if was == State::Unhealthy => {
-                tracing::info!(route = %name, endpoint = %endpoint.key, "endpoint healthy again");
+                self.tell_returned(members, &endpoint.key);
             }
             (_, Err(why)) => tracing::debug!(endpoint = %endpoint.key, why, "health check failed"),
             (_, Ok(())) => {}
@@ -169,22 +171,27 @@ impl<P: Probe> Watch<P> {
             .collect();
         let seen: Vec<_> = takers.iter().map(|(key, endpoint)| ((*key).clone(), endpoint.streak())).collect();
         for (key, change) in self.outliers.judge(Instant::now().into_std(), &seen) {
-            self.tell(&members.options.name, &key, change);
-            if let (Change::Returned, Some(endpoint)) = (change, takers.get(&key)) {
-                endpoint.forget_streak();
+            match change {
+                Change::Ejected { cause, time } => {
+                    let time = humantime::format_duration(time);
+                    self.tell_ejected(members, &key, format!("{}; for {time}", cause.name()));
+                }
+                Change::Returned => {
+                    self.tell_returned(members, &key);
+                    takers.get(&key).into_iter().for_each(|endpoint| endpoint.forget_streak());
+                }
             }
         }
     }
 
-    fn tell(&self, route: &str, endpoint: &EndpointKey, change: Change) {
-        match change {
-            Change::Ejected { cause, time } => {
-                let why = cause.name();
-                let time = humantime::format_duration(time);
-                tracing::warn!(route, %endpoint, why, %time, "endpoint ejected");
-            }
-            Change::Returned => tracing::info!(route, %endpoint, "endpoint no longer ejected"),
-        }
+    fn tell_ejected(&self, members: &Members, key: &EndpointKey, why: String) {
+        let (route, endpoint) = (members.options.name.clone(), key.to_string());
+        self.means.events.note(Happened::EndpointEjected { route, endpoint, why });
+    }
+
+    fn tell_returned(&self, members: &Members, key: &EndpointKey) {
+        let (route, endpoint) = (members.options.name.clone(), key.to_string());
+        self.means.events.note(Happened::EndpointReturned { route, endpoint });
     }
 
     /// Lets sessions know. Those that are held are woken when an endpoint stands better than before.

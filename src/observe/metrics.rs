@@ -88,20 +88,22 @@ fn timings(to: &mut Exposition, open: &Open<'_>) {
 
 /// One address that is two endpoints of a route, such as two containers one after the other, is one series.
 fn endpoints(to: &mut Exposition, open: &Open<'_>) {
-    let mut found: BTreeMap<(&str, String), usize> = BTreeMap::new();
+    let mut found: BTreeMap<(&str, String), (usize, bool)> = BTreeMap::new();
     for (route, cluster) in open {
         for (_, member) in cluster.members().all() {
-            let sessions = found.entry((route, member.endpoint.key.addr.to_string())).or_default();
+            let (sessions, is_well) = found.entry((route, member.endpoint.key.addr.to_string())).or_default();
             *sessions += member.endpoint.sessions();
+            *is_well |= member.endpoint.condition().is_well();
         }
     }
-    let help = "Whether the endpoint is thought to be well. Without a health check every endpoint is.";
+    let help =
+        "Whether the endpoint is thought to be well: it passes its checks, if any, and is not ejected.";
     to.family("ambassador_endpoint_healthy", Kind::Gauge, help);
-    for (route, endpoint) in found.keys() {
-        to.sample(&[("route", route), ("endpoint", endpoint)], 1);
+    for ((route, endpoint), (_, is_well)) in &found {
+        to.sample(&[("route", route), ("endpoint", endpoint)], u8::from(*is_well));
     }
     to.family("ambassador_endpoint_sessions", Kind::Gauge, "Sessions on the endpoint now.");
-    for ((route, endpoint), sessions) in &found {
+    for ((route, endpoint), (sessions, _)) in &found {
         to.sample(&[("route", route), ("endpoint", endpoint)], sessions);
     }
 }

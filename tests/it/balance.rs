@@ -5,10 +5,12 @@ mod health;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use ambassador::cluster::condition::Condition;
 use ambassador::cluster::outlier::Cause;
 use ambassador::ending::Ending;
+use ambassador::observe::metrics;
 use ambassador::observe::status::Status;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
@@ -27,7 +29,8 @@ fn condition(app: &App, route: &str, addr: SocketAddr) -> Condition {
 async fn greeted(addr: SocketAddr, sessions: usize) -> BTreeMap<String, usize> {
     let mut names = BTreeMap::new();
     for _ in 0..sessions {
-        *names.entry(greeting(addr, "one").await.1).or_default() += 1;
+        let name = greeting_from([127, 0, 0, 1], addr).await;
+        *names.entry(name.unwrap_or_else(|error| error.to_string())).or_default() += 1;
     }
     names
 }
@@ -164,10 +167,17 @@ async fn an_endpoint_that_refuses_is_left_out_and_found_again_when_it_is_the_las
     eventually("it is ejected", || condition(&app, "r", dead).ejected == Some(Cause::Refused)).await;
     let table = Status::of(&app.overview.load(), false).table();
     assert!(table.contains(&format!("{dead}, refuses connections")), "{table}");
+    let metrics = metrics::text(&app.overview.load(), SystemTime::now());
+    for (addr, is_well) in [(dead, 0), (one.addr, 1)] {
+        let line = format!("ambassador_endpoint_healthy{{route=\"r\",endpoint=\"{addr}\"}} {is_well}\n");
+        assert!(metrics.contains(&line), "{metrics}");
+    }
 
     let back = Service::at(dead, "two").await;
     one.stop().await;
-    assert_eq!(greeting(app.addr("r"), "two").await.1, "two", "long before its time is over");
+    let name = greeting_from([127, 0, 0, 1], app.addr("r")).await;
+    let endings: Vec<_> = app.cluster("r").counters.endings().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(name.ok().as_deref(), Some("two"), "long before its time is over: {endings:?}");
     eventually("it is back", || condition(&app, "r", dead).ejected.is_none()).await;
     drop(back);
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::cluster::{EndpointAddr, EndpointKey, EndpointSpec, Identity};
+use crate::cluster::{Endpoint, EndpointAddr, EndpointKey, EndpointSpec, Identity};
 
 fn spec(port: u16) -> EndpointSpec {
     let addr = EndpointAddr::Inet(SocketAddr::from(([127, 0, 0, 1], port)));

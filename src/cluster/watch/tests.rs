@@ -52,7 +52,7 @@ impl World {
         let options = Options { health, on_unhealthy: OnUnhealthy::Cut, ..Options::named("test") };
         let cluster = Arc::new(Cluster::seeded(options.clone(), CancellationToken::new(), 1));
         let sick = Sick::default();
-        let means = Means::new(sick.clone(), 50);
+        let means = Means::new(sick.clone(), 50, Arc::default());
         let watch = watch(cluster.clone(), Arc::new(means));
         let world = World { cluster, sick, options, _watch: watch };
         world.update(ports).await;

@@ -112,7 +112,7 @@ impl World {
         let cluster = Arc::new(Cluster::seeded(options.clone(), CancellationToken::new(), lots.bits()));
         let truth = Shared::default();
         let max_ejected = lots.of(&[0, 30, 50, 50, 100]);
-        let means = Arc::new(Means::new(Prober(truth.clone()), max_ejected));
+        let means = Arc::new(Means::new(Prober(truth.clone()), max_ejected, Arc::default()));
         let watch = watch(cluster.clone(), means);
         let gate = Arc::new(Gate::new(HELD_MAX));
         World {
