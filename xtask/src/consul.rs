@@ -1,16 +1,16 @@
 //! Fetches Consul, which Debian had last in bullseye, for the tests that ask a real one. Nothing is installed, and the
 //! machine's own lists of packages stay as they are.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 
 use crate::image::target_dir;
 use crate::process::{find, output};
 use crate::sudo;
 
-/// Where a release is while it is supported, and afterwards.
-const ARCHIVES: [&str; 2] = ["http://deb.debian.org/debian", "http://archive.debian.org/debian"];
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// `$1` is the directory, `$2` the archive, `$3` its keyring. Needs no root: lists, sources and caches are its own. A
@@ -47,10 +47,20 @@ fn fetch(dir: &Path) -> Result<()> {
     if find("apt-get").is_none() || find("dpkg").is_none() || !Path::new(KEYRING).exists() {
         bail!("no apt-get, dpkg or Debian keyring here: put a `consul` on the PATH");
     }
-    let from = |archive: &str| {
+    let mut failure = anyhow!("apt has no sources here: put a `consul` on the PATH");
+    for archive in archives()? {
         let mut script = sudo::as_user("sh");
-        output(script.args(["-ec", FETCH, "fetch"]).arg(dir).args([archive, KEYRING]))
-    };
-    let [now, afterwards] = ARCHIVES;
-    from(now).or_else(|_| from(afterwards)).map(drop)
+        match output(script.args(["-ec", FETCH, "fetch"]).arg(dir).args([archive.as_str(), KEYRING])) {
+            Ok(_) => return Ok(()),
+            Err(why) => failure = why,
+        }
+    }
+    Err(failure)
+}
+
+/// Where this machine's own packages come from, each once. Not all of them have every release.
+fn archives() -> Result<BTreeSet<String>> {
+    let mut targets = Command::new("apt-get");
+    targets.args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]);
+    Ok(output(&mut targets)?.lines().map(str::to_owned).collect())
 }
