@@ -204,5 +204,13 @@ impl Resolver {
     }
 }
 
+/// What the fuzz targets feed: a `resolv.conf`, or a hosts file.
+#[cfg(fuzzing)]
+pub fn read_any(text: &str) {
+    let settings = system::Settings::parse(text);
+    let _ = settings.names("redis");
+    let _ = hosts::addresses(text, "redis");
+}
+
 #[cfg(test)]
 mod tests;

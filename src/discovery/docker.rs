@@ -63,3 +63,12 @@ impl From<ApiError> for SourceError {
         SourceError::Failed(error.to_string())
     }
 }
+
+/// What the fuzz targets feed: an answer of an engine, or an event.
+#[cfg(fuzzing)]
+pub fn read_any(answer: &serde_json::Value) {
+    let _ = api::inspected(answer);
+    let _ = api::listed(answer);
+    let _ = event::event(answer);
+    let _ = version::Version::common(api::text(answer, "/MinAPIVersion"), api::text(answer, "/ApiVersion"));
+}

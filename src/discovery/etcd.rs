@@ -221,5 +221,11 @@ async fn under_way(relist: &mut Option<Relist>) -> Result<Listing, EtcdError> {
     }
 }
 
+/// What the fuzz targets feed: the value of a key.
+#[cfg(fuzzing)]
+pub fn read_any(value: &[u8]) {
+    let _ = value::parse(value);
+}
+
 #[cfg(test)]
 mod tests;
