@@ -53,6 +53,9 @@ pub struct EndpointSpec {
 /// Tiers of a route's own targets are below it: SRV priorities have 16 bits (RFC 2782).
 pub const BACKUP_TIER: u32 = 1 << 16;
 
+/// The largest weight of any source: that of DNS SRV records (RFC 2782), so that a cluster can mix them.
+pub const WEIGHT_MAX: u32 = 65_535;
+
 /// What makes an endpoint this one and no other.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointKey {

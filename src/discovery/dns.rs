@@ -29,7 +29,7 @@ use crate::route::Target;
 pub use lookup::Resolver;
 use memory::Families;
 pub use memory::{Limits, TTL_FLOOR};
-pub(crate) use names::Names;
+pub(crate) use names::{NAMES_MAX, Names};
 use srv::Hosts;
 
 /// A name that does not exist yet usually belongs to a service that is about to start.

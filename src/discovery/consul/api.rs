@@ -6,18 +6,15 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::cluster::{EndpointAddr, EndpointKey, EndpointSpec, Identity};
+use crate::cluster::{EndpointAddr, EndpointKey, EndpointSpec, Identity, WEIGHT_MAX};
+use crate::discovery::dns::NAMES_MAX;
 use crate::discovery::http::percent_encoded;
 use crate::route::ConsulService;
 
 /// More than anybody balances over.
 const INSTANCES_MAX: usize = 8192;
-/// Names are asked for one by one, for ever.
-const NAMES_MAX: usize = 256;
 /// Goes to logs and to `status`.
 const ID_MAX: usize = 200;
-/// As SRV records have it (RFC 2782), which Consul answers with as well.
-const WEIGHT_MAX: u64 = 65535;
 
 /// One that passes its checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +64,7 @@ fn instance(entry: &Value) -> Option<Instance> {
         id: printable(text("/Service/ID").unwrap_or_default()),
         host: host.to_owned(),
         port: u16::try_from(port).ok().filter(|port| *port > 0)?,
-        weight: u32::try_from(weight.min(WEIGHT_MAX)).unwrap_or(1),
+        weight: u32::try_from(weight.min(WEIGHT_MAX.into())).unwrap_or(1),
     })
 }
 

@@ -17,6 +17,9 @@ const RETRY: Duration = ABSENT_RETRY_MAX;
 
 type Lookup = BoxFuture<'static, (String, Result<Option<Found>, String>)>;
 
+/// Names that one source may want: each is asked for by itself, for ever.
+pub(crate) const NAMES_MAX: usize = 256;
+
 pub(crate) struct Names {
     resolver: Resolver,
     /// Empty until it has an address; what it had last stands while it has none, until that is stale.

@@ -4,12 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::Value as Json;
 
-use crate::cluster::BACKUP_TIER;
+use crate::cluster::{BACKUP_TIER, WEIGHT_MAX};
 use crate::config::grammar::parse_address;
 use crate::route::Target;
-
-/// As the weights of DNS SRV records (RFC 2782), so that a cluster can mix the two.
-const WEIGHT_MAX: u32 = 65_535;
 
 /// An address, a weight, a tier; and room for what others keep beside them.
 const VALUE_MAX: usize = 4096;

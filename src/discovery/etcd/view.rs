@@ -6,9 +6,7 @@ use std::net::IpAddr;
 use super::api::{Change, KEYS_MAX, KeyValue, Listing};
 use super::value::{self, At, Value};
 use crate::cluster::{EndpointAddr, EndpointSpec, Identity};
-
-/// Names are asked for one by one, for ever.
-const NAMES_MAX: usize = 256;
+use crate::discovery::dns::NAMES_MAX;
 
 /// Goes to logs and to `status`.
 const KEY_MAX: usize = 1024;

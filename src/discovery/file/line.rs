@@ -4,21 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use crate::cluster::{BACKUP_TIER, EndpointAddr, EndpointSpec, Identity};
+use crate::cluster::{BACKUP_TIER, EndpointAddr, EndpointSpec, Identity, WEIGHT_MAX};
 use crate::config::grammar::listen::{number, socket_path};
 use crate::config::grammar::parse_address;
 use crate::config::nearest::suggest;
 use crate::diagnostic::{Diagnostic, Mistake, Place};
+use crate::discovery::dns::NAMES_MAX;
 use crate::route::Target;
 
 /// More than anybody balances over, and few enough to be compared at each change.
 const LINES_MAX: usize = 8192;
-/// Names are asked for one by one, for ever.
-const NAMES_MAX: usize = 256;
 /// Further mistakes say nothing new.
 const MISTAKES_MAX: usize = 20;
-/// As SRV records have it (RFC 2782).
-const WEIGHT_MAX: u32 = 65535;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
