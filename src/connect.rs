@@ -12,12 +12,11 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipprot
 use crate::cluster::EndpointAddr;
 use crate::socket::Socket;
 
-/// When a silent peer is asked whether it is still there, how often, and after how many answers missed it is gone:
-/// two minutes in all, where Linux's own defaults take two hours.
+/// When a silent peer is asked whether it is still there, and how often; Linux's own defaults take two hours.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-const KEEPALIVE_COUNT: u32 = 3;
-/// How long sent bytes may stay unacknowledged (RFC 5482, tcp(7)): as long as keepalive would take.
+/// How long sent bytes may stay unacknowledged (RFC 5482), and, counted from the last sign of life, after how long a peer
+/// that answers no keepalive is gone: it overrides a count of probes (tcp(7)), so none is set.
 const USER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Connects, within `timeout`. The errors are those of connect(2), and `TimedOut`.
@@ -70,7 +69,6 @@ pub fn set_tcp_options(fd: &OwnedFd) -> io::Result<()> {
     sockopt::set_socket_keepalive(fd, true)?;
     sockopt::set_tcp_keepidle(fd, KEEPALIVE_IDLE)?;
     sockopt::set_tcp_keepintvl(fd, KEEPALIVE_INTERVAL)?;
-    sockopt::set_tcp_keepcnt(fd, KEEPALIVE_COUNT)?;
     sockopt::set_tcp_user_timeout(fd, u32::try_from(USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX))?;
     Ok(())
 }

@@ -87,11 +87,14 @@ impl Socket {
         }
     }
 
-    /// Waits for the end of a connect in progress.
+    /// Waits for the end of a connect in progress. One that failed is hung up as well as writable (tcp_poll in Linux), and
+    /// only that is asked for its error.
     pub async fn connected(&self) -> io::Result<()> {
-        let guard = self.fd.ready(Interest::WRITABLE).await?;
-        drop(guard);
-        Ok(rustix::net::sockopt::socket_error(&self.fd)??)
+        let is_hung_up = self.fd.ready(Interest::WRITABLE).await?.ready().is_write_closed();
+        if is_hung_up {
+            rustix::net::sockopt::socket_error(&self.fd)??;
+        }
+        Ok(())
     }
 
     /// Waits until the peer has left without being served: a FIN before any byte, or a RST. A FIN after bytes may be

@@ -41,7 +41,7 @@ pub struct Workers {
 
 /// How many sessions each worker has, live.
 #[derive(Clone, Debug, Default)]
-pub struct Loads(Arc<[Peer]>);
+pub struct Loads(Arc<[Arc<Peer>]>);
 
 impl Loads {
     /// In the order of the workers.
@@ -93,8 +93,8 @@ struct Handover {
 /// One worker, as its sessions see it: itself, and the others to hand over to.
 #[derive(Clone, Debug)]
 struct Worker {
-    index: usize,
-    peers: Arc<[Peer]>,
+    own: Arc<Peer>,
+    peers: Arc<[Arc<Peer>]>,
     shared: Arc<Shared>,
     tracker: TaskTracker,
 }
@@ -114,11 +114,11 @@ struct Inbox {
 }
 
 impl Peer {
-    fn new() -> (Peer, Inbox) {
+    fn new() -> (Arc<Peer>, Inbox) {
         let (send_handover, handovers) = mpsc::channel(HANDOVERS_MAX);
         let (send_query, queries) = mpsc::channel(QUERIES_MAX);
         let peer = Peer { sessions: AtomicUsize::new(0), handovers: send_handover, queries: send_query };
-        (peer, Inbox { handovers, queries })
+        (Arc::new(peer), Inbox { handovers, queries })
     }
 }
 
@@ -126,11 +126,15 @@ impl Workers {
     /// Starts the threads. They end when `self` is dropped or joined and their last session has ended.
     pub fn start(count: NonZeroUsize, shared: &Arc<Shared>) -> io::Result<Workers> {
         let (peers, inboxes): (Vec<_>, Vec<_>) = (0..count.get()).map(|_| Peer::new()).unzip();
-        let peers: Arc<[Peer]> = peers.into();
-        let threads = inboxes.into_iter().enumerate().map(|(index, inbox)| {
-            let worker =
-                Worker { index, peers: peers.clone(), shared: shared.clone(), tracker: TaskTracker::new() };
-            worker.start(inbox)
+        let peers: Arc<[Arc<Peer>]> = peers.into();
+        let threads = inboxes.into_iter().zip(peers.iter()).enumerate().map(|(index, (inbox, own))| {
+            let worker = Worker {
+                own: own.clone(),
+                peers: peers.clone(),
+                shared: shared.clone(),
+                tracker: TaskTracker::new(),
+            };
+            worker.start(index, inbox)
         });
         Ok(Workers { threads: threads.collect::<io::Result<_>>()?, next: 0, loads: Loads(peers.clone()) })
     }
@@ -161,10 +165,10 @@ impl Workers {
 }
 
 impl Worker {
-    fn start(self, inbox: Inbox) -> io::Result<Thread> {
+    fn start(self, index: usize, inbox: Inbox) -> io::Result<Thread> {
         let (listeners, listening) = mpsc::channel(LISTENERS_MAX);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let name = format!("worker-{}", self.index);
+        let name = format!("worker-{index}");
         let join = std::thread::Builder::new()
             .name(name)
             .spawn(move || runtime.block_on(self.run(listening, inbox)))?;
@@ -235,18 +239,14 @@ impl Worker {
         }
     }
 
-    fn idler_peer(&self) -> Option<&Peer> {
-        let own = self.sessions(self.index);
+    fn idler_peer(&self) -> Option<&Arc<Peer>> {
+        let own = self.own.sessions.load(Relaxed);
         let least = self.peers.iter().min_by_key(|peer| peer.sessions.load(Relaxed))?;
         is_clearly_fewer(least.sessions.load(Relaxed), own).then_some(least)
     }
 
-    fn sessions(&self, index: usize) -> usize {
-        self.peers.get(index).map_or(0, |peer| peer.sessions.load(Relaxed))
-    }
-
     fn serve(&self, Handover { accepted, cluster, offset }: Handover) {
-        let place = Counted::on(self.peers.clone(), self.index);
+        let place = Counted::on(self.own.clone());
         self.tracker.spawn(session::serve(accepted, cluster, offset, self.shared.clone(), place));
     }
 }
@@ -258,25 +258,18 @@ fn is_clearly_fewer(theirs: usize, ours: usize) -> bool {
 }
 
 /// One session on a worker, for as long as it lives.
-struct Counted {
-    peers: Arc<[Peer]>,
-    index: usize,
-}
+struct Counted(Arc<Peer>);
 
 impl Counted {
-    fn on(peers: Arc<[Peer]>, index: usize) -> Counted {
-        if let Some(peer) = peers.get(index) {
-            peer.sessions.fetch_add(1, Relaxed);
-        }
-        Counted { peers, index }
+    fn on(peer: Arc<Peer>) -> Counted {
+        peer.sessions.fetch_add(1, Relaxed);
+        Counted(peer)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        if let Some(peer) = self.peers.get(self.index) {
-            peer.sessions.fetch_sub(1, Relaxed);
-        }
+        self.0.sessions.fetch_sub(1, Relaxed);
     }
 }
 

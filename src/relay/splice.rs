@@ -29,94 +29,93 @@ const WORTH_BYTES: usize = 16 << 10;
 /// Empty pipes kept by a thread. Only bytes that wait for a slow receiver keep a pipe from coming back at once.
 const POOL_PIPES: usize = 16;
 
-/// Pipes of a thread in use at the same time: 256 MB of bytes for slow receivers. Further ones are served by copying,
-/// which holds 64 KB for each.
-const LENT_PIPES: usize = 256;
+/// Open pipes of a thread: 256 MB of bytes for slow receivers. Further ones are served by copying, which holds 64 KB for
+/// each.
+const OPEN_PIPES: usize = 256;
 
 const FLAGS: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 
 thread_local! {
-    static POOL: RefCell<Vec<Ends>> = const { RefCell::new(Vec::new()) };
-    static LENT: Cell<usize> = const { Cell::new(0) };
+    #[expect(clippy::vec_box, reason = "a pipe goes from the pool to a session and back without an allocation")]
+    static POOL: RefCell<Vec<Box<Pipe>>> = const { RefCell::new(Vec::new()) };
+    static OPEN: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The two descriptors of an empty pipe.
-struct Ends {
+/// A pipe of a session: it holds bytes, or is about to. Dropped while it holds bytes, it is closed.
+pub(super) struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
-}
-
-impl Ends {
-    fn from_pool() -> Option<Ends> {
-        let pooled = POOL.with(|pool| pool.try_borrow_mut().ok()?.pop());
-        pooled.or_else(Ends::open)
-    }
-
-    /// `None` when no pipe can be had, or none that is worth it.
-    fn open() -> Option<Ends> {
-        let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).ok()?;
-        let bytes = fcntl_setpipe_size(&write, PIPE_BYTES)
-            .or_else(|_not_permitted| rustix::pipe::fcntl_getpipe_size(&write))
-            .unwrap_or(0);
-        (bytes >= PIPE_BYTES_MIN).then_some(Ends { read, write })
-    }
-
-    fn into_pool(self) {
-        POOL.with(|pool| match pool.try_borrow_mut() {
-            Ok(mut pool) if pool.len() < POOL_PIPES => pool.push(self),
-            _ => drop(self),
-        });
-    }
-}
-
-/// A pipe that holds bytes, or is about to. Dropped while it holds bytes, it is closed.
-pub(super) struct Pipe {
-    ends: Ends,
     held: usize,
-    _lent: Lent,
+    _open: Open,
 }
 
-/// One of [`LENT_PIPES`].
-struct Lent;
+/// One of [`OPEN_PIPES`].
+struct Open;
 
-impl Lent {
-    fn new() -> Option<Lent> {
-        LENT.with(|lent| {
-            (lent.get() < LENT_PIPES).then(|| {
-                lent.set(lent.get() + 1);
-                Lent
+impl Open {
+    fn one_more() -> Option<Open> {
+        OPEN.with(|open| {
+            (open.get() < OPEN_PIPES).then(|| {
+                open.set(open.get() + 1);
+                Open
             })
         })
     }
 }
 
-impl Drop for Lent {
+impl Drop for Open {
     fn drop(&mut self) {
         // The thread's own values may be gone already when a runtime is dropped at the thread's end.
-        let _ = LENT.try_with(|lent| lent.set(lent.get().saturating_sub(1)));
+        let _ = OPEN.try_with(|open| open.set(open.get().saturating_sub(1)));
     }
 }
 
-/// Takes what `from` has into a pipe, or says `None`: no pipe, nothing there, FIN, urgent data, or a socket that
-/// cannot be spliced. Then reading it will tell. A broken connection it must tell itself, because the kernel reports
-/// an error once, and then a FIN.
-pub(super) fn poll_take(cx: &mut Context<'_>, from: &Socket) -> Poll<io::Result<Option<Pipe>>> {
+/// Takes what `from` has into a pipe, or says `None`: no pipe, nothing there, FIN, urgent data, or a socket that cannot be spliced. Then
+/// reading it will tell. A broken connection it must tell itself, because the kernel reports an error once, and then a
+/// FIN.
+pub(super) fn poll_take(cx: &mut Context<'_>, from: &Socket) -> Poll<io::Result<Option<Box<Pipe>>>> {
     from.poll_read_with(cx, |fd| Ok(Pipe::filled(fd)?))
 }
 
 impl Pipe {
-    fn filled(from: BorrowedFd<'_>) -> Result<Option<Pipe>, Errno> {
-        let Some(lent) = Lent::new() else { return Ok(None) };
-        let Some(ends) = Ends::from_pool() else { return Ok(None) };
-        let taken = retried(|| splice(from, None, &ends.write, None, PIPE_BYTES, FLAGS));
-        if let Ok(held @ 1..) = taken {
-            return Ok(Some(Pipe { ends, held, _lent: lent }));
+    /// `EAGAIN` is not taken for "nothing there": the kernel says it of urgent data too, and would not wake us again.
+    fn filled(from: BorrowedFd<'_>) -> Result<Option<Box<Pipe>>, Errno> {
+        let Some(mut pipe) = Pipe::from_pool() else { return Ok(None) };
+        match retried(|| splice(from, None, &pipe.write, None, PIPE_BYTES, FLAGS)) {
+            Ok(held @ 1..) => {
+                pipe.held = held;
+                return Ok(Some(pipe));
+            }
+            taken => {
+                pipe.into_pool();
+                match taken {
+                    Ok(_) | Err(Errno::AGAIN | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(None),
+                    Err(error) => Err(error),
+                }
+            }
         }
-        ends.into_pool();
-        match taken {
-            Ok(_) | Err(Errno::AGAIN | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(None),
-            Err(error) => Err(error),
-        }
+    }
+
+    fn from_pool() -> Option<Box<Pipe>> {
+        let pooled = POOL.with(|pool| pool.try_borrow_mut().ok()?.pop());
+        pooled.or_else(|| Pipe::open().map(Box::new))
+    }
+
+    /// `None` when no pipe can be had, or none that is worth it.
+    fn open() -> Option<Pipe> {
+        let open = Open::one_more()?;
+        let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).ok()?;
+        let bytes = fcntl_setpipe_size(&write, PIPE_BYTES)
+            .or_else(|_not_permitted| rustix::pipe::fcntl_getpipe_size(&write))
+            .unwrap_or(0);
+        (bytes >= PIPE_BYTES_MIN).then_some(Pipe { read, write, held: 0, _open: open })
+    }
+
+    fn into_pool(self: Box<Pipe>) {
+        POOL.with(|pool| match pool.try_borrow_mut() {
+            Ok(mut pool) if pool.len() < POOL_PIPES => pool.push(self),
+            _ => drop(self),
+        });
     }
 
     /// Worth another splice.
@@ -126,20 +125,21 @@ impl Pipe {
 
     /// Moves once, when there is room.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>, to: &Socket) -> Poll<io::Result<usize>> {
-        let Pipe { ends, held, .. } = self;
-        let moved = ready!(to.poll_write_with(cx, |fd| {
-            Ok(retried(|| splice(&ends.read, None, fd, None, *held, FLAGS))?)
-        }))?;
+        let Pipe { read, held, .. } = self;
+        let moved =
+            ready!(to.poll_write_with(cx, |fd| {
+                Ok(retried(|| splice(&*read, None, fd, None, *held, FLAGS))?)
+            }))?;
         self.held = self.held.saturating_sub(moved);
         Poll::Ready(Ok(moved))
     }
 
     /// Itself while it holds bytes; else the pool has it again.
-    pub(super) fn back_when_empty(self) -> Option<Pipe> {
+    pub(super) fn back_when_empty(self: Box<Pipe>) -> Option<Box<Pipe>> {
         if self.held > 0 {
             return Some(self);
         }
-        self.ends.into_pool();
+        self.into_pool();
         None
     }
 }

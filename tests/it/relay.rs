@@ -16,7 +16,7 @@ use rustix::net::sockopt;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-const NO_LIMITS: Limits = Limits { idle: None, half_close: Duration::from_secs(300) };
+const NO_LIMITS: Limits = Limits::new(None, Duration::from_secs(300));
 
 /// Longer than anything here takes: a test that hangs fails instead.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -200,7 +200,7 @@ fn pause(duration: Duration) {
 async fn relayed(downstream: OwnedFd, upstream: OwnedFd, limits: Limits, counts: Arc<Counts>) -> Ending {
     let downstream = Socket::register(downstream).unwrap();
     let upstream = Socket::register(upstream).unwrap();
-    relay(&downstream, &upstream, limits, &|direction, bytes| counts.add(direction, bytes)).await
+    relay(&downstream, &upstream, limits, |direction, bytes| counts.add(direction, bytes)).await
 }
 
 /// The same bytes for the same seed, different from one position to the next.
@@ -530,7 +530,7 @@ fn a_bulk_transfer_with_no_descriptor_left() {
             server.finish();
             hash
         });
-        assert_eq!(relay(&downstream, &upstream, NO_LIMITS, &|_, _| {}).await, Ending::Finished);
+        assert_eq!(relay(&downstream, &upstream, NO_LIMITS, |_, _| {}).await, Ending::Finished);
         assert_eq!(sender.join().unwrap(), receiver.join().unwrap());
     });
 }
@@ -558,7 +558,7 @@ fn is_close(measured: Duration, expected: Duration) -> bool {
 
 #[test]
 fn a_silent_session_is_idle_only_when_told_so() {
-    let limits = Limits { idle: Some(MINUTE), half_close: 5 * MINUTE };
+    let limits = Limits::new(Some(MINUTE), 5 * MINUTE);
     let (ending, lasted) = under(limits, |client, server| async move {
         tokio::time::sleep(2 * MINUTE).await;
         for end in [&client, &server] {
@@ -571,7 +571,7 @@ fn a_silent_session_is_idle_only_when_told_so() {
 
 #[test]
 fn a_byte_either_way_starts_the_silence_anew() {
-    let limits = Limits { idle: Some(MINUTE), half_close: 5 * MINUTE };
+    let limits = Limits::new(Some(MINUTE), 5 * MINUTE);
     let (ending, lasted) = under(limits, |client, server| async move {
         tokio::time::sleep(40 * MINUTE / 60).await;
         (&client).write_all(b"x").unwrap();
@@ -585,7 +585,7 @@ fn a_byte_either_way_starts_the_silence_anew() {
 
 #[test]
 fn a_half_closed_session_waits_from_its_half_close_on() {
-    let limits = Limits { idle: None, half_close: 5 * MINUTE };
+    let limits = Limits::new(None, 5 * MINUTE);
     let (ending, lasted) = under(limits, |client, server| async move {
         tokio::time::sleep(10 * MINUTE).await;
         client.finish();
@@ -600,14 +600,14 @@ fn a_half_closed_session_waits_from_its_half_close_on() {
 
 #[test]
 fn the_shorter_limit_names_the_ending() {
-    let limits = Limits { idle: Some(MINUTE), half_close: 5 * MINUTE };
+    let limits = Limits::new(Some(MINUTE), 5 * MINUTE);
     let (ending, lasted) = under(limits, |client, server| async move {
         client.finish();
         tokio::time::sleep(20 * MINUTE).await;
         drop((client, server));
     });
     assert_eq!((ending, is_close(lasted, MINUTE)), (Ending::Idle, true));
-    let limits = Limits { idle: Some(10 * MINUTE), half_close: MINUTE };
+    let limits = Limits::new(Some(10 * MINUTE), MINUTE);
     let (ending, lasted) = under(limits, |client, server| async move {
         tokio::time::sleep(2 * MINUTE).await;
         server.finish();
@@ -619,7 +619,7 @@ fn the_shorter_limit_names_the_ending() {
 
 #[test]
 fn a_limit_beyond_time_is_no_limit() {
-    let limits = Limits { idle: Some(Duration::MAX), half_close: Duration::MAX };
+    let limits = Limits::new(Some(Duration::MAX), Duration::MAX);
     let (ending, _) = under(limits, |client, server| async move {
         tokio::time::sleep(100 * MINUTE).await;
         client.finish();
