@@ -146,13 +146,26 @@ const WANTED_FLOOR: Duration = Duration::from_secs(1);
 
 /// Follows a source until the handle is dropped.
 pub fn follow(source: impl Source + 'static, news: mpsc::Sender<News>) -> AbortOnDropHandle<()> {
+    follow_by(source, news, crate::connect::jittered)
+}
+
+/// The same, with a jitter of the caller's choice.
+pub fn follow_by(
+    source: impl Source + 'static,
+    news: mpsc::Sender<News>,
+    jittered: impl Fn(Duration) -> Duration + Send + 'static,
+) -> AbortOnDropHandle<()> {
     #[expect(clippy::disallowed_methods, reason = "its handle is returned, and ends it when dropped")]
-    let task = tokio::spawn(supervise(source, news));
+    let task = tokio::spawn(supervise(source, news, jittered));
     AbortOnDropHandle::new(task)
 }
 
 /// Runs a source for ever: retries with jittered back-off, says once when it is lost and once when it is back.
-async fn supervise(mut source: impl Source, news: mpsc::Sender<News>) {
+async fn supervise(
+    mut source: impl Source,
+    news: mpsc::Sender<News>,
+    jittered: impl Fn(Duration) -> Duration,
+) {
     let mut publisher = Publisher::new(source.name(), news);
     let mut backoff = BACKOFF_MIN;
     loop {
@@ -167,7 +180,7 @@ async fn supervise(mut source: impl Source, news: mpsc::Sender<News>) {
         if publisher.lost(why).await.is_err() {
             return;
         }
-        rest(crate::connect::jittered(backoff), WANTED_FLOOR, source.wanted()).await;
+        rest(jittered(backoff), WANTED_FLOOR, source.wanted()).await;
         backoff = (backoff * 2).min(BACKOFF_MAX);
     }
 }

@@ -4,7 +4,7 @@
 //! ```text
 //!   ask ──addresses──► publish ──► rest for the TTL ──► ask
 //!    ├──none yet──► publish none ──► rest a little ──► ask
-//!    └──none any more, or no answer──► lost: the last answer stands, until it is stale
+//!    └──none any more, or no answer──► lost: the last answer stands ──stale──► ask ──the same──► what is stale expires
 //! ```
 
 mod hosts;
@@ -21,15 +21,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::{Publisher, Snapshot, Source, SourceError};
 use crate::cluster::{EndpointAddr, EndpointSpec, Identity};
 use crate::route::Target;
-pub use lookup::Resolver;
+pub use lookup::{Asking, Resolver};
 use memory::Families;
 pub use memory::{Limits, TTL_FLOOR};
-pub(crate) use names::{NAMES_MAX, Names};
+pub(crate) use names::NAMES_MAX;
+pub use names::Names;
 use srv::Hosts;
 
 /// A name that does not exist yet usually belongs to a service that is about to start.
@@ -43,10 +44,12 @@ pub struct Dns {
     /// Notified while sessions find no endpoint that answers: then a name is asked for again after [`TTL_FLOOR`],
     /// whatever its TTL. Docker's DNS gives a recreated container's old address ten minutes.
     trouble: Arc<Notify>,
-    /// When it had an address last.
-    answered: Option<Instant>,
-    /// That was too long ago, and its endpoints are gone.
-    expired: bool,
+    /// When it was asked for last.
+    asked: Option<Instant>,
+    /// Whether it ever had an address.
+    answered: bool,
+    /// What was published last, but for what has expired since.
+    standing: Vec<EndpointSpec>,
 }
 
 /// What is asked, and what was answered last, which outlives a run that fails.
@@ -79,7 +82,7 @@ impl Dns {
             Target::Srv { name } => Question::Srv { name: name.clone(), last: Hosts::default() },
             _ => return None,
         };
-        Some(Dns { question, resolver, trouble, answered: None, expired: false })
+        Some(Dns { question, resolver, trouble, asked: None, answered: false, standing: Vec::new() })
     }
 }
 
@@ -94,25 +97,30 @@ impl Source for Dns {
         }
     }
 
-    /// A container that is made anew has no name in between.
+    /// A container that is made anew has no name in between. And what is stale shall not stand until a long back-off is
+    /// over.
     async fn wanted(&mut self) {
-        self.trouble.notified().await;
+        let stale_at = self.question.stale_at(&self.resolver.limits);
+        tokio::select! {
+            () = self.trouble.notified() => {}
+            () = sleep_until(stale_at.unwrap_or_else(Instant::now)), if stale_at.is_some() => {}
+        }
     }
 }
 
 impl Dns {
     async fn follow(&mut self, publisher: &mut Publisher) -> Result<Infallible, SourceError> {
-        let mut shown = None;
+        let mut is_told = false;
         let mut absent_retry = ABSENT_RETRY_MIN;
         loop {
+            self.breathe().await;
             let (endpoints, pause) = match self.question.ask(&self.resolver).await {
                 Ok(Some(Said { endpoints, ttl })) => {
-                    self.answered = Some(Instant::now());
-                    self.expired = false;
+                    self.answered = true;
                     absent_retry = ABSENT_RETRY_MIN;
                     (endpoints, self.resolver.limits.pause(ttl))
                 }
-                Ok(None) if self.answered.is_none() => {
+                Ok(None) if !self.answered => {
                     let pause = absent_retry;
                     absent_retry = (absent_retry * 2).min(ABSENT_RETRY_MAX);
                     (Vec::new(), pause)
@@ -123,21 +131,30 @@ impl Dns {
                 }
                 Err(why) => return Err(self.failed(why, publisher).await),
             };
-            if shown.as_ref() != Some(&endpoints) {
-                publisher.publish(self.question.snapshot(endpoints.clone())).await?;
-                shown = Some(endpoints);
+            // The same again is news to those who were told that it is lost.
+            if !is_told || self.standing != endpoints {
+                self.standing.clone_from(&endpoints);
+                publisher.publish(self.question.snapshot(endpoints)).await?;
+                is_told = true;
             }
             super::rest(pause, TTL_FLOOR, self.trouble.notified()).await;
         }
     }
 
+    /// A back-off begins shorter than the floor.
+    async fn breathe(&mut self) {
+        if let Some(asked) = self.asked {
+            sleep_until(asked + TTL_FLOOR).await;
+        }
+        self.asked = Some(Instant::now());
+    }
+
     /// What was said last stands, but not for ever.
     async fn failed(&mut self, why: String, publisher: &mut Publisher) -> SourceError {
-        let stale = self.answered.is_some_and(|at| self.resolver.limits.is_stale(at, Instant::now()));
-        if stale && !self.expired {
-            self.expired = true;
-            self.question.forget();
-            if let Err(stopped) = publisher.expire(self.question.snapshot(Vec::new())).await {
+        let believed = self.question.believed(&self.resolver.limits, Instant::now());
+        if self.standing != believed {
+            self.standing.clone_from(&believed);
+            if let Err(stopped) = publisher.expire(self.question.snapshot(believed)).await {
                 return stopped.into();
             }
         }
@@ -150,24 +167,42 @@ impl Question {
     async fn ask(&mut self, resolver: &Resolver) -> Result<Option<Said>, String> {
         match self {
             Question::Srv { name, last } => last.ask(name, resolver).await,
-            Question::Host { host, port, last } => {
+            Question::Host { host, last, .. } => {
                 last.forget_stale(&resolver.limits, Instant::now());
                 let Some(found) = resolver.lookup(host, last).await? else { return Ok(None) };
                 *last = found.families;
-                let endpoint = |ip| {
-                    let addr = EndpointAddr::Inet(SocketAddr::new(ip, *port));
-                    EndpointSpec::new(addr, Identity::Name(host.clone()))
-                };
-                let endpoints = last.addresses().into_iter().map(endpoint).collect();
-                Ok(Some(Said { endpoints, ttl: found.ttl }))
+                Ok(Some(Said { endpoints: self.endpoints(), ttl: found.ttl }))
             }
         }
     }
 
-    fn forget(&mut self) {
+    /// By what was answered last and is not stale.
+    fn believed(&mut self, limits: &Limits, now: Instant) -> Vec<EndpointSpec> {
         match self {
-            Question::Host { last, .. } => *last = Families::default(),
-            Question::Srv { last, .. } => *last = Hosts::default(),
+            Question::Host { last, .. } => last.forget_stale(limits, now),
+            Question::Srv { last, .. } => last.forget_stale(limits, now),
+        }
+        self.endpoints()
+    }
+
+    fn endpoints(&self) -> Vec<EndpointSpec> {
+        match self {
+            Question::Srv { last, .. } => last.endpoints(),
+            Question::Host { host, port, last } => {
+                let endpoint = |ip| {
+                    let addr = EndpointAddr::Inet(SocketAddr::new(ip, *port));
+                    EndpointSpec::new(addr, Identity::Name(host.clone()))
+                };
+                last.addresses().into_iter().map(endpoint).collect()
+            }
+        }
+    }
+
+    /// When the first of it is.
+    fn stale_at(&self, limits: &Limits) -> Option<Instant> {
+        match self {
+            Question::Host { last, .. } => last.stale_at(limits),
+            Question::Srv { last, .. } => last.stale_at(limits),
         }
     }
 

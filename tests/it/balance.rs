@@ -29,17 +29,28 @@ fn condition(app: &App, route: &str, addr: SocketAddr) -> Condition {
 async fn greeted(addr: SocketAddr, sessions: usize) -> BTreeMap<String, usize> {
     let mut names = BTreeMap::new();
     for _ in 0..sessions {
-        let name = greeting_from([127, 0, 0, 1], addr).await;
+        let name = greeting_at(addr).await;
         *names.entry(name.unwrap_or_else(|error| error.to_string())).or_default() += 1;
     }
     names
 }
 
+/// The name that a session is greeted with.
+async fn greeting_at(addr: SocketAddr) -> io::Result<String> {
+    name_of(TcpStream::connect(addr).await?).await
+}
+
+/// The same, for those whom it matters where the client is. A port that is bound is one that no other connection has, and
+/// those of the last minute have theirs still: where many tests run, few of them may do so.
 async fn greeting_from(client: [u8; 4], addr: SocketAddr) -> io::Result<String> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::from((client, 0)))?;
+    name_of(socket.connect(addr).await?).await
+}
+
+async fn name_of(mut service: TcpStream) -> io::Result<String> {
     let mut name = [0; 3];
-    socket.connect(addr).await?.read_exact(&mut name).await?;
+    service.read_exact(&mut name).await?;
     Ok(String::from_utf8_lossy(&name).into_owned())
 }
 
@@ -158,26 +169,39 @@ async fn udp_flows_are_balanced_and_limited_as_sessions_are() {
 
 // === outliers ===
 
+/// One of the two is ejected, and the status and the metrics say so.
+fn is_seen_to_refuse(app: &App, dead: SocketAddr, well: SocketAddr) -> bool {
+    let table = Status::of(&app.overview.load(), false).table();
+    let metrics = metrics::text(&app.overview.load(), SystemTime::now());
+    let says = |addr: SocketAddr, is_well: u8| {
+        let line = format!("ambassador_endpoint_healthy{{route=\"r\",endpoint=\"{addr}\"}} {is_well}\n");
+        metrics.contains(&line)
+    };
+    condition(app, "r", dead).ejected == Some(Cause::Refused)
+        && table.contains(&format!("{dead}, refuses connections"))
+        && says(dead, 0)
+        && says(well, 1)
+}
+
 #[tokio::test]
 async fn an_endpoint_that_refuses_is_left_out_and_found_again_when_it_is_the_last() {
     let (dead, one) = (nobody().await, Service::named("one").await);
     let route = format!("127.0.0.1:0={dead},{}?name=r&balance=round-robin", one.addr);
     let app = App::start(&[&route]).await;
-    greeted(app.addr("r"), 20).await;
-    eventually("it is ejected", || condition(&app, "r", dead).ejected == Some(Cause::Refused)).await;
-    let table = Status::of(&app.overview.load(), false).table();
-    assert!(table.contains(&format!("{dead}, refuses connections")), "{table}");
-    let metrics = metrics::text(&app.overview.load(), SystemTime::now());
-    for (addr, is_well) in [(dead, 0), (one.addr, 1)] {
-        let line = format!("ambassador_endpoint_healthy{{route=\"r\",endpoint=\"{addr}\"}} {is_well}\n");
-        assert!(metrics.contains(&line), "{metrics}");
-    }
+    let seen = tokio::time::timeout(PATIENCE, async {
+        // It is out for five seconds, which a busy machine may sleep through: then it is ejected once more.
+        while !is_seen_to_refuse(&app, dead, one.addr) {
+            greeted(app.addr("r"), 20).await;
+        }
+    });
+    assert!(seen.await.is_ok(), "{}", Status::of(&app.overview.load(), false).table());
 
     let back = Service::at(dead, "two").await;
     one.stop().await;
-    let name = greeting_from([127, 0, 0, 1], app.addr("r")).await;
+    let name = greeting_at(app.addr("r")).await;
     let endings: Vec<_> = app.cluster("r").counters.endings().filter(|(_, count)| *count > 0).collect();
-    assert_eq!(name.ok().as_deref(), Some("two"), "long before its time is over: {endings:?}");
+    let name = name.map_err(|error| error.to_string());
+    assert_eq!(name.as_deref(), Ok("two"), "long before its time is over: {endings:?}");
     eventually("it is back", || condition(&app, "r", dead).ejected.is_none()).await;
     drop(back);
 }
@@ -197,7 +221,7 @@ async fn an_endpoint_that_resets_what_it_takes_is_left_out() {
     let app = App::start(&[&route]).await;
     // Some resets come so early that they are failed connects, and nobody notices.
     for _ in 0..100 {
-        let _ = greeting_from([127, 0, 0, 1], app.addr("r")).await;
+        let _ = greeting_at(app.addr("r")).await;
     }
     eventually("it is ejected", || condition(&app, "r", bad).ejected == Some(Cause::Reset)).await;
     assert_eq!(greeted(app.addr("r"), 10).await["one"], 10);
@@ -245,7 +269,7 @@ async fn who_begins_too_often_is_refused_and_others_are_not() {
     let one = Service::named("one").await;
     let app = App::start(&[&format!("127.0.0.1:0={}?name=r&rate=3", one.addr)]).await;
     for _ in 0..3 {
-        greeting_from([127, 0, 0, 1], app.addr("r")).await.unwrap();
+        greeting_at(app.addr("r")).await.unwrap();
     }
     assert_refused(app.addr("r")).await;
     app.await_ended("r", Ending::RateLimited, 1).await;

@@ -87,6 +87,7 @@ fn soak(etcd: Etcd, host: Option<&Host>) {
         backends: &backends,
         dice: Dice::new(seed, 1),
         present: BTreeSet::new(),
+        found_unhealthy: 0,
     };
     keeper.put(0);
     keeper.put(1);
@@ -105,7 +106,7 @@ fn soak(etcd: Etcd, host: Option<&Host>) {
     }
     let before = ambassador.descriptors();
     let warm = length.min(WARM);
-    let (_etcd, _containers, memory_then) = thread::scope(|scope| {
+    let ((_etcd, found_unhealthy), _containers, memory_then) = thread::scope(|scope| {
         let keeper = scope.spawn(|| keeper.work());
         scope.spawn(|| editor.work());
         let scaler = scaler.map(|scaler| scope.spawn(|| scaler.work()));
@@ -128,6 +129,8 @@ fn soak(etcd: Etcd, host: Option<&Host>) {
         let containers: Option<Vec<Container>> = scaler.map(|scaler| scaler.join().expect("the scaler"));
         (keeper.join().expect("the keeper"), containers, memory)
     });
+    eprintln!("soak: health checks found {found_unhealthy} times that a backend is unhealthy");
+    assert!(found_unhealthy > 0, "{}", stage.diary());
     Verdict { seed, stage: &stage, names: &names, seen: &seen }.hold(&before, memory_then);
 }
 

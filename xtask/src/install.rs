@@ -28,6 +28,7 @@ const NEEDS: &[Need] = &[
     Need { program: "pip3", packages: &["python3-pip"] },
     Need { program: "redis-server", packages: &["redis-server"] },
     Need { program: "redis-cli", packages: &["redis-tools"] },
+    Need { program: "postgres", packages: &["postgresql"] },
     Need { program: "etcd", packages: &["etcd-server", "etcd"] },
     Need { program: "busybox", packages: &["busybox-static", "busybox"] },
     Need { program: "socat", packages: &["socat"] },
@@ -40,8 +41,14 @@ const NEEDS: &[Need] = &[
 ];
 
 /// What these packages would start at boot.
-const UNITS: &[&str] =
-    &["docker.service", "docker.socket", "containerd.service", "etcd.service", "redis-server.service"];
+const UNITS: &[&str] = &[
+    "docker.service",
+    "docker.socket",
+    "containerd.service",
+    "etcd.service",
+    "postgresql.service",
+    "redis-server.service",
+];
 
 /// The programs that are still missing afterwards, and why. Empty: all is there.
 pub(crate) fn missing_after_install() -> Result<Vec<String>> {

@@ -116,7 +116,14 @@ pub(crate) fn eventually(limit: Duration, mut is_so: impl FnMut() -> bool) -> Re
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/bin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(more).map(|dir| dir.join(program)).find(|file| executable(file))
+    let dirs = std::env::split_paths(&path).chain(more).chain(postgresqls());
+    dirs.map(|dir| dir.join(program)).find(|file| executable(file))
+}
+
+/// Debian gives each version of PostgreSQL a directory of its own.
+fn postgresqls() -> impl Iterator<Item = PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    versions.map(|version| version.path().join("bin"))
 }
 
 fn executable(file: &Path) -> bool {

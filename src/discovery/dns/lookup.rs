@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::{BoxFuture, FutureExt};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts, ServerOrderingStrategy,
@@ -15,7 +16,7 @@ use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::memory::{Families, Limits, Told};
 use super::srv::{Offer, Services};
@@ -29,6 +30,9 @@ const HOSTS_TTL: Duration = Duration::from_secs(1);
 
 /// Neither file has any business being longer.
 const FILE_MAX: u64 = 1 << 20;
+
+/// Who is asked for the records of one kind: a resolver of hickory's, or whom a simulation makes up.
+pub type Asking = Arc<dyn Fn(Name, RecordType) -> BoxFuture<'static, Result<Lookup, NetError>> + Send + Sync>;
 
 /// Shared by all names: the system's servers, search domains and hosts file.
 #[derive(Clone)]
@@ -53,7 +57,7 @@ struct State {
 #[derive(Clone)]
 struct Servers {
     settings: Settings,
-    resolver: TokioResolver,
+    asking: Asking,
 }
 
 /// What a name has now: at least one address.
@@ -73,6 +77,15 @@ impl Resolver {
     pub(super) fn new(origin: Origin, hosts: PathBuf) -> Resolver {
         let shared = Arc::new(Shared { origin, hosts, state: Mutex::default() });
         Resolver { shared, limits: Limits::default() }
+    }
+
+    /// Asks nobody else, and reads no file.
+    pub fn asking(asking: Asking) -> Resolver {
+        let settings = Settings::default();
+        let servers = Servers { settings: settings.clone(), asking };
+        let state = Mutex::new(State { servers: Some((String::new(), servers)) });
+        let shared = Shared { origin: Origin::Fixed(settings), hosts: PathBuf::new(), state };
+        Resolver { shared: Arc::new(shared), limits: Limits::default() }
     }
 
     /// The same, for those who ask and believe within these limits.
@@ -98,8 +111,7 @@ impl Resolver {
             return Ok(Some(Found { families, ttl: HOSTS_TTL }));
         }
         let servers = self.servers()?;
-        let asking = timeout(LOOKUP_TIMEOUT, servers.ask(host, last)).await;
-        asking.map_err(|_| format!("{host}: no answer from {}", servers.shown()))?
+        servers.ask(host, last).await
     }
 
     /// The SRV records of a name. `None`: it has none.
@@ -149,17 +161,22 @@ impl Servers {
         let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
         *builder.options_mut() = options(&settings);
         let resolver = builder.build().map_err(|error| error.to_string())?;
-        Ok(Servers { settings, resolver })
+        let asking: Asking = Arc::new(move |name, kind| {
+            let resolver = resolver.clone();
+            async move { resolver.lookup(name, kind).await }.boxed()
+        });
+        Ok(Servers { settings, asking })
     }
 
     /// The first form of the name that has an address. One kind of record that cannot be had does not lose the other:
     /// what was known of it stands.
     async fn ask(&self, host: &str, last: &Families) -> Result<Option<Found>, String> {
         let mut failure = None;
+        let until = Instant::now() + LOOKUP_TIMEOUT;
         for name in self.names(host)? {
             let (v4, v6) = futures_util::join!(
-                self.records(&name, RecordType::A),
-                self.records(&name, RecordType::AAAA)
+                self.records(&name, RecordType::A, until),
+                self.records(&name, RecordType::AAAA, until)
             );
             let ttl = [&v4, &v6].into_iter().flatten().filter(|records| !records.addresses.is_empty());
             if let Some(ttl) = ttl.map(|records| records.ttl).min() {
@@ -177,7 +194,7 @@ impl Servers {
     async fn ask_services(&self, host: &str) -> Result<Option<Services>, String> {
         let mut failure = None;
         for name in self.names(host)? {
-            match self.resolver.lookup(name, RecordType::SRV).await {
+            match (self.asking)(name, RecordType::SRV).await {
                 Ok(found) => {
                     let services = services(&found);
                     if !services.offers.is_empty() {
@@ -197,8 +214,10 @@ impl Servers {
         names.map_err(|error| format!("{host} is not a name: {error}"))
     }
 
-    async fn records(&self, name: &Name, kind: RecordType) -> Result<Records, NetError> {
-        let found = match self.resolver.lookup(name.clone(), kind).await {
+    /// Each kind has a time of its own: there are servers that leave questions for AAAA unanswered.
+    async fn records(&self, name: &Name, kind: RecordType, until: Instant) -> Result<Records, NetError> {
+        let found = timeout_at(until, (self.asking)(name.clone(), kind)).await;
+        let found = match found.unwrap_or(Err(NetError::Timeout)) {
             Ok(found) => found,
             Err(error) if error.is_no_records_found() => {
                 return Ok(Records { addresses: BTreeSet::new(), ttl: Duration::ZERO });

@@ -15,7 +15,7 @@ pub struct Limits {
     pub stale: Duration,
 }
 
-/// No server is asked for one name more than once a second: some say a TTL of 0 for everything.
+/// No name is asked for more than once a second: some servers say a TTL of 0 for everything.
 pub const TTL_FLOOR: Duration = Duration::from_secs(1);
 
 impl Default for Limits {
@@ -32,8 +32,14 @@ impl Limits {
         ttl.min(self.max_ttl).max(TTL_FLOOR)
     }
 
+    /// How long after a failure to ask again: not after the moment at which something known gets stale.
+    pub(super) fn retry(&self, pause: Duration, known: &Families, now: Instant) -> Duration {
+        let left = known.stale_at(self).map(|at| at.saturating_duration_since(now));
+        left.map_or(pause, |left| pause.min(left)).max(TTL_FLOOR)
+    }
+
     /// Whether what was said at `then` is no longer to be believed.
-    pub(super) fn is_stale(&self, then: Instant, now: Instant) -> bool {
+    fn is_stale(&self, then: Instant, now: Instant) -> bool {
         now.saturating_duration_since(then) >= self.stale
     }
 }
@@ -61,6 +67,11 @@ impl Told {
             *self = Told::default();
         }
     }
+
+    /// `None`: there is nothing to be forgotten.
+    fn stale_at(&self, limits: &Limits) -> Option<Instant> {
+        self.at.filter(|_| !self.addresses.is_empty())?.checked_add(limits.stale)
+    }
 }
 
 impl Families {
@@ -78,6 +89,11 @@ impl Families {
     pub(super) fn forget_stale(&mut self, limits: &Limits, now: Instant) {
         self.v4.forget_stale(limits, now);
         self.v6.forget_stale(limits, now);
+    }
+
+    /// When the first of them is forgotten, if nobody tells of it until then.
+    pub(super) fn stale_at(&self, limits: &Limits) -> Option<Instant> {
+        self.v4.stale_at(limits).into_iter().chain(self.v6.stale_at(limits)).min()
     }
 }
 
@@ -110,6 +126,18 @@ mod tests {
         assert_eq!(families.addresses(), ips(&["fd00::1"]));
         families.forget_stale(&limits, begun + 15 * SECOND);
         assert_eq!(families, Families::default());
+    }
+
+    #[test]
+    fn after_a_failure_a_name_is_asked_for_again_by_the_time_that_something_is_stale() {
+        let limits = Limits { stale: 10 * SECOND, ..Limits::default() };
+        let begun = Instant::now();
+        let known = Families::told(["10.0.0.1".parse().unwrap()], begun);
+        for (seconds, pause) in [(0, 5), (5, 5), (7, 3), (9, 1), (10, 1), (20, 1)] {
+            let now = begun + seconds * SECOND;
+            assert_eq!(limits.retry(5 * SECOND, &known, now), pause * SECOND, "{seconds}");
+        }
+        assert_eq!(limits.retry(5 * SECOND, &Families::told([], begun), begun + 9 * SECOND), 5 * SECOND);
     }
 
     #[test]

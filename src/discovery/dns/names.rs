@@ -15,46 +15,57 @@ use super::{ABSENT_RETRY_MAX, Resolver};
 /// A name that has no address, and servers that do not answer, are asked again after so long.
 const RETRY: Duration = ABSENT_RETRY_MAX;
 
-type Lookup = BoxFuture<'static, (String, Result<Option<Found>, String>)>;
+/// What happened to a name.
+enum Event {
+    /// It is time to ask for it again.
+    Due(String),
+    Found(String, Result<Option<Found>, String>),
+}
 
 /// Names that one source may want: each is asked for by itself, for ever.
 pub(crate) const NAMES_MAX: usize = 256;
 
-pub(crate) struct Names {
+pub struct Names {
     resolver: Resolver,
-    /// Empty until it has an address; what it had last stands while it has none, until that is stale.
+    wanted: BTreeSet<String>,
+    /// Empty until it has an address; what it had last stands while it has none, until that is stale. Of a name that is no
+    /// longer wanted, until it is time to ask for it again: it may be wanted again before.
     known: BTreeMap<String, Families>,
-    /// One for each name that is wanted, and one for each that was until it ends.
-    lookups: FuturesUnordered<Lookup>,
-    asked: BTreeSet<String>,
+    /// One for each name that is known.
+    events: FuturesUnordered<BoxFuture<'static, Event>>,
 }
 
 impl Names {
-    pub(crate) fn new(resolver: Resolver) -> Names {
-        Names { resolver, known: BTreeMap::new(), lookups: FuturesUnordered::new(), asked: BTreeSet::new() }
+    pub fn new(resolver: Resolver) -> Names {
+        let (wanted, known) = (BTreeSet::new(), BTreeMap::new());
+        Names { resolver, wanted, known, events: FuturesUnordered::new() }
     }
 
     /// These, and no longer any other.
-    pub(crate) fn want(&mut self, names: &BTreeSet<String>) {
-        self.known.retain(|name, _| names.contains(name));
+    pub fn want(&mut self, names: &BTreeSet<String>) {
+        self.wanted.clone_from(names);
         for name in names {
-            self.known.entry(name.clone()).or_default();
-            if self.asked.insert(name.clone()) {
-                self.ask(name.clone(), Families::default(), Duration::ZERO);
+            if !self.known.contains_key(name) {
+                self.known.insert(name.clone(), Families::default());
+                self.ask(name.clone());
             }
         }
     }
 
-    pub(crate) fn addresses(&self, name: &str) -> Vec<IpAddr> {
+    pub fn addresses(&self, name: &str) -> Vec<IpAddr> {
         self.known.get(name).map(Families::addresses).unwrap_or_default()
     }
 
     /// Returns when a name has other addresses than before; waits for ever while none is wanted. May be dropped and
     /// called again without losing anything.
-    pub(crate) async fn changed(&mut self) {
+    pub async fn changed(&mut self) {
         loop {
-            match self.lookups.next().await {
-                Some((name, found)) => {
+            match self.events.next().await {
+                Some(Event::Due(name)) if self.wanted.contains(&name) => self.ask(name),
+                Some(Event::Due(name)) => {
+                    self.known.remove(&name);
+                }
+                Some(Event::Found(name, found)) => {
                     if self.found(name, found) {
                         return;
                     }
@@ -65,36 +76,35 @@ impl Names {
     }
 
     fn found(&mut self, name: String, found: Result<Option<Found>, String>) -> bool {
-        let Some(known) = self.known.get_mut(&name) else {
-            self.asked.remove(&name);
-            return false;
-        };
+        let (limits, now) = (self.resolver.limits, Instant::now());
+        let known = self.known.entry(name.clone()).or_default();
         let before = known.addresses();
-        known.forget_stale(&self.resolver.limits, Instant::now());
+        known.forget_stale(&limits, now);
+        let found = found.unwrap_or_else(|why| {
+            tracing::debug!(name, why, "a name cannot be looked up; the addresses it had stand");
+            None
+        });
         let pause = match found {
-            Ok(Some(Found { families, ttl })) => {
+            Some(Found { families, ttl }) => {
                 *known = families;
-                self.resolver.limits.pause(ttl)
+                limits.pause(ttl)
             }
-            Ok(None) => RETRY,
-            Err(why) => {
-                tracing::debug!(name, why, "a name cannot be looked up; the addresses it had stand");
-                RETRY
-            }
+            None => limits.retry(RETRY, known, now),
         };
         let changed = known.addresses() != before;
-        let last = known.clone();
-        self.ask(name, last, pause);
-        changed
+        let is_wanted = self.wanted.contains(&name);
+        self.events.push(sleep(pause).map(|()| Event::Due(name)).boxed());
+        changed && is_wanted
     }
 
-    fn ask(&self, name: String, last: Families, pause: Duration) {
+    fn ask(&self, name: String) {
         let resolver = self.resolver.clone();
+        let mut last = self.known.get(&name).cloned().unwrap_or_default();
+        last.forget_stale(&resolver.limits, Instant::now());
         let lookup = async move {
-            sleep(pause).await;
             let found = resolver.lookup(&name, &last).await;
-            (name, found)
+            Event::Found(name, found)
         };
-        self.lookups.push(lookup.boxed());
+        self.events.push(lookup.boxed());
     }
 }

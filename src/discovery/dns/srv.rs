@@ -12,7 +12,7 @@ use futures_util::stream::{self, StreamExt};
 use tokio::time::Instant;
 
 use super::lookup::Found;
-use super::memory::Families;
+use super::memory::{Families, Limits};
 use super::{Resolver, Said};
 use crate::cluster::{EndpointAddr, EndpointKey, EndpointSpec, Identity};
 
@@ -42,64 +42,87 @@ pub(super) struct Services {
     pub(super) ttl: Duration,
 }
 
-/// The addresses of the hosts of one name, as they were told last.
+/// Who offered the service, by the last answer, and the addresses of those hosts as they were told last.
 #[derive(Debug, Default)]
-pub(super) struct Hosts(BTreeMap<String, Families>);
+pub(super) struct Hosts {
+    offers: Vec<Offer>,
+    told: BTreeMap<String, Families>,
+}
 
 impl Hosts {
-    /// Who offers the service now. `None`: nobody, and nobody says so.
+    /// Who offers the service now. `None`: nobody, and nobody says so. An error leaves what was known as it was.
     pub(super) async fn ask(&mut self, name: &str, resolver: &Resolver) -> Result<Option<Said>, String> {
         let Some(services) = resolver.services(name).await? else { return Ok(None) };
         let hosts = hosts(&services.offers);
-        self.0.retain(|host, _| hosts.contains(host));
-        for families in self.0.values_mut() {
-            families.forget_stale(&resolver.limits, Instant::now());
-        }
-        let (found, failure) = self.resolve(&hosts, &services, resolver).await;
+        let mut told = self.told.clone();
+        told.retain(|host, _| hosts.contains(host));
+        forget_stale(&mut told, &resolver.limits, Instant::now());
+        let (found, failure) = resolve(&hosts, &services, &told, resolver).await;
         let ttl = found.values().map(|found| found.ttl).min().unwrap_or(services.ttl).min(services.ttl);
-        self.0.extend(found.into_iter().map(|(host, found)| (host, found.families)));
-        let endpoints = endpoints(&services.offers, |host| self.0.get(host).map(Families::addresses));
+        told.extend(found.into_iter().map(|(host, found)| (host, found.families)));
+        let asked = Hosts { offers: services.offers, told };
+        let endpoints = asked.endpoints();
         match failure {
             Some(why) if endpoints.is_empty() => Err(format!("{name}: {why}")),
-            _ => Ok(Some(Said { endpoints, ttl })),
+            _ => {
+                *self = asked;
+                Ok(Some(Said { endpoints, ttl }))
+            }
         }
     }
 
-    /// The hosts that could be resolved, and why another could not.
-    async fn resolve(
-        &self,
-        hosts: &BTreeSet<String>,
-        services: &Services,
-        resolver: &Resolver,
-    ) -> (BTreeMap<String, Found>, Option<String>) {
-        let none = Families::default();
-        let lookups: Vec<BoxFuture<'_, _>> = hosts
-            .iter()
-            .map(|host| {
-                let last = self.0.get(host).unwrap_or(&none);
-                let unasked = services.additional.get(host).cloned();
-                let ask = async move {
-                    match unasked {
-                        Some(found) => (host, Ok(Some(found))),
-                        None => (host, resolver.lookup(host, last).await),
-                    }
-                };
-                ask.boxed()
-            })
-            .collect();
-        let mut lookups = stream::iter(lookups).buffer_unordered(LOOKUPS_MAX);
-        let (mut all, mut failure) = (BTreeMap::new(), None);
-        while let Some((host, found)) = lookups.next().await {
-            match found {
-                Ok(Some(found)) => {
-                    all.insert(host.clone(), found);
-                }
-                Ok(None) => failure = Some(format!("{host} has no address")),
-                Err(why) => failure = Some(why),
-            }
-        }
-        (all, failure)
+    pub(super) fn forget_stale(&mut self, limits: &Limits, now: Instant) {
+        forget_stale(&mut self.told, limits, now);
     }
+
+    pub(super) fn stale_at(&self, limits: &Limits) -> Option<Instant> {
+        self.told.values().filter_map(|families| families.stale_at(limits)).min()
+    }
+
+    /// By what is known.
+    pub(super) fn endpoints(&self) -> Vec<EndpointSpec> {
+        endpoints(&self.offers, |host| self.told.get(host).map(Families::addresses))
+    }
+}
+
+fn forget_stale(told: &mut BTreeMap<String, Families>, limits: &Limits, now: Instant) {
+    told.values_mut().for_each(|families| families.forget_stale(limits, now));
+}
+
+/// The hosts that could be resolved, and why another could not.
+async fn resolve(
+    hosts: &BTreeSet<String>,
+    services: &Services,
+    told: &BTreeMap<String, Families>,
+    resolver: &Resolver,
+) -> (BTreeMap<String, Found>, Option<String>) {
+    let none = Families::default();
+    let lookups: Vec<BoxFuture<'_, _>> = hosts
+        .iter()
+        .map(|host| {
+            let last = told.get(host).unwrap_or(&none);
+            let unasked = services.additional.get(host).cloned();
+            let ask = async move {
+                match unasked {
+                    Some(found) => (host, Ok(Some(found))),
+                    None => (host, resolver.lookup(host, last).await),
+                }
+            };
+            ask.boxed()
+        })
+        .collect();
+    let mut lookups = stream::iter(lookups).buffer_unordered(LOOKUPS_MAX);
+    let (mut all, mut failure) = (BTreeMap::new(), None);
+    while let Some((host, found)) = lookups.next().await {
+        match found {
+            Ok(Some(found)) => {
+                all.insert(host.clone(), found);
+            }
+            Ok(None) => failure = Some(format!("{host} has no address")),
+            Err(why) => failure = Some(why),
+        }
+    }
+    (all, failure)
 }
 
 /// Those to look up, the first by priority.

@@ -502,6 +502,39 @@ async fn a_service_that_is_not_there_yet_is_empty_and_one_that_vanishes_is_lost(
     assert_eq!(shown(&source.endpoints().await), [""; 0]);
 }
 
+#[tokio::test]
+async fn an_offer_of_a_host_that_cannot_be_found_does_not_take_away_the_one_before() {
+    let server = Server::new().await;
+    server.has("one.example.", 1, &["10.0.0.1"]);
+    server.says(REDIS, RecordType::SRV, Reply::Records(1, vec![srv(1, 1, 1, "one.example.")]));
+    let mut source = follow(&format!("srv://{REDIS}"), &server.resolver(&[]));
+    assert_eq!(shown(&source.endpoints().await), ["10.0.0.1:1 (one.example) 1 1"]);
+    server.says(REDIS, RecordType::SRV, Reply::Records(1, vec![srv(1, 1, 1, "two.example.")]));
+    let why = source.failure().await;
+    assert!(why.contains("two.example. has no address"), "{why}");
+    sleep(Duration::from_millis(1500)).await;
+    assert!(source.news.try_recv().is_err(), "what was offered stands");
+    server.has("two.example.", 1, &["10.0.0.2"]);
+    assert_eq!(shown(&source.endpoints().await), ["10.0.0.2:1 (two.example) 1 1"]);
+}
+
+#[tokio::test]
+async fn a_host_that_nobody_confirms_expires_though_the_service_is_still_offered() {
+    let server = Server::new().await;
+    server.has("one.example.", 1, &["10.0.0.1"]);
+    server.says(REDIS, RecordType::SRV, Reply::Records(1, vec![srv(1, 1, 1, "one.example.")]));
+    let limits = Limits { stale: Duration::from_millis(2500), ..Limits::default() };
+    let mut source = follow_within(&format!("srv://{REDIS}"), &server.resolver(&[]), limits);
+    assert_eq!(shown(&source.endpoints().await), ["10.0.0.1:1 (one.example) 1 1"]);
+    server.forgets("one.example.");
+    // Its address stands until it is stale, so that nothing is lost before.
+    match source.news().await {
+        News::Expired(Snapshot::Target { endpoints, .. }) => assert_eq!(endpoints, []),
+        other => panic!("{other:?}"),
+    }
+    source.failure().await;
+}
+
 #[test]
 fn the_systems_files_can_be_read_whatever_is_in_them() {
     let resolver =

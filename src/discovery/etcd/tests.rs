@@ -33,7 +33,7 @@ impl Heard {
     fn from(source: Etcd) -> Heard {
         let (sender, news) = mpsc::channel(64);
         let mut task = tokio::task::JoinSet::new();
-        task.spawn(supervise(source, sender));
+        task.spawn(supervise(source, sender, jittered));
         Heard { news, _task: task }
     }
 

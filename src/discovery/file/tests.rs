@@ -32,7 +32,7 @@ async fn follow(lay: impl Fn(&Path)) -> Followed {
     let (sender, news) = mpsc::channel(1);
     let reload = Arc::new(Notify::new());
     let file = File { path: directory.path().join("a.toml"), reload: reload.clone(), events: Arc::default() };
-    let _task = AbortOnDropHandle::new(tokio::spawn(supervise(file, sender)));
+    let _task = AbortOnDropHandle::new(tokio::spawn(supervise(file, sender, crate::connect::jittered)));
     let mut followed = Followed { directory, news, reload, _task };
     followed.sees("first").await;
     followed

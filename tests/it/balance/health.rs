@@ -9,14 +9,14 @@ use ambassador::cluster::health::State;
 use ambassador::ending::Ending;
 use ambassador::observe::status::Status;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
 use super::{condition, greeted};
 use crate::app::{App, PATIENCE, Service, eventually, greeting, nobody};
-use crate::support::skip;
+use crate::support::{Postgres, needs, skip};
 
 const OFTEN: &str = "health-interval=20ms&health-timeout=250ms&health-rise=2&health-fall=2";
 
@@ -95,6 +95,60 @@ async fn a_postgres_that_is_starting_is_not_well() {
     let server =
         Pretender::start(b"\0\0\0\x2b\0\x03\0\0user\0", b"R\0\0\0\x08\0\0\0\x0a".to_vec(), sick).await;
     server.is_checked_by("postgres").await;
+}
+
+/// What a client hears that asks the server behind a route.
+async fn answer(postgres: &Postgres, addr: SocketAddr, sql: &str) -> Result<String, String> {
+    let output = Command::from(postgres.psql(addr)).args(["--command", sql]).output().await.expect("psql");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+#[tokio::test]
+async fn a_postgres_has_sessions_from_when_it_has_recovered_until_it_stops_and_again() {
+    let mut postgres = needs!(Postgres::new());
+    let addr = postgres.addr();
+    let app = App::start(&[&format!("127.0.0.1:0={addr}?name=r&health=postgres&{OFTEN}")]).await;
+    await_state(&app, addr, State::Unhealthy).await;
+    postgres.start_recovering();
+    // More than it would take to be healthy.
+    eventually("it lets no check in", || postgres.log().matches("is not accepting connections").count() > 9)
+        .await;
+    assert_eq!(condition(&app, "r", addr).health, Some(State::Unhealthy));
+    postgres.promote();
+    await_state(&app, addr, State::Healthy).await;
+    let sql = "select sum(length(repeat(n::text, 100))) from generate_series(1, 100000) n";
+    assert_eq!(answer(&postgres, app.addr("r"), sql).await.as_deref(), Ok("48889500"));
+
+    postgres.stop();
+    await_state(&app, addr, State::Unhealthy).await;
+    postgres.start();
+    await_state(&app, addr, State::Healthy).await;
+    assert_eq!(answer(&postgres, app.addr("r"), "select 6 * 7").await.as_deref(), Ok("42"));
+}
+
+#[tokio::test]
+async fn a_postgres_that_is_stopping_is_not_well_and_goes_on_with_the_session_it_has() {
+    let mut postgres = needs!(Postgres::new());
+    postgres.start();
+    let addr = postgres.addr();
+    let app = App::start(&[&format!("127.0.0.1:0={addr}?name=r&health=postgres&{OFTEN}")]).await;
+    await_state(&app, addr, State::Healthy).await;
+    let mut psql = Command::from(postgres.psql(app.addr("r")));
+    psql.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    let mut session = psql.spawn().expect("psql");
+    let (mut stdin, stdout) = (session.stdin.take().unwrap(), session.stdout.take().unwrap());
+    let mut lines = BufReader::new(stdout).lines();
+    let mut says = async |sql: &str| {
+        stdin.write_all(format!("{sql};\n").as_bytes()).await.unwrap();
+        tokio::time::timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap()
+    };
+    assert_eq!(says("select 6 * 7").await.as_deref(), Some("42"));
+    // Its port stays open.
+    postgres.stop_when_left();
+    await_state(&app, addr, State::Unhealthy).await;
+    assert!(postgres.log().contains("the database system is shutting down"), "{}", postgres.log());
+    assert_eq!(says("select 7 * 8").await.as_deref(), Some("56"));
 }
 
 /// A real one, on a port of its own.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::backend::Backend;
@@ -73,21 +74,27 @@ pub(super) struct Keeper<'a> {
     pub(super) dice: Dice,
     /// Which of the backends have a key.
     pub(super) present: BTreeSet<usize>,
+    /// How often health checks found one unhealthy.
+    pub(super) found_unhealthy: usize,
 }
 
 impl Keeper<'_> {
-    pub(super) fn work(mut self) -> Etcd {
-        let half_time = self.stage.started + (self.stage.until - self.stage.started) / 2;
+    pub(super) fn work(mut self) -> (Etcd, usize) {
+        let length = self.stage.until - self.stage.started;
+        let (quarter_time, half_time) = (self.stage.started + length / 4, self.stage.started + length / 2);
         let mut etcd_was_killed = false;
         while self.stage.goes_on() {
             if !etcd_was_killed && Instant::now() >= half_time {
                 self.kill_etcd();
                 etcd_was_killed = true;
             }
+            if self.found_unhealthy == 0 && Instant::now() >= quarter_time {
+                self.fall_silent();
+            }
             self.act();
             pause(self.dice.millis(20, 400));
         }
-        self.etcd
+        (self.etcd, self.found_unhealthy)
     }
 
     fn act(&mut self) {
@@ -101,6 +108,7 @@ impl Keeper<'_> {
             2 => self.drain(),
             3 => self.name_nobody(),
             4 => self.fall_silent(),
+            5 => self.hesitate(),
             _ => self.change_a_key(),
         }
     }
@@ -146,14 +154,37 @@ impl Keeper<'_> {
         self.etcd.delete(&format!("{PREFIX}nobody"));
     }
 
-    /// As health checks see it. It serves all that it is asked, so that none of it is lost.
+    /// As health checks see it, until they have found out. It serves all that it is asked, so that none of it is lost.
     fn fall_silent(&mut self) {
-        let backend = self.dice.one_of(self.backends);
+        let present: Vec<usize> = self.present.iter().copied().collect();
+        let backend = &self.backends[*self.dice.one_of(&present)];
         self.stage.note(&format!("{} answers no health check", backend.addr));
-        backend.well.store(false, std::sync::atomic::Ordering::Relaxed);
-        pause(self.dice.millis(500, 2_500));
-        backend.well.store(true, std::sync::atomic::Ordering::Relaxed);
+        backend.well.store(false, Ordering::Relaxed);
+        self.is_found(backend, "unhealthy");
+        self.found_unhealthy += 1;
+        pause(self.dice.millis(50, 1_500));
+        backend.well.store(true, Ordering::Relaxed);
         self.stage.note(&format!("{} answers them again", backend.addr));
+        self.is_found(backend, "healthy");
+    }
+
+    /// For a moment; whether that is found out is chance.
+    fn hesitate(&mut self) {
+        let backend = self.dice.one_of(self.backends);
+        self.stage.note(&format!("{} hesitates to answer health checks", backend.addr));
+        backend.well.store(false, Ordering::Relaxed);
+        pause(self.dice.millis(50, 1_000));
+        backend.well.store(true, Ordering::Relaxed);
+    }
+
+    fn is_found(&self, backend: &Backend, state: &str) {
+        let addr = backend.addr.to_string();
+        eventually(&format!("{addr} is found {state}"), || {
+            let route = super::route(self.stage.ambassador, "keys");
+            let mut endpoints = route["endpoints"].as_array().into_iter().flatten();
+            let is_found = endpoints.any(|one| one["address"] == *addr && one["health"] == state);
+            if is_found { Ok(()) } else { Err(route) }
+        });
     }
 
     fn kill_etcd(&mut self) {

@@ -26,7 +26,7 @@ pub(crate) use {needs, skip};
 
 /// Writes the skip down. `place` is the name of a function inside the test.
 pub(crate) fn record(place: &str, why: &str) {
-    let test = place.trim_end_matches("::here").trim_start_matches("it::");
+    let test = place.trim_end_matches("::here").trim_end_matches("::{{closure}}").trim_start_matches("it::");
     assert!(variable("CI").as_deref() != Some("true"), "skipped: {why}; under CI=true that is a failure");
     eprintln!("skipped: {test}: {why}");
     if let Some(file) = variable("AMBASSADOR_TEST_SKIPS") {

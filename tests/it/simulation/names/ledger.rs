@@ -1,0 +1,95 @@
+//! What was said of one name, round by round, and what follows from it: what is to be believed, and when to ask again.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ambassador::discovery::dns::{Limits, TTL_FLOOR};
+use tokio::time::Instant;
+
+use super::resolver::{LOOKUP_TIMEOUT, Round, Says};
+
+/// Timers go by the millisecond.
+pub(super) const TICK: Duration = Duration::from_millis(2);
+
+/// What came of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// At least one address, and how long it is good for.
+    Good(Duration),
+    /// It has never had an address, and has none.
+    Absent,
+    /// What it had stands, until that is stale.
+    Lost,
+}
+
+/// The addresses of one kind, and when they were told.
+type Told = Option<(BTreeSet<IpAddr>, Instant)>;
+
+#[derive(Debug)]
+pub(super) struct Ledger {
+    limits: Limits,
+    v4: Told,
+    v6: Told,
+    /// When it had an address last, and how long that was good for.
+    good: Option<(Instant, Duration)>,
+    pub(super) last: Option<(Round, Outcome)>,
+}
+
+impl Ledger {
+    pub(super) fn new(limits: Limits) -> Ledger {
+        Ledger { limits, v4: None, v6: None, good: None, last: None }
+    }
+
+    pub(super) fn ended(&mut self, round: Round) {
+        let outcome = self.outcome(&round);
+        let ended = round.ended();
+        if let Outcome::Good(pause) = outcome {
+            self.good = Some((ended, pause));
+        }
+        for (told, reply) in [(&mut self.v4, &round.v4), (&mut self.v6, &round.v6)] {
+            match reply.heard().addresses().filter(|_| matches!(outcome, Outcome::Good(_))) {
+                Some(addresses) => *told = Some((addresses, ended)),
+                // An answer counts for what was stale when it was asked for, for it says what to do without it.
+                None => {
+                    let asked = if matches!(outcome, Outcome::Good(_)) { round.begun } else { ended };
+                    told.take_if(|(_, at)| *at + self.limits.stale <= asked);
+                }
+            }
+        }
+        self.last = Some((round, outcome));
+    }
+
+    fn outcome(&self, round: &Round) -> Outcome {
+        let heard = [round.v4.heard(), round.v6.heard()];
+        let nobody_fails = heard.iter().all(|says| !matches!(says, Says::Fails));
+        match heard.into_iter().filter_map(Says::ttl).min() {
+            Some(ttl) => Outcome::Good(ttl.min(self.limits.max_ttl).max(TTL_FLOOR)),
+            None if self.good.is_none() && nobody_fails => Outcome::Absent,
+            None => Outcome::Lost,
+        }
+    }
+
+    /// Sorted.
+    pub(super) fn believed(&self) -> Vec<IpAddr> {
+        [&self.v4, &self.v6].into_iter().flatten().flat_map(|(addresses, _)| addresses).copied().collect()
+    }
+
+    /// When the first address becomes stale.
+    pub(super) fn stale_at(&self) -> Option<Instant> {
+        let filled =
+            [&self.v4, &self.v6].into_iter().flatten().filter(|(addresses, _)| !addresses.is_empty());
+        filled.map(|(_, at)| *at + self.limits.stale).min()
+    }
+
+    /// What must be so whatever was asked when: nothing vanishes before it is stale, nothing stands for long after.
+    pub(super) fn bounds_hold(&self, standing: &[IpAddr], event: &str) {
+        let Some((answered, pause)) = self.good else { return };
+        let now = Instant::now();
+        let is_fresh = now < answered + self.limits.stale;
+        assert!(!is_fresh || !standing.is_empty(), "{event}: nothing stands of a fresh answer: {self:?}");
+        // Asked for once the answer is no longer good or is stale, it is given up.
+        let end = self.limits.stale.max(pause) + TTL_FLOOR + LOOKUP_TIMEOUT + TICK;
+        assert!(now <= answered + end || standing.is_empty(), "{event}: {standing:?} stand: {self:?}");
+    }
+}

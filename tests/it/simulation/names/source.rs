@@ -1,0 +1,192 @@
+//! One name, followed as a source: what it publishes, and when it asks.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ambassador::cluster::EndpointAddr;
+use ambassador::connect::jittered_by;
+use ambassador::discovery::dns::{Dns, Resolver, TTL_FLOOR};
+use ambassador::discovery::{News, Snapshot, follow_by};
+use ambassador::route::Target;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::ledger::{Ledger, Outcome, TICK};
+use super::resolver::{LOOKUP_TIMEOUT, Round, Shared, asking};
+use super::{BACKOFF_MAX, RETRY, limits, settle, time};
+use crate::simulation::lots::Lots;
+
+struct Followed {
+    zone: Shared,
+    ledger: Ledger,
+    /// Asked, not answered yet.
+    under_way: Option<Round>,
+    trouble: Arc<Notify>,
+    /// Since the last round.
+    troubles: Vec<Instant>,
+    news: mpsc::Receiver<News>,
+    standing: Vec<IpAddr>,
+    is_lost: bool,
+    _source: AbortOnDropHandle<()>,
+}
+
+pub(in crate::simulation) async fn tell(mut lots: Lots, steps: usize) {
+    let mut followed = Followed::new(&mut lots);
+    for _ in 0..steps {
+        let event = followed.happens(&mut lots);
+        followed.goes_on(time(&mut lots), &event).await;
+    }
+    let well = followed.zone.lock().unwrap().is_well("redis");
+    // Of an answer that is good still, of a lookup that hangs, and of the pause after it.
+    followed.goes_on(Duration::from_secs(30) + LOOKUP_TIMEOUT + BACKOFF_MAX, "it is well").await;
+    assert_eq!((followed.standing, followed.is_lost), (well, false));
+}
+
+impl Followed {
+    fn new(lots: &mut Lots) -> Followed {
+        let (zone, trouble, limits) = (Shared::default(), Arc::<Notify>::default(), limits(lots));
+        let target = Target::Host { host: "redis".to_owned(), port: 6379 };
+        let resolver = Resolver::asking(asking(&zone)).within(limits);
+        let source = Dns::of(&target, resolver, trouble.clone()).unwrap();
+        let (sender, news) = mpsc::channel(16);
+        let jitter = Mutex::new(Lots::new(lots.bits()));
+        let source =
+            follow_by(source, sender, move |pause| jittered_by(pause, jitter.lock().unwrap().bits()));
+        Followed {
+            zone,
+            ledger: Ledger::new(limits),
+            under_way: None,
+            trouble,
+            troubles: Vec::new(),
+            news,
+            standing: Vec::new(),
+            is_lost: false,
+            _source: source,
+        }
+    }
+
+    fn happens(&mut self, lots: &mut Lots) -> String {
+        match lots.below(4) {
+            0 | 1 => self.zone.lock().unwrap().changes("redis", lots),
+            2 => {
+                self.trouble.notify_waiters();
+                self.troubles.push(Instant::now());
+                "sessions find nobody".to_owned()
+            }
+            _ => "nothing".to_owned(),
+        }
+    }
+
+    /// Some time. All must be well after each piece of news, and at its end.
+    async fn goes_on(&mut self, time: Duration, event: &str) {
+        let end = Instant::now() + time;
+        loop {
+            settle().await;
+            while let Ok(news) = self.news.try_recv() {
+                self.hears(news, event);
+            }
+            self.check(event);
+            if Instant::now() >= end {
+                return;
+            }
+            if let Ok(news) = timeout_at(end, self.news.recv()).await {
+                self.hears(news.expect("a source that runs"), event);
+            }
+        }
+    }
+
+    fn hears(&mut self, news: News, event: &str) {
+        match news {
+            News::Snapshot(snapshot) => {
+                let endpoints = endpoints(snapshot);
+                assert!(
+                    self.is_lost || self.standing != endpoints || endpoints.is_empty(),
+                    "{event}: no news"
+                );
+                (self.standing, self.is_lost) = (endpoints, false);
+            }
+            News::Expired(snapshot) => {
+                let endpoints = endpoints(snapshot);
+                let is_less = endpoints.iter().all(|ip| self.standing.contains(ip));
+                assert!(
+                    is_less && endpoints != self.standing,
+                    "{event}: {endpoints:?} of {:?}",
+                    self.standing
+                );
+                self.standing = endpoints;
+            }
+            News::Lost { why, .. } => {
+                assert!(!self.is_lost, "{event}: lost twice, {why}");
+                self.is_lost = true;
+            }
+        }
+    }
+
+    fn check(&mut self, event: &str) {
+        let rounds = self.zone.lock().unwrap().take_rounds("redis");
+        for round in rounds {
+            self.round_ends(Instant::now());
+            assert!(self.under_way.is_none(), "{event}: asked for twice at once");
+            self.is_asked_for_in_time(round.begun, event);
+            self.troubles.clear();
+            self.under_way = Some(round);
+        }
+        self.round_ends(Instant::now());
+        if let (None, Some((_, latest))) = (&self.under_way, self.due()) {
+            assert!(Instant::now() <= latest + TICK, "{event}: not asked for in time: {:?}", self.ledger);
+        }
+        let is_lost = self.ledger.last.as_ref().is_some_and(|(_, outcome)| *outcome == Outcome::Lost);
+        let expected = (self.ledger.believed(), is_lost);
+        assert_eq!((self.standing.clone(), self.is_lost), expected, "{event}: {:?}", self.ledger);
+        self.ledger.bounds_hold(&self.standing, event);
+    }
+
+    fn round_ends(&mut self, now: Instant) {
+        if let Some(round) = self.under_way.take_if(|round| round.ended() <= now) {
+            self.ledger.ended(round);
+        }
+    }
+    fn is_asked_for_in_time(&self, asked: Instant, event: &str) {
+        let Some((earliest, latest)) = self.due() else { return };
+        let early = earliest.saturating_duration_since(asked);
+        let late = asked.saturating_duration_since(latest + TICK);
+        assert!(early.is_zero(), "{event}: asked for {early:?} too early: {:?}", self.ledger);
+        assert!(late.is_zero(), "{event}: asked for {late:?} too late: {:?}", self.ledger);
+    }
+
+    /// When it is to be asked for again, after the last round: from when to when.
+    fn due(&self) -> Option<(Instant, Instant)> {
+        let (round, outcome) = self.ledger.last.as_ref()?;
+        let ended = round.ended();
+        let (mut earliest, mut latest) = match outcome {
+            Outcome::Good(pause) => (ended + *pause, ended + *pause),
+            Outcome::Absent => (ended + TTL_FLOOR, ended + RETRY),
+            Outcome::Lost => {
+                let earliest = round.begun + TTL_FLOOR;
+                let stale = self.ledger.stale_at().map(|at| at.max(ended + TTL_FLOOR));
+                (earliest, stale.map_or(ended + BACKOFF_MAX, |at| at.min(ended + BACKOFF_MAX)))
+            }
+        };
+        // Earlier where a session finds nobody. What comes in the same moment may come before or after.
+        let is_heard_from = if matches!(outcome, Outcome::Good(_)) { ended } else { ended + TTL_FLOOR };
+        for at in self.troubles.iter().filter(|at| **at >= is_heard_from) {
+            let wanted = (*at).max(ended + TTL_FLOOR);
+            earliest = earliest.min(wanted);
+            if *at > is_heard_from {
+                latest = latest.min(wanted);
+            }
+        }
+        Some((earliest, latest))
+    }
+}
+
+fn endpoints(snapshot: Snapshot) -> Vec<IpAddr> {
+    let Snapshot::Target { endpoints, .. } = snapshot else { panic!("{snapshot:?}") };
+    let ip = |addr: &EndpointAddr| match addr {
+        EndpointAddr::Inet(addr) => addr.ip(),
+        EndpointAddr::Unix(path) => panic!("{}", path.display()),
+    };
+    endpoints.iter().map(|endpoint| ip(&endpoint.key.addr)).collect()
+}
