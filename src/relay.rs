@@ -30,6 +30,8 @@ use crate::relay::copy::Aside;
 use crate::relay::splice::Pipe;
 use crate::socket::Socket;
 
+pub(crate) use copy::prepare_thread;
+
 mod copy;
 mod splice;
 pub mod udp;

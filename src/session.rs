@@ -6,7 +6,6 @@ mod served;
 
 use std::io;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -54,7 +53,8 @@ pub fn serve(
     async move {
         let ending = match &registered {
             Ok(downstream) => {
-                let prepared = prepare(downstream, &mut record, offset, &shared).await;
+                // Boxed, so that an idle session does not keep room for the kilobytes of its way here.
+                let prepared = Box::pin(prepare(downstream, &mut record, offset, &shared)).await;
                 match &prepared {
                     Ok((upstream, limits)) => {
                         Served::new(downstream, upstream, *limits, &record, &shared).await
@@ -76,19 +76,16 @@ pub fn serve(
     }
 }
 
-/// Boxed, so that an idle session does not keep room for the kilobytes of its way to an endpoint.
-fn prepare<'a>(
-    downstream: &'a Socket,
-    record: &'a mut Record,
+async fn prepare(
+    downstream: &Socket,
+    record: &mut Record,
     offset: u16,
-    shared: &'a Shared,
-) -> Pin<Box<dyn Future<Output = Result<(Socket, Limits), Ending>> + Send + 'a>> {
-    Box::pin(async move {
-        // A statement of its own, so that the glance ends before the await.
-        let limits = admit(&record.live.cluster.glance(), record.live.client.ip(), record.live.began)?;
-        let upstream = connect(downstream, record, offset, shared).await?;
-        Ok((upstream, limits))
-    })
+    shared: &Shared,
+) -> Result<(Socket, Limits), Ending> {
+    // A statement of its own, so that the glance ends before the await.
+    let limits = admit(&record.live.cluster.glance(), record.live.client.ip(), record.live.began)?;
+    let upstream = connect(downstream, record, offset, shared).await?;
+    Ok((upstream, limits))
 }
 
 /// Who is served at all, and within which limits.

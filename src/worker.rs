@@ -5,16 +5,19 @@
 
 use std::io;
 use std::num::NonZeroUsize;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cluster::Cluster;
 use crate::listener::{self, Accepted, Listener};
+use crate::relay;
 use crate::relay::udp::{self, UdpLimits};
 use crate::route::Protocol;
 use crate::session::flow::Flows;
@@ -27,6 +30,9 @@ const HANDOVERS_MAX: usize = 1024;
 const QUERIES_MAX: usize = 16;
 /// Listeners on their way to a worker; the control plane waits while it is full.
 const LISTENERS_MAX: usize = 64;
+
+/// How long the clock of a worker ticks on after its last new session; see [`Worker::tick`].
+const TICK: Duration = Duration::from_millis(100);
 
 /// Flows of one listener: a flood of invented addresses ends here, and each costs a descriptor for a minute.
 const FLOWS_MAX: usize = 10_000;
@@ -97,6 +103,8 @@ struct Worker {
     peers: Arc<[Arc<Peer>]>,
     shared: Arc<Shared>,
     tracker: TaskTracker,
+    /// A session began.
+    began: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -133,6 +141,7 @@ impl Workers {
                 peers: peers.clone(),
                 shared: shared.clone(),
                 tracker: TaskTracker::new(),
+                began: Arc::default(),
             };
             worker.start(index, inbox)
         });
@@ -178,6 +187,8 @@ impl Worker {
     /// Until the control plane is gone and every session has ended.
     async fn run(self, mut listeners: mpsc::Receiver<Listening>, inbox: Inbox) {
         let Inbox { mut handovers, mut queries } = inbox;
+        relay::prepare_thread();
+        let mut ticking = pin!(self.tick());
         loop {
             tokio::select! {
                 listening = listeners.recv() => match listening {
@@ -186,6 +197,7 @@ impl Worker {
                 },
                 Some(handover) = handovers.recv() => self.serve(handover),
                 Some(query) = queries.recv() => query.answer(),
+                () = &mut ticking => {}
             }
         }
         self.tracker.close();
@@ -198,6 +210,16 @@ impl Worker {
                     Err(_) => return,
                 },
             }
+        }
+    }
+
+    /// Ticks while sessions begin. Each of them sets timers, and a timer that is the next to ring makes tokio wake its
+    /// driver: a system call, for timers that hardly ever ring. Behind a tick they are not the next. An idle worker has
+    /// no timer at all.
+    async fn tick(&self) {
+        loop {
+            self.began.notified().await;
+            tokio::time::sleep(TICK).await;
         }
     }
 
@@ -246,6 +268,7 @@ impl Worker {
     }
 
     fn serve(&self, Handover { accepted, cluster, offset }: Handover) {
+        self.began.notify_one();
         let place = Counted::on(self.own.clone());
         self.tracker.spawn(session::serve(accepted, cluster, offset, self.shared.clone(), place));
     }

@@ -84,7 +84,7 @@ impl Pipe {
         match retried(|| splice(from, None, &pipe.write, None, PIPE_BYTES, FLAGS)) {
             Ok(held @ 1..) => {
                 pipe.held = held;
-                return Ok(Some(pipe));
+                Ok(Some(pipe))
             }
             taken => {
                 pipe.into_pool();
