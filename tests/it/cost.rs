@@ -1,5 +1,7 @@
 //! What a request, a connection and merely being there cost: counts, never times.
 
+#[path = "cost/callgrind.rs"]
+mod callgrind;
 #[path = "cost/line.rs"]
 mod line;
 #[path = "cost/table.rs"]
@@ -15,6 +17,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::support::{Ambassador, needs, pause, within};
+use callgrind::instructions;
 use line::{Flow, Line};
 use table::{Call, at_most, exactly};
 use trace::{Seen, Trace};
@@ -86,6 +89,13 @@ const PER_LINE: &[Call] = &[
     Call { name: "sched_yield", times: 4, what_for: "the log's queue looks again before its thread sleeps" },
     Call { name: "write", times: 1, what_for: "the line" },
 ];
+
+/// In user space, of the program that ships. A connection has one request.
+const PER_REQUEST_INSTRUCTIONS: u64 = 6_345;
+const PER_CONNECTION_INSTRUCTIONS: u64 = 34_150;
+/// Two runs differ by 0.3 %. The rest is for another compiler, and for the processor's kind: it decides which of its
+/// copying loops the C library takes.
+const TOLERANCE_PERCENT: u64 = 5;
 
 /// At most: how much a splice finds depends on when it comes. Today 2 to 3 splices and 1 to 2 waits; without a margin this
 /// would measure the machine. It sees bytes that are copied, pipes that are small, and calls that are new.
@@ -225,4 +235,39 @@ fn with_watched_files(endpoint: &TcpListener, dir: &Path) -> Ambassador {
     let (config, endpoints, addr) = (config.display(), endpoints.display(), endpoint.local_addr().unwrap());
     let routes = format!("127.0.0.1:0={addr}?name=r 127.0.0.1:0/udp={addr} 127.0.0.3:0=file:{endpoints}");
     Ambassador::with(&format!("--config {config} {routes}")).start()
+}
+
+/// The difference of two runs, so that starting and ending cancel out. On another architecture the numbers are others.
+#[test]
+fn a_request_and_a_connection_cost_this_many_instructions() {
+    if !cfg!(target_arch = "x86_64") {
+        return;
+    }
+    let few = needs!(instructions(REQUESTS, CONNECTIONS));
+    let more_requests = needs!(instructions(2 * REQUESTS, CONNECTIONS));
+    let more_connections = needs!(instructions(REQUESTS, 2 * CONNECTIONS));
+    let per_request = (more_requests - few) / REQUESTS as u64;
+    let per_connection = (more_connections - few) / CONNECTIONS as u64;
+    let wrong: Vec<String> = [
+        within_tolerance("request", PER_REQUEST_INSTRUCTIONS, per_request),
+        within_tolerance("connection", PER_CONNECTION_INSTRUCTIONS, per_connection),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What is wrong with this count of instructions.
+fn within_tolerance(of: &str, guarded: u64, counted: u64) -> Option<String> {
+    let tolerance = guarded * TOLERANCE_PERCENT / 100;
+    match counted {
+        _ if counted > guarded + tolerance => {
+            Some(format!("a {of} takes {counted} instructions, guarded are {guarded}"))
+        }
+        _ if counted < guarded - tolerance => Some(format!(
+            "a {of} takes {counted} instructions, better than the guarded {guarded}: lower the number"
+        )),
+        _ => None,
+    }
 }

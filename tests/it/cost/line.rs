@@ -18,6 +18,10 @@ impl Line {
     pub(crate) fn connect(route: SocketAddr, endpoint: &TcpListener) -> Line {
         let client = TcpStream::connect(route).unwrap();
         let (server, _) = endpoint.accept().unwrap();
+        Line::between(client, server)
+    }
+
+    pub(crate) fn between(client: TcpStream, server: TcpStream) -> Line {
         client.set_nodelay(true).unwrap();
         server.set_nodelay(true).unwrap();
         Line { client, server }
