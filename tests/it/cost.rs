@@ -101,6 +101,8 @@ const TOLERANCE_PERCENT: u64 = 5;
 /// would measure the machine. It sees bytes that are copied, pipes that are small, and calls that are new.
 const PER_BULK_MEGABYTE: &[Call] = &[
     Call { name: "epoll_wait", times: 4, what_for: "turns, and waiting for either side" },
+    Call { name: "recvfrom", times: 1, what_for: "where a splice found nothing or little" },
+    Call { name: "sendto", times: 1, what_for: "the same" },
     Call { name: "splice", times: 4, what_for: "a pipe filled and emptied" },
 ];
 
@@ -128,7 +130,7 @@ fn datagrams() -> Result<Seen, String> {
     let ambassador = one_worker(&format!("127.0.0.1:0/udp={}", endpoint.local_addr().unwrap()), "info");
     let flow = Flow::open(ambassador.addr("r"), endpoint);
     flow.ask(|| {});
-    let descriptors = threads::open(ambassador.pid());
+    let descriptors = threads::at_rest(ambassador.pid());
     seen(&ambassador, REQUESTS, || flow.ask(|| threads::settled(ambassador.pid(), descriptors)))
 }
 
@@ -136,7 +138,7 @@ fn connections(log_level: &str) -> Result<Seen, String> {
     let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
     let ambassador = one_worker(&format!("127.0.0.1:0={}", endpoint.local_addr().unwrap()), log_level);
     let (addr, pid) = (ambassador.addr("r"), ambassador.pid());
-    let idle = threads::open(pid);
+    let idle = threads::at_rest(pid);
     seen(&ambassador, CONNECTIONS, || {
         let mut line = Line::connect(addr, &endpoint);
         threads::settled(pid, idle + 2);
@@ -209,7 +211,7 @@ fn an_idle_process_never_wakes() {
     let dir = tempfile::tempdir().unwrap();
     let ambassador = with_watched_files(&endpoint, dir.path());
     let (addr, pid) = (ambassador.addr("r"), ambassador.pid());
-    let idle = threads::open(pid);
+    let idle = threads::at_rest(pid);
     sleeps(pid, idle, "without a session");
     let sessions: Vec<Line> = (0..IDLE_SESSIONS).map(|_| Line::connect(addr, &endpoint)).collect();
     sleeps(pid, idle + 2 * sessions.len(), "with idle sessions");

@@ -67,15 +67,13 @@ impl Callgrind {
 
     /// Each step waits for the end of the one before, as in the count of system calls.
     fn ask_and_close(&self, mut line: Line) {
-        let open = threads::open(self.pid());
-        threads::settled(self.pid(), open);
+        threads::at_rest(self.pid());
         line.ask();
-        threads::settled(self.pid(), open);
         self.close(line);
     }
 
     fn close(&self, line: Line) {
-        let open = threads::open(self.pid());
+        let open = threads::at_rest(self.pid());
         let server = line.hang_up();
         threads::settled(self.pid(), open);
         drop(server);

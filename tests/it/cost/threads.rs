@@ -11,18 +11,36 @@ const POLL: Duration = Duration::from_millis(1);
 /// Beside many other tests on two cores, and traced.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits until this process has as many descriptors open as that and all its threads sleep: what was to be done is done.
+/// Waits until all threads of this process sleep: what was to be done is done. How many descriptors it then has open.
+pub(crate) fn at_rest(pid: u32) -> usize {
+    wait(pid, |_| true)
+}
+
+/// Waits until it is at rest with as many descriptors open as that.
 pub(crate) fn settled(pid: u32, descriptors: usize) {
+    wait(pid, |open| open == descriptors);
+}
+
+fn wait(pid: u32, is_right: impl Fn(usize) -> bool) -> usize {
     let started = Instant::now();
-    while open(pid) != descriptors || !each(pid, "stat").iter().all(|(_, stat)| is_asleep(stat)) {
-        let state = format!("{} open, not {descriptors}; {:?}", open(pid), each(pid, "stat"));
-        assert!(started.elapsed() < PATIENCE, "never settled: {state}");
+    loop {
+        let (open, asleep) = (open(pid), all_asleep(pid));
+        if asleep && is_right(open) {
+            return open;
+        }
+        assert!(started.elapsed() < PATIENCE, "never settled: {open} descriptors, {:?}", each(pid, "stat"));
         pause(POLL);
     }
 }
 
+/// None was switched to while one after the other was looked at: otherwise the first might have woken meanwhile.
+fn all_asleep(pid: u32) -> bool {
+    let before = switches(pid);
+    each(pid, "stat").iter().all(|(_, stat)| is_asleep(stat)) && switches(pid) == before
+}
+
 /// How many descriptors it has open.
-pub(crate) fn open(pid: u32) -> usize {
+fn open(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).expect("a process that lives").count()
 }
 
@@ -72,4 +90,19 @@ fn each(pid: u32, file: &str) -> Vec<(String, String)> {
         Some((thread.file_name().to_string_lossy().into_owned(), text))
     };
     threads.flatten().filter_map(read).collect()
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_timer_is_seen_in_the_call_that_a_thread_waits_in() {
+    for (call, for_ever) in [
+        ("232 0x3 0x5565 0x400 0xffffffff 0x0 0x0 0x7ffd 0x7f30", true),
+        ("232 0x3 0x5565 0x400 0x39b 0x0 0x0 0x7ffd 0x7f30", false),
+        ("202 0x5565 0x89 0xffffffff 0x0 0x0 0xffffffff 0x7ffd 0x7f30", true),
+        ("202 0x5565 0x89 0xffffffff 0x7f50 0x0 0xffffffff 0x7ffd 0x7f30", false),
+        ("230 0x0 0x0 0x7f50 0x7f50 0x0 0x0 0x7ffd 0x7f30", false),
+        ("running", false),
+    ] {
+        assert_eq!(waits_for_ever(call), for_ever, "{call}");
+    }
 }

@@ -68,7 +68,11 @@ impl Seen {
 fn name(line: &str) -> Option<&str> {
     let (_thread, call) = line.split_once(' ')?;
     let (name, _) = call.trim_start().split_once('(')?;
-    name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_').then_some(name)
+    match name {
+        // What epoll_wait(2) is on architectures that came later.
+        "epoll_pwait" => Some("epoll_wait"),
+        name => name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_').then_some(name),
+    }
 }
 
 #[test]
@@ -76,6 +80,7 @@ fn a_call_is_counted_where_it_begins() {
     for (line, expected) in [
         ("42 recvfrom(11, \"x\", 65536, 0, NULL, NULL) = 1", Some("recvfrom")),
         ("42 epoll_wait(5,  <unfinished ...>", Some("epoll_wait")),
+        ("42 epoll_pwait(5, [], 1024, -1, NULL, 8) = 1", Some("epoll_wait")),
         ("42 <... epoll_wait resumed>[], 1024, -1) = 0", None),
         ("42 --- SIGCHLD {si_signo=SIGCHLD} ---", None),
         ("42 +++ exited with 0 +++", None),
