@@ -12,6 +12,7 @@ mod admin;
 mod app;
 mod balance;
 mod consul;
+mod cost;
 mod cross_links;
 mod demo;
 mod dns;

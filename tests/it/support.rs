@@ -25,6 +25,7 @@ pub(crate) use dns::Dns;
 pub(crate) use etcd::{Etcd, base64};
 pub(crate) use host::{DaemonHost, Host, Hosts, SwarmHost, daemon_host, hosts, swarm_host};
 pub(crate) use load::Load;
+pub(crate) use names::private_ip;
 pub(crate) use namespace::Namespace;
 pub(crate) use postgres::Postgres;
 pub(crate) use servers::{http_get, redis_ping};

@@ -38,6 +38,9 @@ const NEEDS: &[Need] = &[
     Need { program: "setpriv", packages: &["util-linux"] },
     // `script`, which gives a document's `docker run -t` the terminal it wants.
     Need { program: "script", packages: &["bsdutils"] },
+    // What the tests count system calls and instructions by.
+    Need { program: "strace", packages: &["strace"] },
+    Need { program: "valgrind", packages: &["valgrind"] },
 ];
 
 /// What these packages would start at boot.

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::host::{self, Lives};
 use crate::hosts::{self, Hosts};
-use crate::image::Profile;
+use crate::image::{self, Profile};
 use crate::process::{cargo, find, status, succeed};
 use crate::skips::Skips;
 use crate::{compose, consul, images, install, sudo};
@@ -35,13 +35,16 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let (parent, prefix) = (Path::new("/tmp"), "amb-test-");
     hosts::sweep(parent, prefix);
     let dir = tempfile::Builder::new().prefix(prefix).tempdir_in(parent)?;
+    // Before the hosts, so that they wait for nobody.
+    let program = image::build(args.profile)?;
     let hosts = bring_up(args, &dir, &missing, &mut skips)?;
     let consul =
         consul::program().inspect_err(|why| skips.add("every test with Consul", format!("{why:#}"))).ok();
     let compose = compose::program()
         .inspect_err(|why| skips.add("every test with Compose v5", format!("{why:#}")))
         .ok();
-    let world = World { hosts: hosts.as_ref(), consul, compose, skips: dir.path().join("skips") };
+    let shipped = Some(program).filter(|_| args.profile == Profile::Dist);
+    let world = World { hosts: hosts.as_ref(), shipped, consul, compose, skips: dir.path().join("skips") };
     let passed = run_tests(args, &world)?;
     skips.read(&world.skips);
     drop(hosts);
@@ -62,6 +65,8 @@ fn bring_up(args: &Args, dir: &TempDir, missing: &[String], skips: &mut Skips) -
 /// What tests are told of.
 struct World<'a> {
     hosts: Option<&'a Hosts>,
+    /// The program that ships, where that was built.
+    shipped: Option<PathBuf>,
     consul: Option<PathBuf>,
     compose: Option<PathBuf>,
     /// The file that they write their skips to.
@@ -87,8 +92,11 @@ fn tests(words: &str, args: &Args, world: &World<'_>) -> Command {
     let mut command = cargo(words);
     sudo::run_tests_as_root(&mut command);
     command.args(&args.filter).env("AMBASSADOR_TEST_SKIPS", &world.skips);
-    let programs =
-        [("AMBASSADOR_TEST_CONSUL", &world.consul), ("AMBASSADOR_TEST_COMPOSE_V5", &world.compose)];
+    let programs = [
+        ("AMBASSADOR_TEST_SHIPPED", &world.shipped),
+        ("AMBASSADOR_TEST_CONSUL", &world.consul),
+        ("AMBASSADOR_TEST_COMPOSE_V5", &world.compose),
+    ];
     command.envs(programs.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?))));
     if let Some(hosts) = world.hosts {
         hosts.tell(&mut command);

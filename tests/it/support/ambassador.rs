@@ -54,6 +54,10 @@ impl Ambassador {
         if addr.ip().is_unspecified() { ([127, 0, 0, 1], addr.port()).into() } else { addr }
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Proportional memory of the process, `/proc/PID/smaps_rollup`, in bytes.
     pub(crate) fn memory(&self) -> u64 {
         let path = format!("/proc/{}/smaps_rollup", self.process.id());

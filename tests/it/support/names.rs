@@ -11,7 +11,7 @@ pub(crate) fn unique(hint: &str) -> String {
 }
 
 /// A loopback address. Those of `app` begin lower.
-pub(super) fn private_ip() -> String {
+pub(crate) fn private_ip() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let [.., high, low] = std::process::id().to_be_bytes();
     format!("127.{}.{low}.{}", 128 | high, NEXT.fetch_add(1, Ordering::Relaxed))

@@ -1,0 +1,80 @@
+//! What a request and a connection allocate. A program of its own, because the allocator that counts is the whole
+//! program's; it counts each thread by itself, so that a worker's parts run on the thread of the test.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails; the exemption in clippy.toml misses helpers"
+)]
+
+mod worker;
+
+use allocation_counter::{AllocationInfo, measure};
+
+use worker::Worker;
+
+/// Rounds before one counts: by then buffers are there and tables have grown.
+const WARM_UP: usize = 20;
+const REQUESTS: usize = 1_000;
+const CONNECTIONS: usize = 100;
+
+/// One request, one reply, and the client leaves first. How often it allocates, and what.
+const PER_CONNECTION: &[(u64, &str)] = &[
+    (1, "the session's task"),
+    (1, "its record, for `ambassador sessions`"),
+    (2, "the runtime's registration of either socket"),
+    (1, "the way to an endpoint, boxed so that an idle session does not keep room for it"),
+    (1, "the alarm, once the client is done"),
+    (1, "the wait for a reset from the client, who is no longer read"),
+    (1, "the runtime's list of registrations to let go of"),
+];
+
+#[test]
+fn a_small_request_allocates_nothing() {
+    let worker = Worker::relaying_tcp();
+    let line = worker.connect();
+    assert_eq!(during(REQUESTS, || line.ask()), AllocationInfo::default());
+}
+
+#[test]
+fn a_datagram_allocates_nothing() {
+    let worker = Worker::relaying_udp();
+    let flow = worker.flow();
+    assert_eq!(during(REQUESTS, || flow.ask()), AllocationInfo::default());
+}
+
+#[test]
+fn a_connection_allocates_no_more_than_is_written_down() {
+    let worker = Worker::relaying_tcp();
+    let counted = during(CONNECTIONS, || {
+        let line = worker.connect();
+        line.ask();
+        line.close();
+        worker.sessions_end();
+    });
+    let expected: u64 = PER_CONNECTION.iter().map(|(times, _)| times).sum();
+    let times = counted.count_total as f64 / CONNECTIONS as f64;
+    assert!(
+        counted.count_total == expected * CONNECTIONS as u64,
+        "{times} times each, not {expected}: {PER_CONNECTION:#?}\nWhere: `valgrind --tool=dhat`; if it is less, write it down"
+    );
+    assert_eq!((counted.count_current, counted.bytes_current), (0, 0), "kept of {CONNECTIONS} sessions");
+}
+
+#[test]
+fn sessions_at_the_same_time_keep_nothing_once_they_have_ended() {
+    let worker = Worker::relaying_tcp();
+    let mut lines = Vec::with_capacity(CONNECTIONS);
+    let counted = during(1, || {
+        lines.extend((0..CONNECTIONS).map(|_| worker.connect()));
+        lines.iter().for_each(worker::Line::ask);
+        lines.drain(..).for_each(worker::Line::close);
+        worker.sessions_end();
+    });
+    assert!(counted.count_total > 0);
+    assert_eq!((counted.count_current, counted.bytes_current), (0, 0));
+}
+
+/// In so many rounds, after as many others as make them all alike.
+fn during(rounds: usize, mut round: impl FnMut()) -> AllocationInfo {
+    (0..WARM_UP).for_each(|_| round());
+    measure(|| (0..rounds).for_each(|_| round()))
+}

@@ -1,0 +1,177 @@
+//! A listener and its sessions as a worker has them, and a client and a server of theirs: all on one thread, which lets
+//! the sessions go on whenever it waits.
+
+use std::future::poll_fn;
+use std::io::{ErrorKind, Read, Result, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::task::Poll;
+
+use ambassador::cluster::hold::Gate;
+use ambassador::cluster::{Cluster, EndpointAddr, EndpointSpec, Identity};
+use ambassador::config::grammar::parse_route;
+use ambassador::diagnostic::Place;
+use ambassador::listener::{Listener, accept_loop, bind};
+use ambassador::relay::udp::{self, UdpLimits};
+use ambassador::room::Room;
+use ambassador::session::flow::Flows;
+use ambassador::session::{self, Shared};
+use tokio::runtime::{Builder, Runtime};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+const MESSAGE: [u8; 64] = [7; 64];
+
+/// Far more than is asked for.
+const ROOM: usize = 10_000;
+
+/// `Server` is what its sessions connect to.
+pub(crate) struct Worker<Server> {
+    runtime: Runtime,
+    sessions: TaskTracker,
+    addr: SocketAddr,
+    server: Server,
+}
+
+/// What a listener is served with.
+struct Means {
+    listener: Listener,
+    cluster: Arc<Cluster>,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+}
+
+impl Means {
+    fn of(listen: &str, endpoint: SocketAddr) -> Means {
+        let route = parse_route(&format!("{listen}={endpoint}"), &Place::Built).unwrap();
+        let stop = CancellationToken::new();
+        let shared = Shared {
+            gate: Gate::new(ROOM),
+            force: stop.clone(),
+            stop: stop.clone(),
+            room: Arc::new(Room::within(ROOM)),
+        };
+        let cluster = Cluster::new(route.options.clone(), stop.clone());
+        let spec = EndpointSpec::new(EndpointAddr::Inet(endpoint), Identity::Literal);
+        cluster.update(&route.options, &[spec]);
+        let listener = bind(&route.listen).unwrap().remove(0);
+        Means { listener, cluster: Arc::new(cluster), shared: Arc::new(shared), stop }
+    }
+}
+
+impl Worker<TcpListener> {
+    pub(crate) fn relaying_tcp() -> Worker<TcpListener> {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        server.set_nonblocking(true).unwrap();
+        let Means { listener, cluster, shared, stop } =
+            Means::of("127.0.0.1:0", server.local_addr().unwrap());
+        let worker = Worker::new(&listener, server);
+        let sessions = worker.sessions.clone();
+        worker.runtime.spawn(async move {
+            let admit = |accepted| {
+                let session = session::serve(accepted, cluster.clone(), 0, shared.clone(), ());
+                sessions.spawn(session);
+            };
+            accept_loop(listener, &shared.room, stop, admit).await
+        });
+        worker
+    }
+
+    pub(crate) fn connect(&self) -> Line<'_> {
+        let client = TcpStream::connect(self.addr).unwrap();
+        let (server, _) = self.serve_until(|| self.server.accept());
+        client.set_nonblocking(true).unwrap();
+        server.set_nonblocking(true).unwrap();
+        Line { worker: self, client, server }
+    }
+
+    /// Waits until the last session has ended.
+    pub(crate) fn sessions_end(&self) {
+        let ended = || if self.sessions.is_empty() { Ok(()) } else { Err(ErrorKind::WouldBlock.into()) };
+        self.serve_until(ended);
+    }
+}
+
+impl Worker<UdpSocket> {
+    pub(crate) fn relaying_udp() -> Worker<UdpSocket> {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        server.set_nonblocking(true).unwrap();
+        let Means { listener, cluster, shared, stop } =
+            Means::of("127.0.0.1:0/udp", server.local_addr().unwrap());
+        let worker = Worker::new(&listener, server);
+        let flows = Arc::new(Flows { cluster, offset: 0, shared });
+        let limits = UdpLimits { idle: None, flows_max: ROOM };
+        worker.runtime.spawn(udp::serve(listener.fd.into(), flows, limits, stop));
+        worker
+    }
+
+    pub(crate) fn flow(&self) -> Flow<'_> {
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(self.addr).unwrap();
+        client.set_nonblocking(true).unwrap();
+        Flow { worker: self, client }
+    }
+}
+
+impl<Server> Worker<Server> {
+    fn new(listener: &Listener, server: Server) -> Worker<Server> {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        Worker { runtime, sessions: TaskTracker::new(), addr: listener.addr.unwrap(), server }
+    }
+
+    /// Lets the sessions go on until this no longer says `WouldBlock`.
+    fn serve_until<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> T {
+        self.runtime.block_on(poll_fn(|cx| match attempt() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                // Not `yield_now`, for which a runtime that was just entered allocates.
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            result => Poll::Ready(result.unwrap()),
+        }))
+    }
+}
+
+/// A connection through the worker, both ends of it.
+pub(crate) struct Line<'w> {
+    worker: &'w Worker<TcpListener>,
+    client: TcpStream,
+    server: TcpStream,
+}
+
+impl Line<'_> {
+    /// One request and its reply.
+    pub(crate) fn ask(&self) {
+        for (mut from, to) in [(&self.client, &self.server), (&self.server, &self.client)] {
+            from.write_all(&MESSAGE).unwrap();
+            assert_eq!(self.read(to), MESSAGE.len());
+        }
+    }
+
+    /// The client is done, the server hears of it and leaves, and so does the client.
+    pub(crate) fn close(self) {
+        self.client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(self.read(&self.server), 0);
+    }
+
+    fn read(&self, mut from: &TcpStream) -> usize {
+        self.worker.serve_until(|| from.read(&mut MESSAGE.clone()))
+    }
+}
+
+/// A UDP flow through the worker. On loopback, one at a time, no datagram is lost.
+pub(crate) struct Flow<'w> {
+    worker: &'w Worker<UdpSocket>,
+    client: UdpSocket,
+}
+
+impl Flow<'_> {
+    /// One request and its reply.
+    pub(crate) fn ask(&self) {
+        let (server, mut bytes) = (&self.worker.server, MESSAGE);
+        self.client.send(&bytes).unwrap();
+        let (_, from) = self.worker.serve_until(|| server.recv_from(&mut bytes));
+        server.send_to(&bytes, from).unwrap();
+        self.worker.serve_until(|| self.client.recv(&mut bytes));
+    }
+}

@@ -1,0 +1,102 @@
+//! How many instructions the program that ships takes, by valgrind(1): nearly the same at each run, however busy the
+//! machine is.
+
+use std::fs::{File, read_to_string};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::line::Line;
+use super::threads;
+use crate::support::{eventually, private_ip, variable};
+
+/// The program under callgrind, before an endpoint of the test's, with one connection. Killed when dropped.
+struct Callgrind {
+    process: Child,
+    route: SocketAddr,
+    endpoint: TcpListener,
+    dir: tempfile::TempDir,
+}
+
+/// What a process takes from its start to its end that serves one connection of so many requests, and then so many
+/// connections of one. Or why that cannot be counted.
+pub(crate) fn instructions(requests: usize, connections: usize) -> Result<u64, String> {
+    let mut callgrind = Callgrind::start()?;
+    let mut line = callgrind.first_line();
+    (0..requests).for_each(|_| line.ask());
+    callgrind.close(line);
+    for _ in 0..connections {
+        let line = Line::connect(callgrind.route, &callgrind.endpoint);
+        callgrind.ask_and_close(line);
+    }
+    Ok(callgrind.end())
+}
+
+impl Callgrind {
+    fn start() -> Result<Callgrind, String> {
+        let program = variable("AMBASSADOR_TEST_SHIPPED")
+            .ok_or("the program that ships is not there: `cargo xtask test` builds it, of profile dist")?;
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = |name: &str| dir.path().join(name).display().to_string();
+        let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
+        let route = SocketAddr::new(private_ip().parse().unwrap(), 6379);
+        let mut command = Command::new("valgrind");
+        command.args(["--tool=callgrind", &format!("--callgrind-out-file={}", file("out")), &program]);
+        command.args(["--workers", "1", "--log-level", "warn"]);
+        command.arg(format!("{route}={}", endpoint.local_addr().unwrap()));
+        command.env_clear().env("AMBASSADOR_ADMIN", format!("unix:{}", file("admin.sock")));
+        command.stdin(Stdio::null()).stderr(File::create(file("log")).expect("a file"));
+        let process = command.spawn().map_err(|why| format!("valgrind: {why}"))?;
+        Ok(Callgrind { process, route, endpoint, dir })
+    }
+
+    fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// As soon as it listens. Not by its health, which would cost as many instructions as it is asked for.
+    fn first_line(&mut self) -> Line {
+        let client = eventually("the program under valgrind", || match self.process.try_wait() {
+            Ok(None) => TcpStream::connect(self.route).map_err(|why| why.to_string()),
+            _ => panic!("it ended at once: {}", self.file("log")),
+        });
+        let (server, _) = self.endpoint.accept().unwrap();
+        Line::between(client, server)
+    }
+
+    /// Each step waits for the end of the one before, as in the count of system calls.
+    fn ask_and_close(&self, mut line: Line) {
+        threads::at_rest(self.pid());
+        line.ask();
+        self.close(line);
+    }
+
+    fn close(&self, line: Line) {
+        let open = threads::at_rest(self.pid());
+        let server = line.hang_up();
+        threads::settled(self.pid(), open);
+        drop(server);
+        threads::settled(self.pid(), open - 2);
+    }
+
+    fn end(mut self) -> u64 {
+        kill_process(Pid::from_child(&self.process), Signal::TERM).expect("a process that lives");
+        let status = self.process.wait().expect("its end");
+        assert!(status.success(), "{status}: {}", self.file("log"));
+        let out = self.file("out");
+        let totals = out.lines().find_map(|line| line.strip_prefix("totals: "));
+        totals.and_then(|count| count.parse().ok()).expect("a number of instructions")
+    }
+
+    fn file(&self, name: &str) -> String {
+        read_to_string(self.dir.path().join(name)).unwrap_or_default()
+    }
+}
+
+impl Drop for Callgrind {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}

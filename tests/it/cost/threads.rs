@@ -1,0 +1,108 @@
+//! The threads of a process, as `/proc` shows them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::support::pause;
+
+/// Between two looks.
+const POLL: Duration = Duration::from_millis(1);
+/// Beside many other tests on two cores, and traced.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until all threads of this process sleep: what was to be done is done. How many descriptors it then has open.
+pub(crate) fn at_rest(pid: u32) -> usize {
+    wait(pid, |_| true)
+}
+
+/// Waits until it is at rest with as many descriptors open as that.
+pub(crate) fn settled(pid: u32, descriptors: usize) {
+    wait(pid, |open| open == descriptors);
+}
+
+fn wait(pid: u32, is_right: impl Fn(usize) -> bool) -> usize {
+    let started = Instant::now();
+    loop {
+        let (open, asleep) = (open(pid), all_asleep(pid));
+        if asleep && is_right(open) {
+            return open;
+        }
+        assert!(started.elapsed() < PATIENCE, "never settled: {open} descriptors, {:?}", each(pid, "stat"));
+        pause(POLL);
+    }
+}
+
+/// None was switched to while one after the other was looked at: otherwise the first might have woken meanwhile.
+fn all_asleep(pid: u32) -> bool {
+    let before = switches(pid);
+    each(pid, "stat").iter().all(|(_, stat)| is_asleep(stat)) && switches(pid) == before
+}
+
+/// How many descriptors it has open.
+fn open(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).expect("a process that lives").count()
+}
+
+/// How often each thread was switched to, under its number and name.
+pub(crate) fn switches(pid: u32) -> BTreeMap<String, u64> {
+    let count = |(thread, status): (String, String)| {
+        let lines = status.lines().filter_map(|line| line.split_once(":\t"));
+        let name = lines.clone().find(|(key, _)| *key == "Name").map_or("", |(_, name)| name);
+        let switches = lines.filter(|(key, _)| key.ends_with("_ctxt_switches"));
+        let sum = switches.map(|(_, count)| count.parse::<u64>().expect("a number")).sum();
+        (format!("{thread} {name}"), sum)
+    };
+    each(pid, "status").into_iter().map(count).collect()
+}
+
+/// The threads that wait for a moment, and not only for something to happen; each with the call that it waits in.
+pub(crate) fn timers(pid: u32) -> Vec<String> {
+    let calls = each(pid, "syscall").into_iter();
+    calls
+        .filter(|(_, call)| !waits_for_ever(call))
+        .map(|(thread, call)| format!("{thread}: {call}"))
+        .collect()
+}
+
+/// The number of a call and its arguments, as proc(5) has them. Both calls take their timeout fourth: -1 milliseconds, and
+/// no `timespec`.
+fn waits_for_ever(call: &str) -> bool {
+    let (epoll, futex) = if cfg!(target_arch = "x86_64") { ("232", "202") } else { ("22", "98") };
+    let words: Vec<&str> = call.split(' ').collect();
+    match words.as_slice() {
+        [number, _, _, _, timeout, ..] if *number == epoll => timeout.ends_with("ffffffff"),
+        [number, _, _, _, timeout, ..] if *number == futex => *timeout == "0x0",
+        _ => false,
+    }
+}
+
+/// The state follows the name, which stands in parentheses and may itself contain any.
+fn is_asleep(stat: &str) -> bool {
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
+}
+
+/// A file of each thread that lives, under the thread's number.
+fn each(pid: u32, file: &str) -> Vec<(String, String)> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a process that lives");
+    let read = |thread: fs::DirEntry| {
+        let text = fs::read_to_string(thread.path().join(file)).ok()?;
+        Some((thread.file_name().to_string_lossy().into_owned(), text))
+    };
+    threads.flatten().filter_map(read).collect()
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_timer_is_seen_in_the_call_that_a_thread_waits_in() {
+    for (call, for_ever) in [
+        ("232 0x3 0x5565 0x400 0xffffffff 0x0 0x0 0x7ffd 0x7f30", true),
+        ("232 0x3 0x5565 0x400 0x39b 0x0 0x0 0x7ffd 0x7f30", false),
+        ("202 0x5565 0x89 0xffffffff 0x0 0x0 0xffffffff 0x7ffd 0x7f30", true),
+        ("202 0x5565 0x89 0xffffffff 0x7f50 0x0 0xffffffff 0x7ffd 0x7f30", false),
+        ("230 0x0 0x0 0x7f50 0x7f50 0x0 0x0 0x7ffd 0x7f30", false),
+        ("running", false),
+    ] {
+        assert_eq!(waits_for_ever(call), for_ever, "{call}");
+    }
+}

@@ -1,0 +1,90 @@
+//! What a process asks of the kernel, by strace(1).
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::table::Counts;
+
+/// A strace that is attached to all threads of a process.
+pub(crate) struct Trace {
+    strace: Child,
+    log: tempfile::NamedTempFile,
+    /// Open to the end: a strace that cannot say that it lets go dies of it, and its log is not whole.
+    _stderr: BufReader<ChildStderr>,
+}
+
+/// What it saw.
+pub(crate) struct Seen {
+    pub(crate) calls: Counts,
+    log: String,
+}
+
+impl Trace {
+    /// Every call from now on is seen. Or why that cannot be.
+    pub(crate) fn of(pid: u32) -> Result<Trace, String> {
+        let log = tempfile::NamedTempFile::new().expect("a file");
+        let mut command = Command::new("strace");
+        command.args(["-f", "-p", &pid.to_string(), "-o"]).arg(log.path());
+        let strace = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let mut strace = strace.map_err(|why| format!("strace: {why}"))?;
+        let mut said = String::new();
+        let mut stderr = BufReader::new(strace.stderr.take().expect("a pipe"));
+        stderr.read_line(&mut said).expect("a line");
+        let trace = Trace { strace, log, _stderr: stderr };
+        if said.contains(" attached") { Ok(trace) } else { Err(said.trim().to_owned()) }
+    }
+
+    /// Lets the process go.
+    pub(crate) fn end(mut self) -> Seen {
+        kill_process(Pid::from_child(&self.strace), Signal::INT).expect("a strace that lives");
+        self.strace.wait().expect("its end");
+        let log = std::fs::read_to_string(self.log.path()).expect("its log");
+        let mut calls = Counts::new();
+        for call in log.lines().filter_map(name) {
+            *calls.entry(call.to_owned()).or_default() += 1;
+        }
+        Seen { calls, log }
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        self.strace.kill().ok();
+        self.strace.wait().ok();
+    }
+}
+
+impl Seen {
+    /// Its last lines.
+    pub(crate) fn tail(&self, lines: usize) -> String {
+        let all: Vec<&str> = self.log.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+}
+
+/// `recvfrom` of `4242 recvfrom(11, ..`. Nothing of a line that tells the rest of a call, a signal or an end.
+fn name(line: &str) -> Option<&str> {
+    let (_thread, call) = line.split_once(' ')?;
+    let (name, _) = call.trim_start().split_once('(')?;
+    match name {
+        // What epoll_wait(2) is on architectures that came later.
+        "epoll_pwait" => Some("epoll_wait"),
+        name => name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_').then_some(name),
+    }
+}
+
+#[test]
+fn a_call_is_counted_where_it_begins() {
+    for (line, expected) in [
+        ("42 recvfrom(11, \"x\", 65536, 0, NULL, NULL) = 1", Some("recvfrom")),
+        ("42 epoll_wait(5,  <unfinished ...>", Some("epoll_wait")),
+        ("42 epoll_pwait(5, [], 1024, -1, NULL, 8) = 1", Some("epoll_wait")),
+        ("42 <... epoll_wait resumed>[], 1024, -1) = 0", None),
+        ("42 --- SIGCHLD {si_signo=SIGCHLD} ---", None),
+        ("42 +++ exited with 0 +++", None),
+    ] {
+        assert_eq!(name(line), expected, "{line}");
+    }
+}
