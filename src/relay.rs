@@ -310,7 +310,8 @@ impl Path<'_> {
 /// One direction of a session.
 #[derive(Default)]
 struct Half<'a> {
-    held: Held,
+    /// Boxed, since most sessions hold nothing.
+    held: Option<Box<Held>>,
     /// Waits for the sender to break, while nobody reads it.
     breaking: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
     /// The last read was large: splice the next.
@@ -319,13 +320,20 @@ struct Half<'a> {
     done: bool,
 }
 
-/// Bytes that were taken and not yet delivered. Boxed, since most sessions hold nothing.
-#[derive(Default)]
+/// Bytes that were taken and not yet delivered.
 enum Held {
-    #[default]
-    Nothing,
-    Aside(Box<Aside>),
-    Pipe(Box<Pipe>),
+    Aside(Aside),
+    Pipe(Pipe),
+}
+
+impl Held {
+    /// What is left of it; `None` once all is delivered.
+    fn rest(self) -> Option<Held> {
+        match self {
+            Held::Aside(aside) => (!aside.is_empty()).then_some(Held::Aside(aside)),
+            Held::Pipe(pipe) => pipe.back_when_empty().map(Held::Pipe),
+        }
+    }
 }
 
 /// Which socket failed.
@@ -343,7 +351,7 @@ impl<'a> Half<'a> {
         tally: &mut Tally<'_, A>,
     ) -> Poll<Result<(), Ending>> {
         let round = self.poll_move(path, cx, tally);
-        if round.is_pending() && (self.done || !matches!(self.held, Held::Nothing)) {
+        if round.is_pending() && (self.done || self.held.is_some()) {
             ready!(self.poll_breaking(path.from, cx));
             return Poll::Ready(Err(path.reset_by(&Fault::From(io::ErrorKind::ConnectionReset.into()))));
         }
@@ -375,9 +383,8 @@ impl<'a> Half<'a> {
         cx: &mut Context<'_>,
         tally: &mut Tally<'_, A>,
     ) -> Poll<Result<(), Fault>> {
-        loop {
-            let delivered = match &mut self.held {
-                Held::Nothing => return Poll::Ready(Ok(())),
+        while let Some(held) = &mut self.held {
+            let delivered = match &mut **held {
                 Held::Aside(aside) => ready!(aside.poll_flush(cx, path.to)),
                 Held::Pipe(pipe) => ready!(pipe.poll_flush(cx, path.to)),
             };
@@ -385,13 +392,10 @@ impl<'a> Half<'a> {
                 0 => return Poll::Ready(Err(Fault::To(io::ErrorKind::WriteZero.into()))),
                 bytes => tally.add(path.direction, bytes),
             }
-            self.held = match std::mem::replace(&mut self.held, Held::Nothing) {
-                Held::Aside(aside) if !aside.is_empty() => Held::Aside(aside),
-                Held::Pipe(pipe) => pipe.back_when_empty().map_or(Held::Nothing, Held::Pipe),
-                Held::Aside(_) | Held::Nothing => Held::Nothing,
-            };
+            self.held = self.held.take().and_then(|held| held.rest()).map(Box::new);
             self.breaking = None;
         }
+        Poll::Ready(Ok(()))
     }
 
     /// Takes what `from` has, by splice after a large read.
@@ -405,15 +409,13 @@ impl<'a> Half<'a> {
             && let Some(pipe) = ready!(splice::poll_take(cx, path.from)).map_err(Fault::From)?
         {
             self.bulk = pipe.is_worth_it();
-            self.held = Held::Pipe(pipe);
+            self.held = Some(Box::new(Held::Pipe(pipe)));
             return Poll::Ready(Ok(()));
         }
         let copied = ready!(copy::poll_copy(cx, path.from, path.to))?;
         tally.add(path.direction, copied.delivered);
         self.bulk = copied.filled;
-        if let Some(aside) = copied.aside {
-            self.held = Held::Aside(Box::new(aside));
-        }
+        self.held = copied.aside.map(|aside| Box::new(Held::Aside(aside)));
         self.done = copied.fin;
         Poll::Ready(Ok(()))
     }
@@ -435,7 +437,7 @@ mod tests {
 
     fn owns_nothing<A>(relay: &Relay<'_, A>) -> bool {
         relay.silence.is_none()
-            && relay.halves.iter().all(|half| matches!(half.held, Held::Nothing) && half.breaking.is_none())
+            && relay.halves.iter().all(|half| half.held.is_none() && half.breaking.is_none())
     }
 
     /// Lets the relay run until nothing more happens.
@@ -451,7 +453,7 @@ mod tests {
     #[test]
     fn the_future_of_a_session_stays_small() {
         let size = size_of::<Relay<'_, fn(Direction, usize)>>();
-        assert!(size <= 120, "{size} bytes");
+        assert!(size <= 104, "{size} bytes");
     }
 
     #[tokio::test]
@@ -468,7 +470,7 @@ mod tests {
             written += length;
             settle(&mut relay).await;
         }
-        assert!(matches!(relay.halves[0].held, Held::Pipe(_)), "the receiver reads nothing");
+        assert!(matches!(relay.halves[0].held.as_deref(), Some(Held::Pipe(_))), "the receiver reads nothing");
         assert!(relay.halves[0].breaking.is_some(), "and the sender is watched");
 
         let mut read = 0;
@@ -488,11 +490,11 @@ mod tests {
         let limits = Limits::new(None, Duration::from_secs(300));
         let mut relay = relay(&downstream, &upstream, limits, |_, _| {});
         let mut written = 0;
-        while let Held::Nothing = relay.halves[0].held {
+        while relay.halves[0].held.is_none() {
             written += client.write(&[1; 3_000]).unwrap();
             settle(&mut relay).await;
         }
-        assert!(matches!(relay.halves[0].held, Held::Aside(_)));
+        assert!(matches!(relay.halves[0].held.as_deref(), Some(Held::Aside(_))));
         let mut read = 0;
         let mut buffer = vec![0; 65_536];
         while let Ok(length) = server.read(&mut buffer) {

@@ -232,7 +232,7 @@ mod tests {
         let shared = Arc::new(Shared { gate: Gate::new(0), stop: force.clone(), force, room });
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         let accepted = Accepted { fd: ours.into(), client: ClientAddr::Unix, seat };
-        let future = serve(accepted, cluster, 0, shared, ());
+        let future = serve(accepted, cluster, 0, shared, Arc::new(()));
         assert!(size_of_val(&future) <= FUTURE_BYTES_MAX, "{} bytes", size_of_val(&future));
     }
 }

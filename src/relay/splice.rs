@@ -36,8 +36,7 @@ const OPEN_PIPES: usize = 256;
 const FLAGS: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 
 thread_local! {
-    #[expect(clippy::vec_box, reason = "a pipe goes from the pool to a session and back without an allocation")]
-    static POOL: RefCell<Vec<Box<Pipe>>> = const { RefCell::new(Vec::new()) };
+    static POOL: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
     static OPEN: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -73,13 +72,13 @@ impl Drop for Open {
 /// Takes what `from` has into a pipe, or says `None`: no pipe, nothing there, FIN, urgent data, or a socket that cannot be spliced. Then
 /// reading it will tell. A broken connection it must tell itself, because the kernel reports an error once, and then a
 /// FIN.
-pub(super) fn poll_take(cx: &mut Context<'_>, from: &Socket) -> Poll<io::Result<Option<Box<Pipe>>>> {
+pub(super) fn poll_take(cx: &mut Context<'_>, from: &Socket) -> Poll<io::Result<Option<Pipe>>> {
     from.poll_read_with(cx, |fd| Ok(Pipe::filled(fd)?))
 }
 
 impl Pipe {
     /// `EAGAIN` is not taken for "nothing there": the kernel says it of urgent data too, and would not wake us again.
-    fn filled(from: BorrowedFd<'_>) -> Result<Option<Box<Pipe>>, Errno> {
+    fn filled(from: BorrowedFd<'_>) -> Result<Option<Pipe>, Errno> {
         let Some(mut pipe) = Pipe::from_pool() else { return Ok(None) };
         match retried(|| splice(from, None, &pipe.write, None, PIPE_BYTES, FLAGS)) {
             Ok(held @ 1..) => {
@@ -96,9 +95,9 @@ impl Pipe {
         }
     }
 
-    fn from_pool() -> Option<Box<Pipe>> {
+    fn from_pool() -> Option<Pipe> {
         let pooled = POOL.with(|pool| pool.try_borrow_mut().ok()?.pop());
-        pooled.or_else(|| Pipe::open().map(Box::new))
+        pooled.or_else(Pipe::open)
     }
 
     /// `None` when no pipe can be had, or none that is worth it.
@@ -111,7 +110,7 @@ impl Pipe {
         (bytes >= PIPE_BYTES_MIN).then_some(Pipe { read, write, held: 0, _open: open })
     }
 
-    fn into_pool(self: Box<Pipe>) {
+    fn into_pool(self) {
         POOL.with(|pool| match pool.try_borrow_mut() {
             Ok(mut pool) if pool.len() < POOL_PIPES => pool.push(self),
             _ => drop(self),
@@ -135,7 +134,7 @@ impl Pipe {
     }
 
     /// Itself while it holds bytes; else the pool has it again.
-    pub(super) fn back_when_empty(self: Box<Pipe>) -> Option<Box<Pipe>> {
+    pub(super) fn back_when_empty(self) -> Option<Pipe> {
         if self.held > 0 {
             return Some(self);
         }
