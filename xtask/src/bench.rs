@@ -1,0 +1,251 @@
+//! `cargo xtask bench`: the ambassador beside those that people would use instead, measured on this machine.
+//!
+//! In each round every subject gets each measurement in turn, so that what disturbs the machine disturbs all alike;
+//! ratios are taken within a round. `docs/benchmarks/README.md` says how it is measured.
+
+mod client;
+mod load;
+mod measure;
+mod peers;
+mod place;
+mod results;
+mod row;
+mod stats;
+mod subject;
+mod usage;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+pub(crate) use self::load::Load;
+
+use self::measure::Bench;
+use self::place::Place;
+use self::results::{Described, Measurement, Results, Role};
+use self::row::{Layout, ROWS, Row};
+use self::subject::{AccessLog, Kind, Subject};
+use crate::image::{self, Profile, target_dir};
+use crate::process::{cargo, succeed};
+use crate::{interrupt, sudo};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// A few minutes instead of half an hour: one short round, fewer payloads
+    #[arg(long)]
+    quick: bool,
+    /// How often everything is measured [default: 5; quick: 1]
+    #[arg(long, value_name = "N")]
+    rounds: Option<usize>,
+    /// How long one measurement takes [default: 1.5; quick: 0.6]
+    #[arg(long, value_name = "S")]
+    seconds: Option<f64>,
+    /// Only these rows
+    #[arg(long, value_name = "ROW", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Only these peers
+    #[arg(long, value_name = "PEER", value_delimiter = ',')]
+    peers: Option<Vec<String>>,
+    /// A binary to measure instead of building one; with several, the ratios are those of the first
+    #[arg(long, value_name = "[NAME=]PATH")]
+    ambassador: Vec<String>,
+    /// Where the results go [default: docs/benchmarks; quick: target/bench]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Print the results as JSON, too
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn load(load: &Load) -> Result<()> {
+    load::run(load)
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    sudo::become_root()?;
+    let rows = rows(args)?;
+    let ambassadors = ambassadors(args)?;
+    let load = build_load()?;
+    let mut results = Results::default();
+    let subjects = subjects(args, ambassadors, &mut results)?;
+    raise_file_limit()?;
+    let dir = tempfile::Builder::new().prefix("amb-bench-").tempdir_in("/tmp")?;
+    let places = Places::make(&rows, &load, dir.path(), &mut results)?;
+    let bench = Bench::new(load, dir.path(), args.seconds.unwrap_or(if args.quick { 0.6 } else { 1.5 }));
+    let rounds = args.rounds.unwrap_or(if args.quick { 1 } else { 5 });
+    measure_all(&bench, rounds, &rows, &subjects, &places, &mut results)?;
+    for one in &results.measurements {
+        println!("{} {} {} {:?}", one.round, one.row, one.subject, one.metrics);
+    }
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&results)?);
+    }
+    Ok(())
+}
+
+fn rows(args: &Args) -> Result<Vec<&'static Row>> {
+    for name in &args.only {
+        let known = || ROWS.iter().map(|row| row.id).collect::<Vec<_>>().join(", ");
+        ensure!(ROWS.iter().any(|row| row.id == name), "no row {name}; there are {}", known());
+    }
+    let wanted = |row: &&Row| match args.only.as_slice() {
+        [] => row.quick || !args.quick,
+        only => only.iter().any(|name| name == row.id),
+    };
+    Ok(ROWS.iter().filter(wanted).collect())
+}
+
+/// Those that were given, or the one that ships, built now.
+fn ambassadors(args: &Args) -> Result<Vec<(String, PathBuf)>> {
+    if args.ambassador.is_empty() {
+        return Ok(vec![("ambassador".to_owned(), std::path::absolute(image::build(Profile::Dist)?)?)]);
+    }
+    let parse = |text: &String| {
+        let (name, path) = text.split_once('=').unwrap_or(("ambassador", text));
+        let path = std::fs::canonicalize(path).with_context(|| format!("no binary {path}"))?;
+        Ok((name.to_owned(), path))
+    };
+    args.ambassador.iter().map(parse).collect()
+}
+
+/// This program once more, optimized: it is the client and the service.
+fn build_load() -> Result<PathBuf> {
+    eprintln!("bench: building the client and the service");
+    succeed(&mut cargo("build --quiet --release --package xtask"))?;
+    Ok(std::path::absolute(target_dir().join("release/xtask"))?)
+}
+
+fn subjects(args: &Args, ambassadors: Vec<(String, PathBuf)>, results: &mut Results) -> Result<Vec<Subject>> {
+    let mut subjects = Vec::new();
+    for (index, (name, program)) in ambassadors.into_iter().enumerate() {
+        let version = peers::version(Kind::Ambassador(AccessLog::Off), &program)?;
+        let subject = |name, log| Subject {
+            name,
+            kind: Kind::Ambassador(log),
+            program: program.clone(),
+            version: version.clone(),
+        };
+        subjects.push(subject(name.clone(), AccessLog::Off));
+        if index == 0 {
+            subjects.push(subject(format!("{name}-log"), AccessLog::On));
+        }
+    }
+    let (peers, left_out) = peers::all();
+    results.left_out.extend(left_out);
+    let wanted = |peer: &Subject| args.peers.as_ref().is_none_or(|names| names.contains(&peer.name));
+    subjects.extend(peers.into_iter().filter(wanted));
+    subjects.push(Subject {
+        name: "direct".to_owned(),
+        kind: Kind::Direct,
+        program: PathBuf::new(),
+        version: String::new(),
+    });
+    results.subjects = subjects.iter().enumerate().map(|(index, subject)| describe(index, subject)).collect();
+    Ok(subjects)
+}
+
+fn describe(index: usize, subject: &Subject) -> Described {
+    let role = match subject.kind {
+        Kind::Direct => Role::Limit,
+        _ if index == 0 => Role::Us,
+        Kind::Ambassador(_) => Role::Variant,
+        _ => Role::Peer,
+    };
+    Described { name: subject.name.clone(), role, version: subject.version.clone() }
+}
+
+/// What we may open at most, we and all that we start may open.
+fn raise_file_limit() -> Result<()> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+        .context("cannot raise the limit of open files")
+}
+
+struct Places {
+    loopback: Option<Place>,
+    two_hosts: Option<Place>,
+}
+
+impl Places {
+    /// Those that the rows need.
+    fn make(rows: &[&Row], load: &Path, dir: &Path, results: &mut Results) -> Result<Places> {
+        let needed = |layout| rows.iter().any(|row| row.layout == layout);
+        let loopback = needed(Layout::Loopback).then(|| Place::loopback(load, dir)).transpose()?;
+        let two_hosts = needed(Layout::TwoHosts).then(|| Place::two_hosts(load, dir)).transpose();
+        let two_hosts = two_hosts.unwrap_or_else(|error| {
+            results.left_out.push(format!("two namespaces: {error:#}"));
+            None
+        });
+        Ok(Places { loopback, two_hosts })
+    }
+
+    fn of(&self, layout: Layout) -> Option<&Place> {
+        match layout {
+            Layout::Loopback => self.loopback.as_ref(),
+            Layout::TwoHosts => self.two_hosts.as_ref(),
+        }
+    }
+}
+
+fn measure_all(
+    bench: &Bench,
+    rounds: usize,
+    rows: &[&'static Row],
+    subjects: &[Subject],
+    places: &Places,
+    results: &mut Results,
+) -> Result<()> {
+    let plan = plan(rounds, rows, subjects);
+    for (index, (round, row, subject)) in plan.iter().enumerate() {
+        interrupt::check()?;
+        let Some(place) = places.of(row.layout) else { continue };
+        eprintln!(
+            "bench: {} of {}: round {}, {}, {}",
+            index + 1,
+            plan.len(),
+            round + 1,
+            row.id,
+            subject.name
+        );
+        let inside = place.enter()?;
+        let measured = bench.measure(row.work, subject, place);
+        drop(inside);
+        match measured {
+            Ok(metrics) => {
+                let (row, subject) = (row.id.to_owned(), subject.name.clone());
+                results.measurements.push(Measurement { round: *round, row, subject, metrics });
+            }
+            Err(error) => {
+                interrupt::check()?;
+                eprintln!("bench: {error:#}");
+                results.left_out.push(format!(
+                    "{} of {}, round {}: {error:#}",
+                    row.id,
+                    subject.name,
+                    round + 1
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Row by row, so that those who are compared are measured within seconds of each other; in each round somebody else
+/// is the first.
+fn plan<'a>(
+    rounds: usize,
+    rows: &[&'static Row],
+    subjects: &'a [Subject],
+) -> Vec<(usize, &'static Row, &'a Subject)> {
+    let mut plan = Vec::new();
+    for round in 0..rounds {
+        for row in rows.iter().filter(|row| round < row.work.most_rounds()) {
+            let mut order: Vec<_> = subjects.iter().filter(|subject| row.work.suits(subject.kind)).collect();
+            let first = round % order.len().max(1);
+            order.rotate_left(first);
+            plan.extend(order.into_iter().map(|subject| (round, *row, subject)));
+        }
+    }
+    plan
+}

@@ -1,0 +1,266 @@
+//! Datagrams with numbers, and who counts them. The sender keeps a window of them under way, as QUIC does, so that the
+//! rate is the proxy's and a loss is a loss, not a sender that floods everybody.
+
+use std::collections::HashMap;
+use std::io::{self, IoSliceMut};
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+
+use super::poll::{Poll, unless_blocked};
+use super::{Outcome, report, seconds, step};
+
+const WARM_UP: Duration = Duration::from_millis(150);
+/// What was not acknowledged after this is lost. Longer than any queue here, shorter than a measurement.
+const GIVE_UP: Duration = Duration::from_millis(20);
+/// When the time is up: for what is still under way.
+const LAST_CALL: Duration = Duration::from_millis(100);
+/// Of a flow, then of a datagram in it.
+const NUMBERS_BYTES: usize = 16;
+/// A receiver forgets all flows when it has more: old measurements.
+const MOST_FLOWS: usize = 1024;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    target: SocketAddr,
+    /// Sockets that send
+    #[arg(long, default_value_t = 4)]
+    flows: usize,
+    /// Datagrams of a flow under way. All of them fit a receive buffer of Linux's default size.
+    #[arg(long, default_value_t = 16)]
+    window: u64,
+    /// Bytes of a datagram
+    #[arg(long, default_value_t = 1200)]
+    payload: usize,
+    /// Datagrams handed to the kernel at once (`UDP_SEGMENT`)
+    #[arg(long, default_value_t = 1)]
+    segments: usize,
+    #[arg(long, value_parser = seconds, default_value = "1")]
+    seconds: Duration,
+}
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    ensure!(
+        args.payload >= NUMBERS_BYTES && args.segments > 0,
+        "a datagram has at least {NUMBERS_BYTES} bytes"
+    );
+    let mut sender = Sender::new(args)?;
+    sender.run(WARM_UP)?;
+    step("ready")?;
+    report(&sender.run(args.seconds)?)
+}
+
+struct Sender<'a> {
+    args: &'a Args,
+    poll: Poll,
+    flows: Vec<Flow>,
+    buffer: Vec<u8>,
+}
+
+struct Flow {
+    number: u64,
+    socket: UdpSocket,
+    state: UdpSocketState,
+    sent: u64,
+    /// All below it have arrived, or are given up.
+    settled: u64,
+    arrived: u64,
+    heard: Instant,
+}
+
+impl<'a> Sender<'a> {
+    fn new(args: &'a Args) -> Result<Sender<'a>> {
+        let poll = Poll::new()?;
+        let flow = |index| -> Result<Flow> {
+            let any: SocketAddr = if args.target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse()?;
+            let socket = UdpSocket::bind(any)?;
+            socket.connect(args.target)?;
+            let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+            poll.watch_input(&socket, index)?;
+            // No two flows of a service's life share a number.
+            let number = (u64::from(std::process::id()) << 16) + index;
+            Ok(Flow { number, socket, state, sent: 0, settled: 0, arrived: 0, heard: Instant::now() })
+        };
+        let flows = (0..args.flows as u64).map(flow).collect::<Result<_>>()?;
+        Ok(Sender { args, poll, flows, buffer: vec![0; args.payload * args.segments] })
+    }
+
+    fn run(&mut self, duration: Duration) -> Result<Outcome> {
+        let start = Instant::now();
+        let (sent, arrived) = self.totals();
+        let end = start + duration;
+        while Instant::now() < end {
+            self.fill()?;
+            self.listen(GIVE_UP)?;
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        let in_time = self.totals().1 - arrived;
+        while start.elapsed() < duration + LAST_CALL && self.flows.iter().any(|flow| flow.arrived < flow.sent)
+        {
+            self.listen(LAST_CALL)?;
+        }
+        let (all_sent, all_arrived) = self.totals();
+        // Of a datagram that was doubled on its way, both are counted.
+        let lost = (all_sent - sent).saturating_sub(all_arrived - arrived);
+        Ok(Outcome { seconds, done: in_time, lost, ..Outcome::default() })
+    }
+
+    fn totals(&self) -> (u64, u64) {
+        self.flows.iter().fold((0, 0), |(sent, arrived), flow| (sent + flow.sent, arrived + flow.arrived))
+    }
+
+    /// Sends what the windows allow.
+    fn fill(&mut self) -> Result<()> {
+        for flow in &mut self.flows {
+            while flow.sent + self.args.segments as u64 <= flow.settled + self.args.window {
+                if !flow.send(self.args, &mut self.buffer)? {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn listen(&mut self, limit: Duration) -> Result<()> {
+        let events = self.poll.wait(Some(limit))?;
+        let now = Instant::now();
+        for index in 0..events {
+            self.flows[self.poll.ready(index).token as usize].acknowledge(now)?;
+        }
+        for flow in self.flows.iter_mut().filter(|flow| now.duration_since(flow.heard) > GIVE_UP) {
+            (flow.settled, flow.heard) = (flow.sent, now);
+        }
+        Ok(())
+    }
+}
+
+impl Flow {
+    /// Whether the socket took them.
+    fn send(&mut self, args: &Args, buffer: &mut [u8]) -> Result<bool> {
+        for (datagram, number) in buffer.chunks_mut(args.payload).zip(self.sent..) {
+            datagram[..8].copy_from_slice(&self.number.to_be_bytes());
+            datagram[8..16].copy_from_slice(&number.to_be_bytes());
+        }
+        let result = match args.segments {
+            1 => self.socket.send(buffer).map(drop),
+            _ => {
+                let transmit = Transmit {
+                    destination: args.target,
+                    ecn: None,
+                    contents: buffer,
+                    segment_size: Some(args.payload),
+                    src_ip: None,
+                };
+                self.state.try_send(UdpSockRef::from(&self.socket), &transmit)
+            }
+        };
+        match result {
+            Ok(()) => self.sent += args.segments as u64,
+            // The datagram before met a closed port: lost, and counted so.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            other => return Ok(unless_blocked(other)?.is_some()),
+        }
+        Ok(true)
+    }
+
+    fn acknowledge(&mut self, now: Instant) -> Result<()> {
+        let mut ack = [0; 2 * NUMBERS_BYTES];
+        loop {
+            match self.socket.recv(&mut ack) {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                received => {
+                    if unless_blocked(received)?.is_none() {
+                        return Ok(());
+                    }
+                }
+            }
+            let [number, settled, arrived] = [0, 8, 16].map(|at| number_at(&ack, at));
+            if number == self.number {
+                self.settled = self.settled.max(settled);
+                self.arrived = self.arrived.max(arrived);
+                self.heard = now;
+            }
+        }
+    }
+}
+
+/// Counts the datagrams of each flow, and tells where they came from.
+pub(super) struct Receiver {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    buffers: Vec<Vec<u8>>,
+    flows: HashMap<u64, Counted>,
+    /// Those of the last batch.
+    touched: Vec<u64>,
+}
+
+#[derive(Clone, Copy)]
+struct Counted {
+    arrived: u64,
+    /// The highest number, plus one.
+    settled: u64,
+    /// Whom to tell; nobody, when all is told.
+    from: Option<SocketAddr>,
+}
+
+impl Receiver {
+    pub(super) fn bind(listen: SocketAddr) -> Result<Receiver> {
+        let socket = UdpSocket::bind(listen).context("no UDP socket")?;
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        let buffers = vec![vec![0; 2048 * state.gro_segments()]; BATCH_SIZE];
+        Ok(Receiver { socket, state, buffers, flows: HashMap::new(), touched: Vec::new() })
+    }
+
+    pub(super) fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+
+    /// One batch, and an acknowledgement for each of its flows.
+    pub(super) fn receive(&mut self) -> Result<()> {
+        let mut metas = [RecvMeta::default(); BATCH_SIZE];
+        let mut slices: Vec<_> = self.buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+        let received = self.state.recv(UdpSockRef::from(&self.socket), &mut slices, &mut metas);
+        let Some(messages) = unless_blocked(received)? else { return Ok(()) };
+        if self.flows.len() > MOST_FLOWS {
+            self.flows.clear();
+        }
+        for (meta, buffer) in metas.iter().take(messages).zip(&self.buffers) {
+            for datagram in
+                buffer[..meta.len].chunks(meta.stride.max(1)).filter(|one| one.len() >= NUMBERS_BYTES)
+            {
+                let number = number_at(datagram, 0);
+                let counted = self.flows.entry(number).or_insert(Counted::NOTHING);
+                counted.arrived += 1;
+                counted.settled = counted.settled.max(number_at(datagram, 8) + 1);
+                if counted.from.replace(meta.addr).is_none() {
+                    self.touched.push(number);
+                }
+            }
+        }
+        self.acknowledge()
+    }
+
+    fn acknowledge(&mut self) -> Result<()> {
+        for number in self.touched.drain(..) {
+            let Some(counted) = self.flows.get_mut(&number) else { continue };
+            let Some(from) = counted.from.take() else { continue };
+            let mut ack = [0; 24];
+            for (place, value) in ack.chunks_mut(8).zip([number, counted.settled, counted.arrived]) {
+                place.copy_from_slice(&value.to_be_bytes());
+            }
+            // A sender that is gone, or a full buffer: the next acknowledgement says the same and more.
+            self.socket.send_to(&ack, from).ok();
+        }
+        Ok(())
+    }
+}
+
+impl Counted {
+    const NOTHING: Counted = Counted { arrived: 0, settled: 0, from: None };
+}
+
+fn number_at(bytes: &[u8], at: usize) -> u64 {
+    bytes[at..at + 8].try_into().map_or(0, u64::from_be_bytes)
+}
