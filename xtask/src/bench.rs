@@ -4,20 +4,28 @@
 //! ratios are taken within a round. `docs/benchmarks/README.md` says how it is measured.
 
 mod client;
+mod footprint;
 mod load;
+mod machine;
 mod measure;
+mod metric;
 mod peers;
 mod place;
+mod report;
 mod results;
 mod row;
 mod stats;
 mod subject;
 mod usage;
+mod verdict;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tempfile::TempDir;
 
 pub(crate) use self::load::Load;
 
@@ -25,10 +33,10 @@ use self::measure::Bench;
 use self::place::Place;
 use self::results::{Described, Measurement, Results, Role};
 use self::row::{Layout, ROWS, Row};
-use self::subject::{AccessLog, Kind, Subject};
+use self::subject::{AccessLog, Kind, LOG_SUFFIX, Subject};
 use crate::image::{self, Profile, target_dir};
-use crate::process::{cargo, succeed};
-use crate::{interrupt, sudo};
+use crate::process::{cargo, output, output_with, succeed};
+use crate::{install, interrupt, sudo};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -50,12 +58,15 @@ pub(crate) struct Args {
     /// A binary to measure instead of building one; with several, the ratios are those of the first
     #[arg(long, value_name = "[NAME=]PATH")]
     ambassador: Vec<String>,
-    /// Where the results go [default: docs/benchmarks; quick: target/bench]
+    /// Where the results go [default: docs/benchmarks; of anything but a full run: target/bench]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Print the results as JSON, too
+    /// Print the results as JSON instead of as tables
     #[arg(long)]
     json: bool,
+    /// Measure nothing: write the report anew from results of before
+    #[arg(long, value_name = "RESULTS.JSON")]
+    from: Option<PathBuf>,
 }
 
 pub(crate) fn load(load: &Load) -> Result<()> {
@@ -64,24 +75,86 @@ pub(crate) fn load(load: &Load) -> Result<()> {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     sudo::become_root()?;
+    if let Some(file) = &args.from {
+        let results = serde_json::from_slice(&std::fs::read(file)?).context("not results of ours")?;
+        return write(&results, &args.out());
+    }
     let rows = rows(args)?;
+    let mut results = Results { machine: machine::describe(), ..Results::default() };
+    results.left_out = install::missing_for_benchmark()?;
     let ambassadors = ambassadors(args)?;
     let load = build_load()?;
-    let mut results = Results::default();
     let subjects = subjects(args, ambassadors, &mut results)?;
     raise_file_limit()?;
-    let dir = tempfile::Builder::new().prefix("amb-bench-").tempdir_in("/tmp")?;
+    let dir = temporary_dir()?;
     let places = Places::make(&rows, &load, dir.path(), &mut results)?;
-    let bench = Bench::new(load, dir.path(), args.seconds.unwrap_or(if args.quick { 0.6 } else { 1.5 }));
-    let rounds = args.rounds.unwrap_or(if args.quick { 1 } else { 5 });
-    measure_all(&bench, rounds, &rows, &subjects, &places, &mut results)?;
-    for one in &results.measurements {
-        println!("{} {} {} {:?}", one.round, one.row, one.subject, one.metrics);
-    }
+    let bench = Bench::new(load, dir.path(), args.seconds());
+    results.settings = args.settings();
+    measure_all(&bench, args.rounds(), &rows, &subjects, &places, &mut results)?;
+    results.add_scaling();
     if args.json {
         println!("{}", serde_json::to_string_pretty(&results)?);
+    } else {
+        println!("{}", report::body(&results));
     }
+    write(&results, &args.out())
+}
+
+impl Args {
+    fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 1 } else { 5 }).max(1)
+    }
+
+    fn seconds(&self) -> f64 {
+        self.seconds.unwrap_or(if self.quick { 0.6 } else { 1.5 })
+    }
+
+    /// The page of the documentation is for full runs alone.
+    fn out(&self) -> PathBuf {
+        let partial =
+            self.quick || !self.only.is_empty() || self.peers.is_some() || !self.ambassador.is_empty();
+        let default = || if partial { target_dir().join("bench") } else { PathBuf::from("docs/benchmarks") };
+        self.out.clone().unwrap_or_else(default)
+    }
+
+    fn settings(&self) -> BTreeMap<String, String> {
+        let date = output(Command::new("date").args(["-u", "+%F"])).unwrap_or_default();
+        let settings = [
+            ("date", date),
+            ("rounds", self.rounds().to_string()),
+            ("seconds a measurement", self.seconds().to_string()),
+        ];
+        settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}
+
+/// Files in `target` and in the documentation belong to the user who called us.
+fn write(results: &Results, dir: &Path) -> Result<()> {
+    succeed(sudo::as_user("mkdir").arg("-p").arg(dir))?;
+    let file = |name: &str, text: String| {
+        output_with(sudo::as_user("tee").arg(dir.join(name)), text.into_bytes()).map(drop)
+    };
+    file("results.json", serde_json::to_string_pretty(results)? + "\n")?;
+    file("README.md", report::page(results))?;
+    for (name, svg) in report::pictures(results) {
+        file(name, svg)?;
+    }
+    eprintln!("bench: written to {}", dir.display());
     Ok(())
+}
+
+/// Named after us, so that the next run can tell what a killed one left behind.
+fn temporary_dir() -> Result<TempDir> {
+    const PREFIX: &str = "amb-bench-";
+    for old in std::fs::read_dir("/tmp")?.flatten() {
+        let name = old.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            std::fs::remove_dir_all(old.path()).ok();
+        }
+    }
+    let prefix = format!("{PREFIX}{}-", std::process::id());
+    Ok(tempfile::Builder::new().prefix(&prefix).tempdir_in("/tmp")?)
 }
 
 fn rows(args: &Args) -> Result<Vec<&'static Row>> {
@@ -128,7 +201,7 @@ fn subjects(args: &Args, ambassadors: Vec<(String, PathBuf)>, results: &mut Resu
         };
         subjects.push(subject(name.clone(), AccessLog::Off));
         if index == 0 {
-            subjects.push(subject(format!("{name}-log"), AccessLog::On));
+            subjects.push(subject(format!("{name}{LOG_SUFFIX}"), AccessLog::On));
         }
     }
     let (peers, left_out) = peers::all();

@@ -16,7 +16,6 @@ mod install;
 mod interrupt;
 mod latency;
 mod lint;
-#[cfg_attr(not(test), expect(dead_code, reason = "for measurements to come"))]
 mod plot;
 mod process;
 mod rootfs;

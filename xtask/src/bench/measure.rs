@@ -13,13 +13,14 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use super::client::Client;
+use super::footprint;
 use super::place::{ECHO, IPERF, Place, REDIS};
 use super::row::{CONNECTING, Work};
 use super::subject::{Ports, Route, Running, Subject};
 use super::usage::cpu_seconds;
 use crate::process::output;
 
-/// What was measured, by name: `row::METRICS` says what each is.
+/// What was measured, by name: `metric` says what each is.
 pub(super) type Metrics = BTreeMap<String, f64>;
 
 /// iperf3's server needs a moment between two tests.
@@ -59,17 +60,20 @@ impl Bench {
                 self.reply(&words, &self.proxy(work, subject, place, ECHO)?)
             }
             Work::Redis => self.redis(&self.proxy(work, subject, place, REDIS)?),
-            Work::Udp { segments } => self.udp(segments, &self.proxy(work, subject, place, ECHO)?),
-            Work::Memory { .. } | Work::Start | Work::Range | Work::Size => Ok(Metrics::new()),
+            Work::Udp { gso } => self.udp(gso, &self.proxy(work, subject, place, ECHO)?),
+            Work::Memory { connections } => self.memory(connections, subject, place),
+            Work::Start => self.start(subject, place),
+            Work::Range => self.range(subject, place),
+            Work::Size => footprint::size(subject),
         }
     }
 
-    fn proxy(&self, work: Work, subject: &Subject, place: &Place, port: u16) -> Result<Running> {
+    pub(super) fn proxy(&self, work: Work, subject: &Subject, place: &Place, port: u16) -> Result<Running> {
         let route = self.route(work, place, port);
         subject.start(&route, &self.dir_for(subject)?)
     }
 
-    fn route(&self, work: Work, place: &Place, port: u16) -> Route {
+    pub(super) fn route(&self, work: Work, place: &Place, port: u16) -> Route {
         let ports = Ports::One(self.port());
         let target = SocketAddr::new(place.service, port);
         Route { protocol: work.protocol(), ports, target, workers: work.workers() }
@@ -81,7 +85,7 @@ impl Bench {
         port
     }
 
-    fn dir_for(&self, subject: &Subject) -> Result<PathBuf> {
+    pub(super) fn dir_for(&self, subject: &Subject) -> Result<PathBuf> {
         let dir = self.dir.join(&subject.name);
         fs::create_dir_all(&dir)?;
         Ok(dir)
@@ -132,10 +136,10 @@ impl Bench {
         Ok(metrics(proxy, &always, &[("cpu_us", used / done * 1e6)]))
     }
 
-    fn udp(&self, segments: usize, proxy: &Running) -> Result<Metrics> {
+    fn udp(&self, gso: bool, proxy: &Running) -> Result<Metrics> {
         const DATAGRAM_BYTES: f64 = 1200.0;
-        let words =
-            format!("udp --payload {DATAGRAM_BYTES} --segments {segments} --seconds {}", self.seconds);
+        let gso = if gso { "--gso" } else { "" };
+        let words = format!("udp --payload {DATAGRAM_BYTES} {gso} --seconds {}", self.seconds);
         let mut client = Client::start(&self.load, &words, proxy.address)?;
         client.expect("ready")?;
         let before = cpu(proxy)?;

@@ -1,6 +1,7 @@
 //! Where it is measured: network namespaces of our own, so that neither the machine's firewall nor its busy ports nor
 //! its sysctls have a say. The main thread moves in; what it starts is started there.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -158,21 +159,39 @@ pub(super) enum Kind {
     Udp,
 }
 
-/// Whether somebody does, here where this thread is, read off the kernel's tables: a connection to find out would be
-/// work for the proxy and a riddle to the service.
+/// Whether somebody does.
 pub(super) fn listens(port: u16, kind: Kind) -> bool {
+    listening(kind).contains(&port)
+}
+
+/// How many ports from one to the other somebody listens on.
+pub(super) fn listening_between(first: u16, last: u16) -> usize {
+    listening(Kind::Tcp)
+        .into_iter()
+        .filter(|port| (first..=last).contains(port))
+        .collect::<HashSet<_>>()
+        .len()
+}
+
+/// All of them, here where this thread is, read off the kernel's tables: a connection to find out would be work for
+/// the proxy and a riddle to the service.
+fn listening(kind: Kind) -> Vec<u16> {
     let (tables, state) = match kind {
         Kind::Tcp => (["tcp", "tcp6"], "0A"),
         Kind::Udp => (["udp", "udp6"], "07"),
     };
-    let port = format!(":{port:04X}");
-    tables.iter().any(|table| {
-        let text = fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
-        text.lines().skip(1).any(|line| {
-            let mut words = line.split_whitespace().skip(1);
-            words.next().is_some_and(|local| local.ends_with(&port)) && words.nth(1) == Some(state)
-        })
-    })
+    let text = |table| fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
+    tables.into_iter().flat_map(|table| listening_in(&text(table), state)).collect()
+}
+
+/// The local ports of the lines in this state.
+fn listening_in(table: &str, state: &str) -> Vec<u16> {
+    let port = |line: &str| {
+        let mut words = line.split_whitespace().skip(1);
+        let (_, port) = words.next()?.rsplit_once(':')?;
+        (words.nth(1)? == state).then(|| u16::from_str_radix(port, 16).ok()).flatten()
+    };
+    table.lines().skip(1).filter_map(port).collect()
 }
 
 /// A network namespace, for as long as this is kept.
@@ -209,5 +228,18 @@ impl Drop for Inside {
         if let Err(error) = move_into_link_name_space(self.home.as_fd(), Some(LinkNameSpaceType::Network)) {
             eprintln!("bench: cannot leave the namespace: {error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::listening_in;
+
+    #[test]
+    fn ports_are_those_of_the_lines_that_listen() {
+        let table = "  sl  local_address rem_address   st tx_queue\n   \
+                     0: 0100007F:1B59 00000000:0000 0A 00000000:00000000\n   \
+                     1: 0100007F:1B5A 0100007F:C350 01 00000000:00000000\n";
+        assert_eq!(listening_in(table, "0A"), [7001]);
     }
 }

@@ -32,6 +32,9 @@ pub(super) enum AccessLog {
     On,
 }
 
+/// Behind the name of the one that writes it.
+pub(super) const LOG_SUFFIX: &str = "-log";
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Splice {
     Off,
@@ -211,7 +214,7 @@ fn nginx_modules() -> String {
 
 impl Route {
     /// Proxies and their clients are on one side, whatever the place.
-    fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.ports.last())
     }
 

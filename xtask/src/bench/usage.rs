@@ -31,11 +31,6 @@ pub(super) fn memory_mb(root: u32) -> Result<f64> {
     Ok(kilobytes as f64 * 1024.0 / 1e6)
 }
 
-/// The process and all that descend from it.
-pub(super) fn processes(root: u32) -> Result<Vec<u32>> {
-    Ok(tree(root, &stats()?))
-}
-
 fn stats() -> Result<HashMap<u32, Stat>> {
     let entries = fs::read_dir("/proc").context("no /proc")?.flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -43,6 +38,7 @@ fn stats() -> Result<HashMap<u32, Stat>> {
     Ok(pids.filter_map(stat).collect())
 }
 
+/// The process and all that descend from it.
 fn tree(root: u32, stats: &HashMap<u32, Stat>) -> Vec<u32> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for (pid, stat) in stats {

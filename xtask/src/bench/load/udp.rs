@@ -1,13 +1,16 @@
 //! Datagrams with numbers, and who counts them. The sender keeps a window of them under way, as QUIC does, so that the
 //! rate is the proxy's and a loss is a loss, not a sender that floods everybody.
 
+use std::array::from_fn;
 use std::collections::HashMap;
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 
 use super::poll::{Poll, unless_blocked};
 use super::{Outcome, report, seconds, step};
@@ -15,10 +18,14 @@ use super::{Outcome, report, seconds, step};
 const WARM_UP: Duration = Duration::from_millis(150);
 /// What was not acknowledged after this is lost. Longer than any queue here, shorter than a measurement.
 const GIVE_UP: Duration = Duration::from_millis(20);
-/// When the time is up: for what is still under way.
-const LAST_CALL: Duration = Duration::from_millis(100);
-/// Of a flow, then of a datagram in it.
-const NUMBERS_BYTES: usize = 16;
+/// When the time is up: how long, and how often, for what is still under way.
+const LAST_CALL: Duration = Duration::from_millis(50);
+const LAST_CALLS: usize = 2;
+/// Of a flow, of a datagram in it, and whether to acknowledge at once.
+const NUMBERS_BYTES: usize = 24;
+const TELL_AT_ONCE: u64 = 1;
+/// Handed to the kernel at once, and acknowledged with one datagram.
+const BATCH: usize = 8;
 /// A receiver forgets all flows when it has more: old measurements.
 const MOST_FLOWS: usize = 1024;
 
@@ -34,18 +41,16 @@ pub(crate) struct Args {
     /// Bytes of a datagram
     #[arg(long, default_value_t = 1200)]
     payload: usize,
-    /// Datagrams handed to the kernel at once (`UDP_SEGMENT`)
-    #[arg(long, default_value_t = 1)]
-    segments: usize,
+    /// A batch is one large datagram, which the kernel cuts (`UDP_SEGMENT`), instead of many (`sendmmsg`)
+    #[arg(long)]
+    gso: bool,
     #[arg(long, value_parser = seconds, default_value = "1")]
     seconds: Duration,
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    ensure!(
-        args.payload >= NUMBERS_BYTES && args.segments > 0,
-        "a datagram has at least {NUMBERS_BYTES} bytes"
-    );
+    ensure!(args.payload >= NUMBERS_BYTES, "a datagram has at least {NUMBERS_BYTES} bytes");
+    ensure!(args.window >= BATCH as u64, "a window holds at least {BATCH} datagrams");
     let mut sender = Sender::new(args)?;
     sender.run(WARM_UP)?;
     step("ready")?;
@@ -84,23 +89,19 @@ impl<'a> Sender<'a> {
             Ok(Flow { number, socket, state, sent: 0, settled: 0, arrived: 0, heard: Instant::now() })
         };
         let flows = (0..args.flows as u64).map(flow).collect::<Result<_>>()?;
-        Ok(Sender { args, poll, flows, buffer: vec![0; args.payload * args.segments] })
+        Ok(Sender { args, poll, flows, buffer: vec![0; args.payload * BATCH] })
     }
 
     fn run(&mut self, duration: Duration) -> Result<Outcome> {
         let start = Instant::now();
         let (sent, arrived) = self.totals();
-        let end = start + duration;
-        while Instant::now() < end {
+        while start.elapsed() < duration {
             self.fill()?;
             self.listen(GIVE_UP)?;
         }
         let seconds = start.elapsed().as_secs_f64();
         let in_time = self.totals().1 - arrived;
-        while start.elapsed() < duration + LAST_CALL && self.flows.iter().any(|flow| flow.arrived < flow.sent)
-        {
-            self.listen(LAST_CALL)?;
-        }
+        self.last_call()?;
         let (all_sent, all_arrived) = self.totals();
         // Of a datagram that was doubled on its way, both are counted.
         let lost = (all_sent - sent).saturating_sub(all_arrived - arrived);
@@ -114,8 +115,9 @@ impl<'a> Sender<'a> {
     /// Sends what the windows allow.
     fn fill(&mut self) -> Result<()> {
         for flow in &mut self.flows {
-            while flow.sent + self.args.segments as u64 <= flow.settled + self.args.window {
-                if !flow.send(self.args, &mut self.buffer)? {
+            while flow.sent + BATCH as u64 <= flow.settled + self.args.window {
+                flow.number(&mut self.buffer, self.args.payload, 0);
+                if !flow.send(self.args, &self.buffer)? {
                     break;
                 }
             }
@@ -134,30 +136,38 @@ impl<'a> Sender<'a> {
         }
         Ok(())
     }
+
+    /// Asks how many have arrived, until all have or nothing comes any more.
+    fn last_call(&mut self) -> Result<()> {
+        for _ in 0..LAST_CALLS {
+            for flow in self.flows.iter_mut().filter(|flow| flow.arrived < flow.sent) {
+                flow.number(&mut self.buffer, self.args.payload, TELL_AT_ONCE);
+                let asked = flow.socket.send(&self.buffer[..self.args.payload]);
+                flow.sent += u64::from(asked.is_ok());
+            }
+            let asked = Instant::now();
+            while asked.elapsed() < LAST_CALL && self.flows.iter().any(|flow| flow.arrived < flow.sent) {
+                self.listen(LAST_CALL)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Flow {
-    /// Whether the socket took them.
-    fn send(&mut self, args: &Args, buffer: &mut [u8]) -> Result<bool> {
-        for (datagram, number) in buffer.chunks_mut(args.payload).zip(self.sent..) {
-            datagram[..8].copy_from_slice(&self.number.to_be_bytes());
-            datagram[8..16].copy_from_slice(&number.to_be_bytes());
-        }
-        let result = match args.segments {
-            1 => self.socket.send(buffer).map(drop),
-            _ => {
-                let transmit = Transmit {
-                    destination: args.target,
-                    ecn: None,
-                    contents: buffer,
-                    segment_size: Some(args.payload),
-                    src_ip: None,
-                };
-                self.state.try_send(UdpSockRef::from(&self.socket), &transmit)
+    fn number(&self, buffer: &mut [u8], payload: usize, tell: u64) {
+        for (datagram, number) in buffer.chunks_mut(payload).zip(self.sent..) {
+            for (place, value) in datagram.chunks_mut(8).zip([self.number, number, tell]) {
+                place.copy_from_slice(&value.to_be_bytes());
             }
-        };
+        }
+    }
+
+    /// Whether the socket took a batch, or some of it.
+    fn send(&mut self, args: &Args, buffer: &[u8]) -> Result<bool> {
+        let result = if args.gso { self.send_one(args, buffer) } else { self.send_many(args, buffer) };
         match result {
-            Ok(()) => self.sent += args.segments as u64,
+            Ok(sent) => self.sent += sent as u64,
             // The datagram before met a closed port: lost, and counted so.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
             other => return Ok(unless_blocked(other)?.is_some()),
@@ -165,8 +175,29 @@ impl Flow {
         Ok(true)
     }
 
+    fn send_one(&self, args: &Args, buffer: &[u8]) -> io::Result<usize> {
+        let transmit = Transmit {
+            destination: args.target,
+            ecn: None,
+            contents: buffer,
+            segment_size: Some(args.payload),
+            src_ip: None,
+        };
+        self.state.try_send(UdpSockRef::from(&self.socket), &transmit).map(|()| BATCH)
+    }
+
+    fn send_many(&self, args: &Args, buffer: &[u8]) -> io::Result<usize> {
+        let slices: [_; BATCH] = from_fn(|at| [IoSlice::new(&buffer[at * args.payload..][..args.payload])]);
+        let mut nothing: [_; BATCH] = from_fn(|_| SendAncillaryBuffer::default());
+        let mut slices = slices.iter();
+        let mut messages = nothing
+            .each_mut()
+            .map(|nothing| MMsgHdr::new(slices.next().map_or(&[][..], |slice| &slice[..]), nothing));
+        Ok(sendmmsg(&self.socket, &mut messages, SendFlags::empty())?)
+    }
+
     fn acknowledge(&mut self, now: Instant) -> Result<()> {
-        let mut ack = [0; 2 * NUMBERS_BYTES];
+        let mut ack = [0; NUMBERS_BYTES];
         loop {
             match self.socket.recv(&mut ack) {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
@@ -202,7 +233,7 @@ struct Counted {
     /// The highest number, plus one.
     settled: u64,
     /// Whom to tell; nobody, when all is told.
-    from: Option<SocketAddr>,
+    tell: Option<SocketAddr>,
 }
 
 impl Receiver {
@@ -217,7 +248,7 @@ impl Receiver {
         &self.socket
     }
 
-    /// One batch, and an acknowledgement for each of its flows.
+    /// One batch, and an acknowledgement for each flow that is due one.
     pub(super) fn receive(&mut self) -> Result<()> {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
         let mut slices: Vec<_> = self.buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
@@ -234,7 +265,9 @@ impl Receiver {
                 let counted = self.flows.entry(number).or_insert(Counted::NOTHING);
                 counted.arrived += 1;
                 counted.settled = counted.settled.max(number_at(datagram, 8) + 1);
-                if counted.from.replace(meta.addr).is_none() {
+                let tell =
+                    counted.arrived.is_multiple_of(BATCH as u64) || number_at(datagram, 16) == TELL_AT_ONCE;
+                if tell && counted.tell.replace(meta.addr).is_none() {
                     self.touched.push(number);
                 }
             }
@@ -245,7 +278,7 @@ impl Receiver {
     fn acknowledge(&mut self) -> Result<()> {
         for number in self.touched.drain(..) {
             let Some(counted) = self.flows.get_mut(&number) else { continue };
-            let Some(from) = counted.from.take() else { continue };
+            let Some(from) = counted.tell.take() else { continue };
             let mut ack = [0; 24];
             for (place, value) in ack.chunks_mut(8).zip([number, counted.settled, counted.arrived]) {
                 place.copy_from_slice(&value.to_be_bytes());
@@ -258,7 +291,7 @@ impl Receiver {
 }
 
 impl Counted {
-    const NOTHING: Counted = Counted { arrived: 0, settled: 0, from: None };
+    const NOTHING: Counted = Counted { arrived: 0, settled: 0, tell: None };
 }
 
 fn number_at(bytes: &[u8], at: usize) -> u64 {
