@@ -1,7 +1,7 @@
 //! What a proxy takes up: memory, time to start, ports, and room on disk.
 
 use std::fs;
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
@@ -32,6 +32,8 @@ const SETTLED_MB: f64 = 0.02;
 const AFTERWARDS: Duration = Duration::from_secs(2);
 const BUSY: Duration = Duration::from_secs(1);
 const RANGE: (u16, u16) = (10_000, 10_999);
+/// Where a range goes. On the address that the proxy listens on, the same ports would be its own.
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 impl Bench {
     pub(super) fn memory(&self, connections: usize, subject: &Subject, place: &Place) -> Result<Metrics> {
@@ -93,7 +95,9 @@ impl Bench {
         let one_mb = settled_mb(one.pid().context("no proxy")?)?;
         drop(one);
         let (first, last) = RANGE;
-        let route = Route { ports: Ports::Range(first, last), ..self.route(Work::Range, place, ECHO) };
+        let target = SocketAddr::new(ELSEWHERE.into(), ECHO);
+        let route =
+            Route { ports: Ports::Range(first, last), target, ..self.route(Work::Range, place, ECHO) };
         let address = route.address();
         // The kernel's table of all ports takes milliseconds to read: a proxy that binds in order is timed by its last.
         let accepts = || TcpStream::connect(address).is_ok();
