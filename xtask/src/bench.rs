@@ -3,16 +3,20 @@
 //! In each round every subject gets each measurement in turn, so that what disturbs the machine disturbs all alike;
 //! ratios are taken within a round. `docs/benchmarks/README.md` says how it is measured.
 
+mod child;
 mod client;
 mod footprint;
+mod listening;
 mod load;
 mod machine;
 mod measure;
 mod metric;
+mod namespace;
 mod peers;
 mod place;
 mod report;
 mod results;
+mod rounds;
 mod row;
 mod stats;
 mod subject;
@@ -30,13 +34,13 @@ use tempfile::TempDir;
 pub(crate) use self::load::Load;
 
 use self::measure::Bench;
-use self::place::Place;
-use self::results::{Described, Measurement, Results, Role};
-use self::row::{Layout, ROWS, Row};
+use self::results::{Described, Results, Role};
+use self::rounds::{Places, measure_all};
+use self::row::{ROWS, Row};
 use self::subject::{AccessLog, Kind, LOG_SUFFIX, Subject};
 use crate::image::{self, Profile, target_dir};
 use crate::process::{cargo, output, output_with, succeed};
-use crate::{install, interrupt, sudo};
+use crate::{install, sudo};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -233,92 +237,4 @@ fn raise_file_limit() -> Result<()> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
         .context("cannot raise the limit of open files")
-}
-
-struct Places {
-    loopback: Option<Place>,
-    two_hosts: Option<Place>,
-}
-
-impl Places {
-    /// Those that the rows need.
-    fn make(rows: &[&Row], load: &Path, dir: &Path, results: &mut Results) -> Result<Places> {
-        let needed = |layout| rows.iter().any(|row| row.layout == layout);
-        let loopback = needed(Layout::Loopback).then(|| Place::loopback(load, dir)).transpose()?;
-        let two_hosts = needed(Layout::TwoHosts).then(|| Place::two_hosts(load, dir)).transpose();
-        let two_hosts = two_hosts.unwrap_or_else(|error| {
-            results.left_out.push(format!("two namespaces: {error:#}"));
-            None
-        });
-        Ok(Places { loopback, two_hosts })
-    }
-
-    fn of(&self, layout: Layout) -> Option<&Place> {
-        match layout {
-            Layout::Loopback => self.loopback.as_ref(),
-            Layout::TwoHosts => self.two_hosts.as_ref(),
-        }
-    }
-}
-
-fn measure_all(
-    bench: &Bench,
-    rounds: usize,
-    rows: &[&'static Row],
-    subjects: &[Subject],
-    places: &Places,
-    results: &mut Results,
-) -> Result<()> {
-    let plan = plan(rounds, rows, subjects);
-    for (index, (round, row, subject)) in plan.iter().enumerate() {
-        interrupt::check()?;
-        let Some(place) = places.of(row.layout) else { continue };
-        eprintln!(
-            "bench: {} of {}: round {}, {}, {}",
-            index + 1,
-            plan.len(),
-            round + 1,
-            row.id,
-            subject.name
-        );
-        let inside = place.enter()?;
-        let measured = bench.measure(row.work, subject, place);
-        drop(inside);
-        match measured {
-            Ok(metrics) => {
-                let (row, subject) = (row.id.to_owned(), subject.name.clone());
-                results.measurements.push(Measurement { round: *round, row, subject, metrics });
-            }
-            Err(error) => {
-                interrupt::check()?;
-                eprintln!("bench: {error:#}");
-                results.left_out.push(format!(
-                    "{} of {}, round {}: {error:#}",
-                    row.id,
-                    subject.name,
-                    round + 1
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Row by row, so that those who are compared are measured within seconds of each other; in each round somebody else
-/// is the first.
-fn plan<'a>(
-    rounds: usize,
-    rows: &[&'static Row],
-    subjects: &'a [Subject],
-) -> Vec<(usize, &'static Row, &'a Subject)> {
-    let mut plan = Vec::new();
-    for round in 0..rounds {
-        for row in rows.iter().filter(|row| round < row.work.most_rounds()) {
-            let mut order: Vec<_> = subjects.iter().filter(|subject| row.work.suits(subject.kind)).collect();
-            let first = round % order.len().max(1);
-            order.rotate_left(first);
-            plan.extend(order.into_iter().map(|subject| (round, *row, subject)));
-        }
-    }
-    plan
 }

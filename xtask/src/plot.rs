@@ -44,10 +44,15 @@ pub(crate) fn bars(title: &str, unit: &str, subjects: &[&str], groups: &[Group])
     const LEFT: f64 = 190.0;
     const RIGHT: f64 = 70.0;
     let bars = |group: &Group| group.values.iter().filter(|value| value.is_some()).count() as f64;
-    let top = 44.0 + legend_height(subjects);
+    // The colour is the subject's, in all pictures; who is not in this one is not in its legend.
+    let shown =
+        |subject: &usize| groups.iter().any(|group| group.values.get(*subject).is_some_and(Option::is_some));
+    let named: Vec<_> =
+        (0..subjects.len()).filter(shown).map(|subject| (subject, subjects[subject])).collect();
+    let top = 44.0 + legend_height(&named);
     let height = top + groups.iter().map(|group| bars(group) * BAR + GAP).sum::<f64>() + 6.0;
     let mut svg = Svg::new(title, unit, height);
-    svg.legend(subjects);
+    svg.legend(&named);
     let most = groups.iter().flat_map(|group| &group.values).flatten().copied().fold(0.0, f64::max);
     let scale = (WIDTH - LEFT - RIGHT) / if most > 0.0 { most } else { 1.0 };
     let mut y = top;
@@ -67,7 +72,8 @@ pub(crate) fn bars(title: &str, unit: &str, subjects: &[&str], groups: &[Group])
 
 /// Series of points joined by lines, each with a mark at every point.
 pub(crate) fn lines(title: &str, x: &Axis<'_>, y: &Axis<'_>, series: &[Series]) -> String {
-    let names: Vec<_> = series.iter().map(|series| series.name.as_str()).collect();
+    let names: Vec<_> =
+        series.iter().enumerate().map(|(index, series)| (index, series.name.as_str())).collect();
     let top = 52.0 + legend_height(&names);
     let height = top + 320.0 + 56.0;
     let mut svg = Svg::new(title, y.label, height);
@@ -184,10 +190,10 @@ impl Svg {
     }
 
     /// As many names on a line as fit.
-    fn legend(&mut self, names: &[&str]) {
-        for ((name, (x, row)), index) in names.iter().zip(legend_places(names)).zip(0..) {
+    fn legend(&mut self, names: &[(usize, &str)]) {
+        for ((index, name), (x, row)) in names.iter().zip(legend_places(names)) {
             let y = 38.0 + row * 18.0;
-            self.rect(x, y, 11.0, 11.0, colour(index));
+            self.rect(x, y, 11.0, 11.0, colour(*index));
             self.text(x + 16.0, y + 10.0, "start", name);
         }
     }
@@ -231,9 +237,9 @@ impl Svg {
 }
 
 /// Where each name of a legend begins, and in which of its lines.
-fn legend_places(names: &[&str]) -> Vec<(f64, f64)> {
+fn legend_places(names: &[(usize, &str)]) -> Vec<(f64, f64)> {
     let (mut x, mut row) = (16.0, 0.0);
-    let place = |name: &&str| {
+    let place = |(_, name): &(usize, &str)| {
         // No font is at hand to measure with: a letter of 12 points is about seven wide.
         let width = 36.0 + 7.0 * name.chars().count() as f64;
         if x + width > WIDTH - 8.0 {
@@ -246,7 +252,7 @@ fn legend_places(names: &[&str]) -> Vec<(f64, f64)> {
     names.iter().map(place).collect()
 }
 
-fn legend_height(names: &[&str]) -> f64 {
+fn legend_height(names: &[(usize, &str)]) -> f64 {
     legend_places(names).last().map_or(0.0, |(_, row)| (row + 1.0) * 18.0)
 }
 

@@ -7,8 +7,8 @@ use std::process::{ChildStdin, ChildStdout, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
+use super::child::{Process, tied};
 use super::load::Outcome;
-use super::place::{Process, tied};
 use crate::interrupt;
 
 pub(super) struct Client {

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use super::child::{Process, tied};
 use super::client::Client;
+use super::listening::listening_between;
 use super::measure::{Bench, Metrics};
-use super::place::{ECHO, Place, Process, listening_between, tied};
+use super::place::{ECHO, Place};
 use super::row::Work;
 use super::stats::spread;
 use super::subject::{Kind, NGINX_STREAM, Ports, Route, Subject};

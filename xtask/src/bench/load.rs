@@ -6,6 +6,7 @@
 mod client;
 mod hold;
 mod poll;
+mod receiver;
 mod serve;
 mod udp;
 

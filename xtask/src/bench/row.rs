@@ -1,6 +1,6 @@
 //! What is measured of each subject: the rows.
 
-use super::place;
+use super::listening::Protocol;
 use super::subject::{AccessLog, Kind, Splice};
 
 pub(super) struct Row {
@@ -74,8 +74,8 @@ const fn reply(connections: usize, payload: usize, depth: usize) -> Work {
 }
 
 impl Work {
-    pub(super) fn protocol(self) -> place::Kind {
-        if matches!(self, Work::Udp { .. }) { place::Kind::Udp } else { place::Kind::Tcp }
+    pub(super) fn protocol(self) -> Protocol {
+        if matches!(self, Work::Udp { .. }) { Protocol::Udp } else { Protocol::Tcp }
     }
 
     pub(super) fn workers(self) -> usize {

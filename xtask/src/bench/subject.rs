@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::place::{self, Process, listens};
+use super::child::{Process, tied};
+use super::listening::{Protocol, listens};
 use crate::process::eventually;
 
 /// Envoy needs half a second; a machine that is busy with something else ten times that.
@@ -52,7 +53,7 @@ pub(super) struct Subject {
 
 /// One route.
 pub(super) struct Route {
-    pub(super) protocol: place::Kind,
+    pub(super) protocol: Protocol,
     pub(super) ports: Ports,
     pub(super) target: SocketAddr,
     pub(super) workers: usize,
@@ -85,7 +86,7 @@ impl Subject {
         if self.kind == Kind::Direct {
             return Ok(Running { process: None, address: route.target });
         }
-        let mut process = Process::start(&mut self.command(route, dir, place::tied)?)?;
+        let mut process = Process::start(&mut self.command(route, dir, tied)?)?;
         let up = || listens(route.ports.last(), route.protocol);
         eventually(START, || up() || process.has_ended())?;
         if !up() {
@@ -109,7 +110,7 @@ impl Subject {
             fs::write(&path, self.filled(template, route)).context("cannot write a configuration")?;
             Ok(path)
         };
-        let udp = route.protocol == place::Kind::Udp;
+        let udp = route.protocol == Protocol::Udp;
         // docker-proxy says on descriptor 3 that it is ready. The shell opens it, and becomes docker-proxy.
         let mut command = run(if self.kind == Kind::DockerProxy { Path::new("sh") } else { &self.program });
         command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).current_dir(dir);
@@ -133,8 +134,8 @@ impl Subject {
             }
             Kind::Envoy => {
                 let template = match route.protocol {
-                    place::Kind::Tcp => include_str!("../../../benches/peers/envoy.yaml"),
-                    place::Kind::Udp => include_str!("../../../benches/peers/envoy-udp.yaml"),
+                    Protocol::Tcp => include_str!("../../../benches/peers/envoy.yaml"),
+                    Protocol::Udp => include_str!("../../../benches/peers/envoy-udp.yaml"),
                 };
                 command.args([
                     "--concurrency",
@@ -148,8 +149,8 @@ impl Subject {
             }
             Kind::Nginx => {
                 let template = match route.protocol {
-                    place::Kind::Tcp => include_str!("../../../benches/peers/nginx.conf"),
-                    place::Kind::Udp => include_str!("../../../benches/peers/nginx-udp.conf"),
+                    Protocol::Tcp => include_str!("../../../benches/peers/nginx.conf"),
+                    Protocol::Udp => include_str!("../../../benches/peers/nginx-udp.conf"),
                 };
                 command.arg("-p").arg(dir).arg("-c").arg(write("nginx.conf", template)?);
             }

@@ -8,7 +8,7 @@ use slab::Slab;
 
 use super::HEADER_BYTES;
 use super::poll::{Poll, Ready, unless_blocked};
-use super::udp::Receiver;
+use super::receiver::Receiver;
 
 /// Not to be what limits a proxy that connects quickly; the kernel takes it down to its `somaxconn`.
 const BACKLOG: i32 = 4096;
