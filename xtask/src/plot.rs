@@ -72,8 +72,8 @@ pub(crate) fn bars(title: &str, unit: &str, subjects: &[&str], groups: &[Group])
 
 /// Series of points joined by lines, each with a mark at every point.
 pub(crate) fn lines(title: &str, x: &Axis<'_>, y: &Axis<'_>, series: &[Series]) -> String {
-    let names: Vec<_> =
-        series.iter().enumerate().map(|(index, series)| (index, series.name.as_str())).collect();
+    let named = series.iter().enumerate().filter(|(_, series)| !series.points.is_empty());
+    let names: Vec<_> = named.map(|(index, series)| (index, series.name.as_str())).collect();
     let top = 52.0 + legend_height(&names);
     let height = top + 320.0 + 56.0;
     let mut svg = Svg::new(title, y.label, height);
@@ -289,10 +289,11 @@ mod tests {
     #[test]
     fn the_longest_bar_is_the_largest_number_and_the_others_are_in_proportion() {
         let values = vec![Some(50.0), None, Some(100.0)];
-        let svg = bars("CPU", "us", &["we", "<they>", "nobody"], &[Group { label: "1 & 2".into(), values }]);
+        let svg = bars("CPU", "us", &["we", "nobody", "<they>"], &[Group { label: "1 & 2".into(), values }]);
         for part in [r#"width="600.0""#, r#"width="300.0""#, "&lt;they&gt;", "1 &amp; 2"] {
             assert!(svg.contains(part), "{part} in {svg}");
         }
+        assert!(!svg.contains("nobody"), "who has no bar is not named: {svg}");
     }
 
     #[test]

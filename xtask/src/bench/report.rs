@@ -6,7 +6,6 @@ use super::metric::{Metric, metrics};
 use super::results::{Results, Role};
 use super::row::{ROWS, Row};
 use super::stats::{Spread, ratio, spread};
-use super::subject::LOG_SUFFIX;
 use super::verdict::{best_peer, verdicts};
 use crate::plot::{self, Axis, Group, Scale, Series, number};
 
@@ -37,14 +36,12 @@ const LATENCY_FILE: &str = "latency.svg";
 
 /// The page, with the pictures that there are.
 pub(super) fn page(results: &Results) -> String {
-    let log = results.subjects_with(Role::Variant).find(|name| name.ends_with(LOG_SUFFIX));
-    let log_row = log.map_or_else(|| "The row with the access log".to_owned(), |name| format!("`{name}`"));
     let results = if results.measurements.is_empty() {
         "## Results\n\nNone yet: no full run has been made on a quiet machine.".to_owned()
     } else {
         body(results)
     };
-    include_str!("report.md").replace("{{log_row}}", &log_row).replace("{{results}}", results.trim_end())
+    include_str!("report.md").replace("{{results}}", results.trim_end())
 }
 
 /// Name and content of each picture that has something to show.
@@ -174,10 +171,11 @@ fn latency(results: &Results) -> Option<String> {
         let points = LATENCY_ROWS.iter().filter_map(|row| point(&subject.name, *row)).collect();
         Series { name: subject.name.clone(), points }
     });
-    let series: Vec<_> = series.filter(|series: &Series| series.points.len() > 1).collect();
+    let series: Vec<_> = series.collect();
+    let is_line = |series: &Series| series.points.len() > 1;
     let x = Axis { label: "connections", scale: Scale::Log };
     let y = Axis { label: "us, less is better", scale: Scale::Log };
-    (!series.is_empty()).then(|| plot::lines("99th percentile of request-reply, 64 B", &x, &y, &series))
+    series.iter().any(is_line).then(|| plot::lines("99th percentile of request-reply, 64 B", &x, &y, &series))
 }
 
 #[cfg(test)]
