@@ -208,10 +208,10 @@ fn subjects(args: &Args, ambassadors: Vec<(String, PathBuf)>, results: &mut Resu
             subjects.push(subject(format!("{name}{LOG_SUFFIX}"), AccessLog::On));
         }
     }
-    let (peers, left_out) = peers::all();
+    let (peers, left_out) = peers::all(args.peers.as_deref())?;
+    left_out.iter().for_each(|why| eprintln!("bench: left out: {why}"));
     results.left_out.extend(left_out);
-    let wanted = |peer: &Subject| args.peers.as_ref().is_none_or(|names| names.contains(&peer.name));
-    subjects.extend(peers.into_iter().filter(wanted));
+    subjects.extend(peers);
     subjects.push(Subject {
         name: "direct".to_owned(),
         kind: Kind::Direct,
@@ -232,9 +232,10 @@ fn describe(index: usize, subject: &Subject) -> Described {
     Described { name: subject.name.clone(), role, version: subject.version.clone() }
 }
 
-/// What we may open at most, we and all that we start may open.
+/// We and all that we start may open what we may at most, up to a number that no row needs: some size their tables by it.
 fn raise_file_limit() -> Result<()> {
+    const ENOUGH: u64 = 65_536;
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
-        .context("cannot raise the limit of open files")
+    let current = Some(maximum.map_or(ENOUGH, |maximum| maximum.min(ENOUGH)));
+    setrlimit(Resource::Nofile, Rlimit { current, maximum }).context("cannot raise the limit of open files")
 }

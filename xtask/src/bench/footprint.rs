@@ -8,6 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::{Resource, getrlimit};
 
 use super::child::{Process, tied};
 use super::client::Client;
@@ -39,7 +40,10 @@ const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 impl Bench {
     pub(super) fn memory(&self, connections: usize, subject: &Subject, place: &Place) -> Result<Metrics> {
-        let connections = if subject.kind == Kind::Socat { SOCAT_CONNECTIONS } else { connections };
+        let connections = match subject.kind {
+            Kind::Socat => SOCAT_CONNECTIONS,
+            _ => connections.min(room_for_connections()),
+        };
         let proxy = self.proxy(Work::Memory { connections }, subject, place, ECHO)?;
         let pid = proxy.pid().context("no proxy")?;
         let idle = settled_mb(pid)?;
@@ -146,6 +150,12 @@ pub(super) fn size(subject: &Subject) -> Result<Metrics> {
         binary + module + needed
     };
     Ok(named(&[("binary_mb", binary / 1e6), ("image_mb", image / 1e6)]))
+}
+
+/// What a proxy can hold with two descriptors each, and some for itself.
+fn room_for_connections() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(files / 2).unwrap_or(usize::MAX).saturating_sub(500).max(100)
 }
 
 /// Its memory, when that no longer changes.

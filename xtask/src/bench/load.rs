@@ -5,6 +5,7 @@
 
 mod client;
 mod hold;
+mod pace;
 mod poll;
 mod receiver;
 mod serve;

@@ -29,6 +29,9 @@ const IPERF_PAUSE: Duration = Duration::from_millis(100);
 /// redis-benchmark counts requests, not seconds: about as many as a proxy serves in one.
 const REDIS_PER_SECOND: f64 = 25_000.0;
 
+/// What any of them serves on two slow cores.
+const PACED: &str = "--connections 50 --rate 10000";
+
 pub(super) struct Bench {
     /// The program that holds the client and the service.
     pub(super) load: PathBuf,
@@ -55,6 +58,7 @@ impl Bench {
                 let words = format!("--connections {connections} --payload {payload} --depth {depth}");
                 self.reply(&words, &self.proxy(work, subject, place, ECHO)?)
             }
+            Work::Paced => self.reply(PACED, &self.proxy(work, subject, place, ECHO)?),
             Work::Connect => {
                 let words = format!("--connections {CONNECTING} --connect");
                 self.reply(&words, &self.proxy(work, subject, place, ECHO)?)

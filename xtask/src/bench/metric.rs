@@ -58,6 +58,13 @@ pub(super) fn metrics(row: &Row) -> Vec<Metric> {
                 metric("p999_us", "p99.9 us", Less, &[]),
             ]
         }
+        Work::Paced => vec![
+            metric("cpu_us", "CPU us/op", Less, &[]),
+            metric("per_s", "op/s", More, &[]),
+            metric("p50_us", "p50 us", Less, &[]),
+            metric("p99_us", "p99 us", Less, &[]),
+            metric("p999_us", "p99.9 us", Less, &[]),
+        ],
         Work::Connect => vec![
             metric("cpu_us", "CPU us/connection", Less, &[OfBest(0.85)]),
             metric("per_s", "connections/s", More, &[OfBest(1.2)]),

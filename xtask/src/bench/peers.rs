@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::subject::{Kind, Splice, Subject};
 use crate::image::target_dir;
@@ -20,10 +20,15 @@ const PEERS: &[(&str, Kind)] = &[
     ("docker-proxy", Kind::DockerProxy),
 ];
 
-/// Those that can be had, and of the others why not.
-pub(super) fn all() -> (Vec<Subject>, Vec<String>) {
+/// Those of them that are wanted and can be had, and of the others why not.
+pub(super) fn all(wanted: Option<&[String]>) -> Result<(Vec<Subject>, Vec<String>)> {
+    for name in wanted.into_iter().flatten() {
+        let known = || PEERS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        ensure!(PEERS.iter().any(|(peer, _)| peer == name), "no peer {name}; there are {}", known());
+    }
     let (mut found, mut left_out) = (Vec::new(), Vec::new());
-    for (name, kind) in PEERS {
+    let is_wanted = |name: &str| wanted.is_none_or(|wanted| wanted.iter().any(|one| one == name));
+    for (name, kind) in PEERS.iter().filter(|(name, _)| is_wanted(name)) {
         match program(*kind).and_then(|program| Ok((version(*kind, &program)?, program))) {
             Ok((version, program)) => {
                 found.push(Subject { name: (*name).to_owned(), kind: *kind, program, version });
@@ -31,7 +36,7 @@ pub(super) fn all() -> (Vec<Subject>, Vec<String>) {
             Err(error) => left_out.push(format!("{name}: {error:#}")),
         }
     }
-    (found, left_out)
+    Ok((found, left_out))
 }
 
 fn program(kind: Kind) -> Result<PathBuf> {

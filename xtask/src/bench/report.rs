@@ -24,6 +24,7 @@ const PICTURES: &[Picture] = &[
     Picture { file: "bulk-rate.svg", title: "Bulk: throughput", unit: "Gb/s, more is better", metric: "gbps", rows: &["bulk-1", "bulk-4", "bulk-4-2w", "net-bulk-1"] },
     Picture { file: "request-cpu.svg", title: "Request-reply: CPU", unit: "us per operation, less is better", metric: "cpu_us", rows: &["rr-1-64", "rr-50-64", "rr-500-64", "rr-50-16k", "redis"] },
     Picture { file: "request-rate.svg", title: "Request-reply: throughput", unit: "operations per second, more is better", metric: "per_s", rows: &["rr-1-64", "rr-50-64", "rr-500-64", "rr-50-16k", "redis"] },
+    Picture { file: "paced.svg", title: "99th percentile at 10,000 requests a second", unit: "us, less is better", metric: "p99_us", rows: &["paced"] },
     Picture { file: "connect.svg", title: "New connections", unit: "per second, more is better", metric: "per_s", rows: &["connect", "net-connect"] },
     Picture { file: "udp.svg", title: "UDP, 1,200 B", unit: "Gb/s delivered, more is better", metric: "gbps", rows: &["udp", "udp-gso", "net-udp"] },
     Picture { file: "memory.svg", title: "Memory per silent connection", unit: "KB, less is better", metric: "opened_kb", rows: &["memory"] },

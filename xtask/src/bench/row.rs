@@ -23,12 +23,25 @@ pub(super) enum Layout {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Work {
-    Bulk { streams: usize, workers: usize },
-    Reply { connections: usize, payload: usize, depth: usize },
+    Bulk {
+        streams: usize,
+        workers: usize,
+    },
+    Reply {
+        connections: usize,
+        payload: usize,
+        depth: usize,
+    },
+    /// At a rate that all can serve.
+    Paced,
     Connect,
     Redis,
-    Udp { gso: bool },
-    Memory { connections: usize },
+    Udp {
+        gso: bool,
+    },
+    Memory {
+        connections: usize,
+    },
     Start,
     Range,
     Size,
@@ -51,6 +64,7 @@ pub(super) const ROWS: &[Row] = &[
     row("rr-50-16k", "Request-reply, 50 connections, 16 KB", Loopback, reply(50, 16_384, 1), false),
     row("rr-500-16k", "Request-reply, 500 connections, 16 KB", Loopback, reply(500, 16_384, 1), false),
     row("pipe-50", "Pipelined, 16 requests deep, 50 connections, 64 B", Loopback, reply(50, 64, 16), true),
+    row("paced", "10,000 requests a second over 50 connections, 64 B", Loopback, Work::Paced, true),
     row("redis", "redis-benchmark, 50 connections, SET of 64 B", Loopback, Work::Redis, true),
     row("connect", "New connections: connect, one request, close", Loopback, Work::Connect, true),
     row("udp", "UDP, 1,200 B", Loopback, Work::Udp { gso: false }, true),
@@ -95,7 +109,12 @@ impl Work {
     pub(super) fn suits(self, kind: Kind) -> bool {
         let moves_bytes = matches!(
             self,
-            Work::Bulk { .. } | Work::Reply { .. } | Work::Connect | Work::Redis | Work::Udp { .. }
+            Work::Bulk { .. }
+                | Work::Reply { .. }
+                | Work::Paced
+                | Work::Connect
+                | Work::Redis
+                | Work::Udp { .. }
         );
         match (self, kind) {
             // An access log costs something when a session ends.

@@ -1,5 +1,5 @@
-//! Requests in a closed loop: each connection sends the next when the last is answered, over the same connection or over
-//! a new one.
+//! Requests in a closed loop, each connection sending the next when the last is answered, over the same connection or
+//! over a new one; or at a pace.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,6 +10,7 @@ use hdrhistogram::Histogram;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use super::pace::{self, Pace};
 use super::poll::{Poll, Ready, unless_blocked};
 use super::{HEADER_BYTES, Outcome, report, seconds, step};
 
@@ -30,6 +31,9 @@ pub(crate) struct Args {
     /// Requests written at once
     #[arg(long, default_value_t = 1)]
     depth: usize,
+    /// Requests a second, whether those before are answered or not
+    #[arg(long)]
+    rate: Option<f64>,
     /// Each request over a connection of its own
     #[arg(long)]
     connect: bool,
@@ -40,6 +44,7 @@ pub(crate) struct Args {
 pub(super) fn run(args: &Args) -> Result<()> {
     let mut client = Client::new(args.target, args.payload, args.depth, args.connect)?;
     client.open(args.connections)?;
+    client.pace = args.rate.map(|rate| Pace::new(&client.poll, rate, args.connections)).transpose()?;
     client.run(WARM_UP)?;
     step("ready")?;
     report(&client.run(args.seconds)?)
@@ -51,6 +56,8 @@ pub(super) struct Client {
     requests: Vec<u8>,
     depth: usize,
     reconnect: bool,
+    /// Without it a connection asks as soon as it is answered.
+    pace: Option<Pace>,
     poll: Poll,
     connections: Vec<Connection>,
     buffer: Vec<u8>,
@@ -64,6 +71,8 @@ struct Connection {
     received: usize,
     /// Requests are under way.
     busy: bool,
+    /// How often it asked in this run.
+    asked: u64,
     since: Instant,
 }
 
@@ -77,6 +86,7 @@ impl Client {
             requests: request.repeat(depth),
             depth,
             reconnect,
+            pace: None,
             poll: Poll::new()?,
             connections: Vec::new(),
             buffer: vec![0; BUFFER_BYTES],
@@ -116,8 +126,10 @@ impl Client {
             let events = self.poll.wait(Some(end - now))?;
             now = Instant::now();
             for index in 0..events {
-                if self.handle(self.poll.ready(index), &mut now)? {
-                    done += self.depth as u64;
+                match self.poll.ready(index) {
+                    Ready { token: pace::TOKEN, .. } => self.turns(now)?,
+                    ready if self.handle(ready, &mut now)? => done += self.depth as u64,
+                    _ => {}
                 }
             }
         }
@@ -138,9 +150,28 @@ impl Client {
         self.failures = 0;
         for index in 0..self.connections.len() {
             let connection = &mut self.connections[index];
-            connection.since = now;
-            if !connection.busy && connection.ask(&self.requests, now).is_err() {
-                self.fail(index, now)?;
+            (connection.since, connection.asked) = (now, 0);
+            if !connection.busy && self.pace.is_none() {
+                self.ask(index, now)?;
+            }
+        }
+        self.pace.as_mut().map_or(Ok(()), |pace| pace.restart(now))?;
+        Ok(())
+    }
+
+    fn ask(&mut self, index: usize, since: Instant) -> Result<()> {
+        match self.connections[index].ask(&self.requests, since) {
+            Ok(()) => Ok(()),
+            Err(_) => self.fail(index, since),
+        }
+    }
+
+    /// Those whose turn has come ask; who is still busy asks when it is answered.
+    fn turns(&mut self, now: Instant) -> Result<()> {
+        self.pace.iter().for_each(Pace::fired);
+        while let Some((index, since)) = self.pace.as_mut().and_then(|pace| pace.turn(now)) {
+            if !self.connections[index].busy {
+                self.ask(index, since)?;
             }
         }
         Ok(())
@@ -158,10 +189,15 @@ impl Client {
         *now = Instant::now();
         let took = now.duration_since(connection.since);
         self.latencies.saturating_record(took.as_nanos() as u64);
-        if self.reconnect {
-            self.reconnect(index, *now)?;
-        } else if connection.ask(&self.requests, *now).is_err() {
-            self.fail(index, *now)?;
+        connection.busy = false;
+        match &self.pace {
+            _ if self.reconnect => self.reconnect(index, *now)?,
+            None => self.ask(index, *now)?,
+            Some(pace) => {
+                if let Some(since) = pace.overdue(index, connection.asked, *now) {
+                    self.ask(index, since)?;
+                }
+            }
         }
         Ok(true)
     }
@@ -182,7 +218,8 @@ impl Client {
             Err(error) => return Err(error).context("cannot connect"),
         }
         let mut connection = watched(socket.into(), &self.poll, index)?;
-        (connection.sent, connection.busy, connection.since) = (0, true, now);
+        (connection.busy, connection.since) = (true, now);
+        connection.asked = self.connections[index].asked;
         self.connections[index] = connection;
         Ok(())
     }
@@ -192,12 +229,13 @@ fn watched(stream: TcpStream, poll: &Poll, index: usize) -> Result<Connection> {
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
     poll.watch_edges(&stream, index as u64)?;
-    Ok(Connection { stream, sent: 0, received: 0, busy: false, since: Instant::now() })
+    Ok(Connection { stream, sent: 0, received: 0, busy: false, asked: 0, since: Instant::now() })
 }
 
 impl Connection {
     fn ask(&mut self, requests: &[u8], now: Instant) -> io::Result<()> {
         (self.sent, self.received, self.busy, self.since) = (0, 0, true, now);
+        self.asked += 1;
         self.write(requests).map(drop)
     }
 
