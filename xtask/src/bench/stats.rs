@@ -28,10 +28,10 @@ pub(super) fn spread(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
 }
 
 /// Ours to theirs, round by round: what disturbed a round disturbed both. Rounds that only one of them has are left
-/// out, as are those where theirs is nothing.
+/// out, as are those where theirs is nothing or less: a proxy may hold less memory after its connections than before.
 pub(super) fn ratio(ours: &Rounds, theirs: &Rounds) -> Option<Spread> {
-    let pairs = ours.iter().filter_map(|(round, ours)| Some((*ours, *theirs.get(round)?)));
-    spread(pairs.filter(|(_, theirs)| *theirs > 0.0).map(|(ours, theirs)| ours / theirs))
+    let theirs = |round| theirs.get(round).filter(|theirs| **theirs > 0.0);
+    spread(ours.iter().filter_map(|(round, ours)| Some(ours / theirs(round)?)))
 }
 
 #[cfg(test)]
@@ -57,6 +57,7 @@ mod tests {
     fn a_round_in_which_they_have_nothing_has_no_ratio() {
         let ours = Rounds::from([(0, 1.0), (1, 1.0)]);
         assert_eq!(ratio(&ours, &Rounds::from([(0, 0.0), (1, 4.0)])).map(|ratio| ratio.median), Some(0.25));
+        assert_eq!(ratio(&ours, &Rounds::from([(0, -1.0), (1, -2.0)])), None);
         assert_eq!(ratio(&ours, &Rounds::from([(7, 1.0)])), None);
     }
 }

@@ -194,7 +194,7 @@ impl Client {
             _ if self.reconnect => self.reconnect(index, *now)?,
             None => self.ask(index, *now)?,
             Some(pace) => {
-                if let Some(since) = pace.overdue(index, connection.asked, *now) {
+                if let Some(since) = pace.overdue(index, connection.asked) {
                     self.ask(index, since)?;
                 }
             }

@@ -58,11 +58,10 @@ impl Pace {
         })
     }
 
-    /// When a connection that has asked so often is to ask again, if that has passed.
-    pub(super) fn overdue(&self, connection: usize, asked: u64, now: Instant) -> Option<Instant> {
-        // The turn itself is still to come where this is not below.
-        let at = self.at(connection as u64, asked);
-        (asked * self.connections + (connection as u64) < self.due && at <= now).then_some(at)
+    /// Since when a connection that has asked so often should have asked again: `None` if its turn is still to come.
+    pub(super) fn overdue(&self, connection: usize, asked: u64) -> Option<Instant> {
+        let nth = asked * self.connections + connection as u64;
+        (nth < self.due).then(|| self.at(connection as u64, asked))
     }
 
     fn at(&self, connection: u64, round: u64) -> Instant {
@@ -86,12 +85,12 @@ mod tests {
         let after = |milliseconds| start + Duration::from_millis(milliseconds);
         assert_eq!(pace.turn(after(1)), Some((0, start)));
         // It asked once, and its second turn is not yet: at 2 ms.
-        assert_eq!(pace.overdue(0, 1, after(1)), None);
+        assert_eq!(pace.overdue(0, 1), None);
         assert_eq!(pace.turn(after(1)), Some((1, after(1))));
         assert_eq!(pace.turn(after(1)), None);
         assert_eq!(pace.turn(after(5)), Some((0, after(2))));
         // The turn passed while it was busy; at 5 ms it is asked for since 2 ms.
-        assert_eq!(pace.overdue(0, 1, after(5)), Some(after(2)));
-        assert_eq!(pace.overdue(1, 1, after(5)), None, "its turn is still to come");
+        assert_eq!(pace.overdue(0, 1), Some(after(2)));
+        assert_eq!(pace.overdue(1, 1), None, "its turn is still to come");
     }
 }
