@@ -69,7 +69,7 @@ pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
     };
     // With `--target` the flags are for the program alone: procedural macros cannot be static.
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    println!("image: building the static binary, profile {name}");
+    eprintln!("image: building the static binary, profile {name}");
     let mut build = cargo(&format!("build --quiet --bin ambassador --target {target} --profile {name}"));
     succeed(build.env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
     let binary = target_dir().join(target).join(dir).join("ambassador");
@@ -80,7 +80,7 @@ pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
 fn check(binary: &Path, profile: Profile) -> Result<()> {
     ensure!(rootfs::is_static(binary), "{} is not static", binary.display());
     let size = binary.metadata()?.len();
-    println!("image: {}: static, {:.2} MB", binary.display(), size as f64 / 1e6);
+    eprintln!("image: {}: static, {:.2} MB", binary.display(), size as f64 / 1e6);
     let fits = profile != Profile::Dist || size <= SIZE_LIMIT_BYTES;
     ensure!(fits, "{size} bytes are more than the {SIZE_LIMIT_BYTES} that the image may have");
     Ok(())

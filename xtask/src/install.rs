@@ -1,4 +1,5 @@
-//! Installs, from Debian's archive, the programs that the tests need and this machine does not have.
+//! Installs, from Debian's archive, the programs that the tests and the benchmark need and this machine
+//! does not have.
 //!
 //! Services stay as they were: while packages are installed a `policy-rc.d` keeps them from starting, and what the
 //! packages enabled for the next boot is disabled again.
@@ -43,24 +44,63 @@ const NEEDS: &[Need] = &[
     Need { program: "valgrind", packages: &["valgrind"] },
 ];
 
+/// What the benchmark measures, and what it measures with.
+const BENCHMARK_NEEDS: &[Need] = &[
+    Need { program: "haproxy", packages: &["haproxy"] },
+    Need { program: "nginx", packages: &["nginx"] },
+    Need { program: "socat", packages: &["socat"] },
+    Need { program: "docker-proxy", packages: &["docker.io"] },
+    Need { program: "iperf3", packages: &["iperf3"] },
+    Need { program: "redis-server", packages: &["redis-server"] },
+    Need { program: "redis-benchmark", packages: &["redis-tools"] },
+    Need { program: "pip3", packages: &["python3-pip"] },
+    Need { program: "ip", packages: &["iproute2"] },
+    Need { program: "setpriv", packages: &["util-linux"] },
+];
+
+/// nginx's stream module is a package of its own, with no program in it.
+const NGINX_STREAM: &str = "libnginx-mod-stream";
+
 /// What these packages would start at boot.
 const UNITS: &[&str] = &[
     "docker.service",
     "docker.socket",
     "containerd.service",
     "etcd.service",
+    "haproxy.service",
+    "nginx.service",
     "postgresql.service",
     "redis-server.service",
 ];
 
 /// The programs that are still missing afterwards, and why. Empty: all is there.
 pub(crate) fn missing_after_install() -> Result<Vec<String>> {
+    missing_of(NEEDS)
+}
+
+/// The same, for the benchmark.
+pub(crate) fn missing_for_benchmark() -> Result<Vec<String>> {
+    let missing = missing_of(BENCHMARK_NEEDS)?;
+    let wanted = sudo::is_root() && find("nginx").is_some() && find("apt-get").is_some();
+    if wanted && !installed(NGINX_STREAM) {
+        // Where nginx is not Debian's, the module may be in it.
+        apt_install(vec![NGINX_STREAM]).ok();
+    }
+    Ok(missing)
+}
+
+fn installed(package: &str) -> bool {
+    output(Command::new("dpkg-query").args(["-W", package])).is_ok()
+}
+
+fn missing_of(needs: &'static [Need]) -> Result<Vec<String>> {
+    let missing = || needs.iter().filter(|need| find(need.program).is_none());
     let wanted: Vec<&Need> = missing().collect();
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
     let programs: Vec<_> = wanted.iter().map(|need| need.program).collect();
-    println!("install: missing: {}", programs.join(", "));
+    eprintln!("install: missing: {}", programs.join(", "));
     let why = match () {
         () if !sudo::is_root() => "not root, and no sudo without a password",
         () if find("apt-get").is_none() => "no apt-get here: install it by hand",
@@ -70,10 +110,6 @@ pub(crate) fn missing_after_install() -> Result<Vec<String>> {
         },
     };
     Ok(missing().map(|need| format!("{} ({why})", need.program)).collect())
-}
-
-fn missing() -> impl Iterator<Item = &'static Need> {
-    NEEDS.iter().filter(|need| find(need.program).is_none())
 }
 
 fn install(needs: &[&Need]) -> Result<()> {

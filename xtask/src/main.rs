@@ -4,6 +4,7 @@
     reason = "no runtime to block here, and the environment is a developer's"
 )]
 
+mod bench;
 mod cgroups;
 mod compose;
 mod consul;
@@ -15,6 +16,7 @@ mod install;
 mod interrupt;
 mod latency;
 mod lint;
+mod plot;
 mod process;
 mod rootfs;
 mod skips;
@@ -34,6 +36,11 @@ enum Task {
     Test(test::Args),
     /// Measure how long a change takes to be followed: of containers, of a key in etcd, of a file
     Latency,
+    /// Measure the ambassador beside HAProxy, Envoy, nginx, socat and docker-proxy
+    Bench(bench::Args),
+    /// The benchmark's client and service
+    #[command(subcommand, hide = true)]
+    BenchLoad(bench::Load),
     /// Check format, clippy, rustdoc, and licences where cargo-deny is installed
     Lint,
     /// Build the image and load it into the engine that DOCKER_HOST names
@@ -62,11 +69,17 @@ fn main() -> ExitCode {
 }
 
 fn run(task: Task) -> Result<ExitCode> {
+    // It runs in a temporary directory of the benchmark, and is ended by it.
+    if let Task::BenchLoad(load) = &task {
+        return bench::load(load).map(|()| ExitCode::SUCCESS);
+    }
     std::env::set_current_dir(root())?;
     interrupt::watch()?;
     match task {
         Task::Test(args) => test::run(&args),
         Task::Latency => latency::run().map(|()| ExitCode::SUCCESS),
+        Task::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::BenchLoad(load) => bench::load(&load).map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::run().map(|()| ExitCode::SUCCESS),
         Task::Image(args) => image::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Hosts(HostsTask::Up(args)) => hosts::play(&args).map(|()| ExitCode::SUCCESS),

@@ -111,7 +111,7 @@ fn header(kind: EntryType, size: u64, mode: u32) -> Header {
 }
 
 /// What `ldd` names; nothing for a static program.
-fn libraries(program: &Path) -> Vec<PathBuf> {
+pub(crate) fn libraries(program: &Path) -> Vec<PathBuf> {
     let text = output(Command::new("ldd").arg(program)).unwrap_or_default();
     text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
 }

@@ -1,0 +1,241 @@
+//! `cargo xtask bench`: the ambassador beside those that people would use instead, measured on this machine.
+//!
+//! In each round every subject gets each measurement in turn, so that what disturbs the machine disturbs all alike;
+//! ratios are taken within a round. `docs/benchmarks/README.md` says how it is measured.
+
+mod child;
+mod client;
+mod footprint;
+mod listening;
+mod load;
+mod machine;
+mod measure;
+mod metric;
+mod namespace;
+mod peers;
+mod place;
+mod report;
+mod results;
+mod rounds;
+mod row;
+mod stats;
+mod subject;
+mod usage;
+mod verdict;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tempfile::TempDir;
+
+pub(crate) use self::load::Load;
+
+use self::measure::Bench;
+use self::results::{Described, Results, Role};
+use self::rounds::{Places, measure_all};
+use self::row::{ROWS, Row};
+use self::subject::{AccessLog, Kind, LOG_SUFFIX, Subject};
+use crate::image::{self, Profile, target_dir};
+use crate::process::{cargo, output, output_with, succeed};
+use crate::{install, sudo};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// A few minutes instead of half an hour: one short round, fewer payloads
+    #[arg(long)]
+    quick: bool,
+    /// How often everything is measured [default: 5; quick: 1]
+    #[arg(long, value_name = "N")]
+    rounds: Option<usize>,
+    /// How long one measurement takes [default: 1.5; quick: 0.6]
+    #[arg(long, value_name = "S")]
+    seconds: Option<f64>,
+    /// Only these rows
+    #[arg(long, value_name = "ROW", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Only these peers
+    #[arg(long, value_name = "PEER", value_delimiter = ',')]
+    peers: Option<Vec<String>>,
+    /// A binary to measure instead of building one; with several, the ratios are those of the first
+    #[arg(long, value_name = "[NAME=]PATH")]
+    ambassador: Vec<String>,
+    /// Where the results go [default: docs/benchmarks; of anything but a full run: target/bench]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Print the results as JSON instead of as tables
+    #[arg(long)]
+    json: bool,
+    /// Measure nothing: write the report anew from results of before
+    #[arg(long, value_name = "RESULTS.JSON")]
+    from: Option<PathBuf>,
+}
+
+pub(crate) fn load(load: &Load) -> Result<()> {
+    load::run(load)
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    sudo::become_root()?;
+    if let Some(file) = &args.from {
+        let results = serde_json::from_slice(&std::fs::read(file)?).context("not results of ours")?;
+        return write(&results, &args.out());
+    }
+    let rows = rows(args)?;
+    let mut results = Results { machine: machine::describe(), ..Results::default() };
+    results.left_out = install::missing_for_benchmark()?;
+    let ambassadors = ambassadors(args)?;
+    let load = build_load()?;
+    let subjects = subjects(args, ambassadors, &mut results)?;
+    raise_file_limit()?;
+    let dir = temporary_dir()?;
+    let places = Places::make(&rows, &load, dir.path(), &mut results)?;
+    let bench = Bench::new(load, dir.path(), args.seconds());
+    results.settings = args.settings();
+    measure_all(&bench, args.rounds(), &rows, &subjects, &places, &mut results)?;
+    results.add_scaling();
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&results)?);
+    } else {
+        println!("{}", report::body(&results));
+    }
+    write(&results, &args.out())
+}
+
+impl Args {
+    fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 1 } else { 5 }).max(1)
+    }
+
+    fn seconds(&self) -> f64 {
+        self.seconds.unwrap_or(if self.quick { 0.6 } else { 1.5 })
+    }
+
+    /// The page of the documentation is for full runs alone.
+    fn out(&self) -> PathBuf {
+        let partial =
+            self.quick || !self.only.is_empty() || self.peers.is_some() || !self.ambassador.is_empty();
+        let default = || if partial { target_dir().join("bench") } else { PathBuf::from("docs/benchmarks") };
+        self.out.clone().unwrap_or_else(default)
+    }
+
+    fn settings(&self) -> BTreeMap<String, String> {
+        let date = output(Command::new("date").args(["-u", "+%F"])).unwrap_or_default();
+        let settings = [
+            ("date", date),
+            ("rounds", self.rounds().to_string()),
+            ("seconds a measurement", self.seconds().to_string()),
+        ];
+        settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}
+
+/// Files in `target` and in the documentation belong to the user who called us.
+fn write(results: &Results, dir: &Path) -> Result<()> {
+    succeed(sudo::as_user("mkdir").arg("-p").arg(dir))?;
+    let file = |name: &str, text: String| {
+        output_with(sudo::as_user("tee").arg(dir.join(name)), text.into_bytes()).map(drop)
+    };
+    file("results.json", serde_json::to_string_pretty(results)? + "\n")?;
+    file("README.md", report::page(results))?;
+    for (name, svg) in report::pictures(results) {
+        file(name, svg)?;
+    }
+    eprintln!("bench: written to {}", dir.display());
+    Ok(())
+}
+
+/// Named after us, so that the next run can tell what a killed one left behind.
+fn temporary_dir() -> Result<TempDir> {
+    const PREFIX: &str = "amb-bench-";
+    for old in std::fs::read_dir("/tmp")?.flatten() {
+        let name = old.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            std::fs::remove_dir_all(old.path()).ok();
+        }
+    }
+    let prefix = format!("{PREFIX}{}-", std::process::id());
+    Ok(tempfile::Builder::new().prefix(&prefix).tempdir_in("/tmp")?)
+}
+
+fn rows(args: &Args) -> Result<Vec<&'static Row>> {
+    for name in &args.only {
+        let known = || ROWS.iter().map(|row| row.id).collect::<Vec<_>>().join(", ");
+        ensure!(ROWS.iter().any(|row| row.id == name), "no row {name}; there are {}", known());
+    }
+    let wanted = |row: &&Row| match args.only.as_slice() {
+        [] => row.quick || !args.quick,
+        only => only.iter().any(|name| name == row.id),
+    };
+    Ok(ROWS.iter().filter(wanted).collect())
+}
+
+/// Those that were given, or the one that ships, built now.
+fn ambassadors(args: &Args) -> Result<Vec<(String, PathBuf)>> {
+    if args.ambassador.is_empty() {
+        return Ok(vec![("ambassador".to_owned(), std::path::absolute(image::build(Profile::Dist)?)?)]);
+    }
+    let parse = |text: &String| {
+        let (name, path) = text.split_once('=').unwrap_or(("ambassador", text));
+        let path = std::fs::canonicalize(path).with_context(|| format!("no binary {path}"))?;
+        Ok((name.to_owned(), path))
+    };
+    args.ambassador.iter().map(parse).collect()
+}
+
+/// This program once more, optimized: it is the client and the service.
+fn build_load() -> Result<PathBuf> {
+    eprintln!("bench: building the client and the service");
+    succeed(&mut cargo("build --quiet --release --package xtask"))?;
+    Ok(std::path::absolute(target_dir().join("release/xtask"))?)
+}
+
+fn subjects(args: &Args, ambassadors: Vec<(String, PathBuf)>, results: &mut Results) -> Result<Vec<Subject>> {
+    let mut subjects = Vec::new();
+    for (index, (name, program)) in ambassadors.into_iter().enumerate() {
+        let version = peers::version(Kind::Ambassador(AccessLog::Off), &program)?;
+        let subject = |name, log| Subject {
+            name,
+            kind: Kind::Ambassador(log),
+            program: program.clone(),
+            version: version.clone(),
+        };
+        subjects.push(subject(name.clone(), AccessLog::Off));
+        if index == 0 {
+            subjects.push(subject(format!("{name}{LOG_SUFFIX}"), AccessLog::On));
+        }
+    }
+    let (peers, left_out) = peers::all(args.peers.as_deref())?;
+    left_out.iter().for_each(|why| eprintln!("bench: left out: {why}"));
+    results.left_out.extend(left_out);
+    subjects.extend(peers);
+    subjects.push(Subject {
+        name: "direct".to_owned(),
+        kind: Kind::Direct,
+        program: PathBuf::new(),
+        version: String::new(),
+    });
+    results.subjects = subjects.iter().enumerate().map(|(index, subject)| describe(index, subject)).collect();
+    Ok(subjects)
+}
+
+fn describe(index: usize, subject: &Subject) -> Described {
+    let role = match subject.kind {
+        Kind::Direct => Role::Limit,
+        _ if index == 0 => Role::Us,
+        Kind::Ambassador(_) => Role::Variant,
+        _ => Role::Peer,
+    };
+    Described { name: subject.name.clone(), role, version: subject.version.clone() }
+}
+
+/// We and all that we start may open what we may at most, up to a number that no row needs: some size their tables by it.
+fn raise_file_limit() -> Result<()> {
+    const ENOUGH: u64 = 65_536;
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let current = Some(maximum.map_or(ENOUGH, |maximum| maximum.min(ENOUGH)));
+    setrlimit(Resource::Nofile, Rlimit { current, maximum }).context("cannot raise the limit of open files")
+}

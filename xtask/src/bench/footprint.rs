@@ -1,0 +1,177 @@
+//! What a proxy takes up: memory, time to start, ports, and room on disk.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Resource, getrlimit};
+
+use super::child::{Process, tied};
+use super::client::Client;
+use super::listening::listening_between;
+use super::measure::{Bench, Metrics};
+use super::place::{ECHO, Place};
+use super::row::Work;
+use super::stats::spread;
+use super::subject::{Kind, NGINX_STREAM, Ports, Route, Subject};
+use super::usage::memory_mb;
+use crate::rootfs::{Rootfs, libraries};
+
+/// A process for each connection: 5,000 of them would measure the machine's scheduler.
+const SOCAT_CONNECTIONS: usize = 200;
+const STARTS: usize = 10;
+/// After this a proxy does not start.
+const START: Duration = Duration::from_secs(20);
+const LOOK_AGAIN: Duration = Duration::from_micros(50);
+/// Between two looks at memory, how often at most, and what difference is none.
+const SETTLE: Duration = Duration::from_millis(150);
+const SETTLE_LOOKS: usize = 10;
+const SETTLED_MB: f64 = 0.02;
+/// What a proxy may take to give memory back.
+const AFTERWARDS: Duration = Duration::from_secs(2);
+const BUSY: Duration = Duration::from_secs(1);
+const RANGE: (u16, u16) = (10_000, 10_999);
+/// Where a range goes. On the address that the proxy listens on, the same ports would be its own.
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+impl Bench {
+    pub(super) fn memory(&self, connections: usize, subject: &Subject, place: &Place) -> Result<Metrics> {
+        let connections = match subject.kind {
+            Kind::Socat => SOCAT_CONNECTIONS,
+            _ => connections.min(room_for_connections()),
+        };
+        let proxy = self.proxy(Work::Memory { connections }, subject, place, ECHO)?;
+        let pid = proxy.pid().context("no proxy")?;
+        let idle = settled_mb(pid)?;
+        let words = format!("hold --connections {connections} --seconds {}", BUSY.as_secs_f64());
+        let mut client = Client::start(&self.load, &words, proxy.address)?;
+        client.expect("one")?;
+        let one = settled_mb(pid)?;
+        let mut after = |word: &str| {
+            client.go_on()?;
+            client.expect(word)?;
+            settled_mb(pid)
+        };
+        let (opened, asked) = (after("opened")?, after("asked")?);
+        after("busy")?;
+        client.go_on()?;
+        sleep(BUSY / 2);
+        let busy = memory_mb(pid)?;
+        ensure!(client.outcome()?.done > 0, "no request was answered");
+        client.go_on()?;
+        client.expect("closed")?;
+        sleep(AFTERWARDS);
+        let closed = settled_mb(pid)?;
+        let each_kb = |with: f64| (with - one) * 1e3 / (connections - 1) as f64;
+        Ok(named(&[
+            ("idle_mb", idle),
+            ("opened_kb", each_kb(opened)),
+            ("asked_kb", each_kb(asked)),
+            ("busy_kb", each_kb(busy)),
+            ("closed_mb", closed - one),
+            ("connections", connections as f64),
+        ]))
+    }
+
+    /// From exec to the first connection that is accepted.
+    pub(super) fn start(&self, subject: &Subject, place: &Place) -> Result<Metrics> {
+        let once = |_| {
+            let route = self.route(Work::Start, place, ECHO);
+            let address = route.address();
+            self.until(
+                subject,
+                &route,
+                |program| Command::new(program),
+                || TcpStream::connect(address).is_ok(),
+            )
+        };
+        let times = (0..STARTS).map(|n| once(n).map(|(time, _)| time)).collect::<Result<Vec<_>>>()?;
+        let spread =
+            spread(times.into_iter().map(|time| time.as_secs_f64() * 1e3)).context("never started")?;
+        Ok(named(&[("start_ms", spread.median)]))
+    }
+
+    /// A range of ports, beside one port.
+    pub(super) fn range(&self, subject: &Subject, place: &Place) -> Result<Metrics> {
+        let one = self.proxy(Work::Range, subject, place, ECHO)?;
+        let one_mb = settled_mb(one.pid().context("no proxy")?)?;
+        drop(one);
+        let (first, last) = RANGE;
+        let target = SocketAddr::new(ELSEWHERE.into(), ECHO);
+        let route =
+            Route { ports: Ports::Range(first, last), target, ..self.route(Work::Range, place, ECHO) };
+        let address = route.address();
+        // The kernel's table of all ports takes milliseconds to read: a proxy that binds in order is timed by its last.
+        let accepts = || TcpStream::connect(address).is_ok();
+        let (bound, process) = self.until(subject, &route, tied, accepts)?;
+        let ports = usize::from(last - first) + 1;
+        ensure!(listening_between(first, last) == ports, "the last port is bound and another is not");
+        let range_mb = settled_mb(process.pid())?;
+        Ok(named(&[("bound_ms", bound.as_secs_f64() * 1e3), ("range_mb", range_mb - one_mb)]))
+    }
+
+    /// Starts it, and says how long it was until it was so.
+    fn until(
+        &self,
+        subject: &Subject,
+        route: &Route,
+        run: impl Fn(&Path) -> Command,
+        is_so: impl Fn() -> bool,
+    ) -> Result<(Duration, Process)> {
+        let mut command = subject.command(route, &self.dir_for(subject)?, run)?;
+        let started = Instant::now();
+        let mut process = Process::start(&mut command)?;
+        while !is_so() {
+            ensure!(started.elapsed() < START && !process.has_ended(), "{} does not start", subject.name);
+            sleep(LOOK_AGAIN);
+        }
+        Ok((started.elapsed(), process))
+    }
+}
+
+/// The program, and with all that it needs in an empty image.
+pub(super) fn size(subject: &Subject) -> Result<Metrics> {
+    let bytes = |path: &Path| -> Result<f64> {
+        Ok(fs::metadata(path).with_context(|| format!("no {}", path.display()))?.len() as f64)
+    };
+    let binary = bytes(&subject.program)?;
+    let image = if let Kind::Ambassador(_) = subject.kind {
+        let mut rootfs = Rootfs::new();
+        rootfs.file(&subject.program, "ambassador")?;
+        rootfs.into_tar()?.len() as f64
+    } else {
+        let module = Path::new(NGINX_STREAM);
+        let module = if subject.kind == Kind::Nginx && module.exists() { bytes(module)? } else { 0.0 };
+        let needed = libraries(&subject.program).iter().map(|path| bytes(path)).sum::<Result<f64>>()?;
+        binary + module + needed
+    };
+    Ok(named(&[("binary_mb", binary / 1e6), ("image_mb", image / 1e6)]))
+}
+
+/// What a proxy can hold with two descriptors each, and some for itself.
+fn room_for_connections() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(files / 2).unwrap_or(usize::MAX).saturating_sub(500).max(100)
+}
+
+/// Its memory, when that no longer changes.
+fn settled_mb(pid: u32) -> Result<f64> {
+    let mut before = memory_mb(pid)?;
+    for _ in 0..SETTLE_LOOKS {
+        sleep(SETTLE);
+        let now = memory_mb(pid)?;
+        if (now - before).abs() < SETTLED_MB {
+            return Ok(now);
+        }
+        before = now;
+    }
+    Ok(before)
+}
+
+fn named(values: &[(&str, f64)]) -> Metrics {
+    values.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
+}

@@ -1,0 +1,76 @@
+//! `cargo xtask bench-load`: the benchmark's own client and service, one thread each, and nothing allocated per request.
+//!
+//! The benchmark runs it as a process of its own, built with optimization, and steps it: a client says a line, is
+//! answered a line, and goes on. So the proxy's CPU is read exactly while there is load.
+
+mod client;
+mod hold;
+mod pace;
+mod poll;
+mod receiver;
+mod serve;
+mod udp;
+
+use std::io::{BufRead, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+
+/// Written at the head of every message: its length. So the service knows a whole one, as real services do.
+const HEADER_BYTES: usize = 4;
+
+#[derive(clap::Subcommand)]
+pub(crate) enum Load {
+    /// Answer each message with one of the same length; count datagrams and acknowledge them
+    Serve { listen: SocketAddr },
+    /// Requests and replies, one after the other on each connection
+    Reply(client::Args),
+    /// Keep connections open: silent, after a request, busy; then close them
+    Hold(hold::Args),
+    /// Datagrams, as many under way as the window allows
+    Udp(udp::Args),
+}
+
+/// What a client measured.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    pub(crate) seconds: f64,
+    /// Requests answered, or datagrams that arrived.
+    pub(crate) done: u64,
+    /// Requests that failed, or datagrams that did not arrive.
+    pub(crate) lost: u64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) p999_us: f64,
+}
+
+pub(crate) fn run(load: &Load) -> Result<()> {
+    match load {
+        Load::Serve { listen } => serve::run(*listen),
+        Load::Reply(args) => client::run(args),
+        Load::Hold(args) => hold::run(args),
+        Load::Udp(args) => udp::run(args),
+    }
+}
+
+/// Says where we are, and waits to be told to go on.
+fn step(line: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    stdout.flush()?;
+    let mut answer = String::new();
+    let length = std::io::stdin().lock().read_line(&mut answer)?;
+    ensure!(length > 0, "nobody wants us to go on");
+    Ok(())
+}
+
+fn report(outcome: &Outcome) -> Result<()> {
+    step(&serde_json::to_string(outcome)?)
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}

@@ -1,0 +1,223 @@
+//! One measurement: of one subject, for one row, in one round. The proxy is started for it and runs alone.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use super::client::Client;
+use super::footprint;
+use super::place::{ECHO, IPERF, Place, REDIS};
+use super::row::{CONNECTING, Work};
+use super::subject::{Ports, Route, Running, Subject};
+use super::usage::cpu_seconds;
+use crate::process::output;
+
+/// What was measured, by name: `metric` says what each is.
+pub(super) type Metrics = BTreeMap<String, f64>;
+
+/// iperf3's server needs a moment between two tests.
+const IPERF_TRIES: usize = 10;
+const IPERF_PAUSE: Duration = Duration::from_millis(100);
+/// redis-benchmark counts requests, not seconds: about as many as a proxy serves in one.
+const REDIS_PER_SECOND: f64 = 25_000.0;
+
+/// What any of them serves on two slow cores.
+const PACED: &str = "--connections 50 --rate 10000";
+
+pub(super) struct Bench {
+    /// The program that holds the client and the service.
+    pub(super) load: PathBuf,
+    pub(super) dir: PathBuf,
+    pub(super) seconds: f64,
+    /// Each proxy gets a port that none had before it.
+    pub(super) next_port: Cell<u16>,
+}
+
+/// Ports of proxies, below those of outgoing connections and beside those of the service.
+const FIRST_PORT: u16 = 8000;
+const LAST_PORT: u16 = 9999;
+
+impl Bench {
+    pub(super) fn new(load: PathBuf, dir: &Path, seconds: f64) -> Bench {
+        Bench { load, dir: dir.to_owned(), seconds, next_port: Cell::new(FIRST_PORT) }
+    }
+
+    /// This thread is on the client's side of the place.
+    pub(super) fn measure(&self, work: Work, subject: &Subject, place: &Place) -> Result<Metrics> {
+        match work {
+            Work::Bulk { streams, .. } => self.bulk(streams, &self.proxy(work, subject, place, IPERF)?),
+            Work::Reply { connections, payload, depth } => {
+                let words = format!("--connections {connections} --payload {payload} --depth {depth}");
+                self.reply(&words, &self.proxy(work, subject, place, ECHO)?)
+            }
+            Work::Paced => self.reply(PACED, &self.proxy(work, subject, place, ECHO)?),
+            Work::Connect => {
+                let words = format!("--connections {CONNECTING} --connect");
+                self.reply(&words, &self.proxy(work, subject, place, ECHO)?)
+            }
+            Work::Redis => self.redis(&self.proxy(work, subject, place, REDIS)?),
+            Work::Udp { gso } => self.udp(gso, &self.proxy(work, subject, place, ECHO)?),
+            Work::Memory { connections } => self.memory(connections, subject, place),
+            Work::Start => self.start(subject, place),
+            Work::Range => self.range(subject, place),
+            Work::Size => footprint::size(subject),
+        }
+    }
+
+    pub(super) fn proxy(&self, work: Work, subject: &Subject, place: &Place, port: u16) -> Result<Running> {
+        let route = self.route(work, place, port);
+        subject.start(&route, &self.dir_for(subject)?)
+    }
+
+    pub(super) fn route(&self, work: Work, place: &Place, port: u16) -> Route {
+        let ports = Ports::One(self.port());
+        let target = SocketAddr::new(place.service, port);
+        Route { protocol: work.protocol(), ports, target, workers: work.workers() }
+    }
+
+    fn port(&self) -> u16 {
+        let port = self.next_port.get();
+        self.next_port.set(if port == LAST_PORT { FIRST_PORT } else { port + 1 });
+        port
+    }
+
+    pub(super) fn dir_for(&self, subject: &Subject) -> Result<PathBuf> {
+        let dir = self.dir.join(&subject.name);
+        fs::create_dir_all(&dir)?;
+        Ok(dir)
+    }
+
+    /// From the client to the service, as iperf3 has it.
+    fn bulk(&self, streams: usize, proxy: &Running) -> Result<Metrics> {
+        let before = cpu(proxy)?;
+        let received = self.iperf(streams, proxy.address)?;
+        let used = cpu(proxy)? - before;
+        let gigabytes = received.bytes / 1e9;
+        let gbps = received.bits_per_second / 1e9;
+        Ok(metrics(proxy, &[("gbps", gbps)], &[("cpu_s_per_gb", used / gigabytes)]))
+    }
+
+    fn iperf(&self, streams: usize, target: SocketAddr) -> Result<Received> {
+        let mut tries = 0;
+        loop {
+            let mut iperf = Command::new("iperf3");
+            iperf.args(["-J", "-c", &target.ip().to_string(), "-p", &target.port().to_string()]);
+            iperf.args(["-t", &self.seconds.ceil().to_string(), "-P", &streams.to_string()]);
+            match output(&mut iperf) {
+                Ok(json) => return Ok(serde_json::from_str::<Iperf>(&json)?.end.sum_received),
+                Err(error) if tries == IPERF_TRIES => return Err(error),
+                Err(_) => tries += 1,
+            }
+            sleep(IPERF_PAUSE);
+        }
+    }
+
+    fn reply(&self, words: &str, proxy: &Running) -> Result<Metrics> {
+        let words = format!("reply {words} --seconds {}", self.seconds);
+        let mut client = Client::start(&self.load, &words, proxy.address)?;
+        client.expect("ready")?;
+        let before = cpu(proxy)?;
+        client.go_on()?;
+        let outcome = client.outcome()?;
+        let used = cpu(proxy)? - before;
+        ensure!(outcome.done > 0, "no request was answered");
+        let done = outcome.done as f64;
+        let always = [
+            ("per_s", done / outcome.seconds),
+            ("p50_us", outcome.p50_us),
+            ("p99_us", outcome.p99_us),
+            ("p999_us", outcome.p999_us),
+            ("failed", outcome.lost as f64),
+        ];
+        Ok(metrics(proxy, &always, &[("cpu_us", used / done * 1e6)]))
+    }
+
+    fn udp(&self, gso: bool, proxy: &Running) -> Result<Metrics> {
+        const DATAGRAM_BYTES: f64 = 1200.0;
+        let gso = if gso { "--gso" } else { "" };
+        let words = format!("udp --payload {DATAGRAM_BYTES} {gso} --seconds {}", self.seconds);
+        let mut client = Client::start(&self.load, &words, proxy.address)?;
+        client.expect("ready")?;
+        let before = cpu(proxy)?;
+        client.go_on()?;
+        let outcome = client.outcome()?;
+        let used = cpu(proxy)? - before;
+        ensure!(outcome.done > 0, "no datagram arrived");
+        let (arrived, lost) = (outcome.done as f64, outcome.lost as f64);
+        let gigabytes = arrived * DATAGRAM_BYTES / 1e9;
+        let always =
+            [("gbps", gigabytes * 8.0 / outcome.seconds), ("loss_percent", lost / (arrived + lost) * 100.0)];
+        Ok(metrics(proxy, &always, &[("cpu_s_per_gb", used / gigabytes)]))
+    }
+
+    fn redis(&self, proxy: &Running) -> Result<Metrics> {
+        let requests = (self.seconds * REDIS_PER_SECOND).round();
+        let (ip, port) = (proxy.address.ip().to_string(), proxy.address.port().to_string());
+        let mut benchmark = Command::new("redis-benchmark");
+        benchmark.args(["-h", &ip, "-p", &port, "-c", "50", "-d", "64", "-t", "set", "--csv"]);
+        let before = cpu(proxy)?;
+        let csv = output(benchmark.args(["-n", &requests.to_string()]))?;
+        let used = cpu(proxy)? - before;
+        let [per_s, p50_ms, p99_ms] =
+            redis_numbers(&csv).with_context(|| format!("not understood: {csv}"))?;
+        let always = [("per_s", per_s), ("p50_us", p50_ms * 1e3), ("p99_us", p99_ms * 1e3)];
+        Ok(metrics(proxy, &always, &[("cpu_us", used / requests * 1e6)]))
+    }
+}
+
+/// What all have, and what only a proxy has.
+fn metrics(proxy: &Running, always: &[(&str, f64)], with_proxy: &[(&str, f64)]) -> Metrics {
+    let with_proxy = with_proxy.iter().filter(|_| proxy.pid().is_some());
+    always.iter().chain(with_proxy).map(|(name, value)| ((*name).to_owned(), *value)).collect()
+}
+
+fn cpu(proxy: &Running) -> Result<f64> {
+    proxy.pid().map_or(Ok(0.0), cpu_seconds)
+}
+
+#[derive(Deserialize)]
+struct Iperf {
+    end: IperfEnd,
+}
+
+#[derive(Deserialize)]
+struct IperfEnd {
+    sum_received: Received,
+}
+
+#[derive(Deserialize)]
+struct Received {
+    bytes: f64,
+    bits_per_second: f64,
+}
+
+/// Requests a second, and milliseconds of the 50th and 99th percentile, from redis-benchmark's table.
+fn redis_numbers(csv: &str) -> Option<[f64; 3]> {
+    let mut lines =
+        csv.lines().map(|line| line.split(',').map(|cell| cell.trim_matches('"')).collect::<Vec<_>>());
+    let (names, values) = (lines.find(|line| line.contains(&"rps"))?, lines.next()?);
+    let number = |name: &str| values.get(names.iter().position(|other| *other == name)?)?.parse().ok();
+    Some([number("rps")?, number("p50_latency_ms")?, number("p99_latency_ms")?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::redis_numbers;
+
+    #[test]
+    fn columns_of_redis_benchmark_are_found_by_name() {
+        let csv = "\"test\",\"rps\",\"avg_latency_ms\",\"min_latency_ms\",\"p50_latency_ms\",\"p95_latency_ms\",\
+                   \"p99_latency_ms\",\"max_latency_ms\"\n\
+                   \"SET\",\"50000.00\",\"0.5\",\"0.1\",\"0.511\",\"0.7\",\"0.903\",\"3.1\"";
+        assert_eq!(redis_numbers(csv), Some([50_000.0, 0.511, 0.903]));
+        assert_eq!(redis_numbers("ERR"), None);
+    }
+}

@@ -1,0 +1,109 @@
+//! What the numbers of a row are, which way is better, and what is asked of us.
+
+use super::row::{Layout, Row, Work};
+
+pub(super) struct Metric {
+    /// In `results.json`.
+    pub(super) name: &'static str,
+    pub(super) title: &'static str,
+    pub(super) better: Better,
+    pub(super) goals: Vec<Goal>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Better {
+    Less,
+    More,
+}
+
+/// What our number shall be.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) enum Goal {
+    /// At most this, whatever others need.
+    AtMost(f64),
+    /// So many times that of the best peer, or better.
+    OfBest(f64),
+    /// The same, of this peer.
+    Of(&'static str, f64),
+    /// Not worse than the best peer by more than this.
+    AsGoodAsBest(f64),
+}
+
+/// How far apart two measured losses may be and count as the same, in percent.
+const SAME_LOSS: f64 = 0.1;
+
+/// The metrics of a row, in the order in which they are shown.
+pub(super) fn metrics(row: &Row) -> Vec<Metric> {
+    use Better::{Less, More};
+    use Goal::{AsGoodAsBest, AtMost, Of, OfBest};
+    match row.work {
+        Work::Bulk { workers: 1, .. } => vec![
+            metric("cpu_s_per_gb", "CPU s/GB", Less, &[Of("haproxy-splice", 0.65), OfBest(0.75)]),
+            metric("gbps", "Gb/s", More, &[OfBest(1.05)]),
+        ],
+        Work::Bulk { .. } => vec![
+            metric("cpu_s_per_gb", "CPU s/GB", Less, &[]),
+            metric("gbps", "Gb/s", More, &[]),
+            // A machine on which nobody scales has no better and worse.
+            metric("scaling", "times 1 worker", More, &[OfBest(0.95)]),
+        ],
+        Work::Reply { connections, depth, .. } => {
+            let many = connections > 1 && depth == 1 && row.layout == Layout::Loopback;
+            let all = |goal| if many { vec![goal] } else { Vec::new() };
+            vec![
+                metric("cpu_us", "CPU us/op", Less, if depth == 1 { &[OfBest(0.95)] } else { &[] }),
+                metric("per_s", "op/s", More, &all(OfBest(1.0))),
+                metric("p50_us", "p50 us", Less, &[]),
+                metric("p99_us", "p99 us", Less, &all(OfBest(1.0))),
+                metric("p999_us", "p99.9 us", Less, &[]),
+            ]
+        }
+        Work::Paced => vec![
+            metric("cpu_us", "CPU us/op", Less, &[]),
+            metric("per_s", "op/s", More, &[]),
+            metric("p50_us", "p50 us", Less, &[]),
+            metric("p99_us", "p99 us", Less, &[]),
+            metric("p999_us", "p99.9 us", Less, &[]),
+        ],
+        Work::Connect => vec![
+            metric("cpu_us", "CPU us/connection", Less, &[OfBest(0.85)]),
+            metric("per_s", "connections/s", More, &[OfBest(1.2)]),
+            metric("p50_us", "p50 us", Less, &[]),
+            metric("p99_us", "p99 us", Less, &[]),
+            metric("failed", "failed", Less, &[]),
+        ],
+        Work::Redis => vec![
+            metric("cpu_us", "CPU us/op", Less, &[OfBest(0.95)]),
+            metric("per_s", "op/s", More, &[OfBest(1.0)]),
+            metric("p50_us", "p50 us", Less, &[]),
+            metric("p99_us", "p99 us", Less, &[OfBest(1.0)]),
+        ],
+        Work::Udp { .. } => vec![
+            metric("cpu_s_per_gb", "CPU s/GB", Less, &[]),
+            metric("gbps", "Gb/s", More, &[OfBest(1.8)]),
+            metric("loss_percent", "loss %", Less, &[AsGoodAsBest(SAME_LOSS)]),
+        ],
+        Work::Memory { .. } => vec![
+            metric("idle_mb", "idle MB", Less, &[AtMost(4.0)]),
+            metric("opened_kb", "KB/connection, silent", Less, &[AtMost(1.2)]),
+            metric("asked_kb", "after a request", Less, &[AtMost(1.2)]),
+            metric("busy_kb", "busy", Less, &[]),
+            metric("closed_mb", "MB more after all closed", Less, &[AtMost(1.0)]),
+        ],
+        Work::Start => vec![metric("start_ms", "ms", Less, &[AtMost(15.0)])],
+        Work::Range => vec![
+            metric("bound_ms", "ms to bound", Less, &[AtMost(50.0)]),
+            metric("range_mb", "MB more than for one port", Less, &[AtMost(2.0)]),
+        ],
+        Work::Size => {
+            vec![
+                metric("binary_mb", "binary MB", Less, &[]),
+                metric("image_mb", "with libraries MB", Less, &[]),
+            ]
+        }
+    }
+}
+
+fn metric(name: &'static str, title: &'static str, better: Better, goals: &[Goal]) -> Metric {
+    Metric { name, title, better, goals: goals.to_vec() }
+}

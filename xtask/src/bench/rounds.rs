@@ -1,0 +1,102 @@
+//! Rounds: in each, every subject gets each measurement in turn.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::measure::Bench;
+use super::place::Place;
+use super::results::{Measurement, Results};
+use super::row::{Layout, Row};
+use super::subject::Subject;
+use crate::interrupt;
+
+/// Where the rows are measured.
+pub(super) struct Places {
+    loopback: Option<Place>,
+    two_hosts: Option<Place>,
+}
+
+impl Places {
+    /// Those that the rows need.
+    pub(super) fn make(rows: &[&Row], load: &Path, dir: &Path, results: &mut Results) -> Result<Places> {
+        let needed = |layout| rows.iter().any(|row| row.layout == layout);
+        let loopback = needed(Layout::Loopback).then(|| Place::loopback(load, dir)).transpose()?;
+        let two_hosts = needed(Layout::TwoHosts).then(|| Place::two_hosts(load, dir)).transpose();
+        let two_hosts = two_hosts.unwrap_or_else(|error| {
+            results.left_out.push(format!("two namespaces: {error:#}"));
+            None
+        });
+        Ok(Places { loopback, two_hosts })
+    }
+
+    fn of(&self, layout: Layout) -> Option<&Place> {
+        match layout {
+            Layout::Loopback => self.loopback.as_ref(),
+            Layout::TwoHosts => self.two_hosts.as_ref(),
+        }
+    }
+}
+
+/// All of it. What fails is named in the results, and the rest goes on.
+pub(super) fn measure_all(
+    bench: &Bench,
+    rounds: usize,
+    rows: &[&'static Row],
+    subjects: &[Subject],
+    places: &Places,
+    results: &mut Results,
+) -> Result<()> {
+    let plan = plan(rounds, rows, subjects);
+    for (index, (round, row, subject)) in plan.iter().enumerate() {
+        interrupt::check()?;
+        let Some(place) = places.of(row.layout) else { continue };
+        eprintln!(
+            "bench: {} of {}: round {}, {}, {}",
+            index + 1,
+            plan.len(),
+            round + 1,
+            row.id,
+            subject.name
+        );
+        let inside = place.enter()?;
+        let measured = bench.measure(row.work, subject, place);
+        drop(inside);
+        match measured {
+            Ok(metrics) => {
+                let (row, subject) = (row.id.to_owned(), subject.name.clone());
+                results.measurements.push(Measurement { round: *round, row, subject, metrics });
+            }
+            Err(error) => {
+                interrupt::check()?;
+                eprintln!("bench: {error:#}");
+                results.left_out.push(format!(
+                    "{} of {}, round {}: {error:#}",
+                    row.id,
+                    subject.name,
+                    round + 1
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Row by row, so that those who are compared are measured within seconds of each other; in each round somebody else
+/// is the first.
+fn plan<'a>(
+    rounds: usize,
+    rows: &[&'static Row],
+    subjects: &'a [Subject],
+) -> Vec<(usize, &'static Row, &'a Subject)> {
+    let mut plan = Vec::new();
+    for round in 0..rounds {
+        for row in rows.iter().filter(|row| round < row.work.most_rounds()) {
+            let mut order: Vec<_> = subjects.iter().filter(|subject| row.work.suits(subject.kind)).collect();
+            let first = round % order.len().max(1);
+            order.rotate_left(first);
+            plan.extend(order.into_iter().map(|subject| (round, *row, subject)));
+        }
+    }
+    plan
+}

@@ -1,0 +1,133 @@
+//! What is measured of each subject: the rows.
+
+use super::listening::Protocol;
+use super::subject::{AccessLog, Kind, Splice};
+
+pub(super) struct Row {
+    /// What `--only` names.
+    pub(super) id: &'static str,
+    pub(super) title: &'static str,
+    pub(super) layout: Layout,
+    pub(super) work: Work,
+    /// Its kind is in `--quick`.
+    pub(super) quick: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Layout {
+    /// Client, proxy and service on one loopback.
+    Loopback,
+    /// The service at the other end of a virtual cable.
+    TwoHosts,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Work {
+    Bulk {
+        streams: usize,
+        workers: usize,
+    },
+    Reply {
+        connections: usize,
+        payload: usize,
+        depth: usize,
+    },
+    /// At a rate that all can serve.
+    Paced,
+    Connect,
+    Redis,
+    Udp {
+        gso: bool,
+    },
+    Memory {
+        connections: usize,
+    },
+    Start,
+    Range,
+    Size,
+}
+
+/// Connections at a time, of the row of new connections.
+pub(super) const CONNECTING: usize = 16;
+
+use Layout::{Loopback, TwoHosts};
+
+#[rustfmt::skip]
+pub(super) const ROWS: &[Row] = &[
+    row("bulk-1", "Bulk, 1 stream", Loopback, Work::Bulk { streams: 1, workers: 1 }, true),
+    row("bulk-4", "Bulk, 4 streams", Loopback, Work::Bulk { streams: 4, workers: 1 }, true),
+    row("bulk-4-2w", "Bulk, 4 streams through 2 workers", Loopback, Work::Bulk { streams: 4, workers: 2 }, true),
+    row("rr-1-64", "Request-reply, 1 connection, 64 B", Loopback, reply(1, 64, 1), true),
+    row("rr-50-64", "Request-reply, 50 connections, 64 B", Loopback, reply(50, 64, 1), true),
+    row("rr-500-64", "Request-reply, 500 connections, 64 B", Loopback, reply(500, 64, 1), true),
+    row("rr-1-16k", "Request-reply, 1 connection, 16 KB", Loopback, reply(1, 16_384, 1), false),
+    row("rr-50-16k", "Request-reply, 50 connections, 16 KB", Loopback, reply(50, 16_384, 1), false),
+    row("rr-500-16k", "Request-reply, 500 connections, 16 KB", Loopback, reply(500, 16_384, 1), false),
+    row("pipe-50", "Pipelined, 16 requests deep, 50 connections, 64 B", Loopback, reply(50, 64, 16), true),
+    row("paced", "10,000 requests a second over 50 connections, 64 B", Loopback, Work::Paced, true),
+    row("redis", "redis-benchmark, 50 connections, SET of 64 B", Loopback, Work::Redis, true),
+    row("connect", "New connections: connect, one request, close", Loopback, Work::Connect, true),
+    row("udp", "UDP, 1,200 B", Loopback, Work::Udp { gso: false }, true),
+    row("udp-gso", "UDP, 1,200 B, sent by GSO as QUIC stacks do", Loopback, Work::Udp { gso: true }, true),
+    row("net-bulk-1", "Two namespaces: bulk, 1 stream", TwoHosts, Work::Bulk { streams: 1, workers: 1 }, false),
+    row("net-rr-50-64", "Two namespaces: request-reply, 50 connections, 64 B", TwoHosts, reply(50, 64, 1), true),
+    row("net-connect", "Two namespaces: new connections", TwoHosts, Work::Connect, true),
+    row("net-udp", "Two namespaces: UDP, 1,200 B", TwoHosts, Work::Udp { gso: false }, false),
+    row("memory", "Memory, idle and with 5,000 connections", Loopback, Work::Memory { connections: 5000 }, true),
+    row("start", "Start to first connection", Loopback, Work::Start, true),
+    row("range", "A range of 1,000 ports", Loopback, Work::Range, true),
+    row("size", "Size on disk", Loopback, Work::Size, true),
+];
+
+const fn row(id: &'static str, title: &'static str, layout: Layout, work: Work, quick: bool) -> Row {
+    Row { id, title, layout, work, quick }
+}
+
+const fn reply(connections: usize, payload: usize, depth: usize) -> Work {
+    Work::Reply { connections, payload, depth }
+}
+
+impl Work {
+    pub(super) fn protocol(self) -> Protocol {
+        if matches!(self, Work::Udp { .. }) { Protocol::Udp } else { Protocol::Tcp }
+    }
+
+    pub(super) fn workers(self) -> usize {
+        if let Work::Bulk { workers, .. } = self { workers } else { 1 }
+    }
+
+    /// What hardly varies is measured in few rounds.
+    pub(super) fn most_rounds(self) -> usize {
+        match self {
+            Work::Memory { .. } | Work::Start | Work::Range => 3,
+            Work::Size => 1,
+            _ => usize::MAX,
+        }
+    }
+
+    /// Whether this kind of proxy can do it, and is not merely another one's double.
+    pub(super) fn suits(self, kind: Kind) -> bool {
+        let moves_bytes = matches!(
+            self,
+            Work::Bulk { .. }
+                | Work::Reply { .. }
+                | Work::Paced
+                | Work::Connect
+                | Work::Redis
+                | Work::Udp { .. }
+        );
+        match (self, kind) {
+            // An access log costs something when a session ends.
+            (work, Kind::Ambassador(AccessLog::On)) => work == Work::Connect,
+            (Work::Udp { .. }, Kind::Haproxy(_)) => false,
+            (_, Kind::Direct) => moves_bytes,
+            // A process for each connection, and one for each port.
+            (work, Kind::Socat | Kind::DockerProxy) => work.workers() == 1 && work != Work::Range,
+            // Envoy's listeners have a port each.
+            (Work::Range, Kind::Envoy) => false,
+            // The same program.
+            (Work::Size | Work::Start | Work::Range, Kind::Haproxy(Splice::Auto)) => false,
+            _ => true,
+        }
+    }
+}
