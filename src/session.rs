@@ -162,8 +162,7 @@ impl Record {
     }
 
     fn connected(&mut self, endpoint: InFlight) {
-        // Set nowhere else.
-        let _ = self.live.endpoint.set(endpoint.endpoint());
+        self.live.endpoint.store(Some(endpoint.endpoint()));
         self.endpoint = Some(endpoint);
     }
 

@@ -74,7 +74,7 @@ impl Sessions {
 
 impl SessionStatus {
     fn of(live: &Live, worker: usize) -> SessionStatus {
-        let endpoint = live.endpoint.get().map(|endpoint| endpoint.key.to_string());
+        let endpoint = live.endpoint.load().as_ref().map(|endpoint| endpoint.key.to_string());
         SessionStatus {
             route: live.cluster.glance().options.name.clone(),
             client: live.client.to_string(),

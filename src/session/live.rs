@@ -5,9 +5,10 @@
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwapOption;
 use slab::Slab;
 use tokio::sync::oneshot;
 
@@ -29,7 +30,7 @@ pub struct Live {
     pub client: ClientAddr,
     pub began: Instant,
     /// Set once it is connected.
-    pub endpoint: OnceLock<Arc<Endpoint>>,
+    pub endpoint: ArcSwapOption<Endpoint>,
     pub bytes_up: AtomicU64,
     pub bytes_down: AtomicU64,
 }
@@ -73,7 +74,7 @@ impl Listed {
             cluster,
             client,
             began: Instant::now(),
-            endpoint: OnceLock::new(),
+            endpoint: ArcSwapOption::empty(),
             bytes_up: AtomicU64::new(0),
             bytes_down: AtomicU64::new(0),
         });
