@@ -23,6 +23,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::ending::Ending;
@@ -126,7 +127,7 @@ pub struct Relay<'a, A> {
     account: A,
     limits: Limits,
     /// Only while a limit applies, so that a session without one reads no clock. Boxed, since few have one.
-    silence: Option<Box<Silence>>,
+    silence: Option<Pin<Box<Silence>>>,
 }
 
 impl<A: Account + Unpin> Future for Relay<'_, A> {
@@ -152,7 +153,7 @@ impl<A: Account> Relay<'_, A> {
         let (poll, bytes) = self.take_turns(cx);
         let news = bytes > 0 || self.half_closed() != half_closed;
         if news && let Some(silence) = &mut self.silence {
-            silence.since = Instant::now();
+            *silence.as_mut().project().since = Instant::now();
         }
         poll
     }
@@ -178,22 +179,11 @@ impl<A: Account> Relay<'_, A> {
         self.limits.allowed(self.half_closed())
     }
 
-    /// Ready when there was no byte for too long. The alarm is not moved for each byte: it rings, finds that there
-    /// was a byte since, and is set for the rest.
+    /// Ready when there was no byte for too long.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
         let Some((limit, ending)) = self.limit() else { return Poll::Pending };
-        let Silence { since, alarm } = &mut **self.silence.get_or_insert_with(|| Silence::of(limit));
-        let Some(deadline) = since.checked_add(limit) else { return Poll::Pending };
-        if deadline < alarm.deadline() {
-            alarm.as_mut().reset(deadline);
-        }
-        loop {
-            ready!(alarm.as_mut().poll(cx));
-            if deadline <= alarm.deadline() {
-                return Poll::Ready(ending);
-            }
-            alarm.as_mut().reset(deadline);
-        }
+        let silence = self.silence.get_or_insert_with(|| Silence::of(limit));
+        silence.as_mut().poll(limit, cx).map(|()| ending)
     }
 
     /// Nobody may be left waiting for bytes that will not come.
@@ -256,16 +246,36 @@ impl<A: Account> Tally<'_, A> {
     }
 }
 
-/// How long there was no byte and no half-close, and an alarm for when that is too long.
-struct Silence {
-    since: Instant,
-    alarm: Pin<Box<Sleep>>,
+pin_project! {
+    #[project = SilenceProjection]
+    /// How long there was no byte and no half-close, and an alarm for when that is too long.
+    struct Silence {
+        since: Instant,
+        #[pin]
+        alarm: Sleep,
+    }
 }
 
 impl Silence {
-    fn of(limit: Duration) -> Box<Silence> {
-        let since = Instant::now();
-        Box::new(Silence { since, alarm: Box::pin(sleep(limit)) })
+    fn of(limit: Duration) -> Pin<Box<Silence>> {
+        Box::pin(Silence { since: Instant::now(), alarm: sleep(limit) })
+    }
+
+    /// Ready when it has lasted for `limit`. The alarm is not moved for each byte: it rings, finds that there was a byte
+    /// since, and is set for the rest.
+    fn poll(self: Pin<&mut Silence>, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        let SilenceProjection { since, mut alarm } = self.project();
+        let Some(deadline) = since.checked_add(limit) else { return Poll::Pending };
+        if deadline < alarm.deadline() {
+            alarm.as_mut().reset(deadline);
+        }
+        loop {
+            ready!(alarm.as_mut().poll(cx));
+            if deadline <= alarm.deadline() {
+                return Poll::Ready(());
+            }
+            alarm.as_mut().reset(deadline);
+        }
     }
 }
 

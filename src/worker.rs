@@ -31,8 +31,8 @@ const QUERIES_MAX: usize = 16;
 /// Listeners on their way to a worker; the control plane waits while it is full.
 const LISTENERS_MAX: usize = 64;
 
-/// How long the clock of a worker ticks on after its last new session; see [`Worker::tick`].
-const TICK: Duration = Duration::from_millis(100);
+/// Between two ticks of a worker's clock; see [`Worker::tick`]. Less than any timer that sessions usually set.
+const TICK: Duration = Duration::from_millis(200);
 
 /// Flows of one listener: a flood of invented addresses ends here, and each costs a descriptor for a minute.
 const FLOWS_MAX: usize = 10_000;

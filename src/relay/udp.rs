@@ -185,7 +185,7 @@ impl<O: Open> Table<O> {
             return;
         }
         if self.flows.len() >= self.limits.flows_max {
-            self.opener.refused(client);
+            datagrams.each().for_each(|_| self.opener.refused(client));
             if let Some(times) = self.full.worth_a_line() {
                 tracing::warn!(%client, flows = self.flows.len(), times, "too many UDP flows: a new one is refused");
             }

@@ -4,8 +4,8 @@
 //! operation. The list is read by the worker itself, when it is asked to by message, a page at a time.
 
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;

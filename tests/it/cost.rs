@@ -42,11 +42,6 @@ const PER_REQUEST: &[Call] = &[
 
 const PER_DATAGRAM: &[Call] = &[
     Call { name: "epoll_wait", times: 2, what_for: "wakes for the request, and for the reply" },
-    Call {
-        name: "epoll_wait",
-        times: 2,
-        what_for: "wakes because what was sent has left, and more could be sent",
-    },
     Call { name: "recvmmsg", times: 2, what_for: "the request, the reply" },
     Call { name: "sendmsg", times: 2, what_for: "the request, the reply" },
 ];
@@ -58,22 +53,16 @@ const PER_CONNECTION: &[Call] = &[
     Call { name: "connect", times: 1, what_for: "to the endpoint" },
     Call { name: "epoll_ctl", times: 4, what_for: "both sockets are added and taken out" },
     Call { name: "epoll_wait", times: 6, what_for: "client, connected, request, reply, both FINs" },
-    Call { name: "epoll_wait", times: 1, what_for: "wakes because it shut down a socket and set a timer" },
-    Call { name: "getsockopt", times: 1, what_for: "whether the connect succeeded" },
+    Call { name: "epoll_wait", times: 1, what_for: "wakes because it shut down a socket" },
     Call { name: "recvfrom", times: 4, what_for: "request, reply, both FINs" },
     Call { name: "sendto", times: 2, what_for: "request, reply" },
     Call {
         name: "setsockopt",
-        times: 6,
-        what_for: "upstream: no delay, keepalive and its three numbers, user timeout",
+        times: 5,
+        what_for: "upstream: no delay, keepalive and its two times, user timeout",
     },
-    Call { name: "shutdown", times: 2, what_for: "both FINs" },
+    Call { name: "shutdown", times: 1, what_for: "the first FIN; close sends the second" },
     Call { name: "socket", times: 1, what_for: "upstream" },
-    Call {
-        name: "write",
-        times: 2,
-        what_for: "the runtime wakes itself for the timers of connect and of half-close",
-    },
 ];
 
 /// In a build that checks itself, the standard library looks at a descriptor before it closes it.
