@@ -100,8 +100,8 @@ pub struct Tier {
     /// As in [`EndpointSpec::tier`].
     pub number: u32,
     pub members: Vec<Member>,
-    /// How to balance over `members`.
-    plan: Plan,
+    /// How to balance over those of `members` that stand alike, by standing.
+    plans: [Option<Plan>; 3],
 }
 
 #[derive(Clone, Debug)]
@@ -209,6 +209,15 @@ impl Cluster {
         self.changed.notify_waiters();
         self.alarm.notify_one();
         change
+    }
+
+    /// Endpoints stand otherwise than they did: the order of their members is made anew. As `update`, this is for the control
+    /// plane's thread alone.
+    fn regroup(&self) {
+        let Members { options, rate, tiers } = &*self.members();
+        let again = |tier: &Tier| Tier::new(tier.number, tier.members.clone(), options.balance);
+        let tiers = tiers.iter().map(again).collect();
+        self.members.store(Arc::new(Members { options: options.clone(), rate: rate.clone(), tiers }));
     }
 
     /// `specs` are sorted, but not by tier.

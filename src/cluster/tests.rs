@@ -125,7 +125,7 @@ async fn who_joins_others_gets_a_growing_share_and_nobody_does_at_the_start() {
 fn what_a_pick_costs() {
     use crate::route::Balance;
     for balance in Balance::ALL {
-        for count in [2u16, 100, 10_000] {
+        for count in [1u16, 10, 64, 100, 1_000, 10_000] {
             let options = Options { balance, ..Options::named("test") };
             let cluster = Cluster::seeded(options.clone(), CancellationToken::new(), 1);
             let specs: Vec<_> = (0..count).map(|port| spec(port, "a")).collect();

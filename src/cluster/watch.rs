@@ -196,7 +196,7 @@ impl<P: Probe> Watch<P> {
 
     /// Lets sessions know. Those that are held are woken when an endpoint stands better than before.
     fn write(&mut self, members: &Members) {
-        let mut is_better = false;
+        let (mut is_better, mut is_other) = (false, false);
         for (_, member) in members.all() {
             let endpoint = &member.endpoint;
             let before = endpoint.condition();
@@ -205,12 +205,16 @@ impl<P: Probe> Watch<P> {
                 continue;
             }
             endpoint.set_condition(condition);
+            is_other |= condition.standing() != before.standing();
             if condition.standing() < before.standing() {
                 is_better = true;
                 if before.standing() == Standing::Bad || before.ejected.is_some() {
                     endpoint.warm_from(Instant::now());
                 }
             }
+        }
+        if is_other {
+            self.cluster.regroup();
         }
         if is_better {
             self.cluster.changed.notify_waiters();
