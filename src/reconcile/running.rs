@@ -1,12 +1,13 @@
 //! One open route.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use tokio_util::sync::DropGuard;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::cluster::{Cluster, Endpoint, EndpointSpec};
+use crate::cluster::{Cluster, Endpoint, EndpointKey, EndpointSpec};
 use crate::observe::events::Happened;
 use crate::room::Seat;
 use crate::route::Options;
@@ -29,7 +30,8 @@ impl Running {
     pub(super) fn update(&mut self, options: &Options, endpoints: &[EndpointSpec]) -> Vec<Happened> {
         let before = self.cluster.members();
         let change = self.cluster.update(options, endpoints);
-        let left = before.all().filter(|(_, member)| change.left.contains(&member.endpoint.key));
+        let gone: BTreeSet<&EndpointKey> = change.left.iter().collect();
+        let left = before.all().filter(|(_, member)| gone.contains(&member.endpoint.key));
         self.leaving.retain(|endpoint| endpoint.upgrade().is_some_and(|endpoint| endpoint.sessions() > 0));
         self.leaving.extend(left.map(|(_, member)| Arc::downgrade(&member.endpoint)));
         let route = &options.name;
