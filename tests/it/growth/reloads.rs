@@ -1,0 +1,189 @@
+//! How long a reload takes, and how long a request waits at most meanwhile.
+
+use std::fmt::Write as _;
+use std::io::{Read, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::echo::Echo;
+use super::sessions::raise_file_limit;
+use crate::support::{Ambassador, pause};
+
+const COUNTS: [u16; 3] = [100, 1_000, 10_000];
+const ENDPOINTS: [u16; 3] = [100, 1_000, 10_000];
+/// An address and ports that nobody else has.
+const HOST: [u8; 4] = [127, 0, 77, 1];
+const PORT: u16 = 10_000;
+/// A round is so long at least, so that a quiet one has as many requests to wait in.
+const ROUND: Duration = Duration::from_millis(600);
+/// Of each kind; of the time the median is told, of the waits the longest.
+const ROUNDS: usize = 3;
+/// Between two requests of those who are watched.
+const PACE: Duration = Duration::from_micros(200);
+
+/// What came of some rounds.
+struct Measured {
+    took: Duration,
+    /// Through the ambassador, and past it: what the machine's other work does alone.
+    longest: Duration,
+    longest_past: Duration,
+}
+
+impl Measured {
+    fn json(&self) -> Value {
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        json!({"ms": ms(self.took), "longest_wait_ms": ms(self.longest), "past_it_ms": ms(self.longest_past)})
+    }
+}
+
+pub(super) fn of_routes() -> Value {
+    raise_file_limit();
+    COUNTS.map(routes).into_iter().collect()
+}
+
+fn routes(count: u16) -> Value {
+    let (old, new) = (Echo::start(b'o'), Echo::start(b'n'));
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ambassador.toml");
+    let last = (HOST, PORT + count - 1).into();
+    // The last so many routes go to the new server.
+    let write = |changed: u16| {
+        let target = |n| if n + changed >= count { &new } else { &old }.addr();
+        let mut text = String::new();
+        for n in 0..count {
+            let listen = SocketAddr::from((HOST, PORT + n));
+            writeln!(text, "[[route]]\nlisten = \"{listen}\"\ntarget = \"{}\"", target(n)).unwrap();
+        }
+        replace(&path, &text);
+    };
+    write(0);
+    let began = Instant::now();
+    let ambassador = Ambassador::with(&format!("--config {}", path.display())).spawn();
+    until_answered(last, b'o');
+    let start = began.elapsed();
+    let watched = (SocketAddr::from((HOST, PORT)), old.addr());
+    let reload = |changed: u16, letter: u8| {
+        write(changed);
+        let began = Instant::now();
+        ambassador.signal(Signal::HUP);
+        until_answered(last, letter);
+        began.elapsed()
+    };
+    let there_and_back = |changed| {
+        let there = rounds(watched, || {
+            let took = reload(changed, b'n');
+            write(0);
+            ambassador.signal(Signal::HUP);
+            until_answered(last, b'o');
+            took
+        });
+        there.json()
+    };
+    let quiet = rounds(watched, || Duration::ZERO).json();
+    let (one, hundred, all) = (there_and_back(1), there_and_back(100), there_and_back(count));
+    let bytes_each = ambassador.memory() / u64::from(count);
+    eprintln!("{count} routes: start {start:?}; one {one}; 100 {hundred}; all {all}; quiet {quiet}");
+    json!({"routes": count, "start_ms": start.as_secs_f64() * 1e3, "bytes_each": bytes_each, "quiet": quiet,
+           "one": one, "hundred": hundred, "all": all})
+}
+
+/// One of many endpoints of a file changes: it comes before all others, and goes again.
+pub(super) fn of_endpoints() -> Value {
+    ENDPOINTS.map(endpoints).into_iter().collect()
+}
+
+fn endpoints(count: u16) -> Value {
+    let (old, new) = (Echo::start(b'o'), Echo::start(b'n'));
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("endpoints");
+    // All loopback addresses are the same server.
+    let mut others = String::new();
+    for n in 1..count {
+        let [high, low] = n.to_be_bytes();
+        writeln!(others, "127.2.{high}.{low}:{} tier=1", old.port).unwrap();
+    }
+    let write = |first: String| replace(&path, &(first + &others));
+    write(String::new());
+    let line = format!("{}=file:{}?name=growth", SocketAddr::from((HOST, PORT)), path.display());
+    let ambassador = Ambassador::with(&line).start();
+    let addr = SocketAddr::from((HOST, PORT));
+    until_answered(addr, b'o');
+    let change = |first: String, letter| {
+        write(first);
+        let began = Instant::now();
+        ambassador.signal(Signal::HUP);
+        until_answered(addr, letter);
+        began.elapsed()
+    };
+    let quiet = rounds((addr, old.addr()), || Duration::ZERO).json();
+    let one = rounds((addr, old.addr()), || {
+        let took = change(format!("{}\n", new.addr()), b'n');
+        change(String::new(), b'o');
+        took
+    });
+    let one = one.json();
+    eprintln!("{count} endpoints: one {one}; quiet {quiet}");
+    json!({"endpoints": count, "quiet": quiet, "one": one})
+}
+
+/// Several rounds of something, with one who asks all the time through the ambassador and one who asks past it.
+fn rounds((through, past): (SocketAddr, SocketAddr), mut work: impl FnMut() -> Duration) -> Measured {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let stop = &stop;
+        let watchers = [through, past].map(|addr| scope.spawn(move || longest_wait(addr, stop)));
+        let mut took: Vec<Duration> = (0..ROUNDS)
+            .map(|_| {
+                let began = Instant::now();
+                let took = work();
+                pause(ROUND.saturating_sub(began.elapsed()));
+                took
+            })
+            .collect();
+        took.sort();
+        stop.store(true, Relaxed);
+        let [longest, longest_past] = watchers.map(|watcher| watcher.join().unwrap());
+        Measured { took: took[ROUNDS / 2], longest, longest_past }
+    })
+}
+
+fn longest_wait(addr: SocketAddr, stop: &AtomicBool) -> Duration {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.set_nodelay(true).unwrap();
+    let mut longest = Duration::ZERO;
+    while !stop.load(Relaxed) {
+        let began = Instant::now();
+        stream.write_all(b"x").unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+        longest = longest.max(began.elapsed());
+        pause(PACE);
+    }
+    longest
+}
+
+fn until_answered(addr: SocketAddr, letter: u8) {
+    while ask(addr).ok() != Some(letter) {
+        pause(Duration::from_millis(1));
+    }
+}
+
+fn ask(addr: SocketAddr) -> std::io::Result<u8> {
+    let mut stream = TcpStream::connect(addr)?;
+    stream.write_all(b"x")?;
+    let mut answer = [0];
+    stream.read_exact(&mut answer)?;
+    Ok(answer[0])
+}
+
+/// As an editor does it: nobody sees half a file.
+fn replace(path: &Path, text: &str) {
+    let beside: PathBuf = path.with_extension("new");
+    std::fs::write(&beside, text).unwrap();
+    std::fs::rename(&beside, path).unwrap();
+}
