@@ -213,11 +213,13 @@ impl Cluster {
 
     /// Endpoints stand otherwise than they did: the order of their members is made anew. As `update`, this is for the control
     /// plane's thread alone.
-    fn regroup(&self) {
+    fn regroup(&self) -> Arc<Members> {
         let Members { options, rate, tiers } = &*self.members();
         let again = |tier: &Tier| Tier::new(tier.number, tier.members.clone(), options.balance);
         let tiers = tiers.iter().map(again).collect();
-        self.members.store(Arc::new(Members { options: options.clone(), rate: rate.clone(), tiers }));
+        let members = Arc::new(Members { options: options.clone(), rate: rate.clone(), tiers });
+        self.members.store(members.clone());
+        members
     }
 
     /// `specs` are sorted, but not by tier.

@@ -27,8 +27,10 @@ fn one(balance: Balance, count: u16) -> Value {
     let update = (0..ROUNDS).map(|_| time(|| without_one_and_back(&cluster, &options, &specs))).min();
     let members = cluster.members();
     // Each has a session, for one without would be found at once.
-    let _busy: Vec<_> = members.all().map(|(_, member)| InFlight::on(member.endpoint.clone(), None)).collect();
-    let pick = |n: u32| black_box(cluster.choices(&members, Some(IpAddr::from(n.to_be_bytes()))).next()).is_some();
+    let _busy: Vec<_> =
+        members.all().map(|(_, member)| InFlight::on(member.endpoint.clone(), None)).collect();
+    let pick =
+        |n: u32| black_box(cluster.choices(&members, Some(IpAddr::from(n.to_be_bytes()))).next()).is_some();
     let all = || assert!((0..PICKS).all(pick));
     let took = (0..ROUNDS).map(|_| time(all)).min().unwrap_or_default();
     let pick_ns = took.as_nanos() as f64 / f64::from(PICKS);

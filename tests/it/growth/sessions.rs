@@ -26,16 +26,17 @@ pub(super) fn measure() -> Value {
     // The first session brings what all share.
     let mut sessions = vec![session(addr)];
     let before = ambassador.memory();
-    COUNTS.map(|count| {
-        sessions.resize_with(count, || session(addr));
-        let memory = (ambassador.memory() - before) as f64 / (count - 1) as f64;
-        let cpu = (0..ROUNDS).map(|_| round(&ambassador, &sessions)).min().unwrap_or_default();
-        let cpu_us = cpu.as_secs_f64() * 1e6 / f64::from(REQUESTS);
-        eprintln!("{count} sessions: {memory:.0} bytes each, {cpu_us:.1} us a request");
-        json!({"sessions": count, "bytes_each": memory, "cpu_us": cpu_us})
-    })
-    .into_iter()
-    .collect()
+    COUNTS
+        .map(|count| {
+            sessions.resize_with(count, || session(addr));
+            let memory = (ambassador.memory() - before) as f64 / (count - 1) as f64;
+            let cpu = (0..ROUNDS).map(|_| round(&ambassador, &sessions)).min().unwrap_or_default();
+            let cpu_us = cpu.as_secs_f64() * 1e6 / f64::from(REQUESTS);
+            eprintln!("{count} sessions: {memory:.0} bytes each, {cpu_us:.1} us a request");
+            json!({"sessions": count, "bytes_each": memory, "cpu_us": cpu_us})
+        })
+        .into_iter()
+        .collect()
 }
 
 /// A session that has had its first answer.
