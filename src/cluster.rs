@@ -148,10 +148,11 @@ impl Cluster {
     pub fn new(options: Options, force: CancellationToken) -> Cluster {
         // Each RandomState has a key of its own.
         let seed = RandomState::new().hash_one(&options.name);
-        Cluster::seeded(options, force, seed)
+        // Of many ambassadors with a few sessions each, not all shall begin with the same endpoint.
+        Cluster { turn: AtomicU64::new(nth(seed, 0) >> 1), ..Cluster::seeded(options, force, seed) }
     }
 
-    /// One that does the same each time, for tests.
+    /// One that does the same each time, for tests; its first turn is the first endpoint's.
     pub fn seeded(options: Options, force: CancellationToken, seed: u64) -> Cluster {
         let members = Members { options, rate: None, tiers: Vec::new() };
         Cluster {

@@ -175,7 +175,13 @@ impl Reconciler {
                     let _ = reply.send(self.obey(order).await);
                     continue;
                 }
-                Event::Due => self.judge_switches(),
+                Event::Due => {
+                    let is_judged = self.judge_switches();
+                    // While a switch is on trial it is asked often, and mostly nothing has come of it.
+                    if !is_judged && self.unbound.is_empty() && !self.linger.is_due(Instant::now()) {
+                        continue;
+                    }
+                }
             }
             self.apply_and_note().await;
         }
@@ -337,6 +343,7 @@ impl Reconciler {
             addrs,
             problems: resolved.problems,
             leaving: Vec::new(),
+            retired: Vec::new(),
             _stop: stop.drop_guard(),
             _watch: watch,
             _seat: seat,

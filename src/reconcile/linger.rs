@@ -35,6 +35,10 @@ impl Linger {
         self.deadlines.retain(|listen, _| new.contains_key(listen));
     }
 
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.next().is_some_and(|next| next <= now)
+    }
+
     /// When the next route closes.
     pub(super) fn next(&self) -> Option<Instant> {
         self.deadlines.values().min().copied()

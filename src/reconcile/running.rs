@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use tokio_util::sync::DropGuard;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::cluster::{Cluster, Endpoint, EndpointKey, EndpointSpec};
+use crate::cluster::{Change, Cluster, Endpoint, EndpointKey, EndpointSpec, Members};
 use crate::observe::events::Happened;
 use crate::room::Seat;
 use crate::route::Options;
@@ -18,6 +18,9 @@ pub(super) struct Running {
     pub(super) problems: Vec<String>,
     /// Endpoints that left and may have sessions still.
     pub(super) leaving: Vec<Weak<Endpoint>>,
+    /// Members of before that a session is choosing from still: whoever drops them last takes ten thousand endpoints apart,
+    /// and that shall not be a worker.
+    pub(super) retired: Vec<Arc<Members>>,
     /// Closes the listeners when dropped.
     pub(super) _stop: DropGuard,
     /// Checks its endpoints, until dropped.
@@ -31,6 +34,7 @@ impl Running {
         let before = self.cluster.members();
         let change = self.cluster.update(options, endpoints);
         let gone: BTreeSet<&EndpointKey> = change.left.iter().collect();
+        self.retire(before.clone(), &change);
         let left = before.all().filter(|(_, member)| gone.contains(&member.endpoint.key));
         self.leaving.retain(|endpoint| endpoint.upgrade().is_some_and(|endpoint| endpoint.sessions() > 0));
         self.leaving.extend(left.map(|(_, member)| Arc::downgrade(&member.endpoint)));
@@ -44,6 +48,13 @@ impl Running {
             .iter()
             .map(|endpoint| Happened::EndpointAdded { route: route.clone(), endpoint: endpoint.to_string() });
         removed.chain(added).collect()
+    }
+
+    fn retire(&mut self, before: Arc<Members>, change: &Change) {
+        self.retired.retain(|members| Arc::strong_count(members) > 1);
+        if !change.left.is_empty() {
+            self.retired.push(before);
+        }
     }
 
     /// Keeps why targets have no endpoint, and returns what of it is new.

@@ -5,6 +5,9 @@ use std::net::IpAddr;
 
 use super::{Listen, PortRange, Protocol, Route, share_address};
 
+/// The ports of one address that are taken, no two ranges overlapping: by the first port, the last one and the route.
+type Ranges = BTreeMap<u16, (u16, usize)>;
+
 /// Routes that were added, found by what they would be in the way of.
 #[derive(Debug, Default)]
 pub struct Taken<'r> {
@@ -12,8 +15,7 @@ pub struct Taken<'r> {
     routes: Vec<&'r Route>,
     by_name: HashMap<&'r str, usize>,
     by_listen: HashMap<&'r Listen, usize>,
-    /// The ports of each address, as ranges of which no two overlap: by the first port, the last one and the route.
-    by_port: BTreeMap<(Protocol, Option<IpAddr>), BTreeMap<u16, (u16, usize)>>,
+    by_port: BTreeMap<(Protocol, Option<IpAddr>), Ranges>,
     /// Those that overlap another of their address. Only a list with mistakes in it has any.
     crossing: Vec<usize>,
 }
@@ -83,8 +85,8 @@ impl<'r> Taken<'r> {
     }
 }
 
-/// The first route of those whose ports overlap. No two of `ranges` do.
-fn overlapping(ranges: &BTreeMap<u16, (u16, usize)>, ports: PortRange) -> Option<usize> {
+/// The first route of those whose ports overlap.
+fn overlapping(ranges: &Ranges, ports: PortRange) -> Option<usize> {
     let up_to = ranges.range(..=ports.last).rev();
     up_to.take_while(|(_, (last, _))| *last >= ports.first).map(|(_, (_, index))| *index).min()
 }

@@ -1,4 +1,4 @@
-//! What a developer types: `cargo xtask test`, `latency`, `lint`, `image`, `hosts`.
+//! What a developer types: `cargo xtask test`, `latency`, `growth`, `lint`, `image`, `hosts`.
 #![expect(
     clippy::disallowed_methods,
     reason = "no runtime to block here, and the environment is a developer's"
@@ -7,6 +7,7 @@
 mod cgroups;
 mod compose;
 mod consul;
+mod growth;
 mod host;
 mod hosts;
 mod image;
@@ -15,6 +16,8 @@ mod install;
 mod interrupt;
 mod latency;
 mod lint;
+#[cfg_attr(not(test), expect(dead_code, reason = "bars are for a measurement to come"))]
+mod plot;
 mod process;
 mod rootfs;
 mod skips;
@@ -34,6 +37,8 @@ enum Task {
     Test(test::Args),
     /// Measure how long a change takes to be followed: of containers, of a key in etcd, of a file
     Latency,
+    /// Measure what grows with endpoints, sessions and routes, and write docs/benchmarks/growth.*
+    Growth,
     /// Check format, clippy, rustdoc, and licences where cargo-deny is installed
     Lint,
     /// Build the image and load it into the engine that DOCKER_HOST names
@@ -67,6 +72,7 @@ fn run(task: Task) -> Result<ExitCode> {
     match task {
         Task::Test(args) => test::run(&args),
         Task::Latency => latency::run().map(|()| ExitCode::SUCCESS),
+        Task::Growth => growth::run().map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::run().map(|()| ExitCode::SUCCESS),
         Task::Image(args) => image::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Hosts(HostsTask::Up(args)) => hosts::play(&args).map(|()| ExitCode::SUCCESS),

@@ -27,18 +27,38 @@ const ROUNDS: usize = 3;
 /// Between two requests of those who are watched.
 const PACE: Duration = Duration::from_micros(200);
 
+/// A wait that is a stall.
+const LONG: Duration = Duration::from_millis(5);
+
+/// What one who asks all the time has met.
+#[derive(Default)]
+struct Waits {
+    requests: usize,
+    long: usize,
+    longest: Duration,
+}
+
 /// What came of some rounds.
 struct Measured {
     took: Duration,
-    /// Through the ambassador, and past it: what the machine's other work does alone.
-    longest: Duration,
-    longest_past: Duration,
+    through: Waits,
+    /// Past the ambassador: what the machine's other work does alone.
+    past: Waits,
 }
 
 impl Measured {
     fn json(&self) -> Value {
+        let Measured { took, through, past } = self;
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        json!({"ms": ms(self.took), "longest_wait_ms": ms(self.longest), "past_it_ms": ms(self.longest_past)})
+        json!({
+            "ms": ms(*took),
+            "requests": through.requests,
+            "long_waits": through.long,
+            "longest_wait_ms": ms(through.longest),
+            "past_it_requests": past.requests,
+            "past_it_long_waits": past.long,
+            "past_it_longest_wait_ms": ms(past.longest),
+        })
     }
 }
 
@@ -51,46 +71,48 @@ fn routes(count: u16) -> Value {
     let (old, new) = (Echo::start(b'o'), Echo::start(b'n'));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ambassador.toml");
-    let last = (HOST, PORT + count - 1).into();
-    // The last so many routes go to the new server.
-    let write = |changed: u16| {
-        let target = |n| if n + changed >= count { &new } else { &old }.addr();
+    let last = SocketAddr::from((HOST, PORT + count - 1));
+    // So many routes, of which the last so many go to the new server.
+    let write = |routes: u16, changed: u16| {
         let mut text = String::new();
-        for n in 0..count {
-            let listen = SocketAddr::from((HOST, PORT + n));
-            writeln!(text, "[[route]]\nlisten = \"{listen}\"\ntarget = \"{}\"", target(n)).unwrap();
+        for n in (0..routes - 1).chain([count - 1]) {
+            let (listen, target) =
+                (SocketAddr::from((HOST, PORT + n)), if n + changed >= count { &new } else { &old });
+            writeln!(text, "[[route]]\nlisten = \"{listen}\"\ntarget = \"{}\"", target.addr()).unwrap();
         }
         replace(&path, &text);
     };
-    write(0);
+    write(count, 0);
     let began = Instant::now();
     let ambassador = Ambassador::with(&format!("--config {}", path.display())).spawn();
     until_answered(last, b'o');
     let start = began.elapsed();
     let watched = (SocketAddr::from((HOST, PORT)), old.addr());
-    let reload = |changed: u16, letter: u8| {
-        write(changed);
+    let reload = |routes: u16, changed: u16| {
+        write(routes, changed);
         let began = Instant::now();
         ambassador.signal(Signal::HUP);
-        until_answered(last, letter);
+        until_answered(last, if changed > 0 { b'n' } else { b'o' });
         began.elapsed()
     };
-    let there_and_back = |changed| {
-        let there = rounds(watched, || {
-            let took = reload(changed, b'n');
-            write(0);
-            ambassador.signal(Signal::HUP);
-            until_answered(last, b'o');
+    let there_and_back = |routes, changed| {
+        let measured = rounds(watched, || {
+            let took = reload(routes, changed);
+            reload(count, 0);
             took
         });
-        there.json()
+        measured.json()
     };
     let quiet = rounds(watched, || Duration::ZERO).json();
-    let (one, hundred, all) = (there_and_back(1), there_and_back(100), there_and_back(count));
+    let (one, hundred, all) =
+        (there_and_back(count, 1), there_and_back(count, 100.min(count)), there_and_back(count, count));
+    let half = there_and_back(count / 2, 1);
     let bytes_each = ambassador.memory() / u64::from(count);
-    eprintln!("{count} routes: start {start:?}; one {one}; 100 {hundred}; all {all}; quiet {quiet}");
+    eprintln!(
+        "{count} routes: start {start:?}; one {one}; 100 {hundred}; all {all}; half {half}; quiet {quiet}"
+    );
     json!({"routes": count, "start_ms": start.as_secs_f64() * 1e3, "bytes_each": bytes_each, "quiet": quiet,
-           "one": one, "hundred": hundred, "all": all})
+           "one": one, "hundred": hundred, "all": all, "half": half})
 }
 
 /// One of many endpoints of a file changes: it comes before all others, and goes again.
@@ -137,7 +159,7 @@ fn rounds((through, past): (SocketAddr, SocketAddr), mut work: impl FnMut() -> D
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let stop = &stop;
-        let watchers = [through, past].map(|addr| scope.spawn(move || longest_wait(addr, stop)));
+        let watchers = [through, past].map(|addr| scope.spawn(move || ask_on(addr, stop)));
         let mut took: Vec<Duration> = (0..ROUNDS)
             .map(|_| {
                 let began = Instant::now();
@@ -148,23 +170,26 @@ fn rounds((through, past): (SocketAddr, SocketAddr), mut work: impl FnMut() -> D
             .collect();
         took.sort();
         stop.store(true, Relaxed);
-        let [longest, longest_past] = watchers.map(|watcher| watcher.join().unwrap());
-        Measured { took: took[ROUNDS / 2], longest, longest_past }
+        let [through, past] = watchers.map(|watcher| watcher.join().unwrap());
+        Measured { took: took[ROUNDS / 2], through, past }
     })
 }
 
-fn longest_wait(addr: SocketAddr, stop: &AtomicBool) -> Duration {
+fn ask_on(addr: SocketAddr, stop: &AtomicBool) -> Waits {
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.set_nodelay(true).unwrap();
-    let mut longest = Duration::ZERO;
+    let mut waits = Waits::default();
     while !stop.load(Relaxed) {
         let began = Instant::now();
         stream.write_all(b"x").unwrap();
         stream.read_exact(&mut [0]).unwrap();
-        longest = longest.max(began.elapsed());
+        let waited = began.elapsed();
+        waits.requests += 1;
+        waits.long += usize::from(waited > LONG);
+        waits.longest = waits.longest.max(waited);
         pause(PACE);
     }
-    longest
+    waits
 }
 
 fn until_answered(addr: SocketAddr, letter: u8) {
