@@ -54,6 +54,10 @@ const REBIND_PAUSE: Duration = Duration::from_secs(1);
 /// Snapshots on their way; all that wait are applied at once. Sources wait while there are so many.
 const NEWS_MAX: usize = 1024;
 
+/// Routes closed in a row before the workers, which close their listeners, get time for their sessions.
+const CLOSE_BURST: usize = 64;
+const CLOSE_PAUSE: Duration = Duration::from_millis(1);
+
 /// All that wakes the control loop.
 #[derive(Debug)]
 enum Event {
@@ -190,6 +194,7 @@ impl Reconciler {
     /// Closes the listeners, and returns the workers to wait for. Endpoints are still followed, for held sessions.
     pub fn stop_listening(&mut self) -> Option<Workers> {
         self.stop.cancel();
+        self.running.values().for_each(|running| running.stop.cancel());
         self.workers.take()
     }
 
@@ -258,8 +263,11 @@ impl Reconciler {
         self.moves.retain(&table);
         let diff = route::diff(&self.table, &table);
         self.table = table;
-        for listen in &diff.close {
+        for (n, listen) in diff.close.iter().enumerate() {
             self.close(listen);
+            if n % CLOSE_BURST == CLOSE_BURST - 1 {
+                tokio::time::sleep(CLOSE_PAUSE).await;
+            }
         }
         let pending: Vec<Listen> =
             self.table.keys().filter(|l| !self.running.contains_key(l)).cloned().collect();
@@ -329,7 +337,8 @@ impl Reconciler {
         let resolved = resolve(&self.knowledge, &self.overrides, route);
         cluster.pause(self.overrides.is_paused(&route.options.name));
         cluster.update(&route.options, &resolved.endpoints);
-        let stop = self.stop.child_token();
+        // No child of the process's: workers and we would meet at the lock of the parent whenever a route closes.
+        let stop = CancellationToken::new();
         let addrs: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.addr).collect();
         self.events.note(opened(route));
         let seat = self.shared.room.claim(listeners.len());
@@ -344,7 +353,8 @@ impl Reconciler {
             problems: resolved.problems,
             leaving: Vec::new(),
             retired: Vec::new(),
-            _stop: stop.drop_guard(),
+            _closes: stop.clone().drop_guard(),
+            stop,
             _watch: watch,
             _seat: seat,
         };

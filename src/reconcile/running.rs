@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
-use tokio_util::sync::DropGuard;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::cluster::{Change, Cluster, Endpoint, EndpointKey, EndpointSpec, Members};
@@ -21,8 +21,10 @@ pub(super) struct Running {
     /// Members of before that a session is choosing from still: whoever drops them last takes ten thousand endpoints apart,
     /// and that shall not be a worker.
     pub(super) retired: Vec<Arc<Members>>,
-    /// Closes the listeners when dropped.
-    pub(super) _stop: DropGuard,
+    /// Closes the listeners.
+    pub(super) stop: CancellationToken,
+    /// When it is dropped.
+    pub(super) _closes: DropGuard,
     /// Checks its endpoints, until dropped.
     pub(super) _watch: AbortOnDropHandle<()>,
     pub(super) _seat: Seat,
