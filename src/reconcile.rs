@@ -2,6 +2,8 @@
 //!
 //! One owner for all of it, and no lock: sources send [`News`], sessions and the admin API read what is published.
 
+mod follow;
+mod hear;
 mod linger;
 mod moves;
 mod obey;
@@ -11,7 +13,7 @@ mod running;
 pub mod trial;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,13 +28,9 @@ use crate::cluster::health::probe::Network;
 use crate::cluster::watch::{Means, watch};
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Place};
-use crate::discovery::consul::Consul;
-use crate::discovery::dns::{Dns, Resolver};
-use crate::discovery::docker::Docker;
-use crate::discovery::etcd::Etcd;
-use crate::discovery::file::endpoints::EndpointFile;
-use crate::discovery::knowledge::{Knowledge, Resolved, followed};
-use crate::discovery::{News, follow};
+use crate::discovery::News;
+use crate::discovery::dns::Resolver;
+use crate::discovery::knowledge::{Knowledge, Resolved};
 use crate::drain::Control;
 use crate::listener::{self, BindError};
 use crate::observe::events::{Events, Happened};
@@ -53,6 +51,9 @@ const REBIND_PAUSE: Duration = Duration::from_secs(1);
 
 /// Snapshots on their way; all that wait are applied at once. Sources wait while there are so many.
 const NEWS_MAX: usize = 1024;
+
+/// How long the loop rests at most after a long round, while sources have more to say.
+const REST_MAX: Duration = Duration::from_millis(100);
 
 /// Routes closed in a row before the workers, which close their listeners, get time for their sessions.
 const CLOSE_BURST: usize = 64;
@@ -101,6 +102,8 @@ pub struct Reconciler {
     /// `SIGHUP`, for the files of endpoints.
     reload: Arc<Notify>,
     overview: Arc<ArcSwap<Overview>>,
+    /// Until then sources get the thread to themselves, if they have more to say.
+    rested: Instant,
 }
 
 impl Reconciler {
@@ -142,6 +145,7 @@ impl Reconciler {
             stop: control.stop.clone(),
             reload: control.reload.clone(),
             overview: Arc::default(),
+            rested: Instant::now(),
         }
     }
 
@@ -169,10 +173,7 @@ impl Reconciler {
             match self.next_event().await {
                 Event::News(news) => {
                     self.hear(news);
-                    // What waits already is applied with it: ten thousand names answer at nearly one time.
-                    while let Ok(news) = self.inbox.try_recv() {
-                        self.hear(news);
-                    }
+                    self.hear_others().await;
                 }
                 Event::Order(Ordered { order, reply }) => {
                     // Whoever gave it may have left.
@@ -221,33 +222,12 @@ impl Reconciler {
         }
     }
 
-    fn hear(&mut self, news: News) {
-        match news {
-            News::Snapshot(snapshot) => {
-                self.found(&snapshot.source());
-                self.knowledge.learn(snapshot);
-            }
-            News::Lost { source, why } => {
-                self.events.note(Happened::SourceLost { source: source.clone(), why: why.clone() });
-                self.lost.insert(source, why);
-            }
-            News::Expired(snapshot) => {
-                self.events.note(Happened::SourceExpired { source: snapshot.source() });
-                self.knowledge.learn(snapshot);
-            }
-        }
-    }
-
-    fn found(&mut self, source: &str) {
-        if self.lost.remove(source).is_some() {
-            self.events.note(Happened::SourceBack { source: source.to_owned() });
-        }
-    }
-
     async fn apply_and_note(&mut self) {
+        let began = Instant::now();
         for (route, error) in self.apply().await {
             self.events.note(Happened::RouteNotBound { route, why: error.to_string() });
         }
+        self.rested = Instant::now() + began.elapsed().min(REST_MAX);
     }
 
     /// Makes what runs equal to what is known. Returns the listeners that newly could not be bound, each with its route's
@@ -360,66 +340,6 @@ impl Reconciler {
         };
         self.running.insert(listen.clone(), running);
         None
-    }
-
-    /// Follows the targets that routes have now, and no longer those that none has.
-    fn follow_targets(&mut self) {
-        let needed = followed(self.table.values().chain(self.moves.before()));
-        self.followed.retain(|target, _| needed.contains(target));
-        self.knowledge.targets.retain(|target, _| needed.contains(target));
-        if !self.lost.is_empty() {
-            let names: HashSet<String> = needed.iter().map(Target::to_string).collect();
-            self.lost.retain(|source, _| source == "docker" || names.contains(source));
-        }
-        for target in needed {
-            if !self.followed.contains_key(&target)
-                && let Some(task) = self.follow(&target)
-            {
-                self.followed.insert(target, task);
-            }
-        }
-    }
-
-    /// `None` for a target that needs no source of its own.
-    fn follow(&self, target: &Target) -> Option<AbortOnDropHandle<()>> {
-        let (resolver, news) = (self.resolver.clone(), self.news.clone());
-        match target {
-            Target::Host { .. } | Target::Srv { .. } => {
-                Some(follow(Dns::of(target, resolver, self.shared.gate.trouble())?, news))
-            }
-            Target::Etcd(keys) => {
-                Some(follow(Etcd::new(keys.clone(), self.config.etcd.clone(), resolver), news))
-            }
-            Target::Consul(service) => {
-                Some(follow(Consul::new(service.clone(), &self.config.consul, resolver), news))
-            }
-            Target::File(path) => {
-                Some(follow(EndpointFile::new(path.clone(), self.reload.clone(), resolver), news))
-            }
-            Target::Addr(_) | Target::Unix(_) | Target::Docker { .. } | Target::Labelled { .. } => None,
-        }
-    }
-
-    /// Docker is asked while something asks for it: the command line, or a route of a file that was read again.
-    fn follow_docker(&mut self) {
-        let host = match &self.config.docker {
-            Some(docker) => Some(&docker.host),
-            None if self.table.values().chain(self.moves.before()).any(Route::wants_docker) => {
-                self.config.docker_host.as_ref()
-            }
-            None => None,
-        };
-        match host {
-            Some(host) if self.docker.is_none() => {
-                self.docker = Some(follow(Docker { host: host.clone() }, self.news.clone()));
-            }
-            Some(_) => {}
-            None => {
-                self.docker = None;
-                self.knowledge.docker = None;
-                self.lost.remove("docker");
-            }
-        }
     }
 
     fn update_clusters(&mut self) {

@@ -198,7 +198,8 @@ fn reloads(measured: &Value) -> Option<String> {
         for (kind, name) in [("quiet", "nothing")].into_iter().chain(RELOADS) {
             text += &reload(routes, name, &row[kind])?;
         }
-        writeln!(text, "| {routes} | memory of a route: {} bytes | | | |", row["bytes_each"]).ok()?;
+        writeln!(text, "| {routes} | memory of the process, for each: {} bytes | | | |", row["bytes_each"])
+            .ok()?;
     }
     Some(text)
 }

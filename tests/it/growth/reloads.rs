@@ -24,6 +24,8 @@ const PORT: u16 = 10_000;
 const ROUND: Duration = Duration::from_millis(600);
 /// Of each kind; of the time the median is told, of the waits the longest.
 const ROUNDS: usize = 3;
+/// Something else must be wrong then: another program on one of the ports, for instance.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two requests of those who are watched.
 const PACE: Duration = Duration::from_micros(200);
 
@@ -193,7 +195,9 @@ fn ask_on(addr: SocketAddr, stop: &AtomicBool) -> Waits {
 }
 
 fn until_answered(addr: SocketAddr, letter: u8) {
+    let began = Instant::now();
     while ask(addr).ok() != Some(letter) {
+        assert!(began.elapsed() < PATIENCE, "no {:?} from {addr}", char::from(letter));
         pause(Duration::from_millis(1));
     }
 }
