@@ -100,8 +100,8 @@ pub struct Tier {
     /// As in [`EndpointSpec::tier`].
     pub number: u32,
     pub members: Vec<Member>,
-    /// How to balance over `members`.
-    plan: Plan,
+    /// How to balance over those of `members` that stand alike, by standing.
+    plans: [Option<Plan>; 3],
 }
 
 #[derive(Clone, Debug)]
@@ -148,10 +148,11 @@ impl Cluster {
     pub fn new(options: Options, force: CancellationToken) -> Cluster {
         // Each RandomState has a key of its own.
         let seed = RandomState::new().hash_one(&options.name);
-        Cluster::seeded(options, force, seed)
+        // Of many ambassadors with a few sessions each, not all shall begin with the same endpoint.
+        Cluster { turn: AtomicU64::new(nth(seed, 0) >> 1), ..Cluster::seeded(options, force, seed) }
     }
 
-    /// One that does the same each time, for tests.
+    /// One that does the same each time, for tests; its first turn is the first endpoint's.
     pub fn seeded(options: Options, force: CancellationToken, seed: u64) -> Cluster {
         let members = Members { options, rate: None, tiers: Vec::new() };
         Cluster {
@@ -209,6 +210,17 @@ impl Cluster {
         self.changed.notify_waiters();
         self.alarm.notify_one();
         change
+    }
+
+    /// Endpoints stand otherwise than they did: the order of their members is made anew. As `update`, this is for the control
+    /// plane's thread alone.
+    fn regroup(&self) -> Arc<Members> {
+        let Members { options, rate, tiers } = &*self.members();
+        let again = |tier: &Tier| Tier::new(tier.number, tier.members.clone(), options.balance);
+        let tiers = tiers.iter().map(again).collect();
+        let members = Arc::new(Members { options: options.clone(), rate: rate.clone(), tiers });
+        self.members.store(members.clone());
+        members
     }
 
     /// `specs` are sorted, but not by tier.

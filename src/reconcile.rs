@@ -2,6 +2,8 @@
 //!
 //! One owner for all of it, and no lock: sources send [`News`], sessions and the admin API read what is published.
 
+mod follow;
+mod hear;
 mod linger;
 mod moves;
 mod obey;
@@ -26,13 +28,9 @@ use crate::cluster::health::probe::Network;
 use crate::cluster::watch::{Means, watch};
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Place};
-use crate::discovery::consul::Consul;
-use crate::discovery::dns::{Dns, Resolver};
-use crate::discovery::docker::Docker;
-use crate::discovery::etcd::Etcd;
-use crate::discovery::file::endpoints::EndpointFile;
-use crate::discovery::knowledge::{Knowledge, Resolved, followed};
-use crate::discovery::{News, follow};
+use crate::discovery::News;
+use crate::discovery::dns::Resolver;
+use crate::discovery::knowledge::{Knowledge, Resolved};
 use crate::drain::Control;
 use crate::listener::{self, BindError};
 use crate::observe::events::{Events, Happened};
@@ -50,6 +48,16 @@ pub use view::{ByHand, Overview, RouteView};
 
 /// How long after a listener could not be bound it is tried again.
 const REBIND_PAUSE: Duration = Duration::from_secs(1);
+
+/// Snapshots on their way; all that wait are applied at once. Sources wait while there are so many.
+const NEWS_MAX: usize = 1024;
+
+/// How long the loop rests at most after a long round, while sources have more to say.
+const REST_MAX: Duration = Duration::from_millis(100);
+
+/// Routes closed in a row before the workers, which close their listeners, get time for their sessions.
+const CLOSE_BURST: usize = 64;
+const CLOSE_PAUSE: Duration = Duration::from_millis(1);
 
 /// All that wakes the control loop.
 #[derive(Debug)]
@@ -94,6 +102,8 @@ pub struct Reconciler {
     /// `SIGHUP`, for the files of endpoints.
     reload: Arc<Notify>,
     overview: Arc<ArcSwap<Overview>>,
+    /// Until then sources get the thread to themselves, if they have more to say.
+    rested: Instant,
 }
 
 impl Reconciler {
@@ -104,8 +114,7 @@ impl Reconciler {
         control: &Control,
         events: Arc<Events>,
     ) -> Reconciler {
-        // Sources wait while the loop is busy; a burst of this many snapshots is applied one after the other.
-        let (news, inbox) = mpsc::channel(64);
+        let (news, inbox) = mpsc::channel(NEWS_MAX);
         let means = Arc::new(Means::new(Network, config.max_ejected, events.clone()));
         let (orders, ordered) = Orders::channel();
         Reconciler {
@@ -136,6 +145,7 @@ impl Reconciler {
             stop: control.stop.clone(),
             reload: control.reload.clone(),
             overview: Arc::default(),
+            rested: Instant::now(),
         }
     }
 
@@ -161,24 +171,22 @@ impl Reconciler {
     pub async fn run(&mut self) {
         loop {
             match self.next_event().await {
-                Event::News(News::Snapshot(snapshot)) => {
-                    self.found(&snapshot.source());
-                    self.knowledge.learn(snapshot);
-                }
-                Event::News(News::Lost { source, why }) => {
-                    self.events.note(Happened::SourceLost { source: source.clone(), why: why.clone() });
-                    self.lost.insert(source, why);
-                }
-                Event::News(News::Expired(snapshot)) => {
-                    self.events.note(Happened::SourceExpired { source: snapshot.source() });
-                    self.knowledge.learn(snapshot);
+                Event::News(news) => {
+                    self.hear(news);
+                    self.hear_others().await;
                 }
                 Event::Order(Ordered { order, reply }) => {
                     // Whoever gave it may have left.
                     let _ = reply.send(self.obey(order).await);
                     continue;
                 }
-                Event::Due => self.judge_switches(),
+                Event::Due => {
+                    let is_judged = self.judge_switches();
+                    // While a switch is on trial it is asked often, and mostly nothing has come of it.
+                    if !is_judged && self.unbound.is_empty() && !self.linger.is_due(Instant::now()) {
+                        continue;
+                    }
+                }
             }
             self.apply_and_note().await;
         }
@@ -187,6 +195,7 @@ impl Reconciler {
     /// Closes the listeners, and returns the workers to wait for. Endpoints are still followed, for held sessions.
     pub fn stop_listening(&mut self) -> Option<Workers> {
         self.stop.cancel();
+        self.running.values().for_each(|running| running.stop.cancel());
         self.workers.take()
     }
 
@@ -213,16 +222,12 @@ impl Reconciler {
         }
     }
 
-    fn found(&mut self, source: &str) {
-        if self.lost.remove(source).is_some() {
-            self.events.note(Happened::SourceBack { source: source.to_owned() });
-        }
-    }
-
     async fn apply_and_note(&mut self) {
+        let began = Instant::now();
         for (route, error) in self.apply().await {
             self.events.note(Happened::RouteNotBound { route, why: error.to_string() });
         }
+        self.rested = Instant::now() + began.elapsed().min(REST_MAX);
     }
 
     /// Makes what runs equal to what is known. Returns the listeners that newly could not be bound, each with its route's
@@ -238,8 +243,11 @@ impl Reconciler {
         self.moves.retain(&table);
         let diff = route::diff(&self.table, &table);
         self.table = table;
-        for listen in &diff.close {
+        for (n, listen) in diff.close.iter().enumerate() {
             self.close(listen);
+            if n % CLOSE_BURST == CLOSE_BURST - 1 {
+                tokio::time::sleep(CLOSE_PAUSE).await;
+            }
         }
         let pending: Vec<Listen> =
             self.table.keys().filter(|l| !self.running.contains_key(l)).cloned().collect();
@@ -309,7 +317,8 @@ impl Reconciler {
         let resolved = resolve(&self.knowledge, &self.overrides, route);
         cluster.pause(self.overrides.is_paused(&route.options.name));
         cluster.update(&route.options, &resolved.endpoints);
-        let stop = self.stop.child_token();
+        // No child of the process's: workers and we would meet at the lock of the parent whenever a route closes.
+        let stop = CancellationToken::new();
         let addrs: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.addr).collect();
         self.events.note(opened(route));
         let seat = self.shared.room.claim(listeners.len());
@@ -323,69 +332,14 @@ impl Reconciler {
             addrs,
             problems: resolved.problems,
             leaving: Vec::new(),
-            _stop: stop.drop_guard(),
+            retired: Vec::new(),
+            _closes: stop.clone().drop_guard(),
+            stop,
             _watch: watch,
             _seat: seat,
         };
         self.running.insert(listen.clone(), running);
         None
-    }
-
-    /// Follows the targets that routes have now, and no longer those that none has.
-    fn follow_targets(&mut self) {
-        let needed = followed(self.table.values().chain(self.moves.before()));
-        self.followed.retain(|target, _| needed.contains(target));
-        self.knowledge.targets.retain(|target, _| needed.contains(target));
-        self.lost.retain(|source, _| source == "docker" || needed.iter().any(|t| t.to_string() == *source));
-        for target in needed {
-            if !self.followed.contains_key(&target)
-                && let Some(task) = self.follow(&target)
-            {
-                self.followed.insert(target, task);
-            }
-        }
-    }
-
-    /// `None` for a target that needs no source of its own.
-    fn follow(&self, target: &Target) -> Option<AbortOnDropHandle<()>> {
-        let (resolver, news) = (self.resolver.clone(), self.news.clone());
-        match target {
-            Target::Host { .. } | Target::Srv { .. } => {
-                Some(follow(Dns::of(target, resolver, self.shared.gate.trouble())?, news))
-            }
-            Target::Etcd(keys) => {
-                Some(follow(Etcd::new(keys.clone(), self.config.etcd.clone(), resolver), news))
-            }
-            Target::Consul(service) => {
-                Some(follow(Consul::new(service.clone(), &self.config.consul, resolver), news))
-            }
-            Target::File(path) => {
-                Some(follow(EndpointFile::new(path.clone(), self.reload.clone(), resolver), news))
-            }
-            Target::Addr(_) | Target::Unix(_) | Target::Docker { .. } | Target::Labelled { .. } => None,
-        }
-    }
-
-    /// Docker is asked while something asks for it: the command line, or a route of a file that was read again.
-    fn follow_docker(&mut self) {
-        let host = match &self.config.docker {
-            Some(docker) => Some(&docker.host),
-            None if self.table.values().chain(self.moves.before()).any(Route::wants_docker) => {
-                self.config.docker_host.as_ref()
-            }
-            None => None,
-        };
-        match host {
-            Some(host) if self.docker.is_none() => {
-                self.docker = Some(follow(Docker { host: host.clone() }, self.news.clone()));
-            }
-            Some(_) => {}
-            None => {
-                self.docker = None;
-                self.knowledge.docker = None;
-                self.lost.remove("docker");
-            }
-        }
     }
 
     fn update_clusters(&mut self) {

@@ -3,7 +3,7 @@
 //! [`Route`] is the far side of `config`: nothing in it is optional that must exist. Its `Display` is the grammar of
 //! `config::grammar`, so that printing and parsing a route is the identity.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -11,11 +11,14 @@ use std::path::PathBuf;
 use crate::diagnostic::Place;
 
 mod options;
+mod table;
+pub mod taken;
 
 pub use options::{
     Balance, CONNECT_TIMEOUT_DEFAULT, Check, HALF_CLOSE_TIMEOUT_DEFAULT, HOLD_DEFAULT, Health, OnRemove,
     OnUnhealthy, Options,
 };
+pub use table::{Diff, Layer, RouteTable, Shadowed, diff, merge};
 
 /// One line of the route grammar: where we listen, what we stand in for, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -201,61 +204,6 @@ impl PortRange {
     pub fn overlaps(self, other: PortRange) -> bool {
         self.first <= other.last && other.first <= self.last
     }
-}
-
-/// The routes that run, by listener. Built by [`merge`], compared by [`diff`].
-pub type RouteTable = BTreeMap<Listen, Route>;
-
-/// One place that routes come from, in order of precedence.
-#[derive(Clone, Debug, Default)]
-pub struct Layer {
-    pub routes: Vec<Route>,
-}
-
-/// Joins the layers: where a listener, or a name, is wanted by several, the earlier layer's route stands (within one
-/// layer, the earlier route) and the later is returned as shadowed. So no two routes of a table are in each other's way,
-/// and a name means one route.
-pub fn merge(layers: &[Layer]) -> (RouteTable, Vec<Shadowed>) {
-    let mut table = RouteTable::new();
-    let mut shadowed = Vec::new();
-    for route in layers.iter().flat_map(|layer| &layer.routes) {
-        match table.values().find(|winner| winner.excludes(route)) {
-            Some(winner) => shadowed.push(Shadowed { route: route.clone(), by: winner.origin.clone() }),
-            None => {
-                table.insert(route.listen.clone(), route.clone());
-            }
-        }
-    }
-    (table, shadowed)
-}
-
-/// A route that an earlier one keeps from running.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shadowed {
-    pub route: Route,
-    pub by: Place,
-}
-
-/// What to do to go from one table to another. Routes that run alike are in none of the three.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Diff {
-    pub open: Vec<Route>,
-    /// The listener stays open; targets or options changed.
-    pub replace: Vec<Route>,
-    pub close: Vec<Listen>,
-}
-
-pub fn diff(old: &RouteTable, new: &RouteTable) -> Diff {
-    let mut diff = Diff::default();
-    for (listen, route) in new {
-        match old.get(listen) {
-            None => diff.open.push(route.clone()),
-            Some(running) if !running.runs_like(route) => diff.replace.push(route.clone()),
-            Some(_) => {}
-        }
-    }
-    diff.close = old.keys().filter(|listen| !new.contains_key(*listen)).cloned().collect();
-    diff
 }
 
 // === the grammar, printed ===

@@ -28,6 +28,11 @@ pub(super) fn below(bits: u64, bound: u64) -> u64 {
     u64::try_from(wide >> 64).unwrap_or(u64::MAX)
 }
 
+/// As [`below`], for a place in a list of this length.
+pub(super) fn place(bits: u64, length: usize) -> usize {
+    usize::try_from(below(bits, length as u64)).unwrap_or(0)
+}
+
 /// A sequence of draws.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Draws {
@@ -41,9 +46,17 @@ impl Draws {
     }
 
     pub(super) fn below(&mut self, bound: u64) -> u64 {
-        let bits = nth(self.seed, self.drawn);
+        below(self.bits(), bound)
+    }
+
+    /// As [`place`].
+    pub(super) fn place(&mut self, length: usize) -> usize {
+        place(self.bits(), length)
+    }
+
+    fn bits(&mut self) -> u64 {
         self.drawn += 1;
-        below(bits, bound)
+        nth(self.seed, self.drawn - 1)
     }
 }
 

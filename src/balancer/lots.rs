@@ -8,39 +8,40 @@ use super::tried::Tried;
 const DRAWS_MAX: usize = 16;
 
 #[derive(Debug)]
-pub struct Lots {
-    /// Of the weights up to and including each.
+pub(super) struct Lots {
+    /// Of those that have a weight.
+    indices: Box<[u32]>,
+    /// Of the weights up to and including each of `indices`.
     sums: Box<[u64]>,
 }
 
 impl Lots {
     pub(super) fn new(weights: &[u32]) -> Lots {
-        let sum = |sum: &mut u64, weight: &u32| {
+        let takers = (0u32..).zip(weights).filter(|(_, weight)| **weight > 0);
+        let with_sum = |sum: &mut u64, (index, weight): (u32, &u32)| {
             *sum += u64::from(*weight);
-            Some(*sum)
+            Some((index, *sum))
         };
-        Lots { sums: weights.iter().scan(0, sum).collect() }
+        let (indices, sums): (Vec<_>, Vec<_>) = takers.scan(0, with_sum).unzip();
+        Lots { indices: indices.into(), sums: sums.into() }
     }
 
     /// One that was not tried; `None` when there is none.
     pub(super) fn draw(&self, draws: &mut Draws, tried: &Tried, but: Option<usize>) -> Option<usize> {
-        let total = self.sums.last().copied().filter(|total| *total > 0)?;
-        let fresh = |index: &usize| !tried.has(*index) && but != Some(*index);
-        let mut drawn = 0;
+        let total = self.sums.last()?;
+        let fresh = |place: usize| {
+            let index = self.indices.get(place).map(|index| *index as usize);
+            index.filter(|index| !tried.has(*index) && but != Some(*index))
+        };
+        let mut place = 0;
         for _ in 0..DRAWS_MAX {
-            let ticket = draws.below(total);
-            drawn = self.sums.partition_point(|sum| *sum <= ticket);
-            if fresh(&drawn) {
-                return Some(drawn);
+            let ticket = draws.below(*total);
+            place = self.sums.partition_point(|sum| *sum <= ticket);
+            if let Some(index) = fresh(place) {
+                return Some(index);
             }
         }
-        let mut others = (drawn..self.sums.len()).chain(0..drawn);
-        others.find(|index| self.has_weight(*index) && fresh(index))
-    }
-
-    fn has_weight(&self, index: usize) -> bool {
-        let before = index.checked_sub(1).and_then(|before| self.sums.get(before)).copied().unwrap_or(0);
-        self.sums.get(index).is_some_and(|sum| *sum > before)
+        (place..self.sums.len()).chain(0..place).find_map(fresh)
     }
 }
 

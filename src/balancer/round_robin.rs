@@ -3,44 +3,24 @@
 use super::schedule::Schedule;
 use super::tried::Tried;
 
-pub(super) struct Choices<'p> {
-    turns: &'p Schedule,
-    slot: usize,
-    yielded: usize,
-    tried: Tried,
-}
-
-impl<'p> Choices<'p> {
-    pub(super) fn new(turns: &'p Schedule, turn: u64) -> Choices<'p> {
-        Choices { turns, slot: turns.slot(turn), yielded: 0, tried: Tried::default() }
-    }
-}
-
-impl Iterator for Choices<'_> {
-    type Item = usize;
-
-    fn next(&mut self) -> Option<usize> {
-        if self.yielded == self.turns.takers() {
-            return None;
-        }
-        loop {
-            let choice = self.turns.at(self.slot)?;
-            self.slot += 1;
-            if !self.tried.has(choice) {
-                self.tried.add(choice);
-                self.yielded += 1;
-                return Some(choice);
-            }
+/// From this slot on, the first that was not tried: there is one. Leaves the slot after it.
+pub(super) fn choice(turns: &Schedule, tried: &Tried, slot: &mut usize) -> Option<usize> {
+    loop {
+        let choice = turns.at(*slot)?;
+        *slot += 1;
+        if !tried.has(choice) {
+            return Some(choice);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::super::tests::order_of;
+    use crate::route::Balance::RoundRobin;
 
     fn order(turn: u64, weights: &[u32]) -> Vec<usize> {
-        Choices::new(&Schedule::new(weights), turn).collect()
+        order_of(RoundRobin, weights, turn, &vec![0; weights.len()])
     }
 
     #[test]

@@ -5,39 +5,38 @@
 
 use std::cmp::max;
 
+use super::chance::Draws;
+
 /// The table's length, unless there are more endpoints. Weights that do not fit are rounded, none below one turn.
 const SLOTS_MAX: u64 = 1 << 16;
 
 #[derive(Debug)]
-pub struct Schedule {
+pub(super) struct Schedule {
     /// Indices of endpoints, in the order of their turns.
     slots: Box<[u32]>,
-    /// Endpoints that have a turn at all.
-    takers: usize,
 }
 
 impl Schedule {
     pub(super) fn new(weights: &[u32]) -> Schedule {
         let turns = turns(weights);
-        let takers = turns.iter().filter(|turns| **turns > 0).count();
         let mut slots: Vec<(u64, u32)> = Vec::new();
         for (index, count) in (0u32..).zip(&turns) {
             slots.extend((0..*count).map(|n| (moment(n, *count), index)));
         }
         // At one moment, those with fewer turns come last, and equals in their own order.
         slots.sort_by_key(|(moment, index)| (*moment, *index));
-        Schedule { slots: slots.into_iter().map(|(_, index)| index).collect(), takers }
-    }
-
-    /// How many endpoints take turns.
-    pub(super) fn takers(&self) -> usize {
-        self.takers
+        Schedule { slots: slots.into_iter().map(|(_, index)| index).collect() }
     }
 
     /// The slot of this turn; whole rounds follow one another.
     pub(super) fn slot(&self, turn: u64) -> usize {
         let length = self.slots.len() as u64;
         turn.checked_rem(length).and_then(|slot| usize::try_from(slot).ok()).unwrap_or(0)
+    }
+
+    /// Any, each as likely as another.
+    pub(super) fn slot_of(&self, draws: &mut Draws) -> usize {
+        draws.place(self.slots.len())
     }
 
     /// Whose turn it is in this slot; slots go round.
@@ -97,7 +96,6 @@ mod tests {
     fn a_table_stays_small_whatever_the_weights() {
         let schedule = Schedule::new(&[u32::MAX, u32::MAX - 1, 1, 0]);
         assert!(schedule.slots.len() as u64 <= SLOTS_MAX + 4, "{}", schedule.slots.len());
-        assert_eq!(schedule.takers(), 3);
         assert!(schedule.slots.contains(&2), "the lightest has a turn still");
         assert_eq!(Schedule::new(&vec![1; 100_000]).slots.len(), 100_000);
     }
@@ -111,7 +109,7 @@ mod tests {
             length in 1usize..300,
         ) {
             let schedule = Schedule::new(&weights);
-            prop_assume!(schedule.takers() > 0);
+            prop_assume!(!schedule.slots.is_empty());
             let sum: u32 = weights.iter().sum();
             for (index, weight) in weights.iter().enumerate() {
                 let stretch = (start..start + length).filter_map(|slot| schedule.at(slot));

@@ -1,83 +1,63 @@
-//! Source hash: a client's sessions go to one endpoint, the one that scores highest for it.
+//! Source hash: a client's sessions go to one endpoint, the one that is nearest to it.
 //!
-//! Rendezvous hashing with weights (Thaler and Ravishankar, 1998; Mosharaf, "Weighted Distributed Hash Tables", 2009): each
-//! endpoint's score depends on the client and on that endpoint alone, so one endpoint gone moves its own clients and
-//! nobody else's, and the next choice is the next score. Exact where a ring or a Maglev table is nearly so, and O(n): 10,000
-//! endpoints cost what a connect costs.
+//! Each endpoint has 32 points on a circle, each client 16 places on it; how far an endpoint is from a client is the
+//! shortest way from any of these places on to any of those points, divided by the endpoint's weight (multi-probe
+//! consistent hashing: Appleton and O'Reilly, 2015). That depends on the two alone, as a score of rendezvous hashing does.
+//! So one endpoint gone moves its own clients and nobody else's, to the one that is nearest then; another weight moves
+//! clients to it or from it alone; and every process says the same. Unlike a score, the nearest is found without looking at
+//! all: the points of one weight are in one [`Ring`].
 
-use super::chance::mix;
+use std::collections::BTreeMap;
 
-#[derive(Debug)]
-pub struct Rendezvous {
-    nodes: Box<[Node]>,
-    /// All weights are one: the hash alone ranks as the score would.
-    is_even: bool,
+use super::chance::nth;
+use super::ring::Ring;
+use super::tried::Tried;
+
+/// Of each client. What more of them cost in a pick, more points would cost in memory.
+const PLACES: u64 = 16;
+
+/// Significant bits of a weight, so that there are few rings however many weights there are: up to 15 exact, then within
+/// 6 %, and at most 111 different ones up to 65,535.
+const WEIGHT_BITS: u32 = 4;
+
+/// One for each weight.
+pub(super) type Rings = Box<[Ring]>;
+
+pub(super) fn rings(weights: &[u32], names: impl Iterator<Item = u64>) -> Rings {
+    let mut nodes: BTreeMap<u32, Vec<(usize, u64)>> = BTreeMap::new();
+    for (index, (weight, name)) in weights.iter().zip(names).enumerate() {
+        nodes.entry(rounded(*weight)).or_default().push((index, name));
+    }
+    let weighted = nodes.iter().filter(|(weight, _)| **weight > 0);
+    weighted.map(|(weight, nodes)| Ring::new(*weight, nodes)).collect()
 }
 
-#[derive(Debug)]
-struct Node {
-    name: u64,
-    index: usize,
-    weight: f64,
-}
-
-impl Rendezvous {
-    pub(super) fn new(weights: &[u32], names: impl Iterator<Item = u64>) -> Rendezvous {
-        let node = |(index, (weight, name)): (usize, (&u32, u64))| {
-            (*weight > 0).then(|| Node { name, index, weight: f64::from(*weight) })
+/// The nearest of those that were not tried.
+pub(super) fn choice(rings: &Rings, client: u64, tried: &Tried) -> Option<usize> {
+    let mut best: Option<(u64, u32, usize)> = None;
+    for ring in rings {
+        let weight = ring.weight;
+        let nearest = (0..PLACES).filter_map(|n| ring.next(nth(client, n), tried)).min();
+        let Some((distance, index)) = nearest else { continue };
+        let is_nearer = |(other, its_weight, _): &(u64, u32, usize)| {
+            u128::from(distance) * u128::from(*its_weight) < u128::from(*other) * u128::from(weight)
         };
-        let nodes: Box<[Node]> = weights.iter().zip(names).enumerate().filter_map(node).collect();
-        let mut takers = weights.iter().filter(|weight| **weight > 0);
-        let first = takers.next();
-        Rendezvous { nodes, is_even: takers.all(|weight| Some(weight) == first) }
-    }
-
-    /// Higher is better. Of two that score alike, the one of the lower index is the better.
-    fn score(&self, node: &Node, client: u64) -> f64 {
-        // 53 bits are what a float has.
-        #[expect(clippy::cast_precision_loss, reason = "53 bits are exact")]
-        let unit = ((mix(client ^ node.name) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-        if self.is_even { unit } else { -node.weight / unit.ln() }
-    }
-}
-
-pub(super) struct Choices<'p> {
-    nodes: &'p Rendezvous,
-    client: u64,
-    /// The last choice: its score, and its place in `nodes`.
-    last: Option<(f64, usize)>,
-}
-
-impl<'p> Choices<'p> {
-    pub(super) fn new(nodes: &'p Rendezvous, client: u64) -> Choices<'p> {
-        Choices { nodes, client, last: None }
-    }
-
-    fn comes_after_last(&self, score: f64, place: usize) -> bool {
-        self.last.is_none_or(|(last, last_place)| score < last || (score == last && place > last_place))
-    }
-}
-
-impl Iterator for Choices<'_> {
-    type Item = usize;
-
-    fn next(&mut self) -> Option<usize> {
-        let mut best: Option<(f64, usize, usize)> = None;
-        for (place, node) in self.nodes.nodes.iter().enumerate() {
-            let score = self.nodes.score(node, self.client);
-            if best.is_none_or(|(best, ..)| score > best) && self.comes_after_last(score, place) {
-                best = Some((score, place, node.index));
-            }
+        if best.as_ref().is_none_or(is_nearer) {
+            best = Some((distance, weight, index));
         }
-        let (score, place, index) = best?;
-        self.last = Some((score, place));
-        Some(index)
     }
+    best.map(|(.., index)| index)
+}
+
+fn rounded(weight: u32) -> u32 {
+    let dropped = (u32::BITS - weight.leading_zeros()).saturating_sub(WEIGHT_BITS);
+    let half = (1 << dropped) >> 1;
+    weight.saturating_add(half) >> dropped << dropped
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::chance::{hash, nth};
+    use super::super::chance::hash;
     use super::*;
 
     const CLIENTS: u64 = 20_000;
@@ -87,7 +67,17 @@ mod tests {
     }
 
     fn first(weights: &[u32], names: &[u64], client: u64) -> Option<usize> {
-        Choices::new(&Rendezvous::new(weights, names.iter().copied()), nth(5, client)).next()
+        choice(&rings(weights, names.iter().copied()), nth(5, client), &Tried::default())
+    }
+
+    fn order(rings: &Rings, client: u64) -> Vec<usize> {
+        let mut tried = Tried::default();
+        let next = || {
+            let choice = choice(rings, nth(5, client), &tried)?;
+            tried.add(choice);
+            Some(choice)
+        };
+        std::iter::from_fn(next).collect()
     }
 
     #[test]
@@ -96,11 +86,12 @@ mod tests {
         for weights in [[1, 1, 1, 1], [1, 5, 2, 9]] {
             let [a, b, _, d] = weights;
             for client in 0..CLIENTS / 10 {
-                let nodes = Rendezvous::new(&weights, all.iter().copied());
-                let order: Vec<u64> = Choices::new(&nodes, nth(5, client)).map(|index| all[index]).collect();
-                let now = first(&[a, b, d], &fewer, client).map(|index| fewer[index]);
-                let expected = order.iter().find(|name| **name != all[2]);
-                assert_eq!(now.as_ref(), expected);
+                let before = order(&rings(&weights, all.iter().copied()), client);
+                let now = order(&rings(&[a, b, d], fewer.iter().copied()), client);
+                let now: Vec<u64> = now.into_iter().map(|index| fewer[index]).collect();
+                let others: Vec<u64> =
+                    before.into_iter().map(|index| all[index]).filter(|name| *name != all[2]).collect();
+                assert_eq!(now, others);
             }
         }
     }

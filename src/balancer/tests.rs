@@ -1,6 +1,6 @@
 //! What all balancers promise alike.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use proptest::prelude::*;
 
@@ -32,7 +32,13 @@ impl Pool for &Still {
 }
 
 /// Endpoints that keep every session.
-struct Growing(RefCell<Vec<usize>>);
+pub(super) struct Growing(pub(super) RefCell<Vec<usize>>);
+
+impl From<Vec<usize>> for Growing {
+    fn from(loads: Vec<usize>) -> Growing {
+        Growing(RefCell::new(loads))
+    }
+}
 
 impl Pool for &Growing {
     fn load(&self, index: usize) -> usize {
@@ -44,12 +50,16 @@ impl Pool for &Growing {
     }
 }
 
-fn plan(balance: Balance, weights: &[u32]) -> Plan {
-    let names: Vec<String> = (0..weights.len()).map(|n| format!("10.0.0.1:{n}")).collect();
-    Plan::new(balance, weights.into(), names.iter().map(String::as_bytes))
+pub(super) fn plan(balance: Balance, weights: &[u32]) -> Plan {
+    Plan::new(balance, weights.into(), (0..weights.len()).map(|n| format!("10.0.0.1:{n}")))
 }
 
-fn pick(turn: u64) -> Pick {
+/// All choices of one turn, by endpoints that are warm.
+pub(super) fn order_of(balance: Balance, weights: &[u32], turn: u64, loads: &[usize]) -> Vec<usize> {
+    order(&plan(balance, weights), pick(turn), &Still::loaded(loads))
+}
+
+pub(super) fn pick(turn: u64) -> Pick {
     let [a, b, c, d, ..] = nth(9, turn).to_be_bytes();
     Pick { turn, random: nth(3, turn), client: Some([a, b, c, d].into()) }
 }
@@ -132,4 +142,44 @@ fn a_client_without_an_address_is_spread() {
     let of = |turn| plan.choices(Pick { client: None, ..pick(turn) }, &pool).next_of(&pool);
     let second = (0..1_000).filter(|turn| of(*turn) == Some(1)).count();
     assert!((400..600).contains(&second), "{second}");
+}
+
+/// Counts how often it is asked.
+struct Counting(Cell<usize>);
+
+impl Pool for &Counting {
+    fn load(&self, _: usize) -> usize {
+        self.0.set(self.0.get() + 1);
+        1
+    }
+
+    fn warmth(&self, _: usize) -> u32 {
+        WARM
+    }
+}
+
+#[test]
+fn a_pick_looks_at_no_more_of_ten_thousand_endpoints_than_of_a_hundred() {
+    for balance in Balance::ALL {
+        let looks_at = |count| {
+            let (plan, pool) = (plan(balance, &vec![1; count]), Counting(Cell::new(0)));
+            let most = (0..200).map(|turn| {
+                plan.choices(pick(turn), &pool).next_of(&pool).unwrap();
+                pool.0.take()
+            });
+            most.max().unwrap()
+        };
+        let (few, many) = (looks_at(100), looks_at(10_000));
+        assert!(many <= few && many <= LOOKED_AT_MAX, "{balance:?}: {few} of 100, {many} of 10,000");
+    }
+}
+
+/// So that where all are full, to find that out costs a session no more than to look at each.
+#[test]
+fn to_go_through_all_of_ten_thousand_is_to_look_at_each_but_a_few() {
+    for balance in Balance::ALL {
+        let (plan, pool) = (plan(balance, &[1; 10_000]), Counting(Cell::new(0)));
+        assert_eq!(order(&plan, pick(3), &pool).len(), 10_000);
+        assert!(pool.0.get() <= CAREFUL_MAX * LOOKED_AT_MAX, "{balance:?}: {}", pool.0.get());
+    }
 }

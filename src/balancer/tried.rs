@@ -6,10 +6,13 @@ pub(super) struct Tried {
     /// The last one is put into `words` only when another is asked for, so that the usual case allocates nothing.
     last: Option<usize>,
     words: Vec<u64>,
+    count: usize,
 }
 
 impl Tried {
+    /// One that it has not.
     pub(super) fn add(&mut self, index: usize) {
+        self.count += 1;
         if let Some(last) = self.last.replace(index) {
             let word = last / 64;
             if self.words.len() <= word {
@@ -19,6 +22,10 @@ impl Tried {
                 *word |= 1 << (last % 64);
             }
         }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.count
     }
 
     pub(super) fn has(&self, index: usize) -> bool {
@@ -41,6 +48,6 @@ mod tests {
             tried.add(index);
         }
         let there: Vec<usize> = (0..800).filter(|index| tried.has(*index)).collect();
-        assert_eq!(there, [0, 63, 64, 700]);
+        assert_eq!((there, tried.count()), (vec![0, 63, 64, 700], 4));
     }
 }

@@ -3,6 +3,10 @@
 //! First those in good standing, tier after tier and each tier by its balancer. Then those whose standing is doubtful:
 //! an endpoint that was left out because it refused connections may be back, and to ask costs little where nobody else
 //! answers. Those in bad standing only where there is no other at all, since then nothing is lost.
+//!
+//! Each standing of a tier has a plan of its own, so that a session never looks through those that are left out, however
+//! many they are; and what they are due is spread over all the others by weight. Plans are made anew when a standing
+//! changes: that is rare, and the control plane's work.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,7 +20,7 @@ use super::{Cluster, Endpoint, EndpointKey, Member, Members, Tier};
 use crate::balancer::{self, Pick, Plan, Pool, WARM, warmth};
 use crate::route::Balance;
 
-/// Yields each endpoint once, as long as none changes its standing meanwhile.
+/// Yields each endpoint once, as they stood when the members were made; but not one that has been found bad since.
 pub struct Choices<'m> {
     members: &'m Members,
     pick: Pick,
@@ -83,7 +87,7 @@ impl<'m> Iterator for Choices<'m> {
     fn next(&mut self) -> Option<&'m Arc<Endpoint>> {
         loop {
             while let Some(member) = self.next_of_tier() {
-                if member.endpoint.standing() == self.standing {
+                if self.standing == Standing::Bad || member.endpoint.standing() != Standing::Bad {
                     self.has_yielded = true;
                     return Some(&member.endpoint);
                 }
@@ -113,21 +117,34 @@ impl<'m> Choices<'m> {
         let tier = self.members.tiers.get(self.next_tier)?;
         self.next_tier += 1;
         let seen = Seen { members: &tier.members, warming: self.warming };
-        self.tier = Some((seen, tier.plan.choices(self.pick, seen)));
+        self.tier = tier.plan(self.standing).map(|plan| (seen, plan.choices(self.pick, seen)));
         Some(())
     }
 }
 
 impl Tier {
+    /// With plans for its members as they stand now.
     pub(super) fn new(number: u32, members: Vec<Member>, balance: Balance) -> Tier {
-        let names: Vec<Vec<u8>> = members.iter().map(|member| name(&member.endpoint.key)).collect();
-        let weights = members.iter().map(|member| member.weight).collect();
-        let plan = Plan::new(balance, weights, names.iter().map(Vec::as_slice));
-        Tier { number, members, plan }
+        let standings: Vec<Standing> = members.iter().map(|member| member.endpoint.standing()).collect();
+        let plan = |standing| {
+            let weight =
+                |(member, its): (&Member, &Standing)| if *its == standing { member.weight } else { 0 };
+            let weights: Box<[u32]> = members.iter().zip(&standings).map(weight).collect();
+            let some = weights.iter().any(|weight| *weight > 0);
+            some.then(|| Plan::new(balance, weights, members.iter().map(|member| name(&member.endpoint.key))))
+        };
+        let plans =
+            Standing::ALL.map(|standing| standings.contains(&standing).then(|| plan(standing)).flatten());
+        Tier { number, members, plans }
+    }
+
+    /// Over its members of this standing; `None` where none of them takes sessions.
+    fn plan(&self, standing: Standing) -> Option<&Plan> {
+        self.plans.get(standing as usize)?.as_ref()
     }
 }
 
 /// By its address alone, so that every ambassador sends a client to the same endpoint, whoever told of it.
-fn name(key: &EndpointKey) -> Vec<u8> {
-    key.addr.to_string().into_bytes()
+fn name(key: &EndpointKey) -> String {
+    key.addr.to_string()
 }

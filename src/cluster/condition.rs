@@ -22,6 +22,10 @@ pub enum Standing {
     Bad,
 }
 
+impl Standing {
+    pub(super) const ALL: [Standing; 3] = [Standing::Good, Standing::Doubtful, Standing::Bad];
+}
+
 impl Condition {
     pub fn standing(self) -> Standing {
         match self {

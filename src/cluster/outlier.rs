@@ -8,7 +8,8 @@
 //!              or too few are left without it
 //! ```
 
-use std::collections::BTreeMap;
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// In a row, without a success between: a lone refusal is chance, and a restart is over sooner.
@@ -51,6 +52,7 @@ pub enum Change {
 #[derive(Debug)]
 pub struct Outliers<K> {
     max_percent: u8,
+    /// Those that are out, or have been.
     known: BTreeMap<K, Outlier>,
 }
 
@@ -69,12 +71,15 @@ impl<K: Ord + Clone> Outliers<K> {
     }
 
     /// Looks at all endpoints of the cluster, and only those: others are forgotten.
-    pub fn judge(&mut self, now: Instant, seen: &[(K, Streak)]) -> Vec<(K, Change)> {
-        let mut known = std::mem::take(&mut self.known);
-        self.known =
-            seen.iter().map(|(key, _)| (key.clone(), known.remove(key).unwrap_or_default())).collect();
-        let mut changes = self.give_back(now, seen);
-        changes.extend(self.make_room(now, seen.len()));
+    pub fn judge<Q: Borrow<K>>(&mut self, now: Instant, seen: &[(Q, Streak)]) -> Vec<(K, Change)> {
+        let mut changes = Vec::new();
+        // Usually nobody is known, and the others are many.
+        if !self.known.is_empty() {
+            let there: BTreeSet<&K> = seen.iter().map(|(key, _)| key.borrow()).collect();
+            self.known.retain(|key, _| there.contains(key));
+            changes.extend(self.give_back(now, seen));
+            changes.extend(self.make_room(now, seen.len()));
+        }
         changes.extend(self.eject(now, seen));
         changes
     }
@@ -89,9 +94,10 @@ impl<K: Ord + Clone> Outliers<K> {
         self.known.values().filter_map(|outlier| outlier.out).map(|(_, until)| until).min()
     }
 
-    fn give_back(&mut self, now: Instant, seen: &[(K, Streak)]) -> Vec<(K, Change)> {
+    fn give_back<Q: Borrow<K>>(&mut self, now: Instant, seen: &[(Q, Streak)]) -> Vec<(K, Change)> {
         let mut changes = Vec::new();
         for (key, streak) in seen {
+            let key = key.borrow();
             let Some(outlier) = self.known.get_mut(key) else { continue };
             let over = match outlier.out {
                 Some((Cause::Refused, _)) if streak.failures < FAILURES_MAX => true,
@@ -121,17 +127,18 @@ impl<K: Ord + Clone> Outliers<K> {
         changes
     }
 
-    fn eject(&mut self, now: Instant, seen: &[(K, Streak)]) -> Vec<(K, Change)> {
+    fn eject<Q: Borrow<K>>(&mut self, now: Instant, seen: &[(Q, Streak)]) -> Vec<(K, Change)> {
         let mut room = self.out_max(seen.len()).saturating_sub(self.out());
         let mut changes = Vec::new();
         for (key, streak) in seen {
-            let Some(outlier) = self.known.get_mut(key).filter(|outlier| outlier.out.is_none()) else {
-                continue;
-            };
+            let Some(cause) = streak.cause().filter(|_| room > 0) else { continue };
+            let key = key.borrow();
             // Whoever has come back in this very moment is let try.
-            let Some(cause) = streak.cause().filter(|_| room > 0 && outlier.returned != Some(now)) else {
+            let stays = |outlier: &Outlier| outlier.out.is_some() || outlier.returned == Some(now);
+            if self.known.get(key).is_some_and(stays) {
                 continue;
-            };
+            }
+            let outlier = self.known.entry(key.clone()).or_default();
             room -= 1;
             let time = outlier.go_out(cause, now);
             changes.push((key.clone(), Change::Ejected { cause, time }));
@@ -245,10 +252,13 @@ mod tests {
     #[test]
     fn the_only_endpoint_is_never_ejected_and_zero_percent_is_off() {
         let now = Instant::now();
-        assert_eq!(Outliers::new(100).judge(now, &[("a", FAILS)]), []);
-        assert_eq!(Outliers::new(0).judge(now, &[("a", FAILS), ("b", FINE)]), []);
-        assert_eq!(Outliers::new(100).judge(now, &[("a", FAILS), ("b", FAILS)]).len(), 2);
-        assert_eq!(Outliers::new(50).judge(now, &[("a", FAILS), ("b", FAILS), ("c", FAILS)]).len(), 1);
+        assert_eq!(Outliers::<&str>::new(100).judge(now, &[("a", FAILS)]), []);
+        assert_eq!(Outliers::<&str>::new(0).judge(now, &[("a", FAILS), ("b", FINE)]), []);
+        assert_eq!(Outliers::<&str>::new(100).judge(now, &[("a", FAILS), ("b", FAILS)]).len(), 2);
+        assert_eq!(
+            Outliers::<&str>::new(50).judge(now, &[("a", FAILS), ("b", FAILS), ("c", FAILS)]).len(),
+            1
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::condition::Condition;
 use super::*;
 use crate::route::OnRemove;
 
@@ -90,6 +91,48 @@ fn forcing_the_process_cuts_also_the_sessions_of_endpoints_that_left_long_ago() 
     assert!(endpoint.is_cut());
 }
 
+/// As where an ambassador stands on each host, with a session or two.
+#[test]
+fn of_many_clusters_with_one_session_each_not_all_begin_with_the_same_endpoint() {
+    let specs: Vec<_> = (1..=10).map(|port| spec(port, "a")).collect();
+    let firsts: BTreeSet<EndpointKey> = (0..100)
+        .filter_map(|_| {
+            let cluster = cluster();
+            cluster.update(&Options::named("test"), &specs);
+            Some(cluster.choices(&cluster.members(), None).next()?.key.clone())
+        })
+        .collect();
+    assert!(firsts.len() > 5, "{firsts:?}");
+}
+
+/// However many they are: nobody is looked at to be passed over, and what they are due goes to all others alike.
+#[test]
+fn endpoints_in_bad_standing_are_no_part_of_a_pick() {
+    for balance in crate::route::Balance::ALL {
+        let options = Options { balance, ..Options::named("test") };
+        let cluster = Cluster::seeded(options.clone(), CancellationToken::new(), 1);
+        cluster.update(&options, &(0..1_000).map(|port| spec(port, "a")).collect::<Vec<_>>());
+        let bad = Condition { health: Some(health::State::Unhealthy), ejected: None };
+        for (n, (_, member)) in cluster.members().all().enumerate() {
+            if ![7, 8, 500, 900].contains(&n) {
+                member.endpoint.set_condition(bad);
+            }
+        }
+        let members = cluster.regroup();
+        let mut counts = BTreeMap::new();
+        for n in 0..4_000u32 {
+            let first = cluster.choices(&members, Some(n.to_be_bytes().into())).next().unwrap();
+            assert_ne!(first.condition(), bad);
+            *counts.entry(first.key.clone()).or_insert(0) += 1;
+        }
+        assert!(
+            counts.len() == 4 && counts.values().all(|count| (850..1_150).contains(count)),
+            "{balance:?} {counts:?}"
+        );
+        assert_eq!(cluster.choices(&members, None).count(), 4, "{balance:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_joins_others_gets_a_growing_share_and_nobody_does_at_the_start() {
     let options = Options {
@@ -117,32 +160,4 @@ async fn who_joins_others_gets_a_growing_share_and_nobody_does_at_the_start() {
     let firsts: Vec<_> = (0..4).filter_map(|_| cluster.choices(&members, None).next()).collect();
     assert_ne!(firsts[0].key, firsts[1].key);
     assert!(firsts.iter().all(|endpoint| endpoint.warms_since().is_none()));
-}
-
-/// `cargo test --release --lib what_a_pick_costs -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-fn what_a_pick_costs() {
-    use crate::route::Balance;
-    for balance in Balance::ALL {
-        for count in [2u16, 100, 10_000] {
-            let options = Options { balance, ..Options::named("test") };
-            let cluster = Cluster::seeded(options.clone(), CancellationToken::new(), 1);
-            let specs: Vec<_> = (0..count).map(|port| spec(port, "a")).collect();
-            let began = std::time::Instant::now();
-            cluster.update(&options, &specs);
-            let updated = began.elapsed();
-            let members = cluster.members();
-            let _busy: Vec<_> =
-                members.all().map(|(_, member)| InFlight::on(member.endpoint.clone(), None)).collect();
-            let picks = 1_000_000 / u32::from(count.max(100));
-            let began = std::time::Instant::now();
-            for n in 0..picks {
-                let client = std::net::IpAddr::from(n.to_be_bytes());
-                std::hint::black_box(cluster.choices(&members, Some(client)).next());
-            }
-            let pick = began.elapsed() / picks;
-            println!("{:17} {count:6} endpoints: {pick:?} a pick, {updated:?} an update", balance.name());
-        }
-    }
 }

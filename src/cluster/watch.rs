@@ -8,6 +8,7 @@
 //! It lives on the control plane's thread and alone decides, so that no two can eject the last two endpoints at once.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc};
@@ -52,6 +53,8 @@ struct Watch<P> {
     /// By which `patients` are checked.
     policy: Health,
     patients: BTreeMap<EndpointKey, Patient>,
+    /// Whose endpoints are the patients.
+    admitted: Option<Arc<Members>>,
     results: mpsc::Sender<Checked>,
     /// Nobody is in good standing; said once.
     is_panic: bool,
@@ -80,6 +83,7 @@ pub fn watch<P: Probe>(cluster: Arc<Cluster>, means: Arc<Means<P>>) -> AbortOnDr
         means,
         policy: Health::default(),
         patients: BTreeMap::new(),
+        admitted: None,
         results,
         is_panic: false,
     };
@@ -94,25 +98,46 @@ impl<P: Probe> Watch<P> {
             self.admit(&members);
             self.judge(&members);
             self.write(&members);
-            let due = self.outliers.next();
-            let next = async {
-                match due {
-                    Some(due) => tokio::time::sleep_until(due.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
+            self.until_news(&mut inbox, &members).await;
+        }
+    }
+
+    /// Takes in checks until one has changed something. Most do not, and of ten thousand endpoints a few come each
+    /// millisecond: a look at all of them for each would be all that we do.
+    async fn until_news(&mut self, inbox: &mut mpsc::Receiver<Checked>, members: &Members) {
+        let due = self.outliers.next();
+        let next = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut next = pin!(next);
+        loop {
             tokio::select! {
                 biased;
                 // `results` is ours too, so that the channel never closes.
-                Some(checked) = inbox.recv() => self.checked(&checked, &members),
-                () = self.cluster.alarm.notified() => {}
-                () = next => {}
+                Some(checked) = inbox.recv() => {
+                    let mut is_news = self.checked(&checked, members);
+                    while let Ok(checked) = inbox.try_recv() {
+                        is_news |= self.checked(&checked, members);
+                    }
+                    if is_news {
+                        return;
+                    }
+                }
+                () = self.cluster.alarm.notified() => return,
+                () = &mut next => return,
             }
         }
     }
 
     /// Begins to check who has come, and no longer checks who has left.
-    fn admit(&mut self, members: &Members) {
+    fn admit(&mut self, members: &Arc<Members>) {
+        if self.admitted.as_ref().is_some_and(|admitted| Arc::ptr_eq(admitted, members)) {
+            return;
+        }
+        self.admitted = Some(members.clone());
         if members.options.health != self.policy {
             self.policy = members.options.health.clone();
             self.patients.clear();
@@ -142,13 +167,15 @@ impl<P: Probe> Watch<P> {
         Patient { endpoint: endpoint.clone(), record: Record::default(), _task: task }
     }
 
-    fn checked(&mut self, Checked { endpoint, result }: &Checked, members: &Members) {
+    /// Returns whether its state is another now.
+    fn checked(&mut self, Checked { endpoint, result }: &Checked, members: &Members) -> bool {
         let patient = self.patients.get_mut(&endpoint.key);
         let Some(patient) = patient.filter(|patient| Arc::ptr_eq(&patient.endpoint, endpoint)) else {
-            return;
+            return false;
         };
         let was = patient.record.state();
-        match (patient.record.checked(result.is_ok(), &self.policy), result) {
+        let changed = patient.record.checked(result.is_ok(), &self.policy);
+        match (changed, result) {
             (Some(State::Unhealthy), Err(why)) => {
                 self.tell_ejected(members, &endpoint.key, format!("unhealthy: {why}"));
                 if members.options.on_unhealthy == OnUnhealthy::Cut {
@@ -161,15 +188,12 @@ impl<P: Probe> Watch<P> {
             (_, Err(why)) => tracing::debug!(endpoint = %endpoint.key, why, "health check failed"),
             (_, Ok(())) => {}
         }
+        changed.is_some()
     }
 
     fn judge(&mut self, members: &Members) {
-        let takers: BTreeMap<&EndpointKey, &Arc<Endpoint>> = members
-            .all()
-            .filter(|(_, member)| member.weight > 0)
-            .map(|(_, member)| (&member.endpoint.key, &member.endpoint))
-            .collect();
-        let seen: Vec<_> = takers.iter().map(|(key, endpoint)| ((*key).clone(), endpoint.streak())).collect();
+        let takers = || members.all().map(|(_, member)| member).filter(|member| member.weight > 0);
+        let seen: Vec<_> = takers().map(|member| (&member.endpoint.key, member.endpoint.streak())).collect();
         for (key, change) in self.outliers.judge(Instant::now().into_std(), &seen) {
             match change {
                 Change::Ejected { cause, time } => {
@@ -178,7 +202,8 @@ impl<P: Probe> Watch<P> {
                 }
                 Change::Returned => {
                     self.tell_returned(members, &key);
-                    takers.get(&key).into_iter().for_each(|endpoint| endpoint.forget_streak());
+                    let returned = takers().filter(|member| member.endpoint.key == key);
+                    returned.for_each(|member| member.endpoint.forget_streak());
                 }
             }
         }
@@ -196,7 +221,7 @@ impl<P: Probe> Watch<P> {
 
     /// Lets sessions know. Those that are held are woken when an endpoint stands better than before.
     fn write(&mut self, members: &Members) {
-        let mut is_better = false;
+        let (mut is_better, mut is_other) = (false, false);
         for (_, member) in members.all() {
             let endpoint = &member.endpoint;
             let before = endpoint.condition();
@@ -205,12 +230,17 @@ impl<P: Probe> Watch<P> {
                 continue;
             }
             endpoint.set_condition(condition);
+            is_other |= condition.standing() != before.standing();
             if condition.standing() < before.standing() {
                 is_better = true;
                 if before.standing() == Standing::Bad || before.ejected.is_some() {
                     endpoint.warm_from(Instant::now());
                 }
             }
+        }
+        if is_other {
+            // The same endpoints, in another order.
+            self.admitted = Some(self.cluster.regroup());
         }
         if is_better {
             self.cluster.changed.notify_waiters();

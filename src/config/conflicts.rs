@@ -1,18 +1,19 @@
 //! Routes of one source that cannot stand beside each other. Pure.
 
 use crate::diagnostic::{Diagnostic, Mistake, Place};
+use crate::route::taken::Taken;
 use crate::route::{Route, Target};
 
 /// One mistake for each route that wants a listener, or a name, that an earlier one of the same source has.
 pub fn conflicts(routes: &[Route]) -> Vec<Diagnostic> {
-    let mut found = Vec::new();
-    for (n, route) in routes.iter().enumerate() {
-        let earlier = routes.get(..n).unwrap_or_default();
-        if let Some(first) = earlier.iter().find(|first| first.listen.overlaps(&route.listen)) {
+    let (mut found, mut earlier) = (Vec::new(), Taken::default());
+    for route in routes {
+        if let Some(first) = earlier.by_listen(&route.listen) {
             found.push(listener_twice(first, route).at(&route.origin));
-        } else if let Some(first) = earlier.iter().find(|first| first.options.name == route.options.name) {
+        } else if let Some(first) = earlier.by_name(&route.options.name) {
             found.push(name_twice(first, route).at(&route.origin));
         }
+        earlier.add(route);
     }
     found
 }

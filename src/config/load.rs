@@ -24,8 +24,8 @@ use crate::discovery::dns::Limits;
 use crate::discovery::env;
 use crate::route::{Layer, Route};
 
-/// A route is some 50 bytes; ten thousand of them fit. What is larger is some other file.
-const FILE_SIZE_MAX_BYTES: u64 = 1 << 20;
+/// A route is 50 bytes, or 300 with options; ten thousand of them fit. What is larger is some other file.
+const FILE_SIZE_MAX_BYTES: u64 = 4 << 20;
 
 pub(super) const ROUTES: &str = "AMBASSADOR_ROUTES";
 pub(super) const CONFIG: &str = "AMBASSADOR_CONFIG";

@@ -31,7 +31,7 @@ pub struct RawFile {
 
 /// Reads a whole file; every mistake at once, each with line and column, in the order of the file.
 pub fn parse_file(path: &Path, text: &str) -> Result<RawFile, Vec<Diagnostic>> {
-    let mut reader = Reader { path, text, mistakes: Vec::new() };
+    let mut reader = Reader { path, text, lines: lines(text), mistakes: Vec::new() };
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         let span = error.span().unwrap_or_default();
@@ -48,6 +48,8 @@ pub fn parse_file(path: &Path, text: &str) -> Result<RawFile, Vec<Diagnostic>> {
 struct Reader<'a> {
     path: &'a Path,
     text: &'a str,
+    /// Where each line begins.
+    lines: Vec<usize>,
     mistakes: Vec<Diagnostic>,
 }
 
@@ -200,11 +202,18 @@ impl Reader<'_> {
     }
 
     fn place(&self, span: Range<usize>) -> Place {
-        let before = self.text.get(..span.start).unwrap_or(self.text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let at = span.start.min(self.text.len());
+        let line = self.lines.partition_point(|begin| *begin <= at);
+        let begin =
+            line.checked_sub(1).and_then(|before| self.lines.get(before)).copied().unwrap_or_default();
+        let column = self.text.get(begin..at).unwrap_or_default().chars().count() + 1;
         Place::File { path: self.path.to_owned(), line, column }
     }
+}
+
+/// Where each line begins: counted once, and not anew for each route's place.
+fn lines(text: &str) -> Vec<usize> {
+    std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect()
 }
 
 fn unknown_at_top(name: &str) -> Mistake {

@@ -1,6 +1,6 @@
 //! What every source said last, and what follows from it: the routes, and the endpoints of each. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::containers::{Containers, Resolution, Selector};
@@ -52,11 +52,12 @@ impl Knowledge {
     /// Two targets that mean the same endpoint mean it once, in the better of their tiers.
     pub fn resolve(&self, route: &Route) -> Resolved {
         let mut resolved = Resolved::default();
+        let mut known = HashSet::new();
         let backup = route.options.backup.iter().map(|target| (target, BACKUP_TIER));
         for (target, tier) in route.targets.iter().map(|target| (target, 0)).chain(backup) {
             let Resolution { endpoints, problems } = self.resolve_target(route, target);
             for endpoint in endpoints {
-                if resolved.endpoints.iter().all(|known| known.key != endpoint.key) {
+                if known.insert(endpoint.key.clone()) {
                     resolved.endpoints.push(EndpointSpec { tier: endpoint.tier + tier, ..endpoint });
                 }
             }

@@ -20,7 +20,11 @@ impl Linger {
     pub(super) fn keep(&mut self, old: &RouteTable, new: &mut RouteTable, now: Instant) {
         self.deadlines.retain(|listen, _| !new.contains_key(listen));
         for (listen, route) in old {
-            if !is_docker(&route.origin) || new.keys().any(|other| other.overlaps(listen)) {
+            // Those that stay are most, and found at once.
+            if !is_docker(&route.origin)
+                || new.contains_key(listen)
+                || new.keys().any(|other| other.overlaps(listen))
+            {
                 continue;
             }
             let deadline = *self.deadlines.entry(listen.clone()).or_insert(now + route.options.hold);
@@ -29,6 +33,10 @@ impl Linger {
             }
         }
         self.deadlines.retain(|listen, _| new.contains_key(listen));
+    }
+
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.next().is_some_and(|next| next <= now)
     }
 
     /// When the next route closes.

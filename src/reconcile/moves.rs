@@ -2,7 +2,7 @@
 //!
 //! A name is yet to be resolved, a container yet to be started, or mistyped: nobody is refused or cut for that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::route::{OnRemove, Route, RouteTable};
 
@@ -45,7 +45,11 @@ impl Moves {
 
     /// Forgets those of routes that are no more.
     pub(super) fn retain(&mut self, table: &RouteTable) {
-        self.moves.retain(|name, _| table.values().any(|route| route.options.name == *name));
+        if self.moves.is_empty() {
+            return;
+        }
+        let names: BTreeSet<&str> = table.values().map(|route| route.options.name.as_str()).collect();
+        self.moves.retain(|name, _| names.contains(name.as_str()));
     }
 }
 

@@ -88,8 +88,9 @@ impl Reconciler {
         Ok(done(name, &message))
     }
 
-    /// Takes back the switches whose time has passed.
-    pub(super) fn judge_switches(&mut self) {
+    /// Takes back the switches whose time has passed. Returns whether a trial has ended.
+    pub(super) fn judge_switches(&mut self) -> bool {
+        let on_trial = self.trials.count();
         let (moves, running) = (&self.moves, &self.running);
         let settled = |name: &str| {
             let of_name = |running: &&Running| running.cluster.glance().options.name == name;
@@ -106,6 +107,7 @@ impl Reconciler {
         }
         let table = &self.table;
         self.trials.retain(|name| table.values().any(|route| route.options.name == name));
+        self.trials.count() < on_trial
     }
 
     fn weight(&mut self, route: &str, endpoint: &str, weight: u32) -> Result<Done, Refusal> {

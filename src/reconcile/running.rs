@@ -1,12 +1,13 @@
 //! One open route.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
-use tokio_util::sync::DropGuard;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::cluster::{Cluster, Endpoint, EndpointSpec};
+use crate::cluster::{Change, Cluster, Endpoint, EndpointKey, EndpointSpec, Members};
 use crate::observe::events::Happened;
 use crate::room::Seat;
 use crate::route::Options;
@@ -17,8 +18,13 @@ pub(super) struct Running {
     pub(super) problems: Vec<String>,
     /// Endpoints that left and may have sessions still.
     pub(super) leaving: Vec<Weak<Endpoint>>,
-    /// Closes the listeners when dropped.
-    pub(super) _stop: DropGuard,
+    /// Members of before that a session is choosing from still: whoever drops them last takes ten thousand endpoints apart,
+    /// and that shall not be a worker.
+    pub(super) retired: Vec<Arc<Members>>,
+    /// Closes the listeners.
+    pub(super) stop: CancellationToken,
+    /// When it is dropped.
+    pub(super) _closes: DropGuard,
     /// Checks its endpoints, until dropped.
     pub(super) _watch: AbortOnDropHandle<()>,
     pub(super) _seat: Seat,
@@ -29,7 +35,9 @@ impl Running {
     pub(super) fn update(&mut self, options: &Options, endpoints: &[EndpointSpec]) -> Vec<Happened> {
         let before = self.cluster.members();
         let change = self.cluster.update(options, endpoints);
-        let left = before.all().filter(|(_, member)| change.left.contains(&member.endpoint.key));
+        let gone: BTreeSet<&EndpointKey> = change.left.iter().collect();
+        self.retire(before.clone(), &change);
+        let left = before.all().filter(|(_, member)| gone.contains(&member.endpoint.key));
         self.leaving.retain(|endpoint| endpoint.upgrade().is_some_and(|endpoint| endpoint.sessions() > 0));
         self.leaving.extend(left.map(|(_, member)| Arc::downgrade(&member.endpoint)));
         let route = &options.name;
@@ -42,6 +50,13 @@ impl Running {
             .iter()
             .map(|endpoint| Happened::EndpointAdded { route: route.clone(), endpoint: endpoint.to_string() });
         removed.chain(added).collect()
+    }
+
+    fn retire(&mut self, before: Arc<Members>, change: &Change) {
+        self.retired.retain(|members| Arc::strong_count(members) > 1);
+        if !change.left.is_empty() {
+            self.retired.push(before);
+        }
     }
 
     /// Keeps why targets have no endpoint, and returns what of it is new.

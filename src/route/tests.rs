@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::taken::Taken;
 use super::*;
 use crate::config::grammar::{parse_listen, parse_route};
 
@@ -94,8 +95,16 @@ fn the_same_route_written_elsewhere_is_left_running() {
 }
 
 fn some_layers() -> impl Strategy<Value = Vec<Layer>> {
-    let listen =
-        prop_oneof!["[1-9]", "127\\.0\\.0\\.[12]:[1-5]", "0\\.0\\.0\\.0:[1-5]", "[1-4]-[5-9]", "[1-9]/udp"];
+    let listen = prop_oneof![
+        "[0-9]",
+        "\\[::\\]:[1-5]",
+        "\\[::1\\]:[1-5]",
+        "/[a-c]",
+        "127\\.0\\.0\\.[12]:[1-5]",
+        "0\\.0\\.0\\.0:[1-5]",
+        "[1-4]-[5-9]",
+        "[1-9]/udp"
+    ];
     let line = (listen, "[ab]", proptest::option::of("[xyz]")).prop_map(|(listen, target, name)| {
         let name = name.map(|name| format!("?name={name}")).unwrap_or_default();
         route(&format!("{listen}={target}:1{name}"))
@@ -105,6 +114,20 @@ fn some_layers() -> impl Strategy<Value = Vec<Layer>> {
 }
 
 proptest! {
+    #[test]
+    fn the_first_that_is_in_the_way_is_found_as_by_looking_at_all(layers in some_layers(), wanted in some_layers()) {
+        let routes: Vec<&Route> = layers.iter().flat_map(|layer| &layer.routes).collect();
+        let taken = Taken::of(routes.iter().copied());
+        for route in wanted.iter().flat_map(|layer| &layer.routes) {
+            let by_listen = routes.iter().find(|other| other.listen.overlaps(&route.listen));
+            prop_assert_eq!(taken.by_listen(&route.listen), by_listen.copied());
+            let by_name = routes.iter().find(|other| other.options.name == route.options.name);
+            prop_assert_eq!(taken.by_name(&route.options.name), by_name.copied());
+            let excludes = routes.iter().any(|other| other.excludes(route));
+            prop_assert_eq!(taken.excludes(route).is_some(), excludes);
+        }
+    }
+
     #[test]
     fn no_two_routes_of_a_table_are_in_each_others_way(layers in some_layers()) {
         let (table, _) = merge(&layers);

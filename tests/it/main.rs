@@ -21,6 +21,7 @@ mod docker_source;
 mod endpoint_file;
 mod etcd;
 mod grammar;
+mod growth;
 mod hello_world;
 mod image;
 mod latency;

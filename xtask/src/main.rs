@@ -1,4 +1,4 @@
-//! What a developer types: `cargo xtask test`, `latency`, `lint`, `image`, `hosts`.
+//! What a developer types: `cargo xtask test`, `latency`, `growth`, `lint`, `image`, `hosts`.
 #![expect(
     clippy::disallowed_methods,
     reason = "no runtime to block here, and the environment is a developer's"
@@ -8,6 +8,7 @@ mod bench;
 mod cgroups;
 mod compose;
 mod consul;
+mod growth;
 mod host;
 mod hosts;
 mod image;
@@ -41,6 +42,8 @@ enum Task {
     /// The benchmark's client and service
     #[command(subcommand, hide = true)]
     BenchLoad(bench::Load),
+    /// Measure what grows with endpoints, sessions and routes, and write docs/benchmarks/growth.*
+    Growth,
     /// Check format, clippy, rustdoc, and licences where cargo-deny is installed
     Lint,
     /// Build the image and load it into the engine that DOCKER_HOST names
@@ -80,6 +83,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Latency => latency::run().map(|()| ExitCode::SUCCESS),
         Task::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Task::BenchLoad(load) => bench::load(&load).map(|()| ExitCode::SUCCESS),
+        Task::Growth => growth::run().map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::run().map(|()| ExitCode::SUCCESS),
         Task::Image(args) => image::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Hosts(HostsTask::Up(args)) => hosts::play(&args).map(|()| ExitCode::SUCCESS),

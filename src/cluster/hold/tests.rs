@@ -15,7 +15,7 @@ fn spec(port: u16) -> EndpointSpec {
 }
 
 fn cluster(hold: Duration, endpoints: &[EndpointSpec]) -> Arc<Cluster> {
-    let cluster = Cluster::new(Options::named("test"), CancellationToken::new());
+    let cluster = Cluster::seeded(Options::named("test"), CancellationToken::new(), 1);
     cluster.update(&Options { hold, ..Options::named("test") }, endpoints);
     Arc::new(cluster)
 }

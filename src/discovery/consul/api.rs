@@ -12,7 +12,7 @@ use crate::discovery::http::percent_encoded;
 use crate::route::ConsulService;
 
 /// More than anybody balances over.
-const INSTANCES_MAX: usize = 8192;
+const INSTANCES_MAX: usize = 16_384;
 /// Goes to logs and to `status`.
 const ID_MAX: usize = 200;
 

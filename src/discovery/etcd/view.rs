@@ -12,7 +12,7 @@ use crate::discovery::dns::NAMES_MAX;
 const KEY_MAX: usize = 1024;
 
 /// A name may have any number of addresses; a prefix has this many endpoints in all.
-const ENDPOINTS_MAX: usize = 8192;
+const ENDPOINTS_MAX: usize = 16_384;
 
 #[derive(Debug)]
 pub(super) struct View {

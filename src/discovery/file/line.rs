@@ -13,7 +13,7 @@ use crate::discovery::dns::NAMES_MAX;
 use crate::route::Target;
 
 /// More than anybody balances over, and few enough to be compared at each change.
-const LINES_MAX: usize = 8192;
+const LINES_MAX: usize = 16_384;
 /// Further mistakes say nothing new.
 const MISTAKES_MAX: usize = 20;
 
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(read("a b\nc:1\nd:x\n").unwrap_err().len(), 2);
         assert_eq!(read(&"nonsense\n".repeat(1000)).unwrap_err().len(), MISTAKES_MAX);
         let many: String = (0..=LINES_MAX).map(|n| format!("unix:/{n}\n")).collect();
-        assert!(read(&many).unwrap_err()[0].contains("8192"));
+        assert!(read(&many).unwrap_err()[0].contains("16384"));
         let names: String = (0..=NAMES_MAX).map(|n| format!("h{n}.x:80\n")).collect();
         assert!(read(&names).unwrap_err()[0].contains("256"));
     }

@@ -66,6 +66,16 @@ impl Ambassador {
         line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).expect("kilobytes") * 1024
     }
 
+    /// Time on a processor, of all its threads: `/proc/PID/task/*/schedstat`, which is exact to the nanosecond.
+    pub(crate) fn cpu(&self) -> Duration {
+        let dir =
+            std::fs::read_dir(format!("/proc/{}/task", self.process.id())).expect("a process that lives");
+        let texts =
+            dir.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok());
+        let spent = |text: String| text.split(' ').next().and_then(|ns| ns.parse::<u64>().ok());
+        Duration::from_nanos(texts.filter_map(spent).sum())
+    }
+
     /// How many descriptors it has open of each kind: `socket`, `pipe`, `anon_inode`.
     pub(crate) fn descriptors(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();

@@ -100,11 +100,6 @@ impl World {
             };
             let Some(first) = members.tiers.iter().find(|tier| !good(tier).is_empty()) else { return };
             let good = good(&first);
-            let takers = first.members.iter().filter(|member| member.weight > 0).count();
-            if balance == Balance::RoundRobin && good.len() < takers {
-                // The turns of those left out go to whoever is next.
-                continue;
-            }
             let mut counts: BTreeMap<u16, u32> = BTreeMap::new();
             for _ in 0..PICKS {
                 let [a, b, c, d, ..] = lots.bits().to_be_bytes();

@@ -1,0 +1,45 @@
+//! What sources tell, taken in.
+
+use super::Reconciler;
+use crate::discovery::News;
+use crate::observe::events::Happened;
+
+impl Reconciler {
+    /// What else is told in this moment is applied with it; and where the last round has taken long, in a moment as long
+    /// as that. So ten thousand names that answer one after the other are not ten thousand rounds of ten thousand routes.
+    pub(super) async fn hear_others(&mut self) {
+        loop {
+            while let Ok(news) = self.inbox.try_recv() {
+                self.hear(news);
+            }
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(self.rested.into()) => return,
+                Some(news) = self.inbox.recv() => self.hear(news),
+            }
+        }
+    }
+
+    pub(super) fn hear(&mut self, news: News) {
+        match news {
+            News::Snapshot(snapshot) => {
+                self.found(&snapshot.source());
+                self.knowledge.learn(snapshot);
+            }
+            News::Lost { source, why } => {
+                self.events.note(Happened::SourceLost { source: source.clone(), why: why.clone() });
+                self.lost.insert(source, why);
+            }
+            News::Expired(snapshot) => {
+                self.events.note(Happened::SourceExpired { source: snapshot.source() });
+                self.knowledge.learn(snapshot);
+            }
+        }
+    }
+
+    fn found(&mut self, source: &str) {
+        if self.lost.remove(source).is_some() {
+            self.events.note(Happened::SourceBack { source: source.to_owned() });
+        }
+    }
+}

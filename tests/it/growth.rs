@@ -1,0 +1,26 @@
+//! What grows with the number of endpoints, sessions and routes, and what does not.
+//! A measurement for `cargo xtask growth`, and no test: machines differ. What must not grow is tested by counts, in
+//! `src/balancer/tests.rs` and where else it is promised.
+
+mod echo;
+mod picks;
+mod reloads;
+mod sessions;
+
+use serde_json::json;
+
+use crate::support::variable;
+
+/// Writes one JSON document to the file that the variable names.
+#[test]
+#[ignore = "a measurement: `cargo xtask growth`"]
+fn of_everything() {
+    let path = variable("AMBASSADOR_GROWTH").expect("a file to write to");
+    let measured = json!({
+        "picks": picks::measure(),
+        "sessions": sessions::measure(),
+        "reloads": reloads::of_routes(),
+        "endpoints": reloads::of_endpoints(),
+    });
+    std::fs::write(path, format!("{measured:#}\n")).unwrap();
+}
