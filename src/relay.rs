@@ -13,29 +13,28 @@
 //! ```
 //!
 //! `copy` reads through one scratch buffer per thread, and it alone says that a sender is done. `splice` only moves
-//! bytes faster while there are many. So FIN is read only by a half that holds nothing, and is passed on at once. The session is finished when both halves are done, and ends early when either side is reset or
-//! when both are silent for too long.
+//! bytes faster while there are many. So FIN is read only by a half that holds nothing, and is passed on at once. The
+//! session is finished when both halves are done, and ends early when either side is reset or when both are silent for
+//! too long.
 
 use std::future::Future;
-use std::io;
-use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep};
-
 use crate::ending::Ending;
-use crate::relay::copy::Aside;
-use crate::relay::splice::Pipe;
+use crate::relay::half::{Half, Path, Tally};
+use crate::relay::silence::Silence;
 use crate::socket::Socket;
 
-pub(crate) use copy::prepare_thread;
-
 mod copy;
+mod half;
+mod silence;
 mod splice;
 pub mod udp;
+
+pub(crate) use copy::prepare_thread;
+pub use silence::Limits;
 
 /// Bytes one session may move before the others of its thread get their turn: the most that one splice carries.
 /// Measured: turns of 8 MB make four bulk sessions on one thread no cheaper beyond the noise (3 %).
@@ -43,47 +42,6 @@ const TURN_BYTES: usize = 1 << 20;
 
 /// The same limit for a session whose bytes come in small pieces.
 const TURN_ROUNDS: usize = 16;
-
-/// How long silence may last, to the millisecond; 49 days and more is for ever. Each session keeps its own: few bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    idle_ms: Option<NonZeroU32>,
-    half_close_ms: Option<NonZeroU32>,
-}
-
-impl Limits {
-    /// `idle`: no byte either way; `None` is for ever. `half_close`: no byte, once one side is done.
-    pub const fn new(idle: Option<Duration>, half_close: Duration) -> Limits {
-        let idle_ms = match idle {
-            Some(idle) => milliseconds(idle),
-            None => None,
-        };
-        Limits { idle_ms, half_close_ms: milliseconds(half_close) }
-    }
-
-    /// The silence that is allowed, and what it is called when it lasts longer.
-    fn allowed(self, is_half_closed: bool) -> Option<(Duration, Ending)> {
-        let limit = |ms: NonZeroU32, ending| (Duration::from_millis(u64::from(ms.get())), ending);
-        let idle = self.idle_ms.map(|ms| limit(ms, Ending::Idle));
-        let half_close = self.half_close_ms.map(|ms| limit(ms, Ending::HalfCloseTimeout));
-        if !is_half_closed {
-            return idle;
-        }
-        // The shorter one; of equals the one that says more.
-        half_close.into_iter().chain(idle).min_by_key(|(limit, _)| *limit)
-    }
-}
-
-/// At least one; `None` for more than fit.
-const fn milliseconds(limit: Duration) -> Option<NonZeroU32> {
-    let ms = limit.as_millis();
-    match ms {
-        0 => Some(NonZeroU32::MIN),
-        #[expect(clippy::cast_possible_truncation, reason = "it fits")]
-        1..=0xffff_ffff => NonZeroU32::new(ms as u32),
-        _ => None,
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -153,7 +111,7 @@ impl<A: Account> Relay<'_, A> {
         let (poll, bytes) = self.take_turns(cx);
         let news = bytes > 0 || self.half_closed() != half_closed;
         if news && let Some(silence) = &mut self.silence {
-            *silence.as_mut().project().since = Instant::now();
+            silence.as_mut().broken();
         }
         poll
     }
@@ -231,54 +189,6 @@ fn yield_turn(cx: &mut Context<'_>) {
     let _: Poll<()> = pin!(tokio::task::yield_now()).poll(cx);
 }
 
-/// Who is told of bytes as they leave, and how many have left in this turn.
-struct Tally<'a, A> {
-    account: &'a A,
-    bytes: usize,
-}
-
-impl<A: Account> Tally<'_, A> {
-    fn add(&mut self, direction: Direction, bytes: usize) {
-        if bytes > 0 {
-            self.bytes += bytes;
-            self.account.moved(direction, bytes);
-        }
-    }
-}
-
-pin_project! {
-    #[project = SilenceProjection]
-    /// How long there was no byte and no half-close, and an alarm for when that is too long.
-    struct Silence {
-        since: Instant,
-        #[pin]
-        alarm: Sleep,
-    }
-}
-
-impl Silence {
-    fn of(limit: Duration) -> Pin<Box<Silence>> {
-        Box::pin(Silence { since: Instant::now(), alarm: sleep(limit) })
-    }
-
-    /// Ready when it has lasted for `limit`. The alarm is not moved for each byte: it rings, finds that there was a byte
-    /// since, and is set for the rest.
-    fn poll(self: Pin<&mut Silence>, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
-        let SilenceProjection { since, mut alarm } = self.project();
-        let Some(deadline) = since.checked_add(limit) else { return Poll::Pending };
-        if deadline < alarm.deadline() {
-            alarm.as_mut().reset(deadline);
-        }
-        loop {
-            ready!(alarm.as_mut().poll(cx));
-            if deadline <= alarm.deadline() {
-                return Poll::Ready(());
-            }
-            alarm.as_mut().reset(deadline);
-        }
-    }
-}
-
 /// A half on its turn.
 struct Turn<'r, 'a> {
     half: &'r mut Half<'a>,
@@ -287,147 +197,9 @@ struct Turn<'r, 'a> {
     awake: bool,
 }
 
-/// Which way a half moves its bytes.
-#[derive(Clone, Copy)]
-struct Path<'a> {
-    direction: Direction,
-    from: &'a Socket,
-    to: &'a Socket,
-}
-
 impl<'r, 'a> Turn<'r, 'a> {
     fn new(half: &'r mut Half<'a>, path: Path<'a>) -> Turn<'r, 'a> {
         Turn { half, path, awake: true }
-    }
-}
-
-impl Path<'_> {
-    fn reset_by(self, fault: &Fault) -> Ending {
-        let (error, from_side) = match fault {
-            Fault::From(error) => (error, true),
-            Fault::To(error) => (error, false),
-        };
-        if matches!(error.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::InvalidInput) {
-            return Ending::Local;
-        }
-        match (self.direction, from_side) {
-            (Direction::Up, true) | (Direction::Down, false) => Ending::DownstreamReset,
-            (Direction::Up, false) | (Direction::Down, true) => Ending::UpstreamReset,
-        }
-    }
-}
-
-/// One direction of a session.
-#[derive(Default)]
-struct Half<'a> {
-    /// Boxed, since most sessions hold nothing.
-    held: Option<Box<Held>>,
-    /// Waits for the sender to break, while nobody reads it.
-    breaking: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
-    /// The last read was large: splice the next.
-    bulk: bool,
-    /// The sender's FIN was read, and nothing is held.
-    done: bool,
-}
-
-/// Bytes that were taken and not yet delivered.
-enum Held {
-    Aside(Aside),
-    Pipe(Pipe),
-}
-
-impl Held {
-    /// What is left of it; `None` once all is delivered.
-    fn rest(self) -> Option<Held> {
-        match self {
-            Held::Aside(aside) => (!aside.is_empty()).then_some(Held::Aside(aside)),
-            Held::Pipe(pipe) => pipe.back_when_empty().map(Held::Pipe),
-        }
-    }
-}
-
-/// Which socket failed.
-enum Fault {
-    From(io::Error),
-    To(io::Error),
-}
-
-impl<'a> Half<'a> {
-    /// Delivers what is held, takes more, delivers it. Pending when `from` has nothing or `to` has no room.
-    fn poll_round<A: Account>(
-        &mut self,
-        path: Path<'a>,
-        cx: &mut Context<'_>,
-        tally: &mut Tally<'_, A>,
-    ) -> Poll<Result<(), Ending>> {
-        let round = self.poll_move(path, cx, tally);
-        if round.is_pending() && (self.done || self.held.is_some()) {
-            ready!(self.poll_breaking(path.from, cx));
-            return Poll::Ready(Err(path.reset_by(&Fault::From(io::ErrorKind::ConnectionReset.into()))));
-        }
-        round.map_err(|fault| path.reset_by(&fault))
-    }
-
-    fn poll_move<A: Account>(
-        &mut self,
-        path: Path<'a>,
-        cx: &mut Context<'_>,
-        tally: &mut Tally<'_, A>,
-    ) -> Poll<Result<(), Fault>> {
-        if self.done {
-            return Poll::Pending;
-        }
-        ready!(self.poll_deliver(path, cx, tally))?;
-        ready!(self.poll_take(path, cx, tally))?;
-        self.poll_deliver(path, cx, tally)
-    }
-
-    /// A reset is news even while `from` is not read, because its receiver is slow or because it has sent its FIN.
-    fn poll_breaking(&mut self, from: &'a Socket, cx: &mut Context<'_>) -> Poll<()> {
-        self.breaking.get_or_insert_with(|| Box::pin(from.broken())).as_mut().poll(cx)
-    }
-
-    fn poll_deliver<A: Account>(
-        &mut self,
-        path: Path<'a>,
-        cx: &mut Context<'_>,
-        tally: &mut Tally<'_, A>,
-    ) -> Poll<Result<(), Fault>> {
-        while let Some(held) = &mut self.held {
-            let delivered = match &mut **held {
-                Held::Aside(aside) => ready!(aside.poll_flush(cx, path.to)),
-                Held::Pipe(pipe) => ready!(pipe.poll_flush(cx, path.to)),
-            };
-            match delivered.map_err(Fault::To)? {
-                0 => return Poll::Ready(Err(Fault::To(io::ErrorKind::WriteZero.into()))),
-                bytes => tally.add(path.direction, bytes),
-            }
-            self.held = self.held.take().and_then(|held| held.rest()).map(Box::new);
-            self.breaking = None;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Takes what `from` has, by splice after a large read.
-    fn poll_take<A: Account>(
-        &mut self,
-        path: Path<'a>,
-        cx: &mut Context<'_>,
-        tally: &mut Tally<'_, A>,
-    ) -> Poll<Result<(), Fault>> {
-        if self.bulk
-            && let Some(pipe) = ready!(splice::poll_take(cx, path.from)).map_err(Fault::From)?
-        {
-            self.bulk = pipe.is_worth_it();
-            self.held = Some(Box::new(Held::Pipe(pipe)));
-            return Poll::Ready(Ok(()));
-        }
-        let copied = ready!(copy::poll_copy(cx, path.from, path.to))?;
-        tally.add(path.direction, copied.delivered);
-        self.bulk = copied.filled;
-        self.held = copied.aside.map(|aside| Box::new(Held::Aside(aside)));
-        self.done = copied.fin;
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -436,6 +208,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
+    use super::half::Held;
     use super::*;
 
     fn pair() -> (UnixStream, Socket) {

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use super::Fault;
+use super::half::Fault;
 use crate::socket::Socket;
 
 /// What one read takes at most; a read that takes all of it turns its direction to splice. 64 KB: measured on loopback,

@@ -1,0 +1,164 @@
+//! One direction of a session: takes, holds what its receiver has no room for, delivers.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use super::copy::{self, Aside};
+use super::splice::{self, Pipe};
+use super::{Account, Direction};
+use crate::ending::Ending;
+use crate::socket::Socket;
+
+/// Which way a half moves its bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Path<'a> {
+    pub(super) direction: Direction,
+    pub(super) from: &'a Socket,
+    pub(super) to: &'a Socket,
+}
+
+impl Path<'_> {
+    fn reset_by(self, fault: &Fault) -> Ending {
+        let (error, from_side) = match fault {
+            Fault::From(error) => (error, true),
+            Fault::To(error) => (error, false),
+        };
+        if matches!(error.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::InvalidInput) {
+            return Ending::Local;
+        }
+        match (self.direction, from_side) {
+            (Direction::Up, true) | (Direction::Down, false) => Ending::DownstreamReset,
+            (Direction::Up, false) | (Direction::Down, true) => Ending::UpstreamReset,
+        }
+    }
+}
+
+/// One direction of a session.
+#[derive(Default)]
+pub(super) struct Half<'a> {
+    /// Boxed, since most sessions hold nothing.
+    pub(super) held: Option<Box<Held>>,
+    /// Waits for the sender to break, while nobody reads it.
+    pub(super) breaking: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
+    /// The last read was large: splice the next.
+    bulk: bool,
+    /// The sender's FIN was read, and nothing is held.
+    pub(super) done: bool,
+}
+
+/// Bytes that were taken and not yet delivered.
+pub(super) enum Held {
+    Aside(Aside),
+    Pipe(Pipe),
+}
+
+impl Held {
+    /// What is left of it; `None` once all is delivered.
+    fn rest(self) -> Option<Held> {
+        match self {
+            Held::Aside(aside) => (!aside.is_empty()).then_some(Held::Aside(aside)),
+            Held::Pipe(pipe) => pipe.back_when_empty().map(Held::Pipe),
+        }
+    }
+}
+
+/// Which socket failed.
+pub(super) enum Fault {
+    From(io::Error),
+    To(io::Error),
+}
+
+impl<'a> Half<'a> {
+    /// Delivers what is held, takes more, delivers it. Pending when `from` has nothing or `to` has no room.
+    pub(super) fn poll_round<A: Account>(
+        &mut self,
+        path: Path<'a>,
+        cx: &mut Context<'_>,
+        tally: &mut Tally<'_, A>,
+    ) -> Poll<Result<(), Ending>> {
+        let round = self.poll_move(path, cx, tally);
+        if round.is_pending() && (self.done || self.held.is_some()) {
+            ready!(self.poll_breaking(path.from, cx));
+            return Poll::Ready(Err(path.reset_by(&Fault::From(io::ErrorKind::ConnectionReset.into()))));
+        }
+        round.map_err(|fault| path.reset_by(&fault))
+    }
+
+    fn poll_move<A: Account>(
+        &mut self,
+        path: Path<'a>,
+        cx: &mut Context<'_>,
+        tally: &mut Tally<'_, A>,
+    ) -> Poll<Result<(), Fault>> {
+        if self.done {
+            return Poll::Pending;
+        }
+        ready!(self.poll_deliver(path, cx, tally))?;
+        ready!(self.poll_take(path, cx, tally))?;
+        self.poll_deliver(path, cx, tally)
+    }
+
+    /// A reset is news even while `from` is not read, because its receiver is slow or because it has sent its FIN.
+    fn poll_breaking(&mut self, from: &'a Socket, cx: &mut Context<'_>) -> Poll<()> {
+        self.breaking.get_or_insert_with(|| Box::pin(from.broken())).as_mut().poll(cx)
+    }
+
+    fn poll_deliver<A: Account>(
+        &mut self,
+        path: Path<'a>,
+        cx: &mut Context<'_>,
+        tally: &mut Tally<'_, A>,
+    ) -> Poll<Result<(), Fault>> {
+        while let Some(held) = &mut self.held {
+            let delivered = match &mut **held {
+                Held::Aside(aside) => ready!(aside.poll_flush(cx, path.to)),
+                Held::Pipe(pipe) => ready!(pipe.poll_flush(cx, path.to)),
+            };
+            match delivered.map_err(Fault::To)? {
+                0 => return Poll::Ready(Err(Fault::To(io::ErrorKind::WriteZero.into()))),
+                bytes => tally.add(path.direction, bytes),
+            }
+            self.held = self.held.take().and_then(|held| held.rest()).map(Box::new);
+            self.breaking = None;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes what `from` has, by splice after a large read.
+    fn poll_take<A: Account>(
+        &mut self,
+        path: Path<'a>,
+        cx: &mut Context<'_>,
+        tally: &mut Tally<'_, A>,
+    ) -> Poll<Result<(), Fault>> {
+        if self.bulk
+            && let Some(pipe) = ready!(splice::poll_take(cx, path.from)).map_err(Fault::From)?
+        {
+            self.bulk = pipe.is_worth_it();
+            self.held = Some(Box::new(Held::Pipe(pipe)));
+            return Poll::Ready(Ok(()));
+        }
+        let copied = ready!(copy::poll_copy(cx, path.from, path.to))?;
+        tally.add(path.direction, copied.delivered);
+        self.bulk = copied.filled;
+        self.held = copied.aside.map(|aside| Box::new(Held::Aside(aside)));
+        self.done = copied.fin;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Who is told of bytes as they leave, and how many have left in this turn.
+pub(super) struct Tally<'a, A> {
+    pub(super) account: &'a A,
+    pub(super) bytes: usize,
+}
+
+impl<A: Account> Tally<'_, A> {
+    fn add(&mut self, direction: Direction, bytes: usize) {
+        if bytes > 0 {
+            self.bytes += bytes;
+            self.account.moved(direction, bytes);
+        }
+    }
+}
