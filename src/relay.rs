@@ -33,7 +33,6 @@ mod silence;
 mod splice;
 pub mod udp;
 
-pub(crate) use copy::prepare_thread;
 pub use silence::Limits;
 
 /// Bytes one session may move before the others of its thread get their turn: the most that one splice carries.

@@ -17,7 +17,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::cluster::Cluster;
 use crate::listener::{self, Accepted, Listener};
-use crate::relay;
 use crate::relay::udp::{self, UdpLimits};
 use crate::route::Protocol;
 use crate::session::flow::Flows;
@@ -187,7 +186,6 @@ impl Worker {
     /// Until the control plane is gone and every session has ended.
     async fn run(self, mut listeners: mpsc::Receiver<Listening>, inbox: Inbox) {
         let Inbox { mut handovers, mut queries } = inbox;
-        relay::prepare_thread();
         let mut ticking = pin!(self.tick());
         loop {
             tokio::select! {

@@ -27,12 +27,6 @@ pub(super) struct Copied {
     pub(super) fin: bool,
 }
 
-/// Makes this thread's scratch buffer before it has sessions: made in their midst, it would keep the heap from shrinking
-/// when they are gone.
-pub(crate) fn prepare_thread() {
-    SCRATCH.set(Some(vec![0; SCRATCH_BYTES].into()));
-}
-
 /// Reads once, and writes what fits at once.
 pub(super) fn poll_copy(cx: &mut Context<'_>, from: &Socket, to: &Socket) -> Poll<Result<Copied, Fault>> {
     let mut scratch = SCRATCH.take().unwrap_or_else(|| vec![0; SCRATCH_BYTES].into());

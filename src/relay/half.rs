@@ -54,11 +54,17 @@ pub(super) enum Held {
 }
 
 impl Held {
-    /// What is left of it; `None` once all is delivered.
-    fn rest(self) -> Option<Held> {
+    fn is_empty(&self) -> bool {
         match self {
-            Held::Aside(aside) => (!aside.is_empty()).then_some(Held::Aside(aside)),
-            Held::Pipe(pipe) => pipe.back_when_empty().map(Held::Pipe),
+            Held::Aside(aside) => aside.is_empty(),
+            Held::Pipe(pipe) => pipe.is_empty(),
+        }
+    }
+
+    /// All is delivered.
+    fn release(self) {
+        if let Held::Pipe(pipe) = self {
+            pipe.into_pool();
         }
     }
 }
@@ -119,7 +125,11 @@ impl<'a> Half<'a> {
                 0 => return Poll::Ready(Err(Fault::To(io::ErrorKind::WriteZero.into()))),
                 bytes => tally.add(path.direction, bytes),
             }
-            self.held = self.held.take().and_then(|held| held.rest()).map(Box::new);
+            if held.is_empty()
+                && let Some(held) = self.held.take()
+            {
+                held.release();
+            }
             self.breaking = None;
         }
         Poll::Ready(Ok(()))

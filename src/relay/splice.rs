@@ -110,11 +110,16 @@ impl Pipe {
         (bytes >= PIPE_BYTES_MIN).then_some(Pipe { read, write, held: 0, _open: open })
     }
 
-    fn into_pool(self) {
+    /// Only when it is empty.
+    pub(super) fn into_pool(self) {
         POOL.with(|pool| match pool.try_borrow_mut() {
             Ok(mut pool) if pool.len() < POOL_PIPES => pool.push(self),
             _ => drop(self),
         });
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.held == 0
     }
 
     /// Worth another splice.
@@ -131,15 +136,6 @@ impl Pipe {
             }))?;
         self.held = self.held.saturating_sub(moved);
         Poll::Ready(Ok(moved))
-    }
-
-    /// Itself while it holds bytes; else the pool has it again.
-    pub(super) fn back_when_empty(self) -> Option<Pipe> {
-        if self.held > 0 {
-            return Some(self);
-        }
-        self.into_pool();
-        None
     }
 }
 

@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::client::Client;
 use super::footprint;
+use super::load::Outcome;
 use super::place::{ECHO, IPERF, Place, REDIS};
 use super::row::{CONNECTING, Work};
 use super::subject::{Ports, Route, Running, Subject};
@@ -122,12 +123,7 @@ impl Bench {
 
     fn reply(&self, words: &str, proxy: &Running) -> Result<Metrics> {
         let words = format!("reply {words} --seconds {}", self.seconds);
-        let mut client = Client::start(&self.load, &words, proxy.address)?;
-        client.expect("ready")?;
-        let before = cpu(proxy)?;
-        client.go_on()?;
-        let outcome = client.outcome()?;
-        let used = cpu(proxy)? - before;
+        let (outcome, used) = self.loaded(&words, proxy)?;
         ensure!(outcome.done > 0, "no request was answered");
         let done = outcome.done as f64;
         let always = [
@@ -140,16 +136,21 @@ impl Bench {
         Ok(metrics(proxy, &always, &[("cpu_us", used / done * 1e6)]))
     }
 
-    fn udp(&self, gso: bool, proxy: &Running) -> Result<Metrics> {
-        const DATAGRAM_BYTES: f64 = 1200.0;
-        let gso = if gso { "--gso" } else { "" };
-        let words = format!("udp --payload {DATAGRAM_BYTES} {gso} --seconds {}", self.seconds);
-        let mut client = Client::start(&self.load, &words, proxy.address)?;
+    /// What a client of these words saw, and the proxy's CPU seconds meanwhile.
+    fn loaded(&self, words: &str, proxy: &Running) -> Result<(Outcome, f64)> {
+        let mut client = Client::start(&self.load, words, proxy.address)?;
         client.expect("ready")?;
         let before = cpu(proxy)?;
         client.go_on()?;
         let outcome = client.outcome()?;
-        let used = cpu(proxy)? - before;
+        Ok((outcome, cpu(proxy)? - before))
+    }
+
+    fn udp(&self, gso: bool, proxy: &Running) -> Result<Metrics> {
+        const DATAGRAM_BYTES: f64 = 1200.0;
+        let gso = if gso { "--gso" } else { "" };
+        let words = format!("udp --payload {DATAGRAM_BYTES} {gso} --seconds {}", self.seconds);
+        let (outcome, used) = self.loaded(&words, proxy)?;
         ensure!(outcome.done > 0, "no datagram arrived");
         let (arrived, lost) = (outcome.done as f64, outcome.lost as f64);
         let gigabytes = arrived * DATAGRAM_BYTES / 1e9;

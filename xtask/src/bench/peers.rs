@@ -13,7 +13,7 @@ use crate::sudo;
 /// In the order in which they are shown.
 const PEERS: &[(&str, Kind)] = &[
     ("haproxy", Kind::Haproxy(Splice::Off)),
-    ("haproxy-splice", Kind::Haproxy(Splice::Auto)),
+    ("haproxy-splice", Kind::Haproxy(Splice::On)),
     ("envoy", Kind::Envoy),
     ("nginx", Kind::Nginx),
     ("socat", Kind::Socat),

@@ -126,7 +126,7 @@ impl Work {
             // Envoy's listeners have a port each.
             (Work::Range, Kind::Envoy) => false,
             // The same program.
-            (Work::Size | Work::Start | Work::Range, Kind::Haproxy(Splice::Auto)) => false,
+            (Work::Size | Work::Start | Work::Range, Kind::Haproxy(Splice::On)) => false,
             _ => true,
         }
     }

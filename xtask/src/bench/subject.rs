@@ -39,7 +39,7 @@ pub(super) const LOG_SUFFIX: &str = "-log";
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Splice {
     Off,
-    Auto,
+    On,
 }
 
 #[derive(Clone, Debug)]
@@ -126,7 +126,7 @@ impl Subject {
             Kind::Haproxy(splice) => {
                 let config = match splice {
                     Splice::Off => write("haproxy.cfg", include_str!("../../../benches/peers/haproxy.cfg")),
-                    Splice::Auto => {
+                    Splice::On => {
                         write("haproxy.cfg", include_str!("../../../benches/peers/haproxy-splice.cfg"))
                     }
                 };
