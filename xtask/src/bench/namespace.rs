@@ -13,11 +13,34 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::child::{Process, tied};
 
 /// Ports for outgoing connections begin above those that proxies listen on. A port whose last connection is over may
-/// be used again at once: a benchmark opens more connections than there are ports.
+/// be used again at once: a benchmark opens more connections than there are ports. `$0` is the congestion control; as
+/// a property of the route it needs no permission of the machine's namespace, which `tcp_congestion_control` does.
 const HOLDER: &str = "ip link set lo up
+for to in 127.0.0.0/8 127.0.0.1; do
+    ip route change local $to dev lo table local proto kernel scope host src 127.0.0.1 congctl $0
+done
 echo 16000 65000 >/proc/sys/net/ipv4/ip_local_port_range
 echo 1 >/proc/sys/net/ipv4/tcp_tw_reuse
 echo ready; read -r end";
+
+/// How TCP paces itself, which bulk depends on more than on anything else here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Congestion {
+    /// Linux's default.
+    Cubic,
+    /// That of many servers on the Internet. It spreads what it sends over time, even on a loopback.
+    Bbr,
+}
+
+impl Congestion {
+    /// As the kernel calls it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Congestion::Cubic => "cubic",
+            Congestion::Bbr => "bbr",
+        }
+    }
+}
 
 /// A network namespace, for as long as this is kept.
 pub(super) struct Namespace(Process);
@@ -28,15 +51,15 @@ impl Namespace {
         self.0.pid()
     }
 
-    pub(super) fn new() -> Result<Namespace> {
+    pub(super) fn new(congestion: Congestion) -> Result<Namespace> {
         let mut holder = tied(Path::new("unshare"));
-        holder.args(["--net", "sh", "-ec", HOLDER]).stdout(Stdio::piped());
+        holder.args(["--net", "sh", "-ec", HOLDER, congestion.name()]).stdout(Stdio::piped());
         let mut holder = Process::start_piped(&mut holder)?;
         let stdout = holder.0.stdout.take().context("the holder has no output")?;
         let namespace = Namespace(holder);
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
-        ensure!(line.trim() == "ready", "no network namespace can be had");
+        ensure!(line.trim() == "ready", "no network namespace with {} can be had", congestion.name());
         Ok(namespace)
     }
 

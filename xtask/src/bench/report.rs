@@ -20,8 +20,8 @@ struct Picture {
 
 #[rustfmt::skip]
 const PICTURES: &[Picture] = &[
-    Picture { file: "bulk-cpu.svg", title: "Bulk: CPU", unit: "seconds per GB, less is better", metric: "cpu_s_per_gb", rows: &["bulk-1", "bulk-4", "net-bulk-1"] },
-    Picture { file: "bulk-rate.svg", title: "Bulk: throughput", unit: "Gb/s, more is better", metric: "gbps", rows: &["bulk-1", "bulk-4", "bulk-4-2w", "net-bulk-1"] },
+    Picture { file: "bulk-cpu.svg", title: "Bulk: CPU", unit: "seconds per GB, less is better", metric: "cpu_s_per_gb", rows: &["bulk-1", "bulk-4", "bulk-1-bbr", "net-bulk-1"] },
+    Picture { file: "bulk-rate.svg", title: "Bulk: throughput", unit: "Gb/s, more is better", metric: "gbps", rows: &["bulk-1", "bulk-4", "bulk-4-2w", "bulk-1-bbr", "net-bulk-1"] },
     Picture { file: "request-cpu.svg", title: "Request-reply: CPU", unit: "us per operation, less is better", metric: "cpu_us", rows: &["rr-1-64", "rr-50-64", "rr-500-64", "rr-50-16k", "redis"] },
     Picture { file: "request-rate.svg", title: "Request-reply: throughput", unit: "operations per second, more is better", metric: "per_s", rows: &["rr-1-64", "rr-50-64", "rr-500-64", "rr-50-16k", "redis"] },
     Picture { file: "paced.svg", title: "99th percentile at 10,000 requests a second", unit: "us, less is better", metric: "p99_us", rows: &["paced"] },

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::measure::Bench;
+use super::namespace::Congestion;
 use super::place::Place;
 use super::results::{Measurement, Results};
 use super::row::{Layout, Row};
@@ -14,6 +15,7 @@ use crate::interrupt;
 /// Where the rows are measured.
 pub(super) struct Places {
     loopback: Option<Place>,
+    bbr: Option<Place>,
     two_hosts: Option<Place>,
 }
 
@@ -21,18 +23,23 @@ impl Places {
     /// Those that the rows need.
     pub(super) fn make(rows: &[&Row], load: &Path, dir: &Path, results: &mut Results) -> Result<Places> {
         let needed = |layout| rows.iter().any(|row| row.layout == layout);
-        let loopback = needed(Layout::Loopback).then(|| Place::loopback(load, dir)).transpose()?;
-        let two_hosts = needed(Layout::TwoHosts).then(|| Place::two_hosts(load, dir)).transpose();
-        let two_hosts = two_hosts.unwrap_or_else(|error| {
-            results.left_out.push(format!("two namespaces: {error:#}"));
-            None
-        });
-        Ok(Places { loopback, two_hosts })
+        let loopback = needed(Layout::Loopback).then(|| Place::loopback(Congestion::Cubic, load, dir));
+        let mut optional = |layout, make: &dyn Fn() -> Result<Place>| {
+            let place = needed(layout).then(make).transpose();
+            place.unwrap_or_else(|error| {
+                results.left_out.push(format!("{layout:?}: {error:#}"));
+                None
+            })
+        };
+        let bbr = optional(Layout::Bbr, &|| Place::loopback(Congestion::Bbr, load, dir));
+        let two_hosts = optional(Layout::TwoHosts, &|| Place::two_hosts(load, dir));
+        Ok(Places { loopback: loopback.transpose()?, bbr, two_hosts })
     }
 
     fn of(&self, layout: Layout) -> Option<&Place> {
         match layout {
             Layout::Loopback => self.loopback.as_ref(),
+            Layout::Bbr => self.bbr.as_ref(),
             Layout::TwoHosts => self.two_hosts.as_ref(),
         }
     }

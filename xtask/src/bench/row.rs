@@ -17,6 +17,8 @@ pub(super) struct Row {
 pub(super) enum Layout {
     /// Client, proxy and service on one loopback.
     Loopback,
+    /// The same, where the kernel's congestion control is BBR.
+    Bbr,
     /// The service at the other end of a virtual cable.
     TwoHosts,
 }
@@ -50,13 +52,14 @@ pub(super) enum Work {
 /// Connections at a time, of the row of new connections.
 pub(super) const CONNECTING: usize = 16;
 
-use Layout::{Loopback, TwoHosts};
+use Layout::{Bbr, Loopback, TwoHosts};
 
 #[rustfmt::skip]
 pub(super) const ROWS: &[Row] = &[
     row("bulk-1", "Bulk, 1 stream", Loopback, Work::Bulk { streams: 1, workers: 1 }, true),
     row("bulk-4", "Bulk, 4 streams", Loopback, Work::Bulk { streams: 4, workers: 1 }, true),
     row("bulk-4-2w", "Bulk, 4 streams through 2 workers", Loopback, Work::Bulk { streams: 4, workers: 2 }, true),
+    row("bulk-1-bbr", "Bulk, 1 stream, with BBR instead of CUBIC", Bbr, Work::Bulk { streams: 1, workers: 1 }, true),
     row("rr-1-64", "Request-reply, 1 connection, 64 B", Loopback, reply(1, 64, 1), true),
     row("rr-50-64", "Request-reply, 50 connections, 64 B", Loopback, reply(50, 64, 1), true),
     row("rr-500-64", "Request-reply, 500 connections, 64 B", Loopback, reply(500, 64, 1), true),
