@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 
-use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketAddrAny, sockopt};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 
@@ -92,7 +92,7 @@ impl Socket {
     pub async fn connected(&self) -> io::Result<()> {
         let is_hung_up = self.fd.ready(Interest::WRITABLE).await?.ready().is_write_closed();
         if is_hung_up {
-            rustix::net::sockopt::socket_error(&self.fd)??;
+            sockopt::socket_error(&self.fd)??;
         }
         Ok(())
     }
@@ -130,7 +130,24 @@ impl Socket {
 
     /// Makes the close to come a RST, where the protocol has one.
     pub fn reset_on_close(&self) {
-        let _ = rustix::net::sockopt::set_socket_linger(&self.fd, Some(std::time::Duration::ZERO));
+        let _ = sockopt::set_socket_linger(&self.fd, Some(std::time::Duration::ZERO));
+    }
+
+    /// Sends without pacing where both ends are on this host. BBR spreads what it sends over time, on a loopback too, where
+    /// there is no queue to spare: measured, that halves what a transfer moves. Any other congestion control stays.
+    pub fn do_not_pace_on_this_host(&self) {
+        let is_paced = sockopt::tcp_congestion(&self.fd).is_ok_and(|name| name.starts_with("bbr"));
+        if is_paced && self.is_on_this_host() {
+            // Of those that do not pace, the one that every user may choose (`tcp_allowed_congestion_control`).
+            let _ = sockopt::set_tcp_congestion(&self.fd, "reno");
+        }
+    }
+
+    fn is_on_this_host(&self) -> bool {
+        let address = |any: Option<SocketAddrAny>| Some(SocketAddr::try_from(any?).ok()?.ip().to_canonical());
+        let peer = rustix::net::getpeername(&self.fd).ok().and_then(address);
+        let own = self.local_addr().map(|own| own.ip().to_canonical());
+        peer.is_some_and(|peer| peer.is_loopback() || own == Some(peer))
     }
 
     /// The address we reached the peer from, or were reached at; `None` for a unix socket.
@@ -142,5 +159,35 @@ impl Socket {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// What the kernel can do, of what it names there.
+    fn has_bbr() -> bool {
+        let names = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control").unwrap();
+        names.split_whitespace().any(|name| name == "bbr")
+    }
+
+    #[tokio::test]
+    async fn bbr_does_not_pace_on_this_host_and_others_stay_as_they_are() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        for (before, after) in [("bbr", "reno"), ("cubic", "cubic")] {
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            stream.set_nonblocking(true).unwrap();
+            let socket = Socket::register(stream.into()).unwrap();
+            if sockopt::set_tcp_congestion(&socket, before).is_err() {
+                assert!(!has_bbr() || !rustix::process::geteuid().is_root(), "{before} can be set");
+                continue;
+            }
+            assert!(socket.is_on_this_host());
+            socket.do_not_pace_on_this_host();
+            assert_eq!(sockopt::tcp_congestion(&socket).unwrap(), after);
+        }
     }
 }

@@ -43,6 +43,8 @@ pub(super) struct Half<'a> {
     pub(super) breaking: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
     /// The last read was large: splice the next.
     bulk: bool,
+    /// `bulk` was true before.
+    was_bulk: bool,
     /// The sender's FIN was read, and nothing is held.
     pub(super) done: bool,
 }
@@ -152,6 +154,10 @@ impl<'a> Half<'a> {
         let copied = ready!(copy::poll_copy(cx, path.from, path.to))?;
         tally.add(path.direction, copied.delivered);
         self.bulk = copied.filled;
+        if self.bulk && !self.was_bulk {
+            self.was_bulk = true;
+            path.to.do_not_pace_on_this_host();
+        }
         self.held = copied.aside.map(|aside| Box::new(Held::Aside(aside)));
         self.done = copied.fin;
         Poll::Ready(Ok(()))
