@@ -12,8 +12,9 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGua
 use crate::config::vars::Vars;
 use crate::config::{LogConfig, LogFormat, LogLevel};
 
-/// Lines that wait for a slow reader: at 200 bytes each, 3 MB.
-const LINES_MAX: usize = 16_384;
+/// Lines that wait for a slow reader: at 200 bytes each, 1.6 MB. Half a second of the most connections that a core can end. The
+/// empty queue takes 32 bytes a line.
+const LINES_MAX: usize = 8192;
 
 /// Writes what is still queued when it is dropped.
 pub struct Guard {

@@ -12,6 +12,9 @@ use crate::rootfs::{self, Rootfs};
 /// What people keep on every host must be small.
 const SIZE_LIMIT_BYTES: u64 = 8_000_000;
 
+/// As the Dockerfile has them. The names of functions are those that link-order.ld knows.
+pub(crate) const FLAGS: &str = "-C target-feature=+crt-static -C symbol-mangling-version=v0";
+
 /// As the Dockerfile has them.
 ///
 /// The user is root, as with the ancestors: `/var/run/docker.sock` is root's. Nothing else here needs it, so that
@@ -62,6 +65,11 @@ fn run_docker_save(tag: &str, file: &Path) -> Result<()> {
 
 /// The static binary of this profile, checked to be so.
 pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
+    build_in(profile, &target_dir(), &[("RUSTFLAGS", FLAGS)])
+}
+
+/// In an environment of its own. Other flags than [`FLAGS`] want another directory: they build everything anew.
+pub(crate) fn build_in(profile: Profile, target_dir: &Path, environment: &[(&str, &str)]) -> Result<PathBuf> {
     let (name, dir) = match profile {
         Profile::Dist => ("dist", "dist"),
         Profile::Release => ("release", "release"),
@@ -71,8 +79,8 @@ pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     eprintln!("image: building the static binary, profile {name}");
     let mut build = cargo(&format!("build --quiet --bin ambassador --target {target} --profile {name}"));
-    succeed(build.env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
-    let binary = target_dir().join(target).join(dir).join("ambassador");
+    succeed(build.env("CARGO_TARGET_DIR", target_dir).envs(environment.iter().copied()))?;
+    let binary = target_dir.join(target).join(dir).join("ambassador");
     check(&binary, profile)?;
     Ok(binary)
 }

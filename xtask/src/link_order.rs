@@ -1,0 +1,157 @@
+//! `cargo xtask link-order`: which functions run when the program starts, as a script for the linker.
+//!
+//! `build.rs` says what it is for. Which instructions run is valgrind's to say, and in which section of which object they
+//! are the linker's. Hashes of crates become `*`, so that the order outlives an update of the dependencies; what it names and
+//! is not there any more does no harm.
+
+use std::collections::BTreeSet;
+use std::fs::read_to_string;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::ops::Range;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use regex::Regex;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::image::{self, Profile, target_dir};
+use crate::install;
+use crate::process::{eventually, output_with};
+use crate::sudo::as_user;
+
+const SCRIPT: &str = "link-order.ld";
+const HEAD: &str = "\
+/* What runs when the program starts. Written by `cargo xtask link-order`; build.rs says what for. */
+SECTIONS
+{
+  .text.start :
+  {
+";
+const FOOT: &str = "\
+  }
+}
+INSERT BEFORE .text;
+";
+/// Valgrind makes it some fifty times slower.
+const START: Duration = Duration::from_secs(60);
+
+pub(crate) fn run() -> Result<()> {
+    install::missing_after_install()?;
+    let dir = std::path::absolute(target_dir().join("link-order"))?;
+    let map = dir.join("map");
+    let flags = format!("{} -C link-arg=-Wl,-Map={}", image::FLAGS, map.display());
+    // Valgrind knows the program's addresses where its code is in one section.
+    let environment = [("RUSTFLAGS", flags.as_str()), ("AMBASSADOR_LINK_ORDER", "off")];
+    let program = image::build_in(Profile::Dist, &dir, &environment)?;
+    let executed = executed(&program, &dir.join("callgrind"))?;
+    let patterns = patterns(&read_to_string(&map)?, &executed)?;
+    ensure!(!patterns.is_empty(), "nothing that ran is in the linker's map");
+    let lines: String = patterns.iter().map(|pattern| format!("    {pattern}\n")).collect();
+    output_with(as_user("tee").arg(SCRIPT), [HEAD, &lines, FOOT].concat().into_bytes())?;
+    println!("{SCRIPT}: {} sections", patterns.len());
+    Ok(())
+}
+
+/// The addresses of the instructions that a start, one connection and an end take.
+fn executed(program: &Path, out: &Path) -> Result<BTreeSet<u64>> {
+    eprintln!("link-order: running it under valgrind");
+    let endpoint = TcpListener::bind("127.0.0.1:0")?;
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--quiet", "--tool=callgrind", "--dump-instr=yes", "--compress-pos=no"]);
+    valgrind.args(["--compress-strings=no", &format!("--callgrind-out-file={}", out.display())]);
+    valgrind.arg(program).args(["--workers", "1", "--log-level", "warn"]);
+    valgrind.arg(format!("127.0.0.1:{port}={}", endpoint.local_addr()?));
+    valgrind.env_clear().env("AMBASSADOR_ADMIN", format!("unix:{}.sock", out.display()));
+    let mut process = valgrind.stdin(Stdio::null()).spawn().context("cannot run valgrind")?;
+    let served = serve_once(port, &endpoint, &mut process);
+    kill_process(Pid::from_child(&process), Signal::TERM)?;
+    let status = process.wait()?;
+    served?;
+    ensure!(status.success(), "valgrind: {status}");
+    Ok(addresses(&read_to_string(out)?))
+}
+
+fn serve_once(port: u16, endpoint: &TcpListener, process: &mut Child) -> Result<()> {
+    let mut client = None;
+    eventually(START, || {
+        client = TcpStream::connect(("127.0.0.1", port)).ok();
+        client.is_some() || !matches!(process.try_wait(), Ok(None))
+    })?;
+    let mut client = client.context("the program does not listen")?;
+    client.set_read_timeout(Some(START))?;
+    client.write_all(b"?")?;
+    let (mut server, _) = endpoint.accept()?;
+    server.read_exact(&mut [0])?;
+    server.write_all(b"!")?;
+    Ok(client.read_exact(&mut [0])?)
+}
+
+/// The lines of cost in callgrind's output begin with the address, counted from the beginning of its object. Others than the
+/// program, which is static, are the kernel's few pages, whose addresses are smaller than those of any code of it.
+fn addresses(text: &str) -> BTreeSet<u64> {
+    let address = |line: &str| {
+        let (hex, _) = line.strip_prefix("0x")?.split_once(' ')?;
+        u64::from_str_radix(hex, 16).ok()
+    };
+    text.lines().filter_map(address).collect()
+}
+
+/// Of the sections that were executed, as a linker's script names them. The lines of LLD's map are
+/// `VMA LMA Size Align Object:(Section)`, and of an archive `Archive(Object):(Section)`.
+fn patterns(map: &str, executed: &BTreeSet<u64>) -> Result<BTreeSet<String>> {
+    let line = Regex::new(r"(?m)^ *([0-9a-f]+) +[0-9a-f]+ +([0-9a-f]+) +[0-9]+ +(.*):\((\.text[^)]*)\)$")?;
+    let archive = Regex::new(r"([^/]+\.a)\(([^)]+)\)$")?;
+    // Of a crate, RFC 2603; and a number of the compiler's.
+    let hash = Regex::new(r"(Cs)[0-9A-Za-z]+_|(\.)[0-9]+")?;
+    let mut patterns = BTreeSet::new();
+    for found in line.captures_iter(map) {
+        let (_, [address, size, object, section]) = found.extract();
+        let address = u64::from_str_radix(address, 16)?;
+        let addresses: Range<u64> = address..address + u64::from_str_radix(size, 16)?;
+        if executed.range(addresses).next().is_none() {
+            continue;
+        }
+        if let Some(found) = archive.captures(object) {
+            // The C library has an object for each of its functions.
+            patterns.insert(format!("*{}:{}({section})", &found[1], &found[2]));
+        } else if section != ".text" {
+            patterns.insert(format!("*({})", hash.replace_all(section, "$1$2*")));
+        }
+    }
+    Ok(patterns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{addresses, patterns};
+
+    const MAP: &str = "             VMA              LMA     Size Align Out     In      Symbol
+          1c0a00           1c0a00   52db28    64 .text
+          1c0a00           1c0a00       22    16         /usr/lib/rcrt1.o:(.text)
+          1c0aa9           1c0aa9       2b     1         /t/a-12ab.rcgu.o:(.text._RNvCsfLfy6EI15iL_7___rustc12___rust_alloc)
+          1c0aa9           1c0aa9       2b     1                 __rust_alloc
+          1c0ad4           1c0ad4       10     1         /t/a-12ab.rcgu.o:(.text._RNvCsfLfy6EI15iL_3foo.215)
+          1c0af0           1c0af0       b9    16         /usr/lib/libc.a(exit.o):(.text)
+";
+
+    #[test]
+    fn what_ran_is_named_without_hashes_and_what_did_not_is_not_named() {
+        let named = |executed: &[u64]| {
+            patterns(MAP, &executed.iter().copied().collect()).unwrap().into_iter().collect::<Vec<_>>()
+        };
+        assert!(named(&[0x1c_09ff, 0x1c_0a00]).is_empty(), "nothing, and the C runtime's first");
+        assert_eq!(named(&[0x1c_0aa9, 0x1c_0aaa]), ["*(.text._RNvCs*7___rustc12___rust_alloc)"]);
+        assert_eq!(named(&[0x1c_0ad4]), ["*(.text._RNvCs*3foo.*)"]);
+        assert_eq!(named(&[0x1c_0af0]), ["*libc.a:exit.o(.text)"]);
+    }
+
+    #[test]
+    fn an_instruction_is_the_address_before_a_cost() {
+        let text = "positions: instr line\nob=/a\nfn=x\n0x10 0 1\ncalls=1 0x20 0\n0x11 0 5\nfn=0x30\n";
+        assert_eq!(addresses(text).into_iter().collect::<Vec<_>>(), [0x10, 0x11]);
+    }
+}
