@@ -11,6 +11,7 @@ use std::net::{TcpListener, TcpStream};
 use std::ops::Range;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -37,6 +38,13 @@ INSERT BEFORE .text;
 ";
 /// Valgrind makes it some fifty times slower.
 const START: Duration = Duration::from_secs(60);
+/// The allocator gives back after a second what is not used any more.
+const IDLE: Duration = Duration::from_secs(3);
+const CONNECTIONS: usize = 200;
+const BULK: usize = 8 << 20;
+/// At an address of the loopback that nobody else is at.
+const ROUTE: &str = "127.78.0.1:7000";
+const RANGE: &str = "127.78.0.1:7001-7100=127.0.0.1";
 
 pub(crate) fn run() -> Result<()> {
     install::missing_after_install()?;
@@ -55,19 +63,18 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// The addresses of the instructions that a start, one connection and an end take.
+/// The addresses of the instructions that a start, some connections and an end take.
 fn executed(program: &Path, out: &Path) -> Result<BTreeSet<u64>> {
     eprintln!("link-order: running it under valgrind");
     let endpoint = TcpListener::bind("127.0.0.1:0")?;
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--quiet", "--tool=callgrind", "--dump-instr=yes", "--compress-pos=no"]);
     valgrind.args(["--compress-strings=no", &format!("--callgrind-out-file={}", out.display())]);
     valgrind.arg(program).args(["--workers", "1", "--log-level", "warn"]);
-    valgrind.arg(format!("127.0.0.1:{port}={}", endpoint.local_addr()?));
-    valgrind.env_clear().env("AMBASSADOR_ADMIN", format!("unix:{}.sock", out.display()));
+    valgrind.args([format!("{ROUTE}={}", endpoint.local_addr()?), RANGE.to_owned()]);
+    valgrind.env("AMBASSADOR_ADMIN", format!("unix:{}.sock", out.display()));
     let mut process = valgrind.stdin(Stdio::null()).spawn().context("cannot run valgrind")?;
-    let served = serve_once(port, &endpoint, &mut process);
+    let served = serve(&endpoint, &mut process);
     kill_process(Pid::from_child(&process), Signal::TERM)?;
     let status = process.wait()?;
     served?;
@@ -75,19 +82,41 @@ fn executed(program: &Path, out: &Path) -> Result<BTreeSet<u64>> {
     Ok(addresses(&read_to_string(out)?))
 }
 
-fn serve_once(port: u16, endpoint: &TcpListener, process: &mut Child) -> Result<()> {
-    let mut client = None;
-    eventually(START, || {
-        client = TcpStream::connect(("127.0.0.1", port)).ok();
-        client.is_some() || !matches!(process.try_wait(), Ok(None))
-    })?;
-    let mut client = client.context("the program does not listen")?;
-    client.set_read_timeout(Some(START))?;
-    client.write_all(b"?")?;
+/// Connections that are open together, idle before and after; each has a request, one moves much, and either side ends it.
+fn serve(endpoint: &TcpListener, process: &mut Child) -> Result<()> {
+    let up = || TcpStream::connect(ROUTE).is_ok() || !matches!(process.try_wait(), Ok(None));
+    ensure!(eventually(START, up)?, "the program does not listen");
+    endpoint.accept()?;
+    sleep(IDLE);
+    let mut lines = (0..CONNECTIONS).map(|_| open(endpoint)).collect::<Result<Vec<_>>>()?;
+    let (client, server) = lines.first_mut().context("no connection")?;
+    exchange(client, server, &[1; BULK])?;
+    exchange(server, client, &[1; BULK])?;
+    for (index, (client, server)) in lines.into_iter().enumerate() {
+        let (first, last) = if index % 2 == 0 { (client, server) } else { (server, client) };
+        drop(first);
+        drop(last);
+    }
+    sleep(IDLE);
+    Ok(())
+}
+
+fn open(endpoint: &TcpListener) -> Result<(TcpStream, TcpStream)> {
+    let mut client = TcpStream::connect(ROUTE)?;
     let (mut server, _) = endpoint.accept()?;
-    server.read_exact(&mut [0])?;
-    server.write_all(b"!")?;
-    Ok(client.read_exact(&mut [0])?)
+    exchange(&mut client, &mut server, b"?")?;
+    exchange(&mut server, &mut client, b"!")?;
+    Ok((client, server))
+}
+
+fn exchange(from: &mut TcpStream, to: &mut TcpStream, bytes: &[u8]) -> Result<()> {
+    to.set_read_timeout(Some(START))?;
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| from.write_all(bytes));
+        let received = to.read_exact(&mut vec![0; bytes.len()]);
+        sent.join().ok().context("the sender panicked")??;
+        Ok(received?)
+    })
 }
 
 /// The lines of cost in callgrind's output begin with the address, counted from the beginning of its object. Others than the
@@ -116,8 +145,12 @@ fn patterns(map: &str, executed: &BTreeSet<u64>) -> Result<BTreeSet<String>> {
             continue;
         }
         if let Some(found) = archive.captures(object) {
-            // The C library has an object for each of its functions.
-            patterns.insert(format!("*{}:{}({section})", &found[1], &found[2]));
+            // The C library has an object for each of its functions, of some one for each kind of processor:
+            // `memmove-avx-unaligned-erms.o`.
+            patterns.insert(match found[2].split_once('-') {
+                Some((function, _)) => format!("*{}:{function}-*(.text .text.*)", &found[1]),
+                None => format!("*{}:{}({section})", &found[1], &found[2]),
+            });
         } else if section != ".text" {
             patterns.insert(format!("*({})", hash.replace_all(section, "$1$2*")));
         }
@@ -136,6 +169,7 @@ mod tests {
           1c0aa9           1c0aa9       2b     1                 __rust_alloc
           1c0ad4           1c0ad4       10     1         /t/a-12ab.rcgu.o:(.text._RNvCsfLfy6EI15iL_3foo.215)
           1c0af0           1c0af0       b9    16         /usr/lib/libc.a(exit.o):(.text)
+          1c0bb0           1c0bb0       10    16         /usr/lib/libc.a(strlen-avx2.o):(.text.avx)
 ";
 
     #[test]
@@ -147,6 +181,7 @@ mod tests {
         assert_eq!(named(&[0x1c_0aa9, 0x1c_0aaa]), ["*(.text._RNvCs*7___rustc12___rust_alloc)"]);
         assert_eq!(named(&[0x1c_0ad4]), ["*(.text._RNvCs*3foo.*)"]);
         assert_eq!(named(&[0x1c_0af0]), ["*libc.a:exit.o(.text)"]);
+        assert_eq!(named(&[0x1c_0bb0]), ["*libc.a:strlen-*(.text .text.*)"]);
     }
 
     #[test]
