@@ -4,6 +4,7 @@
 //! crates are needed here and there, so that nearly all of 5 MB was mapped; in this order it is 1.6.
 //!
 //! `AMBASSADOR_LINK_ORDER=off` leaves it out, for a linker that knows no scripts. GNU ld and LLD do.
+#![expect(clippy::disallowed_methods, reason = "a build script is told by its environment")]
 
 use std::env::{self, VarError};
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Ambassador, eventually};
+use crate::support::{Ambassador, eventually, needs, variable};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -244,4 +244,13 @@ fn a_thousand_ports_cost_at_most_two_megabytes() {
     let thousand = Ambassador::with("127.0.0.78:20000-20999=127.0.0.1:1").start();
     let more = thousand.memory().saturating_sub(one.memory());
     assert!(more <= 2 << 20, "{} KB more", more / 1024);
+}
+
+/// `cargo xtask link-order` puts in order again what a change has put out of it.
+#[test]
+fn what_ships_maps_less_than_half_of_its_code_to_be_there() {
+    let shipped = needs!(variable("AMBASSADOR_TEST_SHIPPED").ok_or("the program that ships is not there"));
+    let ambassador = Ambassador::with("--workers 1 127.0.0.1:0=127.0.0.1:1").of(shipped).start();
+    let (code, mapped) = ambassador.code();
+    assert!(mapped < code / 2, "{} of {} KB", mapped / 1024, code / 1024);
 }

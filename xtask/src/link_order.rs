@@ -21,7 +21,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::image::{self, Profile, target_dir};
 use crate::install;
-use crate::process::{eventually, output_with};
+use crate::process::{eventually, output, output_with};
 use crate::sudo::as_user;
 
 const SCRIPT: &str = "link-order.ld";
@@ -44,6 +44,7 @@ const IDLE: Duration = Duration::from_secs(3);
 /// Fewer than a listener keeps waiting.
 const CONNECTIONS: usize = 100;
 const BULK: usize = 8 << 20;
+const ADMIN: &str = "AMBASSADOR_ADMIN";
 /// What runs only when two threads meet, and on other processors than the one that valgrind is.
 const ALSO: &[&str] = &["*(.text._rjem_je_malloc_mutex_lock_slow)", "*libc.a:strcmp-*(.text .text.*)"];
 /// At an address of the loopback that nobody else is at.
@@ -59,18 +60,33 @@ pub(crate) fn run() -> Result<()> {
     // Valgrind knows the program's addresses where its code is in one section.
     let environment = [("RUSTFLAGS", flags.as_str()), ("AMBASSADOR_LINK_ORDER", "off")];
     let program = image::build_in(Profile::Dist, &dir, &environment)?;
-    let executed = executed(&program, &dir.join("callgrind"))?;
-    let mut patterns = patterns(&read_to_string(&map)?, &executed)?;
-    ensure!(!patterns.is_empty(), "nothing that ran is in the linker's map");
-    patterns.extend(ALSO.iter().map(|&pattern| pattern.to_owned()));
-    let lines: String = patterns.iter().map(|pattern| format!("    {pattern}\n")).collect();
-    output_with(as_user("tee").arg(SCRIPT), [HEAD, &lines, FOOT].concat().into_bytes())?;
-    println!("{SCRIPT}: {} sections", patterns.len());
+    let map = read_to_string(&map)?;
+    let ran = |serve: fn(&mut Command, &TcpListener) -> Result<()>| {
+        patterns(&map, &executed(&program, &dir.join("callgrind"), serve)?)
+    };
+    let started = ran(|_, _| Ok(()))?;
+    ensure!(!started.is_empty(), "nothing that ran is in the linker's map");
+    let mut served = ran(serve)?;
+    served.extend(ALSO.iter().map(|&pattern| pattern.to_owned()));
+    let lines = |patterns: &mut dyn Iterator<Item = &String>| {
+        patterns.map(|pattern| format!("    {pattern}\n")).collect::<String>()
+    };
+    let (first, then) = (lines(&mut started.iter()), lines(&mut served.difference(&started)));
+    output_with(as_user("tee").arg(SCRIPT), [HEAD, &first, &then, FOOT].concat().into_bytes())?;
+    println!(
+        "{SCRIPT}: {} sections of the start, {} of serving",
+        started.len(),
+        served.difference(&started).count()
+    );
     Ok(())
 }
 
-/// The addresses of the instructions that a start, some connections and an end take.
-fn executed(program: &Path, out: &Path) -> Result<BTreeSet<u64>> {
+/// The addresses of the instructions that a start, this and an end take.
+fn executed(
+    program: &Path,
+    out: &Path,
+    serve: fn(&mut Command, &TcpListener) -> Result<()>,
+) -> Result<BTreeSet<u64>> {
     eprintln!("link-order: running it under valgrind");
     let endpoint = TcpListener::bind("127.0.0.1:0")?;
     let mut valgrind = Command::new("valgrind");
@@ -78,9 +94,11 @@ fn executed(program: &Path, out: &Path) -> Result<BTreeSet<u64>> {
     valgrind.args(["--compress-strings=no", &format!("--callgrind-out-file={}", out.display())]);
     valgrind.arg(program).args(["--workers", "1", "--log-level", "warn"]);
     valgrind.args([format!("{ROUTE}={}", endpoint.local_addr()?), RANGE.to_owned()]);
-    valgrind.env("AMBASSADOR_ADMIN", format!("unix:{}.sock", out.display()));
+    let admin = format!("unix:{}.sock", out.display());
+    valgrind.env(ADMIN, &admin);
     let mut process = valgrind.stdin(Stdio::null()).spawn().context("cannot run valgrind")?;
-    let served = serve(&endpoint, &mut process);
+    let served = started(&endpoint, &mut process)
+        .and_then(|()| serve(Command::new(program).env(ADMIN, &admin), &endpoint));
     kill_process(Pid::from_child(&process), Signal::TERM)?;
     let status = process.wait()?;
     served?;
@@ -88,13 +106,18 @@ fn executed(program: &Path, out: &Path) -> Result<BTreeSet<u64>> {
     Ok(addresses(&read_to_string(out)?))
 }
 
-/// Connections that come and go together, idle before and after; each has a request, one moves much, and either side ends
-/// it, by FIN or RST. One finds nobody.
-fn serve(endpoint: &TcpListener, process: &mut Child) -> Result<()> {
+/// Until it listens, and is idle.
+fn started(endpoint: &TcpListener, process: &mut Child) -> Result<()> {
     let up = || TcpStream::connect(ROUTE).is_ok() || !matches!(process.try_wait(), Ok(None));
     ensure!(eventually(START, up)?, "the program does not listen");
     endpoint.accept()?;
     sleep(IDLE);
+    Ok(())
+}
+
+/// Connections that come and go together; each has a request, one moves much, and either side ends it, by FIN or RST. One
+/// finds nobody. Then what a container's health check asks.
+fn serve(ambassador: &mut Command, endpoint: &TcpListener) -> Result<()> {
     let in_vain = TcpStream::connect(NOBODY)?;
     let clients = (0..CONNECTIONS).map(|_| TcpStream::connect(ROUTE)).collect::<Result<Vec<_>, _>>()?;
     let mut lines =
@@ -112,6 +135,7 @@ fn serve(endpoint: &TcpListener, process: &mut Child) -> Result<()> {
     }
     sleep(IDLE);
     drop(in_vain);
+    output(ambassador.arg("health"))?;
     Ok(())
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct Builder {
     namespace: Option<Namespace>,
     files: Option<u64>,
     resolv_conf: Option<PathBuf>,
+    /// The one that this build made, if no other is named.
+    program: Option<String>,
 }
 
 impl Ambassador {
@@ -64,6 +66,18 @@ impl Ambassador {
         let text = std::fs::read_to_string(path).expect("a process that lives");
         let line = text.lines().find(|line| line.starts_with("Pss_Anon:")).expect("a line for it");
         line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).expect("kilobytes") * 1024
+    }
+
+    /// Bytes of its code, and how many of them it has mapped: `/proc/PID/smaps`.
+    pub(crate) fn code(&self) -> (u64, u64) {
+        let text = std::fs::read_to_string(format!("/proc/{}/smaps", self.process.id()))
+            .expect("a process that lives");
+        let mut lines = text.lines().skip_while(|line| !line.contains(" r-xp ")).skip(1);
+        let mut value = |name: &str| {
+            let line = lines.find_map(|line| line.strip_prefix(name)).expect("a line for it");
+            line.split_whitespace().next().and_then(|kb| kb.parse::<u64>().ok()).expect("kilobytes") * 1024
+        };
+        (value("Size:"), value("Rss:"))
     }
 
     /// Time on a processor, of all its threads: `/proc/PID/task/*/schedstat`, which is exact to the nanosecond.
@@ -152,6 +166,12 @@ impl Builder {
         self
     }
 
+    /// Another build.
+    pub(crate) fn of(mut self, program: String) -> Builder {
+        self.program = Some(program);
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub(crate) fn start(self) -> Ambassador {
         let mut ambassador = self.spawn();
@@ -173,11 +193,12 @@ impl Builder {
     }
 
     fn command(&self) -> Command {
+        let program = self.program.as_deref().unwrap_or(PROGRAM);
         let mut command = match &self.namespace {
-            None => Command::new(PROGRAM),
+            None => Command::new(program),
             Some(namespace) => {
                 let mut nsenter = Command::new("/usr/bin/nsenter");
-                nsenter.arg(format!("--net={}", namespace.path().display())).arg(PROGRAM);
+                nsenter.arg(format!("--net={}", namespace.path().display())).arg(program);
                 nsenter
             }
         };
