@@ -20,13 +20,12 @@ use rustix::net::sockopt::set_socket_linger;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::image::{self, Profile, target_dir};
-use crate::install;
 use crate::process::{eventually, output, output_with};
 use crate::sudo::as_user;
 
 const SCRIPT: &str = "link-order.ld";
 const HEAD: &str = "\
-/* What runs when the program starts. Written by `cargo xtask link-order`; build.rs says what for. */
+/* What runs when the program starts, and then what runs when it serves. Written by `cargo xtask link-order`; build.rs says what for. */
 SECTIONS
 {
   .text.start :
@@ -53,7 +52,6 @@ const RANGE: &str = "127.78.0.1:7001-7100=127.78.0.2";
 const NOBODY: &str = "127.78.0.1:7100";
 
 pub(crate) fn run() -> Result<()> {
-    install::missing_after_install()?;
     let dir = std::path::absolute(target_dir().join("link-order"))?;
     let map = dir.join("map");
     let flags = format!("{} -C link-arg=-Wl,-Map={}", image::FLAGS, map.display());
@@ -68,16 +66,10 @@ pub(crate) fn run() -> Result<()> {
     ensure!(!started.is_empty(), "nothing that ran is in the linker's map");
     let mut served = ran(serve)?;
     served.extend(ALSO.iter().map(|&pattern| pattern.to_owned()));
-    let lines = |patterns: &mut dyn Iterator<Item = &String>| {
-        patterns.map(|pattern| format!("    {pattern}\n")).collect::<String>()
-    };
-    let (first, then) = (lines(&mut started.iter()), lines(&mut served.difference(&started)));
-    output_with(as_user("tee").arg(SCRIPT), [HEAD, &first, &then, FOOT].concat().into_bytes())?;
-    println!(
-        "{SCRIPT}: {} sections of the start, {} of serving",
-        started.len(),
-        served.difference(&started).count()
-    );
+    let sections: Vec<&String> = started.iter().chain(served.difference(&started)).collect();
+    let lines: String = sections.iter().map(|section| format!("    {section}\n")).collect();
+    output_with(as_user("tee").arg(SCRIPT), [HEAD, &lines, FOOT].concat().into_bytes())?;
+    println!("{SCRIPT}: {} sections, {} of them of the start", sections.len(), started.len());
     Ok(())
 }
 
@@ -96,7 +88,10 @@ fn executed(
     valgrind.args([format!("{ROUTE}={}", endpoint.local_addr()?), RANGE.to_owned()]);
     let admin = format!("unix:{}.sock", out.display());
     valgrind.env(ADMIN, &admin);
-    let mut process = valgrind.stdin(Stdio::null()).spawn().context("cannot run valgrind")?;
+    let mut process = valgrind
+        .stdin(Stdio::null())
+        .spawn()
+        .context("cannot run valgrind, which `cargo xtask test` installs")?;
     let served = started(&endpoint, &mut process)
         .and_then(|()| serve(Command::new(program).env(ADMIN, &admin), &endpoint));
     kill_process(Pid::from_child(&process), Signal::TERM)?;
@@ -109,7 +104,7 @@ fn executed(
 /// Until it listens, and is idle.
 fn started(endpoint: &TcpListener, process: &mut Child) -> Result<()> {
     let up = || TcpStream::connect(ROUTE).is_ok() || !matches!(process.try_wait(), Ok(None));
-    ensure!(eventually(START, up)?, "the program does not listen");
+    ensure!(eventually(START, up)? && process.try_wait()?.is_none(), "the program does not listen");
     endpoint.accept()?;
     sleep(IDLE);
     Ok(())
