@@ -87,6 +87,7 @@ fn executed(
     valgrind.arg(program).args(["--workers", "1", "--log-level", "warn"]);
     valgrind.args([format!("{ROUTE}={}", endpoint.local_addr()?), RANGE.to_owned()]);
     let admin = format!("unix:{}.sock", out.display());
+    // With our variables beside it: a start sorts those it was given, and few are sorted by other code than many.
     valgrind.env(ADMIN, &admin);
     let mut process = valgrind
         .stdin(Stdio::null())

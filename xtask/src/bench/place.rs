@@ -35,7 +35,13 @@ pub(super) struct Place {
 impl Place {
     /// One namespace; without root the machine's own.
     pub(super) fn loopback(congestion: Congestion, load: &Path, dir: &Path) -> Result<Place> {
-        let client = crate::sudo::is_root().then(|| Namespace::new(congestion)).transpose()?;
+        let is_root = crate::sudo::is_root();
+        ensure!(
+            is_root || congestion == Congestion::Cubic,
+            "{} needs a namespace, and that root",
+            congestion.name()
+        );
+        let client = is_root.then(|| Namespace::new(congestion)).transpose()?;
         let mut place =
             Place { service: Ipv4Addr::LOCALHOST.into(), client, servers: Vec::new(), _far: None };
         let inside = place.enter()?;

@@ -24,15 +24,15 @@ impl Places {
     pub(super) fn make(rows: &[&Row], load: &Path, dir: &Path, results: &mut Results) -> Result<Places> {
         let needed = |layout| rows.iter().any(|row| row.layout == layout);
         let loopback = needed(Layout::Loopback).then(|| Place::loopback(Congestion::Cubic, load, dir));
-        let mut optional = |layout, make: &dyn Fn() -> Result<Place>| {
+        let mut optional = |layout, name, make: &dyn Fn() -> Result<Place>| {
             let place = needed(layout).then(make).transpose();
             place.unwrap_or_else(|error| {
-                results.left_out.push(format!("{layout:?}: {error:#}"));
+                results.left_out.push(format!("{name}: {error:#}"));
                 None
             })
         };
-        let bbr = optional(Layout::Bbr, &|| Place::loopback(Congestion::Bbr, load, dir));
-        let two_hosts = optional(Layout::TwoHosts, &|| Place::two_hosts(load, dir));
+        let bbr = optional(Layout::Bbr, "BBR", &|| Place::loopback(Congestion::Bbr, load, dir));
+        let two_hosts = optional(Layout::TwoHosts, "two namespaces", &|| Place::two_hosts(load, dir));
         Ok(Places { loopback: loopback.transpose()?, bbr, two_hosts })
     }
 
