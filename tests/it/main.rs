@@ -23,6 +23,7 @@ mod etcd;
 mod grammar;
 mod growth;
 mod hello_world;
+mod hostile;
 mod image;
 mod latency;
 mod life;

@@ -1,0 +1,1 @@
+//! Shutdown, reload and operator commands that interrupt each other.

@@ -1,0 +1,1 @@
+//! Floods of UDP datagrams, and UDP listeners whose options change.

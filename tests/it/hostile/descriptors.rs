@@ -1,0 +1,1 @@
+//! Routes that compete for file descriptors.

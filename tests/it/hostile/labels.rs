@@ -1,0 +1,1 @@
+//! Containers whose labels ask for more than their own ports.

@@ -1,0 +1,1 @@
+//! Registries that are slow, split their answers, or send too much.
