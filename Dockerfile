@@ -2,7 +2,7 @@
 FROM rust:1.95 AS build
 WORKDIR /src
 COPY . .
-RUN RUSTFLAGS='-C target-feature=+crt-static -C symbol-mangling-version=v0' \
+RUN RUSTFLAGS='-C target-feature=+crt-static' \
     cargo build --locked --bin ambassador --profile dist --target "$(uname -m)-unknown-linux-gnu" \
     && cp "target/$(uname -m)-unknown-linux-gnu/dist/ambassador" /ambassador
 

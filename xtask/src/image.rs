@@ -12,8 +12,8 @@ use crate::rootfs::{self, Rootfs};
 /// What people keep on every host must be small.
 const SIZE_LIMIT_BYTES: u64 = 8_000_000;
 
-/// As the Dockerfile has them. The names of functions are those that link-order.ld knows.
-pub(crate) const FLAGS: &str = "-C target-feature=+crt-static -C symbol-mangling-version=v0";
+/// As the Dockerfile has them.
+pub(crate) const FLAGS: &str = "-C target-feature=+crt-static";
 
 /// As the Dockerfile has them.
 ///

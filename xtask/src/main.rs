@@ -16,7 +16,6 @@ mod images;
 mod install;
 mod interrupt;
 mod latency;
-mod link_order;
 mod lint;
 mod plot;
 mod process;
@@ -47,8 +46,6 @@ enum Task {
     Growth,
     /// Check format, clippy, rustdoc, and licences where cargo-deny is installed
     Lint,
-    /// Find out which functions run when the program starts, and write link-order.ld
-    LinkOrder,
     /// Build the image and load it into the engine that DOCKER_HOST names
     Image(image::Args),
     /// Two Docker hosts on this machine, to play with
@@ -87,7 +84,6 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Task::BenchLoad(load) => bench::load(&load).map(|()| ExitCode::SUCCESS),
         Task::Growth => growth::run().map(|()| ExitCode::SUCCESS),
-        Task::LinkOrder => link_order::run().map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::run().map(|()| ExitCode::SUCCESS),
         Task::Image(args) => image::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Hosts(HostsTask::Up(args)) => hosts::play(&args).map(|()| ExitCode::SUCCESS),

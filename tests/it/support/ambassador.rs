@@ -60,24 +60,12 @@ impl Ambassador {
         self.process.id()
     }
 
-    /// Proportional memory of the process, `/proc/PID/smaps_rollup`, in bytes.
+    /// Anonymous memory of the process in bytes (`Pss_Anon` of `/proc/PID/smaps_rollup`, proc_pid_smaps(5)).
     pub(crate) fn memory(&self) -> u64 {
         let path = format!("/proc/{}/smaps_rollup", self.process.id());
         let text = std::fs::read_to_string(path).expect("a process that lives");
         let line = text.lines().find(|line| line.starts_with("Pss_Anon:")).expect("a line for it");
         line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).expect("kilobytes") * 1024
-    }
-
-    /// Bytes of its code, and how many of them it has mapped: `/proc/PID/smaps`.
-    pub(crate) fn code(&self) -> (u64, u64) {
-        let text = std::fs::read_to_string(format!("/proc/{}/smaps", self.process.id()))
-            .expect("a process that lives");
-        let mut lines = text.lines().skip_while(|line| !line.contains(" r-xp ")).skip(1);
-        let mut value = |name: &str| {
-            let line = lines.find_map(|line| line.strip_prefix(name)).expect("a line for it");
-            line.split_whitespace().next().and_then(|kb| kb.parse::<u64>().ok()).expect("kilobytes") * 1024
-        };
-        (value("Size:"), value("Rss:"))
     }
 
     /// Time on a processor, of all its threads: `/proc/PID/task/*/schedstat`, which is exact to the nanosecond.

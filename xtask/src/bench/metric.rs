@@ -84,7 +84,7 @@ pub(super) fn metrics(row: &Row) -> Vec<Metric> {
             metric("loss_percent", "loss %", Less, &[AsGoodAsBest(SAME_LOSS)]),
         ],
         Work::Memory { .. } => vec![
-            metric("idle_mb", "idle MB", Less, &[AtMost(4.0)]),
+            metric("idle_mb", "idle MB", Less, &[AtMost(2.0)]),
             metric("opened_kb", "KB/connection, silent", Less, &[AtMost(1.2)]),
             metric("asked_kb", "after a request", Less, &[AtMost(1.2)]),
             metric("busy_kb", "busy", Less, &[]),

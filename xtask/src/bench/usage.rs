@@ -37,13 +37,14 @@ fn scheduled_seconds(pid: u32) -> f64 {
     ran.sum::<u64>() as f64 / 1e9
 }
 
-/// Megabytes of memory: each page that several processes share is counted in parts (Pss).
+/// Megabytes of anonymous memory: what the process itself has written. Pages of its file are shared with other processes,
+/// and the kernel can drop them.
 pub(super) fn memory_mb(root: u32) -> Result<f64> {
     let mut kilobytes = 0;
     for pid in tree(root, &stats()?) {
         // One that ended meanwhile has no memory.
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-        kilobytes += pss_kilobytes(&rollup).unwrap_or(0);
+        kilobytes += anonymous_kilobytes(&rollup).unwrap_or(0);
     }
     Ok(kilobytes as f64 * 1024.0 / 1e6)
 }
@@ -80,8 +81,8 @@ fn parse_stat(line: &str) -> Option<Stat> {
     Some(Stat { parent: u32::try_from(number(1)?).ok()?, own, ended })
 }
 
-fn pss_kilobytes(rollup: &str) -> Option<u64> {
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+fn anonymous_kilobytes(rollup: &str) -> Option<u64> {
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss_Anon:"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
@@ -89,7 +90,7 @@ fn pss_kilobytes(rollup: &str) -> Option<u64> {
 mod tests {
     use std::collections::HashMap;
 
-    use super::{Stat, parse_stat, pss_kilobytes, tree};
+    use super::{Stat, anonymous_kilobytes, parse_stat, tree};
 
     #[test]
     fn a_name_with_brackets_and_spaces_does_not_move_the_fields() {
@@ -109,8 +110,8 @@ mod tests {
     }
 
     #[test]
-    fn of_the_several_kinds_of_pss_the_sum_is_taken() {
-        let rollup = "00400000-7fff [rollup]\nRss:     900 kB\nPss:     321 kB\nPss_Anon:  300 kB\n";
-        assert_eq!(pss_kilobytes(rollup), Some(321));
+    fn only_anonymous_pages_count() {
+        let rollup = "00400000-7fff [rollup]\nRss:     900 kB\nPss:  500 kB\nPss_Anon:  321 kB\n";
+        assert_eq!(anonymous_kilobytes(rollup), Some(321));
     }
 }
