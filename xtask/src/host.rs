@@ -21,10 +21,13 @@ use crate::process::{eventually, find, output};
 const DAEMON_START: Duration = Duration::from_secs(60);
 const LOG_TAIL_LINES: usize = 25;
 
-/// What the holder does. `$1` is the host's directory, `$2` its name, the rest are further options of dockerd.
+/// What the holder does. `$1` is the host's directory, `$2` its name, `$3` a tree to lay over `/usr` or nothing, the rest
+/// are further options of dockerd.
 /// dockerd comes back when it is killed, as under systemd, but not while there is a file `stay-down`.
 const HOLDER: &str = r#"
-dir=$1 name=$2; shift 2
+dir=$1 name=$2 overlay=$3; shift 3
+# Another engine, with the C library that it needs.
+[ -z "$overlay" ] || mount -t overlay -o "lowerdir=$overlay:/usr" overlay /usr || exit 1
 # /var/run/docker.sock is this host's own.
 mount -t tmpfs -o mode=755 tmpfs /run && mkdir -p /run/lock || exit 1
 # A machine that is itself a container may have no cgroups.
@@ -66,8 +69,14 @@ pub(crate) enum Lives {
 }
 
 impl Host {
-    /// The namespaces, without a daemon.
-    pub(crate) fn new(name: String, dir: PathBuf, lives: Lives, dockerd_options: &[&str]) -> Result<Host> {
+    /// The namespaces, without a daemon. `overlay` is laid over `/usr` in them.
+    pub(crate) fn new(
+        name: String,
+        dir: PathBuf,
+        lives: Lives,
+        overlay: Option<&Path>,
+        dockerd_options: &[&str],
+    ) -> Result<Host> {
         fs::create_dir_all(&dir)?;
         let log = File::create(dir.join("holder.log"))?;
         let mut command = match lives {
@@ -75,7 +84,8 @@ impl Host {
             Lives::On => Command::new("unshare"),
         };
         command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
-        command.args(["sh", "-c", HOLDER, "amb-holder"]).arg(&dir).arg(&name).args(dockerd_options);
+        command.args(["sh", "-c", HOLDER, "amb-holder"]).arg(&dir).arg(&name);
+        command.arg(overlay.unwrap_or(Path::new(""))).args(dockerd_options);
         command.env("PATH", path_of_root());
         let holder = command
             .stdin(Stdio::piped())

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::engine::Engine;
 use crate::host::{Host, Lives, remove_dir};
 use crate::image::Profile;
 use crate::process::{command, succeed};
@@ -30,6 +31,9 @@ pub(crate) struct UpArgs {
     /// Of the image's binary
     #[arg(long, value_enum, default_value_t = Profile::Release)]
     profile: Profile,
+    /// Which Docker they run
+    #[arg(long, value_enum, default_value_t = Engine::Installed)]
+    engine: Engine,
 }
 
 #[derive(Debug)]
@@ -44,10 +48,11 @@ pub(crate) struct Hosts {
 
 impl Hosts {
     /// Starts them below `dir`, whose path must be short: a socket's has at most 107 bytes.
-    pub(crate) fn up(dir: &Path, lives: Lives) -> Result<Hosts> {
+    pub(crate) fn up(dir: &Path, lives: Lives, engine: Engine) -> Result<Hosts> {
+        let overlay = engine.overlay()?;
         let host = |letter: &str, options: &[&str]| {
             let name = format!("amb-{letter}-{}", std::process::id());
-            Host::new(name, dir.join(letter), lives, options)
+            Host::new(name, dir.join(letter), lives, overlay.as_deref(), options)
         };
         let mut hosts = Hosts {
             a: host("a", &[])?,
@@ -94,7 +99,7 @@ impl Hosts {
 }
 
 /// `cargo xtask hosts up`
-pub(crate) fn play(UpArgs { place: args, profile }: &UpArgs) -> Result<()> {
+pub(crate) fn play(UpArgs { place: args, profile, engine }: &UpArgs) -> Result<()> {
     sudo::become_root()?;
     let missing = install::missing_after_install()?;
     if let Some(why) = host::impossible() {
@@ -103,7 +108,7 @@ pub(crate) fn play(UpArgs { place: args, profile }: &UpArgs) -> Result<()> {
     if args.at.exists() {
         bail!("{} is there already: `cargo xtask hosts down` ends it", args.at.display());
     }
-    let hosts = Hosts::up(&args.at, Lives::On).inspect_err(|_| remove_dir(&args.at))?;
+    let hosts = Hosts::up(&args.at, Lives::On, *engine).inspect_err(|_| remove_dir(&args.at))?;
     images::load_everywhere(&hosts, *profile, &missing)?;
     for (host, ip) in [(&hosts.a, IP_A), (&hosts.b, IP_B)] {
         println!(

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
+use crate::engine::Engine;
 use crate::host::{self, Lives};
 use crate::hosts::{self, Hosts};
 use crate::process::{cargo, succeed};
@@ -20,7 +21,7 @@ pub(crate) fn run() -> Result<()> {
     let dir = tempfile::Builder::new().prefix(prefix).tempdir_in(parent)?;
     // Built before, so that the hosts wait for nobody.
     succeed(&mut cargo("test --release --test it --no-run --quiet"))?;
-    let hosts = Hosts::up(dir.path(), Lives::WithUs)?;
+    let hosts = Hosts::up(dir.path(), Lives::WithUs, Engine::Installed)?;
     images::load_stand_ins(&hosts, &missing)?;
     let mut measure = cargo("test --release --test it --quiet latency:: -- --ignored --nocapture");
     sudo::run_tests_as_root(&mut measure);

@@ -8,6 +8,8 @@ mod bench;
 mod cgroups;
 mod compose;
 mod consul;
+mod debian;
+mod engine;
 mod growth;
 mod host;
 mod hosts;
