@@ -2,20 +2,27 @@
 
 use crate::reconcile::Overview;
 
-/// Why not, in words; empty when ready. A source that is lost is no reason: what it said last still serves.
+/// Why not, in words; empty when ready. A source that fails after its first answer is no reason: its last snapshot is in
+/// use. One that never answered is: routes may be missing, and the endpoints of others.
 pub fn reasons(overview: &Overview, draining: bool) -> Vec<String> {
     let mut reasons = Vec::new();
     if draining {
         reasons.push("draining: told to stop".to_owned());
     }
-    if overview.waiting_for_docker {
-        reasons.push("Docker has not answered yet".to_owned());
-    }
+    reasons.extend(overview.unanswered.iter().map(|source| unanswered(source, overview.lost.get(source))));
     let unbound = overview.routes.iter().filter(|view| view.cluster.is_none());
     reasons.extend(
         unbound.map(|view| format!("route {}: {}", view.route.options.name, view.problems.join("; "))),
     );
     reasons
+}
+
+fn unanswered(source: &str, why: Option<&String>) -> String {
+    let name = if source == "docker" { "Docker" } else { source };
+    match why {
+        Some(why) => format!("{name} has not answered yet: {why}"),
+        None => format!("{name} has not answered yet"),
+    }
 }
 
 #[cfg(test)]
@@ -26,7 +33,7 @@ mod tests {
     use crate::route::{Listen, Route};
 
     #[test]
-    fn a_listener_that_is_not_bound_a_silent_docker_and_a_drain_are_reasons() {
+    fn an_unbound_listener_an_unanswered_source_and_a_drain_are_reasons() {
         let listen = Listen::Unix("/run/x.sock".into());
         let view = RouteView {
             route: Route::new(listen, Vec::new(), Place::Built),
@@ -36,10 +43,20 @@ mod tests {
             by_hand: ByHand::default(),
             leaving: Vec::new(),
         };
-        let overview = Overview { routes: vec![view], waiting_for_docker: true, ..Overview::default() };
+        let overview = Overview {
+            routes: vec![view],
+            unanswered: vec!["docker".to_owned(), "db:5432".to_owned()],
+            lost: [("docker".to_owned(), "permission denied".to_owned())].into(),
+            ..Overview::default()
+        };
         assert_eq!(
             reasons(&overview, true),
-            ["draining: told to stop", "Docker has not answered yet", "route /run/x.sock: taken"]
+            [
+                "draining: told to stop",
+                "Docker has not answered yet: permission denied",
+                "db:5432 has not answered yet",
+                "route /run/x.sock: taken"
+            ]
         );
         assert_eq!(reasons(&Overview::default(), false), [""; 0]);
     }

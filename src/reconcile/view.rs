@@ -24,8 +24,8 @@ pub struct Overview {
     pub mistakes: Vec<String>,
     /// Routes that an operator removed, by name.
     pub removed: Vec<String>,
-    /// Docker was asked for and has not answered, nor failed.
-    pub waiting_for_docker: bool,
+    /// Sources of `sources` that have not answered once since they are followed.
+    pub unanswered: Vec<String>,
     pub workers: Loads,
     /// As it is now: with the file that was read last. `None` before the first round.
     pub config: Option<Arc<Config>>,
@@ -59,14 +59,13 @@ pub struct ByHand {
 
 impl Reconciler {
     pub(super) fn publish(&self) {
-        let docker = self.docker.is_some() && self.knowledge.docker.is_none();
         self.overview.store(Arc::new(Overview {
             routes: self.table.values().map(|route| self.view(route)).collect(),
             sources: self.sources(),
             lost: self.lost.clone(),
             mistakes: self.mistakes.iter().cloned().collect(),
             removed: self.overrides.removed.iter().cloned().collect(),
-            waiting_for_docker: docker && !self.lost.contains_key("docker"),
+            unanswered: self.unanswered(),
             workers: self.loads.clone(),
             config: Some(self.config_now()),
         }));
@@ -77,6 +76,13 @@ impl Reconciler {
         let docker = self.docker.is_some().then(|| "docker".to_owned());
         let targets = self.followed.keys().map(Target::to_string);
         file.into_iter().chain(docker).chain(targets).collect()
+    }
+
+    /// The file is not among them: it was read before the first round.
+    fn unanswered(&self) -> Vec<String> {
+        let docker = self.docker.is_some() && self.knowledge.docker.is_none();
+        let targets = self.followed.keys().filter(|target| !self.knowledge.targets.contains_key(target));
+        docker.then(|| "docker".to_owned()).into_iter().chain(targets.map(Target::to_string)).collect()
     }
 
     /// Shared with the overview before, unless the file has changed.

@@ -27,7 +27,7 @@ fn logs(ambassador: &Ambassador, words: &str) {
 }
 
 fn followed(path: &Path) -> Ambassador {
-    Ambassador::with(&format!("127.0.0.1:0=file:{}?name=r&hold=30s", path.display())).start()
+    Ambassador::with(&format!("127.0.0.1:0=file:{}?name=r&hold=30s", path.display())).start_unready()
 }
 
 #[test]

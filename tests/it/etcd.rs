@@ -110,7 +110,7 @@ fn an_etcd_that_is_not_there_yet_is_waited_for() {
     let one = Service::new("one");
     etcd.put("/s/a", &one.addr);
     etcd.kill();
-    let ambassador = ambassador(&[&etcd.address()]);
+    let ambassador = builder(&[&etcd.address()]).start_unready();
     logs(&ambassador, "source lost");
     etcd.start_again();
     assert_eq!(ask(ambassador.addr("r")), "one");
@@ -189,13 +189,13 @@ fn user_and_password_come_from_the_environment_and_go_nowhere_else() {
     etcd.ask("/v3/auth/user/grant", &json!({ "user": "root", "role": "root" }));
     etcd.ask("/v3/auth/enable", &json!({}));
 
-    let nobody = ambassador(&[&etcd.address()]);
+    let nobody = builder(&[&etcd.address()]).start_unready();
     logs(&nobody, "AMBASSADOR_ETCD_USER");
     let with = |password: &str| {
         let vars = [("AMBASSADOR_ETCD_USER", "root"), ("AMBASSADOR_ETCD_PASSWORD", password)];
         vars.iter()
             .fold(builder(&[&etcd.address()]), |builder, (name, value)| builder.var(name, value))
-            .start()
+            .start_unready()
     };
     let wrong = with("wrong");
     logs(&wrong, "authentication failed");
@@ -232,7 +232,7 @@ fn tls_is_spoken_to_a_member_whose_authority_is_known() {
         found if found.len() == 1 => Ok(()),
         _ => Err(trusting.log()),
     });
-    let suspicious = builder().var("AMBASSADOR_ETCD_CA", &format!("{files}/other-ca.pem")).start();
+    let suspicious = builder().var("AMBASSADOR_ETCD_CA", &format!("{files}/other-ca.pem")).start_unready();
     logs(&suspicious, "certificate");
 }
 

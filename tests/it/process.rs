@@ -99,6 +99,21 @@ fn every_mistake_is_reported_at_once() {
 }
 
 #[test]
+fn a_source_that_has_never_answered_keeps_the_process_unready_and_is_named() {
+    let route = format!("127.0.0.1:0=docker://db?name=r&backup={}", service("one"));
+    let mut ambassador = Ambassador::with(&route).var("DOCKER_HOST", "unix:///nowhere/docker.sock").spawn();
+    let reason = "Docker has not answered yet: ";
+    eventually("the reason", || {
+        let health = ambassador.verb("health");
+        let text = String::from_utf8_lossy(&health.stderr).into_owned();
+        if text.contains(reason) { Ok(()) } else { Err(format!("{text}{}", ambassador.log())) }
+    });
+    assert_eq!(ambassador.verb("health").status.code(), Some(1));
+    ambassador.signal(Signal::TERM);
+    assert_eq!(ambassador.ends_within(PATIENCE).code(), Some(0));
+}
+
+#[test]
 fn sigterm_lets_a_session_finish_and_ends_with_zero() {
     let mut ambassador = Ambassador::with(&format!("127.0.0.1:0={}?name=r", service("one"))).start();
     let (stream, name) = greeting(ambassador.addr("r"));

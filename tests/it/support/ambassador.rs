@@ -167,6 +167,16 @@ impl Builder {
         ambassador
     }
 
+    /// Starts it and waits until its admin API answers: a source of it may not have answered yet.
+    pub(crate) fn start_unready(self) -> Ambassador {
+        let ambassador = self.spawn();
+        within(START, "an answer", || match ambassador.verb("health").status.code() {
+            Some(0 | 1) => Ok(()),
+            _ => Err(ambassador.log()),
+        });
+        ambassador
+    }
+
     /// Starts it, and does not wait: it may be about to refuse.
     pub(crate) fn spawn(self) -> Ambassador {
         let dir = tempfile::tempdir().expect("a directory");
