@@ -32,6 +32,7 @@ pub mod admin;
 pub mod drain;
 pub mod observe;
 pub mod ready;
+pub(crate) mod regular;
 
 pub mod app;
 pub mod cli;

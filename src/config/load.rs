@@ -22,10 +22,11 @@ use crate::cluster::outlier::MAX_EJECTED_DEFAULT;
 use crate::diagnostic::{Diagnostic, Mistake, Place};
 use crate::discovery::dns::Limits;
 use crate::discovery::env;
+use crate::regular;
 use crate::route::{Layer, Route};
 
 /// A route is 50 bytes, or 300 with options; ten thousand of them fit. What is larger is some other file.
-const FILE_SIZE_MAX_BYTES: u64 = 4 << 20;
+const FILE_SIZE_MAX_BYTES: usize = 4 << 20;
 
 pub(super) const ROUTES: &str = "AMBASSADOR_ROUTES";
 pub(super) const CONFIG: &str = "AMBASSADOR_CONFIG";
@@ -204,17 +205,31 @@ fn two_words(words: &[&str]) -> Option<String> {
 }
 
 fn read_file(path: &Path) -> Result<RawFile, Vec<Diagnostic>> {
-    let text = read_text(path).map_err(|error| vec![unreadable(path, &error)])?;
-    parse_file(path, &text)
+    let text = if is_own_descriptor(path) { read_pipe(path) } else { read_text(path) };
+    parse_file(path, &text.map_err(|error| vec![unreadable(path, &error)])?)
 }
 
+/// A regular file alone, and never blocks on anything else at its path.
 pub(crate) fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(FILE_SIZE_MAX_BYTES + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > FILE_SIZE_MAX_BYTES {
+    utf8(regular::read(path, FILE_SIZE_MAX_BYTES)?)
+}
+
+/// A shell's `<(...)` and `-` by its longer name: whoever started us opened it, and waits until it is read.
+fn is_own_descriptor(path: &Path) -> bool {
+    path == Path::new("/dev/stdin") || path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd")
+}
+
+fn read_pipe(path: &Path) -> io::Result<String> {
+    let mut text = Vec::new();
+    File::open(path)?.take(FILE_SIZE_MAX_BYTES as u64 + 1).read_to_end(&mut text)?;
+    if text.len() > FILE_SIZE_MAX_BYTES {
         return Err(io::Error::other(format!("larger than {FILE_SIZE_MAX_BYTES} bytes")));
     }
-    Ok(text)
+    utf8(text)
+}
+
+fn utf8(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Diagnostic {
@@ -224,7 +239,7 @@ pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Diagnostic {
         }
         io::ErrorKind::NotFound => "check the path; in a container the file must be mounted",
         io::ErrorKind::PermissionDenied => "let our user read it",
-        _ => "the file must be UTF-8 text",
+        _ => "it must be a regular file of UTF-8 text",
     };
     Diagnostic::new(Place::Path(path.to_owned()), format!("cannot be read: {error}")).help(help)
 }

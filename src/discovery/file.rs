@@ -14,7 +14,6 @@ mod line;
 mod watch;
 
 use std::convert::Infallible;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -83,7 +82,8 @@ struct Known {
 impl Known {
     /// The file, if there is something new in it, or if `asked`.
     fn read(&mut self, path: &Path, asked: bool, events: &Events) -> Option<RawFile> {
-        let text = match read_again(path) {
+        // On the control thread, which does nothing else meanwhile: the file is local and small.
+        let text = match read_text(path) {
             Ok(text) => text,
             Err(error) => {
                 self.say_trouble(unreadable(path, &error).one_line());
@@ -126,16 +126,6 @@ impl Known {
             self.trouble = Some(trouble);
         }
     }
-}
-
-/// Read on the control thread, which does nothing else meanwhile: the file is local and small. A pipe, such as a
-/// shell's `<(...)`, has been read once and would block for ever.
-fn read_again(path: &Path) -> io::Result<String> {
-    let kind = std::fs::metadata(path)?;
-    if kind.is_file() || kind.is_dir() {
-        return read_text(path);
-    }
-    Err(io::Error::other("it is no regular file, so its changes are not followed"))
 }
 
 /// What the fuzz targets feed: a file of endpoints.

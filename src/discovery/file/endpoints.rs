@@ -9,9 +9,9 @@ use tokio::sync::Notify;
 
 use super::line::{self, Line};
 use super::watch::Watch;
-use super::{Publisher, Snapshot, Source, SourceError, Stopped, read_again};
+use super::{Publisher, Snapshot, Source, SourceError, Stopped};
 use crate::cluster::EndpointSpec;
-use crate::config::unreadable;
+use crate::config::{read_text, unreadable};
 use crate::discovery::dns::{Names, Resolver};
 use crate::route::Target;
 
@@ -70,7 +70,7 @@ impl EndpointFile {
     }
 
     async fn read(&mut self, known: &mut Known, publisher: &mut Publisher) -> Result<(), Stopped> {
-        let text = match read_again(&self.path) {
+        let text = match read_text(&self.path) {
             Ok(text) => text,
             Err(error) => {
                 known.text = None;

@@ -1,7 +1,6 @@
 //! TLS to a server, as `docker --tlsverify` and `docker --tls` speak it: a client certificate where there is one, and
 //! the server's checked against the given authority alone, or not at all.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,6 +17,10 @@ use tokio_rustls::rustls::{
 };
 
 use super::ClientFiles;
+use crate::regular;
+
+/// The certificates of every public authority are 220 KB.
+const FILE_MAX: usize = 4 << 20;
 
 /// Read at each connection, so that renewed certificates are taken up.
 pub(super) fn config(
@@ -82,7 +85,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error: io::Error| format!("{}: {error}", path.display()))
+    regular::read(path, FILE_MAX).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// `--tls` without `--tlsverify`: any certificate will do, but who shows it must hold its key.
