@@ -25,6 +25,10 @@ use crate::cluster::EndpointSpec;
 use crate::route::{Route, Target};
 use containers::Containers;
 
+/// Endpoints of one target that are used, as many as a file of endpoints has lines at most. A DNS answer over TCP (64 KB)
+/// holds 6,400 addresses, but SRV records multiply them.
+pub(crate) const ENDPOINTS_MAX: usize = 16_384;
+
 /// All that one source knows, at one moment.
 #[derive(Clone, Debug)]
 pub enum Snapshot {

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 
 /// Flags with a value.
-const VALUES: [&str; 14] = [
+const VALUES: [&str; 15] = [
     "name",
     "sock",
     "log-level",
@@ -18,6 +18,7 @@ const VALUES: [&str; 14] = [
     "max-held",
     "dns-max-ttl",
     "dns-stale",
+    "dns-nx-stale",
     "admin",
 ];
 

@@ -103,9 +103,13 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION")]
     pub dns_max_ttl: Option<String>,
 
-    /// How long a DNS name keeps its last answer while it has none [env: AMBASSADOR_DNS_STALE] [default: 1h]
+    /// How long a DNS name keeps its last answer while lookups fail [env: AMBASSADOR_DNS_STALE] [default: 1h]
     #[arg(long, value_name = "DURATION")]
     pub dns_stale: Option<String>,
+
+    /// How long a DNS name that servers deny keeps its last answer [env: AMBASSADOR_DNS_NX_STALE] [default: 30s]
+    #[arg(long, value_name = "DURATION")]
+    pub dns_nx_stale: Option<String>,
 
     /// Where the admin API listens: unix:/path or HOST:PORT [env: AMBASSADOR_ADMIN] [default: a unix socket]
     #[arg(long, value_name = "ADDR")]

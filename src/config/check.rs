@@ -47,6 +47,7 @@ pub fn json(config: &Config) -> Value {
         "max_ejected": config.max_ejected,
         "dns_max_ttl": humantime::format_duration(config.dns.max_ttl).to_string(),
         "dns_stale": humantime::format_duration(config.dns.stale).to_string(),
+        "dns_nx_stale": humantime::format_duration(config.dns.nx_stale).to_string(),
         "warnings": config.warnings.iter().map(diagnostic_json).collect::<Vec<_>>(),
     })
 }

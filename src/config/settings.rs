@@ -12,13 +12,14 @@ use crate::diagnostic::Mistake;
 use crate::discovery::dns::TTL_FLOOR;
 
 /// Each is a flag `--KEY`, a variable `AMBASSADOR_KEY` and a key at the top of the file.
-pub(crate) const KEYS: [&str; 9] = [
+pub(crate) const KEYS: [&str; 10] = [
     "workers",
     "drain-timeout",
     "max-held",
     "max-ejected",
     "dns-max-ttl",
     "dns-stale",
+    "dns-nx-stale",
     "admin",
     "log-level",
     "log-format",
@@ -37,6 +38,7 @@ pub struct Settings {
     pub max_ejected: Option<u8>,
     pub dns_max_ttl: Option<Duration>,
     pub dns_stale: Option<Duration>,
+    pub dns_nx_stale: Option<Duration>,
     pub admin: Option<AdminAddr>,
     pub log_level: Option<LogLevel>,
     pub log_format: Option<LogFormat>,
@@ -53,6 +55,7 @@ impl Settings {
             max_ejected,
             dns_max_ttl,
             dns_stale,
+            dns_nx_stale,
             admin,
             log_level,
             log_format,
@@ -64,6 +67,7 @@ impl Settings {
             max_ejected: max_ejected.or(later.max_ejected),
             dns_max_ttl: dns_max_ttl.or(later.dns_max_ttl),
             dns_stale: dns_stale.or(later.dns_stale),
+            dns_nx_stale: dns_nx_stale.or(later.dns_nx_stale),
             admin: admin.or(later.admin),
             log_level: log_level.or(later.log_level),
             log_format: log_format.or(later.log_format),
@@ -79,6 +83,7 @@ impl Settings {
             "max-ejected" => self.max_ejected = Some(percent(value)?),
             "dns-max-ttl" => self.dns_max_ttl = Some(dns_max_ttl(value)?),
             "dns-stale" => self.dns_stale = Some(dns_stale(value)?),
+            "dns-nx-stale" => self.dns_nx_stale = Some(dns_stale(value)?),
             "admin" => self.admin = Some(admin(value)?),
             "log-level" => self.log_level = Some(log_level(value)?),
             "log-format" => self.log_format = Some(log_format(value)?),
@@ -178,9 +183,18 @@ mod tests {
     #[test]
     fn every_setting_is_read() {
         let mut settings = Settings::default();
-        for (key, value) in
-            KEYS.into_iter().zip(["2", "1m", "0", "30%", "5s", "off", "127.0.0.1:9901", "warning", "json"])
-        {
+        for (key, value) in KEYS.into_iter().zip([
+            "2",
+            "1m",
+            "0",
+            "30%",
+            "5s",
+            "off",
+            "9s",
+            "127.0.0.1:9901",
+            "warning",
+            "json",
+        ]) {
             settings.set(key, value).unwrap();
         }
         let expected = Settings {
@@ -190,6 +204,7 @@ mod tests {
             max_ejected: Some(30),
             dns_max_ttl: Some(Duration::from_secs(5)),
             dns_stale: Some(Duration::ZERO),
+            dns_nx_stale: Some(Duration::from_secs(9)),
             admin: Some(AdminAddr::Tcp("127.0.0.1:9901".parse().unwrap())),
             log_level: Some(LogLevel::Warn),
             log_format: Some(LogFormat::Json),
@@ -228,6 +243,7 @@ mod tests {
             ("max-ejected", "half", "`0%`"),
             ("dns-max-ttl", "0", "`1s` or more"),
             ("dns-stale", "10", "`10s`"),
+            ("dns-nx-stale", "10", "`10s`"),
             ("admin", "9901", "127.0.0.1:9901"),
             ("admin", "unix:a.sock", "begin the path"),
             ("log-level", "inof", "`info`"),

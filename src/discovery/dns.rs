@@ -4,7 +4,8 @@
 //! ```text
 //!   ask ──addresses──► publish ──► rest for the TTL ──► ask
 //!    ├──none yet──► publish none ──► rest a little ──► ask
-//!    └──none any more, or no answer──► lost: the last answer stands ──stale──► ask ──the same──► what is stale expires
+//!    ├──none any more──► lost: the last answer is kept ──nx_stale──► ask ──the same──► it expires
+//!    └──no answer──► lost: the last answer is kept ──stale──► ask ──the same──► it expires
 //! ```
 
 mod hosts;
@@ -66,7 +67,12 @@ enum Question {
     },
 }
 
-/// An answer.
+enum Answer {
+    Has(Said),
+    /// It has no address, or no SRV record: why, in words.
+    Denied(String),
+}
+
 struct Said {
     endpoints: Vec<EndpointSpec>,
     ttl: Duration,
@@ -115,19 +121,19 @@ impl Dns {
         loop {
             self.breathe().await;
             let (endpoints, pause) = match self.question.ask(&self.resolver).await {
-                Ok(Some(Said { endpoints, ttl })) => {
+                Ok(Answer::Has(Said { endpoints, ttl })) => {
                     self.answered = true;
                     absent_retry = ABSENT_RETRY_MIN;
                     (endpoints, self.resolver.limits.pause(ttl))
                 }
-                Ok(None) if !self.answered => {
+                Ok(Answer::Denied(_)) if !self.answered => {
                     let pause = absent_retry;
                     absent_retry = (absent_retry * 2).min(ABSENT_RETRY_MAX);
                     (Vec::new(), pause)
                 }
-                // What it had may be what it has again in a moment: a server that restarts knows nobody at first.
-                Ok(None) => {
-                    return Err(self.failed(self.question.vanished(), publisher).await);
+                // What it had may be what it has again in a moment: a server that restarts has an empty zone at first.
+                Ok(Answer::Denied(why)) => {
+                    return Err(self.failed(format!("{why} any more"), publisher).await);
                 }
                 Err(why) => return Err(self.failed(why, publisher).await),
             };
@@ -144,7 +150,7 @@ impl Dns {
     /// A back-off begins shorter than the floor.
     async fn breathe(&mut self) {
         if let Some(asked) = self.asked {
-            sleep_until(asked + TTL_FLOOR).await;
+            sleep_until(asked + self.question.floor()).await;
         }
         self.asked = Some(Instant::now());
     }
@@ -163,15 +169,18 @@ impl Dns {
 }
 
 impl Question {
-    /// `None`: it has no address, or no SRV record. An error is that nobody could say.
-    async fn ask(&mut self, resolver: &Resolver) -> Result<Option<Said>, String> {
+    /// An error is that no server could answer.
+    async fn ask(&mut self, resolver: &Resolver) -> Result<Answer, String> {
         match self {
             Question::Srv { name, last } => last.ask(name, resolver).await,
             Question::Host { host, last, .. } => {
                 last.forget_stale(&resolver.limits, Instant::now());
-                let Some(found) = resolver.lookup(host, last).await? else { return Ok(None) };
+                let Some(found) = resolver.lookup(host, last).await? else {
+                    last.deny(Instant::now());
+                    return Ok(Answer::Denied(format!("{host} has no address")));
+                };
                 *last = found.families;
-                Ok(Some(Said { endpoints: self.endpoints(), ttl: found.ttl }))
+                Ok(Answer::Has(Said { endpoints: self.endpoints(), ttl: found.ttl }))
             }
         }
     }
@@ -198,18 +207,19 @@ impl Question {
         }
     }
 
+    /// From one lookup to the next, at least.
+    fn floor(&self) -> Duration {
+        match self {
+            Question::Host { .. } => TTL_FLOOR,
+            Question::Srv { last, .. } => last.floor(),
+        }
+    }
+
     /// When the first of it is.
     fn stale_at(&self, limits: &Limits) -> Option<Instant> {
         match self {
             Question::Host { last, .. } => last.stale_at(limits),
             Question::Srv { last, .. } => last.stale_at(limits),
-        }
-    }
-
-    fn vanished(&self) -> String {
-        match self {
-            Question::Host { host, .. } => format!("{host} has no address any more"),
-            Question::Srv { name, .. } => format!("{name} has no SRV record any more"),
         }
     }
 

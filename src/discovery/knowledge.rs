@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::containers::{Containers, Resolution, Selector};
-use super::{Snapshot, label};
+use super::{ENDPOINTS_MAX, Snapshot, label};
 use crate::cluster::{BACKUP_TIER, EndpointAddr, EndpointSpec, Identity};
 use crate::diagnostic::Diagnostic;
 use crate::route::{Layer, Route, Target};
@@ -80,6 +80,12 @@ impl Knowledge {
             _ => match self.targets.get(target) {
                 None => problem(format!("{target}: not known yet")),
                 Some(endpoints) if endpoints.is_empty() => problem(format!("{target}: has no endpoint")),
+                Some(endpoints) if endpoints.len() > ENDPOINTS_MAX => Resolution {
+                    endpoints: endpoints.iter().take(ENDPOINTS_MAX).cloned().collect(),
+                    problems: vec![format!(
+                        "{target}: only the first {ENDPOINTS_MAX} of its endpoints are used"
+                    )],
+                },
                 Some(endpoints) => Resolution { endpoints: endpoints.clone(), problems: Vec::new() },
             },
         }
@@ -145,6 +151,20 @@ mod tests {
             [(addrs[0].to_owned(), 0), (addrs[1].to_owned(), 0), ("unix:/run/x".to_owned(), BACKUP_TIER)]
         );
         assert_eq!(resolved.problems, [""; 0]);
+    }
+
+    #[test]
+    fn endpoints_beyond_the_limit_of_a_target_are_a_problem_and_not_used() {
+        let mut knowledge = Knowledge::default();
+        let endpoint = |n: u32| {
+            let addr = EndpointAddr::Inet((std::net::Ipv4Addr::from_bits(n), 6379).into());
+            EndpointSpec::new(addr, Identity::Name("redis".to_owned()))
+        };
+        let endpoints = (0..=16_384).map(endpoint).collect();
+        knowledge.learn(Snapshot::Target { target: redis(), endpoints });
+        let resolved = knowledge.resolve(&route(vec![redis()]));
+        assert_eq!(resolved.endpoints.len(), ENDPOINTS_MAX);
+        assert_eq!(resolved.problems, ["redis:6379: only the first 16384 of its endpoints are used"]);
     }
 
     #[test]

@@ -68,12 +68,12 @@ fn a_ttl_counts_no_longer_than_it_may() {
 }
 
 #[test]
-fn a_name_that_vanishes_keeps_its_addresses_for_the_stale_time_and_each_turn_is_said_once() {
+fn a_name_that_vanishes_keeps_its_addresses_for_a_short_time_and_each_turn_is_said_once() {
     let dns = needs!(Dns::start());
     let one = Service::new("one");
     let target = format!("redis.test:{}", port(&one));
     dns.has("redis.test.", 1, &["127.0.0.1"]);
-    let builder = ambassador(&dns, &target, "").var("AMBASSADOR_DNS_STALE", "4s");
+    let builder = ambassador(&dns, &target, "").var("AMBASSADOR_DNS_NX_STALE", "4s");
     let ambassador = builder.start();
     let there = [format!("{} (redis.test) 1 0", one.addr)];
     has(&ambassador, &there);

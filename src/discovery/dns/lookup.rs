@@ -1,8 +1,8 @@
 //! Asks for one name: the hosts file first, then the servers, IPv4 and IPv6 each for itself.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
-use std::net::IpAddr;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,17 +10,19 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
-    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts, ServerOrderingStrategy,
+    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
 use hickory_resolver::lookup::Lookup;
-use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError, NoRecords};
+use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::memory::{Families, Limits, Told};
 use super::srv::{Offer, Services};
 use super::system::{Origin, Settings};
+use crate::regular;
 
 /// For one name in all its forms, whatever the number of servers and search domains.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(15);
@@ -28,8 +30,8 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(15);
 /// The hosts file is looked at this often for a name that is in it; reading it costs microseconds.
 const HOSTS_TTL: Duration = Duration::from_secs(1);
 
-/// Neither file has any business being longer.
-const FILE_MAX: u64 = 1 << 20;
+/// Of `resolv.conf` and of the hosts file; both are read at each lookup.
+const FILE_MAX: usize = 1 << 20;
 
 /// Who is asked for the records of one kind: a resolver of hickory's, or whom a simulation makes up.
 pub type Asking = Arc<dyn Fn(Name, RecordType) -> BoxFuture<'static, Result<Lookup, NetError>> + Send + Sync>;
@@ -71,6 +73,8 @@ pub(super) struct Found {
 struct Records {
     addresses: BTreeSet<IpAddr>,
     ttl: Duration,
+    /// `false`: the name has no records of any kind.
+    name_exists: bool,
 }
 
 impl Resolver {
@@ -105,13 +109,21 @@ impl Resolver {
     /// `None`: it has no address. An error is that nobody could say. `last` stands in for the one kind of record that
     /// cannot be had while the other can.
     pub(super) async fn lookup(&self, host: &str, last: &Families) -> Result<Option<Found>, String> {
-        let addresses = super::hosts::addresses(&read(&self.shared.hosts), host);
-        if !addresses.is_empty() {
-            let families = Families::told(addresses, Instant::now());
-            return Ok(Some(Found { families, ttl: HOSTS_TTL }));
+        if let Some(found) = self.pinned(host)? {
+            return Ok(Some(found));
         }
         let servers = self.servers()?;
         servers.ask(host, last).await
+    }
+
+    /// By the hosts file, which has precedence over any server.
+    pub(super) fn pinned(&self, host: &str) -> Result<Option<Found>, String> {
+        let addresses = super::hosts::addresses(&read(&self.shared.hosts)?, host);
+        if addresses.is_empty() {
+            return Ok(None);
+        }
+        let families = Families::told(addresses, Instant::now());
+        Ok(Some(Found { families, ttl: HOSTS_TTL }))
     }
 
     /// The SRV records of a name. `None`: it has none.
@@ -129,7 +141,7 @@ impl Resolver {
     /// The servers to ask, made anew where resolv.conf has changed.
     fn servers(&self) -> Result<Servers, String> {
         let text = match &self.shared.origin {
-            Origin::File(path) => read(path),
+            Origin::File(path) => read(path)?,
             Origin::Fixed(_) => String::new(),
         };
         let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -150,28 +162,21 @@ impl Resolver {
 
 impl Servers {
     fn new(settings: Settings) -> Result<Servers, String> {
-        let servers = settings.servers.iter().map(|server| {
-            let mut connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
-            for connection in &mut connections {
-                connection.port = server.port();
-            }
-            NameServerConfig::new(server.ip(), true, connections.into())
-        });
-        let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
-        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        *builder.options_mut() = options(&settings);
-        let resolver = builder.build().map_err(|error| error.to_string())?;
+        let resolvers = settings.servers.iter().map(|server| resolver(*server, &settings));
+        let resolvers: Arc<[TokioResolver]> = resolvers.collect::<Result<_, _>>()?;
+        let attempts = settings.attempts;
         let asking: Asking = Arc::new(move |name, kind| {
-            let resolver = resolver.clone();
-            async move { resolver.lookup(name, kind).await }.boxed()
+            let resolvers = Arc::clone(&resolvers);
+            async move { in_turn(&resolvers, attempts, &name, kind).await }.boxed()
         });
         Ok(Servers { settings, asking })
     }
 
     /// The first form of the name that has an address. One kind of record that cannot be had does not lose the other:
     /// what was known of it stands.
+    ///
+    /// Only a denial leads to the next form. If the servers fail for `db.corp.example.`, then `db.` is another host.
     async fn ask(&self, host: &str, last: &Families) -> Result<Option<Found>, String> {
-        let mut failure = None;
         let until = Instant::now() + LOOKUP_TIMEOUT;
         for name in self.names(host)? {
             let (v4, v6) = futures_util::join!(
@@ -183,29 +188,33 @@ impl Servers {
                 let now = Instant::now();
                 let v4 = v4.map_or_else(|_| last.v4.clone(), |records| Told::at(now, records.addresses));
                 let v6 = v6.map_or_else(|_| last.v6.clone(), |records| Told::at(now, records.addresses));
-                return Ok(Some(Found { families: Families { v4, v6 }, ttl }));
+                return Ok(Some(Found { families: Families { v4, v6, ..Families::default() }, ttl }));
             }
-            failure = failure.or(v4.err()).or(v6.err());
+            // RFC 8020: then it has no AAAA record either, even if the server leaves that question unanswered. The reverse
+            // is not certain: some servers deny the name when asked for AAAA (RFC 4074, 4.2).
+            let is_denied = v4.as_ref().is_ok_and(|records| !records.name_exists);
+            if let Some(error) = v4.err().or(v6.err()).filter(|_| !is_denied) {
+                return Err(self.unanswered(&name, &error));
+            }
         }
-        failure.map_or(Ok(None), |error| Err(self.unanswered(host, &error)))
+        Ok(None)
     }
 
-    /// The first form of the name that has SRV records.
+    /// The first form of the name that has SRV records. As with addresses, only a denial leads to the next.
     async fn ask_services(&self, host: &str) -> Result<Option<Services>, String> {
-        let mut failure = None;
         for name in self.names(host)? {
-            match (self.asking)(name, RecordType::SRV).await {
+            match (self.asking)(name.clone(), RecordType::SRV).await {
                 Ok(found) => {
                     let services = services(&found);
                     if !services.offers.is_empty() {
                         return Ok(Some(services));
                     }
                 }
-                Err(error) if error.is_no_records_found() => {}
-                Err(error) => failure = failure.or(Some(error)),
+                Err(error) if denied(&error).is_some() => {}
+                Err(error) => return Err(self.unanswered(&name, &error)),
             }
         }
-        failure.map_or(Ok(None), |error| Err(self.unanswered(host, &error)))
+        Ok(None)
     }
 
     fn names(&self, host: &str) -> Result<Vec<Name>, String> {
@@ -219,21 +228,34 @@ impl Servers {
         let found = timeout_at(until, (self.asking)(name.clone(), kind)).await;
         let found = match found.unwrap_or(Err(NetError::Timeout)) {
             Ok(found) => found,
-            Err(error) if error.is_no_records_found() => {
-                return Ok(Records { addresses: BTreeSet::new(), ttl: Duration::ZERO });
+            Err(error) => {
+                let name_exists = denied(&error).ok_or(error)? == ResponseCode::NoError;
+                return Ok(Records { addresses: BTreeSet::new(), ttl: Duration::ZERO, name_exists });
             }
-            Err(error) => return Err(error),
         };
         let addresses = found.answers().iter().filter_map(address).collect();
-        Ok(Records { addresses, ttl: least_ttl(found.answers()) })
+        Ok(Records { addresses, ttl: least_ttl(found.answers()), name_exists: true })
     }
 
-    fn unanswered(&self, host: &str, error: &NetError) -> String {
-        format!("{host}: {error} (asked {})", self.shown())
+    fn unanswered(&self, name: &Name, error: &NetError) -> String {
+        format!("{name}: {error} (asked {})", self.shown())
     }
 
     fn shown(&self) -> String {
         self.settings.servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The code of an answer that says that there are no such records (RFC 2308, 2). A referral, which has name servers and no
+/// SOA, does not say so, and neither does an answer with a code that is unknown.
+fn denied(error: &NetError) -> Option<ResponseCode> {
+    let NetError::Dns(DnsError::NoRecordsFound(NoRecords { response_code, soa, ns, .. })) = error else {
+        return None;
+    };
+    match response_code {
+        ResponseCode::NXDomain => Some(ResponseCode::NXDomain),
+        ResponseCode::NoError if soa.is_some() || ns.is_none() => Some(ResponseCode::NoError),
+        _ => None,
     }
 }
 
@@ -275,26 +297,58 @@ fn services(found: &Lookup) -> Services {
     Services { offers: offers.collect(), additional, ttl: least_ttl(found.answers()) }
 }
 
+/// As resolv.conf(5): the second server is for when the first does not answer. Asked at once, a public one would deny the
+/// names that only the first knows. Not by one resolver with all servers: its time is over when that of the first is.
+async fn in_turn(
+    resolvers: &[TokioResolver],
+    attempts: usize,
+    name: &Name,
+    kind: RecordType,
+) -> Result<Lookup, NetError> {
+    let mut failure = NetError::NoConnections;
+    for resolver in std::iter::repeat_n(resolvers, attempts).flatten() {
+        match resolver.lookup(name.clone(), kind).await {
+            Err(error @ (NetError::Timeout | NetError::Io(_) | NetError::NoConnections | NetError::Busy)) => {
+                failure = error;
+            }
+            answered => return answered,
+        }
+    }
+    Err(failure)
+}
+
+/// Asks one server.
+fn resolver(server: SocketAddr, settings: &Settings) -> Result<TokioResolver, String> {
+    let mut connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
+    for connection in &mut connections {
+        connection.port = server.port();
+    }
+    let server = NameServerConfig::new(server.ip(), true, connections.into());
+    let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    *builder.options_mut() = options(settings);
+    builder.build().map_err(|error| error.to_string())
+}
+
 fn options(settings: &Settings) -> ResolverOpts {
     let mut options = ResolverOpts::default();
     options.timeout = settings.timeout;
-    options.attempts = settings.attempts;
+    // When to ask again, and which server, is decided above.
+    options.attempts = 0;
     // When to ask again is decided here, by TTL.
     options.cache_size = 0;
     options.use_hosts_file = ResolveHosts::Never;
-    // As resolv.conf(5): the second server is for when the first does not answer. Asked at once, a public one would deny
-    // the names that only the first knows.
-    options.num_concurrent_reqs = 1;
-    options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
     options
 }
 
-/// A file that cannot be read says nothing.
-fn read(path: &Path) -> String {
-    let mut text = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(FILE_MAX).read_to_end(&mut text));
-    if read.is_err() {
-        return String::new();
+/// A file that does not exist is empty. One that cannot be read, when descriptors are short for example, fails the lookup:
+/// without it another host could be found.
+fn read(path: &Path) -> Result<String, String> {
+    match regular::read_start(path, FILE_MAX) {
+        Ok(text) => Ok(String::from_utf8_lossy(&text).into_owned()),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(String::new())
+        }
+        Err(error) => Err(format!("{}: {error}", path.display())),
     }
-    String::from_utf8_lossy(&text).into_owned()
 }

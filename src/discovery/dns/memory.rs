@@ -11,8 +11,10 @@ use tokio::time::Instant;
 pub struct Limits {
     /// `--dns-max-ttl`: a name is asked for again after this long, whatever its TTL.
     pub max_ttl: Duration,
-    /// `--dns-stale`: what a name said last stands for this long while it says nothing.
+    /// `--dns-stale`: the last answer is kept for this long while lookups fail.
     pub stale: Duration,
+    /// `--dns-nx-stale`: the last answer is kept for this long after the servers began to deny the name.
+    pub nx_stale: Duration,
 }
 
 /// No name is asked for more than once a second: some servers say a TTL of 0 for everything.
@@ -21,8 +23,11 @@ pub const TTL_FLOOR: Duration = Duration::from_secs(1);
 impl Default for Limits {
     /// Docker's DNS says 600 s for a container whose address changes at its next start: a moved service is found within
     /// half a minute. An hour is longer than most outages of name servers, and shorter than a retired address is reused.
+    /// A denial is an answer; half a minute, as HAProxy's `hold nx`, covers a server that restarts with an empty zone and
+    /// a container that is created anew.
     fn default() -> Limits {
-        Limits { max_ttl: Duration::from_secs(30), stale: Duration::from_secs(3600) }
+        let seconds = Duration::from_secs;
+        Limits { max_ttl: seconds(30), stale: seconds(3600), nx_stale: seconds(30) }
     }
 }
 
@@ -44,6 +49,26 @@ impl Limits {
     }
 }
 
+/// When the servers began to deny something that they had answered before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Denial(Option<Instant>);
+
+impl Denial {
+    /// The first denial in a row counts. A failure in between changes nothing: the denial is the last answer.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.0.get_or_insert(now);
+    }
+
+    pub(super) fn is_over(self, limits: &Limits, now: Instant) -> bool {
+        self.0.is_some_and(|at| now.saturating_duration_since(at) >= limits.nx_stale)
+    }
+
+    /// When what was denied is forgotten.
+    pub(super) fn ends_at(self, limits: &Limits) -> Option<Instant> {
+        self.0?.checked_add(limits.nx_stale)
+    }
+}
+
 /// The addresses of one family, and when they were told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Told {
@@ -55,6 +80,7 @@ pub(super) struct Told {
 pub(super) struct Families {
     pub(super) v4: Told,
     pub(super) v6: Told,
+    pub(super) denial: Denial,
 }
 
 impl Told {
@@ -77,7 +103,11 @@ impl Told {
 impl Families {
     pub(super) fn told(addresses: impl IntoIterator<Item = IpAddr>, now: Instant) -> Families {
         let (v4, v6) = addresses.into_iter().partition(IpAddr::is_ipv4);
-        Families { v4: Told::at(now, v4), v6: Told::at(now, v6) }
+        Families { v4: Told::at(now, v4), v6: Told::at(now, v6), denial: Denial::default() }
+    }
+
+    pub(super) fn deny(&mut self, now: Instant) {
+        self.denial.begin(now);
     }
 
     /// Sorted, each once.
@@ -85,15 +115,19 @@ impl Families {
         self.v4.addresses.iter().chain(&self.v6.addresses).copied().collect()
     }
 
-    /// Forgets each family that nobody has told of for too long.
+    /// Forgets each family that nobody has told of for too long, and both once they have been denied for too long.
     pub(super) fn forget_stale(&mut self, limits: &Limits, now: Instant) {
         self.v4.forget_stale(limits, now);
         self.v6.forget_stale(limits, now);
+        if self.denial.is_over(limits, now) {
+            *self = Families::default();
+        }
     }
 
-    /// When the first of them is forgotten, if nobody tells of it until then.
+    /// When the first of them is forgotten, if nobody tells of it until then. `None` without an address.
     pub(super) fn stale_at(&self, limits: &Limits) -> Option<Instant> {
-        self.v4.stale_at(limits).into_iter().chain(self.v6.stale_at(limits)).min()
+        let first = self.v4.stale_at(limits).into_iter().chain(self.v6.stale_at(limits)).min()?;
+        Some(self.denial.ends_at(limits).map_or(first, |at| at.min(first)))
     }
 }
 
@@ -138,6 +172,29 @@ mod tests {
             assert_eq!(limits.retry(5 * SECOND, &known, now), pause * SECOND, "{seconds}");
         }
         assert_eq!(limits.retry(5 * SECOND, &Families::told([], begun), begun + 9 * SECOND), 5 * SECOND);
+    }
+
+    #[test]
+    fn denied_addresses_are_forgotten_after_the_short_hold() {
+        let limits = Limits { stale: 60 * SECOND, nx_stale: 10 * SECOND, ..Limits::default() };
+        let begun = Instant::now();
+        let mut families = Families::told(["10.0.0.1".parse().unwrap()], begun);
+        families.deny(begun + 5 * SECOND);
+        families.deny(begun + 9 * SECOND);
+        assert_eq!(families.stale_at(&limits), Some(begun + 15 * SECOND), "the first denial counts");
+        families.forget_stale(&limits, begun + 14 * SECOND);
+        assert_eq!(families.addresses().len(), 1);
+        families.forget_stale(&limits, begun + 15 * SECOND);
+        assert_eq!((families.addresses().len(), families.stale_at(&limits)), (0, None));
+    }
+
+    #[test]
+    fn a_denial_does_not_keep_an_address_for_longer_than_a_failure_does() {
+        let limits = Limits { stale: 10 * SECOND, nx_stale: 60 * SECOND, ..Limits::default() };
+        let begun = Instant::now();
+        let mut families = Families::told(["10.0.0.1".parse().unwrap()], begun);
+        families.deny(begun + 5 * SECOND);
+        assert_eq!(families.stale_at(&limits), Some(begun + 10 * SECOND));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep};
 
 use super::lookup::Found;
-use super::memory::Families;
+use super::memory::{Families, Limits};
 use super::{ABSENT_RETRY_MAX, Resolver};
 
 /// A name that has no address, and servers that do not answer, are asked again after so long.
@@ -22,13 +22,17 @@ enum Event {
     Found(String, Result<Option<Found>, String>),
 }
 
+/// Of one name among many. An answer over TCP holds up to 6,400, and its server may be hostile: 256 names of so many
+/// would be 1.6 million endpoints.
+const ADDRESSES_MAX: usize = 1024;
+
 /// Names that one source may want: each is asked for by itself, for ever.
 pub(crate) const NAMES_MAX: usize = 256;
 
 pub struct Names {
     resolver: Resolver,
     wanted: BTreeSet<String>,
-    /// Empty until it has an address; what it had last stands while it has none, until that is stale. Of a name that is no
+    /// Empty until it has an address; the last addresses are kept until they are stale. Of a name that is no
     /// longer wanted, until it is time to ask for it again: it may be wanted again before.
     known: BTreeMap<String, Families>,
     /// One for each name that is known.
@@ -52,8 +56,11 @@ impl Names {
         }
     }
 
+    /// At most [`ADDRESSES_MAX`].
     pub fn addresses(&self, name: &str) -> Vec<IpAddr> {
-        self.known.get(name).map(Families::addresses).unwrap_or_default()
+        let mut addresses = self.known.get(name).map(Families::addresses).unwrap_or_default();
+        addresses.truncate(ADDRESSES_MAX);
+        addresses
     }
 
     /// Returns when a name has other addresses than before; waits for ever while none is wanted. May be dropped and
@@ -79,17 +86,19 @@ impl Names {
         let (limits, now) = (self.resolver.limits, Instant::now());
         let known = self.known.entry(name.clone()).or_default();
         let before = known.addresses();
-        known.forget_stale(&limits, now);
-        let found = found.unwrap_or_else(|why| {
-            tracing::debug!(name, why, "a name cannot be looked up; the addresses it had stand");
-            None
-        });
         let pause = match found {
-            Some(Found { families, ttl }) => {
+            Ok(Some(Found { families, ttl })) => {
                 *known = families;
                 limits.pause(ttl)
             }
-            None => limits.retry(RETRY, known, now),
+            Ok(None) => {
+                known.deny(now);
+                retry(known, &limits, now)
+            }
+            Err(why) => {
+                tracing::debug!(name, why, "name lookup failed; the last addresses are kept");
+                retry(known, &limits, now)
+            }
         };
         let changed = known.addresses() != before;
         let is_wanted = self.wanted.contains(&name);
@@ -107,4 +116,10 @@ impl Names {
         };
         self.events.push(lookup.boxed());
     }
+}
+
+/// Forgets what is stale; returns how long to wait before the next lookup.
+fn retry(known: &mut Families, limits: &Limits, now: Instant) -> Duration {
+    known.forget_stale(limits, now);
+    limits.retry(RETRY, known, now)
 }

@@ -9,18 +9,26 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{self, StreamExt};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::lookup::Found;
-use super::memory::{Families, Limits};
-use super::{Resolver, Said};
+use super::memory::{Denial, Families, Limits, TTL_FLOOR};
+use super::{Answer, Resolver, Said};
 use crate::cluster::{EndpointAddr, EndpointKey, EndpointSpec, Identity};
+use crate::discovery::ENDPOINTS_MAX;
 
 /// Of one name; an answer over TCP could hold two thousand.
 const HOSTS_MAX: usize = 256;
 
 /// Lookups under way at once: enough to hide their latency, few enough not to be a burst to the server.
 const LOOKUPS_MAX: usize = 16;
+
+/// Lookups a second, on average, of the hosts of one name. Whoever answers for the name decides how many hosts it has and
+/// that their TTL is 0.
+const LOOKUPS_A_SECOND: usize = 64;
+
+/// For the addresses of all hosts; those that are not looked up by then have failed.
+const HOSTS_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// One SRV record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,36 +55,77 @@ pub(super) struct Services {
 pub(super) struct Hosts {
     offers: Vec<Offer>,
     told: BTreeMap<String, Families>,
+    denial: Denial,
+    /// Hosts that were looked up for the last answer, whatever came of it.
+    asked: usize,
+}
+
+/// What came of looking up the hosts of an answer.
+#[derive(Default)]
+struct Resolved {
+    found: BTreeMap<String, Found>,
+    denied: BTreeSet<String>,
+    /// Why one of the others could not be looked up.
+    failure: Option<String>,
+    /// Lookups that took a question to a server.
+    asked: usize,
 }
 
 impl Hosts {
-    /// Who offers the service now. `None`: nobody, and nobody says so. An error leaves what was known as it was.
-    pub(super) async fn ask(&mut self, name: &str, resolver: &Resolver) -> Result<Option<Said>, String> {
-        let Some(services) = resolver.services(name).await? else { return Ok(None) };
+    /// Who offers the service now. An error leaves what was known as it was.
+    pub(super) async fn ask(&mut self, name: &str, resolver: &Resolver) -> Result<Answer, String> {
+        let Some(services) = resolver.services(name).await? else {
+            return Ok(self.denied(format!("{name} has no SRV record")));
+        };
         let hosts = hosts(&services.offers);
         let mut told = self.told.clone();
         told.retain(|host, _| hosts.contains(host));
         forget_stale(&mut told, &resolver.limits, Instant::now());
-        let (found, failure) = resolve(&hosts, &services, &told, resolver).await;
+        let Resolved { found, denied, failure, asked } = resolve(&hosts, &services, &told, resolver).await;
+        self.asked = asked;
         let ttl = found.values().map(|found| found.ttl).min().unwrap_or(services.ttl).min(services.ttl);
         told.extend(found.into_iter().map(|(host, found)| (host, found.families)));
-        let asked = Hosts { offers: services.offers, told };
-        let endpoints = asked.endpoints();
-        match failure {
-            Some(why) if endpoints.is_empty() => Err(format!("{name}: {why}")),
+        let now = Instant::now();
+        for host in &denied {
+            let families = told.entry(host.clone()).or_default();
+            families.deny(now);
+            families.forget_stale(&resolver.limits, now);
+        }
+        let answered = Hosts { offers: services.offers, told, denial: Denial::default(), asked };
+        let endpoints = answered.endpoints();
+        match (failure, denied.first()) {
+            (Some(why), _) if endpoints.is_empty() => Err(format!("{name}: {why}")),
+            (None, Some(host)) if endpoints.is_empty() => {
+                Ok(self.denied(format!("{name}: {host} has no address")))
+            }
             _ => {
-                *self = asked;
-                Ok(Some(Said { endpoints, ttl }))
+                *self = answered;
+                Ok(Answer::Has(Said { endpoints, ttl }))
             }
         }
     }
 
+    /// How long after it was asked for the name may be asked for again.
+    pub(super) fn floor(&self) -> Duration {
+        let seconds = self.asked.div_ceil(LOOKUPS_A_SECOND).max(1);
+        TTL_FLOOR.saturating_mul(u32::try_from(seconds).unwrap_or(u32::MAX))
+    }
+
+    fn denied(&mut self, why: String) -> Answer {
+        self.denial.begin(Instant::now());
+        Answer::Denied(why)
+    }
+
     pub(super) fn forget_stale(&mut self, limits: &Limits, now: Instant) {
         forget_stale(&mut self.told, limits, now);
+        if self.denial.is_over(limits, now) {
+            *self = Hosts { asked: self.asked, ..Hosts::default() };
+        }
     }
 
     pub(super) fn stale_at(&self, limits: &Limits) -> Option<Instant> {
-        self.told.values().filter_map(|families| families.stale_at(limits)).min()
+        let first = self.told.values().filter_map(|families| families.stale_at(limits)).min()?;
+        Some(self.denial.ends_at(limits).map_or(first, |at| at.min(first)))
     }
 
     /// By what is known.
@@ -89,40 +138,52 @@ fn forget_stale(told: &mut BTreeMap<String, Families>, limits: &Limits, now: Ins
     told.values_mut().for_each(|families| families.forget_stale(limits, now));
 }
 
-/// The hosts that could be resolved, and why another could not.
 async fn resolve(
     hosts: &BTreeSet<String>,
     services: &Services,
     told: &BTreeMap<String, Families>,
     resolver: &Resolver,
-) -> (BTreeMap<String, Found>, Option<String>) {
+) -> Resolved {
     let none = Families::default();
-    let lookups: Vec<BoxFuture<'_, _>> = hosts
-        .iter()
-        .map(|host| {
-            let last = told.get(host).unwrap_or(&none);
-            let unasked = services.additional.get(host).cloned();
-            let ask = async move {
-                match unasked {
-                    Some(found) => (host, Ok(Some(found))),
-                    None => (host, resolver.lookup(host, last).await),
-                }
-            };
-            ask.boxed()
-        })
-        .collect();
-    let mut lookups = stream::iter(lookups).buffer_unordered(LOOKUPS_MAX);
-    let (mut all, mut failure) = (BTreeMap::new(), None);
-    while let Some((host, found)) = lookups.next().await {
-        match found {
+    let mut resolved = Resolved::default();
+    let mut lookups: Vec<BoxFuture<'_, _>> = Vec::new();
+    for host in hosts {
+        match unasked(host, services, resolver) {
             Ok(Some(found)) => {
-                all.insert(host.clone(), found);
+                resolved.found.insert(host.clone(), found);
             }
-            Ok(None) => failure = Some(format!("{host} has no address")),
-            Err(why) => failure = Some(why),
+            Ok(None) => {
+                let last = told.get(host).unwrap_or(&none);
+                lookups.push(async move { (host, resolver.lookup(host, last).await) }.boxed());
+            }
+            Err(why) => resolved.failure = Some(why),
         }
     }
-    (all, failure)
+    resolved.asked = lookups.len();
+    let until = Instant::now() + HOSTS_TIMEOUT;
+    let mut lookups = stream::iter(lookups).buffer_unordered(LOOKUPS_MAX);
+    loop {
+        match timeout_at(until, lookups.next()).await {
+            Ok(Some((host, Ok(Some(found))))) => {
+                resolved.found.insert(host.clone(), found);
+            }
+            Ok(Some((host, Ok(None)))) => {
+                resolved.denied.insert(host.clone());
+            }
+            Ok(Some((_, Err(why)))) => resolved.failure = Some(why),
+            Ok(None) => return resolved,
+            Err(_) => {
+                resolved.failure = Some(format!("not all hosts were looked up in {HOSTS_TIMEOUT:?}"));
+                return resolved;
+            }
+        }
+    }
+}
+
+/// The addresses of a host without a question: by the hosts file, or as they came with the answer.
+fn unasked(host: &str, services: &Services, resolver: &Resolver) -> Result<Option<Found>, String> {
+    let pinned = resolver.pinned(host)?;
+    Ok(pinned.or_else(|| services.additional.get(host).cloned()))
 }
 
 /// Those to look up, the first by priority.
@@ -133,20 +194,22 @@ fn hosts(offers: &[Offer]) -> BTreeSet<String> {
 }
 
 /// Every address of a host, on the port and with the weight of its record. Two records that mean the same address mean it
-/// once, in the better of their tiers.
+/// once, in the better of their tiers. Stops one past [`ENDPOINTS_MAX`], which shows that there are more: three thousand
+/// records of one host with six thousand addresses would be eighteen million.
 fn endpoints(offers: &[Offer], addresses: impl Fn(&str) -> Option<Vec<IpAddr>>) -> Vec<EndpointSpec> {
     let mut endpoints: BTreeMap<EndpointKey, EndpointSpec> = BTreeMap::new();
-    for Offer { priority, weight, port, host } in offers.iter().filter(|offer| offer.port != 0) {
+    let mut offers: Vec<&Offer> = offers.iter().filter(|offer| offer.port != 0).collect();
+    offers.sort_by_key(|offer| offer.priority);
+    for Offer { priority, weight, port, host } in offers {
         for ip in addresses(host).unwrap_or_default() {
+            if endpoints.len() > ENDPOINTS_MAX {
+                break;
+            }
             let addr = EndpointAddr::Inet(SocketAddr::new(ip, *port));
             let identity = Identity::Name(host.trim_end_matches('.').to_owned());
             let key = EndpointKey { addr, identity };
-            let tier = u32::from(*priority);
-            let spec = EndpointSpec { key: key.clone(), weight: u32::from(*weight).max(1), tier };
-            let best = endpoints.entry(key).or_insert_with(|| spec.clone());
-            if spec.tier < best.tier {
-                *best = spec;
-            }
+            let (weight, tier) = (u32::from(*weight).max(1), u32::from(*priority));
+            endpoints.entry(key.clone()).or_insert(EndpointSpec { key, weight, tier });
         }
     }
     endpoints.into_values().collect()
@@ -154,6 +217,8 @@ fn endpoints(offers: &[Offer], addresses: impl Fn(&str) -> Option<Vec<IpAddr>>) 
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     fn offer(priority: u16, weight: u16, port: u16, host: &str) -> Offer {
@@ -194,6 +259,22 @@ mod tests {
         let none = [offer(0, 0, 80, "."), offer(0, 0, 0, "two."), offer(0, 0, 80, "unknown.")];
         check(&none, &[]);
         assert_eq!(hosts(&none).into_iter().collect::<Vec<_>>(), ["two.", "unknown."]);
+    }
+
+    #[test]
+    fn records_times_addresses_are_bounded() {
+        let many: Vec<Offer> = (1..=3000).map(|port| offer(port % 7, 1, port, "one.")).collect();
+        let addresses = |_: &str| Some((0..6000).map(|n| IpAddr::V4(Ipv4Addr::from_bits(n))).collect());
+        let found = endpoints(&many, addresses);
+        assert_eq!(found.len(), ENDPOINTS_MAX + 1);
+        assert!(found.iter().all(|spec| spec.tier == 0), "the best priority first");
+    }
+
+    #[test]
+    fn a_name_with_many_hosts_is_asked_for_less_often() {
+        for (asked, seconds) in [(0, 1), (64, 1), (65, 2), (HOSTS_MAX, 4)] {
+            assert_eq!(Hosts { asked, ..Hosts::default() }.floor(), Duration::from_secs(seconds), "{asked}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use hickory_resolver::proto::op::{Message, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, SRV};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, NS, SRV};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -20,12 +20,14 @@ use crate::discovery::News;
 /// What the server says of a name and a kind of record; what is not here does not exist.
 type Zone = HashMap<(String, RecordType), Reply>;
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 enum Reply {
     Records(u32, Vec<RData>),
     /// With the addresses of these names beside it.
     More(u32, Vec<RData>, Vec<(&'static str, u32, IpAddr)>),
     Code(ResponseCode),
+    /// To another server, instead of an answer.
+    Referral,
     Silence,
 }
 
@@ -90,6 +92,10 @@ async fn serve(socket: UdpSocket, zone: Arc<Mutex<Zone>>, asked: Arc<Mutex<Vec<S
         answer.add_query(query.clone());
         match reply {
             Some(Reply::Silence) => continue,
+            Some(Reply::Referral) => {
+                let data = RData::NS(NS(Name::from_ascii("ns.example.").unwrap()));
+                answer.add_authority(Record::from_rdata(query.name().clone(), 9, data));
+            }
             Some(Reply::Code(code)) => answer.metadata.response_code = code,
             None => answer.metadata.response_code = ResponseCode::NXDomain,
             Some(Reply::Records(ttl, records)) => add(&mut answer, query.name(), ttl, records),
@@ -155,6 +161,83 @@ async fn the_search_list_is_tried_in_order() {
     check(&resolver, "redis.", &["10.0.0.3"]).await;
     let asked: Vec<String> = server.asked.lock().unwrap().iter().step_by(2).cloned().collect();
     assert_eq!(asked, ["redis.one.example.", "redis.two.example.", "redis."]);
+}
+
+#[tokio::test]
+async fn a_form_of_the_name_that_fails_does_not_lead_to_the_next() {
+    let failures = [
+        Reply::Code(ResponseCode::ServFail),
+        Reply::Code(ResponseCode::Refused),
+        Reply::Code(ResponseCode::Unknown(12)),
+        Reply::Referral,
+        Reply::Silence,
+    ];
+    for failure in failures {
+        for nothing in [failure.clone(), Reply::Records(1, Vec::new())] {
+            let server = Server::new().await;
+            server.has("db.", 9, &["10.0.0.9"]);
+            server.says("db.corp.example.", RecordType::A, nothing);
+            server.says("db.corp.example.", RecordType::AAAA, failure.clone());
+            let settings = system::Settings {
+                servers: vec![server.address],
+                search: vec!["corp.example".to_owned()],
+                timeout: Duration::from_millis(300),
+                attempts: 1,
+                ..system::Settings::default()
+            };
+            let resolver = Resolver::new(system::Origin::Fixed(settings), "/nowhere/hosts".into());
+            let why = resolver.addresses("db").await.expect_err(&format!("{failure:?}"));
+            assert!(why.starts_with("db.corp.example.: "), "{failure:?}: {why}");
+            assert!(!server.asked.lock().unwrap().contains(&"db.".to_owned()), "{failure:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_form_of_the_name_that_does_not_exist_leads_to_the_next_though_one_question_stays_unanswered() {
+    let server = Server::new().await;
+    server.has("db.", 9, &["10.0.0.9"]);
+    server.says("db.corp.example.", RecordType::AAAA, Reply::Code(ResponseCode::ServFail));
+    check(&server.resolver(&["corp.example"]), "db", &["10.0.0.9"]).await;
+    // The other way round proves nothing: some servers deny every name when asked for AAAA.
+    server.forgets("db.corp.example.");
+    server.says("db.corp.example.", RecordType::A, Reply::Code(ResponseCode::ServFail));
+    server.resolver(&["corp.example"]).addresses("db").await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_form_of_a_service_that_fails_does_not_lead_to_the_next() {
+    let server = Server::new().await;
+    server.says("_db._tcp.", RecordType::SRV, Reply::Code(ResponseCode::ServFail));
+    server.says("_db._tcp.example.", RecordType::SRV, Reply::Records(1, vec![srv(1, 1, 1, "db.")]));
+    let why = server.resolver(&["example"]).services("_db._tcp").await.unwrap_err();
+    assert!(why.starts_with("_db._tcp.: "), "{why}");
+}
+
+#[tokio::test]
+async fn the_second_server_is_asked_when_the_first_is_silent() {
+    let (first, second) = (Server::new().await, Server::new().await);
+    for kind in [RecordType::A, RecordType::AAAA] {
+        first.says("redis.", kind, Reply::Silence);
+    }
+    second.has("redis.", 9, &["10.0.0.2"]);
+    let servers = vec![first.address, second.address];
+    let resolver = Resolver::with_servers(servers, Vec::new(), PathBuf::from("/nowhere/hosts"));
+    let answered = timeout(Duration::from_secs(14), resolver.addresses("redis")).await;
+    assert_eq!(answered.expect("in time"), Ok(ips(&["10.0.0.2"])));
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_is_not_an_empty_one() {
+    let server = Server::new().await;
+    server.has("redis.", 9, &["10.0.0.1"]);
+    let directory = tempfile::tempdir().unwrap();
+    let hosts = directory.path().to_owned();
+    let resolver = Resolver::with_servers(vec![server.address], Vec::new(), hosts.clone());
+    let why = resolver.addresses("redis").await.unwrap_err();
+    assert!(why.starts_with(&hosts.display().to_string()), "{why}");
+    let resolver = Resolver::new(system::Origin::File(hosts.clone()), "/nowhere/hosts".into());
+    resolver.addresses("redis").await.unwrap_err();
 }
 
 #[tokio::test]
@@ -389,12 +472,16 @@ async fn a_name_that_was_away_for_seconds_is_found_within_one_while_sessions_wai
     assert!(back.elapsed() < Duration::from_millis(1500), "{:?}", back.elapsed());
 }
 
-async fn check_stale(break_it: impl Fn(&Server), said: &str) -> (Server, Followed) {
+/// As `limits` says of 2.5 s.
+async fn check_stale(
+    limits: impl Fn(Duration) -> Limits,
+    break_it: impl Fn(&Server),
+    said: &str,
+) -> (Server, Followed) {
     let server = Server::new().await;
     server.has("redis.", 1, &["10.0.0.1"]);
     let stale = Duration::from_millis(2500);
-    let limits = Limits { stale, ..Limits::default() };
-    let mut source = follow_within("redis", &server.resolver(&[]), limits);
+    let mut source = follow_within("redis", &server.resolver(&[]), limits(stale));
     let answered = Instant::now();
     source.next().await;
     break_it(&server);
@@ -409,8 +496,10 @@ async fn check_stale(break_it: impl Fn(&Server), said: &str) -> (Server, Followe
 }
 
 #[tokio::test]
-async fn a_name_that_stays_away_is_believed_for_the_stale_time_and_lost_until_it_is_back() {
-    let (server, mut source) = check_stale(|server| server.forgets("redis."), "no address any more").await;
+async fn a_denied_name_keeps_its_addresses_for_the_short_hold_alone_and_is_lost_until_it_is_back() {
+    let denied = |nx_stale| Limits { nx_stale, ..Limits::default() };
+    let forgets = |server: &Server| server.forgets("redis.");
+    let (server, mut source) = check_stale(denied, forgets, "no address any more").await;
     sleep(Duration::from_millis(500)).await;
     assert!(source.news.try_recv().is_err(), "still lost, said once");
     server.has("redis.", 1, &["10.0.0.1"]);
@@ -424,7 +513,9 @@ async fn servers_that_stay_away_are_believed_for_the_stale_time_and_then_nothing
             server.says("redis.", kind, Reply::Code(ResponseCode::ServFail));
         }
     };
-    let (_server, mut source) = check_stale(fails, "redis").await;
+    // However short the hold for denials is.
+    let failed = |stale| Limits { stale, nx_stale: Duration::ZERO, ..Limits::default() };
+    let (_server, mut source) = check_stale(failed, fails, "redis").await;
     sleep(Duration::from_millis(500)).await;
     assert!(source.news.try_recv().is_err(), "still lost, said once");
 }
@@ -465,6 +556,45 @@ async fn addresses_that_come_with_the_records_are_not_asked_for() {
     let mut source = follow(&format!("srv://{REDIS}"), &server.resolver(&[]));
     assert_eq!(shown(&source.endpoints().await), ["10.0.0.1:6379 (one.example) 1 1"]);
     assert_eq!(*server.asked.lock().unwrap(), [REDIS]);
+}
+
+#[tokio::test]
+async fn the_hosts_file_goes_before_addresses_that_come_with_the_records() {
+    let server = Server::new().await;
+    let more = vec![("one.example.", 600, "10.0.0.1".parse().unwrap())];
+    server.says(REDIS, RecordType::SRV, Reply::More(600, vec![srv(1, 1, 6379, "one.example.")], more));
+    let directory = tempfile::tempdir().unwrap();
+    let hosts = directory.path().join("hosts");
+    std::fs::write(&hosts, "10.9.9.9 one.example\n").unwrap();
+    let resolver = Resolver::with_servers(vec![server.address], Vec::new(), hosts);
+    let mut source = follow(&format!("srv://{REDIS}"), &resolver);
+    assert_eq!(shown(&source.endpoints().await), ["10.9.9.9:6379 (one.example) 1 1"]);
+}
+
+#[tokio::test]
+async fn a_service_whose_only_host_is_denied_keeps_it_for_the_short_hold() {
+    let server = Server::new().await;
+    server.has("one.example.", 1, &["10.0.0.1"]);
+    server.says(REDIS, RecordType::SRV, Reply::Records(1, vec![srv(1, 1, 1, "one.example.")]));
+    let limits = Limits { nx_stale: Duration::from_millis(2500), ..Limits::default() };
+    let mut source = follow_within(&format!("srv://{REDIS}"), &server.resolver(&[]), limits);
+    assert_eq!(shown(&source.endpoints().await), ["10.0.0.1:1 (one.example) 1 1"]);
+    server.forgets("one.example.");
+    match source.news().await {
+        News::Expired(Snapshot::Target { endpoints, .. }) => assert_eq!(endpoints, []),
+        other => panic!("{other:?}"),
+    }
+    let why = source.failure().await;
+    assert!(why.contains("one.example. has no address any more"), "{why}");
+    server.has("one.example.", 1, &["10.0.0.1"]);
+    assert_eq!(shown(&source.endpoints().await), ["10.0.0.1:1 (one.example) 1 1"]);
+    server.forgets(REDIS);
+    let why = source.failure().await;
+    assert!(why.contains("has no SRV record any more"), "{why}");
+    match source.news().await {
+        News::Expired(Snapshot::Target { endpoints, .. }) => assert_eq!(endpoints, []),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]

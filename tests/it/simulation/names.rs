@@ -20,7 +20,11 @@ const RETRY: Duration = Duration::from_secs(5);
 
 fn limits(lots: &mut Lots) -> Limits {
     let mut seconds = |all: &[u64]| Duration::from_secs(lots.of(all));
-    Limits { max_ttl: seconds(&[0, 1, 4, 30, 30]), stale: seconds(&[0, 3, 20, 20, 90, 3600]) }
+    Limits {
+        max_ttl: seconds(&[0, 1, 4, 30, 30]),
+        stale: seconds(&[0, 3, 20, 20, 90, 3600]),
+        nx_stale: seconds(&[0, 3, 30, 30, 90]),
+    }
 }
 
 /// Until the next event.

@@ -1,7 +1,8 @@
 //! A name server on a loopback address of its own, that says what the test tells it to.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, UdpSocket};
+use std::collections::{HashMap, HashSet};
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -13,7 +14,14 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use super::names::private_ip;
 
 /// By name, in lower case and with its dot.
-type Zone = HashMap<String, (u32, Vec<RData>)>;
+#[derive(Default)]
+struct Zone {
+    records: HashMap<String, (u32, Vec<RData>)>,
+    failing: HashSet<String>,
+}
+
+/// Records of one answer, more or less.
+const DATAGRAM_MAX: usize = 30;
 
 /// Lives as long as the test's process.
 pub(crate) struct Dns {
@@ -29,9 +37,11 @@ impl Dns {
         }
         let ip = private_ip();
         let socket = UdpSocket::bind((ip.as_str(), 53)).map_err(|why| format!("port 53: {why}"))?;
+        let listener = TcpListener::bind((ip.as_str(), 53)).map_err(|why| format!("port 53: {why}"))?;
         let zone = Arc::<Mutex<Zone>>::default();
-        let served = Arc::clone(&zone);
-        thread::spawn(move || serve(&socket, &served));
+        let (udp, tcp) = (Arc::clone(&zone), Arc::clone(&zone));
+        thread::spawn(move || serve(&socket, &udp));
+        thread::spawn(move || listener.incoming().flatten().for_each(|stream| serve_stream(stream, &tcp)));
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join("resolv.conf"), format!("nameserver {ip}\n")).expect("a file in it");
         Ok(Dns { zone, dir })
@@ -62,11 +72,27 @@ impl Dns {
     }
 
     pub(crate) fn forgets(&self, name: &str) {
-        self.zone.lock().expect("a server that lives").remove(name);
+        self.zone.lock().expect("a server that lives").records.remove(name);
+    }
+
+    /// SERVFAIL, until [`Dns::recovers`].
+    pub(crate) fn fails(&self, name: &str) {
+        self.zone.lock().expect("a server that lives").failing.insert(name.to_owned());
+    }
+
+    pub(crate) fn recovers(&self, name: &str) {
+        self.zone.lock().expect("a server that lives").failing.remove(name);
+    }
+
+    /// In the clients' `resolv.conf`.
+    pub(crate) fn searches(&self, domain: &str) {
+        let path = self.resolv_conf();
+        let text = std::fs::read_to_string(&path).expect("our file");
+        std::fs::write(path, format!("{text}search {domain}\n")).expect("our file");
     }
 
     fn says(&self, name: &str, ttl: u32, records: Vec<RData>) {
-        self.zone.lock().expect("a server that lives").insert(name.to_owned(), (ttl, records));
+        self.zone.lock().expect("a server that lives").records.insert(name.to_owned(), (ttl, records));
     }
 }
 
@@ -74,10 +100,32 @@ fn serve(socket: &UdpSocket, zone: &Mutex<Zone>) {
     let mut buffer = [0; 4096];
     while let Ok((length, client)) = socket.recv_from(&mut buffer) {
         let Ok(request) = Message::from_vec(&buffer[..length]) else { continue };
-        if let Ok(answer) = answer(&request, zone).to_vec() {
+        let mut answer = answer(&request, zone);
+        // More than a datagram holds is asked for again over TCP.
+        if answer.answers.len() > DATAGRAM_MAX {
+            answer.answers.clear();
+            answer.metadata.truncation = true;
+        }
+        if let Ok(answer) = answer.to_vec() {
             socket.send_to(&answer, client).ok();
         }
     }
+}
+
+/// One question a connection.
+fn serve_stream(mut stream: TcpStream, zone: &Mutex<Zone>) {
+    let mut length = [0; 2];
+    if stream.read_exact(&mut length).is_err() {
+        return;
+    }
+    let mut request = vec![0; usize::from(u16::from_be_bytes(length))];
+    if stream.read_exact(&mut request).is_err() {
+        return;
+    }
+    let Ok(request) = Message::from_vec(&request) else { return };
+    let Ok(answer) = answer(&request, zone).to_vec() else { return };
+    let length = u16::try_from(answer.len()).expect("an answer that fits").to_be_bytes();
+    stream.write_all(&[&length, answer.as_slice()].concat()).ok();
 }
 
 fn answer(request: &Message, zone: &Mutex<Zone>) -> Message {
@@ -85,7 +133,12 @@ fn answer(request: &Message, zone: &Mutex<Zone>) -> Message {
     let mut answer = Message::response(request.metadata.id, request.metadata.op_code);
     answer.add_query(query.clone());
     let name = query.name().to_ascii().to_ascii_lowercase();
-    match zone.lock().expect("a test that has not failed").get(&name) {
+    let zone = zone.lock().expect("a test that has not failed");
+    if zone.failing.contains(&name) {
+        answer.metadata.response_code = ResponseCode::ServFail;
+        return answer;
+    }
+    match zone.records.get(&name) {
         None => answer.metadata.response_code = ResponseCode::NXDomain,
         Some((ttl, records)) => {
             let asked = |data: &&RData| kind(data) == query.query_type();

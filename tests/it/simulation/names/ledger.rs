@@ -19,6 +19,8 @@ pub(super) enum Outcome {
     Good(Duration),
     /// It has never had an address, and has none.
     Absent,
+    /// The servers deny that it has an address: what it had stands for a short time.
+    Denied,
     /// What it had stands, until that is stale.
     Lost,
 }
@@ -33,40 +35,53 @@ pub(super) struct Ledger {
     v6: Told,
     /// When it had an address last, and how long that was good for.
     good: Option<(Instant, Duration)>,
+    /// The first denial since.
+    denied: Option<Instant>,
     pub(super) last: Option<(Round, Outcome)>,
 }
 
 impl Ledger {
     pub(super) fn new(limits: Limits) -> Ledger {
-        Ledger { limits, v4: None, v6: None, good: None, last: None }
+        Ledger { limits, v4: None, v6: None, good: None, denied: None, last: None }
     }
 
     pub(super) fn ended(&mut self, round: Round) {
         let outcome = self.outcome(&round);
         let ended = round.ended();
+        let is_good = matches!(outcome, Outcome::Good(_));
         if let Outcome::Good(pause) = outcome {
             self.good = Some((ended, pause));
         }
+        if outcome == Outcome::Denied {
+            self.denied.get_or_insert(ended);
+        }
+        // An answer counts for what was stale when it was asked for, for it says what to do without it.
+        let asked = if is_good { round.begun } else { ended };
+        let is_over = self.denied.is_some_and(|at| at + self.limits.nx_stale <= asked);
         for (told, reply) in [(&mut self.v4, &round.v4), (&mut self.v6, &round.v6)] {
-            match reply.heard().addresses().filter(|_| matches!(outcome, Outcome::Good(_))) {
+            match reply.heard().addresses().filter(|_| is_good) {
                 Some(addresses) => *told = Some((addresses, ended)),
-                // An answer counts for what was stale when it was asked for, for it says what to do without it.
                 None => {
-                    let asked = if matches!(outcome, Outcome::Good(_)) { round.begun } else { ended };
-                    told.take_if(|(_, at)| *at + self.limits.stale <= asked);
+                    told.take_if(|(_, at)| is_over || *at + self.limits.stale <= asked);
                 }
             }
+        }
+        if is_good {
+            self.denied = None;
         }
         self.last = Some((round, outcome));
     }
 
     fn outcome(&self, round: &Round) -> Outcome {
         let heard = [round.v4.heard(), round.v6.heard()];
-        let nobody_fails = heard.iter().all(|says| !matches!(says, Says::Fails));
+        // Without the name there is no record of another kind either, whatever came of the question for it.
+        let is_denied =
+            matches!(heard[0], Says::NoSuchName) || heard.iter().all(|says| !matches!(says, Says::Fails));
         match heard.into_iter().filter_map(Says::ttl).min() {
             Some(ttl) => Outcome::Good(ttl.min(self.limits.max_ttl).max(TTL_FLOOR)),
-            None if self.good.is_none() && nobody_fails => Outcome::Absent,
-            None => Outcome::Lost,
+            None if !is_denied => Outcome::Lost,
+            None if self.good.is_none() => Outcome::Absent,
+            None => Outcome::Denied,
         }
     }
 
@@ -79,17 +94,22 @@ impl Ledger {
     pub(super) fn stale_at(&self) -> Option<Instant> {
         let filled =
             [&self.v4, &self.v6].into_iter().flatten().filter(|(addresses, _)| !addresses.is_empty());
-        filled.map(|(_, at)| *at + self.limits.stale).min()
+        let first = filled.map(|(_, at)| *at + self.limits.stale).min()?;
+        Some(self.denied.map_or(first, |at| first.min(at + self.limits.nx_stale)))
     }
 
     /// What must be so whatever was asked when: nothing vanishes before it is stale, nothing stands for long after.
     pub(super) fn bounds_hold(&self, standing: &[IpAddr], event: &str) {
         let Some((answered, pause)) = self.good else { return };
         let now = Instant::now();
-        let is_fresh = now < answered + self.limits.stale;
+        let is_denied = self.denied.is_some_and(|at| at + self.limits.nx_stale <= now);
+        let is_fresh = now < answered + self.limits.stale && !is_denied;
         assert!(!is_fresh || !standing.is_empty(), "{event}: nothing stands of a fresh answer: {self:?}");
         // Asked for once the answer is no longer good or is stale, it is given up.
         let end = self.limits.stale.max(pause) + TTL_FLOOR + LOOKUP_TIMEOUT + TICK;
         assert!(now <= answered + end || standing.is_empty(), "{event}: {standing:?} stand: {self:?}");
+        let end = self.limits.nx_stale + TTL_FLOOR + LOOKUP_TIMEOUT + TICK;
+        let is_believed = self.denied.is_some_and(|at| now > at + end);
+        assert!(!is_believed || standing.is_empty(), "{event}: {standing:?} stand though denied: {self:?}");
     }
 }

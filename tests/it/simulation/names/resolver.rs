@@ -168,6 +168,7 @@ fn draw(kind: RecordType, lots: &mut Lots) -> Reply {
     let says = match lots.below(8) {
         0 => Says::Fails,
         1 | 2 => Says::Nothing,
+        3 => Says::NoSuchName,
         _ => Says::Addresses((0..lots.below(4)).map(|_| (address(kind, lots), ttl(lots))).collect()),
     };
     Reply { says, after: delay(lots) }

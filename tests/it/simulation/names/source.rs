@@ -137,7 +137,8 @@ impl Followed {
         if let (None, Some((_, latest))) = (&self.under_way, self.due()) {
             assert!(Instant::now() <= latest + TICK, "{event}: not asked for in time: {:?}", self.ledger);
         }
-        let is_lost = self.ledger.last.as_ref().is_some_and(|(_, outcome)| *outcome == Outcome::Lost);
+        let last = self.ledger.last.as_ref().map(|(_, outcome)| *outcome);
+        let is_lost = matches!(last, Some(Outcome::Lost | Outcome::Denied));
         let expected = (self.ledger.believed(), is_lost);
         assert_eq!((self.standing.clone(), self.is_lost), expected, "{event}: {:?}", self.ledger);
         self.ledger.bounds_hold(&self.standing, event);
@@ -163,7 +164,7 @@ impl Followed {
         let (mut earliest, mut latest) = match outcome {
             Outcome::Good(pause) => (ended + *pause, ended + *pause),
             Outcome::Absent => (ended + TTL_FLOOR, ended + RETRY),
-            Outcome::Lost => {
+            Outcome::Lost | Outcome::Denied => {
                 let earliest = round.begun + TTL_FLOOR;
                 let stale = self.ledger.stale_at().map(|at| at.max(ended + TTL_FLOOR));
                 (earliest, stale.map_or(ended + BACKOFF_MAX, |at| at.min(ended + BACKOFF_MAX)))
