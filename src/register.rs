@@ -15,6 +15,7 @@ mod registry;
 mod wanted;
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -54,7 +55,7 @@ pub async fn run(plan: Plan) -> io::Result<()> {
     };
     let Plan { docker, choice, registry, ttl, log: _ } = plan;
     let (sender, news) = mpsc::channel(16);
-    let _docker = follow(Docker { host: docker }, sender);
+    let _docker = follow(Docker { host: docker, trouble: Arc::default() }, sender);
     let registry = Registry::new(registry, ttl, choice.advertise);
     let registrar = Registrar::new(choice, registry, ttl, stop.clone());
     futures_util::join!(obey, registrar.run(news));

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! An endpoint found here is a container and not an address: when the container dies its endpoint goes with the
-//! event, before an inspection, so before Docker can give the address to another.
+//! event, before an inspection, so before Docker can give the address to another. An event can be missing, so the list is
+//! read again every few seconds, and takes away as well: see [`watch`].
 
 mod api;
 mod client;
@@ -19,6 +20,8 @@ mod watch;
 
 use std::sync::Arc;
 
+use tokio::sync::Notify;
+
 use super::{Publisher, Snapshot, Source, SourceError};
 use crate::config::DockerHost;
 use client::{ApiError, Client};
@@ -26,6 +29,8 @@ use watch::Watch;
 
 pub struct Docker {
     pub host: DockerHost,
+    /// Notified while sessions find no endpoint that answers: then containers are listed again soon.
+    pub trouble: Arc<Notify>,
 }
 
 impl Source for Docker {
@@ -49,12 +54,16 @@ impl Source for Docker {
             }
         }
     }
+
+    async fn wanted(&mut self) {
+        self.trouble.notified().await;
+    }
 }
 
 impl Docker {
     async fn begin(&self) -> Result<Watch, ApiError> {
         let client = Client::negotiate(&self.host).await?;
-        Watch::begin(client, own::candidates()).await
+        Watch::begin(client, own::candidates(), self.trouble.clone()).await
     }
 }
 

@@ -64,7 +64,8 @@ impl Reconciler {
         };
         match host {
             Some(host) if self.docker.is_none() => {
-                self.docker = Some(follow(Docker { host: host.clone() }, self.news.clone()));
+                let docker = Docker { host: host.clone(), trouble: self.shared.gate.trouble() };
+                self.docker = Some(follow(docker, self.news.clone()));
             }
             Some(_) => {}
             None => {

@@ -35,7 +35,8 @@ struct Followed {
 impl Followed {
     fn new(socket: &Path) -> Followed {
         let (sender, news) = mpsc::channel(1024);
-        let source = follow(Docker { host: DockerHost::Unix(socket.into()) }, sender);
+        let source =
+            follow(Docker { host: DockerHost::Unix(socket.into()), trouble: Arc::default() }, sender);
         Followed { news, _source: source }
     }
 

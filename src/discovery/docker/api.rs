@@ -38,7 +38,8 @@ pub(super) fn inspected(answer: &Value) -> Option<(ContainerId, Container)> {
 pub(super) struct Listed {
     pub(super) id: ContainerId,
     name: Option<String>,
-    running: bool,
+    /// `None` where the line does not say.
+    running: Option<bool>,
     /// `None` where the line does not say.
     health: Option<Health>,
     networks: BTreeMap<String, Attachment>,
@@ -55,7 +56,7 @@ fn listed_one(line: &Value) -> Option<Listed> {
     // `/redis` is its name; `/web/db` is the alias that a link gave it.
     let own_names = names.iter().filter_map(Value::as_str).map(|name| name.trim_start_matches('/'));
     let name = own_names.filter(|name| !name.contains('/')).min().map(str::to_owned);
-    let running = text(line, "/State") == Some("running");
+    let running = text(line, "/State").map(|state| state == "running");
     let health = text(line, "/Status").and_then(listed_health);
     let networks = networks(line.pointer("/NetworkSettings/Networks"));
     Some(Listed { id, name, running, health, networks })
@@ -65,9 +66,19 @@ impl Listed {
     /// Whether this line says nothing that we do not know.
     pub(super) fn agrees(&self, known: &Container) -> bool {
         let same_name = self.name.as_ref().is_none_or(|name| *name == known.name);
-        let same_networks = !self.running || self.networks == known.networks;
-        let same_health = !self.running || self.health.is_none_or(|health| health == known.health);
-        same_name && self.running == known.running && same_networks && same_health
+        let same_networks = self.is_stopped() || self.networks == known.networks;
+        let same_health = self.is_stopped() || self.health.is_none_or(|health| health == known.health);
+        let same_state = self.running.is_none_or(|running| running == known.running);
+        same_name && same_state && same_networks && same_health
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.running == Some(false)
+    }
+
+    /// What it has while it runs, by network ID.
+    pub(super) fn networks(&self) -> impl Iterator<Item = (&String, &Attachment)> {
+        self.networks.iter().filter(|_| self.running == Some(true))
     }
 }
 

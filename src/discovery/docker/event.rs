@@ -48,6 +48,18 @@ pub(super) enum Event {
     Destroyed(ContainerId),
 }
 
+impl Event {
+    pub(super) fn container(&self) -> &ContainerId {
+        match self {
+            Event::Touched(id)
+            | Event::Leaving(id, _)
+            | Event::Stopped(id)
+            | Event::Left { container: id, .. }
+            | Event::Destroyed(id) => id,
+        }
+    }
+}
+
 /// One line of `GET /events`; `None` for what does not concern us.
 pub(super) fn event(line: &Value) -> Option<Event> {
     let action = text(line, "/Action").or_else(|| text(line, "/status"))?;

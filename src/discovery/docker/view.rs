@@ -38,6 +38,14 @@ pub(super) struct View {
     asked: BTreeMap<ContainerId, Asked>,
     /// Told to stop, and not dead yet. No inspection says so.
     leaving: BTreeMap<ContainerId, Leaving>,
+    /// Those that an event or an answer was about since the list was asked for: it may be older than that.
+    stirred: BTreeSet<ContainerId>,
+    /// Those to inspect because the list differs, without an event.
+    doubted: BTreeSet<ContainerId>,
+    /// A container changed, and no event said so.
+    missed: bool,
+    /// Those that show an address which another shows too.
+    contested: BTreeSet<ContainerId>,
     /// What was published last.
     shown: Option<Containers>,
     /// Who we may be: whole IDs, or beginnings of one; the likeliest first.
@@ -50,6 +58,12 @@ impl View {
     }
 
     pub(super) fn heard(&mut self, event: Event) {
+        self.stirred.insert(event.container().clone());
+        self.doubted.remove(event.container());
+        self.apply(event);
+    }
+
+    fn apply(&mut self, event: Event) {
         match event {
             Event::Touched(id) => {
                 self.dirty.insert(id);
@@ -93,23 +107,52 @@ impl View {
     }
 
     /// The IDs known now, to compare a list with that is about to be asked for.
-    pub(super) fn ids(&self) -> BTreeSet<ContainerId> {
+    pub(super) fn listing(&mut self) -> BTreeSet<ContainerId> {
+        self.stirred.clear();
         self.known.keys().cloned().collect()
     }
 
     /// A whole list; `before` is what was known when it was asked for, so that a container created since, whose event
     /// came first, is not taken for one that is gone.
+    ///
+    /// What it takes away goes at once, as with an event. All else is a reason to inspect.
     pub(super) fn listed(&mut self, list: &[Listed], before: &BTreeSet<ContainerId>) {
         let listed: BTreeSet<&ContainerId> = list.iter().map(|line| &line.id).collect();
         for id in before.iter().filter(|id| !listed.contains(id)) {
-            self.heard(Event::Destroyed(id.clone()));
+            self.missed |= self.known.contains_key(id);
+            self.apply(Event::Destroyed(id.clone()));
         }
+        let owners = owners(list);
         for line in list {
-            let agrees = self.known.get(&line.id).is_some_and(|known| line.agrees(known));
+            let Some(known) = self.known.get_mut(&line.id) else {
+                self.doubt(line.id.clone());
+                continue;
+            };
+            let agrees = line.agrees(known);
+            if !agrees && !self.stirred.contains(&line.id) {
+                let is_dead = line.is_stopped() && known.running;
+                let is_robbed = leave_to_others(known, &line.id, &owners);
+                self.missed |= is_dead || is_robbed;
+                if is_dead {
+                    self.apply(Event::Stopped(line.id.clone()));
+                }
+            }
             if !agrees {
-                self.dirty.insert(line.id.clone());
+                self.doubt(line.id.clone());
             }
         }
+    }
+
+    fn doubt(&mut self, id: ContainerId) {
+        if !self.stirred.contains(&id) {
+            self.doubted.insert(id.clone());
+        }
+        self.dirty.insert(id);
+    }
+
+    /// Whether a container has changed without an event since this was called last.
+    pub(super) fn take_missed(&mut self) -> bool {
+        std::mem::take(&mut self.missed)
     }
 
     /// The next container to inspect. Never one whose answer is under way.
@@ -121,12 +164,16 @@ impl View {
     }
 
     pub(super) fn answered(&mut self, id: ContainerId, answer: Answer) {
+        self.stirred.insert(id.clone());
+        let is_doubted = self.doubted.remove(&id);
         match (self.asked.remove(&id), answer) {
             // What it lost is in `known` already, and it was made dirty again then, unless it is destroyed.
             (Some(Asked::Outdated) | None, _) | (_, Answer::Silent) => {}
             (Some(Asked::Current), Answer::Is(container)) => {
                 let leaving = self.leaving.get(&id).copied().unwrap_or_default();
-                self.known.insert(id, Container { leaving, ..*container });
+                let container = Container { leaving, ..*container };
+                self.missed |= is_doubted && self.known.get(&id) != Some(&container);
+                self.known.insert(id, container);
             }
             (Some(Asked::Current), Answer::Gone) => {
                 self.known.remove(&id);
@@ -145,10 +192,13 @@ impl View {
         self.dirty.len()
     }
 
-    /// What is to be published, where it differs from what was.
+    /// What is to be published, where it differs from what was. Those that have begun to contest an address are to be
+    /// inspected after this.
     pub(super) fn snapshot(&mut self) -> Option<Containers> {
         let mut by_id = self.known.clone();
-        disown_contested(&mut by_id);
+        let contested = disown_contested(&mut by_id);
+        self.dirty.extend(contested.difference(&self.contested).cloned());
+        self.contested = contested;
         let snapshot = Containers { own_id: self.own_id(), by_id };
         if self.shown.as_ref() == Some(&snapshot) {
             return None;
@@ -169,9 +219,35 @@ impl View {
     }
 }
 
+/// Who has an address on a network, by a list.
+type Owners<'l> = BTreeMap<(&'l String, IpAddr), &'l ContainerId>;
+
+fn owners(list: &[Listed]) -> Owners<'_> {
+    let claims = list.iter().flat_map(|line| line.networks().map(move |claim| (&line.id, claim)));
+    let claims = claims.flat_map(|(id, (network, attachment))| {
+        addresses(attachment).map(move |address| ((network, address), id))
+    });
+    claims.collect()
+}
+
+/// Takes the addresses from a container that only others have. Whether there was one.
+fn leave_to_others(container: &mut Container, id: &ContainerId, owners: &Owners<'_>) -> bool {
+    let mut is_robbed = false;
+    for (network, attachment) in &mut container.networks {
+        let mut is_own = |ip: IpAddr| {
+            let is_own = owners.get(&(network, ip)).is_none_or(|owner| *owner == id);
+            is_robbed |= !is_own;
+            is_own
+        };
+        attachment.ipv4 = attachment.ipv4.filter(|ip| is_own(IpAddr::V4(*ip)));
+        attachment.ipv6 = attachment.ipv6.filter(|ip| is_own(IpAddr::V6(*ip)));
+    }
+    is_robbed
+}
+
 /// One address on one network has one owner. Two answers that were under way while an address changed hands may show
-/// it twice; then neither has it, until the event that is behind us says whose it is.
-fn disown_contested(by_id: &mut BTreeMap<ContainerId, Container>) {
+/// it twice; then neither has it, until another inspection says whose it is. Returns those that show one.
+fn disown_contested(by_id: &mut BTreeMap<ContainerId, Container>) -> BTreeSet<ContainerId> {
     let mut claimed: BTreeMap<(String, IpAddr), usize> = BTreeMap::new();
     for container in by_id.values().filter(|container| container.running) {
         for (network, attachment) in &container.networks {
@@ -181,16 +257,24 @@ fn disown_contested(by_id: &mut BTreeMap<ContainerId, Container>) {
         }
     }
     claimed.retain(|_, claims| *claims > 1);
+    let mut contesting = BTreeSet::new();
     if claimed.is_empty() {
-        return;
+        return contesting;
     }
-    for container in by_id.values_mut() {
+    for (id, container) in by_id {
         for (network, attachment) in &mut container.networks {
-            let contested = |ip: IpAddr| claimed.contains_key(&(network.clone(), ip));
-            attachment.ipv4 = attachment.ipv4.filter(|ip| !contested(IpAddr::V4(*ip)));
-            attachment.ipv6 = attachment.ipv6.filter(|ip| !contested(IpAddr::V6(*ip)));
+            let mut is_sole = |ip: IpAddr| {
+                let is_sole = !claimed.contains_key(&(network.clone(), ip));
+                if !is_sole && container.running {
+                    contesting.insert(id.clone());
+                }
+                is_sole
+            };
+            attachment.ipv4 = attachment.ipv4.filter(|ip| is_sole(IpAddr::V4(*ip)));
+            attachment.ipv6 = attachment.ipv6.filter(|ip| is_sole(IpAddr::V6(*ip)));
         }
     }
+    contesting
 }
 
 fn addresses(attachment: &Attachment) -> impl Iterator<Item = IpAddr> {

@@ -142,7 +142,7 @@ fn a_list_finds_what_no_event_told() {
     knows(&mut view, "b", container("stopped", 3));
     knows(&mut view, "c", container("removed", 4));
     knows(&mut view, "d", container("moved", 5));
-    let before = view.ids();
+    let before = view.listing();
     knows(&mut view, "e", container("created-since", 6));
     let list = listed(&json!([
         line("a", "same", "running", "172.17.0.2"),
@@ -171,4 +171,78 @@ fn our_own_container_is_the_first_candidate_that_is_there() {
     assert_eq!(own(&["abcdef01234"]), None, "the beginning of two");
     assert_eq!(own(&[]), None);
     assert_eq!(own(&["ffffffffffff"]), None);
+}
+
+/// What a list shows of containers that changed after the last event.
+fn lists(view: &mut View, lines: &[serde_json::Value]) {
+    let before = view.listing();
+    view.listed(&listed(&json!(lines)).unwrap(), &before);
+}
+
+fn address(view: &mut View, beginning: &str) -> Option<std::net::Ipv4Addr> {
+    let snapshot = view.snapshot().or_else(|| view.shown.clone()).unwrap();
+    snapshot.by_id[&id(beginning)].networks.values().find_map(|attachment| attachment.ipv4)
+}
+
+#[test]
+fn a_container_that_a_list_shows_dead_is_so_before_it_is_inspected() {
+    let mut view = View::default();
+    knows(&mut view, "a", container("redis", 2));
+    lists(&mut view, &[line("a", "redis", "exited", "")]);
+    assert_eq!(running(&mut view), [""; 0]);
+    assert!(view.take_missed() && !view.take_missed());
+    assert_eq!(view.ask(), Some(id("a")));
+}
+
+#[test]
+fn an_address_that_a_list_shows_with_another_container_is_lost_at_once() {
+    let mut view = View::default();
+    let redis = container("redis", 2);
+    let ip = redis.networks.values().find_map(|attachment| attachment.ipv4).unwrap().to_string();
+    knows(&mut view, "a", redis);
+    assert!(address(&mut view, "a").is_some());
+    let gone = json!({ "Id": id("a").0, "Names": ["/redis"], "State": "running", "NetworkSettings": {} });
+    let mut thief = line("b", "web", "running", &ip);
+    let network = view.known[&id("a")].networks.keys().next().unwrap().clone();
+    thief["NetworkSettings"]["Networks"]["bridge"]["NetworkID"] = json!(network);
+    lists(&mut view, &[gone, thief]);
+    assert_eq!(address(&mut view, "a"), None);
+    assert!(view.take_missed());
+}
+
+#[test]
+fn a_list_takes_nothing_from_a_container_that_was_heard_of_since_it_was_asked_for() {
+    let mut view = View::default();
+    knows(&mut view, "a", container("redis", 2));
+    let before = view.listing();
+    view.heard(Event::Touched(id("a")));
+    view.listed(&listed(&json!([line("a", "redis", "exited", "")])).unwrap(), &before);
+    assert_eq!(running(&mut view), ["redis"]);
+    assert!(!view.take_missed());
+}
+
+#[test]
+fn a_difference_that_an_inspection_does_not_confirm_is_not_a_missed_change() {
+    let mut view = View::default();
+    knows(&mut view, "a", container("redis", 2));
+    // As some engines list them: without addresses.
+    let line = json!({ "Id": id("a").0, "Names": ["/redis"], "State": "running" });
+    lists(&mut view, &[line]);
+    assert_eq!(view.ask(), Some(id("a")));
+    view.answered(id("a"), is(container("redis", 2)));
+    assert!(!view.take_missed());
+    assert!(address(&mut view, "a").is_some());
+}
+
+#[test]
+fn containers_that_begin_to_contest_an_address_are_inspected_once() {
+    let mut view = View::default();
+    knows(&mut view, "a", container("redis", 2));
+    knows(&mut view, "b", container("web", 2));
+    assert_eq!(address(&mut view, "a"), None);
+    assert_eq!((view.ask(), view.ask(), view.ask()), (Some(id("a")), Some(id("b")), None));
+    view.answered(id("a"), is(container("redis", 2)));
+    view.answered(id("b"), is(container("web", 2)));
+    assert_eq!((address(&mut view, "a"), address(&mut view, "b")), (None, None));
+    assert_eq!(view.ask(), None);
 }
