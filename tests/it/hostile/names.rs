@@ -1,1 +1,274 @@
 //! Name servers that fail, deny or flood, and a Docker engine that stops answering.
+
+mod engine;
+
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{Ambassador, Dns, Service, ask, eventually, needs, pause, private_ip};
+use engine::Engine;
+
+fn status(ambassador: &Ambassador) -> Value {
+    serde_json::from_slice(&ambassador.verb("status --json").stdout).unwrap_or_default()
+}
+
+fn route<'s>(status: &'s Value, name: &str) -> &'s Value {
+    let routes = status["routes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    routes.iter().find(|route| route["name"] == name).unwrap_or(&Value::Null)
+}
+
+/// Without ports.
+fn addresses(ambassador: &Ambassador, name: &str) -> Vec<String> {
+    let status = status(ambassador);
+    let endpoints = route(&status, name)["endpoints"].as_array().cloned().unwrap_or_default();
+    let address = |endpoint: &Value| {
+        let text = endpoint["description"].as_str().unwrap_or_default().to_owned();
+        text.split([':', ' ']).next().unwrap_or_default().to_owned()
+    };
+    endpoints.iter().map(address).collect()
+}
+
+fn has(ambassador: &Ambassador, name: &str, expected: &[&str]) {
+    eventually(&format!("{name} has {expected:?}"), || match addresses(ambassador, name) {
+        found if found == expected => Ok(()),
+        found => Err(format!("{found:?}\n{}", ambassador.log())),
+    });
+}
+
+fn is_lost(ambassador: &Ambassador, words: &str) {
+    eventually(words, || {
+        let lost = status(ambassador)["lost"].to_string();
+        if lost.contains(words) { Ok(()) } else { Err(lost) }
+    });
+}
+
+// === name servers ===
+
+#[test]
+fn servfail_for_one_search_domain_does_not_lead_to_the_host_of_another() {
+    let dns = needs!(Dns::start());
+    let one = Service::new("one");
+    dns.searches("corp.test");
+    dns.fails("db.corp.test.");
+    dns.has("db.", 1, &["127.0.0.9"]);
+    let port = one.addr.rsplit(':').next().unwrap();
+    let route = format!("127.0.0.1:0=db:{port}?name=r&hold=30s");
+    let ambassador = Ambassador::with(&route).resolving_by(&dns.resolv_conf()).start_unready();
+    is_lost(&ambassador, "db.corp.test.: ");
+    assert_eq!(addresses(&ambassador, "r"), [""; 0]);
+
+    dns.has("db.corp.test.", 1, &["127.0.0.1"]);
+    dns.recovers("db.corp.test.");
+    assert_eq!(ask(ambassador.addr("r")), "one");
+    dns.fails("db.corp.test.");
+    is_lost(&ambassador, "db.corp.test.: ");
+    assert_eq!(addresses(&ambassador, "r"), ["127.0.0.1"], "the last answer is kept");
+    // A denial is an answer, and leads to the next.
+    dns.forgets("db.corp.test.");
+    dns.recovers("db.corp.test.");
+    has(&ambassador, "r", &["127.0.0.9"]);
+}
+
+#[test]
+fn denied_name_loses_its_addresses_soon_and_failing_name_keeps_them() {
+    let dns = needs!(Dns::start());
+    dns.has("denied.test.", 1, &["127.0.0.2"]);
+    dns.has("failing.test.", 1, &["127.0.0.3"]);
+    let (one, two) = (private_ip(), private_ip());
+    let routes = format!("--dns-nx-stale 2s {one}:0=denied.test:9?name=d {two}:0=failing.test:9?name=f");
+    let ambassador = Ambassador::with(&routes).resolving_by(&dns.resolv_conf()).start();
+    has(&ambassador, "d", &["127.0.0.2"]);
+    has(&ambassador, "f", &["127.0.0.3"]);
+    dns.fails("failing.test.");
+    is_lost(&ambassador, "failing.test");
+    dns.forgets("denied.test.");
+    is_lost(&ambassador, "denied.test has no address any more");
+    has(&ambassador, "d", &[]);
+    assert_eq!(addresses(&ambassador, "f"), ["127.0.0.3"]);
+}
+
+#[test]
+fn addresses_multiplied_by_srv_records_are_cut_at_the_limit() {
+    let dns = needs!(Dns::start());
+    let ips: Vec<String> = (0..2000).map(|n| format!("127.9.{}.{}", n / 250, n % 250)).collect();
+    dns.has("many.test.", 1, &ips.iter().map(String::as_str).collect::<Vec<_>>());
+    let offers: Vec<String> = (1..=20).map(|n| format!("{n} 1 {n} many.test.")).collect();
+    dns.offers("_s._tcp.test.", 1, &offers);
+    let ambassador =
+        Ambassador::with("127.0.0.1:0=srv://_s._tcp.test.?name=r").resolving_by(&dns.resolv_conf()).start();
+    eventually("a problem that says so", || {
+        let status = status(&ambassador);
+        let problems = route(&status, "r")["problems"].to_string();
+        if problems.contains("only the first 16384 of its endpoints are used") {
+            return Ok(());
+        }
+        Err(format!("{problems} {}", status["lost"]))
+    });
+    assert_eq!(addresses(&ambassador, "r").len(), 16_384);
+}
+
+// === a Docker engine ===
+
+fn follows(engine: &Engine, routes: &str) -> Ambassador {
+    Ambassador::with(routes).var("DOCKER_HOST", &engine.docker_host()).start()
+}
+
+/// One for each container, and named like it.
+fn routes(containers: &[&str]) -> String {
+    let route = |name: &&str| format!("{}:0=docker://{name}:9?name={name}", private_ip());
+    containers.iter().map(route).collect::<Vec<_>>().join(" ")
+}
+
+/// The moment after a list: the next is as far away as it can be.
+fn has_listed(engine: &Engine) {
+    let before = engine.asked().0;
+    eventually("a list", || if engine.asked().0 > before { Ok(()) } else { Err("none yet") });
+    // Its answers are taken in by then.
+    pause(Duration::from_millis(300));
+}
+
+#[test]
+fn silent_event_stream_does_not_keep_an_address_that_another_container_has() {
+    let engine = Engine::start();
+    engine.runs("db", "127.0.0.2");
+    let ambassador = follows(&engine, &routes(&["db", "thief"]));
+    has(&ambassador, "db", &["127.0.0.2"]);
+    has_listed(&engine);
+    has_listed(&engine);
+    engine.does_not_inspect("db");
+    engine.ends("db");
+    engine.runs("thief", "127.0.0.2");
+    let changed = Instant::now();
+    has(&ambassador, "db", &[]);
+    // Every 15 s it would be too late on half of the runs, and an inspection of `db` never returns.
+    assert!(changed.elapsed() < Duration::from_secs(12), "{:?}", changed.elapsed());
+    has(&ambassador, "thief", &["127.0.0.2"]);
+}
+
+#[test]
+fn event_stream_that_missed_a_change_and_stays_silent_is_subscribed_to_again() {
+    let engine = Engine::start();
+    engine.runs("db", "127.0.0.2");
+    let ambassador = follows(&engine, &routes(&["db"]));
+    has(&ambassador, "db", &["127.0.0.2"]);
+    has_listed(&engine);
+    engine.forgets_its_listeners();
+    engine.runs("db", "127.0.0.3");
+    has(&ambassador, "db", &["127.0.0.3"]);
+    eventually("a second subscription", || match engine.asked() {
+        (_, 1) => Err(ambassador.log()),
+        _ => Ok(()),
+    });
+    assert!(!ambassador.log().contains("source lost"), "{}", ambassador.log());
+    // Events count again.
+    has_listed(&engine);
+    let lists = engine.asked().0;
+    engine.ends("db");
+    engine.tells("db", "die");
+    has(&ambassador, "db", &[]);
+    assert!(engine.asked().0 <= lists + 1, "{} lists after {lists}", engine.asked().0);
+}
+
+#[test]
+fn lost_event_of_an_end_does_not_keep_the_address_from_its_next_container() {
+    let engine = Engine::start();
+    engine.runs("before", "127.0.0.2");
+    let ambassador = follows(&engine, &routes(&["before", "after"]));
+    has(&ambassador, "before", &["127.0.0.2"]);
+    has_listed(&engine);
+    engine.ends("before");
+    engine.runs("after", "127.0.0.2");
+    let lists = engine.asked().0;
+    engine.tells("after", "start");
+    has(&ambassador, "after", &["127.0.0.2"]);
+    has(&ambassador, "before", &[]);
+    assert_eq!(engine.asked().0, lists, "before the next list");
+}
+
+#[test]
+fn session_that_cannot_connect_finds_the_new_address_though_no_event_told_of_it() {
+    let engine = Engine::start();
+    let (old, new) = (private_ip(), private_ip());
+    let service = TcpListener::bind((new.as_str(), 0)).unwrap();
+    let port = service.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in service.incoming().flatten() {
+            stream.write_all(b"new").ok();
+        }
+    });
+    engine.runs("db", &old);
+    let ambassador = follows(&engine, &format!("127.0.0.1:0=docker://db:{port}?name=db&hold=30s"));
+    has(&ambassador, "db", &[&old]);
+    has_listed(&engine);
+    has_listed(&engine);
+    engine.runs("db", &new);
+    let changed = Instant::now();
+    assert_eq!(ask(ambassador.addr("db")), "new");
+    assert!(changed.elapsed() < Duration::from_secs(4), "{:?}", changed.elapsed());
+}
+
+#[test]
+fn engine_that_no_longer_answers_is_lost_and_its_containers_are_kept() {
+    let engine = Engine::start();
+    engine.runs("db", "127.0.0.2");
+    let ambassador = follows(&engine, &routes(&["db"]));
+    has(&ambassador, "db", &["127.0.0.2"]);
+    has_listed(&engine);
+    engine.freezes();
+    is_lost(&ambassador, "no answer");
+    assert_eq!(addresses(&ambassador, "db"), ["127.0.0.2"]);
+}
+
+#[test]
+fn engine_is_listed_no_more_than_once_a_second_while_sessions_cannot_connect() {
+    let engine = Engine::start();
+    engine.runs("db", &private_ip());
+    let ambassador = follows(&engine, &format!("{}&hold=30s", routes(&["db"])));
+    has_listed(&engine);
+    let sessions: Vec<_> = (0..20).map(|_| TcpStream::connect(ambassador.addr("db")).unwrap()).collect();
+    let (begun, lists) = (Instant::now(), engine.asked().0);
+    eventually("four more lists", || if engine.asked().0 >= lists + 4 { Ok(()) } else { Err("fewer") });
+    assert!(begun.elapsed() > Duration::from_millis(2900), "{:?}", begun.elapsed());
+    drop(sessions);
+}
+
+// === files ===
+
+#[test]
+fn fifo_or_device_in_place_of_a_file_is_refused_and_blocks_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("r.endpoints");
+    std::fs::write(&path, "127.0.0.2:9\n").unwrap();
+    let route = format!("127.0.0.1:0=file:{}?name=r", path.display());
+    let ambassador = Ambassador::with(&route).start();
+    has(&ambassador, "r", &["127.0.0.2"]);
+    let fifo = dir.path().join("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
+    std::fs::rename(&fifo, &path).unwrap();
+    is_lost(&ambassador, "not a regular file but a FIFO");
+    std::fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+    has(&ambassador, "r", &["127.0.0.2"]);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "127.0.0.3:9\n").unwrap();
+    has(&ambassador, "r", &["127.0.0.3"]);
+}
+
+#[test]
+fn configuration_that_is_a_fifo_or_a_device_is_an_error_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
+    for (path, kind) in [(fifo.as_path(), "a FIFO"), ("/dev/zero".as_ref(), "a character device")] {
+        let mut ambassador = Ambassador::with(&format!("--config {}", path.display())).spawn();
+        let ended = ambassador.ends_within(Duration::from_secs(30));
+        assert_eq!(ended.code(), Some(64), "{}", ambassador.log());
+        eventually("the reason", || {
+            let log = ambassador.log();
+            if log.contains(&format!("not a regular file but {kind}")) { Ok(()) } else { Err(log) }
+        });
+    }
+}
