@@ -24,6 +24,10 @@ const PREFIX: &str = "ambassador.listen.";
 const PORTS_MAX: usize = 4096;
 const LABELS_MAX: usize = 64;
 const LABEL_LEN_MAX: usize = 4096;
+/// Labels of all containers together: each is compared with those before it.
+const CLAIMS_MAX: usize = 4096;
+/// Reported at a time. Whoever labels a thousand containers wrongly reads the first of them.
+const MISTAKES_MAX: usize = 256;
 
 /// What decides, beside the labels themselves, which of them become routes.
 #[derive(Clone, Debug, Default)]
@@ -47,8 +51,14 @@ pub fn labelled(containers: &Containers, policy: &Policy<'_>) -> (Vec<Route>, Ve
         read(id, container, &mut claims, &mut mistakes);
     }
     claims.sort_by_key(|claim| (!claim.serves(policy), claim.age()));
+    if let Some(first) = claims.get(CLAIMS_MAX) {
+        let message = format!("all containers have more than {CLAIMS_MAX} such labels; this one is not read");
+        mistakes.push(Diagnostic::new(first.origin.clone(), message).help("use ranges of ports"));
+        claims.truncate(CLAIMS_MAX);
+    }
     let mut table = Table::new(policy, &claims);
     mistakes.extend(claims.into_iter().filter_map(|claim| table.add(claim).err()));
+    mistakes.truncate(MISTAKES_MAX);
     (table.into_routes(), mistakes)
 }
 

@@ -142,6 +142,22 @@ fn labels_cannot_ask_for_everything() {
     assert_eq!((routes.len(), mistakes.len()), (64, 1));
 }
 
+#[test]
+fn labels_of_all_containers_together_have_an_end() {
+    let mut now = Containers::default();
+    for n in 0..70 {
+        let mut one = container(&format!("c{n:02}"), 2);
+        let label = |port: usize| (format!("ambassador.listen.{}", 1000 + port), "80".to_owned());
+        one.labels.extend((0..LABELS_MAX).map(label));
+        now.by_id.insert(id(&format!("{n:02}")), one);
+    }
+    let (routes, mistakes) = read(&now);
+    assert_eq!(routes.iter().map(|route| route.targets.len()).sum::<usize>(), CLAIMS_MAX);
+    assert!(mistakes[0].message.contains("more than 4096"), "{}", mistakes[0]);
+    now.by_id.values_mut().for_each(|one| one.labels.values_mut().for_each(|value| "x".clone_into(value)));
+    assert_eq!(read(&now).1.len(), MISTAKES_MAX);
+}
+
 // === whoever serves ===
 
 fn of_image(container: Container, image: &str) -> Container {
