@@ -17,6 +17,7 @@ use clap::{Parser, Subcommand};
 use crate::config::ancestor::ancestor;
 use crate::config::args::RunArgs;
 use crate::config::vars::Vars;
+use crate::observe::escape::escaped_lines;
 use crate::register::args::RegisterArgs;
 use ask::{Ask, At};
 use orders::OrderVerb;
@@ -148,6 +149,11 @@ fn is_read(text: &str) -> bool {
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_ok()
 }
 
+/// Text for people that others may have written a part of. Not for JSON, which has escapes of its own.
+fn out_words(text: &str) {
+    out(&escaped_lines(text));
+}
+
 fn err(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
+    let _ = writeln!(std::io::stderr(), "{}", escaped_lines(text.trim_end()));
 }

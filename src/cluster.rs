@@ -18,6 +18,7 @@ pub mod watch;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -335,13 +336,14 @@ impl Counters {
 }
 
 impl EndpointAddr {
-    /// The address for the n-th port of a range.
-    pub fn shifted(&self, offset: u16) -> EndpointAddr {
+    /// The address for the n-th port of a range. Fails where that would be beyond the last port.
+    pub fn shifted(&self, offset: u16) -> io::Result<EndpointAddr> {
         match self {
             EndpointAddr::Inet(addr) => {
-                EndpointAddr::Inet(SocketAddr::new(addr.ip(), addr.port().wrapping_add(offset)))
+                let port = addr.port().checked_add(offset).ok_or(io::ErrorKind::AddrNotAvailable)?;
+                Ok(EndpointAddr::Inet(SocketAddr::new(addr.ip(), port)))
             }
-            EndpointAddr::Unix(path) => EndpointAddr::Unix(path.clone()),
+            EndpointAddr::Unix(path) => Ok(EndpointAddr::Unix(path.clone())),
         }
     }
 }

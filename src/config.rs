@@ -76,6 +76,8 @@ pub struct DockerConfig {
     pub names: Vec<String>,
     /// Labelled containers and this container's own links: the implicit routes, or `--docker`.
     pub implicit: bool,
+    /// Containers that are no replicas of one another may share a listener by label.
+    pub share_labels: bool,
 }
 
 /// As `DOCKER_HOST` names it.

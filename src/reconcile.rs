@@ -26,11 +26,12 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::cluster::Cluster;
 use crate::cluster::health::probe::Network;
 use crate::cluster::watch::{Means, watch};
-use crate::config::Config;
+use crate::config::{AdminAddr, Config};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::discovery::News;
 use crate::discovery::dns::Resolver;
 use crate::discovery::knowledge::{Knowledge, Resolved};
+use crate::discovery::label::Policy;
 use crate::drain::Control;
 use crate::listener::{self, BindError};
 use crate::observe::events::{Events, Happened};
@@ -233,8 +234,9 @@ impl Reconciler {
     /// Makes what runs equal to what is known. Returns the listeners that newly could not be bound, each with its route's
     /// name.
     async fn apply(&mut self) -> Vec<(String, BindError)> {
-        let mut told = self.merged_table();
-        self.linger.keep(&self.told, &mut told, Instant::now());
+        let now = Instant::now();
+        let mut told = self.merged_table(now);
+        self.linger.keep(&self.told, &mut told, now);
         let table = self.overrides.table(&told);
         for route in route::diff(&self.told, &told).replace {
             self.events.note(replaced(&route));
@@ -262,29 +264,40 @@ impl Reconciler {
         failed
     }
 
-    fn merged_table(&mut self) -> RouteTable {
+    fn merged_table(&mut self, now: Instant) -> RouteTable {
         let mut layers: Vec<Layer> =
             vec![self.config.arguments.clone(), self.config.environment.clone(), self.knowledge.file.clone()];
         let mut mistakes = Vec::new();
         if let Some(docker) = &self.config.docker {
-            let (told, wrong) = self.knowledge.docker_layers(&docker.names, docker.implicit);
+            let policy = docker.implicit.then(|| self.label_policy(docker.share_labels, now));
+            let (told, wrong) = self.knowledge.docker_layers(&docker.names, policy.as_ref());
             layers.extend(told);
             mistakes = wrong;
         }
         // After this container's links as Docker tells them: a variable says an address of the past.
         layers.push(self.config.links.clone());
         let (table, shadowed) = route::merge(&self.overrides.layers(layers));
-        for shadow in shadowed.into_iter().filter(|shadow| !is_one_link_told_twice(shadow)) {
-            let text = format!("{} is not used: {} comes first", shadow.route, shadow.by);
-            mistakes.push(Diagnostic::new(shadow.route.origin, text));
-        }
+        let shadowed = shadowed.iter().filter(|shadow| !is_one_link_told_twice(shadow));
+        mistakes.extend(shadowed.map(Shadowed::diagnostic));
         self.complain(&mistakes);
         table
     }
 
+    fn label_policy(&self, share: bool, now: Instant) -> Policy<'_> {
+        let admin_port = match self.config.admin {
+            Some(AdminAddr::Tcp(addr)) => Some(addr.port()),
+            Some(AdminAddr::Unix(_)) | None => None,
+        };
+        let serving = self
+            .told
+            .iter()
+            .filter(|(listen, route)| linger::is_docker(&route.origin) && !self.linger.is_over(listen, now));
+        Policy { serving: serving.collect(), share, admin_port }
+    }
+
     /// Logs the mistakes that were not there before.
     fn complain(&mut self, mistakes: &[Diagnostic]) {
-        let now: BTreeSet<String> = mistakes.iter().map(ToString::to_string).collect();
+        let now: BTreeSet<String> = mistakes.iter().map(Diagnostic::one_line).collect();
         for mistake in now.difference(&self.mistakes) {
             self.events.note(Happened::Mistake { why: mistake.clone() });
         }

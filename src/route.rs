@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::diagnostic::Place;
@@ -15,8 +15,8 @@ mod table;
 pub mod taken;
 
 pub use options::{
-    Balance, CONNECT_TIMEOUT_DEFAULT, Check, HALF_CLOSE_TIMEOUT_DEFAULT, HOLD_DEFAULT, Health, OnRemove,
-    OnUnhealthy, Options,
+    Balance, CONNECT_TIMEOUT_DEFAULT, Check, HALF_CLOSE_TIMEOUT_DEFAULT, HOLD_DEFAULT, Health,
+    LABEL_HOLD_MAX, OnRemove, OnUnhealthy, Options,
 };
 pub use table::{Diff, Layer, RouteTable, Shadowed, diff, merge};
 
@@ -164,6 +164,31 @@ impl Listen {
             Listen::Inet { ports, .. } => Some(ports.first),
             Listen::Unix(_) => None,
         }
+    }
+
+    /// How many ports it has; a unix socket counts as one.
+    pub fn count(&self) -> usize {
+        match self {
+            Listen::Inet { ports, .. } => ports.count(),
+            Listen::Unix(_) => 1,
+        }
+    }
+
+    /// Whether each of its ports leads to a port, where the first leads to `first`.
+    pub fn has_counterparts_from(&self, first: u16) -> bool {
+        usize::from(first) + self.count() - 1 <= usize::from(u16::MAX)
+    }
+
+    /// The same ports on every address of the other family; `None` where it has no address of one family, or no port of
+    /// its own choice.
+    pub(crate) fn on_other_family(&self) -> Option<Listen> {
+        let Listen::Inet { protocol, ip: Some(ip), ports } = self else { return None };
+        let other = match ip {
+            IpAddr::V4(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        };
+        let listen = Listen::Inet { protocol: *protocol, ip: Some(other), ports: *ports };
+        Some(listen).filter(|_| ports.first != 0)
     }
 
     /// Whether both could not be bound at once: a port in common, on a common address. Port 0, which takes any free

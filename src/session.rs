@@ -128,7 +128,7 @@ impl Dial for StreamDial<'_> {
 
     async fn dial(&self, endpoint: &Endpoint, timeout: Duration) -> io::Result<Socket> {
         let began = Instant::now();
-        let socket = connect::dial(&endpoint.key.addr.shifted(self.offset), timeout).await?;
+        let socket = connect::dial(&endpoint.key.addr.shifted(self.offset)?, timeout).await?;
         self.timings.connect.observe(began.elapsed());
         Ok(socket)
     }

@@ -5,13 +5,14 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Exit, block_on, err, fail, out};
+use super::{Exit, block_on, err, fail, out, out_words};
 use crate::admin::address::Choice;
 use crate::admin::client::{self, Answer, ClientError, Question};
 use crate::config;
 use crate::config::nearest::nearest;
 use crate::config::vars::Vars;
 use crate::diagnostic::{Diagnostic, Place};
+use crate::observe::escape::escaped;
 use crate::observe::status::Status;
 
 /// Where the running ambassador is asked.
@@ -48,7 +49,7 @@ impl At {
 pub(super) fn health(at: &At, vars: &Vars) -> Exit {
     match ask(at, vars, &Question::get("/ready")) {
         Ok(answer) if answer.is_ok() => {
-            out(&answer.body);
+            out_words(&answer.body);
             Exit::Done
         }
         Ok(answer) => fail(answer.body.trim_end()),
@@ -72,12 +73,13 @@ pub(super) fn show<T: DeserializeOwned>(
         Ok(answer) => return refused(&answer, how.json),
         Err(exit) => return exit,
     };
-    let text = if how.json { pretty(&answer.body) } else { read(&answer.body).map(|value| words(&value)) };
-    match text {
-        Ok(text) => {
-            out(&text);
-            Exit::Done
-        }
+    let shown = if how.json {
+        pretty(&answer.body).map(|text| out(&text))
+    } else {
+        read(&answer.body).map(|value| out_words(&words(&value)))
+    };
+    match shown {
+        Ok(()) => Exit::Done,
         Err(why) => fail(&why),
     }
 }
@@ -108,7 +110,7 @@ pub(super) fn refused(answer: &Answer, json: bool) -> Exit {
     let value: Value = serde_json::from_str(&answer.body).unwrap_or_default();
     match (json, value.get("error").and_then(Value::as_str)) {
         (true, Some(_)) => out(&format!("{value:#}\n")),
-        (false, Some(error)) => err(&format!("{error}{}", known(error, &value))),
+        (false, Some(error)) => err(&format!("{}{}", escaped(error), known(error, &value))),
         (_, None) => err(answer.body.trim_end()),
     }
     match answer.status {
@@ -122,7 +124,7 @@ fn known(error: &str, value: &Value) -> String {
     let Some(known) = value.get("known").and_then(Value::as_array) else { return String::new() };
     let known: Vec<&str> = known.iter().filter_map(Value::as_str).collect();
     let meant = error.split('`').nth(1).and_then(|name| nearest(name, &known));
-    let list = known.iter().map(|name| format!("\n  {name}")).collect::<String>();
+    let list = known.iter().map(|name| format!("\n  {}", escaped(name))).collect::<String>();
     match meant {
         _ if known.is_empty() => ", nor any other".to_owned(),
         Some(meant) => format!(": did you mean `{meant}`? There are{list}"),

@@ -10,6 +10,7 @@ use super::{Exit, block_on, fail, out};
 use crate::admin::address::Choice;
 use crate::admin::client::{self, Question, escaped};
 use crate::config::vars::Vars;
+use crate::observe::escape;
 use crate::observe::status::{RouteStatus, SwitchState};
 
 /// Between two looks at a switch that is waited for.
@@ -154,7 +155,7 @@ fn path(route: &str) -> String {
 }
 
 fn sentence(answer: &Value) -> String {
-    format!("{}\n", answer.get("message").and_then(Value::as_str).unwrap_or("done"))
+    format!("{}\n", escape::escaped(answer.get("message").and_then(Value::as_str).unwrap_or("done")))
 }
 
 fn switch(order: &Switch, vars: &Vars) -> Exit {

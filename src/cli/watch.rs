@@ -7,6 +7,7 @@ use super::ask::{self, Ask, refused, unanswered};
 use super::{Exit, block_on, err, fail, is_read};
 use crate::admin::client::{self, Question, escaped};
 use crate::config::vars::Vars;
+use crate::observe::escape;
 use crate::observe::sessions::Sessions;
 
 /// An event is some 200 bytes; a line longer than this is none.
@@ -113,7 +114,7 @@ fn in_words(line: &str) -> String {
     let what = text("message").or_else(|| text("event")).unwrap_or_default();
     let mut words = vec![text("time").unwrap_or_default(), what];
     words.extend(FIELDS.iter().filter_map(|key| Some(format!("{key}={}", text(key)?))));
-    format!("{}\n", words.join("  ").trim_start())
+    format!("{}\n", escape::escaped(words.join("  ").trim_start()))
 }
 
 #[cfg(test)]

@@ -161,3 +161,10 @@ async fn who_joins_others_gets_a_growing_share_and_nobody_does_at_the_start() {
     assert_ne!(firsts[0].key, firsts[1].key);
     assert!(firsts.iter().all(|endpoint| endpoint.warms_since().is_none()));
 }
+
+#[test]
+fn no_port_of_a_range_wraps_around() {
+    let addr = EndpointAddr::Inet(([10, 0, 0, 1], 65_535).into());
+    assert_eq!(addr.shifted(0).unwrap(), addr);
+    assert_eq!(addr.shifted(1).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
+}

@@ -43,6 +43,12 @@ pub struct RunArgs {
     #[arg(long)]
     pub docker: bool,
 
+    /// Let containers of different images and services share a listener that they ask for by label
+    ///
+    /// Otherwise only replicas share one: containers of one Compose service, or of one image and with the same options.
+    #[arg(long, help_heading = DOCKER)]
+    pub share_labels: bool,
+
     /// Stand in for every exposed port of this container, and follow it; repeatable
     #[arg(long, value_name = "CONTAINER", help_heading = DOCKER)]
     pub name: Vec<String>,

@@ -40,6 +40,7 @@ pub fn json(config: &Config) -> Value {
             "host": host(&docker.host),
             "names": docker.names,
             "implicit": docker.implicit,
+            "share_labels": docker.share_labels,
         })),
         "workers": config.workers.get(),
         "drain_timeout": humantime::format_duration(config.drain_timeout).to_string(),
@@ -174,6 +175,7 @@ mod tests {
             host: DockerHost::Unix("/d.sock".into()),
             names: vec!["fpm".to_owned()],
             implicit: true,
+            share_labels: false,
         });
         config.warnings = vec![Diagnostic::new(Place::Variable("A_PORT_0_TCP".to_owned()), "no port")];
         let expected = "\

@@ -9,6 +9,7 @@ pub(crate) mod target;
 
 use crate::diagnostic::{Diagnostic, Mistake, Place};
 use crate::route::{Listen, Options, PortRange, Protocol, Route, Target};
+pub use options::Author;
 
 /// Reads one route; every mistake in it at once.
 pub fn parse_route(text: &str, place: &Place) -> Result<Route, Vec<Diagnostic>> {
@@ -21,14 +22,32 @@ pub fn parse_route(text: &str, place: &Place) -> Result<Route, Vec<Diagnostic>> 
     let mut draft = Draft::new(listen);
     draft.targets(targets);
     if let Some(options) = options {
-        draft.mistakes.extend(options::parse_into(&mut draft.options, options, &draft.listen));
+        draft.mistakes.extend(options::parse_into(
+            &mut draft.options,
+            options,
+            &draft.listen,
+            Author::Operator,
+        ));
     }
     draft.finish(place)
 }
 
-/// Reads the LISTEN part alone, as labels have it in their key.
-pub fn parse_listen(text: &str, place: &Place) -> Result<Listen, Diagnostic> {
-    listen::parse(text).map_err(|mistake| mistake.at(place))
+/// Reads the LISTEN part alone, as labels have it in their key. A label opens no unix socket: its path may be another
+/// program's.
+pub fn parse_listen(text: &str, author: Author, place: &Place) -> Result<Listen, Diagnostic> {
+    let listen = listen::parse(text).map_err(|mistake| mistake.at(place))?;
+    if author == Author::Label && matches!(listen, Listen::Unix(_)) {
+        let mistake = Mistake::new(format!("a label cannot listen on the unix socket `{text}`")).help(
+            format!("listen on a port, or let the operator write the route: `{text}=docker://NAME:PORT`"),
+        );
+        return Err(mistake.at(place));
+    }
+    Ok(listen)
+}
+
+/// Checks that every port of `listen` leads to a port, where the first leads to `port`.
+pub(crate) fn check_port(port: u16, listen: &Listen) -> Result<(), Mistake> {
+    target::check_range(port, &port, listen)
 }
 
 /// Reads `host:port` where no listener could lend a port.
@@ -37,9 +56,14 @@ pub(crate) fn parse_address(text: &str) -> Result<Target, Mistake> {
 }
 
 /// Reads what stands after the `?`, for a listener's route.
-pub fn parse_options(text: &str, listen: &Listen, place: &Place) -> Result<Options, Vec<Diagnostic>> {
+pub fn parse_options(
+    text: &str,
+    listen: &Listen,
+    author: Author,
+    place: &Place,
+) -> Result<Options, Vec<Diagnostic>> {
     let mut options = Options::named(listen.to_string());
-    let mistakes = options::parse_into(&mut options, text, listen);
+    let mistakes = options::parse_into(&mut options, text, listen, author);
     if mistakes.is_empty() {
         return Ok(options);
     }

@@ -339,7 +339,8 @@ fn docker_config(
         DockerHost::Tcp(_) | DockerHost::Tls { .. } => true,
     };
     let wanted = asked || (!explicit && within_reach);
-    Ok(wanted.then_some(DockerConfig { host, names, implicit: args.docker || !explicit }))
+    let implicit = args.docker || !explicit;
+    Ok(wanted.then_some(DockerConfig { host, names, implicit, share_labels: args.share_labels }))
 }
 
 /// One worker per core we may use.

@@ -163,7 +163,7 @@ impl Reader<'_> {
         value: &Value<'_>,
         listen: &Listen,
     ) {
-        if !options::KEYS.contains(&name) {
+        if options::key(name).is_none() {
             return self.wrong(key, unknown_in_route(name));
         }
         for (word, span) in self.words(name, value) {
@@ -174,7 +174,7 @@ impl Reader<'_> {
 
     /// The words of a value: one of a string or a number, several of a list where the key takes one.
     fn words(&mut self, key: &str, value: &Value<'_>) -> Vec<(String, Range<usize>)> {
-        let takes_list = key == "target" || options::LISTS.contains(&key);
+        let takes_list = key == "target" || options::key(key).is_some_and(|option| option.is_list);
         match value.get_ref() {
             DeValue::Array(array) if takes_list => {
                 array.iter().filter_map(|item| self.word(key, item)).collect()
@@ -221,7 +221,7 @@ fn unknown_at_top(name: &str) -> Mistake {
     if name == "routes" || name == "listen" || name == "target" {
         return mistake.help("begin each route with `[[route]]`");
     }
-    if options::KEYS.contains(&name) {
+    if options::key(name).is_some() {
         return mistake.help(format!("`{name}` belongs below a `[[route]]`"));
     }
     let keys: Vec<&str> = std::iter::once("route").chain(settings::KEYS).collect();
@@ -233,7 +233,7 @@ fn unknown_in_route(name: &str) -> Mistake {
     if settings::KEYS.contains(&name) {
         return mistake.help(format!("`{name}` belongs above the first `[[route]]`"));
     }
-    let keys: Vec<&str> = ["listen", "target"].into_iter().chain(options::KEYS).collect();
+    let keys: Vec<&str> = ["listen", "target"].into_iter().chain(options::names()).collect();
     match nearest(name, &["targets", "backend", "upstream", "to"]) {
         Some(_) => mistake.help("did you mean `target`?"),
         None => mistake.help(suggest(name, &keys)),

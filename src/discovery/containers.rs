@@ -6,6 +6,7 @@ mod find;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::SystemTime;
 
 use crate::cluster::{EndpointAddr, EndpointSpec, Identity};
 use crate::route::Protocol;
@@ -23,15 +24,21 @@ pub struct Containers {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContainerId(pub String);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Container {
     /// Without the leading slash.
     pub name: String,
+    pub created: Option<SystemTime>,
+    pub image: Image,
     /// A stopped, paused or dead container has no endpoint, whatever addresses it shows.
     pub running: bool,
     pub health: Health,
     pub leaving: Leaving,
+    /// Those it was given when it was created.
     pub labels: BTreeMap<String, String>,
+    /// Those that came with its image, or may have. They mean nothing: whoever builds an image does not choose what its
+    /// containers are part of.
+    pub inherited: BTreeMap<String, String>,
     pub network_mode: NetworkMode,
     /// By network ID.
     pub networks: BTreeMap<String, Attachment>,
@@ -41,6 +48,28 @@ pub struct Container {
     pub published: Vec<Published>,
     /// As `HostConfig.Links` has them.
     pub links: Vec<Link>,
+}
+
+/// What a container was created from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    /// `sha256:...`; empty where the engine does not say.
+    pub id: String,
+    /// Whether its labels could be read. Otherwise every label may be the image's.
+    pub is_known: bool,
+}
+
+/// Containers that are replicas of one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kin<'a> {
+    Compose {
+        project: &'a str,
+        service: &'a str,
+    },
+    Swarm(&'a str),
+    Image(&'a str),
+    /// Nothing is known of what it was made from.
+    Alone(&'a ContainerId),
 }
 
 /// Whether it was sent a signal to stop, and still runs: what it is asked now it may not live to answer.
@@ -66,6 +95,12 @@ pub enum Health {
     Unhealthy,
 }
 
+/// Prefixes of labels with which what creates a container says that it did.
+const CREATORS: [&str; 2] = ["com.docker.compose.", "com.docker.swarm."];
+const SWARM_SERVICE: &str = "com.docker.swarm.service.id";
+/// `True` on the containers of `docker compose run`.
+const ONEOFF: &str = "com.docker.compose.oneoff";
+
 /// A container that has not passed its check yet is tried after all others. Not left out, as Traefik does it: with
 /// Docker's default interval the first check is 30 s after the start, and a service with one container would be away for
 /// so long at each restart, three times longer than a session waits.
@@ -78,8 +113,9 @@ pub struct Attachment {
     pub ipv6: Option<Ipv6Addr>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum NetworkMode {
+    #[default]
     Networks,
     Host,
     None,
@@ -239,6 +275,40 @@ impl Wanted<'_> {
 }
 
 impl Container {
+    /// Moves the labels that the image has too to those inherited; all of them where the image's are not known.
+    ///
+    /// Compose and swarm mode label each container that they create in several ways, some of which no image can have. Their
+    /// labels are then the container's own, though `docker compose build` gives some of them to the image as well.
+    pub(crate) fn inherit(&mut self, image: Option<&BTreeMap<String, String>>) {
+        self.image.is_known = image.is_some();
+        let is_own = |key: &String, value: &String| image.is_some_and(|image| image.get(key) != Some(value));
+        let labels = std::mem::take(&mut self.labels);
+        let (own, inherited): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            labels.into_iter().partition(|(key, value)| is_own(key, value));
+        (self.labels, self.inherited) = (own, inherited);
+        for creator in CREATORS {
+            if self.labels.keys().any(|key| key.starts_with(creator)) {
+                self.labels.extend(self.inherited.extract_if(.., |key, _| key.starts_with(creator)));
+            }
+        }
+    }
+
+    /// What it is a replica of.
+    pub(crate) fn kin<'a>(&'a self, id: &'a ContainerId) -> Kin<'a> {
+        let label = |key| self.labels.get(key).map(String::as_str);
+        match (label(find::PROJECT), label(find::SERVICE), label(SWARM_SERVICE)) {
+            (Some(project), Some(service), _) => Kin::Compose { project, service },
+            (_, _, Some(service)) => Kin::Swarm(service),
+            _ if self.image.id.is_empty() => Kin::Alone(id),
+            _ => Kin::Image(&self.image.id),
+        }
+    }
+
+    /// Whether `docker compose run` created it: it has its service's labels, but does not serve.
+    pub(crate) fn is_oneoff(&self) -> bool {
+        self.labels.get(ONEOFF).is_some_and(|value| value.eq_ignore_ascii_case("true"))
+    }
+
     pub(crate) fn exposed_ports(&self, protocol: Protocol) -> impl Iterator<Item = u16> {
         self.exposed.iter().filter(move |(_, exposed)| *exposed == protocol).map(|(port, _)| *port)
     }

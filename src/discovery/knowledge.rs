@@ -36,13 +36,17 @@ impl Knowledge {
         }
     }
 
-    /// Routes that Docker tells of: `-name`s, and the implicit ones where they are asked for.
-    pub fn docker_layers(&self, names: &[String], implicit: bool) -> (Vec<Layer>, Vec<Diagnostic>) {
+    /// Routes that Docker tells of: `-name`s, and the implicit ones where they are asked for, which then have a policy.
+    pub fn docker_layers(
+        &self,
+        names: &[String],
+        implicit: Option<&label::Policy<'_>>,
+    ) -> (Vec<Layer>, Vec<Diagnostic>) {
         let Some(containers) = &self.docker else { return Default::default() };
         let mut told = vec![label::named(names, containers)];
-        if implicit {
+        if let Some(policy) = implicit {
             told.push(label::own_links(containers));
-            told.push(label::labelled(containers));
+            told.push(label::labelled(containers, policy));
         }
         let (layers, mistakes): (Vec<_>, Vec<_>) =
             told.into_iter().map(|(routes, mistakes)| (Layer { routes }, mistakes)).unzip();
@@ -56,6 +60,8 @@ impl Knowledge {
         let backup = route.options.backup.iter().map(|target| (target, BACKUP_TIER));
         for (target, tier) in route.targets.iter().map(|target| (target, 0)).chain(backup) {
             let Resolution { endpoints, problems } = self.resolve_target(route, target);
+            let (endpoints, beyond) = within_range(route, endpoints);
+            resolved.problems.extend(beyond);
             for endpoint in endpoints {
                 if known.insert(endpoint.key.clone()) {
                     resolved.endpoints.push(EndpointSpec { tier: endpoint.tier + tier, ..endpoint });
@@ -104,6 +110,21 @@ impl Knowledge {
             None => problem(format!("{target}: Docker has not answered yet")),
         }
     }
+}
+
+/// The endpoints that have a port for each port of the listener, and what is wrong with the others.
+fn within_range(route: &Route, endpoints: Vec<EndpointSpec>) -> (Vec<EndpointSpec>, Option<String>) {
+    let has_all = |endpoint: &EndpointSpec| match &endpoint.key.addr {
+        EndpointAddr::Inet(addr) => route.listen.has_counterparts_from(addr.port()),
+        EndpointAddr::Unix(_) => true,
+    };
+    let (within, beyond): (Vec<_>, Vec<_>) = endpoints.into_iter().partition(has_all);
+    let problem = beyond.first().map(|first| {
+        let (count, ports) = (beyond.len(), route.listen.count());
+        format!("{first}: not used, as {ports} ports from there on would pass 65535 (endpoints like this: {count})",
+            first = first.key)
+    });
+    (within, problem)
 }
 
 /// The targets of these routes that have a source of their own.
@@ -165,6 +186,22 @@ mod tests {
         let resolved = knowledge.resolve(&route(vec![redis()]));
         assert_eq!(resolved.endpoints.len(), ENDPOINTS_MAX);
         assert_eq!(resolved.problems, ["redis:6379: only the first 16384 of its endpoints are used"]);
+    }
+
+    #[test]
+    fn an_endpoint_without_a_port_for_each_of_a_range_is_not_used() {
+        let mut knowledge = Knowledge::default();
+        let endpoint =
+            |addr: &str| EndpointSpec::new(EndpointAddr::Inet(addr.parse().unwrap()), Identity::Literal);
+        let endpoints = ["10.0.0.1:65534", "10.0.0.2:65535", "10.0.0.3:65535"].map(endpoint).to_vec();
+        knowledge.learn(Snapshot::Target { target: redis(), endpoints });
+        let mut route = route(vec![redis()]);
+        assert_eq!(knowledge.resolve(&route).endpoints.len(), 3);
+        let ports = PortRange { first: 8000, last: 8001 };
+        route.listen = Listen::Inet { protocol: Protocol::Tcp, ip: None, ports };
+        let Resolved { endpoints, problems } = knowledge.resolve(&route);
+        assert_eq!(endpoints.len(), 1);
+        assert!(problems[0].contains("10.0.0.2:65535") && problems[0].contains(": 2)"), "{problems:?}");
     }
 
     #[test]

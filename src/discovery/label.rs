@@ -4,14 +4,17 @@
 //! a restart is a pause; a route that went would refuse them.
 
 mod exposed;
+mod table;
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use super::containers::{Container, ContainerId, Containers};
-use crate::config::grammar::{parse_listen, parse_options};
+use crate::config::grammar::{Author, check_port, parse_listen, parse_options};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::route::{Listen, Options, Route, Target};
 pub use exposed::{named, own_links};
+use table::Table;
 
 /// The rest of the label's key is the listener.
 const PREFIX: &str = "ambassador.listen.";
@@ -21,36 +24,93 @@ const PREFIX: &str = "ambassador.listen.";
 const PORTS_MAX: usize = 4096;
 const LABELS_MAX: usize = 64;
 const LABEL_LEN_MAX: usize = 4096;
+/// Labels of all containers together: each is compared with those before it.
+const CLAIMS_MAX: usize = 4096;
+/// Reported at a time. Whoever labels a thousand containers wrongly reads the first of them.
+const MISTAKES_MAX: usize = 256;
+
+/// What decides, beside the labels themselves, which of them become routes.
+#[derive(Clone, Debug, Default)]
+pub struct Policy<'a> {
+    /// The routes that Docker's containers have now, those that linger included. A label takes none of their listeners.
+    pub serving: BTreeMap<&'a Listen, &'a Route>,
+    /// Containers that are no replicas of one another may share a listener (`--share-labels`).
+    pub share: bool,
+    /// The TCP port of the admin API, which no label may listen on.
+    pub admin_port: Option<u16>,
+}
 
 /// Routes of every container labelled `ambassador.listen.<LISTEN>=<PORT>[?options]`. One bad label never removes
-/// another route. Containers with the same listener (replicas of a service) are endpoints of one route.
-pub fn labelled(containers: &Containers) -> (Vec<Route>, Vec<Diagnostic>) {
-    let mut others: Vec<(&ContainerId, &Container)> =
-        containers.by_id.iter().filter(|(id, _)| !containers.is_own(id)).collect();
-    others.sort_by_key(|(id, container)| (&container.name, *id));
+/// another route. Replicas with the same listener are endpoints of one route. Of containers that want the same, the one
+/// that serves keeps it; before any serves, the one that was created first has it.
+pub fn labelled(containers: &Containers, policy: &Policy<'_>) -> (Vec<Route>, Vec<Diagnostic>) {
+    let mut mistakes = Vec::new();
+    let mut claims = Vec::new();
+    for (id, container) in containers.by_id.iter().filter(|(id, _)| !containers.is_own(id)) {
+        mistakes.extend(of_image(container));
+        read(id, container, &mut claims, &mut mistakes);
+    }
+    claims.sort_by_key(|claim| (!claim.serves(policy), claim.age()));
+    if let Some(first) = claims.get(CLAIMS_MAX) {
+        let message = format!("all containers have more than {CLAIMS_MAX} such labels; this one is not read");
+        mistakes.push(Diagnostic::new(first.origin.clone(), message).help("use ranges of ports"));
+        claims.truncate(CLAIMS_MAX);
+    }
+    let mut table = Table::new(policy, &claims);
+    mistakes.extend(claims.into_iter().filter_map(|claim| table.add(claim).err()));
+    mistakes.truncate(MISTAKES_MAX);
+    (table.into_routes(), mistakes)
+}
 
-    let mut table = Table::default();
-    for (id, container) in others {
-        let labels = container.labels.range(PREFIX.to_owned()..).take_while(|(label, _)| ours(label));
-        for (n, (label, value)) in labels.enumerate() {
-            if n == LABELS_MAX {
-                table.mistakes.push(too_many(container, label));
-                break;
-            }
-            match Claim::read(id, container, label, value) {
-                Ok(claim) => table.add(claim),
-                Err(mistakes) => table.mistakes.extend(mistakes),
-            }
+/// A container's labels.
+fn read<'a>(
+    id: &'a ContainerId,
+    container: &'a Container,
+    claims: &mut Vec<Claim<'a>>,
+    mistakes: &mut Vec<Diagnostic>,
+) {
+    if container.is_oneoff() {
+        return;
+    }
+    let labels = container.labels.range(PREFIX.to_owned()..).take_while(|(label, _)| ours(label));
+    for (n, (label, value)) in labels.enumerate() {
+        if n == LABELS_MAX {
+            mistakes.push(too_many(container, label));
+            break;
+        }
+        match Claim::read(id, container, label, value) {
+            Ok(claim) => claims.push(claim),
+            Err(wrong) => mistakes.extend(wrong),
         }
     }
-    (table.routes.into_values().collect(), table.mistakes)
 }
 
 fn too_many(container: &Container, label: &str) -> Diagnostic {
-    let place = Place::Label { container: container.name.clone(), label: shown(label) };
     let message =
         format!("this container has more than {LABELS_MAX} such labels; from this one on they are not read");
-    Diagnostic::new(place, message).help("use a range of ports: ambassador.listen.8000-8100=8000")
+    Diagnostic::new(place(container, label), message)
+        .help("use a range of ports: ambassador.listen.8000-8100=8000")
+}
+
+/// That labels which came with the image are not read.
+fn of_image(container: &Container) -> Option<Diagnostic> {
+    let label = container.inherited.keys().find(|label| ours(label))?;
+    let (message, help) = if container.image.is_known {
+        (
+            "this label comes with the container's image, so it is not read",
+            "give the container a label of its own (docker run --label), with another value than the image's",
+        )
+    } else {
+        (
+            "the container's image cannot be inspected, so that this label may be the image's: it is not read",
+            "let us make the request GET /images/ID/json (IMAGES=1 of a socket proxy)",
+        )
+    };
+    Some(Diagnostic::new(place(container, label), message).help(help))
+}
+
+fn place(container: &Container, label: &str) -> Place {
+    Place::Label { container: container.name.clone(), label: shown(label) }
 }
 
 fn ours(label: &str) -> bool {
@@ -58,21 +118,24 @@ fn ours(label: &str) -> bool {
 }
 
 /// One label, read.
-struct Claim {
+#[derive(Debug)]
+struct Claim<'a> {
+    id: &'a ContainerId,
+    container: &'a Container,
     listen: Listen,
     target: Target,
     options: Options,
     origin: Place,
 }
 
-impl Claim {
+impl<'a> Claim<'a> {
     fn read(
-        id: &ContainerId,
-        container: &Container,
+        id: &'a ContainerId,
+        container: &'a Container,
         label: &str,
         value: &str,
-    ) -> Result<Claim, Vec<Diagnostic>> {
-        let place = Place::Label { container: container.name.clone(), label: shown(label) };
+    ) -> Result<Claim<'a>, Vec<Diagnostic>> {
+        let place = place(container, label);
         if label.len() + value.len() > LABEL_LEN_MAX {
             let mistake = format!("this label has more than {LABEL_LEN_MAX} bytes, so it is not read");
             return Err(vec![Diagnostic::new(place, mistake)]);
@@ -84,19 +147,44 @@ impl Claim {
         };
         let mut mistakes = Vec::new();
         let port = port_of(port, listen, &place).map_err(|mistake| mistakes.push(mistake)).ok();
-        let listen = parse_listen(listen, &place).map_err(|mistake| mistakes.push(mistake)).ok();
+        let listen =
+            parse_listen(listen, Author::Label, &place).map_err(|mistake| mistakes.push(mistake)).ok();
+        if let (Some(port), Some(listen)) = (port, &listen) {
+            mistakes.extend(check_port(port, listen).err().map(|mistake| mistake.at(&place)));
+        }
         let options = listen.as_ref().and_then(|listen| {
             let Some(text) = options else { return Some(Options::named(listen.to_string())) };
-            parse_options(text, listen, &place).map_err(|several| mistakes.extend(several)).ok()
+            parse_options(text, listen, Author::Label, &place)
+                .map_err(|several| mistakes.extend(several))
+                .ok()
         });
         match (listen, port, options) {
             (Some(listen), Some(port), Some(options)) if mistakes.is_empty() => {
                 // By ID and not by name: a container renamed keeps its label, one that takes its name does not get it.
                 let target = Target::Docker { name: id.0.clone(), port: Some(port) };
-                Ok(Claim { listen, target, options, origin: place })
+                Ok(Claim { id, container, listen, target, options, origin: place })
             }
             _ => Err(mistakes),
         }
+    }
+
+    fn route(&self) -> Route {
+        Route {
+            listen: self.listen.clone(),
+            targets: vec![self.target.clone()],
+            options: self.options.clone(),
+            origin: self.origin.clone(),
+        }
+    }
+
+    /// Whether it is a part of a route that is open.
+    fn serves(&self, policy: &Policy<'_>) -> bool {
+        policy.serving.get(&self.listen).is_some_and(|route| route.targets.contains(&self.target))
+    }
+
+    /// The oldest first.
+    fn age(&self) -> (Option<SystemTime>, &'a str, &'a ContainerId) {
+        (self.container.created, &self.container.name, self.id)
     }
 }
 
@@ -121,64 +209,6 @@ fn port_of(text: &str, listen: &str, place: &Place) -> Result<u16, Diagnostic> {
             Err(Diagnostic::new(place.clone(), message).help(help))
         }
     }
-}
-
-/// The routes so far; the first to claim a listener has it.
-#[derive(Default)]
-struct Table {
-    routes: BTreeMap<Listen, Route>,
-    ports: usize,
-    mistakes: Vec<Diagnostic>,
-}
-
-impl Table {
-    fn add(&mut self, claim: Claim) {
-        let Claim { listen, target, options, origin } = claim;
-        if let Some(route) = self.routes.get_mut(&listen) {
-            if route.options == options {
-                route.targets.push(target);
-            } else {
-                let mistake = differing(route, &options, origin);
-                self.mistakes.push(mistake);
-            }
-            return;
-        }
-        if let Some(other) = self.routes.values().find(|route| route.listen.overlaps(&listen)) {
-            let message = format!("{listen} overlaps {}, which {} has", other.listen, other.origin);
-            let help = "give them ports that do not overlap, or exactly the same listener to share it";
-            self.mistakes.push(Diagnostic::new(origin, message).help(help));
-            return;
-        }
-        let ports = ports_of(&listen);
-        if self.ports + ports > PORTS_MAX {
-            let message =
-                format!("the labels of all containers ask for more than {PORTS_MAX} listening ports");
-            let help = "write a route for the widest range as an argument instead: LISTEN=docker://NAME";
-            self.mistakes.push(Diagnostic::new(origin, message).help(help));
-            return;
-        }
-        self.ports += ports;
-        let route = Route { listen: listen.clone(), targets: vec![target], options, origin };
-        self.routes.insert(listen, route);
-    }
-}
-
-fn ports_of(listen: &Listen) -> usize {
-    match listen {
-        Listen::Inet { ports, .. } => ports.count(),
-        Listen::Unix(_) => 1,
-    }
-}
-
-fn differing(route: &Route, options: &Options, origin: Place) -> Diagnostic {
-    let keys: Vec<&str> = options.differing(&route.options).iter().map(|(key, _)| *key).collect();
-    let message = format!(
-        "{} is shared with {}, but the options differ ({}); this container is left out",
-        route.listen,
-        route.origin,
-        keys.join(", ")
-    );
-    Diagnostic::new(origin, message).help("write the same options on both, or another listener")
 }
 
 #[cfg(test)]

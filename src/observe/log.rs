@@ -8,7 +8,11 @@ use std::io::IsTerminal;
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::field::RecordFields;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::{DefaultFields, Writer};
 
+use super::escape::Escaping;
 use crate::config::vars::Vars;
 use crate::config::{LogConfig, LogFormat, LogLevel};
 
@@ -37,7 +41,7 @@ pub fn start(config: LogConfig, vars: &Vars) -> Guard {
         .with_ansi(color)
         .with_target(matches!(config.level, LogLevel::Debug | LogLevel::Trace));
     let started = match config.format {
-        LogFormat::Text => tracing::subscriber::set_global_default(builder.finish()),
+        LogFormat::Text => tracing::subscriber::set_global_default(builder.fmt_fields(OneLine).finish()),
         LogFormat::Json => tracing::subscriber::set_global_default(
             builder.json().flatten_event(true).with_target(true).finish(),
         ),
@@ -46,6 +50,17 @@ pub fn start(config: LogConfig, vars: &Vars) -> Guard {
         tracing::warn!("logging was started before");
     }
     Guard { dropped, _worker: worker }
+}
+
+/// An event's message and fields, as tracing itself writes them, without a character that would end the line or command a
+/// terminal. The field names have no style, since what styles them cannot be told from what is to be escaped.
+struct OneLine;
+
+impl<'writer> FormatFields<'writer> for OneLine {
+    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'writer>, fields: R) -> std::fmt::Result {
+        let mut escaping = Escaping(&mut writer);
+        DefaultFields::new().format_fields(Writer::new(&mut escaping), fields)
+    }
 }
 
 fn filter(level: LogLevel) -> LevelFilter {

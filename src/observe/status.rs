@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use serde::{Deserialize, Serialize};
 
+use super::escape::escaped;
 use super::table::{aligned, bytes};
 use crate::cluster::{BACKUP_TIER, Cluster, Endpoint, Member, Tier};
 use crate::reconcile::overrides::Override;
@@ -125,17 +126,17 @@ impl Status {
         let mut text = aligned(&rows);
         for route in &self.routes {
             for note in route.notes() {
-                let _ = writeln!(text, "route {}: {note}", route.name);
+                let _ = writeln!(text, "route {}: {}", escaped(&route.name), escaped(&note));
             }
         }
         for (source, why) in &self.lost {
-            let _ = writeln!(text, "{source} is lost: {why}");
+            let _ = writeln!(text, "{} is lost: {}", escaped(source), escaped(why));
         }
         for mistake in &self.mistakes {
-            let _ = writeln!(text, "{mistake}");
+            let _ = writeln!(text, "{}", escaped(mistake));
         }
         if !self.removed.is_empty() {
-            let _ = writeln!(text, "removed by hand: {}", self.removed.join(", "));
+            let _ = writeln!(text, "removed by hand: {}", escaped(&self.removed.join(", ")));
         }
         if self.draining {
             text.push_str("draining: no new sessions\n");

@@ -1,6 +1,9 @@
 //! Tables for people: aligned columns, and numbers with a unit.
 
+use std::borrow::Cow;
 use std::time::Duration;
+
+use super::escape::escaped;
 
 /// With a binary prefix, three digits or so: `12.3 MiB`.
 pub fn bytes(count: u64) -> String {
@@ -18,14 +21,17 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS.get(unit).unwrap_or(&""))
 }
 
-/// Columns as wide as their widest cell, two spaces between, no space at the end of a line.
+/// Columns as wide as their widest cell, two spaces between, no space at the end of a line. A row is one line, whatever is
+/// in its cells.
 pub fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
+    let rows: Vec<[Cow<'_, str>; N]> =
+        rows.iter().map(|row| row.each_ref().map(|cell| escaped(cell))).collect();
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
     let widths: [usize; N] = std::array::from_fn(width);
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let cells: Vec<String> =
             row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         text.push_str(cells.join("  ").trim_end());

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::diagnostic::Place;
-use crate::route::{Listen, RouteTable};
+use crate::route::{LABEL_HOLD_MAX, Listen, RouteTable};
 
 /// When each route that lingers closes.
 #[derive(Debug, Default)]
@@ -16,18 +16,24 @@ pub(super) struct Linger {
 }
 
 impl Linger {
-    /// Adds to `new` what left it since `old` and may linger.
+    /// Whether this route has lingered for its time.
+    pub(super) fn is_over(&self, listen: &Listen, now: Instant) -> bool {
+        self.deadlines.get(listen).is_some_and(|deadline| *deadline <= now)
+    }
+
+    /// Adds to `new` what left it since `old` and may linger: for its hold, but no longer than [`LABEL_HOLD_MAX`].
     pub(super) fn keep(&mut self, old: &RouteTable, new: &mut RouteTable, now: Instant) {
         self.deadlines.retain(|listen, _| !new.contains_key(listen));
         for (listen, route) in old {
             // Those that stay are most, and found at once.
             if !is_docker(&route.origin)
                 || new.contains_key(listen)
-                || new.keys().any(|other| other.overlaps(listen))
+                || new.values().any(|other| other.excludes(route))
             {
                 continue;
             }
-            let deadline = *self.deadlines.entry(listen.clone()).or_insert(now + route.options.hold);
+            let deadline =
+                *self.deadlines.entry(listen.clone()).or_insert(now + route.options.hold.min(LABEL_HOLD_MAX));
             if now < deadline {
                 new.insert(listen.clone(), route.clone());
             }
@@ -46,7 +52,7 @@ impl Linger {
 }
 
 /// Routes that were written out close when they are taken out: their author said so.
-fn is_docker(origin: &Place) -> bool {
+pub(super) fn is_docker(origin: &Place) -> bool {
     matches!(origin, Place::Label { .. } | Place::Link(_) | Place::Name(_))
 }
 
@@ -80,6 +86,28 @@ mod tests {
         let mut gone = RouteTable::new();
         linger.keep(&still, &mut gone, began + hold);
         assert_eq!((gone, linger.next()), (RouteTable::new(), None));
+    }
+
+    #[test]
+    fn no_hold_keeps_a_listener_for_longer_than_a_minute() {
+        let (mut linger, began) = (Linger::default(), Instant::now());
+        let mut old = labelled(1);
+        old.values_mut().for_each(|route| route.options.hold = Duration::from_secs(365 * 24 * 3600));
+        let mut kept = RouteTable::new();
+        linger.keep(&old, &mut kept, began);
+        assert_eq!(linger.next(), Some(began + Duration::from_secs(60)));
+        let listen = old.keys().next().unwrap();
+        assert!(!linger.is_over(listen, began) && linger.is_over(listen, began + LABEL_HOLD_MAX));
+    }
+
+    #[test]
+    fn a_name_that_another_route_has_now_is_given_up() {
+        let (mut linger, now) = (Linger::default(), Instant::now());
+        let mut new = table(2, Place::Built);
+        new.values_mut().for_each(|route| route.options.name = "1".to_owned());
+        let wanted = new.clone();
+        linger.keep(&labelled(1), &mut new, now);
+        assert_eq!(new, wanted);
     }
 
     #[test]

@@ -128,6 +128,13 @@ impl Asked {
         problems: &mut BTreeSet<String>,
     ) -> Asked {
         let mut asked = Asked::default();
+        if let Some(label) = container.inherited.keys().find(|label| key(label).is_some()) {
+            let problem = format!(
+                "container {}, label {label}: it came with the image, so it is not read",
+                container.name
+            );
+            problems.insert(problem);
+        }
         for (label, value) in
             container.labels.range(LABEL.to_owned()..).take_while(|(label, _)| label.starts_with(LABEL))
         {

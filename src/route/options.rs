@@ -92,6 +92,8 @@ pub enum OnRemove {
 }
 
 pub const HOLD_DEFAULT: Duration = Duration::from_secs(10);
+/// The longest `hold` that a label may ask for, and the longest that the listener of a removed container stays open.
+pub const LABEL_HOLD_MAX: Duration = Duration::from_secs(60);
 pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3);
 pub const HALF_CLOSE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
 

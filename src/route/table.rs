@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::taken::Taken;
 use super::{Listen, Route};
-use crate::diagnostic::Place;
+use crate::diagnostic::{Diagnostic, Place};
 
 /// The routes that run, by listener. Built by [`merge`], compared by [`diff`].
 pub type RouteTable = BTreeMap<Listen, Route>;
@@ -22,7 +22,7 @@ pub fn merge(layers: &[Layer]) -> (RouteTable, Vec<Shadowed>) {
     let (mut table, mut taken) = (RouteTable::new(), Taken::default());
     let mut shadowed = Vec::new();
     for route in layers.iter().flat_map(|layer| &layer.routes) {
-        if let Some(winner) = taken.excludes(route) {
+        if let Some(winner) = in_the_way(&taken, route) {
             shadowed.push(Shadowed { route: route.clone(), by: winner.origin.clone() });
         } else {
             taken.add(route);
@@ -32,11 +32,27 @@ pub fn merge(layers: &[Layer]) -> (RouteTable, Vec<Shadowed>) {
     (table, shadowed)
 }
 
+/// A label takes no port of the operator's on the other family's addresses either: a client of `localhost` that tries
+/// `::1` first must not find a container where the operator listens on 127.0.0.1.
+fn in_the_way<'r>(taken: &Taken<'r>, route: &Route) -> Option<&'r Route> {
+    let is_label = |route: &Route| matches!(route.origin, Place::Label { .. });
+    let other_family = route.listen.on_other_family().filter(|_| is_label(route));
+    let operators = other_family.and_then(|listen| taken.by_listen(&listen)).filter(|first| !is_label(first));
+    operators.or_else(|| taken.excludes(route))
+}
+
 /// A route that an earlier one keeps from running.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shadowed {
     pub route: Route,
     pub by: Place,
+}
+
+impl Shadowed {
+    pub(crate) fn diagnostic(&self) -> Diagnostic {
+        let text = format!("{} is not used: {} comes first", self.route, self.by);
+        Diagnostic::new(self.route.origin.clone(), text)
+    }
 }
 
 /// What to do to go from one table to another. Routes that run alike are in none of the three.

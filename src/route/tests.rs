@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::taken::Taken;
 use super::*;
-use crate::config::grammar::{parse_listen, parse_route};
+use crate::config::grammar::{Author, parse_listen, parse_route};
 
 fn route(line: &str) -> Route {
     parse_route(line, &Place::Argument(1)).unwrap()
@@ -19,7 +19,7 @@ fn table(lines: &[&str]) -> RouteTable {
 }
 
 fn overlap(this: &str, that: &str) -> bool {
-    let listen = |text| parse_listen(text, &Place::Built).unwrap();
+    let listen = |text| parse_listen(text, Author::Operator, &Place::Built).unwrap();
     let (this, that) = (listen(this), listen(that));
     assert_eq!(this.overlaps(&that), that.overlaps(&this));
     this.overlaps(&that)
@@ -170,4 +170,23 @@ proptest! {
         }
         prop_assert!(diff(&walked, &new) == Diff::default() && walked.len() == new.len());
     }
+}
+
+#[test]
+fn a_label_takes_no_port_of_the_operators_on_another_address_either() {
+    let label = |line: &str| {
+        let place = Place::Label { container: "c".to_owned(), label: "l".to_owned() };
+        Layer { routes: vec![Route { origin: place, ..route(line) }] }
+    };
+    let operators = layer(&["127.0.0.1:80=a"]);
+    for taken in ["[::1]:80=b", "80=b", "[fd00::1]:79-81=b", "127.0.0.1:80=b"] {
+        let (table, shadowed) = merge(&[operators.clone(), label(taken)]);
+        assert_eq!((table.len(), shadowed.len()), (1, 1), "{taken}");
+    }
+    for free in ["[::1]:81=b", "[::1]:80/udp=b", "[::1]:0=b:1", "10.0.0.1:80=b"] {
+        let (table, shadowed) = merge(&[operators.clone(), label(free)]);
+        assert_eq!((table.len(), shadowed.len()), (2, 0), "{free}");
+    }
+    let (table, _) = merge(&[operators, layer(&["[::1]:80=b"])]);
+    assert_eq!(table.len(), 2, "the operator may");
 }

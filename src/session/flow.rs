@@ -91,7 +91,7 @@ impl Dial for DatagramDial {
     type Connection = UdpSocket;
 
     async fn dial(&self, endpoint: &Endpoint, _: Duration) -> io::Result<UdpSocket> {
-        connect::dial_datagram(&endpoint.key.addr.shifted(self.offset))
+        connect::dial_datagram(&endpoint.key.addr.shifted(self.offset)?)
     }
 }
 

@@ -2,77 +2,140 @@
 
 mod values;
 
+use std::time::Duration;
+
 use super::target;
 use crate::config::nearest::suggest;
 use crate::diagnostic::Mistake;
-use crate::route::{Balance, Listen, OnRemove, OnUnhealthy, Options};
+use crate::route::{Balance, LABEL_HOLD_MAX, Listen, OnRemove, OnUnhealthy, Options};
 pub(crate) use values::duration;
 use values::{
-    check, checks, connect_timeout, duration_or_off, half_close_timeout, name, networks, one_of, pace,
+    check, checks, connect_timeout, duration_or_off, half_close_timeout, networks, one_of, pace,
     some_duration, some_number,
 };
 
-/// Every option there is, in the order of the documentation.
-pub(crate) const KEYS: [&str; 23] = [
-    "name",
-    "balance",
-    "slow-start",
-    "backup",
-    "hold",
-    "connect-timeout",
-    "idle-timeout",
-    "half-close-timeout",
-    "max-duration",
-    "max-sessions",
-    "max-sessions-per-endpoint",
-    "rate",
-    "health",
-    "health-interval",
-    "health-timeout",
-    "health-rise",
-    "health-fall",
-    "on-unhealthy",
-    "allow",
-    "deny",
-    "accept-proxy",
-    "send-proxy",
-    "on-remove",
+/// Who wrote the text that is parsed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Author {
+    /// Of a container's label. It may only concern the container's own ports.
+    Label,
+    /// Of arguments, environment, file and commands.
+    Operator,
+}
+
+/// One option of the grammar.
+#[derive(Debug)]
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    example: &'static str,
+    /// Given several times, its values add up.
+    pub(crate) is_list: bool,
+    /// The least trusted author that may set it.
+    author: Author,
+}
+
+/// Every option there is, in the order of the documentation. One that names a target, or decides whose word on a
+/// client's address counts, is for the operator alone.
+const KEYS: [Key; 23] = [
+    one("name", "redis", Author::Label),
+    one("balance", "round-robin", Author::Label),
+    one("slow-start", "30s", Author::Label),
+    list("backup", "host:port", Author::Operator),
+    one("hold", "10s", Author::Label),
+    one("connect-timeout", "3s", Author::Label),
+    one("idle-timeout", "1h", Author::Label),
+    one("half-close-timeout", "5m", Author::Label),
+    one("max-duration", "8h", Author::Label),
+    one("max-sessions", "1000", Author::Label),
+    one("max-sessions-per-endpoint", "100", Author::Label),
+    one("rate", "20", Author::Label),
+    one("health", "tcp", Author::Label),
+    one("health-interval", "5s", Author::Label),
+    one("health-timeout", "2s", Author::Label),
+    one("health-rise", "2", Author::Label),
+    one("health-fall", "3", Author::Label),
+    one("on-unhealthy", "drain", Author::Label),
+    list("allow", "10.0.0.0/8", Author::Label),
+    list("deny", "10.0.0.0/8", Author::Label),
+    one("accept-proxy", "on", Author::Operator),
+    one("send-proxy", "v2", Author::Operator),
+    one("on-remove", "drain", Author::Label),
 ];
 
-/// Given several times, these add up.
-pub(crate) const LISTS: [&str; 3] = ["backup", "allow", "deny"];
+/// Each check of a label's route costs the control plane, and labels may ask for thousands of routes.
+const LABEL_HEALTH_INTERVAL_MIN: Duration = Duration::from_secs(1);
+
+const fn one(name: &'static str, example: &'static str, author: Author) -> Key {
+    Key { name, example, is_list: false, author }
+}
+
+const fn list(name: &'static str, example: &'static str, author: Author) -> Key {
+    Key { name, example, is_list: true, author }
+}
+
+pub(crate) fn key(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().map(|key| key.name)
+}
 
 /// Reads the pairs into `options`; every mistake at once.
-pub(super) fn parse_into(options: &mut Options, text: &str, listen: &Listen) -> Vec<Mistake> {
+pub(super) fn parse_into(options: &mut Options, text: &str, listen: &Listen, author: Author) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     let mut seen = Vec::new();
     for pair in text.split('&') {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if seen.contains(&key) && !LISTS.contains(&key) {
-            mistakes.push(Mistake::new(format!("`{key}` is given twice")).help("keep one of the two"));
-        } else if let Err(wrong) = set(options, key, value, listen) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let key = key(name);
+        if seen.contains(&name) && !key.is_some_and(|key| key.is_list) {
+            mistakes.push(Mistake::new(format!("`{name}` is given twice")).help("keep one of the two"));
+        } else if key.is_some_and(|key| author < key.author) {
+            mistakes.push(not_for_labels(name));
+        } else if let Err(wrong) = set(options, name, value, listen) {
             mistakes.extend(wrong);
+        } else if author == Author::Label {
+            mistakes.extend(too_much_for_a_label(options, name, value));
         }
-        seen.push(key);
+        seen.push(name);
     }
     mistakes
+}
+
+fn not_for_labels(name: &str) -> Mistake {
+    Mistake::new(format!("a label cannot set `{name}`: it may only concern its own container"))
+        .help(format!("take it out, or let the operator write the route: `LISTEN=docker://NAME?{name}=...`"))
+}
+
+/// What costs more than one container may cost.
+fn too_much_for_a_label(options: &Options, name: &str, value: &str) -> Option<Mistake> {
+    let (is_too_much, help) = match name {
+        "hold" => (options.hold > LABEL_HOLD_MAX, "`hold=1m` or less"),
+        "health-interval" => {
+            (options.health.interval < LABEL_HEALTH_INTERVAL_MIN, "`health-interval=1s` or more")
+        }
+        _ => return None,
+    };
+    is_too_much.then(|| {
+        Mistake::new(format!("a label cannot set `{name}={value}`"))
+            .help(format!("write {help}, or let the operator write the route: `LISTEN=docker://NAME`"))
+    })
 }
 
 /// Sets one option. `value` is as the line has it, whatever the file's type for it.
 pub(crate) fn set(
     options: &mut Options,
-    key: &str,
+    name: &str,
     value: &str,
     listen: &Listen,
 ) -> Result<(), Vec<Mistake>> {
-    if value.is_empty() && KEYS.contains(&key) && key != "accept-proxy" {
-        return Err(Mistake::new(format!("`{key}` has no value"))
-            .help(format!("write `{}`", example(key)))
-            .into());
+    if let Some(Key { example, .. }) = key(name).filter(|_| value.is_empty() && name != "accept-proxy") {
+        let help = format!("write `{name}={example}`");
+        return Err(Mistake::new(format!("`{name}` has no value")).help(help).into());
     }
-    match key {
-        "name" => options.name = name(value)?,
-        "balance" => options.balance = one_of(key, value, Balance::ALL, Balance::name)?,
+    match name {
+        "name" => options.name = values::name(value)?,
+        "balance" => options.balance = one_of(name, value, Balance::ALL, Balance::name)?,
         "slow-start" => options.slow_start = duration_or_off(value)?,
         "backup" => backup(&mut options.backup, value, listen)?,
         "hold" => options.hold = duration_or_off(value)?,
@@ -84,16 +147,16 @@ pub(crate) fn set(
         "max-sessions-per-endpoint" => options.max_sessions_per_endpoint = some_number("sessions", value)?,
         "rate" => options.rate = some_number("sessions a second", value)?,
         "health" => options.health.check = check(value)?,
-        "health-interval" => options.health.interval = pace(key, value)?,
-        "health-timeout" => options.health.timeout = pace(key, value)?,
+        "health-interval" => options.health.interval = pace(name, value)?,
+        "health-timeout" => options.health.timeout = pace(name, value)?,
         "health-rise" => options.health.rise = checks(value)?,
         "health-fall" => options.health.fall = checks(value)?,
-        "on-unhealthy" => options.on_unhealthy = one_of(key, value, OnUnhealthy::ALL, OnUnhealthy::name)?,
-        "allow" => options.allow.extend(networks(key, value, listen)?),
-        "deny" => options.deny.extend(networks(key, value, listen)?),
-        "on-remove" => options.on_remove = one_of(key, value, OnRemove::ALL, OnRemove::name)?,
-        "accept-proxy" | "send-proxy" => return Err(later(key).into()),
-        _ => return Err(unknown(key).into()),
+        "on-unhealthy" => options.on_unhealthy = one_of(name, value, OnUnhealthy::ALL, OnUnhealthy::name)?,
+        "allow" => options.allow.extend(networks(name, value, listen)?),
+        "deny" => options.deny.extend(networks(name, value, listen)?),
+        "on-remove" => options.on_remove = one_of(name, value, OnRemove::ALL, OnRemove::name)?,
+        "accept-proxy" | "send-proxy" => return Err(later(name).into()),
+        _ => return Err(unknown(name).into()),
     }
     Ok(())
 }
@@ -108,39 +171,12 @@ fn unknown(key: &str) -> Mistake {
             mistake.help("it belongs to the target: `consul://SERVICE+TAG@DATACENTER`")
         }
         key if key.contains('?') => mistake.help("join options with `&`"),
-        key => mistake.help(suggest(key, &KEYS)),
+        key => mistake.help(suggest(key, &names().collect::<Vec<_>>())),
     }
 }
 
 fn later(what: &str) -> Mistake {
     Mistake::new(format!("`{what}` is not in this version")).help("leave it out")
-}
-
-fn example(key: &str) -> &'static str {
-    match key {
-        "name" => "name=redis",
-        "balance" => "balance=round-robin",
-        "slow-start" => "slow-start=30s",
-        "backup" => "backup=host:port",
-        "hold" => "hold=10s",
-        "connect-timeout" => "connect-timeout=3s",
-        "idle-timeout" => "idle-timeout=1h",
-        "half-close-timeout" => "half-close-timeout=5m",
-        "max-duration" => "max-duration=8h",
-        "max-sessions" => "max-sessions=1000",
-        "max-sessions-per-endpoint" => "max-sessions-per-endpoint=100",
-        "rate" => "rate=20",
-        "health" => "health=tcp",
-        "health-interval" => "health-interval=5s",
-        "health-timeout" => "health-timeout=2s",
-        "health-rise" => "health-rise=2",
-        "health-fall" => "health-fall=3",
-        "on-unhealthy" => "on-unhealthy=drain",
-        "allow" => "allow=10.0.0.0/8",
-        "deny" => "deny=10.0.0.0/8",
-        "on-remove" => "on-remove=drain",
-        _ => "option=value",
-    }
 }
 
 fn backup(backups: &mut Vec<crate::route::Target>, text: &str, listen: &Listen) -> Result<(), Vec<Mistake>> {

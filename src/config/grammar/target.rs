@@ -4,6 +4,7 @@ mod consul;
 mod docker;
 pub(crate) mod etcd;
 
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use super::listen::{is_path_char, number, socket_path};
@@ -64,7 +65,9 @@ fn parse(text: &str, listen: &Listen) -> Result<Target, Mistake> {
             _ => inet(text, listen)?,
         },
     };
-    check_range(&target, listen)?;
+    if let Some(first) = first_port(&target) {
+        check_range(first, &target, listen)?;
+    }
     Ok(target)
 }
 
@@ -207,22 +210,22 @@ fn number_help(text: &str) -> String {
     }
 }
 
+/// The port that is written; `None` where the port is only known with the endpoint.
+fn first_port(target: &Target) -> Option<u16> {
+    match target {
+        Target::Addr(addr) => Some(addr.port()),
+        Target::Host { port, .. } => Some(*port),
+        Target::Docker { port, .. } | Target::Labelled { port, .. } => *port,
+        _ => None,
+    }
+}
+
 /// Every port of a range needs one upstream.
-fn check_range(target: &Target, listen: &Listen) -> Result<(), Mistake> {
-    let first = match target {
-        Target::Addr(addr) => addr.port(),
-        Target::Host { port, .. }
-        | Target::Docker { port: Some(port), .. }
-        | Target::Labelled { port: Some(port), .. } => *port,
-        // Without a port, or known only when it is found.
-        _ => return Ok(()),
-    };
-    let Listen::Inet { ports, .. } = listen else { return Ok(()) };
-    if usize::from(first) + ports.count() - 1 <= usize::from(u16::MAX) {
+pub(super) fn check_range(first: u16, target: &dyn Display, listen: &Listen) -> Result<(), Mistake> {
+    if listen.has_counterparts_from(first) {
         return Ok(());
     }
-    let count = ports.count();
-    Err(Mistake::new(format!("`{target}`: {count} ports from {first} on would pass 65535"))
+    Err(Mistake::new(format!("`{target}`: {} ports from {first} on would pass 65535", listen.count()))
         .help("begin the target's ports lower, or listen on fewer"))
 }
 

@@ -61,8 +61,8 @@ fn a_route_is_named_as_its_listener_was_written() {
     assert_eq!(read("53/udp=dns").options.name, "53/udp");
     assert_eq!(read("6379/tcp=redis").options.name, "6379/tcp");
     assert_eq!(read("6379=redis?name=cache").options.name, "cache");
-    let listen = parse_listen("6379", &place()).unwrap();
-    assert_eq!(parse_options("hold=1s", &listen, &place()).unwrap().name, "6379");
+    let listen = parse_listen("6379", Author::Label, &place()).unwrap();
+    assert_eq!(parse_options("hold=1s", &listen, Author::Label, &place()).unwrap().name, "6379");
 }
 
 #[test]
@@ -215,7 +215,8 @@ fn a_health() -> impl Strategy<Value = Health> {
 
 fn some_options(listen: &Listen) -> impl Strategy<Value = Options> + use<> {
     let name = prop_oneof![Just(listen.to_string()), "[a-zA-Z0-9._/:@+~-]{1,30}"];
-    let network = (any::<IpAddr>(), 0..=32u8).prop_map(|(ip, length)| ipnet::IpNet::new(ip, length).unwrap());
+    let network = (any::<IpAddr>(), 0..=32u8)
+        .prop_map(|(ip, length)| ipnet::IpNet::new(ip.to_canonical(), length).unwrap());
     let allow = if matches!(listen, Listen::Unix(_)) { 0..1 } else { 0..4 };
     let choices = (
         proptest::sample::select(Balance::ALL.to_vec()),
@@ -298,4 +299,12 @@ proptest! {
         let _ = parse_route(&format!("80=a?{text}"), &place());
         let _ = parse_route(&format!("{text}=a"), &place());
     }
+}
+
+#[test]
+fn a_label_opens_no_unix_socket_and_an_operator_does() {
+    assert!(parse_listen("/run/x.sock", Author::Operator, &place()).is_ok());
+    let mistake = parse_listen("unix:/run/x.sock", Author::Label, &place()).unwrap_err();
+    assert_eq!(mistake.place, place());
+    assert!(mistake.help.as_deref().unwrap().contains("=docker://NAME:PORT"), "{mistake}");
 }

@@ -1,17 +1,16 @@
 //! Which containers a name means. Pure.
 //!
-//! The kinds of name are tried in order and the first that fits is the answer: a whole ID, a container's name, a
-//! Compose service, the beginning of an ID. They are not joined: a container that happens to be called like another
-//! project's service would get a share of its connections.
+//! The kinds of name are tried in order and the first that fits is the answer: an ID or its beginning, a service of our
+//! own Compose project, a container's name, a Compose service elsewhere. What others can choose less freely comes first: no
+//! container can choose its ID, and none outside the project is a service of it. They are not joined: a container that
+//! happens to be called like another project's service would get a share of its connections.
 
 use std::collections::BTreeSet;
 
 use super::{Container, ContainerId, Containers, Selector, shortened};
 
-const PROJECT: &str = "com.docker.compose.project";
-const SERVICE: &str = "com.docker.compose.service";
-/// `True` on the containers of `docker compose run`, which carry their service's label but do not serve.
-const ONEOFF: &str = "com.docker.compose.oneoff";
+pub(super) const PROJECT: &str = "com.docker.compose.project";
+pub(super) const SERVICE: &str = "com.docker.compose.service";
 
 /// What `docker ps` shows of an ID; fewer digits might be a name.
 const PREFIX_MIN: usize = 12;
@@ -41,7 +40,7 @@ impl Containers {
     fn labelled(&self, key: &str, value: Option<&str>) -> Result<Vec<Match<'_>>, Unfound> {
         let has = |container: &Container| {
             let found = container.labels.get(key);
-            found.is_some_and(|found| value.is_none_or(|value| found == value)) && !is_oneoff(container)
+            found.is_some_and(|found| value.is_none_or(|value| found == value)) && !container.is_oneoff()
         };
         let mut found: Vec<Match<'_>> =
             self.by_id.iter().filter(|(id, container)| !self.is_own(id) && has(container)).collect();
@@ -50,32 +49,42 @@ impl Containers {
             return Ok(found);
         }
         let label = Selector::Label { key, value };
+        let inherits = |container: &Container| {
+            container.inherited.get(key).is_some_and(|found| value.is_none_or(|value| found == value))
+        };
         Err(Unfound::Absent(format!(
-            "there is no container with the {}",
-            label.to_string().replacen(':', " ", 1)
+            "there is no container with the {}{}",
+            label.to_string().replacen(':', " ", 1),
+            self.hint_of_image(inherits)
         )))
     }
 
     /// The containers that `name` means, running or not, by name; never our own, and at least one.
     pub(crate) fn find(&self, name: &str) -> Result<Vec<Match<'_>>, Unfound> {
         let name = name.strip_prefix('/').unwrap_or(name);
-        if let Some(found) = self.by_id.get_key_value(&ContainerId(name.to_owned())) {
-            return self.unless_own(found);
+        match self.of_id(name).as_slice() {
+            [] => {}
+            [only] => return self.unless_own(*only),
+            several => {
+                return Err(Unfound::Ambiguous(format!(
+                    "the ID {name} begins those of {}: write more of it, or a name",
+                    shortened(several.iter().map(|(_, container)| &container.name))
+                )));
+            }
+        }
+        let service = self.service(name);
+        if self.own().and_then(project).is_some()
+            && let Ok(service) = &service
+            && !service.is_empty()
+        {
+            return Ok(service.clone());
         }
         if let Some(found) = self.by_id.iter().find(|(_, container)| container.name == name) {
             return self.unless_own(found);
         }
-        let service = self.service(name)?;
-        if !service.is_empty() {
-            return Ok(service);
-        }
-        match self.prefixed(name).as_slice() {
-            [] => Err(Unfound::Absent(self.absent(name))),
-            [only] => self.unless_own(*only),
-            several => Err(Unfound::Ambiguous(format!(
-                "the ID {name} begins those of {}: write more of it, or a name",
-                shortened(several.iter().map(|(_, container)| &container.name))
-            ))),
+        match service? {
+            service if service.is_empty() => Err(Unfound::Absent(self.absent(name))),
+            service => Ok(service),
         }
     }
 
@@ -115,8 +124,9 @@ impl Containers {
         Ok(found)
     }
 
-    fn prefixed(&self, name: &str) -> Vec<Match<'_>> {
-        if name.len() < PREFIX_MIN || name.len() >= ID_LEN || !name.bytes().all(|b| b.is_ascii_hexdigit()) {
+    /// The containers whose ID this is, or begins.
+    fn of_id(&self, name: &str) -> Vec<Match<'_>> {
+        if name.len() < PREFIX_MIN || name.len() > ID_LEN || !name.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Vec::new();
         }
         let from = ContainerId(name.to_owned());
@@ -134,7 +144,22 @@ impl Containers {
         }
         let near = self.near(name);
         let hint = if near.is_empty() { String::new() } else { format!("; did you mean {near}?") };
+        let hint = hint
+            + &self.hint_of_image(|container| container.inherited.get(SERVICE).is_some_and(|s| s == name));
         format!("there is no container, and no Compose service, called {name}{hint}")
+    }
+
+    /// For a label that a container has from its image.
+    fn hint_of_image(&self, inherits: impl Fn(&Container) -> bool) -> String {
+        match self.by_id.values().find(|container| inherits(container)) {
+            None => String::new(),
+            Some(Container { name, image, .. }) if image.is_known => {
+                format!("; container {name} has it from its image, which does not count")
+            }
+            Some(Container { name, .. }) => {
+                format!("; container {name} may have it from its image, which cannot be inspected")
+            }
+        }
     }
 
     /// Names that look like this one, nearest first.
@@ -162,11 +187,7 @@ fn service_of(container: &Container) -> Option<&str> {
 }
 
 fn is_service(container: &Container, name: &str) -> bool {
-    service_of(container) == Some(name) && !is_oneoff(container)
-}
-
-fn is_oneoff(container: &Container) -> bool {
-    container.labels.get(ONEOFF).is_some_and(|value| value.eq_ignore_ascii_case("true"))
+    service_of(container) == Some(name) && !container.is_oneoff()
 }
 
 /// Longer names than people write are not compared.

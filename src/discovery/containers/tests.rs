@@ -11,15 +11,11 @@ pub(crate) fn id(beginning: &str) -> ContainerId {
 pub(crate) fn container(name: &str, last: u8) -> Container {
     Container {
         name: name.to_owned(),
+        image: Image { id: "sha256:one".to_owned(), is_known: true },
         running: true,
-        health: Health::Unchecked,
-        leaving: Leaving::No,
-        labels: BTreeMap::new(),
-        network_mode: NetworkMode::Networks,
         networks: BTreeMap::from([on("bridge", [172, 17, 0, last])]),
         exposed: vec![(6379, Protocol::Tcp)],
-        published: Vec::new(),
-        links: Vec::new(),
+        ..Container::default()
     }
 }
 
@@ -388,5 +384,78 @@ proptest::proptest! {
         ]);
         let Resolution { endpoints, problems } = now.resolve(name.as_str(), None, Some(6379), Protocol::Tcp);
         assert!(endpoints.is_empty() != problems.is_empty());
+    }
+}
+
+// === what comes with an image ===
+
+fn of_image(mut container: Container, image: Option<&[(&str, &str)]>) -> Container {
+    let image = image
+        .map(|labels| labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect());
+    container.inherit(image.as_ref());
+    container
+}
+
+const COMPOSE: [(&str, &str); 2] =
+    [("com.docker.compose.project", "p"), ("com.docker.compose.service", "db")];
+
+#[test]
+fn a_label_of_the_image_is_none_of_the_containers() {
+    let labels = [("own", "1"), ("changed", "1"), ("image", "1")];
+    let container = of_image(labelled(container("x", 2), &labels), Some(&[("changed", "2"), ("image", "1")]));
+    assert_eq!(container.labels.keys().collect::<Vec<_>>(), ["changed", "own"]);
+    assert_eq!(container.inherited.keys().collect::<Vec<_>>(), ["image"]);
+    let unknown = of_image(labelled(container.clone(), &labels), None);
+    assert_eq!((unknown.labels.len(), unknown.image.is_known), (0, false));
+}
+
+#[test]
+fn a_container_is_of_a_compose_service_where_compose_created_it() {
+    let built = Some(&COMPOSE[..]);
+    let made =
+        labelled(labelled(container("p-db-1", 2), &COMPOSE), &[("com.docker.compose.container-number", "1")]);
+    let copied = labelled(container("evil", 3), &COMPOSE);
+    let now = engine([("a", of_image(made, built)), ("b", of_image(copied, built))]);
+    check(&now, "db", &["172.17.0.2:80"]);
+    let now = engine([("b", now.by_id[&id("b")].clone())]);
+    check_problem(&now, "db", &["container evil has it from its image"]);
+}
+
+#[test]
+fn a_label_that_is_looked_for_is_the_containers_own() {
+    let evil = of_image(labelled(container("evil", 3), &[("role", "db")]), Some(&[("role", "db")]));
+    let selector = Selector::Label { key: "role", value: Some("db") };
+    let resolution = engine([("a", evil)]).resolve(selector, Some(80), None, Protocol::Tcp);
+    assert_eq!(resolution.endpoints, []);
+    assert!(resolution.problems[0].contains("from its image"), "{:?}", resolution.problems);
+}
+
+#[test]
+fn no_container_takes_anothers_place_by_its_name() {
+    let own = service("ambassador", 9, "p", "ambassador");
+    let evil = [("d", container("db", 3)), ("e", container("a1b2c3d4e5f6", 4))];
+    let [one, two] = evil;
+    let now = engine([("0", own), ("a1b2c3d4e5f6", service("p-db-1", 2, "p", "db")), one, two]);
+    check(&now, "db", &["172.17.0.2:80"]);
+    check(&now, "a1b2c3d4e5f6", &["172.17.0.2:80"]);
+}
+
+#[test]
+fn replicas_are_of_one_service_or_else_of_one_image() {
+    let (one, two) = (id("a"), id("b"));
+    let swarm = |container| labelled(container, &[("com.docker.swarm.service.id", "s")]);
+    let image = |name: &str| Image { id: name.to_owned(), is_known: true };
+    let of = |container: Container, name: &str| Container { image: image(name), ..container };
+    let plain = || container("x", 2);
+    for (this, that, is_kin) in [
+        (of(plain(), "i"), of(plain(), "i"), true),
+        (of(plain(), "i"), of(plain(), "j"), false),
+        (of(plain(), ""), of(plain(), ""), false),
+        (of(service("x", 2, "p", "s"), "i"), of(service("y", 3, "p", "s"), "j"), true),
+        (of(service("x", 2, "p", "s"), "i"), of(service("y", 3, "q", "s"), "i"), false),
+        (of(service("x", 2, "p", "s"), "i"), of(plain(), "i"), false),
+        (of(swarm(plain()), "i"), of(swarm(plain()), "j"), true),
+    ] {
+        assert_eq!(this.kin(&one) == that.kin(&two), is_kin, "{this:?}\n{that:?}");
     }
 }

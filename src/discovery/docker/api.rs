@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use serde_json::{Map, Value};
 
 use crate::discovery::containers::{
-    Attachment, Container, ContainerId, Health, Leaving, Link, NetworkMode, Published,
+    Attachment, Container, ContainerId, Health, Image, Leaving, Link, NetworkMode, Published,
 };
 use crate::route::Protocol;
 
@@ -19,11 +19,15 @@ pub(super) fn inspected(answer: &Value) -> Option<(ContainerId, Container)> {
     let id = container_id(text(answer, "/Id")?)?;
     let container = Container {
         name: text(answer, "/Name").unwrap_or_default().trim_start_matches('/').to_owned(),
+        created: text(answer, "/Created").and_then(|time| humantime::parse_rfc3339(time).ok()),
+        image: Image { id: image_id(answer).unwrap_or_default(), is_known: false },
         running: running(answer),
         health: text(answer, "/State/Health/Status").map(health).unwrap_or_default(),
         // Events alone tell.
         leaving: Leaving::No,
+        // Those of the image are told apart once that was inspected.
         labels: labels(answer),
+        inherited: BTreeMap::new(),
         network_mode: network_mode(text(answer, "/HostConfig/NetworkMode").unwrap_or_default()),
         networks: networks(answer.pointer("/NetworkSettings/Networks")),
         exposed: exposed(answer),
@@ -31,6 +35,20 @@ pub(super) fn inspected(answer: &Value) -> Option<(ContainerId, Container)> {
         links: links(answer),
     };
     Some((id, container))
+}
+
+/// `GET /images/{id}/json`: the image's labels. `None` if it is no image at all.
+pub(super) fn image_labels(answer: &Value) -> Option<BTreeMap<String, String>> {
+    answer.is_object().then(|| labels(answer))
+}
+
+/// Only what is an ID can go into a request's path: `sha256:` and 64 digits.
+fn image_id(answer: &Value) -> Option<String> {
+    let (algorithm, digits) = text(answer, "/Image")?.split_once(':')?;
+    let is_id = algorithm.bytes().all(|b| b.is_ascii_alphanumeric())
+        && (64..=128).contains(&digits.len())
+        && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    is_id.then(|| format!("{algorithm}:{digits}"))
 }
 
 /// One line of `GET /containers/json`: enough to see whether what we know is out of date.

@@ -3,7 +3,8 @@
 //! Not bollard: its models refuse a whole answer for one value they do not know and there is no way past them to the
 //! JSON, it has no TLS without verification (Docker's `--tls`), and it negotiates a version but then asks without one.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::StatusCode;
 use serde_json::{Value, json};
@@ -13,11 +14,18 @@ use super::event::{self, Event};
 use super::version::Version;
 use super::view::Answer;
 use crate::config::DockerHost;
-use crate::discovery::containers::ContainerId;
+use crate::discovery::containers::{Container, ContainerId};
 use crate::discovery::http::{self, HttpError, Lines, Request, percent_encoded};
 
 /// An event is a container's labels and some names.
 const EVENT_MAX: usize = 1 << 20;
+
+/// Images whose labels are kept, and bytes of labels that are kept of one. What is more is asked for again: 16 MB in the
+/// worst case.
+const IMAGES_MAX: usize = 1024;
+const IMAGE_LABELS_MAX_BYTES: usize = 16 * 1024;
+
+type Labels = Arc<BTreeMap<String, String>>;
 
 /// Why the engine did not say.
 #[derive(Debug, thiserror::Error)]
@@ -33,12 +41,15 @@ pub(super) struct Client {
     http: http::Client,
     /// `/v1.41`, or empty while it is being asked for.
     prefix: Arc<str>,
+    /// By image ID. An image never changes: its ID is a hash of it.
+    images: Arc<Mutex<BTreeMap<String, Labels>>>,
 }
 
 impl Client {
     /// Asks the engine which versions it speaks.
     pub(super) async fn negotiate(host: &DockerHost) -> Result<Client, ApiError> {
-        let mut client = Client { http: http::Client::new(host.clone()), prefix: Arc::from("") };
+        let mut client =
+            Client { http: http::Client::new(host.clone()), prefix: Arc::from(""), images: Arc::default() };
         let answer = client.get("/version").await?;
         let version = Version::common(text(&answer, "/MinAPIVersion"), text(&answer, "/ApiVersion"));
         let version = version.map_err(ApiError::Unusable)?;
@@ -56,12 +67,52 @@ impl Client {
         let path = format!("/containers/{}/json", id.0);
         match self.get(&path).await {
             Ok(answer) => match api::inspected(&answer) {
-                Some((answered, container)) if answered == *id => Ok(Answer::Is(Box::new(container))),
+                Some((answered, container)) if answered == *id => {
+                    Ok(Answer::Is(Box::new(self.with_own_labels(container).await?)))
+                }
                 _ => Err(HttpError::exchange(&path, &"not this container").into()),
             },
             Err(HttpError::Status { status: StatusCode::NOT_FOUND, .. }) => Ok(Answer::Gone),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Tells the labels of the container from those of its image.
+    async fn with_own_labels(&self, mut container: Container) -> Result<Container, ApiError> {
+        if !container.labels.is_empty() {
+            let image = self.image_labels(&container.image.id).await?;
+            container.inherit(image.as_deref());
+        }
+        Ok(container)
+    }
+
+    /// `None` where the engine, or a proxy before it, does not tell.
+    async fn image_labels(&self, id: &str) -> Result<Option<Labels>, ApiError> {
+        if id.is_empty() {
+            return Ok(None);
+        }
+        let known = self.images.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let labels = match self.get(&format!("/images/{id}/json")).await {
+            Ok(answer) => api::image_labels(&answer).map(Arc::new),
+            Err(HttpError::Status { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        self.keep(id, labels.as_ref());
+        Ok(labels)
+    }
+
+    fn keep(&self, id: &str, labels: Option<&Labels>) {
+        let size =
+            |labels: &&Labels| labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        let Some(labels) = labels.filter(|labels| size(labels) <= IMAGE_LABELS_MAX_BYTES) else { return };
+        let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+        if images.len() >= IMAGES_MAX {
+            images.clear();
+        }
+        images.insert(id.to_owned(), labels.clone());
     }
 
     /// Returns once the engine has begun to answer, so about when it has subscribed us (see

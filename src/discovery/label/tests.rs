@@ -10,9 +10,14 @@ fn printed(routes: &[Route]) -> Vec<String> {
 }
 
 fn check(now: &Containers, expected: &[String]) {
-    let (routes, mistakes) = labelled(now);
+    let (routes, mistakes) = read(now);
     assert_eq!(mistakes, []);
     assert_eq!(printed(&routes), expected);
+}
+
+/// While nothing serves yet.
+fn read(now: &Containers) -> (Vec<Route>, Vec<Diagnostic>) {
+    labelled(now, &Policy::default())
 }
 
 fn at(listen: &str, beginning: &str, port: u16) -> String {
@@ -21,7 +26,7 @@ fn at(listen: &str, beginning: &str, port: u16) -> String {
 
 /// Ports are all that tells these apart.
 fn labelled_with(key: &str, value: &str) -> (Vec<Route>, Vec<Diagnostic>) {
-    labelled(&engine([("a", with(container("redis", 2), &[(key, value)]))]))
+    read(&engine([("a", with(container("redis", 2), &[(key, value)]))]))
 }
 
 #[test]
@@ -31,7 +36,7 @@ fn a_label_is_a_route_to_its_container() {
         ("b", with(container("dns", 3), &[("ambassador.listen.53/udp", "1053"), ("ambassador.listen", "7")])),
     ]);
     check(&now, &[at("6379", "a", 6379), at("53/udp", "b", 1053)]);
-    let (routes, _) = labelled(&now);
+    let (routes, _) = read(&now);
     let place = Place::Label { container: "redis".to_owned(), label: "ambassador.listen.6379".to_owned() };
     assert!(routes.iter().any(|route| route.origin == place));
 }
@@ -58,7 +63,7 @@ fn replicas_that_disagree_are_told_and_the_first_by_name_stands() {
         ("a", with(container("web-2", 2), &[("ambassador.listen.80", "80?hold=5s")])),
         ("b", with(container("web-1", 3), &[("ambassador.listen.80", "80")])),
     ]);
-    let (routes, mistakes) = labelled(&now);
+    let (routes, mistakes) = read(&now);
     assert_eq!(printed(&routes), [at("80", "b", 80)]);
     assert_eq!(mistakes.len(), 1);
     assert!(mistakes[0].message.contains("web-1") && mistakes[0].message.contains("hold"), "{}", mistakes[0]);
@@ -77,7 +82,7 @@ fn listeners_that_overlap_are_told_and_the_first_by_name_stands() {
             ),
         ),
     ]);
-    let (routes, mistakes) = labelled(&now);
+    let (routes, mistakes) = read(&now);
     assert_eq!(printed(&routes), [at("8000-8010", "a", 8000), at("8005/udp", "b", 80)]);
     assert!(mistakes[0].message.contains("8005 overlaps 8000-8010"), "{}", mistakes[0]);
 }
@@ -97,7 +102,7 @@ fn one_bad_label_never_removes_another_route() {
     ];
     let good = [("ambassador.listen.80", "80")];
     let now = engine([("a", with(with(container("redis", 2), &bad), &good))]);
-    let (routes, mistakes) = labelled(&now);
+    let (routes, mistakes) = read(&now);
     assert_eq!(printed(&routes), [at("80", "a", 80)]);
     for (label, value) in bad {
         let told = |mistake: &&Diagnostic| {
@@ -122,7 +127,7 @@ fn our_own_labels_are_not_for_us() {
 #[test]
 fn labels_cannot_ask_for_everything() {
     let wide = [("ambassador.listen.1-65535", "1"), ("ambassador.listen.80/udp", "80")];
-    let (routes, mistakes) = labelled(&engine([("a", with(container("redis", 2), &wide))]));
+    let (routes, mistakes) = read(&engine([("a", with(container("redis", 2), &wide))]));
     assert_eq!(printed(&routes), [at("80/udp", "a", 80)]);
     assert!(mistakes[0].message.contains("more than 4096"), "{}", mistakes[0]);
 
@@ -133,8 +138,108 @@ fn labels_cannot_ask_for_everything() {
 
     let mut many = container("redis", 2);
     many.labels.extend((1000..1100).map(|port| (format!("ambassador.listen.{port}"), "80".to_owned())));
-    let (routes, mistakes) = labelled(&engine([("a", many)]));
+    let (routes, mistakes) = read(&engine([("a", many)]));
     assert_eq!((routes.len(), mistakes.len()), (64, 1));
+}
+
+#[test]
+fn labels_of_all_containers_together_have_an_end() {
+    let mut now = Containers::default();
+    for n in 0..70 {
+        let mut one = container(&format!("c{n:02}"), 2);
+        let label = |port: usize| (format!("ambassador.listen.{}", 1000 + port), "80".to_owned());
+        one.labels.extend((0..LABELS_MAX).map(label));
+        now.by_id.insert(id(&format!("{n:02}")), one);
+    }
+    let (routes, mistakes) = read(&now);
+    assert_eq!(routes.iter().map(|route| route.targets.len()).sum::<usize>(), CLAIMS_MAX);
+    assert!(mistakes[0].message.contains("more than 4096"), "{}", mistakes[0]);
+    now.by_id.values_mut().for_each(|one| one.labels.values_mut().for_each(|value| "x".clone_into(value)));
+    assert_eq!(read(&now).1.len(), MISTAKES_MAX);
+}
+
+// === whoever serves ===
+
+fn of_image(container: Container, image: &str) -> Container {
+    let image = crate::discovery::containers::Image { id: image.to_owned(), is_known: true };
+    Container { image, ..container }
+}
+
+/// Read while these routes are open.
+fn read_while(serving: &[Route], now: &Containers) -> (Vec<String>, Vec<Diagnostic>) {
+    let serving = serving.iter().map(|route| (&route.listen, route)).collect();
+    let (routes, mistakes) = labelled(now, &Policy { serving, ..Policy::default() });
+    (printed(&routes), mistakes)
+}
+
+#[test]
+fn the_container_that_serves_keeps_its_listener_and_its_name() {
+    let db = with(container("db", 2), &[("ambassador.listen.80", "80?name=pg")]);
+    let (serving, _) = read(&engine([("b", db.clone())]));
+    let evil = of_image(container("aaa", 3), "sha256:evil");
+    for label in [
+        ("ambassador.listen.80", "80?name=pg"),
+        ("ambassador.listen.81", "80?name=pg"),
+        ("ambassador.listen.79-80", "1"),
+    ] {
+        let now = engine([("a", with(evil.clone(), &[label])), ("b", db.clone())]);
+        let (routes, mistakes) = read_while(&serving, &now);
+        assert_eq!(routes, [format!("{}?name=pg", at("80", "b", 80))], "{label:?}");
+        assert!(mistakes.len() == 1 && mistakes[0].to_string().contains("container db"), "{mistakes:?}");
+        // Removed, it leaves its listener to a container of its name.
+        let now = engine([("a", with(evil.clone(), &[label]))]);
+        let (routes, mistakes) = read_while(&serving, &now);
+        assert_eq!((routes.len(), mistakes.len()), (0, 1), "{mistakes:?}");
+        let new = of_image(with(container("db", 2), &[("ambassador.listen.80", "81")]), "sha256:new");
+        let now = engine([("a", with(evil.clone(), &[label])), ("c", new)]);
+        let (routes, _) = read_while(&serving, &now);
+        assert!(routes.contains(&at("80", "c", 81)), "{routes:?}");
+    }
+}
+
+#[test]
+fn before_any_serves_the_oldest_container_has_the_listener() {
+    let time = |seconds| Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds));
+    let of = |name: &str, created| {
+        let labels = [("ambassador.listen.80", "80")];
+        Container { created: time(created), ..of_image(with(container(name, 2), &labels), name) }
+    };
+    let (routes, _) = read(&engine([("a", of("aaa", 2)), ("b", of("zzz", 1))]));
+    assert_eq!(printed(&routes), [at("80", "b", 80)]);
+}
+
+#[test]
+fn what_lingers_counts_among_the_ports_of_labels() {
+    let (serving, _) =
+        read(&engine([("a", with(container("gone", 2), &[("ambassador.listen.1-4000", "1")]))]));
+    let more = [("ambassador.listen.5000-5095", "1"), ("ambassador.listen.6000", "1")];
+    let now = engine([("b", with(container("new", 3), &more))]);
+    let (routes, mistakes) = read_while(&serving, &now);
+    assert_eq!(routes, [at("5000-5095", "b", 1)]);
+    assert!(mistakes[0].message.contains("more than 4096"), "{}", mistakes[0]);
+}
+
+#[test]
+fn one_port_is_one_containers_on_all_addresses_and_never_the_admin_apis() {
+    let v4 = ("ambassador.listen.127.0.0.1:80", "80");
+    let v6 = ("ambassador.listen.[::1]:80", "80");
+    let (routes, _) = read(&engine([("a", with(container("a", 2), &[v4, v6]))]));
+    assert_eq!(routes.len(), 2, "two addresses of one container");
+    let now = engine([("a", with(container("a", 2), &[v4])), ("b", with(container("b", 3), &[v6]))]);
+    let (routes, mistakes) = read(&now);
+    assert_eq!((routes.len(), mistakes.len()), (1, 1));
+
+    let labels = [("ambassador.listen.[::1]:9900-9902", "80"), ("ambassador.listen.9901/udp", "80")];
+    let now = engine([("a", with(container("a", 2), &labels))]);
+    let (routes, mistakes) = labelled(&now, &Policy { admin_port: Some(9901), ..Policy::default() });
+    assert_eq!(printed(&routes), [at("9901/udp", "a", 80)]);
+    assert!(mistakes[0].message.contains("admin"), "{}", mistakes[0]);
+}
+
+#[test]
+fn a_container_of_compose_run_has_its_services_labels_and_does_not_serve() {
+    let labels = [("ambassador.listen.80", "80"), ("com.docker.compose.oneoff", "True")];
+    check(&engine([("a", with(container("p-web-run-1", 2), &labels))]), &[]);
 }
 
 // === -name and links: no grammar needed ===

@@ -52,8 +52,9 @@ pub(super) fn is_allowed(request: &str) -> bool {
         None => path,
     };
     let id = path.strip_prefix("/containers/").and_then(|rest| rest.strip_suffix("/json"));
+    let image = path.strip_prefix("/images/sha256:").and_then(|rest| rest.strip_suffix("/json"));
     ["/version", "/events", "/containers/json", "/networks"].contains(&path)
-        || id.is_some_and(|id| id.len() == 64)
+        || id.or(image).is_some_and(|id| id.len() == 64)
 }
 
 async fn serve(listener: UnixListener, upstream: PathBuf, requests: Arc<Mutex<Vec<String>>>) {

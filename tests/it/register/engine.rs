@@ -47,7 +47,7 @@ impl Engine {
         let id = format!("{n:0>12}{:0<52}", "");
         let ports = json!({ "6379/tcp": [{ "HostIp": "0.0.0.0", "HostPort": host_port.to_string() }] });
         self.state.lock().unwrap().containers.push(json!({
-            "Id": id, "Name": format!("/{name}"),
+            "Id": id, "Name": format!("/{name}"), "Image": format!("sha256:{:064}", 1),
             "State": { "Running": true }, "HostConfig": { "NetworkMode": "default" },
             "Config": { "Labels": { label.0: label.1 } },
             "NetworkSettings": { "Ports": ports, "Networks": {} }
@@ -107,6 +107,9 @@ fn body(path: &str, containers: &[Value]) -> Value {
         };
         let line = |c: &Value| json!({ "Id": c["Id"], "Names": [c["Name"]], "State": state(c) });
         return containers.iter().map(line).collect();
+    }
+    if path.contains("/images/") {
+        return json!({ "Config": { "Labels": {} } });
     }
     let asked = containers.iter().find(|c| path.contains(c["Id"].as_str().unwrap()));
     asked.cloned().unwrap_or_default()

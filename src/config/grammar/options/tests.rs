@@ -9,7 +9,7 @@ use crate::route::{Check, Health};
 fn read(text: &str, listener: &str) -> Result<Options, Vec<Mistake>> {
     let listen = listen::parse(listener).unwrap();
     let mut options = Options::named("n");
-    let mistakes = parse_into(&mut options, text, &listen);
+    let mistakes = parse_into(&mut options, text, &listen, Author::Operator);
     if mistakes.is_empty() { Ok(options) } else { Err(mistakes) }
 }
 
@@ -116,4 +116,55 @@ fn all_mistakes_are_reported_at_once() {
 #[test]
 fn a_unix_listener_has_no_addresses_to_allow() {
     assert!(read("allow=10.0.0.0/8", "/run/x.sock").is_err());
+}
+
+fn of_label(text: &str) -> Vec<Mistake> {
+    let listen = listen::parse("80").unwrap();
+    parse_into(&mut Options::named("n"), text, &listen, Author::Label)
+}
+
+/// Whoever adds an option decides here whether a container may set it.
+#[test]
+fn a_label_sets_what_concerns_its_own_container_and_nothing_else() {
+    for name in names() {
+        let is_operators = ["backup", "accept-proxy", "send-proxy"].contains(&name);
+        let mistakes = of_label(&format!("{name}={}", key(name).unwrap().example));
+        assert_eq!(mistakes.is_empty(), !is_operators, "{name}: {mistakes:?}");
+        assert_eq!(mistakes.iter().any(|m| m.message.contains("a label cannot set")), is_operators, "{name}");
+    }
+    let mistakes = of_label("backup=unix:/var/run/docker.sock&hold=1s");
+    assert!(mistakes[0].help.as_deref().unwrap().contains("docker://NAME?backup="), "{mistakes:?}");
+}
+
+#[test]
+fn a_label_costs_no_more_than_a_container_may() {
+    assert_eq!(of_label("hold=1m&health=tcp&health-interval=1s"), []);
+    for (text, help) in [
+        ("hold=61s", "`hold=1m`"),
+        ("hold=365days", "`hold=1m`"),
+        ("health-interval=999ms", "`health-interval=1s`"),
+    ] {
+        let mistakes = of_label(text);
+        assert!(mistakes[0].help.as_deref().unwrap().contains(help), "{text}: {mistakes:?}");
+        assert!(read(text, "80").is_ok(), "the operator may");
+    }
+}
+
+#[test]
+fn networks_of_mapped_addresses_are_those_of_ipv4() {
+    for (text, network) in [
+        ("::ffff:127.0.0.1/128", "127.0.0.1/32"),
+        ("::ffff:127.0.0.1", "127.0.0.1/32"),
+        ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        // These are networks of IPv6 alone, though mapped addresses are among their own.
+        ("::/0", "::/0"),
+        ("::/80", "::/80"),
+    ] {
+        let network = vec![network.parse().unwrap()];
+        assert_eq!(read(&format!("deny={text}"), "80").unwrap().deny, network, "{text}");
+        assert_eq!(read(&format!("allow={text}"), "80").unwrap().allow, network, "{text}");
+    }
+    let mistakes = read("deny=::ffff:10.0.0.0/95", "80").unwrap_err();
+    assert!(mistakes[0].help.as_deref().unwrap().contains("the IPv4 network"), "{mistakes:?}");
 }

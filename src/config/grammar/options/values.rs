@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::config::nearest::suggest;
 use crate::diagnostic::Mistake;
@@ -156,10 +156,24 @@ pub(super) fn networks(key: &str, text: &str, listen: &Listen) -> Result<Vec<IpN
 
 fn network(text: &str) -> Result<IpNet, Mistake> {
     let single = || text.parse::<IpAddr>().map(IpNet::from);
-    text.parse::<IpNet>().or_else(|_| single()).map_err(|_| {
+    let network = text.parse::<IpNet>().or_else(|_| single()).map_err(|_| {
         Mistake::new(format!("`{text}` is no network"))
             .help("write an address or a network such as `10.0.0.0/8` or `fd00::/8`")
+    })?;
+    canonical(network).ok_or_else(|| {
+        Mistake::new(format!("`{text}` is neither a network of IPv4 addresses nor one of IPv6 addresses"))
+            .help("write the IPv4 network, such as `10.0.0.0/8`, or `::/0` for every IPv6 address")
     })
+}
+
+/// IPv4 clients are known by their IPv4 address, so that a network of IPv4-mapped addresses (RFC 4291, 2.5.5.2) is the
+/// IPv4 network. `None` where such an address is written with a prefix that reaches beyond them.
+fn canonical(network: IpNet) -> Option<IpNet> {
+    const MAPPED_PREFIX: u8 = 96;
+    let IpNet::V6(v6) = network else { return Some(network) };
+    let Some(addr) = v6.addr().to_ipv4_mapped() else { return Some(network) };
+    let prefix = v6.prefix_len().checked_sub(MAPPED_PREFIX)?;
+    Ipv4Net::new(addr, prefix).ok().map(IpNet::V4)
 }
 
 /// `10s`, `500ms`, `1h30m`, `0`.

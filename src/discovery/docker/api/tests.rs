@@ -1,16 +1,20 @@
 //! Answers as engines give them: 20.10's recorded (and shortened), 29's made up from its API's documentation, since no
 //! such engine was at hand, with things in them that no engine says yet.
 
+use std::time::{Duration, SystemTime};
+
 use serde_json::json;
 
 use super::*;
 
 const ID: &str = "080ecd3b75b140e48df0d094f8de34334d2b8c2c979372dc4a00e990eaec4018";
+const IMAGE: &str = "sha256:7614ae9453d1d87e740a2056257a6de7135c84037c367e1fffa92ae922784631";
 const NETWORK: &str = "0ab38a31f0d2c87d31d33d692bcb5751a2d6f52c32cd17e20cd8b14da1faa557";
 
 fn v1_41() -> Value {
     json!({
-        "Id": ID, "Name": "/redis", "Driver": "overlay2", "ExecIDs": null,
+        "Id": ID, "Name": "/redis", "Driver": "overlay2", "ExecIDs": null, "Created": "2026-11-20T04:58:42.5Z",
+        "Image": IMAGE,
         "State": { "Status": "running", "Running": true, "Paused": false, "Restarting": false, "OOMKilled": false,
             "Dead": false, "Pid": 26428, "ExitCode": 0, "Error": "", "StartedAt": "2026-11-20T04:58:43.01502Z" },
         "HostConfig": { "Binds": null, "NetworkMode": "back", "Links": ["/db:/redis/pg", "/db:/redis/db"],
@@ -57,6 +61,9 @@ fn an_inspection_of_20_10_is_read() {
         container,
         Container {
             name: "redis".to_owned(),
+            created: Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_150_722_500)),
+            image: Image { id: IMAGE.to_owned(), is_known: false },
+            inherited: BTreeMap::new(),
             running: true,
             leaving: Leaving::No,
             labels: BTreeMap::from([("ambassador.listen.6379".to_owned(), "6379".to_owned())]),

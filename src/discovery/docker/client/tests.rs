@@ -137,3 +137,37 @@ async fn an_engine_that_says_nothing_is_given_up() {
     let _listener = UnixListener::bind(&socket).unwrap();
     assert_eq!(why(Client::negotiate(&DockerHost::Unix(socket)).await), "/version: no answer");
 }
+
+fn labelled(labels: &str) -> String {
+    let image = format!("sha256:{}", "1".repeat(64));
+    ok(&format!(r#"{{"Id":"{}","Image":"{image}","Config":{{"Labels":{labels}}}}}"#, id("a").0))
+}
+
+async fn labels(client: &Client) -> (Vec<String>, Vec<String>) {
+    let Ok(Answer::Is(container)) = client.inspect(&id("a")).await else { panic!("a container") };
+    (container.labels.into_keys().collect(), container.inherited.into_keys().collect())
+}
+
+#[tokio::test]
+async fn an_image_is_asked_for_once_and_its_labels_are_told_apart() {
+    let container = labelled(r#"{"own":"1","image":"2"}"#);
+    let mut engine =
+        engine(&[VERSION, &container, &ok(r#"{"Config":{"Labels":{"image":"2"}}}"#), &container]);
+    let client = negotiated(&engine).await;
+    for _ in 0..2 {
+        assert_eq!(labels(&client).await, (vec!["own".to_owned()], vec!["image".to_owned()]));
+    }
+    engine.requests.recv().await.unwrap();
+    engine.requests.recv().await.unwrap();
+    let asked = engine.requests.recv().await.unwrap();
+    assert_eq!(asked, format!("GET /v1.41/images/sha256:{}/json HTTP/1.1", "1".repeat(64)));
+}
+
+#[tokio::test]
+async fn labels_of_an_image_that_cannot_be_inspected_may_be_its_own() {
+    let refused = "HTTP/1.1 403 Forbidden\r\n\r\n";
+    let engine = engine(&[VERSION, &labelled(r#"{"own":"1"}"#), refused, &labelled("{}")]);
+    let client = negotiated(&engine).await;
+    assert_eq!(labels(&client).await, (vec![], vec!["own".to_owned()]));
+    assert_eq!(labels(&client).await, (vec![], vec![]), "an image is asked for where there are labels");
+}
