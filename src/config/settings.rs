@@ -12,7 +12,7 @@ use crate::diagnostic::Mistake;
 use crate::discovery::dns::TTL_FLOOR;
 
 /// Each is a flag `--KEY`, a variable `AMBASSADOR_KEY` and a key at the top of the file.
-pub(crate) const KEYS: [&str; 9] = [
+pub(crate) const KEYS: [&str; 10] = [
     "workers",
     "drain-timeout",
     "max-held",
@@ -20,6 +20,7 @@ pub(crate) const KEYS: [&str; 9] = [
     "dns-max-ttl",
     "dns-stale",
     "admin",
+    "admin-host",
     "log-level",
     "log-format",
 ];
@@ -38,6 +39,7 @@ pub struct Settings {
     pub dns_max_ttl: Option<Duration>,
     pub dns_stale: Option<Duration>,
     pub admin: Option<AdminAddr>,
+    pub admin_hosts: Option<Vec<String>>,
     pub log_level: Option<LogLevel>,
     pub log_format: Option<LogFormat>,
 }
@@ -54,6 +56,7 @@ impl Settings {
             dns_max_ttl,
             dns_stale,
             admin,
+            admin_hosts,
             log_level,
             log_format,
         } = self;
@@ -65,6 +68,7 @@ impl Settings {
             dns_max_ttl: dns_max_ttl.or(later.dns_max_ttl),
             dns_stale: dns_stale.or(later.dns_stale),
             admin: admin.or(later.admin),
+            admin_hosts: admin_hosts.or(later.admin_hosts),
             log_level: log_level.or(later.log_level),
             log_format: log_format.or(later.log_format),
         }
@@ -80,6 +84,7 @@ impl Settings {
             "dns-max-ttl" => self.dns_max_ttl = Some(dns_max_ttl(value)?),
             "dns-stale" => self.dns_stale = Some(dns_stale(value)?),
             "admin" => self.admin = Some(admin(value)?),
+            "admin-host" => self.admin_hosts = Some(admin_hosts(value)?),
             "log-level" => self.log_level = Some(log_level(value)?),
             "log-format" => self.log_format = Some(log_format(value)?),
             _ => return Err(Mistake::new(format!("`{key}` is no setting")).help(suggest(key, &KEYS))),
@@ -136,13 +141,38 @@ pub(super) fn admin(text: &str) -> Result<AdminAddr, Mistake> {
     if let Some(path) = text.strip_prefix("unix:") {
         return Ok(AdminAddr::Unix(socket_path(path.strip_prefix("//").unwrap_or(path))?));
     }
+    if let Some(name) = text.strip_prefix('@') {
+        return abstract_name(name);
+    }
     if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
         return Ok(AdminAddr::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port))));
     }
     text.parse().map(AdminAddr::Tcp).map_err(|_| {
         Mistake::new(format!("`{text}` is no address for the admin API"))
-            .help("write `unix:/path`, or an IP address and a port such as `127.0.0.1:9901`")
+            .help("write `unix:/path`, `@name`, or an IP address and a port such as `127.0.0.1:9901`")
     })
+}
+
+/// Of an abstract socket, unix(7): `sun_path` has 108 bytes, and the first is a zero.
+const ABSTRACT_NAME_BYTES_MAX: usize = 107;
+
+fn abstract_name(name: &str) -> Result<AdminAddr, Mistake> {
+    if name.is_empty() || name.len() > ABSTRACT_NAME_BYTES_MAX {
+        return Err(Mistake::new(format!("`@{name}` is no name of an abstract socket"))
+            .help(format!("write 1 to {ABSTRACT_NAME_BYTES_MAX} bytes after the `@`")));
+    }
+    Ok(AdminAddr::Abstract(name.to_owned()))
+}
+
+fn admin_hosts(text: &str) -> Result<Vec<String>, Mistake> {
+    let is_name = |name: &str| {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+    };
+    match text.split(',').find(|name| !is_name(name)) {
+        None => Ok(text.split(',').map(str::to_owned).collect()),
+        Some(name) => Err(Mistake::new(format!("`{name}` is no host name"))
+            .help("write names without a port, such as `ambassador,admin.internal`")),
+    }
 }
 
 /// The ancestors' names too: `fatal` and `panic` leave nothing but errors.
@@ -178,9 +208,18 @@ mod tests {
     #[test]
     fn every_setting_is_read() {
         let mut settings = Settings::default();
-        for (key, value) in
-            KEYS.into_iter().zip(["2", "1m", "0", "30%", "5s", "off", "127.0.0.1:9901", "warning", "json"])
-        {
+        for (key, value) in KEYS.into_iter().zip([
+            "2",
+            "1m",
+            "0",
+            "30%",
+            "5s",
+            "off",
+            "127.0.0.1:9901",
+            "a,b.c",
+            "warning",
+            "json",
+        ]) {
             settings.set(key, value).unwrap();
         }
         let expected = Settings {
@@ -191,6 +230,7 @@ mod tests {
             dns_max_ttl: Some(Duration::from_secs(5)),
             dns_stale: Some(Duration::ZERO),
             admin: Some(AdminAddr::Tcp("127.0.0.1:9901".parse().unwrap())),
+            admin_hosts: Some(vec!["a".to_owned(), "b.c".to_owned()]),
             log_level: Some(LogLevel::Warn),
             log_format: Some(LogFormat::Json),
         };
@@ -206,6 +246,7 @@ mod tests {
         let local = Some(AdminAddr::Tcp("127.0.0.1:9".parse().unwrap()));
         assert_eq!(read("admin", "localhost:9").unwrap().admin, local);
         assert!(read("admin", "[::1]:9901").is_ok());
+        assert_eq!(read("admin", "@a/b").unwrap().admin, Some(AdminAddr::Abstract("a/b".to_owned())));
     }
 
     #[test]
@@ -230,6 +271,9 @@ mod tests {
             ("dns-stale", "10", "`10s`"),
             ("admin", "9901", "127.0.0.1:9901"),
             ("admin", "unix:a.sock", "begin the path"),
+            ("admin", "@", "after the `@`"),
+            ("admin-host", "a,", "without a port"),
+            ("admin-host", "a:80", "without a port"),
             ("log-level", "inof", "`info`"),
             ("log-format", "jsn", "`json`"),
             ("wrokers", "1", "did you mean `workers`?"),
