@@ -36,4 +36,5 @@ pub mod ready;
 pub mod app;
 pub mod cli;
 pub mod demo;
+pub mod init;
 pub mod register;
