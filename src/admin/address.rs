@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener as StdUnixListener};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -89,7 +90,8 @@ fn bind_default(paths: &[PathBuf]) -> Option<AdminListener> {
     let mut taken = None;
     for path in paths {
         if let Some(parent) = path.parent() {
-            let _ = std::fs::create_dir(parent);
+            // Whatever the umask: a server in the system's directory is believed.
+            let _ = std::fs::DirBuilder::new().mode(0o755).create(parent);
         }
         match bind_path(path) {
             Ok(listener) => return Some(listener),

@@ -145,7 +145,8 @@ fn soak(etcd: Etcd, host: Option<&Host>) {
     });
     eprintln!("soak: health checks found {found_unhealthy} times that a backend is unhealthy");
     assert!(found_unhealthy > 0, "{}", stage.diary());
-    Verdict { seed, stage: &stage, names: &names, seen: &seen }.hold(&before, memory_then);
+    let longest_max = if attack.is_some() { attack::LONGEST_MAX } else { Duration::MAX };
+    Verdict { seed, stage: &stage, names: &names, seen: &seen, longest_max }.hold(&before, memory_then);
 }
 
 /// What must be so when all is over.
@@ -154,6 +155,8 @@ struct Verdict<'a> {
     stage: &'a Stage<'a>,
     names: &'a [&'a str],
     seen: &'a [Mutex<Seen>],
+    /// Of all answers.
+    longest_max: Duration,
 }
 
 impl Verdict<'_> {
@@ -177,6 +180,12 @@ impl Verdict<'_> {
             assert!(
                 seen.answered > 0 && seen.long_finished > 0 && seen.servers.len() > 1,
                 "{}",
+                self.story()
+            );
+            assert!(
+                seen.longest < self.longest_max,
+                "{name} waited for {:?}: {}",
+                seen.longest,
                 self.story()
             );
             self.every_session_has_ended(name, &seen);

@@ -17,12 +17,16 @@ use crate::support::pause;
 
 /// What the ambassador may open while it is attacked: the default of most systems.
 pub(super) const DESCRIPTORS: u64 = 1024;
+/// Without an attack the slowest answer takes about a second, for which an order pauses its route.
+pub(super) const LONGEST_MAX: Duration = Duration::from_secs(5);
 /// More than it has descriptors for.
 const IDLE_MAX: usize = 700;
 const SLOW_MAX: usize = 400;
 const SOURCES_MAX: usize = 2_000;
 /// Between two steps of one attacker.
 const PACE: Duration = Duration::from_millis(2);
+/// Between two connections of those who hold all that they can: what is let go is not for the others to live on.
+const RENEWAL: Duration = Duration::from_millis(500);
 /// After the attack, for what is under way.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -133,7 +137,7 @@ fn hold_connections(addr: SocketAddr, until: Instant, max: usize, first: &[u8]) 
         }
         if held.len() > max {
             held.pop_front();
-            pause(10 * PACE);
+            pause(RENEWAL);
         }
         pause(PACE);
     }
