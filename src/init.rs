@@ -1,4 +1,4 @@
-//! What the kernel expects of process 1, as which it runs in a container: to reap what other processes leave behind.
+//! What the kernel expects of process 1 of a container: it reaps processes whose parents have ended.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -6,8 +6,8 @@ use std::future::pending;
 use rustix::process::{Pid, WaitOptions, getpid, wait};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Reaps the children of processes that have ended, such as those of `docker exec`, for ever. Does nothing unless this is
-/// process 1. It has no children of its own, whose status somebody would miss.
+/// Reaps orphans, such as those of `docker exec`, until it is dropped. Does nothing unless this is process 1. The program
+/// starts no children of its own, so no exit status is lost.
 pub async fn reap_orphans() -> Infallible {
     if getpid() != Pid::INIT {
         return pending().await;
@@ -20,7 +20,7 @@ pub async fn reap_orphans() -> Infallible {
         }
     };
     loop {
-        // One signal may stand for many children.
+        // Several children may end with one signal.
         while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
         if child.recv().await.is_none() {
             return pending().await;

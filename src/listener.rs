@@ -29,7 +29,7 @@ const BREATH: Duration = Duration::from_millis(100);
 /// A bound address. Dropping it closes it, and removes a unix socket's file.
 #[derive(Debug)]
 pub struct Listener {
-    /// Before the descriptor, so that the path goes while we listen: nobody replaces it meanwhile.
+    /// Before the descriptor, so that the path is removed while the socket still listens and no other process replaces it.
     path: Option<UnixPath>,
     pub fd: OwnedFd,
     pub protocol: Protocol,

@@ -23,7 +23,7 @@ const USER_PATH: &str = "ambassador/admin.sock";
 /// namespace: several ambassadors may share it, so each has a name of its own.
 pub(super) const ABSTRACT_PREFIX: &str = "ambassador/admin/";
 
-/// Where the admin API is or shall be.
+/// The admin addresses to bind, or to look for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
     pub(super) given: Option<AdminAddr>,
@@ -90,7 +90,7 @@ fn bind_default(paths: &[PathBuf]) -> Option<AdminListener> {
     let mut taken = None;
     for path in paths {
         if let Some(parent) = path.parent() {
-            // Whatever the umask: a server in the system's directory is believed.
+            // Under any umask: clients do not check who serves in the system's directory.
             let _ = std::fs::DirBuilder::new().mode(0o755).create(parent);
         }
         match bind_path(path) {

@@ -1,7 +1,7 @@
 //! The running ambassador, found by the verbs: at the address that was given, else at one of the default addresses.
 //!
-//! Abstract names and the user's directory may be squatted by other users: a server there is believed only if it runs as our
-//! own user or as root. Of several ambassadors those count that run in our PID namespace, which is our container.
+//! Other users can take abstract names and names in the user's directory: a server there is used only if it runs as our own
+//! user or as root. Of several ambassadors, those in our own PID namespace, which is our container, are preferred.
 
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -16,7 +16,7 @@ use super::wire::Stream;
 use crate::config::AdminAddr;
 use crate::listener::unix;
 
-/// The kernel's list of unix sockets, proc(5). Names of other users are in it.
+/// The kernel's list of unix sockets, proc(5), those of other users included.
 const SOCKETS: &str = "/proc/net/unix";
 
 /// An ambassador that answers.
@@ -32,7 +32,7 @@ pub(super) async fn connect(choice: &Choice) -> Result<Stream, ClientError> {
     let stream = match &choice.given {
         None => Ok(Stream::Unix(only(&choice.defaults)?)),
         Some(AdminAddr::Tcp(addr)) => TcpStream::connect(addr).await.map(Stream::Tcp),
-        // Whoever names a path says that it may be asked: its directory has permissions.
+        // Not checked: the path was given, and its directory has permissions.
         Some(AdminAddr::Unix(path)) => UnixStream::connect(path).await.map(Stream::Unix),
         Some(at @ AdminAddr::Abstract(_)) => try_connect(at.clone()).map(|found| Stream::Unix(found.stream)),
     };
@@ -54,17 +54,13 @@ fn only(defaults: &[PathBuf]) -> Result<UnixStream, ClientError> {
     if found.iter().any(|one| one.is_near) {
         found.retain(|one| one.is_near);
     }
-    match found.pop() {
-        None => Err(ClientError::Unreachable(failure)),
-        Some(one) if found.is_empty() => Ok(one.stream),
-        Some(one) => {
-            found.push(one);
-            Err(ClientError::Several(found.iter().map(|one| one.at.to_string()).collect()))
-        }
+    if found.len() > 1 {
+        return Err(ClientError::Several(found.iter().map(|one| one.at.to_string()).collect()));
     }
+    found.pop().map(|one| one.stream).ok_or(ClientError::Unreachable(failure))
 }
 
-/// The error names the server that is not believed.
+/// The error says whose server is refused.
 fn try_connect(at: AdminAddr) -> io::Result<Found> {
     let addr = match &at {
         AdminAddr::Unix(path) => SocketAddrUnix::new(path)?,
@@ -88,7 +84,7 @@ fn abstract_names(table: &[u8]) -> Vec<AdminAddr> {
         let is_ours = !own.is_empty() && own.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
         is_ours.then(|| AdminAddr::Abstract(name.to_owned()))
     });
-    // A connection of a server's is a line with its name too.
+    // Each connection of a server has a line with the same name.
     let mut names: Vec<AdminAddr> = names.collect();
     names.sort_by_key(ToString::to_string);
     names.dedup();

@@ -1,8 +1,7 @@
-//! Which requests are refused before anybody looks at what they ask for: those that a web page could have its reader's
-//! browser send. Pure.
+//! Refuses requests that a web page of another site could make a browser send. Pure.
 //!
-//! A page cannot choose `Host`, `Origin` and `Sec-Fetch-Site`. A name that its owner points at our address (DNS rebinding)
-//! shows in `Host`, a page of another site in the other two.
+//! A page cannot choose `Host`, `Origin` and `Sec-Fetch-Site`. A foreign name that resolves to our address (DNS rebinding) is
+//! visible in `Host`, a page of another site in the other two.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,15 +11,15 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method, Request, StatusCode, Version};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-/// Of a header that an error repeats.
+/// Of a header value that an error quotes.
 const SHOWN_CHARS_MAX: usize = 100;
 
-/// Where requests come in, and by which names that is reached.
+/// The transport of a request, and the host names that are served on it.
 #[derive(Clone, Debug)]
 pub(super) enum Guard {
-    /// Browsers do not reach it, and what stands before it may use any name.
+    /// Any host: browsers do not connect to unix sockets.
     Unix,
-    /// Beside addresses and `localhost`.
+    /// These names, IP addresses and `localhost`.
     Tcp { names: Arc<[String]> },
 }
 
@@ -84,7 +83,7 @@ fn forbidden(why: String) -> Refusal {
     (StatusCode::FORBIDDEN, why)
 }
 
-/// All that name the host: a line may, and there may be several headers.
+/// The host of the request line, if it has one, and of each `Host` header.
 fn hosts<B>(request: &Request<B>) -> Vec<String> {
     let in_line = request.uri().authority().map(ToString::to_string);
     in_line.into_iter().chain(request.headers().get_all(HOST).iter().map(text)).collect()

@@ -107,7 +107,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION")]
     pub dns_stale: Option<String>,
 
-    /// Where the admin API listens: unix:/path, @name, or beside the default HOST:PORT [env: AMBASSADOR_ADMIN] [default: a unix socket]
+    /// Where the admin API listens: unix:/path, @name, or HOST:PORT beside the default [env: AMBASSADOR_ADMIN]
+    /// [default: a unix socket]
     #[arg(long, value_name = "ADDR")]
     pub admin: Option<String>,
 

@@ -1,6 +1,6 @@
 //! Unix stream sockets at a path, for listeners and for the admin API.
 //!
-//! Only a socket that refuses connections is replaced: what else is at the path belongs to somebody. Nothing here blocks.
+//! Only a socket that refuses connections is replaced; any other file at the path is kept. Nothing here blocks.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -58,7 +58,7 @@ fn socket() -> Result<OwnedFd, Errno> {
 }
 
 /// Two ambassadors that start at once must not take each other's socket, bound and not listening yet, for a dead one.
-/// `None` where the directory cannot be locked, or somebody else keeps it locked: then nothing else is at risk.
+/// `None` where the directory cannot be locked, or another program keeps it locked: only that race is open then.
 fn lock_directory(path: &Path) -> Option<OwnedFd> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let dir =
@@ -87,6 +87,7 @@ fn remove_dead_socket(path: &Path) -> io::Result<()> {
         return Err(in_use(&format!("{what} is there and is kept: remove it")));
     }
     match connect(&SocketAddrUnix::new(path)?) {
+        // A file that is moved here since is lost; to move it takes the right to delete it.
         Err(Errno::CONNREFUSED) => Ok(rustix::fs::unlink(path)?),
         Err(Errno::NOENT) => Ok(()),
         Ok(_) | Err(Errno::AGAIN | Errno::PROTOTYPE) => Err(in_use("another program listens there: stop it")),
