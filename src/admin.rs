@@ -1,4 +1,4 @@
-//! The admin API: HTTP on a unix socket, and on TCP only when asked. Shows what the control loop publishes, and hands it
+//! The admin API: HTTP on a unix socket, and on TCP beside it when asked. Shows what the control loop publishes, and hands it
 //! the orders of operators.
 
 pub mod address;
@@ -6,9 +6,13 @@ mod api;
 mod body;
 pub mod client;
 mod crowd;
+mod find;
+mod guard;
 mod stream;
+mod wire;
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
@@ -22,30 +26,41 @@ pub use api::Knows;
 
 use address::AdminListener;
 use crowd::{Crowd, Follows};
+use guard::Guard;
 
 /// A client must send its request's head within this time, and each connection serves one request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// All of a connection, slow readers included; but for those that follow the events.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A bound admin address.
+/// The bound admin addresses: a unix socket, TCP, both, or none where none can be had.
 pub struct Admin {
-    listener: AdminListener,
+    listeners: Vec<AdminListener>,
     knows: Knows,
+    /// Names by which it may be reached on TCP.
+    hosts: Arc<[String]>,
 }
 
 impl Admin {
-    /// `None` where another ambassador has the default address already: this one runs without.
-    pub fn bind(choice: &Choice, knows: Knows) -> Result<Option<Admin>, BindError> {
-        let listener = address::bind(choice)?;
-        Ok(listener.map(|listener| Admin { listener, knows }))
+    pub fn bind(choice: &Choice, hosts: &[String], knows: Knows) -> Result<Admin, BindError> {
+        Ok(Admin { listeners: address::bind(choice)?, knows, hosts: Arc::from(hosts) })
     }
 
-    /// Serves until the handle is dropped.
-    pub fn serve(self) -> AbortOnDropHandle<()> {
-        #[expect(clippy::disallowed_methods, reason = "its handle is returned, and ends it when dropped")]
-        let task = tokio::spawn(accept_loop(self.listener, api::router(self.knows)));
-        AbortOnDropHandle::new(task)
+    /// Serves until the handles are dropped. Each address has connections of its own, so that a flood on TCP keeps nobody
+    /// from the unix socket.
+    pub fn serve(self) -> Vec<AbortOnDropHandle<()>> {
+        let Admin { listeners, knows, hosts } = self;
+        let serve = |listener: AdminListener| {
+            let guard = match listener {
+                AdminListener::Path { .. } | AdminListener::Abstract(_) => Guard::Unix,
+                AdminListener::Tcp(_) => Guard::Tcp { names: hosts.clone() },
+            };
+            let router = api::router(knows.clone(), guard);
+            #[expect(clippy::disallowed_methods, reason = "its handle is returned, and ends it when dropped")]
+            let task = tokio::spawn(accept_loop(listener, router));
+            AbortOnDropHandle::new(task)
+        };
+        listeners.into_iter().map(serve).collect()
     }
 }
 
@@ -89,5 +104,15 @@ async fn serve(
     };
     if let Err(error) = served {
         tracing::debug!(%error, "admin: a request failed");
+    }
+}
+
+/// What the fuzz targets feed: an order's body, the head of a request, or the kernel's table of unix sockets.
+#[doc(hidden)]
+pub fn read_any(bytes: &[u8]) {
+    find::read_any(bytes);
+    body::read_any(bytes);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        guard::read_any(text);
     }
 }

@@ -37,7 +37,7 @@ pub enum BuildError {
 /// An ambassador that owns its addresses and serves from [`Bound::run`] on.
 pub struct Bound {
     reconciler: Reconciler,
-    admin: Option<Admin>,
+    admin: Admin,
     control: Control,
     drain_timeout: Duration,
     _file: Option<AbortOnDropHandle<()>>,
@@ -67,7 +67,7 @@ pub async fn build(config: Config) -> Result<Bound, BuildError> {
         stop: control.stop.clone(),
         started: SystemTime::now(),
     };
-    let admin = Admin::bind(&admin::Choice::of(&config), knows)?;
+    let admin = Admin::bind(&admin::Choice::of(&config), &config.admin_hosts, knows)?;
     let file = config.path.map(|path| File { path, reload: control.reload.clone(), events: events.clone() });
     let file = file.map(|file| follow(file, reconciler.news()));
     Ok(Bound { reconciler, admin, control, drain_timeout: config.drain_timeout, _file: file })
@@ -105,7 +105,7 @@ impl Bound {
     /// Serves until `control.stop`, then lets sessions finish for the drain timeout, then ends them.
     pub async fn run(self) {
         let Bound { mut reconciler, admin, control, drain_timeout, _file } = self;
-        let _admin = admin.map(Admin::serve);
+        let _admin = admin.serve();
         tokio::select! {
             () = reconciler.run() => {}
             () = control.stop.cancelled() => {}

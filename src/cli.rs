@@ -135,7 +135,13 @@ fn fail(why: &str) -> Exit {
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future))
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(async {
+        tokio::select! {
+            value = future => value,
+            never = crate::init::reap_orphans() => match never {},
+        }
+    }))
 }
 
 /// Standard output is for results. A reader that left is no failure of ours.

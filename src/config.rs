@@ -61,6 +61,8 @@ pub struct Config {
     pub consul: ConsulConfig,
     /// `None` for the default unix socket.
     pub admin: Option<AdminAddr>,
+    /// Names by which the admin API may be reached on TCP, beside addresses and `localhost`.
+    pub admin_hosts: Vec<String>,
     /// `XDG_RUNTIME_DIR`: where the default admin socket goes when `/run` is not ours to write.
     pub runtime_dir: Option<PathBuf>,
     pub log: LogConfig,
@@ -87,6 +89,8 @@ pub type DockerHost = Server;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdminAddr {
     Unix(PathBuf),
+    /// Of an abstract unix socket, without the zero byte that it begins with.
+    Abstract(String),
     Tcp(SocketAddr),
 }
 
@@ -138,6 +142,7 @@ impl Config {
             dns: Limits::default(),
             consul: ConsulConfig::default(),
             admin: None,
+            admin_hosts: Vec::new(),
             runtime_dir: None,
             log: LogConfig::default(),
             warnings: Vec::new(),

@@ -37,4 +37,5 @@ pub(crate) mod regular;
 pub mod app;
 pub mod cli;
 pub mod demo;
+pub mod init;
 pub mod register;

@@ -1,21 +1,23 @@
 //! Where consumers connect to: bound by the control plane, accepted from on a worker.
 
+pub mod unix;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipproto, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 
 use crate::connect;
 use crate::room::{Room, Seat};
 use crate::route::{Listen, Protocol};
+use unix::UnixPath;
 
 /// As many as the kernel lets us (`net.core.somaxconn` caps it): a burst must find room while we are busy.
 const BACKLOG: i32 = 4096;
@@ -27,13 +29,14 @@ const BREATH: Duration = Duration::from_millis(100);
 /// A bound address. Dropping it closes it, and removes a unix socket's file.
 #[derive(Debug)]
 pub struct Listener {
+    /// Before the descriptor, so that the path is removed while the socket still listens and no other process replaces it.
+    path: Option<UnixPath>,
     pub fd: OwnedFd,
     pub protocol: Protocol,
     /// With the port that the kernel chose, where port 0 was asked for. `None` for a unix socket.
     pub addr: Option<SocketAddr>,
     /// The n-th port of its route's range.
     pub offset: u16,
-    path: Option<UnixPath>,
 }
 
 /// Who connected.
@@ -131,27 +134,9 @@ fn bind_addr(protocol: Protocol, addr: SocketAddr, dual_stack: bool) -> io::Resu
     Ok((fd, bound))
 }
 
-/// A socket file that nobody listens on is a dead process's, and in the way: it is replaced.
 fn bind_unix(path: &Path) -> io::Result<Listener> {
-    if UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-        std::fs::remove_file(path)?;
-    }
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::bind(&fd, &SocketAddrUnix::new(path)?)?;
-    rustix::net::listen(&fd, BACKLOG)?;
-    let path = Some(UnixPath(path.to_owned()));
-    Ok(Listener { fd, protocol: Protocol::Tcp, addr: None, offset: 0, path })
-}
-
-/// Removes the file of a unix socket when its listener goes.
-#[derive(Debug)]
-struct UnixPath(PathBuf);
-
-impl Drop for UnixPath {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
+    let (fd, path) = unix::bind(path, None)?;
+    Ok(Listener { path: Some(path), fd, protocol: Protocol::Tcp, addr: None, offset: 0 })
 }
 
 /// Accepts until `stop`, then what waits in the backlog still, then closes: a connection that the kernel completed

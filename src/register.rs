@@ -61,3 +61,10 @@ pub async fn run(plan: Plan) -> io::Result<()> {
     futures_util::join!(obey, registrar.run(news));
     Ok(())
 }
+
+/// What the fuzz targets feed: a registry's answer.
+#[doc(hidden)]
+pub fn read_any(answer: &serde_json::Value) {
+    consul::read_any(answer);
+    etcd::read_any(answer);
+}

@@ -1,11 +1,4 @@
-//! The ancestors' command lines, a word a line: none panics.
+//! The target `ancestor` of `ambassador_fuzz`, for libFuzzer.
 #![no_main]
 
-use std::ffi::OsString;
-
-use ambassador::config::ancestor::ancestor;
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|text: &str| {
-    let _ = ancestor(text.lines().map(OsString::from).collect());
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| ambassador_fuzz::run("ancestor", bytes));

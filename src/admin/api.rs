@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
@@ -16,6 +16,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::body;
+use super::guard::Guard;
 use crate::config::check;
 use crate::observe::events::Events;
 use crate::observe::metrics;
@@ -41,7 +42,7 @@ pub struct Knows {
     pub started: SystemTime,
 }
 
-pub(super) fn router(knows: Knows) -> axum::Router {
+pub(super) fn router(knows: Knows, guard: Guard) -> axum::Router {
     axum::Router::new()
         .route("/live", get(|| async { "live\n" }))
         .route("/ready", get(ready))
@@ -57,30 +58,16 @@ pub(super) fn router(knows: Knows) -> axum::Router {
         .method_not_allowed_fallback(|| async {
             failure(StatusCode::METHOD_NOT_ALLOWED, &format!("there is {PATHS}"))
         })
-        .layer(middleware::from_fn(no_browser))
+        .layer(middleware::from_fn_with_state(guard, guarded))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(knows)
 }
 
-/// A web page that its reader's browser has open must not give orders on loopback: browsers send `Origin`, and cannot send
-/// this content type to a stranger without asking first.
-async fn no_browser(request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    if headers.contains_key(header::ORIGIN) {
-        return failure(StatusCode::FORBIDDEN, "browsers are not served: the request has an `Origin`");
+async fn guarded(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    match guard.check(&request) {
+        Ok(()) => next.run(request).await,
+        Err((status, why)) => failure(status, &why),
     }
-    if request.method() == Method::POST && !is_json(headers) {
-        return failure(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "an order is JSON: send `content-type: application/json`",
-        );
-    }
-    next.run(request).await
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
 pub(super) fn failure(status: StatusCode, error: &str) -> Response {

@@ -9,7 +9,9 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 
-use super::address::{self, Choice};
+use super::address::Choice;
+use super::find;
+use crate::config::AdminAddr;
 
 /// An answer longer than this is not one of ours.
 const BODY_BYTES_MAX: usize = 64 << 20;
@@ -39,6 +41,9 @@ pub struct Answer {
 pub enum ClientError {
     #[error("no ambassador answers on its admin address ({0}); --admin or AMBASSADOR_ADMIN says where it is")]
     Unreachable(io::Error),
+    /// Their addresses.
+    #[error("several ambassadors run here; name one of them with --admin or AMBASSADOR_ADMIN:\n  {}", .0.join("\n  "))]
+    Several(Vec<String>),
     #[error("the ambassador has ended, or had no more room for us")]
     Ended,
     #[error("the ambassador's answer makes no sense: {0}")]
@@ -105,20 +110,28 @@ async fn whole(response: Response<Incoming>, bytes_max: usize) -> Result<String,
 }
 
 async fn send(choice: &Choice, question: &Question) -> Result<Response<Incoming>, ClientError> {
-    let stream = address::connect(choice).await.map_err(ClientError::Unreachable)?;
+    let stream = find::connect(choice).await?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| garbled(&error))?;
     #[expect(clippy::disallowed_methods, reason = "it ends with the response, whose connection it drives")]
     tokio::spawn(connection);
-    exchange(&mut sender, question).await
+    exchange(&mut sender, &host(choice), question).await
+}
+
+fn host(choice: &Choice) -> String {
+    match &choice.given {
+        Some(AdminAddr::Tcp(addr)) => addr.to_string(),
+        _ => "ambassador".to_owned(),
+    }
 }
 
 async fn exchange(
     sender: &mut SendRequest<Full<Bytes>>,
+    host: &str,
     question: &Question,
 ) -> Result<Response<Incoming>, ClientError> {
     let Question { method, path, body } = question;
-    let mut request = Request::builder().method(method.clone()).uri(path).header("host", "ambassador");
+    let mut request = Request::builder().method(method.clone()).uri(path).header("host", host);
     if !body.is_empty() {
         request = request.header("content-type", "application/json");
     }

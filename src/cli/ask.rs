@@ -18,7 +18,7 @@ use crate::observe::status::Status;
 /// Where the running ambassador is asked.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct At {
-    /// Its admin address: unix:/path or HOST:PORT [env: AMBASSADOR_ADMIN] [default: where `ambassador` itself puts it]
+    /// Its admin address: unix:/path, @name or HOST:PORT [env: AMBASSADOR_ADMIN] [default: where `ambassador` itself puts it]
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
 }
@@ -99,6 +99,7 @@ pub(super) fn ask(at: &At, vars: &Vars, question: &Question) -> Result<Answer, E
 pub(super) fn unanswered(error: &ClientError) -> Exit {
     err(&error.to_string());
     match error {
+        ClientError::Several(_) => Exit::Usage,
         ClientError::Unreachable(_) | ClientError::Ended => Exit::Unavailable,
         ClientError::Garbled(_) => Exit::Failed,
     }

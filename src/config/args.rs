@@ -117,9 +117,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION")]
     pub dns_nx_stale: Option<String>,
 
-    /// Where the admin API listens: unix:/path or HOST:PORT [env: AMBASSADOR_ADMIN] [default: a unix socket]
+    /// Where the admin API listens: unix:/path, @name, or HOST:PORT beside the default [env: AMBASSADOR_ADMIN]
+    /// [default: a unix socket]
     #[arg(long, value_name = "ADDR")]
     pub admin: Option<String>,
+
+    /// Names by which the admin API may be reached on TCP, beside addresses and localhost [env: AMBASSADOR_ADMIN_HOST]
+    #[arg(long, value_name = "NAME[,NAME...]")]
+    pub admin_host: Option<String>,
 }
 
 const DOCKER: &str = "Docker";

@@ -110,6 +110,7 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
         dns_stale,
         dns_nx_stale,
         admin,
+        admin_hosts,
         log_level,
         log_format,
     } = flags.or(variables).or(in_file);
@@ -134,6 +135,7 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
         },
         consul,
         admin,
+        admin_hosts: admin_hosts.unwrap_or_default(),
         runtime_dir: vars.value("XDG_RUNTIME_DIR").map(PathBuf::from),
         log: LogConfig { level: log_level.unwrap_or_default(), format: log_format.unwrap_or_default() },
         warnings,
@@ -261,6 +263,7 @@ fn flag_settings(args: &RunArgs) -> (Settings, Vec<Diagnostic>) {
         ("dns-stale", &args.dns_stale),
         ("dns-nx-stale", &args.dns_nx_stale),
         ("admin", &args.admin),
+        ("admin-host", &args.admin_host),
         ("log-level", &args.log_level),
         ("log-format", &args.log_format),
     ];
@@ -296,7 +299,8 @@ pub(super) fn mistyped_variables(vars: &Vars) -> Vec<Diagnostic> {
     let known: Vec<&str> = ["routes", "config"].into_iter().chain(settings::KEYS).chain(etcd::KEYS).collect();
     let mistyped = |name: &str| {
         let key = name.strip_prefix("AMBASSADOR_")?.to_lowercase().replace('_', "-");
-        let near = nearest(&key, &known).filter(|near| *near != key)?;
+        // That of a link to a container called `ambassador_admin`, and near `admin-host`.
+        let near = nearest(&key, &known).filter(|near| *near != key && !key.ends_with("-port"))?;
         let mistake = Mistake::new("this variable is not read");
         let help = format!("did you mean {}?", variable_name(near));
         Some(mistake.help(help).at(&Place::Variable(name.to_owned())))

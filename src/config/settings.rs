@@ -12,7 +12,7 @@ use crate::diagnostic::Mistake;
 use crate::discovery::dns::TTL_FLOOR;
 
 /// Each is a flag `--KEY`, a variable `AMBASSADOR_KEY` and a key at the top of the file.
-pub(crate) const KEYS: [&str; 10] = [
+pub(crate) const KEYS: [&str; 12] = [
     "workers",
     "drain-timeout",
     "max-held",
@@ -21,6 +21,7 @@ pub(crate) const KEYS: [&str; 10] = [
     "dns-stale",
     "dns-nx-stale",
     "admin",
+    "admin-host",
     "log-level",
     "log-format",
 ];
@@ -40,6 +41,7 @@ pub struct Settings {
     pub dns_stale: Option<Duration>,
     pub dns_nx_stale: Option<Duration>,
     pub admin: Option<AdminAddr>,
+    pub admin_hosts: Option<Vec<String>>,
     pub log_level: Option<LogLevel>,
     pub log_format: Option<LogFormat>,
 }
@@ -57,6 +59,7 @@ impl Settings {
             dns_stale,
             dns_nx_stale,
             admin,
+            admin_hosts,
             log_level,
             log_format,
         } = self;
@@ -69,6 +72,7 @@ impl Settings {
             dns_stale: dns_stale.or(later.dns_stale),
             dns_nx_stale: dns_nx_stale.or(later.dns_nx_stale),
             admin: admin.or(later.admin),
+            admin_hosts: admin_hosts.or(later.admin_hosts),
             log_level: log_level.or(later.log_level),
             log_format: log_format.or(later.log_format),
         }
@@ -85,6 +89,7 @@ impl Settings {
             "dns-stale" => self.dns_stale = Some(dns_stale(value)?),
             "dns-nx-stale" => self.dns_nx_stale = Some(dns_stale(value)?),
             "admin" => self.admin = Some(admin(value)?),
+            "admin-host" => self.admin_hosts = Some(admin_hosts(value)?),
             "log-level" => self.log_level = Some(log_level(value)?),
             "log-format" => self.log_format = Some(log_format(value)?),
             _ => return Err(Mistake::new(format!("`{key}` is no setting")).help(suggest(key, &KEYS))),
@@ -141,13 +146,38 @@ pub(super) fn admin(text: &str) -> Result<AdminAddr, Mistake> {
     if let Some(path) = text.strip_prefix("unix:") {
         return Ok(AdminAddr::Unix(socket_path(path.strip_prefix("//").unwrap_or(path))?));
     }
+    if let Some(name) = text.strip_prefix('@') {
+        return abstract_name(name);
+    }
     if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
         return Ok(AdminAddr::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port))));
     }
     text.parse().map(AdminAddr::Tcp).map_err(|_| {
         Mistake::new(format!("`{text}` is no address for the admin API"))
-            .help("write `unix:/path`, or an IP address and a port such as `127.0.0.1:9901`")
+            .help("write `unix:/path`, `@name`, or an IP address and a port such as `127.0.0.1:9901`")
     })
+}
+
+/// Of an abstract socket, unix(7): `sun_path` has 108 bytes, and the first is a zero.
+const ABSTRACT_NAME_BYTES_MAX: usize = 107;
+
+fn abstract_name(name: &str) -> Result<AdminAddr, Mistake> {
+    if name.is_empty() || name.len() > ABSTRACT_NAME_BYTES_MAX {
+        return Err(Mistake::new(format!("`@{name}` is no name of an abstract socket"))
+            .help(format!("write 1 to {ABSTRACT_NAME_BYTES_MAX} bytes after the `@`")));
+    }
+    Ok(AdminAddr::Abstract(name.to_owned()))
+}
+
+fn admin_hosts(text: &str) -> Result<Vec<String>, Mistake> {
+    let is_name = |name: &str| {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+    };
+    match text.split(',').find(|name| !is_name(name)) {
+        None => Ok(text.split(',').map(str::to_owned).collect()),
+        Some(name) => Err(Mistake::new(format!("`{name}` is no host name"))
+            .help("write names without a port, such as `ambassador,admin.internal`")),
+    }
 }
 
 /// The ancestors' names too: `fatal` and `panic` leave nothing but errors.
@@ -192,6 +222,7 @@ mod tests {
             "off",
             "9s",
             "127.0.0.1:9901",
+            "a,b.c",
             "warning",
             "json",
         ]) {
@@ -206,6 +237,7 @@ mod tests {
             dns_stale: Some(Duration::ZERO),
             dns_nx_stale: Some(Duration::from_secs(9)),
             admin: Some(AdminAddr::Tcp("127.0.0.1:9901".parse().unwrap())),
+            admin_hosts: Some(vec!["a".to_owned(), "b.c".to_owned()]),
             log_level: Some(LogLevel::Warn),
             log_format: Some(LogFormat::Json),
         };
@@ -221,6 +253,7 @@ mod tests {
         let local = Some(AdminAddr::Tcp("127.0.0.1:9".parse().unwrap()));
         assert_eq!(read("admin", "localhost:9").unwrap().admin, local);
         assert!(read("admin", "[::1]:9901").is_ok());
+        assert_eq!(read("admin", "@a/b").unwrap().admin, Some(AdminAddr::Abstract("a/b".to_owned())));
     }
 
     #[test]
@@ -246,6 +279,9 @@ mod tests {
             ("dns-nx-stale", "10", "`10s`"),
             ("admin", "9901", "127.0.0.1:9901"),
             ("admin", "unix:a.sock", "begin the path"),
+            ("admin", "@", "after the `@`"),
+            ("admin-host", "a,", "without a port"),
+            ("admin-host", "a:80", "without a port"),
             ("log-level", "inof", "`info`"),
             ("log-format", "jsn", "`json`"),
             ("wrokers", "1", "did you mean `workers`?"),

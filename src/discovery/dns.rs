@@ -250,11 +250,17 @@ impl Resolver {
 }
 
 /// What the fuzz targets feed: a `resolv.conf`, or a hosts file.
-#[cfg(fuzzing)]
+#[doc(hidden)]
 pub fn read_any(text: &str) {
     let settings = system::Settings::parse(text);
     let _ = settings.names("redis");
     let _ = hosts::addresses(text, "redis");
+}
+
+/// The same: a server's answer, as it comes over the network.
+#[doc(hidden)]
+pub fn read_any_answer(bytes: &[u8]) {
+    lookup::read_any(bytes);
 }
 
 #[cfg(test)]

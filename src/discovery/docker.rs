@@ -73,11 +73,19 @@ impl From<ApiError> for SourceError {
     }
 }
 
-/// What the fuzz targets feed: an answer of an engine, or an event.
-#[cfg(fuzzing)]
-pub fn read_any(answer: &serde_json::Value) {
-    let _ = api::inspected(answer);
+/// What the fuzz targets feed: an answer of an engine, or an event. A container, where it is one.
+#[doc(hidden)]
+pub fn read_any(
+    answer: &serde_json::Value,
+) -> Option<(super::containers::ContainerId, super::containers::Container)> {
     let _ = api::listed(answer);
     let _ = event::event(answer);
     let _ = version::Version::common(api::text(answer, "/MinAPIVersion"), api::text(answer, "/ApiVersion"));
+    api::inspected(answer)
+}
+
+/// The same: what the kernel says of our own container.
+#[doc(hidden)]
+pub fn read_any_text(text: &str) {
+    let _ = own::found(text, text, text);
 }

@@ -221,10 +221,19 @@ async fn under_way(relist: &mut Option<Relist>) -> Result<Listing, EtcdError> {
     }
 }
 
-/// What the fuzz targets feed: the value of a key.
-#[cfg(fuzzing)]
+/// What the fuzz targets feed: the value of a key, or an answer of the gateway.
+#[doc(hidden)]
 pub fn read_any(value: &[u8]) {
     let _ = value::parse(value);
+    let Ok(answer) = serde_json::from_slice(value) else { return };
+    let mut view = View::new("/a");
+    if let Some(listing) = api::listing(&answer) {
+        let _ = view.listed(listing);
+    }
+    if let Ok(Watched::Changes(changes)) = api::watched(&answer) {
+        let _ = view.heard(changes);
+    }
+    let _ = (view.endpoints(|_| Vec::new()), view.names(), view.take_complaints());
 }
 
 #[cfg(test)]

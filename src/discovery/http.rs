@@ -158,6 +158,18 @@ pub(super) fn take_line(buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
     }
 }
 
+/// What the fuzz targets feed: a server's answer, read to its end as lines.
+#[doc(hidden)]
+pub async fn read_any(server: tokio::net::UnixStream) {
+    const LINE_BYTES_MAX: usize = 1 << 10;
+    let request = hyper::Request::get("/").header("host", "localhost").body(Full::default());
+    let Ok(request) = request else { return };
+    if let Ok(answer) = send(Box::new(server), request).await {
+        let mut lines = Lines::new("/", answer, LINE_BYTES_MAX);
+        while lines.next().await.is_ok() {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

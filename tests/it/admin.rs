@@ -1,10 +1,10 @@
 //! What an operator does by hand while it runs, through the verbs and the admin API.
 
 mod api;
-mod http;
+pub(crate) mod http;
 mod scrape;
 mod seen;
-mod service;
+pub(crate) mod service;
 
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};

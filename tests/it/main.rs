@@ -12,6 +12,7 @@ mod admin;
 mod app;
 mod balance;
 mod consul;
+mod corpus;
 mod cost;
 mod cross_links;
 mod demo;

@@ -1,6 +1,9 @@
 //! A minute of everything at once: fresh and long connections of twenty clients, while keys change, containers are
 //! scaled, the file is rewritten, an operator gives orders, and etcd is killed. Nobody fails, and nothing is left over.
+//! With an attack, hostile clients flood two more routes meanwhile, and the ambassador has 1,024 descriptors.
 
+#[path = "soak/attack.rs"]
+mod attack;
 #[path = "soak/backend.rs"]
 mod backend;
 #[path = "soak/client.rs"]
@@ -8,7 +11,7 @@ mod client;
 #[path = "soak/config.rs"]
 mod config;
 #[path = "soak/dice.rs"]
-mod dice;
+pub(crate) mod dice;
 #[path = "soak/hands.rs"]
 mod hands;
 #[path = "soak/resp.rs"]
@@ -22,6 +25,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 
 use crate::support::{Ambassador, Container, Etcd, Host, eventually, hosts, needs, pause, variable};
+use attack::Attack;
 use backend::Backend;
 use client::{Client, Seen};
 use config::Config;
@@ -31,6 +35,8 @@ use hands::{Editor, Keeper, Scaler, Stage};
 /// `AMBASSADOR_TEST_SOAK_SECONDS` says another.
 const LENGTH: Duration = Duration::from_secs(60);
 const CLIENTS: usize = 20;
+/// Until all is set up, at the most.
+const PREPARATION: Duration = Duration::from_secs(60);
 /// Every third client of a route holds long sessions.
 const LONG_EVERY: usize = 3;
 /// When memory is looked at first: buffers and tables have grown by then.
@@ -67,9 +73,14 @@ fn soak(etcd: Etcd, host: Option<&Host>) {
     let dir = tempfile::tempdir().unwrap();
     let mut routes = vec![("keys", format!("etcd://{}{}", etcd.address(), hands::PREFIX))];
     routes.extend(host.map(|_| ("containers", format!("docker://label:{label}:6379"))));
-    let config = Config::new(dir.path(), routes, backends.iter().map(|backend| backend.addr).collect());
+    let attack = is_attacked().then(|| Attack::prepare(Instant::now() + length + PREPARATION));
+    let more = attack.as_ref().map(Attack::routes).unwrap_or_default();
+    let config = Config::new(dir.path(), routes, more, backends.iter().map(|backend| backend.addr).collect());
     config.write();
-    let builder = Ambassador::with(&format!("--config {}", config.path.display()));
+    let mut builder = Ambassador::with(&format!("--config {}", config.path.display()));
+    if attack.is_some() {
+        builder = builder.limited_to(attack::DESCRIPTORS);
+    }
     let ambassador = match host {
         Some(host) => builder.var("DOCKER_HOST", host.docker_host()).start(),
         None => builder.start(),
@@ -109,6 +120,9 @@ fn soak(etcd: Etcd, host: Option<&Host>) {
     let ((_etcd, found_unhealthy), _containers, memory_then) = thread::scope(|scope| {
         let keeper = scope.spawn(|| keeper.work());
         scope.spawn(|| editor.work());
+        if attack.is_some() {
+            scope.spawn(|| Attack::run(stage.until, seed, |route| ambassador.addr(route)));
+        }
         let scaler = scaler.map(|scaler| scope.spawn(|| scaler.work()));
         for number in 0..CLIENTS {
             let route = number % names.len();
@@ -131,7 +145,8 @@ fn soak(etcd: Etcd, host: Option<&Host>) {
     });
     eprintln!("soak: health checks found {found_unhealthy} times that a backend is unhealthy");
     assert!(found_unhealthy > 0, "{}", stage.diary());
-    Verdict { seed, stage: &stage, names: &names, seen: &seen }.hold(&before, memory_then);
+    let longest_max = if attack.is_some() { attack::LONGEST_MAX } else { Duration::MAX };
+    Verdict { seed, stage: &stage, names: &names, seen: &seen, longest_max }.hold(&before, memory_then);
 }
 
 /// What must be so when all is over.
@@ -140,6 +155,8 @@ struct Verdict<'a> {
     stage: &'a Stage<'a>,
     names: &'a [&'a str],
     seen: &'a [Mutex<Seen>],
+    /// Of all answers.
+    longest_max: Duration,
 }
 
 impl Verdict<'_> {
@@ -163,6 +180,12 @@ impl Verdict<'_> {
             assert!(
                 seen.answered > 0 && seen.long_finished > 0 && seen.servers.len() > 1,
                 "{}",
+                self.story()
+            );
+            assert!(
+                seen.longest < self.longest_max,
+                "{name} waited for {:?}: {}",
+                seen.longest,
                 self.story()
             );
             self.every_session_has_ended(name, &seen);
@@ -236,6 +259,11 @@ fn endpoints(ambassador: &Ambassador, name: &str) -> Vec<String> {
 
 fn setting(name: &str) -> Option<u64> {
     variable(name).map(|text| text.parse().unwrap_or_else(|why| panic!("{name}={text}: {why}")))
+}
+
+/// `AMBASSADOR_TEST_SOAK_ATTACK=1`.
+fn is_attacked() -> bool {
+    setting("AMBASSADOR_TEST_SOAK_ATTACK") == Some(1)
 }
 
 fn clock() -> u64 {

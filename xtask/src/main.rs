@@ -1,4 +1,4 @@
-//! What a developer types: `cargo xtask test`, `latency`, `growth`, `lint`, `image`, `hosts`.
+//! What a developer types: `cargo xtask test`, `latency`, `growth`, `fuzz`, `lint`, `image`, `hosts`.
 #![expect(
     clippy::disallowed_methods,
     reason = "no runtime to block here, and the environment is a developer's"
@@ -10,6 +10,7 @@ mod compose;
 mod consul;
 mod debian;
 mod engine;
+mod fuzz;
 mod growth;
 mod host;
 mod hosts;
@@ -46,6 +47,8 @@ enum Task {
     BenchLoad(bench::Load),
     /// Measure what grows with endpoints, sessions and routes, and write docs/benchmarks/growth.*
     Growth,
+    /// Give each fuzz target some time; needs a nightly compiler and cargo-fuzz
+    Fuzz(fuzz::Args),
     /// Check format, clippy, rustdoc, and licences where cargo-deny is installed
     Lint,
     /// Build the image and load it into the engine that DOCKER_HOST names
@@ -86,6 +89,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Task::BenchLoad(load) => bench::load(&load).map(|()| ExitCode::SUCCESS),
         Task::Growth => growth::run().map(|()| ExitCode::SUCCESS),
+        Task::Fuzz(args) => fuzz::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::run().map(|()| ExitCode::SUCCESS),
         Task::Image(args) => image::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Hosts(HostsTask::Up(args)) => hosts::play(&args).map(|()| ExitCode::SUCCESS),

@@ -12,7 +12,7 @@ pub(super) fn candidates() -> Vec<String> {
 /// cgroup v1 names the container itself; v2 hides it (`0::/`). The mounts are those of `/etc/hostname` and its kin,
 /// which Docker keeps under `/var/lib/docker/containers/ID/`: with `--network container:X` they are X's, whose
 /// networks are ours too. The host's name is the ID's first twelve digits unless it was given another.
-fn found(cgroup: &str, mountinfo: &str, hostname: &str) -> Vec<String> {
+pub(super) fn found(cgroup: &str, mountinfo: &str, hostname: &str) -> Vec<String> {
     let cgroups = cgroup.lines().filter_map(|line| line.rsplit(':').next()).filter_map(last_id);
     let mounts = mountinfo.lines().filter_map(mounted_from).filter_map(last_id);
     let hostname = hostname.trim();

@@ -1,1 +1,6 @@
-//! Hostile users of the admin API, and of the process as process 1.
+//! The admin API, unix socket paths and process 1 under attack: other programs' files, other users' sockets, web pages.
+
+mod init;
+mod names;
+mod paths;
+mod web;

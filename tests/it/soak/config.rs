@@ -13,6 +13,8 @@ pub(super) struct Config {
     pub(super) path: PathBuf,
     /// Targets that each route has always: `(name, target)`.
     pub(super) routes: Vec<(&'static str, String)>,
+    /// Routes that are written as they are.
+    more: String,
     /// Of these, the route `fixed` has some.
     pub(super) backends: Vec<SocketAddr>,
     chosen: Vec<SocketAddr>,
@@ -24,9 +26,14 @@ pub(super) struct Config {
 }
 
 impl Config {
-    pub(super) fn new(dir: &Path, routes: Vec<(&'static str, String)>, backends: Vec<SocketAddr>) -> Config {
+    pub(super) fn new(
+        dir: &Path,
+        routes: Vec<(&'static str, String)>,
+        more: String,
+        backends: Vec<SocketAddr>,
+    ) -> Config {
         let (path, chosen) = (dir.join("ambassador.toml"), backends.clone());
-        Config { path, routes, backends, chosen, balance: BALANCE[0], spare: false, renamed: false }
+        Config { path, routes, more, backends, chosen, balance: BALANCE[0], spare: false, renamed: false }
     }
 
     pub(super) fn vary(&mut self, dice: &mut Dice) {
@@ -82,6 +89,6 @@ impl Config {
                 self.balance
             )
         });
-        text.collect::<Vec<_>>().join("\n")
+        text.chain([self.more.clone()]).collect::<Vec<_>>().join("\n")
     }
 }

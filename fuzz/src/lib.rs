@@ -1,0 +1,149 @@
+//! One function for each parser of what others write, or for a few that take the same: none may panic, and some promise more.
+//!
+//! `fuzz_targets` hands them to libFuzzer; `tests/it/corpus.rs` feeds each its seeds, and mutations of them, in every run of
+//! the tests.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Write;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use ambassador::config::ancestor::ancestor;
+use ambassador::config::grammar::{Author, parse_listen, parse_options, parse_route};
+use ambassador::config::raw::parse_file;
+use ambassador::config::vars::Vars;
+use ambassador::diagnostic::Place;
+use ambassador::discovery::containers::Containers;
+use ambassador::discovery::env::links;
+use ambassador::discovery::label::{Policy, labelled};
+use ambassador::discovery::{self, consul, dns, docker, etcd, file};
+use ambassador::route::{self, Listen, Route};
+use serde_json::json;
+
+pub type Target = fn(&[u8]);
+
+/// By the names of their seeds.
+pub const ALL: [(&str, Target); 12] = [
+    ("admin", ambassador::admin::read_any),
+    ("ancestor", ancestors),
+    ("answers", answers),
+    ("dns", dns::read_any_answer),
+    ("file", configuration),
+    ("health", ambassador::cluster::health::probe::read_any),
+    ("http", http),
+    ("label", label),
+    ("links", link_variables),
+    ("proc", proc_files),
+    ("route", route),
+    ("words", words),
+];
+
+/// The target of this name.
+pub fn run(name: &str, bytes: &[u8]) {
+    let target = ALL.iter().find(|(known, _)| *known == name);
+    target.unwrap_or_else(|| panic!("there is no target {name}")).1(bytes);
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+/// The ancestors' command lines, a word a line.
+pub fn ancestors(bytes: &[u8]) {
+    let _ = ancestor(text(bytes).lines().map(OsString::from).collect());
+}
+
+/// What Docker, Consul and etcd answer, as far as it is JSON.
+pub fn answers(bytes: &[u8]) {
+    if let Ok(answer) = serde_json::from_slice(bytes) {
+        let _ = docker::read_any(&answer);
+        consul::read_any(&answer);
+        etcd::read_any(bytes);
+        ambassador::register::read_any(&answer);
+    }
+}
+
+/// A configuration file: every route of it prints as a line that reads the same.
+pub fn configuration(bytes: &[u8]) {
+    let Ok(file) = parse_file(Path::new("a.toml"), text(bytes)) else { return };
+    file.routes.iter().for_each(reads_the_same);
+}
+
+/// A server's whole answer, from its status line to the last line of JSON.
+pub fn http(bytes: &[u8]) {
+    /// What a socket's buffer takes without a reader.
+    const BYTES_MAX: usize = 64 << 10;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
+    let (ours, mut server) = UnixStream::pair().expect("a pair of sockets");
+    server.write_all(&bytes[..bytes.len().min(BYTES_MAX)]).expect("room in the buffer");
+    server.shutdown(Shutdown::Write).expect("a socket that is open");
+    ours.set_nonblocking(true).expect("a socket that is open");
+    runtime.block_on(async {
+        let ours = tokio::net::UnixStream::from_std(ours).expect("a reactor");
+        discovery::http::read_any(ours).await;
+    });
+}
+
+/// A container's label: `<LISTEN>` on the first line, `<PORT>[?options]` after it. It is a route or a mistake, and a route
+/// of it opens ports alone and leads to its own container alone.
+pub fn label(bytes: &[u8]) {
+    let (key, value) = text(bytes).split_once('\n').unwrap_or((text(bytes), ""));
+    let author = Author::Label;
+    if let (Ok(listen), Some((_, options))) =
+        (parse_listen(key, author, &Place::Built), value.split_once('?'))
+    {
+        let _ = parse_options(options, &listen, author, &Place::Built);
+    }
+    let id = "a".repeat(64);
+    let inspected = json!({
+        "Id": id,
+        "Name": "/c",
+        "State": { "Running": true },
+        "Config": { "Labels": { format!("ambassador.listen.{key}"): value } },
+    });
+    let container = docker::read_any(&inspected).expect("a container");
+    let containers = Containers { own_id: None, by_id: BTreeMap::from([container]) };
+    let (routes, mistakes) = labelled(&containers, &Policy::default());
+    assert!(routes.len() + mistakes.len() >= 1, "a label is a route or a mistake");
+    for route in routes {
+        let own = |target: &route::Target| matches!(target, route::Target::Docker { name, .. } if *name == id);
+        assert!(route.all_targets().all(own), "a label names its own container alone: {route}");
+        assert!(matches!(route.listen, Listen::Inet { .. }), "a label opens ports alone: {route}");
+    }
+}
+
+/// Link variables, one `NAME=VALUE` a line: every route of them prints as a line that reads the same.
+pub fn link_variables(bytes: &[u8]) {
+    let pairs = text(bytes).lines().filter_map(|line| line.split_once('='));
+    let vars: Vars = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    links(&vars).0.iter().for_each(reads_the_same);
+}
+
+/// Files of the kernel's in which others' names are: `cgroup`, `mountinfo`.
+pub fn proc_files(bytes: &[u8]) {
+    docker::read_any_text(text(bytes));
+}
+
+/// A route's line: what is read prints as a line that reads the same, and every mistake has a way out.
+pub fn route(bytes: &[u8]) {
+    match parse_route(text(bytes), &Place::Built) {
+        Ok(route) => assert_eq!(parse_route(&route.to_string(), &Place::Built), Ok(route)),
+        Err(mistakes) => assert!(mistakes.iter().all(|mistake| mistake.help.is_some()), "{mistakes:?}"),
+    }
+}
+
+/// Texts that sources read: `resolv.conf`, a hosts file, a file of endpoints, an etcd value.
+pub fn words(bytes: &[u8]) {
+    etcd::read_any(bytes);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        dns::read_any(text);
+        file::read_any(text);
+    }
+}
+
+fn reads_the_same(route: &Route) {
+    let again = parse_route(&route.to_string(), &Place::Built);
+    assert!(again.is_ok_and(|again| again.runs_like(route)), "{route}");
+}

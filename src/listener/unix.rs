@@ -1,0 +1,167 @@
+//! Unix stream sockets at a path, for listeners and for the admin API.
+//!
+//! Only a socket that refuses connections is replaced; any other file at the path is kept. Nothing here blocks.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::BACKLOG;
+
+/// How often, and after which pause, the lock of a directory is tried again: another ambassador has it for microseconds.
+const LOCK_ATTEMPTS: usize = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
+
+/// The path of a bound socket. Dropping it removes the path, unless another process owns it by now.
+#[derive(Debug)]
+pub struct UnixPath {
+    path: PathBuf,
+    /// Device and number: unique while the socket is open, since a bound socket keeps its inode.
+    inode: (u64, u64),
+}
+
+/// Binds and listens. With `mode` the path has exactly this mode from its first moment, else what the umask leaves.
+///
+/// The error is `AddrInUse` where something is at the path that is not a dead socket, and names it.
+pub fn bind(path: &Path, mode: Option<Mode>) -> io::Result<(OwnedFd, UnixPath)> {
+    let _lock = lock_directory(path);
+    remove_dead_socket(path)?;
+    let fd = socket()?;
+    if let Some(mode) = mode {
+        // On Linux the path takes the mode of the socket's own inode (unix_bind_bsd in net/unix/af_unix.c).
+        rustix::fs::fchmod(&fd, mode)?;
+    }
+    match rustix::net::bind(&fd, &SocketAddrUnix::new(path)?) {
+        Err(Errno::ADDRINUSE) => return Err(in_use("another program listens there: stop it")),
+        bound => bound?,
+    }
+    let path = UnixPath { path: path.to_owned(), inode: inode(&rustix::fs::lstat(path)?) };
+    rustix::net::listen(&fd, BACKLOG)?;
+    Ok((fd, path))
+}
+
+/// Connects without waiting: a server whose backlog is full is `EAGAIN`.
+pub fn connect(addr: &SocketAddrUnix) -> Result<OwnedFd, Errno> {
+    let fd = socket()?;
+    rustix::net::connect(&fd, addr)?;
+    Ok(fd)
+}
+
+fn socket() -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+}
+
+/// Two ambassadors that start at once must not take each other's socket, bound and not listening yet, for a dead one.
+/// `None` where the directory cannot be locked, or another program keeps it locked: only that race is open then.
+fn lock_directory(path: &Path) -> Option<OwnedFd> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir =
+        rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    for _ in 0..LOCK_ATTEMPTS {
+        match rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Some(dir),
+            Err(Errno::WOULDBLOCK) => pause(),
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+#[expect(clippy::disallowed_methods, reason = "at most 20 ms in all, when a socket is bound")]
+fn pause() {
+    std::thread::sleep(LOCK_PAUSE);
+}
+
+fn remove_dead_socket(path: &Path) -> io::Result<()> {
+    let found = match rustix::fs::lstat(path) {
+        Err(Errno::NOENT) => return Ok(()),
+        found => found?,
+    };
+    if let Some(what) = obstacle(&found) {
+        return Err(in_use(&format!("{what} is there and is kept: remove it")));
+    }
+    match connect(&SocketAddrUnix::new(path)?) {
+        // A file that is moved here since is lost; to move it takes the right to delete it.
+        Err(Errno::CONNREFUSED) => Ok(rustix::fs::unlink(path)?),
+        Err(Errno::NOENT) => Ok(()),
+        Ok(_) | Err(Errno::AGAIN | Errno::PROTOTYPE) => Err(in_use("another program listens there: stop it")),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What is in the way, if it is no socket.
+fn obstacle(found: &Stat) -> Option<&'static str> {
+    match FileType::from_raw_mode(found.st_mode) {
+        FileType::Socket => None,
+        FileType::RegularFile => Some("a regular file"),
+        FileType::Directory => Some("a directory"),
+        FileType::Symlink => Some("a symbolic link"),
+        FileType::Fifo => Some("a FIFO"),
+        _ => Some("a device"),
+    }
+}
+
+fn in_use(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::AddrInUse, format!("{why}, or choose another path"))
+}
+
+fn inode(found: &Stat) -> (u64, u64) {
+    (found.st_dev, found.st_ino)
+}
+
+impl Drop for UnixPath {
+    fn drop(&mut self) {
+        if rustix::fs::lstat(&self.path).is_ok_and(|found| inode(&found) == self.inode) {
+            let _ = rustix::fs::unlink(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+
+    /// Of threads that bind one path at the same moment, over a dead socket and without one, one has it and is reached.
+    #[test]
+    fn one_of_many_that_bind_at_once_has_the_path() {
+        const THREADS: usize = 4;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        for round in 0..200 {
+            if round % 2 == 0 {
+                drop(UnixListener::bind(&path).unwrap());
+            }
+            let barrier = Barrier::new(THREADS);
+            let bound: Vec<_> = thread::scope(|scope| {
+                let bind = || {
+                    barrier.wait();
+                    bind(&path, None)
+                };
+                let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(bind)).collect();
+                threads.into_iter().filter_map(|thread| thread.join().unwrap().ok()).collect()
+            });
+            assert_eq!(bound.len(), 1, "round {round}");
+            connect(&SocketAddrUnix::new(&path).unwrap()).unwrap();
+            drop(bound);
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn directory_that_a_stranger_keeps_locked_delays_and_refuses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        let _theirs = lock_directory(&path).unwrap();
+        bind(&path, None).unwrap();
+    }
+}

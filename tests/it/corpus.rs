@@ -1,0 +1,100 @@
+//! The seeds of the fuzz targets, and mutations of each, in every run: no nightly compiler is needed for what one has found to
+//! stay found.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use crate::soak::dice::Dice;
+
+#[expect(unreachable_pub, reason = "a library of its own for cargo-fuzz")]
+#[path = "../../fuzz/src/lib.rs"]
+mod targets;
+
+/// Of each seed.
+const MUTATIONS: usize = 300;
+/// In one mutation, one after the other.
+const CHANGES_MAX: usize = 4;
+/// What parsers have branches for.
+const TOKENS: [&[u8]; 16] = [
+    b"\0",
+    b"\n",
+    b"\r\n",
+    b"=",
+    b"?",
+    b"&",
+    b",",
+    b":",
+    b"/",
+    b"%",
+    b"\"",
+    b"{}",
+    b"-1",
+    b"65536",
+    b"18446744073709551616",
+    b"\xff\xfe",
+];
+
+/// Sorted, so that every run makes the same mutations.
+fn seeds(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
+    let entries = std::fs::read_dir(&dir).unwrap_or_else(|why| panic!("{}: {why}", dir.display()));
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+}
+
+fn feed(name: &str, seed: &Path, bytes: &[u8]) {
+    let fed = catch_unwind(AssertUnwindSafe(|| targets::run(name, bytes)));
+    assert!(fed.is_ok(), "{name} fails, by {}, for \"{}\"", seed.display(), bytes.escape_ascii());
+}
+
+fn mutated(seed: &[u8], others: &[(PathBuf, Vec<u8>)], dice: &mut Dice) -> Vec<u8> {
+    let mut bytes = seed.to_vec();
+    for _ in 0..1 + dice.below(CHANGES_MAX) {
+        let at = dice.below(bytes.len() + 1);
+        let end = at + dice.below(bytes.len() - at + 1).min(16);
+        match dice.below(6) {
+            0 => drop(bytes.drain(at..end)),
+            1 => drop(bytes.splice(at..at, bytes[at..end].to_vec())),
+            2 => drop(bytes.splice(at..at, dice.one_of(&TOKENS).iter().copied())),
+            3 => bytes.truncate(at),
+            4 => {
+                let (_, other) = dice.one_of(others);
+                let from = dice.below(other.len() + 1);
+                drop(bytes.splice(at..end, other[from..].iter().copied().take(64)));
+            }
+            _ => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << dice.below(8)),
+        }
+    }
+    bytes
+}
+
+#[test]
+fn seeds_and_their_mutations_break_no_parser() {
+    for (name, _) in targets::ALL {
+        let seeds = seeds(name);
+        assert!(!seeds.is_empty(), "{name} has no seed");
+        for (number, (path, seed)) in seeds.iter().enumerate() {
+            feed(name, path, seed);
+            let mut dice = Dice::new(number as u64, 7);
+            for _ in 0..MUTATIONS {
+                feed(name, path, &mutated(seed, &seeds, &mut dice));
+            }
+        }
+    }
+}
+
+/// A target that is declared and does not exist would be found only by a nightly compiler.
+#[test]
+fn every_target_is_declared_and_has_a_program() {
+    let manifest = include_str!("../../fuzz/Cargo.toml");
+    for (name, _) in targets::ALL {
+        assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name}");
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fuzz/fuzz_targets/{name}.rs"));
+        assert!(
+            std::fs::read_to_string(program).unwrap().contains(&format!("run(\"{name}\", bytes)")),
+            "{name}"
+        );
+    }
+    assert_eq!(manifest.matches("[[bin]]").count(), targets::ALL.len());
+}

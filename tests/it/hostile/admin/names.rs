@@ -1,0 +1,210 @@
+//! Which ambassador a verb reaches, where several run and where somebody else has squatted a name.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use crate::support::{needs, within};
+
+const LIMIT: Duration = Duration::from_secs(30);
+const PROGRAM: &str = env!("CARGO_BIN_EXE_ambassador");
+
+/// A network of its own, in which nobody can write to `/run`: what an ambassador meets that can write nowhere.
+struct Home {
+    holder: Child,
+    dir: tempfile::TempDir,
+}
+
+/// A process in it, killed when dropped.
+struct Inhabitant(Child);
+
+impl Drop for Inhabitant {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        self.holder.kill().ok();
+        self.holder.wait().ok();
+    }
+}
+
+impl Home {
+    fn new() -> Result<Home, &'static str> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("namespaces take root");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let script = "mount -t tmpfs -o ro none /run && ip link set lo up && : >\"$0\" && exec sleep 1000";
+        let ready = dir.path().join("ready");
+        let holder = Command::new("/usr/bin/unshare")
+            .args(["--net", "--mount", "/bin/sh", "-c", script])
+            .arg(&ready)
+            .spawn()
+            .unwrap();
+        within(LIMIT, "a home", || if ready.exists() { Ok(()) } else { Err("not yet") });
+        Ok(Home { holder, dir })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// `words` in it, with no variable but these.
+    fn command(&self, words: &[&str], vars: &[(&str, &Path)]) -> Command {
+        let mut command = Command::new("/usr/bin/nsenter");
+        command.args(["--net", "--mount", "--target", &self.holder.id().to_string()]);
+        command.args(words).env_clear().envs(vars.iter().copied()).stdin(Stdio::null());
+        command
+    }
+
+    fn verb(&self, words: &str) -> Said {
+        let words: Vec<&str> = std::iter::once(PROGRAM).chain(words.split_whitespace()).collect();
+        Said::of(&self.command(&words, &[]).output().unwrap())
+    }
+
+    /// An ambassador that listens at the path of this name, once it does.
+    fn ambassador(
+        &self,
+        wrapped: &[&str],
+        listen: &str,
+        vars: &[(&str, &Path)],
+        flags: &[&str],
+    ) -> Inhabitant {
+        let listen = self.path(listen);
+        let route = format!("{}=127.0.0.1:1", listen.display());
+        let words = [wrapped, &[PROGRAM], flags, &[&route]].concat();
+        let inhabitant = Inhabitant(self.command(&words, vars).stderr(Stdio::null()).spawn().unwrap());
+        within(LIMIT, "its listener", || if listen.exists() { Ok(()) } else { Err("not yet") });
+        inhabitant
+    }
+}
+
+#[derive(Debug)]
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    fn of(output: &Output) -> Said {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Said { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+    }
+
+    /// The admin addresses that an error lists.
+    fn addresses(&self) -> Vec<String> {
+        let words = self.err.split_whitespace().filter(|word| word.starts_with('@'));
+        words.map(str::to_owned).collect()
+    }
+}
+
+/// Says "ready" to everybody, at the name of a version before this and at one like ours.
+const SQUATTER: &str = r#"
+use Socket;
+my ($bits, @listeners) = ("");
+for my $name ("ambassador/admin", "ambassador/admin/1") {
+    socket(my $listener, PF_UNIX, SOCK_STREAM, 0) or die;
+    bind($listener, pack_sockaddr_un("\0$name")) or die $!;
+    listen($listener, 5) or die;
+    vec($bits, fileno($listener), 1) = 1;
+    push @listeners, $listener;
+}
+open(my $file, ">", $ARGV[0]);
+while (select(my $read = $bits, undef, undef, undef)) {
+    for my $listener (grep { vec($read, fileno($_), 1) } @listeners) {
+        accept(my $client, $listener);
+        sysread($client, my $request, 4096);
+        syswrite($client, "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nready\n");
+        close($client);
+    }
+}
+"#;
+
+#[test]
+fn name_squatted_by_another_user_is_not_believed() {
+    let home = needs!(Home::new());
+    let ready = home.path("squatted");
+    std::fs::set_permissions(home.dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let words = ["/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let words = [&words[..], &["/usr/bin/perl", "-e", SQUATTER, ready.to_str().unwrap()]].concat();
+    let _squatter = Inhabitant(home.command(&words, &[]).spawn().unwrap());
+    within(LIMIT, "a squatter", || if ready.exists() { Ok(()) } else { Err("not yet") });
+
+    let said = home.verb("health");
+    assert_eq!(said.code, Some(69), "{said:?}");
+    assert!(said.err.contains("@ambassador/admin/1") && said.err.contains("uid 65534"), "{said:?}");
+    assert_eq!(home.verb("health --admin @ambassador/admin/1").code, Some(69));
+
+    let _ours = home.ambassador(&[], "ours.sock", &[], &[]);
+    within(LIMIT, "our own", || {
+        let said = home.verb("health");
+        if said.code == Some(0) { Ok(()) } else { Err(format!("{said:?}")) }
+    });
+    assert!(home.verb("status").out.contains("ours.sock"));
+}
+
+#[test]
+fn ambassadors_of_one_user_have_a_name_each() {
+    let home = needs!(Home::new());
+    let one = home.ambassador(&[], "one.sock", &[], &[]);
+    let two = home.ambassador(&[], "two.sock", &[], &[]);
+    let several = within(LIMIT, "both", || {
+        let said = home.verb("status");
+        if said.addresses().len() == 2 { Ok(said) } else { Err(format!("{said:?}")) }
+    });
+    assert_eq!(several.code, Some(64), "{several:?}");
+    assert!(several.err.contains("--admin"), "{several:?}");
+    let mut routes: Vec<String> = several
+        .addresses()
+        .iter()
+        .map(|address| home.verb(&format!("status --admin {address}")).out)
+        .map(|table| if table.contains("one.sock") { "one" } else { "two" }.to_owned())
+        .collect();
+    routes.sort();
+    assert_eq!(routes, ["one", "two"]);
+    drop(one);
+    assert!(home.verb("status").out.contains("two.sock"), "the only one that is left");
+    drop(two);
+    assert_eq!(home.verb("status").code, Some(69));
+}
+
+/// Two containers with `--network host` share abstract names; each has its own processes.
+#[test]
+fn verb_in_a_container_reaches_the_ambassador_of_that_container() {
+    let home = needs!(Home::new());
+    let container = ["/usr/bin/unshare", "--pid", "--fork", "--kill-child"];
+    let containers = ["one.sock", "two.sock"].map(|name| home.ambassador(&container, name, &[], &[]));
+    within(LIMIT, "both", || {
+        let said = home.verb("status");
+        if said.addresses().len() == 2 { Ok(()) } else { Err(format!("{said:?}")) }
+    });
+    for (container, name) in containers.iter().zip(["one.sock", "two.sock"]) {
+        let unshare = container.0.id();
+        let children = std::fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap();
+        let inside = ["/usr/bin/nsenter", "--pid", "--target", children.trim(), PROGRAM, "status"];
+        let said = Said::of(&home.command(&inside, &[]).output().unwrap());
+        assert!(said.out.contains(name), "{name}: {said:?}");
+    }
+}
+
+#[test]
+fn admin_on_tcp_keeps_the_unix_socket_that_health_uses() {
+    let home = needs!(Home::new());
+    let runtime_dir = home.path("shm");
+    std::fs::create_dir(&runtime_dir).unwrap();
+    let vars = [("XDG_RUNTIME_DIR", runtime_dir.as_path())];
+    let _ambassador = home.ambassador(&[], "one.sock", &vars, &["--admin", "127.0.0.1:9600"]);
+    within(LIMIT, "health by the default address", || {
+        let said = Said::of(&home.command(&[PROGRAM, "health"], &vars).output().unwrap());
+        if said.code == Some(0) { Ok(()) } else { Err(format!("{said:?}")) }
+    });
+    assert!(runtime_dir.join("ambassador/admin.sock").exists());
+    let said = home.verb("status --admin 127.0.0.1:9600");
+    assert!(said.out.contains("one.sock"), "{said:?}");
+}
