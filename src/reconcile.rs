@@ -85,6 +85,8 @@ pub struct Reconciler {
     mistakes: BTreeSet<String>,
     /// Sources that are lost, and why.
     lost: BTreeMap<String, String>,
+    /// How often the task of a source has panicked, by its name.
+    panics: BTreeMap<String, u64>,
     resolver: Resolver,
     followed: BTreeMap<Target, AbortOnDropHandle<()>>,
     docker: Option<AbortOnDropHandle<()>>,
@@ -131,6 +133,7 @@ impl Reconciler {
             moves: Moves::default(),
             mistakes: BTreeSet::new(),
             lost: BTreeMap::new(),
+            panics: BTreeMap::new(),
             followed: BTreeMap::new(),
             docker: None,
             news,
