@@ -10,6 +10,7 @@
 pub mod args;
 mod consul;
 mod etcd;
+mod refusals;
 mod registrar;
 mod registry;
 mod wanted;
