@@ -8,6 +8,7 @@ mod consul;
 mod docker;
 pub mod etcd;
 pub mod grammar;
+pub mod hosts;
 mod load;
 pub mod nearest;
 mod nothing;

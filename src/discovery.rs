@@ -14,10 +14,13 @@ pub mod http;
 pub mod knowledge;
 pub mod label;
 
+use std::any::Any;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -62,6 +65,11 @@ pub enum News {
         source: String,
         why: String,
     },
+    /// The source panicked: a mistake in this program. It is run again, and what it published last stands.
+    Panicked {
+        source: String,
+        why: String,
+    },
     /// The source is away for so long that what it published last is no longer to be believed, but this; it is still
     /// lost.
     Expired(Snapshot),
@@ -103,6 +111,13 @@ impl Publisher {
         self.news.send(News::Lost { source, why }).await.map_err(|_| Stopped)
     }
 
+    /// Says that the source panicked: every time, since each is to be counted.
+    async fn panicked(&mut self, why: String) -> Result<(), Stopped> {
+        self.lost = true;
+        let source = self.source.clone();
+        self.news.send(News::Panicked { source, why }).await.map_err(|_| Stopped)
+    }
+
     /// Takes back what was published, without having anything new to say.
     pub async fn expire(&mut self, snapshot: Snapshot) -> Result<(), Stopped> {
         self.news.send(News::Expired(snapshot)).await.map_err(|_| Stopped)
@@ -114,7 +129,8 @@ pub trait Source: Send {
     /// As logs and `ambassador_discovery_up` name it: `docker`, `redis:6379`.
     fn name(&self) -> String;
 
-    /// Publishes snapshots for as long as it can; returns why it no longer can.
+    /// Publishes snapshots for as long as it can; returns why it no longer can. Begins anew when it is called again, also
+    /// after a panic, which leaves `self` as it was at that moment.
     fn run(&mut self, publisher: &mut Publisher) -> impl Future<Output = SourceError> + Send;
 
     /// Comes back when somebody waits for what this source may know by now: then it is tried again before its back-off
@@ -164,7 +180,8 @@ pub fn follow_by(
     AbortOnDropHandle::new(task)
 }
 
-/// Runs a source for ever: retries with jittered back-off, says once when it is lost and once when it is back.
+/// Runs a source for ever: retries with jittered back-off, says once when it is lost and once when it is back. A panic
+/// ends a run like a failure does.
 async fn supervise(
     mut source: impl Source,
     news: mpsc::Sender<News>,
@@ -174,19 +191,26 @@ async fn supervise(
     let mut backoff = BACKOFF_MIN;
     loop {
         publisher.published = false;
-        let why = match source.run(&mut publisher).await {
-            SourceError::Stopped => return,
-            SourceError::Failed(why) => why,
-        };
-        if publisher.published {
+        let ended = AssertUnwindSafe(source.run(&mut publisher)).catch_unwind().await;
+        if publisher.published && ended.is_ok() {
             backoff = BACKOFF_MIN;
         }
-        if publisher.lost(why).await.is_err() {
+        let told = match ended {
+            Ok(SourceError::Stopped) => return,
+            Ok(SourceError::Failed(why)) => publisher.lost(why).await,
+            Err(panic) => publisher.panicked(panic_message(&*panic)).await,
+        };
+        if told.is_err() {
             return;
         }
         rest(jittered(backoff), WANTED_FLOOR, source.wanted()).await;
         backoff = (backoff * 2).min(BACKOFF_MAX);
     }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
+    format!("it panicked, which is a mistake in this program: {}", text.unwrap_or("no message"))
 }
 
 /// Pauses; once the floor is passed, for no longer than until it is wanted.
@@ -198,3 +222,6 @@ async fn rest(pause: Duration, floor: Duration, wanted: impl Future<Output = ()>
         () = wanted => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -86,6 +86,8 @@ pub struct Reconciler {
     mistakes: BTreeSet<String>,
     /// Sources that are lost, and why.
     lost: BTreeMap<String, String>,
+    /// How often the task of a source has panicked, by its name.
+    panics: BTreeMap<String, u64>,
     resolver: Resolver,
     followed: BTreeMap<Target, AbortOnDropHandle<()>>,
     docker: Option<AbortOnDropHandle<()>>,
@@ -132,6 +134,7 @@ impl Reconciler {
             moves: Moves::default(),
             mistakes: BTreeSet::new(),
             lost: BTreeMap::new(),
+            panics: BTreeMap::new(),
             followed: BTreeMap::new(),
             docker: None,
             news,

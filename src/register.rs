@@ -10,6 +10,7 @@
 pub mod args;
 mod consul;
 mod etcd;
+mod refusals;
 mod registrar;
 mod registry;
 mod wanted;
@@ -64,7 +65,7 @@ pub async fn run(plan: Plan) -> io::Result<()> {
 
 /// What the fuzz targets feed: a registry's answer.
 #[doc(hidden)]
-pub fn read_any(answer: &serde_json::Value) {
+pub fn read_any(answer: &[u8]) {
     consul::read_any(answer);
     etcd::read_any(answer);
 }

@@ -59,10 +59,10 @@ pub fn ancestors(bytes: &[u8]) {
 pub fn answers(bytes: &[u8]) {
     if let Ok(answer) = serde_json::from_slice(bytes) {
         let _ = docker::read_any(&answer);
-        consul::read_any(&answer);
-        etcd::read_any(bytes);
-        ambassador::register::read_any(&answer);
     }
+    consul::read_any(bytes);
+    etcd::read_any(bytes);
+    ambassador::register::read_any(bytes);
 }
 
 /// A configuration file: every route of it prints as a line that reads the same.

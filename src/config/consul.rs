@@ -2,6 +2,7 @@
 //! (<https://developer.hashicorp.com/consul/commands#environment-variables>). Pure.
 
 use super::grammar::target::agent;
+use super::hosts::Hosts;
 use super::secret::Secret;
 use super::vars::Vars;
 use crate::diagnostic::{Diagnostic, Mistake, Place};
@@ -14,13 +15,26 @@ const TOKENS: [&str; 2] = ["AMBASSADOR_CONSUL_TOKEN", "CONSUL_HTTP_TOKEN"];
 pub struct ConsulConfig {
     /// `HOST:PORT`, for targets that name none.
     pub agent: String,
-    /// Sent to every agent, the one that a target names included.
+    /// For `agent`, and for the agents among `hosts`.
     pub token: Option<Secret>,
+    pub hosts: Hosts,
+}
+
+impl ConsulConfig {
+    /// The token that is sent to an agent, `HOST:PORT`.
+    pub(crate) fn token(&self, agent: &str) -> Option<&Secret> {
+        self.token.as_ref().filter(|_| agent == self.agent || self.hosts.has_consul(agent))
+    }
+
+    /// Whether there is a token, and it is not for this agent.
+    pub(crate) fn is_withheld(&self, agent: &str) -> bool {
+        self.token.is_some() && self.token(agent).is_none()
+    }
 }
 
 impl Default for ConsulConfig {
     fn default() -> ConsulConfig {
-        ConsulConfig { agent: "127.0.0.1:8500".to_owned(), token: None }
+        ConsulConfig { agent: "127.0.0.1:8500".to_owned(), token: None, hosts: Hosts::default() }
     }
 }
 

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::hosts::Hosts;
 use super::vars::Vars;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::discovery::http::{ClientFiles, Server};
@@ -19,12 +20,13 @@ const KEY: &str = "AMBASSADOR_ETCD_KEY";
 /// The system's authorities, where Debian, Alpine and most others have them.
 const CA_DEFAULT: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// The same for every etcd.
+/// The authority is for every etcd, the login and our certificate for those of `hosts` alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdAccess {
     pub login: Option<Login>,
     pub ca: PathBuf,
     pub client: Option<ClientFiles>,
+    pub hosts: Hosts,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -41,7 +43,7 @@ impl fmt::Debug for Login {
 
 impl Default for EtcdAccess {
     fn default() -> EtcdAccess {
-        EtcdAccess { login: None, ca: PathBuf::from(CA_DEFAULT), client: None }
+        EtcdAccess { login: None, ca: PathBuf::from(CA_DEFAULT), client: None, hosts: Hosts::default() }
     }
 }
 
@@ -52,7 +54,17 @@ impl EtcdAccess {
         if !tls {
             return Server::Tcp(address);
         }
-        Server::Tls { address, ca: self.ca.clone(), client: self.client.clone(), verify: true }
+        let client = self.client.clone().filter(|_| self.hosts.has_etcd(tls, member));
+        Server::Tls { address, ca: self.ca.clone(), client, verify: true }
+    }
+
+    pub(crate) fn login(&self, member: &str, tls: bool) -> Option<&Login> {
+        self.login.as_ref().filter(|_| self.hosts.has_etcd(tls, member))
+    }
+
+    /// Whether there are credentials, and they are not for this member.
+    pub(crate) fn is_withheld(&self, member: &str, tls: bool) -> bool {
+        (self.login.is_some() || self.client.is_some()) && !self.hosts.has_etcd(tls, member)
     }
 }
 
@@ -68,6 +80,7 @@ pub(crate) fn access(vars: &Vars) -> Result<EtcdAccess, Vec<Diagnostic>> {
         login: login.map(|(user, password)| Login { user, password }),
         ca: PathBuf::from(vars.value(CA).unwrap_or(CA_DEFAULT)),
         client: client.map(|(cert, key)| ClientFiles { cert: cert.into(), key: key.into() }),
+        hosts: Hosts::default(),
     })
 }
 
@@ -117,10 +130,25 @@ mod tests {
 
     #[test]
     fn tls_is_spoken_where_the_target_says_so() {
-        let access = read(&[(CA, "/ca"), (CERT, "/c"), (KEY, "/k")]).unwrap();
+        let hosts = Hosts::of_etcd(true, &["h:2379".to_owned()]);
+        let access = EtcdAccess { hosts, ..read(&[(CA, "/ca"), (CERT, "/c"), (KEY, "/k")]).unwrap() };
         assert_eq!(access.server("h:2379", false), Server::Tcp("h:2379".to_owned()));
         let client = Some(ClientFiles { cert: "/c".into(), key: "/k".into() });
         let expected = Server::Tls { address: "h:2379".to_owned(), ca: "/ca".into(), client, verify: true };
         assert_eq!(access.server("h:2379", true), expected);
+    }
+
+    #[test]
+    fn credentials_are_for_their_hosts_alone() {
+        let read = read(&[(USER, "root"), (PASSWORD, "secret"), (CERT, "/c"), (KEY, "/k")]).unwrap();
+        let access = EtcdAccess { hosts: Hosts::of_etcd(true, &["h:2379".to_owned()]), ..read };
+        for (member, tls, given) in
+            [("h:2379", true, true), ("h:2379", false, false), ("x:2379", true, false)]
+        {
+            assert_eq!(access.login(member, tls).is_some(), given, "{member} {tls}");
+            assert_eq!(access.is_withheld(member, tls), !given, "{member} {tls}");
+        }
+        assert!(matches!(access.server("x:2379", true), Server::Tls { client: None, .. }));
+        assert!(!EtcdAccess::default().is_withheld("x:2379", true), "there are none");
     }
 }

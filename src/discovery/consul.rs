@@ -16,7 +16,7 @@ use hyper::header::HeaderName;
 use tokio::time::{Instant, sleep_until};
 
 use super::dns::{Names, Resolver};
-use super::http::{Client, HttpError, Request, Server};
+use super::http::{Client, Elements, HttpError, Limit, Request, Server};
 use super::{Publisher, Snapshot, Source, SourceError, Stopped};
 use crate::cluster::EndpointSpec;
 use crate::config::ConsulConfig;
@@ -32,6 +32,9 @@ const SLACK: Duration = Duration::from_secs(10);
 /// Between two questions: a service whose index changes all the time, as some versions of Consul have it, is asked for
 /// no more than ten times a second. A change after some quiet waits for nothing.
 const PACE: Duration = Duration::from_millis(100);
+
+/// Sixteen thousand instances of 2 KB each.
+const ANSWER: Limit = Limit { mib: 32, help: "narrow it down with tags, `consul://SERVICE+TAG`" };
 
 const INDEX: &str = "x-consul-index";
 const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
@@ -59,8 +62,8 @@ enum Failure {
 impl Consul {
     pub fn new(service: ConsulService, config: &ConsulConfig, resolver: Resolver) -> Consul {
         let agent = service.agent.clone().unwrap_or_else(|| config.agent.clone());
-        let client = Client::new(Server::Tcp(agent));
-        Consul { service, client, token: config.token.clone(), names: Names::new(resolver) }
+        let token = config.token(&agent).cloned();
+        Consul { service, client: Client::new(Server::Tcp(agent)), token, names: Names::new(resolver) }
     }
 }
 
@@ -103,7 +106,8 @@ impl Consul {
     }
 
     fn question(&self, index: u64) -> Request {
-        let request = Request::get(path(&self.service, index, WAIT)).patience(WAIT + WAIT / 16 + SLACK);
+        let request = Request::get(path(&self.service, index, WAIT)).limit(ANSWER);
+        let request = request.patience(WAIT + WAIT / 16 + SLACK);
         match &self.token {
             Some(token) => request.header(TOKEN, token.reveal()),
             None => request,
@@ -130,7 +134,7 @@ async fn ask(client: &Client, question: Request) -> Result<(Vec<Instance>, u64),
     let wrong = |why: &str| HttpError::exchange("/v1/health/service", &why);
     let index = answer.headers.get(INDEX).and_then(|index| index.to_str().ok()?.parse().ok());
     let index = index.ok_or_else(|| wrong("no index: is this Consul?"))?;
-    let instances = api::instances(&answer.json()?).ok_or_else(|| wrong("not a list"))?;
+    let Elements(instances) = answer.json().await?;
     Ok((instances, index))
 }
 
@@ -148,8 +152,10 @@ impl From<HttpError> for Failure {
 
 /// What the fuzz targets feed: an answer of an agent.
 #[doc(hidden)]
-pub fn read_any(answer: &serde_json::Value) {
-    let _ = api::instances(answer);
+pub fn read_any(answer: &[u8]) {
+    if let Ok(Elements(instances)) = serde_json::from_slice::<Elements<Instance>>(answer) {
+        let _ = api::endpoints(&instances, |_| Vec::new());
+    }
 }
 
 #[cfg(test)]

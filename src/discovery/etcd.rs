@@ -40,7 +40,8 @@ const FAILOVER_PAUSE: Duration = Duration::from_millis(20);
 
 pub struct Etcd {
     keys: EtcdKeys,
-    access: EtcdAccess,
+    /// One for each member.
+    clients: Vec<Client>,
     view: View,
     names: Names,
     /// Of the members: the one that is asked, or will be.
@@ -52,9 +53,10 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    pub fn new(keys: EtcdKeys, access: EtcdAccess, resolver: Resolver) -> Etcd {
+    pub fn new(keys: EtcdKeys, access: &EtcdAccess, resolver: Resolver) -> Etcd {
         let view = View::new(&keys.prefix);
-        Etcd { keys, access, view, names: Names::new(resolver), turn: 0, shown: None, following: None }
+        let clients = keys.members.iter().map(|member| Client::new(member, keys.tls, access)).collect();
+        Etcd { keys, clients, view, names: Names::new(resolver), turn: 0, shown: None, following: None }
     }
 }
 
@@ -68,11 +70,12 @@ impl Source for Etcd {
         let mut failures = Vec::new();
         // Once more than there are members, so that a single one gets a second chance.
         while failures.len() <= self.keys.members.len() {
-            let member = self.member();
+            let Some(client) = self.client() else { break };
+            let member = client.member().to_owned();
             self.following = None;
             // Anew: a source that was lost must say so when it is back, though nothing has changed.
             self.shown = None;
-            let Err(failure) = self.stay(&member, publisher).await;
+            let Err(failure) = self.stay(client, publisher).await;
             let why = match failure {
                 Failure::Stopped => return SourceError::Stopped,
                 Failure::Failed(why) => format!("{member}: {why}"),
@@ -114,7 +117,8 @@ impl From<String> for Failure {
     }
 }
 
-type Relist = BoxFuture<'static, Result<Listing, EtcdError>>;
+/// With the revision that was known when it was asked for.
+type Relist = BoxFuture<'static, Result<(Listing, i64), EtcdError>>;
 
 /// One stay with one member.
 struct Stay {
@@ -129,7 +133,7 @@ struct Stay {
 
 enum Step {
     Told(Watched),
-    Listed(Listing),
+    Listed(Listing, i64),
     Resolved,
     TimeToList,
 }
@@ -139,29 +143,31 @@ impl Etcd {
         Target::Etcd(self.keys.clone())
     }
 
-    fn member(&self) -> String {
-        let member = self.keys.members.iter().cycle().nth(self.turn % self.keys.members.len().max(1));
-        member.cloned().unwrap_or_default()
+    /// Of the member whose turn it is. `None` without any members, which no target is.
+    fn client(&self) -> Option<Client> {
+        self.clients.get(self.turn % self.clients.len().max(1)).cloned()
     }
 
     async fn stay(
         &mut self,
-        member: &str,
+        client: Client,
         publisher: &mut Publisher,
     ) -> Result<std::convert::Infallible, Failure> {
-        let client = Client::new(member, self.keys.tls, &self.access);
         self.view.begin();
-        self.view.listed(client.list(&self.keys.prefix).await?)?;
+        self.view.listed(client.list(&self.keys.prefix).await?, 0)?;
         self.publish(publisher).await?;
         let watch = client.watch(&self.keys.prefix, self.view.next_revision()).await?;
         self.following = Some(Instant::now());
-        tracing::debug!(source = self.name(), member, "following");
+        tracing::debug!(source = self.name(), member = client.member(), "following");
         let relist_at = Instant::now() + jittered(RELIST_EVERY);
         let mut stay = Stay { client, watch, relist_at, relist: None, behind: false };
         loop {
             let step = tokio::select! {
                 told = stay.watch.next() => Step::Told(told?),
-                listing = under_way(&mut stay.relist) => Step::Listed(listing?),
+                listed = under_way(&mut stay.relist) => {
+                    let (listing, known) = listed?;
+                    Step::Listed(listing, known)
+                }
                 () = self.names.changed() => Step::Resolved,
                 () = sleep_until(stay.relist_at), if stay.relist.is_none() => Step::TimeToList,
             };
@@ -180,10 +186,10 @@ impl Etcd {
                 return Err("what happened meanwhile is compacted".to_owned().into());
             }
             Step::Told(Watched::Canceled(why)) => return Err(EtcdError::Watch(why).into()),
-            Step::Listed(listing) => {
+            Step::Listed(listing, known) => {
                 stay.relist = None;
                 stay.relist_at = Instant::now() + jittered(RELIST_EVERY);
-                let learned = self.view.listed(listing)?;
+                let learned = self.view.listed(listing, known)?;
                 // Once may be a change that is on its way; twice, without a word between, is not.
                 if learned == Learned::Something && std::mem::replace(&mut stay.behind, true) {
                     return Err("the watch has fallen silent".to_owned().into());
@@ -192,7 +198,8 @@ impl Etcd {
             Step::Resolved => {}
             Step::TimeToList => {
                 let (client, prefix) = (stay.client.clone(), self.keys.prefix.clone());
-                stay.relist = Some(async move { client.list(&prefix).await }.boxed());
+                let known = self.view.revision();
+                stay.relist = Some(async move { Ok((client.list(&prefix).await?, known)) }.boxed());
             }
         }
         Ok(())
@@ -214,23 +221,22 @@ impl Etcd {
 }
 
 /// Waits for ever while none is.
-async fn under_way(relist: &mut Option<Relist>) -> Result<Listing, EtcdError> {
+async fn under_way(relist: &mut Option<Relist>) -> Result<(Listing, i64), EtcdError> {
     match relist {
         Some(relist) => relist.await,
         None => std::future::pending().await,
     }
 }
 
-/// What the fuzz targets feed: the value of a key, or an answer of the gateway.
+/// What the fuzz targets feed: the value of a key, an answer of the gateway, or a line of a watch.
 #[doc(hidden)]
 pub fn read_any(value: &[u8]) {
     let _ = value::parse(value);
-    let Ok(answer) = serde_json::from_slice(value) else { return };
     let mut view = View::new("/a");
-    if let Some(listing) = api::listing(&answer) {
-        let _ = view.listed(listing);
+    if let Some(listing) = serde_json::from_slice(value).ok().and_then(api::listing) {
+        let _ = view.listed(listing, 0);
     }
-    if let Ok(Watched::Changes(changes)) = api::watched(&answer) {
+    if let Some(Ok(Watched::Changes(changes))) = serde_json::from_slice(value).ok().map(api::watched) {
         let _ = view.heard(changes);
     }
     let _ = (view.endpoints(|_| Vec::new()), view.names(), view.take_complaints());

@@ -3,42 +3,33 @@
 //! A connection is driven by whoever waits for its answer, so that no task outlives a source that is dropped.
 
 mod client;
+mod dial;
+mod json;
 mod lines;
 mod server;
 mod tls;
 mod wire;
 
 use std::future::{Future, poll_fn};
-use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
-use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Bytes, Incoming};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::{HeaderMap, StatusCode};
 use hyper_util::rt::TokioIo;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 
-use super::dns::Resolver;
 #[cfg(test)]
 pub(crate) use client::tests as fake;
-pub(crate) use client::{Client, HttpError, Request};
+pub(crate) use client::{Client, HttpError, Limit, Request};
+pub(crate) use json::{Element, Elements, Loose};
 pub(crate) use lines::Lines;
 pub use server::{ClientFiles, Server};
 
 /// Whatever carries the bytes: a unix socket, TCP, TLS.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
-
-/// A stream of events may be silent for days: a peer that is gone without a word is found by these probes, within a
-/// minute, and a firewall that forgets idle connections (often after minutes) is reminded.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_PROBES: u32 = 3;
 
 type Connection = http1::Connection<TokioIo<Box<dyn Wire>>, Full<Bytes>>;
 
@@ -48,6 +39,12 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     body: Incoming,
+}
+
+/// Why there is no whole body.
+pub(super) enum Unread {
+    TooLong,
+    Failed(String),
 }
 
 /// `None` once the connection has ended.
@@ -75,10 +72,16 @@ impl Answer {
         Some(frame.map(|frame| frame.into_data().unwrap_or_default()).map_err(|error| error.to_string()))
     }
 
-    /// The whole body, if it has no more bytes than this.
-    pub(super) async fn whole(mut self, max: usize) -> Result<Bytes, String> {
-        let collected = drive(&mut self.connection, Limited::new(self.body, max).collect()).await;
-        collected.map(http_body_util::Collected::to_bytes).map_err(|error| error.to_string())
+    /// The whole body, if it has no more bytes than this. One that announces more is not read.
+    pub(super) async fn whole(mut self, max: usize) -> Result<Bytes, Unread> {
+        if self.body.size_hint().lower() > max as u64 {
+            return Err(Unread::TooLong);
+        }
+        match drive(&mut self.connection, Limited::new(self.body, max).collect()).await {
+            Ok(body) => Ok(body.to_bytes()),
+            Err(error) if error.is::<LengthLimitError>() => Err(Unread::TooLong),
+            Err(error) => Err(Unread::Failed(error.to_string())),
+        }
     }
 }
 
@@ -92,35 +95,6 @@ async fn drive<T>(connection: &mut Driven, work: impl Future<Output = T>) -> T {
         work.as_mut().poll(cx)
     })
     .await
-}
-
-/// To the first address of `host:port` that answers.
-pub(super) async fn tcp(address: &str) -> Result<TcpStream, String> {
-    let (host, port) = split(address)?;
-    let mut failure = format!("{host} has no address");
-    for ip in addresses(host).await? {
-        match TcpStream::connect(SocketAddr::new(ip, port)).await {
-            Ok(stream) => {
-                keep_alive(&stream).map_err(|error| error.to_string())?;
-                return Ok(stream);
-            }
-            Err(error) => failure = error.to_string(),
-        }
-    }
-    Err(failure)
-}
-
-/// Not by the C library: a static binary does not have all of it.
-async fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
-    match host.parse() {
-        Ok(ip) => Ok(vec![ip]),
-        Err(_) => Resolver::from_system().addresses(host).await,
-    }
-}
-
-fn keep_alive(stream: &TcpStream) -> io::Result<()> {
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_PROBES))
 }
 
 /// `host:port`, `[::1]:port`.
@@ -146,18 +120,6 @@ pub(crate) fn percent_encoded(text: &str) -> String {
     })
 }
 
-/// The first line of the buffer that is not blank, without its end, taken out of it.
-pub(super) fn take_line(buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
-    loop {
-        let end = buffer.iter().position(|byte| *byte == b'\n')?;
-        let rest = buffer.split_off(end + 1);
-        let line = std::mem::replace(buffer, rest);
-        if !line.trim_ascii().is_empty() {
-            return Some(line);
-        }
-    }
-}
-
 /// What the fuzz targets feed: a server's answer, read to its end as lines.
 #[doc(hidden)]
 pub async fn read_any(server: tokio::net::UnixStream) {
@@ -165,7 +127,7 @@ pub async fn read_any(server: tokio::net::UnixStream) {
     let request = hyper::Request::get("/").header("host", "localhost").body(Full::default());
     let Ok(request) = request else { return };
     if let Ok(answer) = send(Box::new(server), request).await {
-        let mut lines = Lines::new("/", answer, LINE_BYTES_MAX);
+        let mut lines: Lines = Lines::new("/", answer, LINE_BYTES_MAX);
         while lines.next().await.is_ok() {}
     }
 }
@@ -181,14 +143,5 @@ mod tests {
         for wrong in ["docker.example", ":2375", "host:", "host:99999", ""] {
             assert!(split(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn a_line_is_taken_when_it_is_whole() {
-        let mut buffer = b"\n{}\r\n{\"a\"".to_vec();
-        assert_eq!(take_line(&mut buffer).as_deref(), Some(&b"{}\r\n"[..]));
-        assert_eq!(take_line(&mut buffer), None);
-        buffer.extend_from_slice(b":1}\n");
-        assert_eq!(take_line(&mut buffer).as_deref(), Some(&b"{\"a\":1}\n"[..]));
     }
 }

@@ -114,11 +114,39 @@ fn sources(to: &mut Exposition, overview: &Overview) {
     for source in &overview.sources {
         to.sample(&[("source", source)], u8::from(!overview.lost.contains_key(source)));
     }
+    let help = "Panics of the source's task, which was started again after each.";
+    to.family("ambassador_source_panics_total", Kind::Counter, help);
+    for source in &overview.sources {
+        to.sample(&[("source", source)], overview.panics.get(source).copied().unwrap_or_default());
+    }
 }
 
 fn workers(to: &mut Exposition, overview: &Overview) {
     to.family("ambassador_workers_sessions", Kind::Gauge, "Sessions of each worker thread now.");
     for (worker, sessions) in overview.workers.sessions().into_iter().enumerate() {
         to.sample(&[("worker", &worker.to_string())], sessions);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_has_panicked_is_down_and_counted() {
+        let overview = Overview {
+            sources: vec!["a".to_owned(), "b".to_owned()],
+            lost: [("a".to_owned(), "it panicked".to_owned())].into(),
+            panics: [("a".to_owned(), 2)].into(),
+            ..Overview::default()
+        };
+        let text = text(&overview, SystemTime::now());
+        for line in [
+            "ambassador_discovery_up{source=\"a\"} 0\n",
+            "ambassador_source_panics_total{source=\"a\"} 2\n",
+            "ambassador_source_panics_total{source=\"b\"} 0\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
     }
 }

@@ -30,6 +30,10 @@ impl Reconciler {
                 self.events.note(Happened::SourceLost { source: source.clone(), why: why.clone() });
                 self.lost.insert(source, why);
             }
+            News::Panicked { source, why } => {
+                *self.panics.entry(source.clone()).or_default() += 1;
+                self.hear(News::Lost { source, why });
+            }
             News::Expired(snapshot) => {
                 self.events.note(Happened::SourceExpired { source: snapshot.source() });
                 self.knowledge.learn(snapshot);

@@ -21,6 +21,8 @@ pub struct Overview {
     pub sources: Vec<String>,
     /// By name: why they are lost.
     pub lost: BTreeMap<String, String>,
+    /// By name: how often the task of a source has panicked, and was started again. Of those that are followed.
+    pub panics: BTreeMap<String, u64>,
     pub mistakes: Vec<String>,
     /// Routes that an operator removed, by name.
     pub removed: Vec<String>,
@@ -63,6 +65,7 @@ impl Reconciler {
             routes: self.table.values().map(|route| self.view(route)).collect(),
             sources: self.sources(),
             lost: self.lost.clone(),
+            panics: self.panics.clone(),
             mistakes: self.mistakes.iter().cloned().collect(),
             removed: self.overrides.removed.iter().cloned().collect(),
             unanswered: self.unanswered(),
@@ -71,7 +74,7 @@ impl Reconciler {
         }));
     }
 
-    fn sources(&self) -> Vec<String> {
+    pub(super) fn sources(&self) -> Vec<String> {
         let file = self.config.path.as_ref().map(|path| format!("file:{}", path.display()));
         let docker = self.docker.is_some().then(|| "docker".to_owned());
         let targets = self.followed.keys().map(Target::to_string);

@@ -4,16 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use data_encoding::BASE64;
+use futures_util::stream::{self, StreamExt};
+use hyper::StatusCode;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
+use super::refusals::Refusals;
+use super::registry::AT_ONCE;
 use super::wanted::Entries;
 use crate::config::etcd::EtcdAccess;
+use crate::config::hosts::Hosts;
 use crate::discovery::etcd::api::{encoded, number};
 use crate::discovery::etcd::client::{Client, EtcdError};
 use crate::route::EtcdKeys;
-
-/// Operations of one transaction: etcd takes 128 by default (`--max-txn-ops`).
-const BATCH: usize = 100;
 
 pub(super) struct Etcd {
     members: Vec<Client>,
@@ -24,6 +28,7 @@ pub(super) struct Etcd {
     lease: Option<i64>,
     /// The keys of the lease, each with the value that we know it has.
     has: BTreeMap<String, Option<String>>,
+    refused: Refusals,
 }
 
 enum Step {
@@ -31,13 +36,26 @@ enum Step {
     Delete,
 }
 
+impl Step {
+    /// For [`Refusals`].
+    fn entry(&self, key: &str) -> String {
+        match self {
+            Step::Put(value) => format!("{key}={value}"),
+            Step::Delete => key.to_owned(),
+        }
+    }
+}
+
 impl Etcd {
     pub(super) fn new(keys: EtcdKeys, access: &EtcdAccess, ttl: Duration) -> Etcd {
         let EtcdKeys { tls, members, prefix } = keys;
+        // They are the operator's own words.
+        let access = &EtcdAccess { hosts: Hosts::of_etcd(tls, &members), ..access.clone() };
         // A member that hangs must leave time to renew the lease with another.
         let client = |member: &String| Client::new(member, tls, access).patience(ttl / 4);
         let members = members.iter().map(client).collect();
-        Etcd { members, turn: 0, prefix, ttl, lease: None, has: BTreeMap::new() }
+        let (has, refused) = (BTreeMap::new(), Refusals::default());
+        Etcd { members, turn: 0, prefix, ttl, lease: None, has, refused }
     }
 
     /// Renews the lease, or takes a new one; and learns which keys it has.
@@ -49,6 +67,10 @@ impl Etcd {
     pub(super) async fn sync(&mut self, wanted: &Entries) -> Result<(), String> {
         let written = self.write(wanted).await;
         self.or_next_member(written)
+    }
+
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.refused.next()
     }
 
     pub(super) async fn end(&mut self) -> Result<(), String> {
@@ -97,27 +119,41 @@ impl Etcd {
         }
     }
 
+    /// Each key by itself, and not in transactions: one that etcd refuses would take the others of its transaction with it.
     async fn write(&mut self, wanted: &Entries) -> Result<(), EtcdError> {
-        let Some(lease) = self.lease else { return Ok(()) };
+        let (Some(lease), Some(member)) = (self.lease, self.member().cloned()) else { return Ok(()) };
         let wanted =
             wanted.iter().map(|(entry, addr)| (format!("{}/{entry}", self.prefix), addr.to_string()));
-        let steps: Vec<(String, Step)> = steps(&self.has, &wanted.collect());
-        for batch in steps.chunks(BATCH) {
-            for (key, step) in batch {
-                // Until it is answered, it may be either.
-                if let Step::Put(_) = step {
-                    self.has.insert(key.clone(), None);
+        let steps: BTreeMap<_, _> = steps(&self.has, &wanted.collect());
+        let entries: BTreeSet<String> = steps.iter().map(|(key, step)| step.entry(key)).collect();
+        self.refused.retain(|entry| entries.contains(entry));
+        let is_due = |(key, step): &(String, Step)| self.refused.is_due(&step.entry(key));
+        let mut due: Vec<_> = steps.into_iter().filter(is_due).collect();
+        // What is gone must not be found while what is new is written.
+        due.sort_by_key(|(_, step)| matches!(step, Step::Put(_)));
+        for (key, _) in due.iter().filter(|(_, step)| matches!(step, Step::Put(_))) {
+            // Until it is answered, it may be either.
+            self.has.insert(key.clone(), None);
+        }
+        let take = |(key, step): (String, Step)| {
+            let member = &member;
+            async move { (take(member, &key, &step, lease).await, key, step) }
+        };
+        let mut taken = stream::iter(due.into_iter().map(take)).buffer_unordered(AT_ONCE);
+        while let Some((taken, key, step)) = taken.next().await {
+            match taken {
+                Ok(()) => self.done(&key, &step),
+                Err(error) if concerns_key_alone(&error) => {
+                    self.refused.refused(&step.entry(&key), &error.to_string());
                 }
-            }
-            self.ask("/v3/kv/txn", &transaction(batch, lease)).await?;
-            for (key, step) in batch {
-                self.done(key, step);
+                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
     fn done(&mut self, key: &str, step: &Step) {
+        self.refused.accepted(&step.entry(key));
         match step {
             Step::Put(value) => {
                 tracing::info!(key, value, "registered");
@@ -131,10 +167,14 @@ impl Etcd {
     }
 
     async fn ask(&self, path: &str, body: &Value) -> Result<Value, EtcdError> {
-        match self.members.iter().cycle().nth(self.turn % self.members.len().max(1)) {
+        match self.member() {
             Some(member) => member.ask(path, body).await,
             None => Err(EtcdError::Senseless { path: "no members" }),
         }
+    }
+
+    fn member(&self) -> Option<&Client> {
+        self.members.get(self.turn % self.members.len().max(1))
     }
 
     fn or_next_member(&mut self, done: Result<(), EtcdError>) -> Result<(), String> {
@@ -145,22 +185,34 @@ impl Etcd {
     }
 }
 
-/// Deletions first: what is gone must not be found while what is new is written.
-fn steps(has: &BTreeMap<String, Option<String>>, wanted: &BTreeMap<String, String>) -> Vec<(String, Step)> {
+/// By key.
+fn steps(
+    has: &BTreeMap<String, Option<String>>,
+    wanted: &BTreeMap<String, String>,
+) -> BTreeMap<String, Step> {
     let gone = has.keys().filter(|key| !wanted.contains_key(*key)).map(|key| (key.clone(), Step::Delete));
     let new = wanted.iter().filter(|(key, value)| has.get(*key).and_then(Option::as_ref) != Some(value));
     gone.chain(new.map(|(key, value)| (key.clone(), Step::Put(value.clone())))).collect()
 }
 
-/// All or nothing.
-fn transaction(steps: &[(String, Step)], lease: i64) -> Value {
-    let operation = |(key, step): &(String, Step)| match step {
+async fn take(member: &Client, key: &str, step: &Step, lease: i64) -> Result<(), EtcdError> {
+    let (path, body) = request(key, step, lease);
+    member.ask::<IgnoredAny>(path, &body).await.map(|_| ())
+}
+
+fn request(key: &str, step: &Step, lease: i64) -> (&'static str, Value) {
+    let key = encoded(key);
+    match step {
         Step::Put(value) => {
-            json!({ "request_put": { "key": encoded(key), "value": encoded(value), "lease": lease.to_string() } })
+            ("/v3/kv/put", json!({ "key": key, "value": encoded(value), "lease": lease.to_string() }))
         }
-        Step::Delete => json!({ "request_delete_range": { "key": encoded(key) } }),
-    };
-    json!({ "success": steps.iter().map(operation).collect::<Vec<_>>() })
+        Step::Delete => ("/v3/kv/deleterange", json!({ "key": key })),
+    }
+}
+
+/// Permission is given by key. What else etcd refuses it refuses to all: no leader, no space, a lease that has ended.
+fn concerns_key_alone(error: &EtcdError) -> bool {
+    matches!(error, EtcdError::Http(error) if error.refusal().is_some_and(|(status, _)| status == StatusCode::FORBIDDEN))
 }
 
 fn keys(held: &Value) -> BTreeSet<String> {
@@ -170,8 +222,10 @@ fn keys(held: &Value) -> BTreeSet<String> {
 }
 
 /// What the fuzz targets feed: the keys of a lease.
-pub(super) fn read_any(answer: &Value) {
-    let _ = keys(answer);
+pub(super) fn read_any(answer: &[u8]) {
+    if let Ok(held) = serde_json::from_slice(answer) {
+        let _ = keys(&held);
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,10 @@ use crate::discovery::{News, Snapshot};
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
+/// What Docker tells is heard at the latest after this long, whatever the registry leaves unanswered: longer than it is
+/// waited for any one answer.
+const SYNC_MAX: Duration = Duration::from_secs(6);
+
 /// For taking everything back at the end: well under the ten seconds that Docker leaves us.
 const FAREWELL: Duration = Duration::from_secs(4);
 
@@ -30,6 +34,14 @@ pub(super) struct Registrar {
     due: Instant,
     /// The pause after the next failure; `None` while there is none.
     backoff: Option<Duration>,
+    /// There was more to write than there was time for.
+    unfinished: bool,
+}
+
+#[derive(PartialEq)]
+enum Written {
+    All,
+    InPart,
 }
 
 impl Registrar {
@@ -39,7 +51,16 @@ impl Registrar {
         ttl: Duration,
         stop: CancellationToken,
     ) -> Registrar {
-        Registrar { choice, registry, ttl, stop, wanted: None, due: Instant::now(), backoff: None }
+        Registrar {
+            choice,
+            registry,
+            ttl,
+            stop,
+            wanted: None,
+            due: Instant::now(),
+            backoff: None,
+            unfinished: false,
+        }
     }
 
     /// Until it is stopped.
@@ -49,7 +70,7 @@ impl Registrar {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(news) = news.recv() => self.learn(news),
-                () = sleep_until(self.due), if self.wanted.is_some() => {}
+                () = sleep_until(self.next()), if self.wanted.is_some() => {}
             }
             // What a container left must not wait for what another joined.
             while let Ok(news) = news.try_recv() {
@@ -73,13 +94,26 @@ impl Registrar {
             News::Lost { source, why } => {
                 tracing::warn!(source, why, "source lost; what it said last stays registered");
             }
+            News::Panicked { source, why } => {
+                tracing::error!(source, why, "source panicked; what it said last stays registered");
+            }
             _ => {}
+        }
+    }
+
+    /// When there is something to do without any news.
+    fn next(&self) -> Instant {
+        match self.backoff {
+            Some(_) => self.due,
+            None if self.unfinished => Instant::now(),
+            None => self.registry.retry_at().map_or(self.due, |retry| retry.min(self.due)),
         }
     }
 
     async fn step(&mut self) {
         let Some(wanted) = &self.wanted else { return };
-        let due = Instant::now() >= self.due;
+        let now = Instant::now();
+        let due = now >= self.due;
         if self.backoff.is_some() && !due {
             return;
         }
@@ -87,20 +121,27 @@ impl Registrar {
             if due {
                 self.registry.keep_alive().await?;
             }
-            self.registry.sync(&wanted.entries).await
+            // It must not keep what is registered from being renewed in time.
+            let time = SYNC_MAX.min(self.ttl / 3);
+            let written = timeout(time, self.registry.sync(&wanted.entries)).await;
+            written.map_or(Ok(Written::InPart), |written| written.map(|()| Written::All))
         };
         match done.await {
-            Ok(()) => self.succeeded(due),
+            Ok(written) => {
+                self.unfinished = written == Written::InPart;
+                self.succeeded(due.then_some(now));
+            }
             Err(why) => self.failed(&why),
         }
     }
 
-    fn succeeded(&mut self, kept_alive: bool) {
+    fn succeeded(&mut self, kept_alive: Option<Instant>) {
         if self.backoff.take().is_some() {
             tracing::info!("the registry is back");
         }
-        if kept_alive {
-            self.due = Instant::now() + self.ttl / 3;
+        // From when it began: renewing many takes time of its own.
+        if let Some(began) = kept_alive {
+            self.due = began + self.ttl / 3;
         }
     }
 

@@ -91,7 +91,7 @@ fn tags_and_the_datacenter_narrow_a_service() {
     has(&both, &[shown(&one, "web-1", 1), shown(&two, "web-2", 1)]);
     let only_one = followed(&consul, "web+primary+v1.2");
     has(&only_one, &[shown(&one, "web-1", 1)]);
-    let elsewhere = followed(&consul, "web@mars");
+    let elsewhere = builder(&format!("{}/web@mars", consul.address())).start_unready();
     logs(&elsewhere, "No path to datacenter");
 }
 
@@ -105,7 +105,7 @@ fn a_consul_that_asks_for_a_token_gets_the_one_of_the_environment_and_no_log_sho
     };
     let ambassador = known(CONSUL_TOKEN).start();
     assert_eq!(ask(ambassador.addr("r")), "one");
-    let stranger = known("a-wrong-t0ken").start();
+    let stranger = known("a-wrong-t0ken").start_unready();
     logs(&stranger, "403 Forbidden");
     // Without any, Consul gives an empty list: those who may not know of a service are not told that it is there.
     let nobody = builder("web").var("CONSUL_HTTP_ADDR", &consul.address()).start();

@@ -1,7 +1,7 @@
 //! `ambassador register`, a process, with a real etcd: and the host dies, or etcd, or Docker, or the lease.
 
 #[path = "register/engine.rs"]
-mod engine;
+pub(crate) mod engine;
 
 use std::time::{Duration, Instant};
 

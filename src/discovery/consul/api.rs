@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde::Deserialize;
 
 use crate::cluster::{EndpointAddr, EndpointKey, EndpointSpec, Identity, WEIGHT_MAX};
 use crate::discovery::dns::NAMES_MAX;
-use crate::discovery::http::percent_encoded;
+use crate::discovery::http::{Element, Loose, percent_encoded};
 use crate::route::ConsulService;
 
 /// More than anybody balances over.
@@ -49,21 +49,54 @@ pub(super) fn next_index(asked: u64, told: u64) -> u64 {
     if told < asked { 0 } else { told.max(1) }
 }
 
-/// `None` if it is no list at all.
-pub(super) fn instances(answer: &Value) -> Option<Vec<Instance>> {
-    Some(answer.as_array()?.iter().filter_map(instance).take(INSTANCES_MAX).collect())
+/// One element of the answer. What is of another type than expected is absent.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(super) struct Entry {
+    node: Loose<Node>,
+    service: Loose<Service>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Node {
+    address: Loose,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Service {
+    #[serde(rename = "ID")]
+    id: Loose,
+    address: Loose,
+    port: Loose,
+    weights: Loose<Weights>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Weights {
+    passing: Loose,
+}
+
+impl Element for Instance {
+    type Json = Loose<Entry>;
+    const MAX: usize = INSTANCES_MAX;
+
+    fn read(entry: Loose<Entry>) -> Result<Option<Instance>, String> {
+        Ok(entry.object().and_then(instance))
+    }
 }
 
 /// `None` for one without a port, or without an address.
-fn instance(entry: &Value) -> Option<Instance> {
-    let text = |pointer: &str| entry.pointer(pointer)?.as_str().filter(|text| !text.is_empty());
-    let host = text("/Service/Address").or_else(|| text("/Node/Address"))?;
-    let port = entry.pointer("/Service/Port")?.as_u64()?;
-    let weight = entry.pointer("/Service/Weights/Passing").and_then(Value::as_u64).unwrap_or(1);
+fn instance(Entry { node, service }: Entry) -> Option<Instance> {
+    let (node, service) = (node.object().unwrap_or_default(), service.object()?);
+    let host = service.address.text().or(node.address.text())?;
+    let weight = service.weights.object().and_then(|weights| weights.passing.number()).unwrap_or(1);
     Some(Instance {
-        id: printable(text("/Service/ID").unwrap_or_default()),
+        id: printable(service.id.text().unwrap_or_default()),
         host: host.to_owned(),
-        port: u16::try_from(port).ok().filter(|port| *port > 0)?,
+        port: u16::try_from(service.port.number()?).ok().filter(|port| *port > 0)?,
         weight: u32::try_from(weight.min(WEIGHT_MAX.into())).unwrap_or(1),
     })
 }
@@ -97,9 +130,10 @@ pub(super) fn endpoints(
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::discovery::http::Elements;
 
     fn service(tags: &[&str], datacenter: Option<&str>) -> ConsulService {
         ConsulService {
@@ -133,7 +167,7 @@ mod tests {
             "db.example" => vec!["10.0.0.8".parse().unwrap(), "10.0.0.9".parse().unwrap()],
             _ => Vec::new(),
         };
-        let instances = instances(answer).expect("a list");
+        let Elements(instances) = serde_json::from_value(answer.clone()).expect("a list");
         let shown = |spec: &EndpointSpec| format!("{} {}", spec.key, spec.weight);
         assert_eq!(endpoints(&instances, known).iter().map(shown).collect::<Vec<_>>(), expected);
     }
@@ -173,6 +207,6 @@ mod tests {
             ]),
             &["10.0.0.2:80 () 65535", "10.0.0.3:80 (x[1m) 1"],
         );
-        assert_eq!(instances(&json!({ "no": "list" })), None);
+        assert!(serde_json::from_value::<Elements<Instance>>(json!({ "no": "list" })).is_err());
     }
 }

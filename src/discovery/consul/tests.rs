@@ -22,7 +22,8 @@ struct Followed {
 
 async fn followed(answer: impl FnMut(&Asked) -> Option<Reply> + Send + 'static) -> Followed {
     let fake = Fake::new(answer).await;
-    let config = ConsulConfig { agent: fake.address.clone(), token: Some(Secret::new("s3cret")) };
+    let token = Some(Secret::new("s3cret"));
+    let config = ConsulConfig { agent: fake.address.clone(), token, ..ConsulConfig::default() };
     let service = ConsulService {
         agent: None,
         service: "redis".to_owned(),
@@ -123,7 +124,7 @@ async fn an_agent_that_goes_and_comes_is_lost_once_and_what_it_said_is_published
                 break;
             }
             News::Snapshot(_) => {}
-            other @ News::Expired(_) => panic!("{other:?}"),
+            other => panic!("{other:?}"),
         }
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -136,7 +137,7 @@ async fn an_agent_that_goes_and_comes_is_lost_once_and_what_it_said_is_published
 async fn what_is_no_consul_is_told_and_the_token_never() {
     for (reply, said) in [
         (Reply::json(&json!([])), "is this Consul?"),
-        (Reply::status("200 OK\r\nX-Consul-Index: 1", "{}"), "not a list"),
+        (Reply::status("200 OK\r\nX-Consul-Index: 1", "{}"), "expected a list"),
         (Reply::status("200 OK\r\nX-Consul-Index: 1", "<html>"), "expected value"),
         (Reply::status("403 Forbidden", "ACL not found"), "403 Forbidden: ACL not found"),
     ] {

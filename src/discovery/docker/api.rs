@@ -12,7 +12,11 @@ use serde_json::{Map, Value};
 use crate::discovery::containers::{
     Attachment, Container, ContainerId, Health, Image, Leaving, Link, NetworkMode, Published,
 };
+use crate::discovery::http::Element;
 use crate::route::Protocol;
+
+/// More containers than any engine runs; [`super::watch`] gives up on so many.
+const LISTED_MAX: usize = 200_000;
 
 /// `GET /containers/{id}/json`.
 pub(super) fn inspected(answer: &Value) -> Option<(ContainerId, Container)> {
@@ -63,7 +67,18 @@ pub(super) struct Listed {
     networks: BTreeMap<String, Attachment>,
 }
 
-/// `GET /containers/json?all=1`. `None` if it is no list at all.
+/// `GET /containers/json?all=1`: one line at a time, which costs less than the whole list as a value.
+impl Element for Listed {
+    type Json = Value;
+    const MAX: usize = LISTED_MAX;
+
+    fn read(line: Value) -> Result<Option<Listed>, String> {
+        Ok(listed_one(&line))
+    }
+}
+
+/// The same of a list that is parsed already. `None` if it is no list at all.
+#[cfg(any(test, fuzzing))]
 pub(super) fn listed(answer: &Value) -> Option<Vec<Listed>> {
     Some(answer.as_array()?.iter().filter_map(listed_one).collect())
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::StatusCode;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::api::{self, Listed, text};
@@ -15,7 +16,11 @@ use super::version::Version;
 use super::view::Answer;
 use crate::config::DockerHost;
 use crate::discovery::containers::{Container, ContainerId};
-use crate::discovery::http::{self, HttpError, Lines, Request, percent_encoded};
+use crate::discovery::http::{self, Elements, HttpError, Limit, Lines, Request, percent_encoded};
+
+/// The list of ten thousand containers is 20 MB.
+const LIST: Limit = Limit { mib: 64, help: "remove containers that ended, or shorten their labels" };
+const INSPECTION: Limit = Limit { mib: 8, help: "shorten the labels of this container or image" };
 
 /// An event is a container's labels and some names.
 const EVENT_MAX: usize = 1 << 20;
@@ -50,7 +55,7 @@ impl Client {
     pub(super) async fn negotiate(host: &DockerHost) -> Result<Client, ApiError> {
         let mut client =
             Client { http: http::Client::new(host.clone()), prefix: Arc::from(""), images: Arc::default() };
-        let answer = client.get("/version").await?;
+        let answer: Value = client.get("/version", INSPECTION).await?;
         let version = Version::common(text(&answer, "/MinAPIVersion"), text(&answer, "/ApiVersion"));
         let version = version.map_err(ApiError::Unusable)?;
         client.prefix = Arc::from(format!("/v{version}"));
@@ -59,13 +64,13 @@ impl Client {
 
     /// Every container, running or not.
     pub(super) async fn list(&self) -> Result<Vec<Listed>, ApiError> {
-        let path = "/containers/json?all=1";
-        Ok(api::listed(&self.get(path).await?).ok_or_else(|| HttpError::exchange(path, &"not a list"))?)
+        let Elements(list) = self.get("/containers/json?all=1", LIST).await?;
+        Ok(list)
     }
 
     pub(super) async fn inspect(&self, id: &ContainerId) -> Result<Answer, ApiError> {
         let path = format!("/containers/{}/json", id.0);
-        match self.get(&path).await {
+        match self.get(&path, INSPECTION).await {
             Ok(answer) => match api::inspected(&answer) {
                 Some((answered, container)) if answered == *id => {
                     Ok(Answer::Is(Box::new(self.with_own_labels(container).await?)))
@@ -95,7 +100,7 @@ impl Client {
         if known.is_some() {
             return Ok(known);
         }
-        let labels = match self.get(&format!("/images/{id}/json")).await {
+        let labels = match self.get(&format!("/images/{id}/json"), INSPECTION).await {
             Ok(answer) => api::image_labels(&answer).map(Arc::new),
             Err(HttpError::Status { .. }) => None,
             Err(error) => return Err(error.into()),
@@ -123,8 +128,12 @@ impl Client {
         Ok(Events { lines: self.http.lines(self.request(&path), EVENT_MAX).await? })
     }
 
-    async fn get(&self, path: &str) -> Result<Value, HttpError> {
-        self.http.ask(self.request(path)).await?.json()
+    async fn get<T: DeserializeOwned + Send + 'static>(
+        &self,
+        path: &str,
+        limit: Limit,
+    ) -> Result<T, HttpError> {
+        self.http.ask(self.request(path).limit(limit)).await?.json().await
     }
 
     fn request(&self, path: &str) -> Request {

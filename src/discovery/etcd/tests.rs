@@ -10,7 +10,7 @@ use crate::discovery::{News, supervise};
 fn source(members: &[&str]) -> Etcd {
     let members = members.iter().map(|member| (*member).to_owned()).collect();
     let keys = EtcdKeys { tls: false, members, prefix: "/s".to_owned() };
-    Etcd::new(keys, EtcdAccess::default(), Resolver::with_servers(Vec::new(), Vec::new(), "/nowhere".into()))
+    Etcd::new(keys, &EtcdAccess::default(), Resolver::with_servers(Vec::new(), Vec::new(), "/nowhere".into()))
 }
 
 fn listing(revision: i64, addresses: &[&str]) -> Reply {
@@ -108,7 +108,10 @@ async fn when_every_member_fails_it_is_lost_and_each_is_named() {
     let (one, other) = (Fake::new(|_| None).await, Fake::new(|_| Some(Reply::json(&json!("hello")))).await);
     let mut heard = Heard::from(source(&[&one.address, &other.address]));
     let why = heard.lost().await;
-    assert!(why.contains(&one.address) && why.contains(&other.address) && why.contains("no sense"), "{why}");
+    assert!(
+        why.contains(&one.address) && why.contains(&other.address) && why.contains("expected struct"),
+        "{why}"
+    );
 }
 
 #[tokio::test]
@@ -138,4 +141,58 @@ async fn a_watch_that_has_died_in_silence_is_found_by_the_list() {
     assert_eq!(heard.endpoints().await, ["10.0.0.4:1"]);
     let lines: Vec<String> = fake.lines();
     assert_eq!(lines.iter().filter(|line| line.ends_with("range")).count(), 3, "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_change_in_fragments_is_one_change() {
+    let deleted =
+        |key: &str| json!({ "type": "DELETE", "kv": { "key": api::encoded(key), "mod_revision": "8" } });
+    let lines = [
+        json!({ "result": { "fragment": true, "events": [deleted("/s/0"), deleted("/s/1")] } }),
+        json!({ "result": { "fragment": true, "events": [deleted("/s/2")] } }),
+        json!({ "result": { "events": [deleted("/s/3")] } }),
+    ];
+    let addresses = ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1", "10.0.0.4:1"];
+    let fake = Fake::new(move |asked| {
+        Some(if is_list(asked) { listing(7, &addresses) } else { Reply::stream(&lines) })
+    })
+    .await;
+    let mut heard = Heard::from(source(&[&fake.address]));
+    assert_eq!(heard.endpoints().await, addresses);
+    assert_eq!(heard.endpoints().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_list_whose_revision_went_back_begins_again() {
+    let mut lists = 0;
+    let answers = move |asked: &Asked| {
+        if !is_list(asked) {
+            return Some(Reply::stream(&[]));
+        }
+        lists += 1;
+        Some(if lists == 1 { listing(100, &["10.0.0.1:1"]) } else { listing(5, &["10.0.0.2:1"]) })
+    };
+    let mut fake = Fake::new(answers).await;
+    let mut heard = Heard::from(source(&[&fake.address]));
+    assert_eq!(heard.endpoints().await, ["10.0.0.1:1"]);
+    while fake.asked.recv().await.unwrap().line != "POST /v3/watch" {}
+    tokio::time::pause();
+    assert_eq!(heard.endpoints().await, ["10.0.0.2:1"]);
+}
+
+#[tokio::test]
+async fn an_answer_of_too_many_fragments_is_not_waited_for_and_all_is_read_anew() {
+    let fragment = json!({ "result": { "fragment": true, "events": [] } });
+    let mut lists = 0;
+    let answers = move |asked: &Asked| {
+        if !is_list(asked) {
+            return Some(Reply::stream(&vec![fragment.clone(); if lists == 1 { 100 } else { 0 }]));
+        }
+        lists += 1;
+        Some(listing(lists, &[&format!("10.0.0.{lists}:1")]))
+    };
+    let fake = Fake::new(answers).await;
+    let mut heard = Heard::from(source(&[&fake.address]));
+    assert_eq!(heard.endpoints().await, ["10.0.0.1:1"]);
+    assert_eq!(heard.endpoints().await, ["10.0.0.2:1"]);
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::api::{Change, KEYS_MAX, KeyValue, Listing};
+use super::api::{Change, Changes, KEYS_MAX, KeyValue, Listing};
 use super::value::{self, At, Value};
 use crate::cluster::{EndpointAddr, EndpointSpec, Identity};
 use crate::discovery::dns::NAMES_MAX;
@@ -19,6 +19,11 @@ pub(super) struct View {
     prefix: String,
     /// All that happened up to here is in `keys`.
     revision: i64,
+    /// The revision of the last listing. What the watch tells up to here is in `keys` already; after it, the watch tells
+    /// everything, in order, and nothing twice.
+    listed: i64,
+    /// Whose revisions these are.
+    cluster: Option<u64>,
     /// The error is why the value cannot be used.
     keys: BTreeMap<String, Result<Value, String>>,
     complaints: Vec<Complaint>,
@@ -40,24 +45,41 @@ pub(super) enum Learned {
 
 impl View {
     pub(super) fn new(prefix: &str) -> View {
-        View { prefix: prefix.to_owned(), revision: 0, keys: BTreeMap::new(), complaints: Vec::new() }
+        View {
+            prefix: prefix.to_owned(),
+            revision: 0,
+            listed: 0,
+            cluster: None,
+            keys: BTreeMap::new(),
+            complaints: Vec::new(),
+        }
     }
 
-    /// Forgets up to where it knows, not what: the next listing counts whatever its revision, as that of an etcd that
-    /// was restored from a backup.
+    /// Forgets up to where it knows, not what: the next listing counts whatever its revision and cluster, as that of an
+    /// etcd that was restored from a backup.
     pub(super) fn begin(&mut self) {
         self.revision = 0;
+        self.listed = 0;
+        self.cluster = None;
     }
 
-    /// All keys. One that is older than what is known already is of no use.
-    pub(super) fn listed(&mut self, listing: Listing) -> Result<Learned, String> {
+    /// All keys, asked for when `known` was the revision. A change that came meanwhile makes the listing old; a cluster
+    /// whose revision was higher before it was asked is not the one that was followed, or was restored from a backup, and
+    /// that is an error: then all begins again.
+    pub(super) fn listed(&mut self, listing: Listing, known: i64) -> Result<Learned, String> {
         if listing.more {
             return Err(self.too_many());
+        }
+        self.is_same_cluster(listing.cluster)?;
+        if listing.revision < known {
+            let now = listing.revision;
+            return Err(format!("the revision went back from {known} to {now}: all is read anew"));
         }
         if listing.revision < self.revision {
             return Ok(Learned::Nothing);
         }
         self.revision = listing.revision;
+        self.listed = listing.revision;
         let before = std::mem::take(&mut self.keys);
         for key in listing.keys {
             self.put(key, &before);
@@ -65,15 +87,15 @@ impl View {
         Ok(if self.keys == before { Learned::Nothing } else { Learned::Something })
     }
 
-    /// What a listing that came meanwhile has told already is passed over.
-    pub(super) fn heard(&mut self, changes: Vec<Change>) -> Result<(), String> {
-        let mut last = self.revision;
+    /// What the last listing has told already is passed over.
+    pub(super) fn heard(&mut self, Changes { changes, cluster, .. }: Changes) -> Result<(), String> {
+        self.is_same_cluster(cluster)?;
         for change in changes {
             let (Change::Put(key) | Change::Deleted(key)) = &change;
-            if key.changed <= self.revision {
+            if key.changed <= self.listed {
                 continue;
             }
-            last = last.max(key.changed);
+            self.revision = self.revision.max(key.changed);
             match change {
                 Change::Put(key) => {
                     let before = self.name(&key.key).and_then(|name| self.keys.remove_entry(&name));
@@ -86,8 +108,21 @@ impl View {
                 }
             }
         }
-        self.revision = last;
         if self.keys.len() > KEYS_MAX { Err(self.too_many()) } else { Ok(()) }
+    }
+
+    /// Revisions of two clusters have nothing to do with each other.
+    fn is_same_cluster(&mut self, cluster: Option<u64>) -> Result<(), String> {
+        let Some(now) = cluster else { return Ok(()) };
+        match *self.cluster.get_or_insert(now) {
+            before if before == now => Ok(()),
+            _ => Err("another cluster answers: all is read anew".to_owned()),
+        }
+    }
+
+    /// Up to which revision all is known.
+    pub(super) fn revision(&self) -> i64 {
+        self.revision
     }
 
     /// The revision to watch from.

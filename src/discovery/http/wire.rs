@@ -4,19 +4,21 @@ use std::io;
 
 use tokio::net::UnixStream;
 
-use super::{Server, Wire, split, tcp, tls};
+use super::dial::tcp;
+use super::{Server, Wire, split, tls};
 
-pub(super) async fn connect(server: &Server) -> Result<Box<dyn Wire>, String> {
+/// The `turn` is that of [`tcp`].
+pub(super) async fn connect(server: &Server, turn: usize) -> Result<Box<dyn Wire>, String> {
     match server {
         Server::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(|error| unix_help(&error))?;
             Ok(Box::new(stream))
         }
-        Server::Tcp(address) => Ok(Box::new(tcp(address).await?)),
+        Server::Tcp(address) => Ok(Box::new(tcp(address, turn).await?)),
         Server::Tls { address, ca, client, verify } => {
             let config = tls::config(ca, client.as_ref(), *verify)?;
             let (name, _) = split(address)?;
-            let stream = tls::handshake(config, name, tcp(address).await?).await?;
+            let stream = tls::handshake(config, name, tcp(address, turn).await?).await?;
             Ok(Box::new(stream))
         }
     }

@@ -18,7 +18,8 @@ fn entries(ports: &[u16]) -> Entries {
 }
 
 fn consul(fake: &Fake) -> Consul {
-    let config = ConsulConfig { agent: fake.address.clone(), token: Some(Secret::new("hush")) };
+    let token = Some(Secret::new("hush"));
+    let config = ConsulConfig { agent: fake.address.clone(), token, ..ConsulConfig::default() };
     Consul::new(config, Duration::from_secs(10), [10, 0, 0, 5].into())
 }
 
@@ -51,7 +52,8 @@ async fn several_ports_of_a_service_are_several_services() {
     let bodies: Vec<Value> = std::iter::from_fn(|| fake.asked.try_recv().ok())
         .filter_map(|asked| serde_json::from_str(&asked.body).ok())
         .collect();
-    let names: Vec<_> = bodies.iter().map(|body| body["Name"].as_str().unwrap_or_default()).collect();
+    let mut names: Vec<_> = bodies.iter().map(|body| body["Name"].as_str().unwrap_or_default()).collect();
+    names.sort_unstable();
     assert_eq!(names, ["redis-443", "redis-80"]);
 }
 
@@ -83,8 +85,36 @@ async fn what_may_not_be_done_is_told_and_not_taken_for_forgotten() {
     .await;
     let mut consul = consul(&fake);
     consul.sync(&entries(&[6379])).await.unwrap();
-    let why = consul.keep_alive().await.unwrap_err();
-    assert!(why.contains("Permission denied"), "{why}");
+    consul.keep_alive().await.unwrap();
+    let id = "redis:6379:080ecd3b75b1";
+    assert!(consul.has[id].is_some() && !consul.unrenewed.is_due(id));
+    consul.keep_alive().await.unwrap();
+    assert!(consul.retry_at().is_none(), "each renewal is one more attempt");
+}
+
+#[tokio::test]
+async fn a_service_that_is_refused_stops_no_other_and_is_tried_again_after_a_pause() {
+    let mut fake = Fake::new(|asked: &Asked| {
+        if asked.body.contains("redis:1:") { Some(Reply::status("400 Bad Request", "no")) } else { fine() }
+    })
+    .await;
+    let mut consul = consul(&fake);
+    consul.sync(&entries(&[1, 2, 3])).await.unwrap();
+    assert_eq!(fake.lines().iter().filter(|line| line.ends_with("/register")).count(), 3);
+    consul.sync(&entries(&[1, 2, 3])).await.unwrap();
+    assert_eq!(fake.lines(), [""; 0], "not at once");
+    assert!(consul.retry_at().is_some());
+    consul.sync(&entries(&[2, 3])).await.unwrap();
+    assert_eq!(fake.lines(), ["PUT /v1/agent/service/deregister/redis%3A1%3A080ecd3b75b1"]);
+    assert!(consul.retry_at().is_none(), "it is wanted no more");
+}
+
+#[tokio::test]
+async fn an_agent_that_hangs_up_is_a_failure_of_all() {
+    let fake = Fake::new(|asked: &Asked| if asked.line.starts_with("GET") { fine() } else { None }).await;
+    let mut consul = consul(&fake);
+    assert!(consul.sync(&entries(&[1, 2, 3])).await.is_err());
+    assert!(consul.retry_at().is_none());
 }
 
 #[tokio::test]

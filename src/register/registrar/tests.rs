@@ -45,7 +45,7 @@ impl Run {
     async fn start() -> Run {
         let (away, requests) = (Arc::<AtomicBool>::default(), Requests::default());
         let fake = agent(away.clone(), requests.clone()).await;
-        let config = ConsulConfig { agent: fake.address.clone(), token: None };
+        let config = ConsulConfig { agent: fake.address.clone(), ..ConsulConfig::default() };
         let choice = Choice { names: Vec::new(), all: false, advertise: "10.0.0.5".parse().unwrap() };
         let ttl = Duration::from_secs(2);
         let registry = Registry::new(RegistryConfig::Consul(config), ttl, choice.advertise);

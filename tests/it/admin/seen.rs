@@ -190,6 +190,7 @@ fn metrics_have_the_documented_names_types_and_units() {
         ("ambassador_endpoint_healthy", "gauge"),
         ("ambassador_endpoint_sessions", "gauge"),
         ("ambassador_discovery_up", "gauge"),
+        ("ambassador_source_panics_total", "counter"),
         ("ambassador_workers_sessions", "gauge"),
         ("process_cpu_seconds_total", "counter"),
         ("process_resident_memory_bytes", "gauge"),

@@ -7,7 +7,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-pub(super) struct Engine {
+pub(crate) struct Engine {
     dir: tempfile::TempDir,
     state: Arc<Mutex<State>>,
 }
@@ -22,7 +22,7 @@ struct State {
 
 impl Engine {
     /// Lives as long as the test's process.
-    pub(super) fn new() -> Engine {
+    pub(crate) fn new() -> Engine {
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(dir.path().join("docker.sock")).unwrap();
         let state = Arc::<Mutex<State>>::default();
@@ -37,12 +37,12 @@ impl Engine {
     }
 
     /// As `DOCKER_HOST` names it.
-    pub(super) fn docker_host(&self) -> String {
+    pub(crate) fn docker_host(&self) -> String {
         format!("unix://{}", self.dir.path().join("docker.sock").display())
     }
 
     /// A container of this name, with port 6379 published on this port of the host. The beginning of its ID.
-    pub(super) fn run(&self, name: &str, label: (&str, &str), host_port: u16) -> String {
+    pub(crate) fn run(&self, name: &str, label: (&str, &str), host_port: u16) -> String {
         let n = self.state.lock().unwrap().containers.len() + 1;
         let id = format!("{n:0>12}{:0<52}", "");
         let ports = json!({ "6379/tcp": [{ "HostIp": "0.0.0.0", "HostPort": host_port.to_string() }] });
@@ -56,7 +56,7 @@ impl Engine {
         id[..12].to_owned()
     }
 
-    pub(super) fn kill(&self, id: &str) {
+    pub(crate) fn kill(&self, id: &str) {
         let full = {
             let mut state = self.state.lock().unwrap();
             let found =
@@ -68,7 +68,7 @@ impl Engine {
     }
 
     /// Ends every event stream, as a daemon that is restarted does.
-    pub(super) fn restart(&self) {
+    pub(crate) fn restart(&self) {
         for listener in self.state.lock().unwrap().listeners.drain(..) {
             listener.shutdown(std::net::Shutdown::Both).ok();
         }

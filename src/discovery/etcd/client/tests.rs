@@ -1,11 +1,13 @@
 //! Tokens: got when they are wanted, and again when they have expired.
 
 use super::*;
+use crate::config::hosts::Hosts;
 use crate::discovery::http::fake::{Asked, Fake, Reply};
 
 fn client(fake: &Fake, login: bool) -> Client {
     let login = login.then(|| Login { user: "root".to_owned(), password: "secret".to_owned() });
-    Client::new(&fake.address, false, &EtcdAccess { login, ..EtcdAccess::default() })
+    let hosts = Hosts::of_etcd(false, std::slice::from_ref(&fake.address));
+    Client::new(&fake.address, false, &EtcdAccess { login, hosts, ..EtcdAccess::default() })
 }
 
 fn listing() -> Reply {
@@ -72,4 +74,15 @@ async fn who_wants_to_know_who_we_are_is_told_how() {
     let fake = Fake::new(|_| Some(refused("400 Bad Request", "etcdserver: user name is empty"))).await;
     let why = client(&fake, false).list("/s").await.unwrap_err().to_string();
     assert!(why.contains("AMBASSADOR_ETCD_USER"), "{why}");
+}
+
+#[tokio::test]
+async fn credentials_for_others_are_not_sent_and_the_error_says_why() {
+    let mut fake = Fake::new(|_| Some(refused("400 Bad Request", "etcdserver: user name is empty"))).await;
+    let login = Some(Login { user: "root".to_owned(), password: "secret".to_owned() });
+    let hosts = Hosts::of_etcd(false, &["other:2379".to_owned()]);
+    let client = Client::new(&fake.address, false, &EtcdAccess { login, hosts, ..EtcdAccess::default() });
+    let why = client.list("/s").await.unwrap_err().to_string();
+    assert!(why.contains("no credentials are configured for etcd"), "{why}");
+    assert_eq!(fake.lines(), ["POST /v3/kv/range"]);
 }

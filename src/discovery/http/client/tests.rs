@@ -1,5 +1,6 @@
 //! A server that says what the test tells it to, for the tests of those who ask over HTTP.
 
+use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -118,7 +119,8 @@ async fn method_headers_and_body_arrive_as_they_were_given() {
     let request = Request::put("/v1/x?y=z", &serde_json::json!({ "b": 2 }))
         .header(hyper::header::AUTHORIZATION, "secret")
         .header(hyper::header::COOKIE, "a\nb");
-    assert_eq!(client(&fake).ask(request).await.unwrap().json().unwrap(), serde_json::json!({ "a": 1 }));
+    let answer: Value = client(&fake).ask(request).await.unwrap().json().await.unwrap();
+    assert_eq!(answer, serde_json::json!({ "a": 1 }));
     let asked = fake.asked.recv().await.unwrap();
     assert_eq!((asked.line.as_str(), asked.body.as_str()), ("PUT /v1/x?y=z", "{\"b\":2}"));
     assert!(
@@ -147,4 +149,61 @@ async fn patience_has_an_end() {
     let error =
         Client::new(server).ask(Request::get("/x").patience(Duration::from_secs(3))).await.err().unwrap();
     assert_eq!(error.to_string(), "/x: no answer");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_long_is_not_read_and_the_error_says_what_to_do() {
+    const LIMIT: Limit = Limit { mib: 1, help: "ask for less" };
+    let announced =
+        Reply { text: format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 2 << 20), open: true };
+    let sent = Reply { text: format!("HTTP/1.1 200 OK\r\n\r\n{}", " ".repeat(2 << 20)), open: false };
+    for reply in [announced, sent] {
+        let fake = Fake::new(move |_| Some(reply.clone())).await;
+        let error = client(&fake).ask(Request::get("/x?y").limit(LIMIT)).await.err().unwrap();
+        assert_eq!(error.to_string(), "/x: the answer has more than 1 MiB: ask for less");
+        assert!(error.concerns_request_alone());
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_a_refusal() {
+    let elsewhere = Fake::new(|_| Some(Reply::json(&Value::Null))).await;
+    let status = format!("302 Found\r\nlocation: http://{}/", elsewhere.address);
+    let fake = Fake::new(move |_| Some(Reply::status(&status, ""))).await;
+    let request = Request::get("/x").header(hyper::header::AUTHORIZATION, "secret");
+    let error = client(&fake).ask(request).await.err().unwrap();
+    assert_eq!(error.to_string(), "/x: 302 Found");
+}
+
+#[tokio::test]
+async fn a_word_of_the_server_in_an_error_is_cut() {
+    let body = format!("\"{}\"", "x".repeat(10_000));
+    let fake = Fake::new(move |_| Some(Reply::status("200 OK", &body))).await;
+    let error = client(&fake).ask(Request::get("/x")).await.unwrap().json::<u64>().await.err().unwrap();
+    assert!(error.to_string().len() < REASON_SHOWN_MAX + 10, "{error}");
+}
+
+#[tokio::test]
+async fn a_line_that_is_too_long_ends_the_stream() {
+    let lines = ["a".repeat(100), "b".repeat(200_000)].map(Value::String);
+    let fake = Fake::new(move |_| Some(Reply::stream(&lines))).await;
+    let mut lines = client(&fake).lines::<String>(Request::get("/x"), 1_000).await.unwrap();
+    assert_eq!(lines.next().await.unwrap().len(), 100);
+    assert_eq!(lines.next().await.unwrap_err().to_string(), "/x: a line of more than 1000 bytes");
+}
+
+#[tokio::test]
+async fn a_long_line_that_is_being_parsed_survives_a_call_that_is_dropped() {
+    let texts = ["a".repeat(200_000), "b".to_owned()].map(Value::String);
+    let fake = Fake::new(move |_| Some(Reply::stream(&texts))).await;
+    let mut lines = client(&fake).lines::<String>(Request::get("/x"), 1 << 20).await.unwrap();
+    let mut found = Vec::new();
+    while found.len() < 2 {
+        // Drops the call whenever it waits for something.
+        match lines.next().now_or_never() {
+            Some(line) => found.push(line.unwrap().len()),
+            None => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    }
+    assert_eq!(found, [200_000, 1]);
 }
