@@ -25,7 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::cluster::Cluster;
 use crate::cluster::health::probe::Network;
-use crate::cluster::watch::{Means, watch};
+use crate::cluster::watch::{Means, OWN_PROBES, watch};
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::discovery::News;
@@ -321,7 +321,7 @@ impl Reconciler {
         let stop = CancellationToken::new();
         let addrs: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.addr).collect();
         self.events.note(opened(route));
-        let seat = self.shared.room.claim(listeners.len());
+        let seat = self.shared.room.claim(listeners.len() + OWN_PROBES);
         for listener in listeners {
             workers.listen(listener, cluster.clone(), stop.clone()).await;
         }

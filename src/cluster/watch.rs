@@ -7,11 +7,13 @@
 //!
 //! It lives on the control plane's thread and alone decides, so that no two can eject the last two endpoints at once.
 
+mod permits;
+
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -22,9 +24,10 @@ use super::outlier::{Change, Outliers};
 use super::{Cluster, Endpoint, EndpointKey, Members};
 use crate::observe::events::{Events, Happened};
 use crate::route::{Check, Health, OnUnhealthy};
+use permits::{Permits, Pool};
 
-/// Checks of all routes at one time: half of the descriptors that sessions leave alone.
-const PROBES_MAX: usize = 32;
+pub use permits::OWN_PROBES;
+
 /// Results on their way; a check that finds no room waits.
 const RESULTS_MAX: usize = 64;
 
@@ -32,8 +35,8 @@ const RESULTS_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Means<P> {
     probe: P,
-    /// For all clusters together.
-    permits: Semaphore,
+    /// Of checks, for all clusters together.
+    pool: Pool,
     /// Percent of a cluster's endpoints.
     max_ejected: u8,
     /// Where it is told who is left out and who is back.
@@ -42,13 +45,14 @@ pub struct Means<P> {
 
 impl<P: Probe> Means<P> {
     pub fn new(probe: P, max_ejected: u8, events: Arc<Events>) -> Means<P> {
-        Means { probe, permits: Semaphore::new(PROBES_MAX), max_ejected, events }
+        Means { probe, pool: Pool::default(), max_ejected, events }
     }
 }
 
 struct Watch<P> {
     cluster: Arc<Cluster>,
     means: Arc<Means<P>>,
+    permits: Arc<Permits>,
     outliers: Outliers<EndpointKey>,
     /// By which `patients` are checked.
     policy: Health,
@@ -81,6 +85,7 @@ pub fn watch<P: Probe>(cluster: Arc<Cluster>, means: Arc<Means<P>>) -> AbortOnDr
         outliers: Outliers::new(means.max_ejected),
         cluster,
         means,
+        permits: Arc::default(),
         policy: Health::default(),
         patients: BTreeMap::new(),
         admitted: None,
@@ -105,10 +110,10 @@ impl<P: Probe> Watch<P> {
     /// Takes in checks until one has changed something. Most do not, and of ten thousand endpoints a few come each
     /// millisecond: a look at all of them for each would be all that we do.
     async fn until_news(&mut self, inbox: &mut mpsc::Receiver<Checked>, members: &Members) {
-        let due = self.outliers.next();
+        let due = self.outliers.next().map(Instant::from_std);
         let next = async {
             match due {
-                Some(due) => tokio::time::sleep_until(due.into()).await,
+                Some(due) => tokio::time::sleep_until(due).await,
                 None => std::future::pending().await,
             }
         };
@@ -160,6 +165,7 @@ impl<P: Probe> Watch<P> {
             endpoint.clone(),
             self.policy.clone(),
             self.means.clone(),
+            self.permits.clone(),
             self.results.clone(),
         );
         #[expect(clippy::disallowed_methods, reason = "its handle is kept, and ends it when dropped")]
@@ -271,11 +277,11 @@ async fn check_for_ever<P: Probe>(
     endpoint: Arc<Endpoint>,
     policy: Health,
     means: Arc<Means<P>>,
+    permits: Arc<Permits>,
     results: mpsc::Sender<Checked>,
 ) {
     loop {
-        // The semaphore is never closed.
-        let Ok(permit) = means.permits.acquire().await else { return };
+        let permit = permits.take(&means.pool).await;
         let result = means.probe.probe(&policy.check, &endpoint.key.addr, policy.timeout).await;
         drop(permit);
         if results.send(Checked { endpoint: endpoint.clone(), result }).await.is_err() {
