@@ -37,6 +37,7 @@ use crate::ending::Ending;
 use crate::limit::RateLimit;
 use crate::relay::Direction;
 use crate::route::Options;
+use outlier::Outcome;
 use timings::Timings;
 use turnstile::Turnstile;
 
@@ -244,8 +245,8 @@ impl Cluster {
     }
 
     /// A session that was on this endpoint has ended.
-    pub fn ended(&self, endpoint: &Endpoint, ending: Ending, bytes_down: u64, lasted: Duration) {
-        if endpoint.ended(ending, bytes_down, lasted) {
+    pub fn ended(&self, endpoint: &Endpoint, outcome: &Outcome) {
+        if endpoint.ended(outcome) {
             self.alarm.notify_one();
         }
     }

@@ -15,6 +15,7 @@ use crate::listener::ClientAddr;
 use crate::relay::Direction;
 use crate::relay::udp::{Flow, Open};
 use crate::room::Seat;
+use crate::route::Protocol;
 
 /// Its upstream socket; the downstream one is the listener's.
 const FLOW_DESCRIPTORS: usize = 1;
@@ -52,7 +53,7 @@ impl Open for Flows {
     type Flow = OpenFlow;
 
     async fn open(&self, client: SocketAddr, _local: Option<IpAddr>) -> Option<(UdpSocket, OpenFlow)> {
-        let mut record = Record::begin(self.cluster.clone(), ClientAddr::Inet(client));
+        let mut record = Record::begin(self.cluster.clone(), ClientAddr::Inet(client), Protocol::Udp);
         match self.try_open(&mut record).await {
             Ok((socket, seat)) => {
                 Some((socket, OpenFlow { record, shared: self.shared.clone(), _seat: seat }))

@@ -20,6 +20,7 @@ const PURE: &[&str] = &[
     "src/balancer/",
     "src/cluster/condition.rs",
     "src/cluster/health.rs",
+    "src/client_net.rs",
     "src/cluster/outlier.rs",
     "src/config/grammar.rs",
     "src/config/consul.rs",
