@@ -11,6 +11,7 @@ mod endpoint;
 pub mod health;
 pub mod hold;
 pub mod outlier;
+mod repeats;
 pub mod timings;
 mod turnstile;
 pub mod watch;
@@ -38,6 +39,7 @@ use crate::limit::RateLimit;
 use crate::relay::Direction;
 use crate::route::Options;
 use outlier::Outcome;
+use repeats::Repeats;
 use timings::Timings;
 use turnstile::Turnstile;
 
@@ -131,6 +133,7 @@ pub struct Cluster {
     paused: AtomicBool,
     /// The process's own last word; the parent of every endpoint's `cut`.
     force: CancellationToken,
+    repeats: Repeats,
     pub counters: Counters,
 }
 
@@ -166,6 +169,7 @@ impl Cluster {
             alarm: Notify::new(),
             paused: AtomicBool::new(false),
             force,
+            repeats: Repeats::default(),
             counters: Counters::default(),
         }
     }
@@ -249,6 +253,15 @@ impl Cluster {
         if endpoint.ended(outcome) {
             self.alarm.notify_one();
         }
+    }
+
+    /// Counts a session that cost its client nothing. Returns whether to log it; see [`repeats`].
+    pub fn is_worth_a_line(&self, ending: Ending) -> bool {
+        let is_first = self.repeats.note(ending);
+        if is_first {
+            self.alarm.notify_one();
+        }
+        is_first
     }
 
     /// As [`connect::jittered`], the same each time for a cluster of the same seed.

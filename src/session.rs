@@ -201,6 +201,15 @@ impl Record {
             client_left: self.client_left,
         }
     }
+
+    /// Whether the session cost its client next to nothing, so that it can be repeated without limit: the address of a UDP
+    /// client may be forged until it is answered, and a rejected connection is closed at once.
+    fn was_free(&self) -> bool {
+        match self.protocol {
+            Protocol::Udp => self.live.bytes_down.load(Relaxed) == 0,
+            Protocol::Tcp => matches!(self.ending, Ending::Denied | Ending::RateLimited),
+        }
+    }
 }
 
 impl Drop for Record {
@@ -213,6 +222,9 @@ impl Drop for Record {
         if let Some(endpoint) = &self.endpoint {
             let lasted = duration.saturating_sub(self.effort.held);
             cluster.ended(endpoint, &self.outcome(lasted));
+        }
+        if self.was_free() && !cluster.is_worth_a_line(self.ending) {
+            return;
         }
         tracing::info!(
             target: "access",

@@ -5,7 +5,8 @@
 //!   sessions ── counts, an alarm ──────────────▲
 //! ```
 //!
-//! It lives on the control plane's thread and alone decides, so that no two can eject the last two endpoints at once.
+//! It lives on the control plane's thread and alone decides, so that no two can eject the last two endpoints at once. It also
+//! logs how many sessions were left out of the access log ([`super::repeats`]).
 
 mod permits;
 
@@ -21,6 +22,7 @@ use super::condition::{Condition, Standing};
 use super::health::probe::Probe;
 use super::health::{Record, State};
 use super::outlier::{Change, Outliers};
+use super::repeats;
 use super::{Cluster, Endpoint, EndpointKey, Members};
 use crate::observe::events::{Events, Happened};
 use crate::route::{Check, Health, OnUnhealthy};
@@ -62,6 +64,8 @@ struct Watch<P> {
     results: mpsc::Sender<Checked>,
     /// Nobody is in good standing; said once.
     is_panic: bool,
+    /// When to log how many sessions were left out of the access log, if any.
+    repeats_due: Option<Instant>,
 }
 
 /// An endpoint that is checked.
@@ -91,6 +95,7 @@ pub fn watch<P: Probe>(cluster: Arc<Cluster>, means: Arc<Means<P>>) -> AbortOnDr
         admitted: None,
         results,
         is_panic: false,
+        repeats_due: None,
     };
     #[expect(clippy::disallowed_methods, reason = "its handle is returned, and ends it when dropped")]
     AbortOnDropHandle::new(tokio::spawn(watch.run(inbox)))
@@ -103,6 +108,7 @@ impl<P: Probe> Watch<P> {
             self.admit(&members);
             self.judge(&members);
             self.write(&members);
+            self.log_repeats(Instant::now());
             self.until_news(&mut inbox, &members).await;
         }
     }
@@ -110,7 +116,7 @@ impl<P: Probe> Watch<P> {
     /// Takes in checks until one has changed something. Most do not, and of ten thousand endpoints a few come each
     /// millisecond: a look at all of them for each would be all that we do.
     async fn until_news(&mut self, inbox: &mut mpsc::Receiver<Checked>, members: &Members) {
-        let due = self.outliers.next().map(Instant::from_std);
+        let due = self.outliers.next().map(Instant::from_std).into_iter().chain(self.repeats_due).min();
         let next = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due).await,
@@ -215,6 +221,17 @@ impl<P: Probe> Watch<P> {
         }
     }
 
+    fn log_repeats(&mut self, now: Instant) {
+        let repeats = &self.cluster.repeats;
+        if self.repeats_due.is_some_and(|due| due <= now) {
+            self.repeats_due = None;
+            log_omitted(&self.cluster);
+        }
+        if self.repeats_due.is_none() && !repeats.is_quiet() {
+            self.repeats_due = Some(now + repeats::INTERVAL);
+        }
+    }
+
     fn tell_ejected(&self, members: &Members, key: &EndpointKey, why: String) {
         let (route, endpoint) = (members.options.name.clone(), key.to_string());
         self.means.events.note(Happened::EndpointEjected { route, endpoint, why });
@@ -268,6 +285,20 @@ impl<P: Probe> Watch<P> {
             tracing::warn!(route = %members.options.name, "no endpoint is well: all are tried");
         }
         self.is_panic = is_panic;
+    }
+}
+
+impl<P> Drop for Watch<P> {
+    /// The route is closed.
+    fn drop(&mut self) {
+        log_omitted(&self.cluster);
+    }
+}
+
+fn log_omitted(cluster: &Cluster) {
+    for (ending, count) in cluster.repeats.take() {
+        let route = &cluster.glance().options.name;
+        tracing::info!(target: "access", %route, %ending, count, "sessions omitted");
     }
 }
 

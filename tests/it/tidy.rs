@@ -22,6 +22,7 @@ const PURE: &[&str] = &[
     "src/cluster/health.rs",
     "src/client_net.rs",
     "src/cluster/outlier.rs",
+    "src/cluster/repeats.rs",
     "src/config/grammar.rs",
     "src/config/consul.rs",
     "src/diagnostic.rs",
