@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -262,6 +263,11 @@ impl Cluster {
             self.alarm.notify_one();
         }
         is_first
+    }
+
+    /// Resolves at the next change of options or endpoints, and sometimes without a change.
+    pub fn changes(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 
     /// As [`connect::jittered`], the same each time for a cluster of the same seed.

@@ -108,7 +108,7 @@ const RULES: &[Rule] = &[
 ];
 
 /// What the relay may know of: two sockets in, an ending out.
-const RELAY_KNOWS: &[&str] = &["relay", "ending", "socket"];
+const RELAY_KNOWS: &[&str] = &["relay", "ending", "socket", "client_net"];
 
 #[test]
 fn the_sources_keep_the_rules() {
