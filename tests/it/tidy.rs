@@ -37,6 +37,7 @@ const PURE: &[&str] = &[
     "src/ending.rs",
     "src/proxy_protocol.rs",
     "src/reconcile/linger.rs",
+    "src/reconcile/loops.rs",
     "src/reconcile/moves.rs",
     "src/reconcile/overrides.rs",
     "src/reconcile/trial.rs",
