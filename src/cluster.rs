@@ -11,6 +11,7 @@ mod endpoint;
 pub mod health;
 pub mod hold;
 pub mod outlier;
+mod repeats;
 pub mod timings;
 mod turnstile;
 pub mod watch;
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +40,8 @@ use crate::ending::Ending;
 use crate::limit::RateLimit;
 use crate::relay::Direction;
 use crate::route::Options;
+use outlier::Outcome;
+use repeats::Repeats;
 use timings::Timings;
 use turnstile::Turnstile;
 
@@ -131,6 +135,7 @@ pub struct Cluster {
     paused: AtomicBool,
     /// The process's own last word; the parent of every endpoint's `cut`.
     force: CancellationToken,
+    repeats: Repeats,
     pub counters: Counters,
 }
 
@@ -166,6 +171,7 @@ impl Cluster {
             alarm: Notify::new(),
             paused: AtomicBool::new(false),
             force,
+            repeats: Repeats::default(),
             counters: Counters::default(),
         }
     }
@@ -245,10 +251,24 @@ impl Cluster {
     }
 
     /// A session that was on this endpoint has ended.
-    pub fn ended(&self, endpoint: &Endpoint, ending: Ending, bytes_down: u64, lasted: Duration) {
-        if endpoint.ended(ending, bytes_down, lasted) {
+    pub fn ended(&self, endpoint: &Endpoint, outcome: &Outcome) {
+        if endpoint.ended(outcome) {
             self.alarm.notify_one();
         }
+    }
+
+    /// Counts a session that cost its client nothing. Returns whether to log it; see [`repeats`].
+    pub fn is_worth_a_line(&self, ending: Ending) -> bool {
+        let is_first = self.repeats.note(ending);
+        if is_first {
+            self.alarm.notify_one();
+        }
+        is_first
+    }
+
+    /// Resolves at the next change of options or endpoints, and sometimes without a change.
+    pub fn changes(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 
     /// As [`connect::jittered`], the same each time for a cluster of the same seed.

@@ -1,10 +1,11 @@
 //! Dials an endpoint, and waits between two attempts.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipproto, sockopt};
@@ -71,6 +72,36 @@ pub fn set_tcp_options(fd: &OwnedFd) -> io::Result<()> {
     sockopt::set_tcp_keepintvl(fd, KEEPALIVE_INTERVAL)?;
     sockopt::set_tcp_user_timeout(fd, u32::try_from(USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX))?;
     Ok(())
+}
+
+/// The addresses of this host, cached: a lookup takes four system calls.
+#[derive(Debug, Default)]
+pub struct LocalAddrs {
+    known: HashMap<IpAddr, bool>,
+    since: Option<Instant>,
+}
+
+/// Addresses come and go with interfaces, leases and fail-overs.
+const LOCAL_ADDRS_TTL: Duration = Duration::from_secs(10);
+
+impl LocalAddrs {
+    /// Whether a connection to this address stays on this host.
+    pub fn has(&mut self, ip: IpAddr) -> bool {
+        if self.since.is_none_or(|since| since.elapsed() > LOCAL_ADDRS_TTL) {
+            self.known.clear();
+            self.since = Some(Instant::now());
+        }
+        *self.known.entry(ip).or_insert_with(|| ip.is_loopback() || source_to(ip).is_ok_and(|own| own == ip))
+    }
+}
+
+/// The address that the kernel would connect to `ip` from: for an address of its own, that one. Nothing is sent.
+fn source_to(ip: IpAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    // A port that nothing is sent to: discard (RFC 863).
+    socket.connect((ip, 9))?;
+    Ok(socket.local_addr()?.ip())
 }
 
 /// Between half of `pause` and all of it, so that many sessions that wait for one thing do not ask for it at once.

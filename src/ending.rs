@@ -29,7 +29,8 @@ pub enum Ending {
     Denied,
     /// The client began more sessions than its `rate`.
     RateLimited,
-    /// `max-sessions` or `max-sessions-per-endpoint` was reached, and nobody made room within `hold`.
+    /// `max-sessions` or `max-sessions-per-endpoint` was reached, and nobody made room within `hold`. Or too many UDP flows: it was
+    /// refused, or evicted before its endpoint had answered.
     TooMany,
     /// The session lasted for `max-duration`.
     MaxDuration,

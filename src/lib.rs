@@ -17,6 +17,7 @@ pub mod reconcile;
 pub mod route;
 
 pub mod balancer;
+pub mod client_net;
 pub mod cluster;
 pub mod connect;
 pub mod ending;

@@ -5,6 +5,7 @@
 mod follow;
 mod hear;
 mod linger;
+mod loops;
 mod moves;
 mod obey;
 pub mod order;
@@ -23,10 +24,11 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::cluster::Cluster;
 use crate::cluster::health::probe::Network;
-use crate::cluster::watch::{Means, watch};
+use crate::cluster::watch::{Means, OWN_PROBES, watch};
+use crate::cluster::{Cluster, EndpointSpec};
 use crate::config::{AdminAddr, Config};
+use crate::connect::LocalAddrs;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::discovery::News;
 use crate::discovery::dns::Resolver;
@@ -35,10 +37,11 @@ use crate::discovery::label::Policy;
 use crate::drain::Control;
 use crate::listener::{self, BindError};
 use crate::observe::events::{Events, Happened};
-use crate::route::{self, Layer, Listen, Route, RouteTable, Shadowed, Target};
+use crate::route::{self, Layer, Listen, OnRemove, Route, RouteTable, Shadowed, Target};
 use crate::session::Shared;
 use crate::worker::{Loads, Workers};
 use linger::Linger;
+use loops::{Ports, Wanted};
 use moves::Moves;
 use order::{Ordered, Orders};
 use overrides::Overrides;
@@ -89,6 +92,7 @@ pub struct Reconciler {
     /// How often the task of a source has panicked, by its name.
     panics: BTreeMap<String, u64>,
     resolver: Resolver,
+    local_addrs: LocalAddrs,
     followed: BTreeMap<Target, AbortOnDropHandle<()>>,
     docker: Option<AbortOnDropHandle<()>>,
     news: mpsc::Sender<News>,
@@ -132,6 +136,7 @@ impl Reconciler {
             overrides: Overrides::default(),
             trials: Trials::default(),
             moves: Moves::default(),
+            local_addrs: LocalAddrs::default(),
             mistakes: BTreeSet::new(),
             lost: BTreeMap::new(),
             panics: BTreeMap::new(),
@@ -337,7 +342,7 @@ impl Reconciler {
         let stop = CancellationToken::new();
         let addrs: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.addr).collect();
         self.events.note(opened(route));
-        let seat = self.shared.room.claim(listeners.len());
+        let seat = self.shared.room.claim(listeners.len() + OWN_PROBES);
         for listener in listeners {
             workers.listen(listener, cluster.clone(), stop.clone()).await;
         }
@@ -359,26 +364,57 @@ impl Reconciler {
     }
 
     fn update_clusters(&mut self) {
-        for (listen, running) in &mut self.running {
+        let mut ports = Ports::default();
+        let mut wanted = Vec::new();
+        for (listen, running) in &self.running {
             let Some(route) = self.table.get(listen) else { continue };
+            ports.add(route, &running.addrs);
+            let Resolved { endpoints, problems } = resolve(&self.knowledge, &self.overrides, route);
+            wanted.push(Wanted { route, endpoints, problems, cyclic: Vec::new() });
+        }
+        loops::leave_out(&ports, &mut wanted, |ip| self.local_addrs.has(ip));
+        let serve_on = serve_on(&self.moves, &mut wanted, |before| {
+            resolve(&self.knowledge, &self.overrides, before).endpoints
+        });
+        if !serve_on.is_empty() {
+            loops::leave_out(&ports, &mut wanted, |ip| self.local_addrs.has(ip));
+        }
+        for Wanted { route, endpoints, problems, cyclic } in wanted {
+            let Some(running) = self.running.get_mut(&route.listen) else { continue };
             let name = &route.options.name;
-            let Resolved { mut endpoints, problems } = resolve(&self.knowledge, &self.overrides, route);
             let mut options = route.options.clone();
-            match self.moves.of(name) {
-                Some(before) if endpoints.is_empty() => {
-                    endpoints = resolve(&self.knowledge, &self.overrides, before).endpoints;
-                }
-                Some(_) => options.on_remove = self.moves.finish(name).unwrap_or(options.on_remove),
-                None => {}
+            if !serve_on.contains(name) {
+                options.on_remove = self.moves.finish(name).unwrap_or(options.on_remove);
+            }
+            if running.has_any(&cyclic) {
+                // Sessions on a cycle keep each other alive.
+                options.on_remove = OnRemove::Cut;
             }
             running.cluster.pause(self.overrides.is_paused(name));
             let changes = running.update(&options, &endpoints);
-            // A switch's policy was for the endpoints that left with it.
+            // A different policy applied only to the endpoints that left.
             running.cluster.update(&route.options, &endpoints);
             let problems = running.learn(problems);
             changes.into_iter().chain(problems).for_each(|happened| self.events.note(happened));
         }
     }
+}
+
+/// Gives routes whose new targets have no endpoint yet the endpoints of before. Returns the names of these routes.
+fn serve_on(
+    moves: &Moves,
+    wanted: &mut [Wanted<'_>],
+    endpoints: impl Fn(&Route) -> Vec<EndpointSpec>,
+) -> BTreeSet<String> {
+    let mut serve_on = BTreeSet::new();
+    for wanted in wanted.iter_mut().filter(|wanted| wanted.endpoints.is_empty()) {
+        let name = &wanted.route.options.name;
+        if let Some(before) = moves.of(name) {
+            wanted.endpoints = endpoints(before);
+            serve_on.insert(name.clone());
+        }
+    }
+    serve_on
 }
 
 /// The endpoints of a route, as the operator weighs them.

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
+use crate::client_net::ClientNet;
 use crate::cluster::hold::{Dial, Effort, Gate};
+use crate::cluster::outlier::Outcome;
 use crate::cluster::timings::Timings;
 use crate::cluster::{Cluster, Endpoint, InFlight, Members};
 use crate::connect;
@@ -21,6 +23,7 @@ use crate::ending::Ending;
 use crate::listener::{Accepted, ClientAddr};
 use crate::relay::{self, Direction, Limits};
 use crate::room::Room;
+use crate::route::Protocol;
 use crate::socket::Socket;
 use live::{Listed, Live};
 use served::Served;
@@ -48,7 +51,7 @@ pub fn serve(
     place: impl Send,
 ) -> impl Future<Output = ()> + Send {
     let Accepted { fd, client, seat } = accepted;
-    let mut record = Record::begin(cluster, client);
+    let mut record = Record::begin(cluster, client, Protocol::Tcp);
     let registered = Socket::register(fd);
     async move {
         let ending = match &registered {
@@ -57,7 +60,9 @@ pub fn serve(
                 let prepared = Box::pin(prepare(downstream, &mut record, offset, &shared)).await;
                 match &prepared {
                     Ok((upstream, limits)) => {
-                        Served::new(downstream, upstream, *limits, &record, &shared).await
+                        let ending = Served::new(downstream, upstream, *limits, &record, &shared).await;
+                        record.client_left = ending == Ending::UpstreamReset && downstream.peer_has_left();
+                        ending
                     }
                     Err(ending) => {
                         downstream.reset_on_close();
@@ -148,16 +153,21 @@ struct Record {
     effort: Effort,
     endpoint: Option<InFlight>,
     ending: Ending,
+    protocol: Protocol,
+    /// As in [`Outcome`].
+    client_left: bool,
 }
 
 impl Record {
-    fn begin(cluster: Arc<Cluster>, client: ClientAddr) -> Record {
+    fn begin(cluster: Arc<Cluster>, client: ClientAddr, protocol: Protocol) -> Record {
         cluster.counters.active.fetch_add(1, Relaxed);
         Record {
             live: Listed::enter(cluster, client),
             effort: Effort::default(),
             endpoint: None,
             ending: Ending::Local,
+            protocol,
+            client_left: false,
         }
     }
 
@@ -178,6 +188,28 @@ impl Record {
     fn end(mut self, ending: Ending) {
         self.ending = ending;
     }
+
+    /// For outlier detection.
+    fn outcome(&self, lasted: Duration) -> Outcome {
+        Outcome {
+            protocol: self.protocol,
+            ending: self.ending,
+            bytes_up: self.live.bytes_up.load(Relaxed),
+            bytes_down: self.live.bytes_down.load(Relaxed),
+            lasted,
+            client: self.live.client.ip().map(ClientNet::of),
+            client_left: self.client_left,
+        }
+    }
+
+    /// Whether the session cost its client next to nothing, so that it can be repeated without limit: the address of a UDP
+    /// client may be forged until it is answered, and a rejected connection is closed at once.
+    fn was_free(&self) -> bool {
+        match self.protocol {
+            Protocol::Udp => self.live.bytes_down.load(Relaxed) == 0,
+            Protocol::Tcp => matches!(self.ending, Ending::Denied | Ending::RateLimited),
+        }
+    }
 }
 
 impl Drop for Record {
@@ -189,7 +221,10 @@ impl Drop for Record {
         cluster.counters.timings.ended(duration, self.effort.held);
         if let Some(endpoint) = &self.endpoint {
             let lasted = duration.saturating_sub(self.effort.held);
-            cluster.ended(endpoint, self.ending, bytes_down.load(Relaxed), lasted);
+            cluster.ended(endpoint, &self.outcome(lasted));
+        }
+        if self.was_free() && !cluster.is_worth_a_line(self.ending) {
+            return;
         }
         tracing::info!(
             target: "access",

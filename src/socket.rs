@@ -115,6 +115,12 @@ impl Socket {
         self.fd.ready(Interest::ERROR).await.map(drop)
     }
 
+    /// Whether the peer has closed its side, or has gone. Bytes that were not read yet are a peer that is there.
+    pub fn peer_has_left(&self) -> bool {
+        let received = rustix::net::recv(&self.fd, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        matches!(received, Ok((_, 0))) || received.is_err_and(|error| error != rustix::io::Errno::AGAIN)
+    }
+
     /// Waits until the connection is broken: reset, or given up by the kernel. Sees it without reading, so bytes that
     /// came before stay unread.
     pub async fn broken(&self) {

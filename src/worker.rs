@@ -33,8 +33,10 @@ const LISTENERS_MAX: usize = 64;
 /// Between two ticks of a worker's clock; see [`Worker::tick`]. Less than any timer that sessions usually set.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Flows of one listener: a flood of invented addresses ends here, and each costs a descriptor for a minute.
+/// Flows of one listener: a flood of invented addresses ends here.
 const FLOWS_MAX: usize = 10_000;
+/// Of these, those of one client that no endpoint has answered: a tenth, so that no single host crowds out the others.
+const UNANSWERED_FLOWS_MAX: usize = 1_000;
 
 /// All workers, as the control plane sees them.
 #[derive(Debug)]
@@ -242,7 +244,7 @@ impl Worker {
 
     /// Flows stay on the worker of their listener: they share its socket.
     async fn serve_flows(&self, Listening { listener, cluster, stop }: Listening) -> io::Result<()> {
-        let limits = UdpLimits { idle: cluster.glance().options.idle_timeout, flows_max: FLOWS_MAX };
+        let limits = UdpLimits { flows_max: FLOWS_MAX, unanswered_max: UNANSWERED_FLOWS_MAX };
         let flows = Flows { cluster, offset: listener.offset, shared: self.shared.clone() };
         udp::serve(listener.fd.into(), Arc::new(flows), limits, stop).await
     }

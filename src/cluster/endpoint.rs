@@ -9,14 +9,12 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::condition::{Condition, Standing};
-use super::outlier::{FAILURES_MAX, Streak};
+use super::outlier::{Evidence, FAILURES_MAX, Outcome, Streak};
 use super::turnstile::{Slot, Turnstile};
 use super::{Cluster, EndpointKey};
-use crate::ending::Ending;
+use crate::balancer::client_hash;
+use crate::client_net::ClientNet;
 use crate::route::OnRemove;
-
-/// A session that its endpoint reset within this time, without a byte, was not served by it.
-const INSTANT: Duration = Duration::from_secs(1);
 
 /// One endpoint of one cluster, for as long as it is in it.
 #[derive(Debug)]
@@ -26,7 +24,7 @@ pub struct Endpoint {
     condition: AtomicU8,
     /// In a row; see [`Streak`].
     failures: AtomicU32,
-    resets: AtomicU32,
+    resets: Resets,
     /// When it joined. The zero of `warms_since_ms`.
     joined: Instant,
     /// Milliseconds after `joined`, plus one; zero for an endpoint that was warm from the start.
@@ -47,7 +45,7 @@ impl Endpoint {
             sessions: AtomicUsize::new(0),
             condition: AtomicU8::new(Condition::default().encode()),
             failures: AtomicU32::new(0),
-            resets: AtomicU32::new(0),
+            resets: Resets::default(),
             joined: Instant::now(),
             warms_since_ms: AtomicU64::new(0),
             removed: CancellationToken::new(),
@@ -94,12 +92,12 @@ impl Endpoint {
     }
 
     pub(super) fn streak(&self) -> Streak {
-        Streak { failures: self.failures.load(Relaxed), resets: self.resets.load(Relaxed) }
+        Streak { failures: self.failures.load(Relaxed), resets: self.resets.count() }
     }
 
     pub(super) fn forget_streak(&self) {
         self.failures.store(0, Relaxed);
-        self.resets.store(0, Relaxed);
+        self.resets.forget();
     }
 
     /// A connect failed. Returns whether that is news for outlier detection.
@@ -114,14 +112,16 @@ impl Endpoint {
     }
 
     /// A session ended. Returns whether that is news for outlier detection.
-    pub fn ended(&self, ending: Ending, bytes_down: u64, lasted: Duration) -> bool {
-        if ending == Ending::UpstreamReset && bytes_down == 0 && lasted < INSTANT {
-            return self.resets.fetch_add(1, Relaxed) + 1 == FAILURES_MAX;
+    pub(super) fn ended(&self, outcome: &Outcome) -> bool {
+        match outcome.evidence() {
+            Some(Evidence::ResetOn(client)) => self.resets.add(client_tag(client)),
+            Some(Evidence::Unreachable) => self.resets.add(EACH),
+            Some(Evidence::Served) => {
+                self.resets.forget();
+                false
+            }
+            None => false,
         }
-        if bytes_down > 0 && self.resets.load(Relaxed) > 0 {
-            self.resets.store(0, Relaxed);
-        }
-        false
     }
 
     /// Sessions on this endpoint now.
@@ -137,6 +137,47 @@ impl Endpoint {
 
     pub async fn removed(&self) {
         self.removed.cancelled().await;
+    }
+}
+
+/// The clients of the resets in a row, as many as it takes to eject: each in a place of its own, the first places first.
+#[derive(Debug, Default)]
+struct Resets([AtomicU32; FAILURES_MAX as usize]);
+
+const FREE: u32 = 0;
+/// A reset that counts whoever the client was.
+const EACH: u32 = 1;
+
+/// Two clients with the same tag count as one, which ejects nobody.
+fn client_tag(client: Option<ClientNet>) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "half of a hash is a hash")]
+    let tag = client.map_or(0, |client| client_hash(client.ip()) as u32);
+    tag.max(EACH + 1)
+}
+
+impl Resets {
+    /// Returns whether the last place was taken by this.
+    fn add(&self, tag: u32) -> bool {
+        for (n, place) in self.0.iter().enumerate() {
+            match place.compare_exchange(FREE, tag, Relaxed, Relaxed) {
+                Ok(_) => return n + 1 == self.0.len(),
+                Err(other) if other == tag && tag != EACH => return false,
+                Err(_) => {}
+            }
+        }
+        false
+    }
+
+    fn count(&self) -> u32 {
+        self.0.iter().map(|place| u32::from(place.load(Relaxed) != FREE)).sum()
+    }
+
+    /// The first place is freed last, so that all are free when it is.
+    fn forget(&self) {
+        // Read first, since the usual case must not take the cache line from other workers.
+        if self.0.first().is_some_and(|first| first.load(Relaxed) != FREE) {
+            self.0.iter().rev().for_each(|place| place.store(FREE, Relaxed));
+        }
     }
 }
 
@@ -196,5 +237,20 @@ impl Drop for InFlight {
         if self.slot.is_some() {
             self.endpoint.turnstile.room.call();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_takes_one_place_and_the_last_place_is_news() {
+        let resets = Resets::default();
+        let added = [7, 7, 8, 7, EACH, EACH, 9, 9, 10].map(|tag| resets.add(tag));
+        assert_eq!(added, [false, false, false, false, false, false, true, false, false]);
+        assert_eq!(resets.count(), FAILURES_MAX);
+        resets.forget();
+        assert_eq!((resets.count(), resets.add(7)), (0, false));
     }
 }

@@ -12,8 +12,15 @@ use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use crate::client_net::ClientNet;
+use crate::ending::Ending;
+use crate::route::Protocol;
+
 /// In a row, without a success between: a lone refusal is chance, and a restart is over sooner.
 pub const FAILURES_MAX: u32 = 5;
+
+/// A session that its endpoint reset within this time, without a byte, was not served by it.
+const INSTANT: Duration = Duration::from_secs(1);
 
 /// The first time out. The second is twice as long, and so on. (Envoy: 30 s. We retry on another endpoint at once, so
 /// little is lost by asking again.)
@@ -32,12 +39,39 @@ pub enum Cause {
     Reset,
 }
 
+/// A session that was connected to its endpoint, when it has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    pub protocol: Protocol,
+    pub ending: Ending,
+    pub bytes_up: u64,
+    pub bytes_down: u64,
+    /// From when it was connected.
+    pub lasted: Duration,
+    /// `None` for a unix socket's client.
+    pub client: Option<ClientNet>,
+    /// It had closed its side, or vanished, before the end.
+    pub client_left: bool,
+}
+
+/// What the end of a session shows about its endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// It was served.
+    Served,
+    /// Reset although the client had neither sent a byte nor left. Counts once per client: what happens to one client alone
+    /// may be caused by that client.
+    ResetOn(Option<ClientNet>),
+    /// The endpoint's host refused a datagram (ICMP), as it refuses a connect. Counts each time.
+    Unreachable,
+}
+
 /// What one endpoint's sessions met in a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Streak {
     /// Connects that failed, since one that did not.
     pub failures: u32,
-    /// Sessions that it reset at once, since one that it served.
+    /// Sessions that it reset at once, of different clients, since one that it served.
     pub resets: u32,
 }
 
@@ -172,6 +206,25 @@ impl Outlier {
     }
 }
 
+impl Outcome {
+    /// `None` for a session that shows nothing.
+    pub fn evidence(&self) -> Option<Evidence> {
+        let Outcome { protocol, ending, bytes_up, bytes_down, lasted, client, client_left } = *self;
+        if bytes_down > 0 {
+            return Some(Evidence::Served);
+        }
+        if ending != Ending::UpstreamReset || lasted >= INSTANT {
+            return None;
+        }
+        match protocol {
+            Protocol::Udp => Some(Evidence::Unreachable),
+            // What the client sent may be the reason, and so may be that it left.
+            Protocol::Tcp if bytes_up > 0 || client_left => None,
+            Protocol::Tcp => Some(Evidence::ResetOn(client)),
+        }
+    }
+}
+
 impl Streak {
     fn cause(self) -> Option<Cause> {
         match self {
@@ -203,6 +256,30 @@ mod tests {
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn only_a_reset_without_a_reason_speaks_against_an_endpoint() {
+        let client = Some(ClientNet::of([192, 0, 2, 1].into()));
+        let reset = Outcome {
+            protocol: Protocol::Tcp,
+            ending: Ending::UpstreamReset,
+            bytes_up: 0,
+            bytes_down: 0,
+            lasted: Duration::from_millis(3),
+            client,
+            client_left: false,
+        };
+        let check = |outcome: Outcome, expected| assert_eq!(outcome.evidence(), expected, "{outcome:?}");
+        check(reset, Some(Evidence::ResetOn(client)));
+        check(Outcome { client: None, ..reset }, Some(Evidence::ResetOn(None)));
+        check(Outcome { bytes_up: 1, ..reset }, None);
+        check(Outcome { client_left: true, ..reset }, None);
+        check(Outcome { lasted: INSTANT, ..reset }, None);
+        check(Outcome { ending: Ending::Finished, ..reset }, None);
+        check(Outcome { bytes_down: 1, ..reset }, Some(Evidence::Served));
+        check(Outcome { bytes_down: 1, ending: Ending::Finished, ..reset }, Some(Evidence::Served));
+        check(Outcome { protocol: Protocol::Udp, bytes_up: 1, ..reset }, Some(Evidence::Unreachable));
     }
 
     #[test]

@@ -5,13 +5,16 @@
 //!   sessions ── counts, an alarm ──────────────▲
 //! ```
 //!
-//! It lives on the control plane's thread and alone decides, so that no two can eject the last two endpoints at once.
+//! It lives on the control plane's thread and alone decides, so that no two can eject the last two endpoints at once. It also
+//! logs how many sessions were left out of the access log ([`super::repeats`]).
+
+mod permits;
 
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -19,12 +22,14 @@ use super::condition::{Condition, Standing};
 use super::health::probe::Probe;
 use super::health::{Record, State};
 use super::outlier::{Change, Outliers};
+use super::repeats;
 use super::{Cluster, Endpoint, EndpointKey, Members};
 use crate::observe::events::{Events, Happened};
 use crate::route::{Check, Health, OnUnhealthy};
+use permits::{Permits, Pool};
 
-/// Checks of all routes at one time: half of the descriptors that sessions leave alone.
-const PROBES_MAX: usize = 32;
+pub use permits::OWN_PROBES;
+
 /// Results on their way; a check that finds no room waits.
 const RESULTS_MAX: usize = 64;
 
@@ -32,8 +37,8 @@ const RESULTS_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Means<P> {
     probe: P,
-    /// For all clusters together.
-    permits: Semaphore,
+    /// Of checks, for all clusters together.
+    pool: Pool,
     /// Percent of a cluster's endpoints.
     max_ejected: u8,
     /// Where it is told who is left out and who is back.
@@ -42,13 +47,14 @@ pub struct Means<P> {
 
 impl<P: Probe> Means<P> {
     pub fn new(probe: P, max_ejected: u8, events: Arc<Events>) -> Means<P> {
-        Means { probe, permits: Semaphore::new(PROBES_MAX), max_ejected, events }
+        Means { probe, pool: Pool::default(), max_ejected, events }
     }
 }
 
 struct Watch<P> {
     cluster: Arc<Cluster>,
     means: Arc<Means<P>>,
+    permits: Arc<Permits>,
     outliers: Outliers<EndpointKey>,
     /// By which `patients` are checked.
     policy: Health,
@@ -58,6 +64,8 @@ struct Watch<P> {
     results: mpsc::Sender<Checked>,
     /// Nobody is in good standing; said once.
     is_panic: bool,
+    /// When to log how many sessions were left out of the access log, if any.
+    repeats_due: Option<Instant>,
 }
 
 /// An endpoint that is checked.
@@ -81,11 +89,13 @@ pub fn watch<P: Probe>(cluster: Arc<Cluster>, means: Arc<Means<P>>) -> AbortOnDr
         outliers: Outliers::new(means.max_ejected),
         cluster,
         means,
+        permits: Arc::default(),
         policy: Health::default(),
         patients: BTreeMap::new(),
         admitted: None,
         results,
         is_panic: false,
+        repeats_due: None,
     };
     #[expect(clippy::disallowed_methods, reason = "its handle is returned, and ends it when dropped")]
     AbortOnDropHandle::new(tokio::spawn(watch.run(inbox)))
@@ -98,6 +108,7 @@ impl<P: Probe> Watch<P> {
             self.admit(&members);
             self.judge(&members);
             self.write(&members);
+            self.log_repeats(Instant::now());
             self.until_news(&mut inbox, &members).await;
         }
     }
@@ -105,10 +116,10 @@ impl<P: Probe> Watch<P> {
     /// Takes in checks until one has changed something. Most do not, and of ten thousand endpoints a few come each
     /// millisecond: a look at all of them for each would be all that we do.
     async fn until_news(&mut self, inbox: &mut mpsc::Receiver<Checked>, members: &Members) {
-        let due = self.outliers.next();
+        let due = self.outliers.next().map(Instant::from_std).into_iter().chain(self.repeats_due).min();
         let next = async {
             match due {
-                Some(due) => tokio::time::sleep_until(due.into()).await,
+                Some(due) => tokio::time::sleep_until(due).await,
                 None => std::future::pending().await,
             }
         };
@@ -160,6 +171,7 @@ impl<P: Probe> Watch<P> {
             endpoint.clone(),
             self.policy.clone(),
             self.means.clone(),
+            self.permits.clone(),
             self.results.clone(),
         );
         #[expect(clippy::disallowed_methods, reason = "its handle is kept, and ends it when dropped")]
@@ -206,6 +218,17 @@ impl<P: Probe> Watch<P> {
                     returned.for_each(|member| member.endpoint.forget_streak());
                 }
             }
+        }
+    }
+
+    fn log_repeats(&mut self, now: Instant) {
+        let repeats = &self.cluster.repeats;
+        if self.repeats_due.is_some_and(|due| due <= now) {
+            self.repeats_due = None;
+            log_omitted(&self.cluster);
+        }
+        if self.repeats_due.is_none() && !repeats.is_quiet() {
+            self.repeats_due = Some(now + repeats::INTERVAL);
         }
     }
 
@@ -265,17 +288,31 @@ impl<P: Probe> Watch<P> {
     }
 }
 
+impl<P> Drop for Watch<P> {
+    /// The route is closed.
+    fn drop(&mut self) {
+        log_omitted(&self.cluster);
+    }
+}
+
+fn log_omitted(cluster: &Cluster) {
+    for (ending, count) in cluster.repeats.take() {
+        let route = &cluster.glance().options.name;
+        tracing::info!(target: "access", %route, %ending, count, "sessions omitted");
+    }
+}
+
 /// At once, and then with a pause after each check.
 async fn check_for_ever<P: Probe>(
     cluster: Arc<Cluster>,
     endpoint: Arc<Endpoint>,
     policy: Health,
     means: Arc<Means<P>>,
+    permits: Arc<Permits>,
     results: mpsc::Sender<Checked>,
 ) {
     loop {
-        // The semaphore is never closed.
-        let Ok(permit) = means.permits.acquire().await else { return };
+        let permit = permits.take(&means.pool).await;
         let result = means.probe.probe(&policy.check, &endpoint.key.addr, policy.timeout).await;
         drop(permit);
         if results.send(Checked { endpoint: endpoint.clone(), result }).await.is_err() {

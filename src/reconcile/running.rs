@@ -72,6 +72,11 @@ impl Running {
         happened
     }
 
+    pub(super) fn has_any(&self, endpoints: &[EndpointKey]) -> bool {
+        let members = self.cluster.glance();
+        !endpoints.is_empty() && members.all().any(|(_, member)| endpoints.contains(&member.endpoint.key))
+    }
+
     /// There is an endpoint, and none that left has a session.
     pub(super) fn has_settled(&self) -> bool {
         !self.cluster.glance().is_empty() && sessions(&self.leaving) == 0

@@ -9,14 +9,20 @@
 //! One task owns the table of flows and sends upwards; each flow has a task that sends downwards and knows when the
 //! flow is over. Nothing is shared between them but the flow's socket, so there is no lock. UDP may lose datagrams,
 //! and so may this where somebody is too slow; it never cuts, merges or reorders them within a flow.
+//!
+//! When there is no room for a new flow, in the table or for its socket, the oldest flow without an answer is evicted.
+//! Answered flows end only by silence.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::futures::Notified;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -24,9 +30,11 @@ use tokio_util::sync::CancellationToken;
 use crate::ending::Ending;
 use crate::relay::Direction;
 use crate::relay::udp::flow::{Key, Upstream, answer};
+use crate::relay::udp::unanswered::Unanswered;
 use crate::relay::udp::wire::{Datagrams, Wire};
 
 mod flow;
+mod unanswered;
 mod wire;
 
 /// A flow has no end of its own; this silence is taken for one. HAProxy's and nginx's defaults are of this size, and
@@ -48,24 +56,42 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 const BREATH: Duration = Duration::from_millis(100);
 
 /// Gives each new flow its upstream.
+///
+/// Addresses are canonical: an IPv4 client of an IPv6 socket is shown as IPv4.
 pub trait Open: Send + Sync + 'static {
     type Flow: Flow;
+    /// Reserves the descriptor of a flow's socket.
+    type Permit: Send + 'static;
 
-    /// A connected socket to an endpoint. May wait long. `None`: the flow is refused, and its ending is recorded.
-    /// The addresses are canonical: an IPv4 client of an IPv6 socket is shown as IPv4.
+    /// Whether this client may have a flow. If not, its ending is recorded.
+    fn admits(&self, client: SocketAddr) -> bool;
+
+    /// `None` when no descriptor is free. A flow returns its permit when it has ended.
+    fn permit(&self) -> Option<Self::Permit>;
+
+    /// A connected socket to an endpoint. May wait long; gives up when `evicted` resolves. `None`: the flow is refused, and its
+    /// ending is recorded.
     fn open(
         &self,
         client: SocketAddr,
         local: Option<IpAddr>,
+        permit: Self::Permit,
+        evicted: impl Future<Output = ()> + Send,
     ) -> impl Future<Output = Option<(UdpSocket, Self::Flow)>> + Send;
 
-    /// There were `flows_max` flows when one more came. Called for each datagram: to count, not to log.
-    fn refused(&self, client: SocketAddr);
+    /// There was no room for one more flow. Called for each datagram: to count, not to log.
+    fn refused(&self, client: SocketAddr, ending: Ending);
 }
 
 /// What is told of one flow.
 pub trait Flow: Send + Sync + 'static {
     fn moved(&self, direction: Direction, bytes: usize);
+
+    /// Silence that ends the flow, as it is now. `None`: 60 s.
+    fn idle_timeout(&self) -> Option<Duration>;
+
+    /// Resolves when that may have changed.
+    fn changed(&self) -> Notified<'_>;
 
     /// Resolves when the flow must end, with why: its endpoint is gone, or the drain is over.
     fn stopped(&self) -> impl Future<Output = Ending> + Send;
@@ -76,10 +102,10 @@ pub trait Flow: Send + Sync + 'static {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UdpLimits {
-    /// Silence that ends a flow. `None`: 60 s.
-    pub idle: Option<Duration>,
     /// Flows of this listener at the same time, those being opened included.
     pub flows_max: usize,
+    /// Of these, those of one client ([`crate::client_net::ClientNet`]) that no endpoint has answered.
+    pub unanswered_max: usize,
 }
 
 /// Serves one bound socket until `stop` is cancelled and the last flow is over. After `stop` there are no new flows;
@@ -91,11 +117,19 @@ pub async fn serve<O: Open>(
     stop: CancellationToken,
 ) -> io::Result<()> {
     let wire = Arc::new(Wire::listening(socket)?);
-    let mut table = Table::new(Arc::clone(&wire), opener, limits);
+    let (answered, mut first_answers) = mpsc::unbounded_channel();
+    let mut table = Table::new(Arc::clone(&wire), opener, limits, answered);
+    let mut room = pin!(wire.watch_room());
     loop {
         tokio::select! {
+            // Answers before datagrams: a flow must not be evicted when its client has the answer already. Each flow has only one
+            // first answer and two other events, so datagrams get their turn.
+            biased;
             () = stop.cancelled(), if !table.closed => table.closed = true,
+            // The sending half is the table's too, so that the channel never closes.
+            Some(serial) = first_answers.recv() => table.unanswered.remove(serial),
             Some(news) = table.tasks.join_next() => table.hear(news),
+            () = &mut room => {}
             guard = wire.readable() => {
                 match guard.and_then(|guard| wire.receive(guard, |datagrams| table.take(datagrams))) {
                     Ok(false) => {}
@@ -104,7 +138,7 @@ pub async fn serve<O: Open>(
                 }
             }
         }
-        if table.closed && table.flows.is_empty() {
+        if table.closed && table.tasks.is_empty() {
             return Ok(());
         }
     }
@@ -117,7 +151,11 @@ struct Entry<F> {
 }
 
 enum Phase<F> {
-    Opening(Held),
+    /// Dropping `evict` cancels the opening.
+    Opening {
+        held: Held,
+        evict: Option<oneshot::Sender<()>>,
+    },
     Open(Arc<Upstream<F>>),
 }
 
@@ -130,7 +168,7 @@ struct Held {
 
 /// What a task of a flow has to say at its end.
 enum News<F> {
-    Opened(Key, Option<(UdpSocket, F)>),
+    Opened(Key, u64, Option<(UdpSocket, F)>),
     Ended(Key, u64, Arc<Upstream<F>>, Ending),
 }
 
@@ -141,6 +179,11 @@ struct Table<O: Open> {
     limits: UdpLimits,
     flows: HashMap<Key, Entry<O::Flow>>,
     tasks: JoinSet<News<O::Flow>>,
+    unanswered: Unanswered,
+    /// Takes the serial number of a flow at its first answer.
+    answered: mpsc::UnboundedSender<u64>,
+    /// Flows without a permit. For each, one flow was evicted and has not ended yet.
+    waiting: VecDeque<(Key, u64)>,
     held_bytes: usize,
     serial: u64,
     /// No new flows.
@@ -150,13 +193,21 @@ struct Table<O: Open> {
 }
 
 impl<O: Open> Table<O> {
-    fn new(wire: Arc<Wire>, opener: Arc<O>, limits: UdpLimits) -> Table<O> {
+    fn new(
+        wire: Arc<Wire>,
+        opener: Arc<O>,
+        limits: UdpLimits,
+        answered: mpsc::UnboundedSender<u64>,
+    ) -> Table<O> {
         Table {
             wire,
             opener,
             limits,
             flows: HashMap::new(),
             tasks: JoinSet::new(),
+            unanswered: Unanswered::default(),
+            answered,
+            waiting: VecDeque::new(),
             held_bytes: 0,
             serial: 0,
             closed: false,
@@ -169,10 +220,10 @@ impl<O: Open> Table<O> {
     fn take(&mut self, datagrams: &Datagrams<'_>) {
         let key = Key { client: datagrams.peer, local: datagrams.local };
         match self.flows.get_mut(&key).map(|entry| &mut entry.phase) {
-            Some(Phase::Opening(held)) => self.held_bytes += held.add(datagrams, self.held_bytes),
+            Some(Phase::Opening { held, .. }) => self.held_bytes += held.add(datagrams, self.held_bytes),
             Some(Phase::Open(upstream)) if upstream.send(datagrams) => {}
             Some(Phase::Open(_refused)) => {
-                self.flows.remove(&key);
+                self.remove(key);
                 self.open(key, datagrams);
             }
             None => self.open(key, datagrams),
@@ -180,60 +231,150 @@ impl<O: Open> Table<O> {
     }
 
     fn open(&mut self, key: Key, datagrams: &Datagrams<'_>) {
-        let client = SocketAddr::new(key.client.ip().to_canonical(), key.client.port());
-        if self.closed {
+        let client = canonical(key);
+        if self.closed || !self.opener.admits(client) {
             return;
         }
-        if self.flows.len() >= self.limits.flows_max {
-            datagrams.each().for_each(|_| self.opener.refused(client));
-            if let Some(times) = self.full.worth_a_line() {
-                tracing::warn!(%client, flows = self.flows.len(), times, "too many UDP flows: a new one is refused");
-            }
-            return;
+        if !self.has_place(key) {
+            return self.refuse(key, datagrams.each().count(), Ending::TooMany);
         }
         let mut held = Held::default();
         self.held_bytes += held.add(datagrams, self.held_bytes);
         self.serial += 1;
-        self.flows.insert(key, Entry { serial: self.serial, phase: Phase::Opening(held) });
+        let serial = self.serial;
+        self.flows.insert(key, Entry { serial, phase: Phase::Opening { held, evict: None } });
+        self.begin(key, serial);
+    }
+
+    /// Makes a place in the table, if there is none.
+    fn has_place(&mut self, key: Key) -> bool {
+        if let Some(oldest) = self.unanswered.oldest_like(key, self.limits.unanswered_max) {
+            self.evict(oldest);
+        }
+        self.flows.len() < self.limits.flows_max || self.evict_oldest()
+    }
+
+    /// Starts to open the flow. Without a permit, evicts the oldest unanswered flow and waits for its permit.
+    fn begin(&mut self, key: Key, serial: u64) {
+        let Some(permit) = self.opener.permit() else {
+            if self.evict_oldest() {
+                self.waiting.push_back((key, serial));
+            } else {
+                self.remove(key);
+                self.refuse(key, 1, Ending::Local);
+            }
+            return;
+        };
+        let Some(Entry { phase: Phase::Opening { evict, .. }, .. }) = self.flows.get_mut(&key) else {
+            return;
+        };
+        let (sender, evicted) = oneshot::channel();
+        *evict = Some(sender);
+        self.unanswered.add(serial, key);
         let opener = Arc::clone(&self.opener);
         let local = key.local.map(|ip| ip.to_canonical());
-        self.tasks.spawn(async move { News::Opened(key, opener.open(client, local).await) });
+        self.tasks.spawn(async move {
+            let evicted = async { drop(evicted.await) };
+            News::Opened(key, serial, opener.open(canonical(key), local, permit, evicted).await)
+        });
+    }
+
+    fn refuse(&mut self, key: Key, times: usize, ending: Ending) {
+        let client = canonical(key);
+        (0..times).for_each(|_| self.opener.refused(client, ending));
+        if let Some(times) = self.full.worth_a_line() {
+            tracing::warn!(%client, %ending, flows = self.flows.len(), times, "UDP flow refused");
+        }
+    }
+
+    /// False when every flow was answered.
+    fn evict_oldest(&mut self) -> bool {
+        let oldest = self.unanswered.oldest();
+        oldest.inspect(|key| self.evict(*key)).is_some()
+    }
+
+    /// The flow's task ends soon, and returns the permit.
+    fn evict(&mut self, key: Key) {
+        if let Some(Phase::Open(upstream)) = self.remove(key) {
+            upstream.evict();
+        }
+    }
+
+    /// Removes a flow from the table. Its held datagrams are lost, and its opening is cancelled.
+    fn remove(&mut self, key: Key) -> Option<Phase<O::Flow>> {
+        let Entry { serial, phase } = self.flows.remove(&key)?;
+        self.unanswered.remove(serial);
+        if let Phase::Opening { held, .. } = &phase {
+            self.held_bytes = self.held_bytes.saturating_sub(held.bytes);
+        }
+        Some(phase)
+    }
+
+    fn has(&self, key: Key, serial: u64) -> bool {
+        self.flows.get(&key).is_some_and(|entry| entry.serial == serial)
     }
 
     fn hear(&mut self, news: Result<News<O::Flow>, tokio::task::JoinError>) {
         match news {
-            Ok(News::Opened(key, opened)) => self.opened(key, opened),
+            Ok(News::Opened(key, serial, opened)) if self.has(key, serial) => {
+                self.opened(key, serial, opened);
+            }
+            Ok(News::Opened(_, _, evicted)) => {
+                if let Some((_, flow)) = evicted {
+                    flow.ended(Ending::TooMany);
+                }
+                self.begin_next();
+            }
             Ok(News::Ended(key, serial, upstream, ending)) => {
-                if self.flows.get(&key).is_some_and(|entry| entry.serial == serial) {
-                    self.flows.remove(&key);
+                let was_evicted = !self.has(key, serial);
+                if !was_evicted {
+                    self.remove(key);
                 }
                 // The table had the only other reference.
                 if let Some(upstream) = Arc::into_inner(upstream) {
                     upstream.flow.ended(ending);
                 }
+                if was_evicted {
+                    self.begin_next();
+                }
             }
-            Err(error) => tracing::error!(%error, "a UDP flow failed"),
+            Err(error) => {
+                tracing::error!(%error, "a UDP flow failed");
+                self.begin_next();
+            }
         }
     }
 
-    fn opened(&mut self, key: Key, opened: Option<(UdpSocket, O::Flow)>) {
-        let Some(entry) = self.flows.get_mut(&key) else { return };
-        let Phase::Opening(held) = &mut entry.phase else { return };
-        let held = std::mem::take(held);
-        self.held_bytes = self.held_bytes.saturating_sub(held.bytes);
-        let Some(upstream) = opened.and_then(|(socket, flow)| Upstream::new(socket, flow)) else {
-            self.flows.remove(&key);
+    /// Begins the flow that has waited longest for the permit of an evicted flow.
+    fn begin_next(&mut self) {
+        while let Some((key, serial)) = self.waiting.pop_front() {
+            if self.has(key, serial) {
+                return self.begin(key, serial);
+            }
+        }
+    }
+
+    fn opened(&mut self, key: Key, serial: u64, opened: Option<(UdpSocket, O::Flow)>) {
+        let upstream = opened.and_then(|(socket, flow)| Upstream::new(socket, flow));
+        let (Some(upstream), Some(entry)) = (upstream, self.flows.get_mut(&key)) else {
+            self.remove(key);
             return;
         };
         let upstream = Arc::new(upstream);
-        for bytes in &held.datagrams {
-            upstream.send(&Datagrams::one(key.client, bytes));
+        let before = std::mem::replace(&mut entry.phase, Phase::Open(Arc::clone(&upstream)));
+        if let Phase::Opening { held, .. } = before {
+            self.held_bytes = self.held_bytes.saturating_sub(held.bytes);
+            for bytes in &held.datagrams {
+                upstream.send(&Datagrams::one(key.client, bytes));
+            }
         }
-        entry.phase = Phase::Open(Arc::clone(&upstream));
-        let (serial, wire) = (entry.serial, Arc::clone(&self.wire));
-        let idle = self.limits.idle.unwrap_or(IDLE_DEFAULT);
+        let (wire, answered) = (Arc::clone(&self.wire), self.answered.clone());
         self.tasks.spawn(async move {
-            let ending = answer(&wire, &upstream, key, idle).await;
+            let first_answer = || {
+                // It fails when the table has ended.
+                let _ = answered.send(serial);
+            };
+            let ending = answer(&wire, &upstream, key, first_answer).await;
             News::Ended(key, serial, upstream, ending)
         });
     }
@@ -244,6 +385,11 @@ impl<O: Open> Table<O> {
         }
         tokio::time::sleep(BREATH).await;
     }
+}
+
+/// The client's address as it is shown.
+fn canonical(key: Key) -> SocketAddr {
+    SocketAddr::new(key.client.ip().to_canonical(), key.client.port())
 }
 
 impl Held {

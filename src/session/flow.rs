@@ -4,7 +4,9 @@ use std::future::pending;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use tokio::sync::futures::Notified;
 
 use super::{Record, Shared, admit};
 use crate::cluster::hold::Dial;
@@ -15,6 +17,7 @@ use crate::listener::ClientAddr;
 use crate::relay::Direction;
 use crate::relay::udp::{Flow, Open};
 use crate::room::Seat;
+use crate::route::Protocol;
 
 /// Its upstream socket; the downstream one is the listener's.
 const FLOW_DESCRIPTORS: usize = 1;
@@ -50,13 +53,34 @@ impl OpenFlow {
 
 impl Open for Flows {
     type Flow = OpenFlow;
+    type Permit = Seat;
 
-    async fn open(&self, client: SocketAddr, _local: Option<IpAddr>) -> Option<(UdpSocket, OpenFlow)> {
-        let mut record = Record::begin(self.cluster.clone(), ClientAddr::Inet(client));
-        match self.try_open(&mut record).await {
-            Ok((socket, seat)) => {
-                Some((socket, OpenFlow { record, shared: self.shared.clone(), _seat: seat }))
-            }
+    fn admits(&self, client: SocketAddr) -> bool {
+        let admitted = admit(&self.cluster.glance(), Some(client.ip()), Instant::now());
+        if let Err(ending) = admitted {
+            self.record(client).end(ending);
+        }
+        admitted.is_ok()
+    }
+
+    fn permit(&self) -> Option<Seat> {
+        self.shared.room.seat(FLOW_DESCRIPTORS)
+    }
+
+    async fn open(
+        &self,
+        client: SocketAddr,
+        _local: Option<IpAddr>,
+        permit: Seat,
+        evicted: impl Future<Output = ()> + Send,
+    ) -> Option<(UdpSocket, OpenFlow)> {
+        let mut record = self.record(client);
+        let connected = tokio::select! {
+            connected = self.connect(&mut record) => connected,
+            () = evicted => Err(Ending::TooMany),
+        };
+        match connected {
+            Ok(socket) => Some((socket, OpenFlow { record, shared: self.shared.clone(), _seat: permit })),
             Err(ending) => {
                 record.end(ending);
                 None
@@ -64,22 +88,24 @@ impl Open for Flows {
         }
     }
 
-    fn refused(&self, _client: SocketAddr) {
-        self.cluster.counters.ended(Ending::TooMany);
+    fn refused(&self, _client: SocketAddr, ending: Ending) {
+        self.cluster.counters.ended(ending);
     }
 }
 
 impl Flows {
-    async fn try_open(&self, record: &mut Record) -> Result<(UdpSocket, Seat), Ending> {
+    fn record(&self, client: SocketAddr) -> Record {
+        Record::begin(self.cluster.clone(), ClientAddr::Inet(client), Protocol::Udp)
+    }
+
+    async fn connect(&self, record: &mut Record) -> Result<UdpSocket, Ending> {
         let client = record.live.client.ip();
-        admit(&self.cluster.glance(), client, record.live.began)?;
-        let seat = self.shared.room.seat(FLOW_DESCRIPTORS).ok_or(Ending::Local)?;
         let dial = DatagramDial { offset: self.offset };
         // Nobody can tell that a UDP client has left.
         let acquired = self.cluster.acquire(&self.shared.gate, client, &mut record.effort, pending(), &dial);
         let (socket, endpoint) = acquired.await?;
         record.connected(endpoint);
-        Ok((socket, seat))
+        Ok(socket)
     }
 }
 
@@ -98,6 +124,14 @@ impl Dial for DatagramDial {
 impl Flow for OpenFlow {
     fn moved(&self, direction: Direction, bytes: usize) {
         self.record.moved(direction, bytes);
+    }
+
+    fn idle_timeout(&self) -> Option<Duration> {
+        self.record.live.cluster.glance().options.idle_timeout
+    }
+
+    fn changed(&self) -> Notified<'_> {
+        self.record.live.cluster.changes()
     }
 
     /// A container's flow ends with its endpoint, since nothing else would keep its datagrams from whoever has the

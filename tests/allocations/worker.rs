@@ -100,7 +100,7 @@ impl Worker<UdpSocket> {
             Means::of("127.0.0.1:0/udp", server.local_addr().unwrap());
         let worker = Worker::new(&listener, server);
         let flows = Arc::new(Flows { cluster, offset: 0, shared });
-        let limits = UdpLimits { idle: None, flows_max: ROOM };
+        let limits = UdpLimits { flows_max: ROOM, unanswered_max: ROOM };
         worker.runtime.spawn(udp::serve(listener.fd.into(), flows, limits, stop));
         worker
     }

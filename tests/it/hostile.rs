@@ -7,5 +7,6 @@ mod datagrams;
 mod descriptors;
 mod health;
 mod labels;
+mod loops;
 mod names;
 mod registries;

@@ -21,7 +21,9 @@ const PURE: &[&str] = &[
     "src/balancer/",
     "src/cluster/condition.rs",
     "src/cluster/health.rs",
+    "src/client_net.rs",
     "src/cluster/outlier.rs",
+    "src/cluster/repeats.rs",
     "src/config/grammar.rs",
     "src/config/consul.rs",
     "src/diagnostic.rs",
@@ -36,6 +38,7 @@ const PURE: &[&str] = &[
     "src/ending.rs",
     "src/proxy_protocol.rs",
     "src/reconcile/linger.rs",
+    "src/reconcile/loops.rs",
     "src/reconcile/moves.rs",
     "src/reconcile/overrides.rs",
     "src/reconcile/trial.rs",
@@ -107,7 +110,7 @@ const RULES: &[Rule] = &[
 ];
 
 /// What the relay may know of: two sockets in, an ending out.
-const RELAY_KNOWS: &[&str] = &["relay", "ending", "socket"];
+const RELAY_KNOWS: &[&str] = &["relay", "ending", "socket", "client_net"];
 
 #[test]
 fn the_sources_keep_the_rules() {

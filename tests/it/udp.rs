@@ -1,7 +1,7 @@
 //! UDP flows between real sockets: whole datagrams, in order, answered from the address they were written to.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use ambassador::ending::Ending;
 use ambassador::relay::Direction;
 use ambassador::relay::udp::{Flow, Open, UdpLimits, serve};
-use tokio::sync::Semaphore;
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-const LIMITS: UdpLimits = UdpLimits { idle: None, flows_max: 10_000 };
+const LIMITS: UdpLimits = UdpLimits { flows_max: 10_000, unanswered_max: 10_000 };
 const PATIENCE: Duration = Duration::from_secs(10);
 /// No answer within this is none at all.
 const SILENCE: Duration = Duration::from_millis(200);
@@ -27,29 +28,57 @@ struct World {
     opened: Mutex<Vec<(SocketAddr, Option<IpAddr>)>>,
     ended: Mutex<Vec<Ending>>,
     refused: AtomicUsize,
+    idle: Mutex<Option<Duration>>,
+    idle_changed: Notify,
+    descriptors: Arc<Semaphore>,
     up_bytes: AtomicU64,
     down_bytes: AtomicU64,
 }
 
 struct Opener(Arc<World>);
 
-struct Told(Arc<World>);
+struct Told(Arc<World>, #[expect(dead_code, reason = "given back on drop")] OwnedSemaphorePermit);
+
+/// Whose flows are not admitted.
+const DENIED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 66, 6, 6));
 
 impl Open for Opener {
     type Flow = Told;
 
-    async fn open(&self, client: SocketAddr, local: Option<IpAddr>) -> Option<(UdpSocket, Told)> {
+    type Permit = OwnedSemaphorePermit;
+
+    fn admits(&self, client: SocketAddr) -> bool {
+        client.ip() != DENIED
+    }
+
+    fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0.descriptors).try_acquire_owned().ok()
+    }
+
+    async fn open(
+        &self,
+        client: SocketAddr,
+        local: Option<IpAddr>,
+        permit: OwnedSemaphorePermit,
+        evicted: impl Future<Output = ()> + Send,
+    ) -> Option<(UdpSocket, Told)> {
         let world = &self.0;
-        world.permits.acquire().await.unwrap().forget();
+        tokio::select! {
+            opens = world.permits.acquire() => opens.unwrap().forget(),
+            () = evicted => {
+                world.ended.lock().unwrap().push(Ending::TooMany);
+                return None;
+            }
+        }
         world.opened.lock().unwrap().push((client, local));
         let target = *world.target.lock().unwrap();
         let any: SocketAddr = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
         let socket = UdpSocket::bind(any).unwrap();
         socket.connect(target).unwrap();
-        Some((socket, Told(Arc::clone(world))))
+        Some((socket, Told(Arc::clone(world), permit)))
     }
 
-    fn refused(&self, _client: SocketAddr) {
+    fn refused(&self, _client: SocketAddr, _: Ending) {
         self.0.refused.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -61,6 +90,14 @@ impl Flow for Told {
             Direction::Down => &self.0.down_bytes,
         };
         count.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn idle_timeout(&self) -> Option<Duration> {
+        *self.0.idle.lock().unwrap()
+    }
+
+    fn changed(&self) -> Notified<'_> {
+        self.0.idle_changed.notified()
     }
 
     async fn stopped(&self) -> Ending {
@@ -83,10 +120,17 @@ struct Relay {
 
 impl Relay {
     fn start(listen: &str, target: SocketAddr, limits: UdpLimits) -> Relay {
-        Relay::start_with_permits(listen, target, limits, Semaphore::MAX_PERMITS)
+        Relay::start_with(listen, target, limits, Semaphore::MAX_PERMITS, Semaphore::MAX_PERMITS)
     }
 
-    fn start_with_permits(listen: &str, target: SocketAddr, limits: UdpLimits, permits: usize) -> Relay {
+    /// One that opens so many flows, and has descriptors for so many at a time.
+    fn start_with(
+        listen: &str,
+        target: SocketAddr,
+        limits: UdpLimits,
+        permits: usize,
+        descriptors: usize,
+    ) -> Relay {
         let socket = UdpSocket::bind(listen).unwrap();
         let port = socket.local_addr().unwrap().port();
         let world = Arc::new(World {
@@ -96,6 +140,9 @@ impl Relay {
             opened: Mutex::default(),
             ended: Mutex::default(),
             refused: AtomicUsize::new(0),
+            idle: Mutex::default(),
+            idle_changed: Notify::new(),
+            descriptors: Arc::new(Semaphore::new(descriptors)),
             up_bytes: AtomicU64::new(0),
             down_bytes: AtomicU64::new(0),
         });
@@ -106,6 +153,13 @@ impl Relay {
             runtime.block_on(serve(socket, opener, limits, stopped)).unwrap();
         });
         Relay { port, world, stop, thread }
+    }
+
+    /// From now on, flows that are open included.
+    fn with_idle(self, idle: Duration) -> Relay {
+        *self.world.idle.lock().unwrap() = Some(idle);
+        self.world.idle_changed.notify_waiters();
+        self
     }
 
     fn at(&self, ip: &str) -> SocketAddr {
@@ -322,8 +376,8 @@ fn the_largest_datagram_and_the_empty_one_pass() {
 
 #[test]
 fn a_silent_flow_is_forgotten_and_the_next_datagram_opens_a_new_one() {
-    let idle = Some(Duration::from_millis(100));
-    let relay = Relay::start("127.0.0.1:0", echo("127.0.0.1:0"), UdpLimits { idle, ..LIMITS });
+    let relay =
+        Relay::start("127.0.0.1:0", echo("127.0.0.1:0"), LIMITS).with_idle(Duration::from_millis(100));
     let client = socket("127.0.0.1:0");
     exchange(&client, relay.at("127.0.0.1"), b"one");
     assert_eq!(relay.await_endings(1), [Ending::Idle]);
@@ -335,8 +389,7 @@ fn a_silent_flow_is_forgotten_and_the_next_datagram_opens_a_new_one() {
 
 #[test]
 fn traffic_keeps_a_flow_alive() {
-    let idle = Some(Duration::from_secs(1));
-    let relay = Relay::start("127.0.0.1:0", echo("127.0.0.1:0"), UdpLimits { idle, ..LIMITS });
+    let relay = Relay::start("127.0.0.1:0", echo("127.0.0.1:0"), LIMITS).with_idle(Duration::from_secs(1));
     let client = socket("127.0.0.1:0");
     for _ in 0..15 {
         exchange(&client, relay.at("127.0.0.1"), b"still here");
@@ -349,7 +402,8 @@ fn traffic_keeps_a_flow_alive() {
 #[test]
 fn what_came_before_a_flow_opened_is_delivered_in_order_and_bounded() {
     let backend = socket("127.0.0.1:0");
-    let relay = Relay::start_with_permits("127.0.0.1:0", backend.local_addr().unwrap(), LIMITS, 0);
+    let relay =
+        Relay::start_with("127.0.0.1:0", backend.local_addr().unwrap(), LIMITS, 0, Semaphore::MAX_PERMITS);
     let client = socket("127.0.0.1:0");
     for number in 0..40_u8 {
         client.send_to(&[number], relay.at("127.0.0.1")).unwrap();
@@ -382,8 +436,8 @@ fn a_refusal_ends_the_flow_and_the_next_datagram_opens_anew() {
 
 #[test]
 fn a_flow_too_many_is_refused_and_the_others_go_on() {
-    let idle = Some(Duration::from_secs(2));
-    let relay = Relay::start("127.0.0.1:0", echo("127.0.0.1:0"), UdpLimits { idle, flows_max: 2 });
+    let limits = UdpLimits { flows_max: 2, ..LIMITS };
+    let relay = Relay::start("127.0.0.1:0", echo("127.0.0.1:0"), limits).with_idle(Duration::from_secs(2));
     let (first, second, third) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"), socket("127.0.0.1:0"));
     exchange(&first, relay.at("127.0.0.1"), b"1");
     exchange(&second, relay.at("127.0.0.1"), b"2");
@@ -402,8 +456,7 @@ fn a_flow_too_many_is_refused_and_the_others_go_on() {
 
 #[test]
 fn after_stop_old_flows_go_on_and_new_ones_do_not_start() {
-    let idle = Some(Duration::from_secs(1));
-    let relay = Relay::start("127.0.0.1:0", echo("127.0.0.1:0"), UdpLimits { idle, ..LIMITS });
+    let relay = Relay::start("127.0.0.1:0", echo("127.0.0.1:0"), LIMITS).with_idle(Duration::from_secs(1));
     let (old, new) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
     exchange(&old, relay.at("127.0.0.1"), b"before");
     relay.stop.cancel();
@@ -414,4 +467,107 @@ fn after_stop_old_flows_go_on_and_new_ones_do_not_start() {
     exchange(&old, relay.at("127.0.0.1"), b"still");
     relay.thread.join().unwrap();
     assert_eq!(*relay.world.ended.lock().unwrap(), [Ending::Idle]);
+}
+
+/// Takes datagrams and answers none.
+fn mute() -> (UdpSocket, SocketAddr) {
+    let mute = socket("127.0.0.1:0");
+    let addr = mute.local_addr().unwrap();
+    (mute, addr)
+}
+
+/// Flows of so many clients, each of which has been opened.
+fn unanswered(relay: &Relay, clients: &[&str]) -> Vec<UdpSocket> {
+    let open = |client: &&str| {
+        let (client, opened) = (socket(client), relay.opened());
+        client.send_to(b"?", relay.at("127.0.0.1")).unwrap();
+        wait_for(|| relay.opened() > opened);
+        client
+    };
+    clients.iter().map(open).collect()
+}
+
+/// From then on the endpoint of new flows answers.
+fn answers_now(relay: &Relay) {
+    *relay.world.target.lock().unwrap() = echo("127.0.0.1:0");
+}
+
+#[test]
+fn oldest_unanswered_flow_makes_room_for_a_new_one() {
+    let (mute, addr) = mute();
+    let relay = Relay::start("127.0.0.1:0", addr, UdpLimits { flows_max: 3, ..LIMITS });
+    let old = unanswered(&relay, &["127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"]);
+    let upstreams: Vec<SocketAddr> = old.iter().map(|_| receive(&mute).1).collect();
+    mute.send_to(b"!", upstreams[0]).unwrap();
+    assert_eq!(receive(&old[0]).0, b"!");
+    answers_now(&relay);
+    exchange(&socket("127.0.0.1:0"), relay.at("127.0.0.1"), b"new");
+    assert_eq!(relay.await_endings(1), [Ending::TooMany]);
+    // The first was answered, so it was the second: its endpoint no longer reaches it, and that of the others does.
+    mute.send_to(b"late", upstreams[2]).unwrap();
+    assert_eq!(receive(&old[2]).0, b"late");
+    mute.send_to(b"still", upstreams[0]).unwrap();
+    assert_eq!(receive(&old[0]).0, b"still");
+    assert_eq!(relay.world.refused.load(Ordering::Relaxed), 0);
+    relay.finish();
+}
+
+#[test]
+fn flow_that_is_being_opened_makes_room_too() {
+    let limits = UdpLimits { flows_max: 1, ..LIMITS };
+    let relay = Relay::start_with("127.0.0.1:0", echo("127.0.0.1:0"), limits, 0, Semaphore::MAX_PERMITS);
+    let (first, second) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
+    first.send_to(b"1", relay.at("127.0.0.1")).unwrap();
+    second.send_to(b"2", relay.at("127.0.0.1")).unwrap();
+    assert_eq!(relay.await_endings(1), [Ending::TooMany]);
+    relay.world.permits.add_permits(1);
+    assert_eq!(receive(&second).0, b"2");
+    relay.finish();
+}
+
+#[test]
+fn without_descriptors_the_oldest_unanswered_flow_gives_its_own() {
+    let (_mute, addr) = mute();
+    let relay = Relay::start_with("127.0.0.1:0", addr, LIMITS, Semaphore::MAX_PERMITS, 2);
+    let _old = unanswered(&relay, &["127.0.0.1:0", "127.0.0.1:0"]);
+    answers_now(&relay);
+    let (third, fourth) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
+    exchange(&third, relay.at("127.0.0.1"), b"third");
+    exchange(&fourth, relay.at("127.0.0.1"), b"fourth");
+    assert_eq!(relay.endings(), [Ending::TooMany; 2]);
+    let fifth = socket("127.0.0.1:0");
+    fifth.send_to(b"fifth", relay.at("127.0.0.1")).unwrap();
+    wait_for(|| relay.world.refused.load(Ordering::Relaxed) == 1);
+    exchange(&third, relay.at("127.0.0.1"), b"answered flows stay");
+    relay.finish();
+}
+
+#[test]
+fn one_client_has_a_share_of_the_unanswered_flows() {
+    let (mute, addr) = mute();
+    let relay = Relay::start("127.0.0.1:0", addr, UdpLimits { unanswered_max: 2, ..LIMITS });
+    let clients = unanswered(&relay, &["127.0.0.2:0", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"]);
+    assert_eq!(relay.await_endings(1), [Ending::TooMany]);
+    let upstreams: Vec<SocketAddr> = clients.iter().map(|_| receive(&mute).1).collect();
+    for n in [0, 2, 3] {
+        mute.send_to(b"!", upstreams[n]).unwrap();
+        assert_eq!(receive(&clients[n]).0, b"!", "client {n}");
+    }
+    relay.finish();
+}
+
+#[test]
+fn flow_that_is_not_admitted_evicts_none() {
+    let (_mute, addr) = mute();
+    let relay = Relay::start("127.0.0.1:0", addr, UdpLimits { flows_max: 1, ..LIMITS });
+    let _old = unanswered(&relay, &["127.0.0.1:0"]);
+    let denied = socket(&format!("{DENIED}:0"));
+    for _ in 0..10 {
+        denied.send_to(b"?", relay.at("127.0.0.1")).unwrap();
+    }
+    // One more, to know that those before were taken.
+    let _new = unanswered(&relay, &["127.0.0.1:0"]);
+    assert_eq!(relay.await_endings(1), [Ending::TooMany]);
+    assert_eq!(relay.opened(), 2);
+    relay.finish();
 }

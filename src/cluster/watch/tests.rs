@@ -8,10 +8,11 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::cluster::outlier::Cause;
+use crate::client_net::ClientNet;
+use crate::cluster::outlier::{Cause, Outcome};
 use crate::cluster::{EndpointAddr, EndpointSpec, Identity, InFlight};
 use crate::ending::Ending;
-use crate::route::Options;
+use crate::route::{Options, Protocol};
 
 /// Endpoints by their ports; those in the set are sick.
 #[derive(Clone, Default)]
@@ -91,6 +92,19 @@ async fn settle() {
 async fn pass(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     settle().await;
+}
+
+/// A session of this client that was reset at once.
+fn reset_on(client: u8) -> Outcome {
+    Outcome {
+        protocol: Protocol::Tcp,
+        ending: Ending::UpstreamReset,
+        bytes_up: 0,
+        bytes_down: 0,
+        lasted: Duration::from_millis(3),
+        client: Some(ClientNet::of([192, 0, 2, client].into())),
+        client_left: false,
+    }
 }
 
 fn break_down(world: &World, port: u16) {
@@ -183,14 +197,14 @@ async fn an_outlier_that_answers_is_back_at_once() {
 async fn who_resets_what_it_takes_is_left_out_altogether() {
     let world = World::new(Check::Off, &[1, 2]).await;
     let endpoint = world.endpoint(1);
-    for _ in 0..4 {
-        world.cluster.ended(&endpoint, Ending::UpstreamReset, 0, Duration::from_millis(3));
+    for client in [1, 2, 3, 4, 4, 4] {
+        world.cluster.ended(&endpoint, &reset_on(client));
     }
-    world.cluster.ended(&endpoint, Ending::UpstreamReset, 0, Duration::from_secs(3));
-    world.cluster.ended(&endpoint, Ending::Finished, 0, Duration::ZERO);
+    world.cluster.ended(&endpoint, &Outcome { lasted: Duration::from_secs(3), ..reset_on(5) });
+    world.cluster.ended(&endpoint, &Outcome { ending: Ending::Finished, ..reset_on(6) });
     settle().await;
     assert_eq!(world.choices(), ["1", "2"]);
-    world.cluster.ended(&endpoint, Ending::UpstreamReset, 0, Duration::from_millis(3));
+    world.cluster.ended(&endpoint, &reset_on(7));
     settle().await;
     assert_eq!(world.endpoint(1).condition().ejected, Some(Cause::Reset));
     assert_eq!(world.choices(), ["2"]);

@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::Flow;
 use super::wire::{Datagrams, Wire};
+use super::{Flow, IDLE_DEFAULT};
 use crate::ending::Ending;
 use crate::relay::Direction;
 
@@ -39,6 +39,8 @@ pub(super) struct Upstream<F> {
     pub(super) flow: F,
     /// The endpoint's host says that nobody listens: heard by whoever sent or received next.
     refused: Notify,
+    /// It must make room for others.
+    evicted: Notify,
     opened_at: Instant,
     /// The last datagram either way, in milliseconds after `opened_at`.
     last_ms: AtomicU64,
@@ -52,8 +54,8 @@ impl<F: Flow> Upstream<F> {
             flow.ended(Ending::Local);
             return None;
         };
-        let (refused, opened_at) = (Notify::new(), Instant::now());
-        Some(Upstream { wire, endpoint, flow, refused, opened_at, last_ms: AtomicU64::new(0) })
+        let (refused, evicted, opened_at) = (Notify::new(), Notify::new(), Instant::now());
+        Some(Upstream { wire, endpoint, flow, refused, evicted, opened_at, last_ms: AtomicU64::new(0) })
     }
 
     /// False when the endpoint refuses: the flow is over. Datagrams for which there is no room are lost, because
@@ -70,47 +72,68 @@ impl<F: Flow> Upstream<F> {
         true
     }
 
+    /// Ends it as [`Ending::TooMany`].
+    pub(super) fn evict(&self) {
+        self.evicted.notify_one();
+    }
+
     fn note(&self, direction: Direction, bytes: usize) {
         let elapsed_ms = u64::try_from(self.opened_at.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_ms.store(elapsed_ms, Ordering::Relaxed);
         self.flow.moved(direction, bytes);
     }
 
-    fn idle_at(&self, idle: Duration) -> Instant {
+    fn idle_at(&self) -> Instant {
+        let idle = self.flow.idle_timeout().unwrap_or(IDLE_DEFAULT);
         let last = self.opened_at + Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
         // A limit beyond time: look again in a day.
         last.checked_add(idle).unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400))
     }
 }
 
-/// Sends what the endpoint answers to the client, until the flow is over.
+/// Sends what the endpoint answers to the client, until the flow is over. `answered` is notified of the first answer.
 pub(super) async fn answer<F: Flow>(
     downstream: &Wire,
     upstream: &Upstream<F>,
     key: Key,
-    idle: Duration,
+    answered: impl FnOnce(),
 ) -> Ending {
     let mut stopped = pin!(upstream.flow.stopped());
-    let mut alarm = pin!(sleep_until(upstream.idle_at(idle)));
+    // Registered before the limit is read, so that a change in between is not missed.
+    let mut changed = pin!(upstream.flow.changed());
+    changed.as_mut().enable();
+    let mut alarm = pin!(sleep_until(upstream.idle_at()));
+    let mut answered = Some(answered);
     loop {
         // Answers wait in the endpoint's socket while the listening one has no room.
-        let answered = async {
-            downstream.writable().await?;
+        let readable = async {
+            downstream.writable().await;
             upstream.wire.readable().await
         };
         tokio::select! {
             ending = &mut stopped => return ending,
             () = upstream.refused.notified() => return Ending::UpstreamReset,
+            () = upstream.evicted.notified() => return Ending::TooMany,
+            () = &mut changed => {
+                changed.set(upstream.flow.changed());
+                changed.as_mut().enable();
+                alarm.as_mut().reset(upstream.idle_at());
+            }
             () = &mut alarm => {
-                let deadline = upstream.idle_at(idle);
+                let deadline = upstream.idle_at();
                 if deadline <= Instant::now() {
                     return Ending::Idle;
                 }
                 alarm.as_mut().reset(deadline);
             }
-            guard = answered => {
+            guard = readable => {
                 let received = guard.and_then(|guard| {
-                    upstream.wire.receive(guard, |datagrams| send_down(downstream, upstream, key, datagrams))
+                    upstream.wire.receive(guard, |datagrams| {
+                        if let Some(answered) = answered.take() {
+                            answered();
+                        }
+                        send_down(downstream, upstream, key, datagrams);
+                    })
                 });
                 match received {
                     Ok(false) => {}

@@ -4,13 +4,16 @@
 use std::cell::Cell;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
+use tokio::sync::Notify;
 
 /// Receptions by one call.
 const BATCH: usize = 32;
@@ -24,6 +27,9 @@ const SEGMENT_BYTES_MAX: usize = 1452;
 
 /// What one call sends at most: the longest payload that a header of IPv4 and UDP can tell of.
 const MERGED_BYTES_MAX: usize = 65_507;
+
+/// How long sending rests where it cannot be seen when there is room.
+const BLIND_PAUSE: Duration = Duration::from_millis(100);
 
 /// Asked for, for bursts; the kernel grants at most `net.core.rmem_max`.
 const RECEIVE_BYTES: usize = 1 << 20;
@@ -121,6 +127,9 @@ pub(super) struct Wire {
     state: UdpSocketState,
     /// The last send found no room.
     blocked: AtomicBool,
+    /// Notified when `blocked` becomes true, for [`Wire::watch_room`], and when it is no longer.
+    became_blocked: Notify,
+    has_room: Notify,
 }
 
 impl Wire {
@@ -155,7 +164,8 @@ impl Wire {
         // As much as is granted.
         let _ = SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BYTES);
         let fd = AsyncFd::with_interest(socket, Interest::READABLE | Interest::ERROR)?;
-        Ok(Wire { fd, state, blocked: AtomicBool::new(false) })
+        let blocked = AtomicBool::new(false);
+        Ok(Wire { fd, state, blocked, became_blocked: Notify::new(), has_room: Notify::new() })
     }
 
     /// Waits for datagrams, or for news of a refusal.
@@ -163,15 +173,41 @@ impl Wire {
         self.fd.ready(Interest::READABLE | Interest::ERROR).await
     }
 
-    /// Waits until there is room to send. Rarely long: a socket's buffer is full when the link's queue is.
-    #[expect(deprecated, reason = "see `register`")]
-    pub(super) async fn writable(&self) -> io::Result<()> {
-        if self.blocked.load(Relaxed) {
-            let socket = AsyncFd::with_interest(self.fd.get_ref().try_clone()?, Interest::WRITABLE)?;
-            drop(socket.writable().await?);
-            self.blocked.store(false, Relaxed);
+    /// Waits until there is room to send. Rarely long: a socket's buffer is full when the link's queue is. Any number may
+    /// wait; one task must run [`Wire::watch_room`] meanwhile.
+    pub(super) async fn writable(&self) {
+        loop {
+            let mut has_room = pin!(self.has_room.notified());
+            if !self.blocked.load(Relaxed) {
+                return;
+            }
+            has_room.as_mut().enable();
+            if self.blocked.load(Relaxed) {
+                has_room.await;
+            }
         }
-        Ok(())
+    }
+
+    /// Wakes the tasks in [`Wire::writable`], while it is polled. Takes one more descriptor while the socket is blocked, for any
+    /// number of tasks.
+    pub(super) async fn watch_room(&self) {
+        loop {
+            if !self.blocked.load(Relaxed) {
+                self.became_blocked.notified().await;
+            }
+            if self.has_room_again().await.is_err() {
+                // Out of descriptors: the next send finds out.
+                tokio::time::sleep(BLIND_PAUSE).await;
+            }
+            self.blocked.store(false, Relaxed);
+            self.has_room.notify_waiters();
+        }
+    }
+
+    #[expect(deprecated, reason = "see `register`")]
+    async fn has_room_again(&self) -> io::Result<()> {
+        let socket = AsyncFd::with_interest(self.fd.get_ref().try_clone()?, Interest::WRITABLE)?;
+        socket.writable().await.map(drop)
     }
 
     /// Shows `take` one batch. True when there may be more.
@@ -242,6 +278,7 @@ impl Wire {
         let sent = self.state.try_send(self.fd.get_ref().into(), &transmit);
         if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
             self.blocked.store(true, Relaxed);
+            self.became_blocked.notify_one();
         }
         sent
     }
@@ -328,6 +365,35 @@ mod tests {
         assert_eq!(shown(&[meta(1, 0, 0), meta(1, 0, 0)]), [(1, 0, 1), (1, 0, 1)], "empty ones stay alone");
         let most: Vec<_> = (0..32).map(|_| meta(1, 1452 * 2, 1452)).collect();
         assert_eq!(shown(&most).len(), 2, "no longer than one call may be");
+    }
+
+    fn descriptors() -> usize {
+        std::fs::read_dir("/proc/self/fd").unwrap().count()
+    }
+
+    #[tokio::test]
+    async fn flows_that_wait_for_room_to_send_take_one_descriptor_together() {
+        let wire = Wire::listening(UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
+        wire.blocked.store(true, Relaxed);
+        let before = descriptors();
+        let mut watch = pin!(wire.watch_room());
+        let mut waiting: Vec<_> = (0..50).map(|_| Box::pin(wire.writable())).collect();
+        assert!(futures_util::poll!(watch.as_mut()).is_pending());
+        for flow in &mut waiting {
+            assert!(futures_util::poll!(flow.as_mut()).is_pending());
+        }
+        // Other tests of this process may open some, too.
+        let more = descriptors().saturating_sub(before);
+        assert!(more < 20, "{more} descriptors for 50 flows");
+        let all = async {
+            for flow in waiting {
+                flow.await;
+            }
+        };
+        tokio::select! {
+            () = all => {}
+            () = watch => {}
+        }
     }
 
     #[test]

@@ -6,12 +6,14 @@ use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use ambassador::client_net::ClientNet;
 use ambassador::cluster::condition::Standing;
 use ambassador::cluster::health::probe::Probe;
 use ambassador::cluster::hold::{Dial, Effort, Gate};
+use ambassador::cluster::outlier::Outcome;
 use ambassador::cluster::{Cluster, Endpoint, EndpointAddr, InFlight};
 use ambassador::ending::Ending;
-use ambassador::route::Check;
+use ambassador::route::{Check, Protocol};
 use tokio::time::{Instant, sleep};
 
 use super::{CONNECT_TIMEOUT, HOLD_MAX, Life, Manner, PORTS, Shared, port};
@@ -57,22 +59,31 @@ impl Session {
             if truth.lock().unwrap().life(life.0) != life {
                 truth.lock().unwrap().broken.push(format!("{life:?} got a session after it had left"));
             }
-            stay(cluster, &in_flight, manner, lifetime).await;
+            stay(cluster, &in_flight, client, manner, lifetime).await;
         }
     }
 }
 
-async fn stay(cluster: &Cluster, in_flight: &InFlight, manner: Manner, lifetime: Duration) {
-    let (lifetime, finished, bytes) = match manner {
+async fn stay(cluster: &Cluster, in_flight: &InFlight, client: IpAddr, manner: Manner, lifetime: Duration) {
+    let (lasted, finished, bytes_down) = match manner {
         Manner::Resets => (Duration::from_millis(1), Ending::UpstreamReset, 0),
         _ => (lifetime, Ending::Finished, 10),
     };
     let ending = tokio::select! {
         biased;
         () = in_flight.cut() => Ending::Cut,
-        () = sleep(lifetime) => finished,
+        () = sleep(lasted) => finished,
     };
-    cluster.ended(in_flight, ending, bytes, lifetime);
+    let outcome = Outcome {
+        protocol: Protocol::Tcp,
+        ending,
+        bytes_up: 0,
+        bytes_down,
+        lasted,
+        client: Some(ClientNet::of(client)),
+        client_left: false,
+    };
+    cluster.ended(in_flight, &outcome);
 }
 
 /// Which of the counts of an endpoint.
