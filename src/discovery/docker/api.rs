@@ -78,7 +78,6 @@ impl Element for Listed {
 }
 
 /// The same of a list that is parsed already. `None` if it is no list at all.
-#[cfg(any(test, fuzzing))]
 pub(super) fn listed(answer: &Value) -> Option<Vec<Listed>> {
     Some(answer.as_array()?.iter().filter_map(listed_one).collect())
 }
