@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::cluster::Cluster;
 use crate::listener::{self, Accepted, Listener};
+use crate::relay;
 use crate::relay::udp::{self, UdpLimits};
 use crate::route::Protocol;
 use crate::session::flow::Flows;
@@ -177,9 +178,10 @@ impl Worker {
         let (listeners, listening) = mpsc::channel(LISTENERS_MAX);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let name = format!("worker-{index}");
-        let join = std::thread::Builder::new()
-            .name(name)
-            .spawn(move || runtime.block_on(self.run(listening, inbox)))?;
+        let join = std::thread::Builder::new().name(name).spawn(move || {
+            relay::set_pipe_allowance(self.shared.fds.clone());
+            runtime.block_on(self.run(listening, inbox));
+        })?;
         Ok(Thread { listeners, join })
     }
 
@@ -237,7 +239,17 @@ impl Worker {
     async fn accept(&self, Listening { listener, cluster, stop }: Listening) -> io::Result<()> {
         let offset = listener.offset;
         let admit = |accepted| self.place(Handover { accepted, cluster: cluster.clone(), offset });
-        listener::accept_loop(listener, &self.shared.room, stop, admit).await
+        listener::accept_loop(listener, &cluster, stop, || self.give_up(&cluster), admit).await
+    }
+
+    /// When what waits in the backlog of a closed listener is no longer waited for, should there be no descriptors for it:
+    /// while the process drains, at the end of that. A route that was taken out gives its port back in the end.
+    async fn give_up(&self, cluster: &Cluster) {
+        let (is_draining, hold) = (self.shared.stop.is_cancelled(), cluster.glance().options.hold);
+        tokio::select! {
+            () = self.shared.force.cancelled() => {}
+            () = tokio::time::sleep(hold), if !is_draining => {}
+        }
     }
 
     /// Flows stay on the worker of their listener: they share its socket.

@@ -11,13 +11,10 @@ use crate::cluster::hold::Dial;
 use crate::cluster::{Cluster, Endpoint, Identity};
 use crate::connect;
 use crate::ending::Ending;
+use crate::fd_budget::FdPermit;
 use crate::listener::ClientAddr;
 use crate::relay::Direction;
 use crate::relay::udp::{Flow, Open};
-use crate::room::Seat;
-
-/// Its upstream socket; the downstream one is the listener's.
-const FLOW_DESCRIPTORS: usize = 1;
 
 /// How long a flow must be silent to be over while the process stops.
 const DRAIN_QUIET: Duration = Duration::from_secs(1);
@@ -34,7 +31,7 @@ pub struct Flows {
 pub struct OpenFlow {
     record: Record,
     shared: Arc<Shared>,
-    _seat: Seat,
+    _permit: FdPermit,
 }
 
 impl OpenFlow {
@@ -54,8 +51,8 @@ impl Open for Flows {
     async fn open(&self, client: SocketAddr, _local: Option<IpAddr>) -> Option<(UdpSocket, OpenFlow)> {
         let mut record = Record::begin(self.cluster.clone(), ClientAddr::Inet(client));
         match self.try_open(&mut record).await {
-            Ok((socket, seat)) => {
-                Some((socket, OpenFlow { record, shared: self.shared.clone(), _seat: seat }))
+            Ok((socket, permit)) => {
+                Some((socket, OpenFlow { record, shared: self.shared.clone(), _permit: permit }))
             }
             Err(ending) => {
                 record.end(ending);
@@ -70,28 +67,41 @@ impl Open for Flows {
 }
 
 impl Flows {
-    async fn try_open(&self, record: &mut Record) -> Result<(UdpSocket, Seat), Ending> {
+    async fn try_open(&self, record: &mut Record) -> Result<(UdpSocket, FdPermit), Ending> {
         let client = record.live.client.ip();
         admit(&self.cluster.glance(), client, record.live.began)?;
-        let seat = self.shared.room.seat(FLOW_DESCRIPTORS).ok_or(Ending::Local)?;
-        let dial = DatagramDial { offset: self.offset };
+        let permit = self.cluster.fds.flow().ok_or(Ending::Local)?;
+        let dial = DatagramDial { offset: self.offset, permit: &permit };
         // Nobody can tell that a UDP client has left.
         let acquired = self.cluster.acquire(&self.shared.gate, client, &mut record.effort, pending(), &dial);
         let (socket, endpoint) = acquired.await?;
         record.connected(endpoint);
-        Ok((socket, seat))
+        Ok((socket, permit))
     }
 }
 
-struct DatagramDial {
+struct DatagramDial<'a> {
     offset: u16,
+    permit: &'a FdPermit,
 }
 
-impl Dial for DatagramDial {
+impl Dial for DatagramDial<'_> {
     type Connection = UdpSocket;
 
     async fn dial(&self, endpoint: &Endpoint, _: Duration) -> io::Result<UdpSocket> {
         connect::dial_datagram(&endpoint.key.addr.shifted(self.offset)?)
+    }
+
+    fn release(&self) {
+        self.permit.release_upstream();
+    }
+
+    fn try_reserve(&self) -> bool {
+        self.permit.try_reserve()
+    }
+
+    fn reserve(&self) -> impl Future<Output = ()> + Send {
+        self.permit.reserve()
     }
 }
 
