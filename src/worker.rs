@@ -94,6 +94,8 @@ struct Handover {
     accepted: Accepted,
     cluster: Arc<Cluster>,
     offset: u16,
+    /// On the worker that it is sent to, from when it is sent: the next connection of a burst must see it there.
+    place: Counted,
 }
 
 /// One worker, as its sessions see it: itself, and the others to hand over to.
@@ -238,7 +240,10 @@ impl Worker {
 
     async fn accept(&self, Listening { listener, cluster, stop }: Listening) -> io::Result<()> {
         let offset = listener.offset;
-        let admit = |accepted| self.place(Handover { accepted, cluster: cluster.clone(), offset });
+        let admit = |accepted| {
+            let place = Counted::on(self.idler_peer().unwrap_or(&self.own).clone());
+            self.place(Handover { accepted, cluster: cluster.clone(), offset, place });
+        };
         listener::accept_loop(listener, &cluster, stop, || self.give_up(&cluster), admit).await
     }
 
@@ -259,27 +264,26 @@ impl Worker {
         udp::serve(listener.fd.into(), Arc::new(flows), limits, stop).await
     }
 
-    /// Here, or on the worker with clearly fewer sessions.
+    /// On the worker where it is counted, or here where that one is behind.
     fn place(&self, handover: Handover) {
-        match self.idler_peer() {
-            Some(peer) => {
-                if let Err(refused) = peer.handovers.try_send(handover) {
-                    self.serve(refused.into_inner());
-                }
-            }
-            None => self.serve(handover),
+        if Arc::ptr_eq(&handover.place.0, &self.own) {
+            return self.serve(handover);
+        }
+        let peer = handover.place.0.clone();
+        if let Err(refused) = peer.handovers.try_send(handover) {
+            self.serve(Handover { place: Counted::on(self.own.clone()), ..refused.into_inner() });
         }
     }
 
+    /// The worker with clearly fewer sessions.
     fn idler_peer(&self) -> Option<&Arc<Peer>> {
         let own = self.own.sessions.load(Relaxed);
         let least = self.peers.iter().min_by_key(|peer| peer.sessions.load(Relaxed))?;
         is_clearly_fewer(least.sessions.load(Relaxed), own).then_some(least)
     }
 
-    fn serve(&self, Handover { accepted, cluster, offset }: Handover) {
+    fn serve(&self, Handover { accepted, cluster, offset, place }: Handover) {
         self.began.notify_one();
-        let place = Counted::on(self.own.clone());
         self.tracker.spawn(session::serve(accepted, cluster, offset, self.shared.clone(), place));
     }
 }
@@ -291,6 +295,7 @@ fn is_clearly_fewer(theirs: usize, ours: usize) -> bool {
 }
 
 /// One session on a worker, for as long as it lives.
+#[derive(Debug)]
 struct Counted(Arc<Peer>);
 
 impl Counted {
