@@ -1,8 +1,8 @@
 //! File descriptors, divided fairly among the routes.
 //!
 //! A route has two shares of the process's limit: one for the connections that it accepts, one for those that it dials. A
-//! session takes one of each when it is accepted, so that whoever is accepted can be served. While it is held it returns
-//! the second; the share for dialling then keeps the held ones from taking all descriptors and never being served.
+//! session takes one of each when it is accepted, so that every accepted session can dial. While it is held it returns the
+//! second; the share for dialling then prevents that held sessions take all descriptors and none of them can be served.
 //!
 //! A route that has used its shares, when nothing is free to be borrowed, stops accepting: its connections wait in the
 //! kernel's backlog, and other routes go on.
@@ -33,10 +33,11 @@ const WORKER: usize = 4;
 /// sessions do not take those, nor slow receivers the descriptors of sessions. Without a pipe a transfer is copied.
 const PIPES: usize = 16;
 
-/// Descriptors of other routes wake nobody, so that a route that waits for those looks again after this time.
+/// A route is woken by descriptors of its own sessions only. For those that other routes return it looks again after this
+/// time.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// The same for a session that waits: there may be thousands.
+/// The same for a waiting session, of which there may be thousands.
 const DIAL_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a session of a stream needs.
@@ -204,7 +205,7 @@ impl RouteFds {
         self.downstream.used() + self.upstream.used()
     }
 
-    /// What its sessions get whatever other routes do.
+    /// What its sessions get regardless of other routes.
     pub fn guaranteed(&self) -> u32 {
         self.downstream.guaranteed() + self.upstream.guaranteed()
     }

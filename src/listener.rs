@@ -325,10 +325,10 @@ mod tests {
     use super::*;
     use crate::route::Options;
 
-    /// In virtual time, which goes on only while nobody is busy.
+    /// Virtual time advances only while the runtime is idle: a loop that spins would never end.
     #[tokio::test(start_paused = true)]
     async fn an_error_that_leaves_the_connection_in_the_backlog_is_not_retried_at_once() {
-        // It does not listen, so that accept(2) says EINVAL for ever; a security module's EPERM is alike.
+        // It does not listen, so that every accept(2) fails with EINVAL, as it does with EPERM under a security module.
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let fd = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
         let listener = Listener { fd, protocol: Protocol::Tcp, addr: None, offset: 0, path: None };
