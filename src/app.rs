@@ -14,10 +14,10 @@ use crate::config::Config;
 use crate::discovery::file::File;
 use crate::discovery::follow;
 use crate::drain::Control;
+use crate::fd_budget::FdBudget;
 use crate::listener::BindError;
 use crate::observe::events::Events;
 use crate::reconcile::{Overview, Reconciler};
-use crate::room::Room;
 use crate::session::Shared;
 use crate::worker::Workers;
 
@@ -48,13 +48,13 @@ pub async fn build(config: Config) -> Result<Bound, BuildError> {
     for warning in &config.warnings {
         tracing::warn!("{}", warning.one_line());
     }
-    let room = Arc::new(Room::within(raised_file_limit()));
+    let fds = Arc::new(FdBudget::within(raised_file_limit(), config.workers.get()));
     let control = Control::default();
     let shared = Arc::new(Shared {
         gate: Gate::new(config.max_held),
         force: control.force.clone(),
         stop: control.stop.clone(),
-        room,
+        fds,
     });
     let workers = Workers::start(config.workers, &shared)?;
     let events = Arc::new(Events::default());

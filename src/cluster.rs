@@ -35,8 +35,10 @@ use tokio_util::sync::CancellationToken;
 pub use endpoint::{Endpoint, InFlight};
 
 use crate::balancer::{Plan, nth};
+use crate::budget::Share;
 use crate::connect;
 use crate::ending::Ending;
+use crate::fd_budget::RouteFds;
 use crate::limit::RateLimit;
 use crate::relay::Direction;
 use crate::route::Options;
@@ -136,6 +138,9 @@ pub struct Cluster {
     /// The process's own last word; the parent of every endpoint's `cut`.
     force: CancellationToken,
     repeats: Repeats,
+    /// Its part of the sessions that may wait (`--max-held`), and of the file descriptors.
+    held: Share,
+    pub fds: Arc<RouteFds>,
     pub counters: Counters,
 }
 
@@ -172,8 +177,15 @@ impl Cluster {
             paused: AtomicBool::new(false),
             force,
             repeats: Repeats::default(),
+            held: Share::default(),
+            fds: RouteFds::unlimited(),
             counters: Counters::default(),
         }
+    }
+
+    /// With these for the descriptors of its sessions.
+    pub fn within(self, fds: Arc<RouteFds>) -> Cluster {
+        Cluster { fds, ..self }
     }
 
     pub fn members(&self) -> Arc<Members> {

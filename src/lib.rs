@@ -17,14 +17,15 @@ pub mod reconcile;
 pub mod route;
 
 pub mod balancer;
+pub mod budget;
 pub mod client_net;
 pub mod cluster;
 pub mod connect;
 pub mod ending;
+pub mod fd_budget;
 pub mod limit;
 pub mod listener;
 pub mod relay;
-pub mod room;
 pub mod session;
 pub mod socket;
 pub mod worker;

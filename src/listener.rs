@@ -2,20 +2,21 @@
 
 pub mod unix;
 
+use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::Cluster;
 use crate::connect;
-use crate::room::{Room, Seat};
+use crate::fd_budget::{AcceptPause, FdPermit};
 use crate::route::{Listen, Protocol};
 use unix::UnixPath;
 
@@ -23,8 +24,10 @@ use unix::UnixPath;
 const BACKLOG: i32 = 4096;
 /// Connections taken in a row before the sessions of this worker get their turn.
 const ACCEPT_BURST: usize = 64;
-/// How long accepting rests when we are out of descriptors or memory. Waiting connections stay in the backlog.
+/// How long accepting rests when the kernel refuses to. Waiting connections stay in the backlog.
 const BREATH: Duration = Duration::from_millis(100);
+/// Between two lines of the log about a listener that cannot accept.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A bound address. Dropping it closes it, and removes a unix socket's file.
 #[derive(Debug)]
@@ -52,11 +55,8 @@ pub enum ClientAddr {
 pub struct Accepted {
     pub fd: OwnedFd,
     pub client: ClientAddr,
-    pub seat: Seat,
+    pub permit: FdPermit,
 }
-
-/// What a session opens: its downstream socket and its upstream one.
-const SESSION_DESCRIPTORS: usize = 2;
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {what}: {source}{way_out}")]
@@ -140,67 +140,139 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
 }
 
 /// Accepts until `stop`, then what waits in the backlog still, then closes: a connection that the kernel completed
-/// for us is served.
-pub async fn accept_loop(
+/// for us is served, unless `give_up`, which begins after `stop`, resolves first.
+pub async fn accept_loop<G: Future<Output = ()>>(
     listener: Listener,
-    room: &Arc<Room>,
+    cluster: &Cluster,
     stop: CancellationToken,
+    give_up: impl FnOnce() -> G,
     mut admit: impl FnMut(Accepted),
 ) -> io::Result<()> {
     let Listener { fd, path, .. } = listener;
     #[expect(deprecated, reason = "see Socket::register")]
     let fd = AsyncFd::new(fd)?;
-    let mut starving = false;
+    let mut acceptor = Acceptor { fd: &fd, cluster, pause: None, logged_at: None };
     loop {
-        let mut guard = tokio::select! {
+        tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            guard = fd.readable() => guard?,
-        };
-        match accept_burst(fd.get_ref(), room, &mut admit) {
-            Burst::More => {
-                starving = false;
-                tokio::task::yield_now().await;
-            }
-            Burst::Empty => {
-                starving = false;
-                guard.clear_ready();
-            }
-            Burst::Starving(error) => {
-                if !std::mem::replace(&mut starving, true) {
-                    tracing::error!(%error, "cannot accept; connections wait in the backlog");
-                }
-                tokio::time::sleep(BREATH).await;
-            }
+            waited = acceptor.accept(&mut admit) => waited?,
         }
     }
-    while let Burst::More = accept_burst(fd.get_ref(), room, &mut admit) {}
+    // Boxed like all that happens rarely: there may be thousands of listeners.
+    Box::pin(async {
+        tokio::select! {
+            biased;
+            () = give_up() => {}
+            () = acceptor.drain(&mut admit) => {}
+        }
+    })
+    .await;
     drop(path);
     Ok(())
+}
+
+struct Acceptor<'a> {
+    fd: &'a AsyncFd<OwnedFd>,
+    cluster: &'a Cluster,
+    /// While there are no descriptors for further sessions of the route.
+    pause: Option<AcceptPause<'a>>,
+    /// When the last line about trouble was logged.
+    logged_at: Option<Instant>,
 }
 
 enum Burst {
     /// The burst was used up; there may be more.
     More,
     Empty,
-    /// We are out of descriptors or memory.
-    Starving(Errno),
+    /// The route has no descriptors for another session.
+    Short,
+    /// The kernel refuses to accept, and the connection stays where it is. We are out of memory or of descriptors, or not
+    /// permitted to (a Linux security module).
+    Refused(Errno),
 }
 
-fn accept_burst(fd: &OwnedFd, room: &Arc<Room>, admit: &mut impl FnMut(Accepted)) -> Burst {
-    for _ in 0..ACCEPT_BURST {
-        let Some(seat) = room.seat(SESSION_DESCRIPTORS) else { return Burst::Starving(Errno::MFILE) };
-        match rustix::net::acceptfrom_with(fd.as_fd(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-            Ok((fd, client)) => admit(Accepted { fd, client: client_addr(client), seat }),
-            Err(Errno::AGAIN) => return Burst::Empty,
-            Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
-                return Burst::Starving(error);
+impl Acceptor<'_> {
+    /// Waits for connections and accepts some. Nothing is lost when it is dropped.
+    async fn accept(&mut self, admit: &mut impl FnMut(Accepted)) -> io::Result<()> {
+        let mut guard = self.fd.readable().await?;
+        if !self.step(admit).await {
+            guard.clear_ready();
+        }
+        Ok(())
+    }
+
+    /// Accepts what waits in the backlog, for as long as that takes.
+    async fn drain(&mut self, admit: &mut impl FnMut(Accepted)) {
+        // From now on the kernel completes no more connections than there are already, or one.
+        let _ = rustix::net::listen(self.fd, 0);
+        while self.step(admit).await {}
+    }
+
+    /// Accepts a burst, and rests where that is called for. Returns false when the backlog was empty.
+    async fn step(&mut self, admit: &mut impl FnMut(Accepted)) -> bool {
+        let burst = accept_burst(self.fd.get_ref(), self.cluster, admit);
+        if !matches!(burst, Burst::Short) {
+            self.pause = None;
+        }
+        match burst {
+            Burst::Empty => return false,
+            Burst::More => tokio::task::yield_now().await,
+            Burst::Short => {
+                self.log(&"the route is out of file descriptors");
+                let cluster = self.cluster;
+                let pause = self.pause.get_or_insert_with(|| cluster.fds.pause_accepting());
+                Box::pin(pause.over()).await;
             }
-            // The peer's own trouble (accept(2): treat like EAGAIN by retrying).
-            Err(error) => tracing::debug!(%error, "a connection was gone before it was accepted"),
+            Burst::Refused(error) => {
+                self.log(&error);
+                Box::pin(tokio::time::sleep(BREATH)).await;
+            }
+        }
+        true
+    }
+
+    fn log(&mut self, error: &dyn Display) {
+        if self.logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+            self.logged_at = Some(Instant::now());
+            let route = &self.cluster.glance().options.name;
+            tracing::error!(%route, %error, "cannot accept; connections wait in the backlog");
+        }
+    }
+}
+
+fn accept_burst(fd: &OwnedFd, cluster: &Cluster, admit: &mut impl FnMut(Accepted)) -> Burst {
+    for _ in 0..ACCEPT_BURST {
+        let Some(permit) = cluster.fds.accept() else { return Burst::Short };
+        match rustix::net::acceptfrom_with(fd.as_fd(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            Ok((fd, client)) => admit(Accepted { fd, client: client_addr(client), permit }),
+            Err(Errno::AGAIN) => return Burst::Empty,
+            Err(error) if is_of_the_peer(error) => {
+                tracing::debug!(%error, "a connection was gone before it was accepted");
+            }
+            Err(error) => return Burst::Refused(error),
         }
     }
     Burst::More
+}
+
+/// Errors of the connection at the head of the backlog, which is gone with them (accept(2), "Error handling"). After any
+/// other it is still there, and accepting at once again would fail at once again.
+fn is_of_the_peer(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::CONNABORTED
+            | Errno::INTR
+            | Errno::NETDOWN
+            | Errno::PROTO
+            | Errno::NOPROTOOPT
+            | Errno::HOSTDOWN
+            | Errno::NONET
+            | Errno::HOSTUNREACH
+            | Errno::OPNOTSUPP
+            | Errno::NETUNREACH
+            | Errno::TIMEDOUT
+    )
 }
 
 fn client_addr(addr: Option<rustix::net::SocketAddrAny>) -> ClientAddr {
@@ -224,11 +296,30 @@ impl ClientAddr {
     }
 }
 
-impl std::fmt::Display for ClientAddr {
+impl Display for ClientAddr {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             ClientAddr::Inet(addr) => write!(f, "{addr}"),
             ClientAddr::Unix => f.write_str("unix"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::Options;
+
+    /// Virtual time advances only while the runtime is idle: a loop that spins would never end.
+    #[tokio::test(start_paused = true)]
+    async fn an_error_that_leaves_the_connection_in_the_backlog_is_not_retried_at_once() {
+        // It does not listen, so that every accept(2) fails with EINVAL, as it does with EPERM under a security module.
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let fd = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
+        let listener = Listener { fd, protocol: Protocol::Tcp, addr: None, offset: 0, path: None };
+        let stop = CancellationToken::new();
+        let cluster = Cluster::new(Options::named("test"), stop.clone());
+        let accepting = accept_loop(listener, &cluster, stop, std::future::pending::<()>, |_| {});
+        assert!(tokio::time::timeout(Duration::from_secs(10), accepting).await.is_err());
     }
 }

@@ -265,6 +265,7 @@ impl Reconciler {
         for listen in pending {
             failed.extend(self.open(&listen).await);
         }
+        self.shared.divide(self.running.values().map(|running| &*running.cluster));
         self.follow_docker();
         self.follow_targets();
         self.update_clusters();
@@ -317,6 +318,7 @@ impl Reconciler {
         if let Some(running) = self.running.remove(listen) {
             let route = running.cluster.glance().options.name.clone();
             running.cluster.close();
+            self.shared.withdraw(&running.cluster);
             // Whom nobody can serve any more waits for its hold, and not for a `resume`.
             running.cluster.pause(false);
             self.events.note(Happened::RouteClosed { route });
@@ -333,7 +335,8 @@ impl Reconciler {
             }
         };
         self.unbound.remove(listen);
-        let cluster = Arc::new(Cluster::new(route.options.clone(), self.shared.force.clone()));
+        let cluster = Cluster::new(route.options.clone(), self.shared.force.clone());
+        let cluster = Arc::new(cluster.within(self.shared.fds.route(listen.protocol())));
         // A first session must not find a cluster that is empty only because nobody filled it yet.
         let resolved = resolve(&self.knowledge, &self.overrides, route);
         cluster.pause(self.overrides.is_paused(&route.options.name));
@@ -342,7 +345,7 @@ impl Reconciler {
         let stop = CancellationToken::new();
         let addrs: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.addr).collect();
         self.events.note(opened(route));
-        let seat = self.shared.room.claim(listeners.len() + OWN_PROBES);
+        let fds = self.shared.fds.listeners(listeners.len() + OWN_PROBES);
         for listener in listeners {
             workers.listen(listener, cluster.clone(), stop.clone()).await;
         }
@@ -357,7 +360,7 @@ impl Reconciler {
             _closes: stop.clone().drop_guard(),
             stop,
             _watch: watch,
-            _seat: seat,
+            _fds: fds,
         };
         self.running.insert(listen.clone(), running);
         None

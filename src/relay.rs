@@ -34,6 +34,7 @@ mod splice;
 pub mod udp;
 
 pub use silence::Limits;
+pub use splice::{OPEN_PIPES, PipeAllowance, set_pipe_allowance};
 
 /// Bytes one session may move before the others of its thread get their turn: the most that one splice carries.
 /// Measured: turns of 8 MB make four bulk sessions on one thread no cheaper beyond the noise (3 %).

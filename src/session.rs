@@ -20,9 +20,9 @@ use crate::cluster::timings::Timings;
 use crate::cluster::{Cluster, Endpoint, InFlight, Members};
 use crate::connect;
 use crate::ending::Ending;
+use crate::fd_budget::{FdBudget, FdPermit};
 use crate::listener::{Accepted, ClientAddr};
 use crate::relay::{self, Direction, Limits};
-use crate::room::Room;
 use crate::route::Protocol;
 use crate::socket::Socket;
 use live::{Listed, Live};
@@ -36,7 +36,21 @@ pub struct Shared {
     pub force: CancellationToken,
     /// Cancelled when no new session is to be taken.
     pub stop: CancellationToken,
-    pub room: Arc<Room>,
+    pub fds: Arc<FdBudget>,
+}
+
+impl Shared {
+    /// Divides what all routes share among these, which are all that are open.
+    pub fn divide<'c>(&self, open: impl ExactSizeIterator<Item = &'c Cluster> + Clone) {
+        self.fds.divide(open.clone().map(|cluster| &*cluster.fds));
+        self.gate.divide(open);
+    }
+
+    /// The route is closed: its last sessions have no guarantee.
+    pub fn withdraw(&self, closed: &Cluster) {
+        closed.fds.set_guarantee(0);
+        self.gate.withdraw(closed);
+    }
 }
 
 /// Serves one connection of a stream listener, on the worker that calls; `offset` is the listener's place in its route's
@@ -50,14 +64,14 @@ pub fn serve(
     shared: Arc<Shared>,
     place: impl Send,
 ) -> impl Future<Output = ()> + Send {
-    let Accepted { fd, client, seat } = accepted;
+    let Accepted { fd, client, permit } = accepted;
     let mut record = Record::begin(cluster, client, Protocol::Tcp);
     let registered = Socket::register(fd);
     async move {
         let ending = match &registered {
             Ok(downstream) => {
                 // Boxed, so that an idle session does not keep room for the kilobytes of its way here.
-                let prepared = Box::pin(prepare(downstream, &mut record, offset, &shared)).await;
+                let prepared = Box::pin(prepare(downstream, &mut record, offset, &permit, &shared)).await;
                 match &prepared {
                     Ok((upstream, limits)) => {
                         let ending = Served::new(downstream, upstream, *limits, &record, &shared).await;
@@ -77,7 +91,7 @@ pub fn serve(
         };
         drop(registered);
         record.end(ending);
-        drop((place, seat));
+        drop((place, permit));
     }
 }
 
@@ -85,11 +99,12 @@ async fn prepare(
     downstream: &Socket,
     record: &mut Record,
     offset: u16,
+    permit: &FdPermit,
     shared: &Shared,
 ) -> Result<(Socket, Limits), Ending> {
     // A statement of its own, so that the glance ends before the await.
     let limits = admit(&record.live.cluster.glance(), record.live.client.ip(), record.live.began)?;
-    let upstream = connect(downstream, record, offset, shared).await?;
+    let upstream = connect(downstream, record, offset, permit, shared).await?;
     Ok((upstream, limits))
 }
 
@@ -112,10 +127,11 @@ async fn connect(
     downstream: &Socket,
     record: &mut Record,
     offset: u16,
+    permit: &FdPermit,
     shared: &Shared,
 ) -> Result<Socket, Ending> {
     let Record { live, effort, .. } = record;
-    let dial = StreamDial { offset, timings: &live.cluster.counters.timings };
+    let dial = StreamDial { offset, permit, timings: &live.cluster.counters.timings };
     let acquired = live.cluster.acquire(&shared.gate, live.client.ip(), effort, downstream.left(), &dial);
     let (upstream, endpoint) = acquired.await?;
     record.connected(endpoint);
@@ -125,6 +141,7 @@ async fn connect(
 /// Connects a stream, to the port of the endpoint that stands for the port we were reached on.
 struct StreamDial<'a> {
     offset: u16,
+    permit: &'a FdPermit,
     timings: &'a Timings,
 }
 
@@ -136,6 +153,18 @@ impl Dial for StreamDial<'_> {
         let socket = connect::dial(&endpoint.key.addr.shifted(self.offset)?, timeout).await?;
         self.timings.connect.observe(began.elapsed());
         Ok(socket)
+    }
+
+    fn release(&self) {
+        self.permit.release_upstream();
+    }
+
+    fn try_reserve(&self) -> bool {
+        self.permit.try_reserve()
+    }
+
+    fn reserve(&self) -> impl Future<Output = ()> + Send {
+        self.permit.reserve()
     }
 }
 
@@ -261,11 +290,11 @@ mod tests {
     async fn the_future_of_a_session_stays_small() {
         let force = CancellationToken::new();
         let cluster = Arc::new(Cluster::new(Options::named("test"), force.clone()));
-        let room = Arc::new(Room::within(64));
-        let seat = room.claim(2);
-        let shared = Arc::new(Shared { gate: Gate::new(0), stop: force.clone(), force, room });
+        let permit = cluster.fds.accept().unwrap();
+        let fds = Arc::new(FdBudget::within(64, 1));
+        let shared = Arc::new(Shared { gate: Gate::new(0), stop: force.clone(), force, fds });
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        let accepted = Accepted { fd: ours.into(), client: ClientAddr::Unix, seat };
+        let accepted = Accepted { fd: ours.into(), client: ClientAddr::Unix, permit };
         let future = serve(accepted, cluster, 0, shared, Arc::new(()));
         assert!(size_of_val(&future) <= FUTURE_BYTES_MAX, "{} bytes", size_of_val(&future));
     }

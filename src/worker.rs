@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::cluster::Cluster;
 use crate::listener::{self, Accepted, Listener};
+use crate::relay;
 use crate::relay::udp::{self, UdpLimits};
 use crate::route::Protocol;
 use crate::session::flow::Flows;
@@ -95,6 +96,8 @@ struct Handover {
     accepted: Accepted,
     cluster: Arc<Cluster>,
     offset: u16,
+    /// On the worker that it is sent to, from when it is sent: the next connection of a burst must see it there.
+    place: Counted,
 }
 
 /// One worker, as its sessions see it: itself, and the others to hand over to.
@@ -179,9 +182,10 @@ impl Worker {
         let (listeners, listening) = mpsc::channel(LISTENERS_MAX);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let name = format!("worker-{index}");
-        let join = std::thread::Builder::new()
-            .name(name)
-            .spawn(move || runtime.block_on(self.run(listening, inbox)))?;
+        let join = std::thread::Builder::new().name(name).spawn(move || {
+            relay::set_pipe_allowance(self.shared.fds.clone());
+            runtime.block_on(self.run(listening, inbox));
+        })?;
         Ok(Thread { listeners, join })
     }
 
@@ -238,8 +242,21 @@ impl Worker {
 
     async fn accept(&self, Listening { listener, cluster, stop }: Listening) -> io::Result<()> {
         let offset = listener.offset;
-        let admit = |accepted| self.place(Handover { accepted, cluster: cluster.clone(), offset });
-        listener::accept_loop(listener, &self.shared.room, stop, admit).await
+        let admit = |accepted| {
+            let place = Counted::on(self.idler_peer().unwrap_or(&self.own).clone());
+            self.place(Handover { accepted, cluster: cluster.clone(), offset, place });
+        };
+        listener::accept_loop(listener, &cluster, stop, || self.give_up(&cluster), admit).await
+    }
+
+    /// When what waits in the backlog of a closed listener is no longer waited for, should there be no descriptors for it:
+    /// while the process drains, at the end of that. A route that was taken out gives its port back in the end.
+    async fn give_up(&self, cluster: &Cluster) {
+        let (is_draining, hold) = (self.shared.stop.is_cancelled(), cluster.glance().options.hold);
+        tokio::select! {
+            () = self.shared.force.cancelled() => {}
+            () = tokio::time::sleep(hold), if !is_draining => {}
+        }
     }
 
     /// Flows stay on the worker of their listener: they share its socket.
@@ -249,27 +266,26 @@ impl Worker {
         udp::serve(listener.fd.into(), Arc::new(flows), limits, stop).await
     }
 
-    /// Here, or on the worker with clearly fewer sessions.
+    /// On the worker where it is counted, or here where that one is behind.
     fn place(&self, handover: Handover) {
-        match self.idler_peer() {
-            Some(peer) => {
-                if let Err(refused) = peer.handovers.try_send(handover) {
-                    self.serve(refused.into_inner());
-                }
-            }
-            None => self.serve(handover),
+        if Arc::ptr_eq(&handover.place.0, &self.own) {
+            return self.serve(handover);
+        }
+        let peer = handover.place.0.clone();
+        if let Err(refused) = peer.handovers.try_send(handover) {
+            self.serve(Handover { place: Counted::on(self.own.clone()), ..refused.into_inner() });
         }
     }
 
+    /// The worker with clearly fewer sessions.
     fn idler_peer(&self) -> Option<&Arc<Peer>> {
         let own = self.own.sessions.load(Relaxed);
         let least = self.peers.iter().min_by_key(|peer| peer.sessions.load(Relaxed))?;
         is_clearly_fewer(least.sessions.load(Relaxed), own).then_some(least)
     }
 
-    fn serve(&self, Handover { accepted, cluster, offset }: Handover) {
+    fn serve(&self, Handover { accepted, cluster, offset, place }: Handover) {
         self.began.notify_one();
-        let place = Counted::on(self.own.clone());
         self.tracker.spawn(session::serve(accepted, cluster, offset, self.shared.clone(), place));
     }
 }
@@ -281,6 +297,7 @@ fn is_clearly_fewer(theirs: usize, ours: usize) -> bool {
 }
 
 /// One session on a worker, for as long as it lives.
+#[derive(Debug)]
 struct Counted(Arc<Peer>);
 
 impl Counted {

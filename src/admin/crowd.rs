@@ -14,6 +14,8 @@ use tokio::task::{AbortHandle, JoinSet};
 const CONNECTIONS_MAX: usize = 64;
 /// Of those that follow the events.
 const FOLLOWERS_MAX: usize = 32;
+/// They have descriptors of their own, whatever sessions use.
+const _: () = assert!(CONNECTIONS_MAX + FOLLOWERS_MAX <= crate::fd_budget::ADMIN);
 
 /// Whether a connection follows the events, and so may stay: set by the handler, read by whoever makes room.
 #[derive(Clone, Debug, Default)]

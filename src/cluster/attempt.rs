@@ -21,6 +21,18 @@ pub trait Dial {
         endpoint: &Endpoint,
         timeout: Duration,
     ) -> impl Future<Output = io::Result<Self::Connection>> + Send;
+
+    /// Called while the session waits: what an attempt needs is free for others.
+    fn release(&self) {}
+
+    /// Takes what an attempt needs. False when there is none; then [`Dial::reserve`] waits for it.
+    fn try_reserve(&self) -> bool {
+        true
+    }
+
+    fn reserve(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 }
 
 /// What came of asking each endpoint.

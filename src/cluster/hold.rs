@@ -9,6 +9,8 @@
 //!     wait (held)        connected               hold over, consumer left, forced
 //! ```
 //!
+//! An attempt needs a file descriptor. A session that waits has returned it, and takes one again before the next round.
+//!
 //! While an operator has paused the route, no choice is tried, and `hold` does not run: it bounds how long the service may
 //! be away, and the operator says when a pause ends.
 
@@ -16,7 +18,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -27,6 +29,7 @@ pub use super::attempt::Dial;
 use super::attempt::Round;
 use super::turnstile::{Slot, Waiting};
 use super::{Cluster, InFlight, Members};
+use crate::budget::{Budget, guarantee};
 use crate::ending::Ending;
 use crate::route::Options;
 
@@ -36,11 +39,10 @@ use crate::route::Options;
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// Bounds the sessions that wait, over all routes (`--max-held`).
+/// Bounds the sessions that wait, over all routes (`--max-held`), each of which has a share of it.
 #[derive(Debug)]
 pub struct Gate {
-    held: AtomicUsize,
-    max: usize,
+    held: Budget,
     pub(super) trouble: Arc<Notify>,
 }
 
@@ -54,7 +56,7 @@ pub struct Effort {
 
 impl Gate {
     pub fn new(max: usize) -> Gate {
-        Gate { held: AtomicUsize::new(0), max, trouble: Arc::default() }
+        Gate { held: Budget::new(max), trouble: Arc::default() }
     }
 
     /// Notified whenever endpoints do not answer: time to ask again where the service is.
@@ -62,9 +64,19 @@ impl Gate {
         self.trouble.clone()
     }
 
+    /// Guarantees each of these clusters, which are all that there are, as many places as the others.
+    pub fn divide<'c>(&self, clusters: impl ExactSizeIterator<Item = &'c Cluster>) {
+        let each = guarantee(self.held.max(), clusters.len(), 1);
+        clusters.for_each(|cluster| self.held.set_guarantee(&cluster.held, each));
+    }
+
+    /// Of a cluster that is closed.
+    pub fn withdraw(&self, cluster: &Cluster) {
+        self.held.set_guarantee(&cluster.held, 0);
+    }
+
     fn enter<'g>(&'g self, cluster: &'g Cluster) -> Option<Place<'g>> {
-        if self.held.fetch_add(1, Relaxed) >= self.max {
-            self.held.fetch_sub(1, Relaxed);
+        if !self.held.take([&cluster.held], 0) {
             return None;
         }
         cluster.counters.held.fetch_add(1, Relaxed);
@@ -80,15 +92,16 @@ struct Place<'g> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.gate.held.fetch_sub(1, Relaxed);
+        self.gate.held.give_back([&self.cluster.held]);
         self.cluster.counters.held.fetch_sub(1, Relaxed);
     }
 }
 
 /// A session on its way to an endpoint.
-struct Hold<'h> {
+struct Hold<'h, D> {
     cluster: &'h Cluster,
     gate: &'h Gate,
+    dialler: &'h D,
     effort: &'h mut Effort,
     /// When it began to wait.
     began: Option<Instant>,
@@ -121,6 +134,7 @@ impl Cluster {
         let mut hold = Hold {
             cluster: self,
             gate,
+            dialler,
             effort,
             began: None,
             paused: Duration::ZERO,
@@ -128,12 +142,12 @@ impl Cluster {
             had_trouble: false,
         };
         let slot = hold.slot(left.as_mut()).await?;
-        let (connection, in_flight) = hold.endpoint(client, dialler, left).await?;
+        let (connection, in_flight) = hold.endpoint(client, left).await?;
         Ok((connection, in_flight.connected(slot)))
     }
 }
 
-impl<'h> Hold<'h> {
+impl<D: Dial> Hold<'_, D> {
     /// A place in the route, in the order of coming.
     async fn slot(
         &mut self,
@@ -161,10 +175,9 @@ impl<'h> Hold<'h> {
         }
     }
 
-    async fn endpoint<D: Dial>(
+    async fn endpoint(
         &mut self,
         client: Option<IpAddr>,
-        dialler: &D,
         mut left: Pin<&mut impl Future<Output = io::Result<()>>>,
     ) -> Result<(D::Connection, InFlight), Ending> {
         let cluster = self.cluster;
@@ -179,7 +192,11 @@ impl<'h> Hold<'h> {
                 continue;
             }
             let members = cluster.members();
-            let (asked, full) = match self.round(&members, client, waiting.is_some(), dialler).await {
+            if !self.dialler.try_reserve() {
+                self.reserve(&members, left.as_mut()).await?;
+                continue;
+            }
+            let (asked, full) = match self.round(&members, client, waiting.is_some()).await {
                 Round::Connected(connection, in_flight) => return Ok((connection, in_flight)),
                 Round::Nobody { full: true, .. } if waiting.is_none() => {
                     // Room that came free in between is found by looking once more.
@@ -201,14 +218,24 @@ impl<'h> Hold<'h> {
         }
     }
 
-    async fn round<D: Dial>(
+    /// Waits for a file descriptor.
+    async fn reserve(
+        &mut self,
+        members: &Members,
+        left: Pin<&mut impl Future<Output = io::Result<()>>>,
+    ) -> Result<(), Ending> {
+        let expired = if self.effort.attempts == 0 { Ending::Local } else { Ending::HoldExpired };
+        let remaining = self.remaining(members.options.hold, expired)?;
+        self.wait(remaining, self.dialler.reserve(), left).await.map(drop)
+    }
+
+    async fn round(
         &mut self,
         members: &Members,
         client: Option<IpAddr>,
         has_waited: bool,
-        dialler: &D,
     ) -> Round<D::Connection> {
-        let Hold { cluster, gate, .. } = *self;
+        let Hold { cluster, gate, dialler, .. } = *self;
         let is_limited = members.options.max_sessions_per_endpoint.is_some();
         if is_limited && !has_waited && cluster.turnstile.room.is_busy() {
             return Round::Nobody { asked: false, full: true };
@@ -262,6 +289,7 @@ impl<'h> Hold<'h> {
         news: impl Future<Output = ()>,
         left: Pin<&mut impl Future<Output = io::Result<()>>>,
     ) -> Result<Woken, Ending> {
+        self.dialler.release();
         let outcome = tokio::select! {
             biased;
             () = self.cluster.force.cancelled() => Err(Ending::Drained),

@@ -29,6 +29,7 @@ pub fn text(overview: &Overview, started: SystemTime) -> String {
     to.family("ambassador_build_info", Kind::Gauge, "Which version this is.");
     to.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     routes(&mut to, overview);
+    descriptors(&mut to, &open);
     sessions(&mut to, &open);
     timings(&mut to, &open);
     endpoints(&mut to, &open);
@@ -46,6 +47,23 @@ fn routes(to: &mut Exposition, overview: &Overview) {
     to.family("ambassador_route_paused", Kind::Gauge, "Whether an operator has paused the route.");
     for view in &overview.routes {
         to.sample(&[("route", &view.route.options.name)], u8::from(view.by_hand.change.paused));
+    }
+}
+
+fn descriptors(to: &mut Exposition, open: &Open<'_>) {
+    to.family("ambassador_route_fds", Kind::Gauge, "File descriptors of the route's sessions now.");
+    for (route, cluster) in open {
+        to.sample(&[("route", route)], cluster.fds.used());
+    }
+    let help = "File descriptors that the route's sessions get whatever other routes do.";
+    to.family("ambassador_route_fds_guaranteed", Kind::Gauge, help);
+    for (route, cluster) in open {
+        to.sample(&[("route", route)], cluster.fds.guaranteed());
+    }
+    let help = "Whether new connections wait in the backlog because the route is out of file descriptors.";
+    to.family("ambassador_route_accept_paused", Kind::Gauge, help);
+    for (route, cluster) in open {
+        to.sample(&[("route", route)], u8::from(cluster.fds.is_accept_paused()));
     }
 }
 

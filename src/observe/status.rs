@@ -41,6 +41,8 @@ pub struct RouteStatus {
     /// Endpoints that left and have sessions still.
     pub leaving: Vec<EndpointStatus>,
     pub by_hand: ByHandStatus,
+    #[serde(default)]
+    pub descriptors: DescriptorStatus,
     pub active: usize,
     pub held: usize,
     pub bytes_up: u64,
@@ -67,6 +69,16 @@ pub struct EndpointStatus {
     /// Left out for a while, and why.
     #[serde(default)]
     pub ejected: Option<String>,
+}
+
+/// File descriptors of a route's sessions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescriptorStatus {
+    pub used: u32,
+    /// What its sessions get whatever other routes do.
+    pub guaranteed: u32,
+    /// There is no more for it: new connections wait in the backlog.
+    pub accept_paused: bool,
 }
 
 /// What an operator changed, until the next restart.
@@ -160,6 +172,7 @@ impl RouteStatus {
             endpoints: cluster.map(|cluster| endpoints(cluster, &by_hand.change)).unwrap_or_default(),
             leaving: leaving.iter().filter_map(Weak::upgrade).filter_map(|left| leaves(&left)).collect(),
             by_hand: ByHandStatus::of(by_hand),
+            descriptors: cluster.map(DescriptorStatus::of).unwrap_or_default(),
             active: cluster.map_or(0, |cluster| cluster.counters.active.load(Relaxed)),
             held: cluster.map_or(0, |cluster| cluster.counters.held.load(Relaxed)),
             bytes_up: count(|cluster| cluster.counters.bytes_up.load(Relaxed)),
@@ -178,6 +191,9 @@ impl RouteStatus {
     fn notes(&self) -> Vec<String> {
         let ByHandStatus { paused, instead_of, weights, drained, switch, waiting } = &self.by_hand;
         let mut notes = self.problems.clone();
+        if let DescriptorStatus { used, accept_paused: true, .. } = self.descriptors {
+            notes.push(format!("out of file descriptors with {used}: new connections wait in the backlog"));
+        }
         if *paused {
             notes.push(format!("paused by hand; `ambassador resume {}` ends it", self.name));
         }
@@ -213,6 +229,17 @@ impl RouteStatus {
             bytes(self.bytes_down),
             self.origin.clone(),
         ]
+    }
+}
+
+impl DescriptorStatus {
+    fn of(cluster: &Cluster) -> DescriptorStatus {
+        let fds = &cluster.fds;
+        DescriptorStatus {
+            used: fds.used(),
+            guaranteed: fds.guaranteed(),
+            accept_paused: fds.is_accept_paused(),
+        }
     }
 }
 

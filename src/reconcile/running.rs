@@ -8,8 +8,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::cluster::{Change, Cluster, Endpoint, EndpointKey, EndpointSpec, Members};
+use crate::fd_budget::ListenerFds;
 use crate::observe::events::Happened;
-use crate::room::Seat;
 use crate::route::Options;
 
 pub(super) struct Running {
@@ -27,7 +27,7 @@ pub(super) struct Running {
     pub(super) _closes: DropGuard,
     /// Checks its endpoints, until dropped.
     pub(super) _watch: AbortOnDropHandle<()>,
-    pub(super) _seat: Seat,
+    pub(super) _fds: ListenerFds,
 }
 
 impl Running {

@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustix::io::Errno;
@@ -31,11 +32,20 @@ const POOL_PIPES: usize = 16;
 
 /// Open pipes of a thread: 256 MB of bytes for slow receivers. Further ones are served by copying, which holds 64 KB for
 /// each.
-const OPEN_PIPES: usize = 256;
+pub const OPEN_PIPES: usize = 256;
 
 const FLAGS: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 
+/// What keeps the pipes of all threads within the process's limit of open files. A pipe has two.
+pub trait PipeAllowance: Send + Sync {
+    /// False when no more pipes may be opened.
+    fn take(&self) -> bool;
+
+    fn give_back(&self);
+}
+
 thread_local! {
+    static ALLOWANCE: RefCell<Option<Arc<dyn PipeAllowance>>> = const { RefCell::new(None) };
     static POOL: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
     static OPEN: Cell<usize> = const { Cell::new(0) };
 }
@@ -48,22 +58,33 @@ pub(super) struct Pipe {
     _open: Open,
 }
 
-/// One of [`OPEN_PIPES`].
-struct Open;
+/// One of [`OPEN_PIPES`], within the allowance of the thread.
+struct Open(Option<Arc<dyn PipeAllowance>>);
+
+/// Sets what the pipes of this thread are taken from. Without, they are bounded by their number alone.
+pub fn set_pipe_allowance(allowance: Arc<dyn PipeAllowance>) {
+    ALLOWANCE.set(Some(allowance));
+}
 
 impl Open {
     fn one_more() -> Option<Open> {
-        OPEN.with(|open| {
-            (open.get() < OPEN_PIPES).then(|| {
-                open.set(open.get() + 1);
-                Open
-            })
-        })
+        if OPEN.get() >= OPEN_PIPES {
+            return None;
+        }
+        let allowance = ALLOWANCE.with_borrow(Option::clone);
+        if allowance.as_ref().is_some_and(|allowance| !allowance.take()) {
+            return None;
+        }
+        OPEN.set(OPEN.get() + 1);
+        Some(Open(allowance))
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
+        if let Some(allowance) = &self.0 {
+            allowance.give_back();
+        }
         // The thread's own values may be gone already when a runtime is dropped at the thread's end.
         let _ = OPEN.try_with(|open| open.set(open.get().saturating_sub(1)));
     }

@@ -13,14 +13,11 @@ use crate::cluster::hold::Dial;
 use crate::cluster::{Cluster, Endpoint, Identity};
 use crate::connect;
 use crate::ending::Ending;
+use crate::fd_budget::FdPermit;
 use crate::listener::ClientAddr;
 use crate::relay::Direction;
 use crate::relay::udp::{Flow, Open};
-use crate::room::Seat;
 use crate::route::Protocol;
-
-/// Its upstream socket; the downstream one is the listener's.
-const FLOW_DESCRIPTORS: usize = 1;
 
 /// How long a flow must be silent to be over while the process stops.
 const DRAIN_QUIET: Duration = Duration::from_secs(1);
@@ -37,7 +34,7 @@ pub struct Flows {
 pub struct OpenFlow {
     record: Record,
     shared: Arc<Shared>,
-    _seat: Seat,
+    _permit: FdPermit,
 }
 
 impl OpenFlow {
@@ -53,7 +50,7 @@ impl OpenFlow {
 
 impl Open for Flows {
     type Flow = OpenFlow;
-    type Permit = Seat;
+    type Permit = FdPermit;
 
     fn admits(&self, client: SocketAddr) -> bool {
         let admitted = admit(&self.cluster.glance(), Some(client.ip()), Instant::now());
@@ -63,24 +60,24 @@ impl Open for Flows {
         admitted.is_ok()
     }
 
-    fn permit(&self) -> Option<Seat> {
-        self.shared.room.seat(FLOW_DESCRIPTORS)
+    fn permit(&self) -> Option<FdPermit> {
+        self.cluster.fds.flow()
     }
 
     async fn open(
         &self,
         client: SocketAddr,
         _local: Option<IpAddr>,
-        permit: Seat,
+        permit: FdPermit,
         evicted: impl Future<Output = ()> + Send,
     ) -> Option<(UdpSocket, OpenFlow)> {
         let mut record = self.record(client);
         let connected = tokio::select! {
-            connected = self.connect(&mut record) => connected,
+            connected = self.connect(&mut record, &permit) => connected,
             () = evicted => Err(Ending::TooMany),
         };
         match connected {
-            Ok(socket) => Some((socket, OpenFlow { record, shared: self.shared.clone(), _seat: permit })),
+            Ok(socket) => Some((socket, OpenFlow { record, shared: self.shared.clone(), _permit: permit })),
             Err(ending) => {
                 record.end(ending);
                 None
@@ -98,9 +95,9 @@ impl Flows {
         Record::begin(self.cluster.clone(), ClientAddr::Inet(client), Protocol::Udp)
     }
 
-    async fn connect(&self, record: &mut Record) -> Result<UdpSocket, Ending> {
+    async fn connect(&self, record: &mut Record, permit: &FdPermit) -> Result<UdpSocket, Ending> {
         let client = record.live.client.ip();
-        let dial = DatagramDial { offset: self.offset };
+        let dial = DatagramDial { offset: self.offset, permit };
         // Nobody can tell that a UDP client has left.
         let acquired = self.cluster.acquire(&self.shared.gate, client, &mut record.effort, pending(), &dial);
         let (socket, endpoint) = acquired.await?;
@@ -109,15 +106,28 @@ impl Flows {
     }
 }
 
-struct DatagramDial {
+struct DatagramDial<'a> {
     offset: u16,
+    permit: &'a FdPermit,
 }
 
-impl Dial for DatagramDial {
+impl Dial for DatagramDial<'_> {
     type Connection = UdpSocket;
 
     async fn dial(&self, endpoint: &Endpoint, _: Duration) -> io::Result<UdpSocket> {
         connect::dial_datagram(&endpoint.key.addr.shifted(self.offset)?)
+    }
+
+    fn release(&self) {
+        self.permit.release_upstream();
+    }
+
+    fn try_reserve(&self) -> bool {
+        self.permit.try_reserve()
+    }
+
+    fn reserve(&self) -> impl Future<Output = ()> + Send {
+        self.permit.reserve()
     }
 }
 

@@ -1,7 +1,7 @@
 //! A listener and its sessions as a worker has them, and a client and a server of theirs: all on one thread, which lets
 //! the sessions go on whenever it waits.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io::{ErrorKind, Read, Result, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use ambassador::cluster::hold::Gate;
 use ambassador::cluster::{Cluster, EndpointAddr, EndpointSpec, Identity};
 use ambassador::config::grammar::parse_route;
 use ambassador::diagnostic::Place;
+use ambassador::fd_budget::FdBudget;
 use ambassador::listener::{Listener, accept_loop, bind};
 use ambassador::relay::udp::{self, UdpLimits};
-use ambassador::room::Room;
 use ambassador::session::flow::Flows;
 use ambassador::session::{self, Shared};
 use tokio::runtime::{Builder, Runtime};
@@ -49,9 +49,10 @@ impl Means {
             gate: Gate::new(ROOM),
             force: stop.clone(),
             stop: stop.clone(),
-            room: Arc::new(Room::within(ROOM)),
+            fds: Arc::new(FdBudget::within(ROOM, 1)),
         };
-        let cluster = Cluster::new(route.options.clone(), stop.clone());
+        let fds = shared.fds.route(route.listen.protocol());
+        let cluster = Cluster::new(route.options.clone(), stop.clone()).within(fds);
         let spec = EndpointSpec::new(EndpointAddr::Inet(endpoint), Identity::Literal);
         cluster.update(&route.options, &[spec]);
         let listener = bind(&route.listen).unwrap().remove(0);
@@ -72,7 +73,7 @@ impl Worker<TcpListener> {
                 let session = session::serve(accepted, cluster.clone(), 0, shared.clone(), ());
                 sessions.spawn(session);
             };
-            accept_loop(listener, &shared.room, stop, admit).await
+            accept_loop(listener, &cluster, stop, pending::<()>, admit).await
         });
         worker
     }

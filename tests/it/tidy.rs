@@ -68,6 +68,8 @@ const RULES: &[Rule] = &[
             "src/cluster.rs",
             "src/cluster/",
             "src/limit.rs",
+            "src/budget.rs",
+            "src/fd_budget.rs",
             "src/relay.rs",
             "src/relay/",
             "src/balancer.rs",

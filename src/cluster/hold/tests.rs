@@ -3,6 +3,7 @@
 use std::future::{pending, ready};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tokio_util::sync::CancellationToken;
 
@@ -101,7 +102,7 @@ async fn a_paused_session_waits_for_the_operator_and_not_for_its_hold() {
         let ((result, effort), ()) = tokio::join!(acquire(&cluster, &gate, 2), resume);
         assert_eq!((result, effort.attempts), (Ok(()), 1));
         assert_eq!(effort.held, Duration::from_secs(60));
-        assert_eq!(gate.held.load(Relaxed), 0);
+        assert_eq!(gate.held.used(), 0);
     }
 }
 
@@ -152,7 +153,7 @@ async fn the_queue_is_bounded() {
     let (first, second) = tokio::join!(acquire(&cluster, &gate, 2), acquire(&cluster, &gate, 2));
     assert_eq!(first.0, Err(Ending::NoEndpoint));
     assert_eq!(second.0, Err(Ending::HoldFull));
-    assert_eq!(gate.held.load(Relaxed), 0);
+    assert_eq!(gate.held.used(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -218,7 +219,7 @@ async fn who_is_too_many_waits_in_the_order_of_coming() {
     };
     tokio::join!(session(3), session(1), session(2), session(5), session(4));
     assert_eq!(*order.borrow(), [1, 2, 3, 4, 5]);
-    assert_eq!((cluster.inside(), gate.held.load(Relaxed), cluster.counters.held.load(Relaxed)), (0, 0, 0));
+    assert_eq!((cluster.inside(), gate.held.used(), cluster.counters.held.load(Relaxed)), (0, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -295,4 +296,74 @@ async fn while_there_is_no_endpoint_its_source_is_asked_every_second() {
     };
     let (asked, _) = tokio::join!(asked, acquire(&cluster, &gate, 2));
     assert!(asked <= 4 * BACKOFF_MAX, "{asked:?}");
+}
+
+/// Needs a descriptor for each round; there is none before a time.
+struct Short {
+    has: AtomicBool,
+    since: Instant,
+}
+
+const SHORT: Duration = Duration::from_secs(3);
+
+impl Dial for Short {
+    type Connection = ();
+
+    async fn dial(&self, _: &Endpoint, _: Duration) -> io::Result<()> {
+        assert!(self.has.load(Relaxed), "dialled without a descriptor");
+        Ok(())
+    }
+
+    fn release(&self) {
+        self.has.store(false, Relaxed);
+    }
+
+    fn try_reserve(&self) -> bool {
+        self.has.fetch_or(self.since.elapsed() >= SHORT, Relaxed);
+        self.has.load(Relaxed)
+    }
+
+    async fn reserve(&self) {
+        tokio::time::sleep_until(self.since + SHORT).await;
+        self.has.store(true, Relaxed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_without_a_descriptor_is_held_for_no_longer_than_its_hold() {
+    for (hold, expected) in [(SHORT * 2, Ok(())), (SHORT / 2, Err(Ending::Local))] {
+        let (cluster, gate) = (cluster(hold, &[spec(1)]), Gate::new(1));
+        let dialler = Short { has: AtomicBool::new(false), since: Instant::now() };
+        let mut effort = Effort::default();
+        let acquired = cluster.acquire(&gate, None, &mut effort, pending(), &dialler).await;
+        assert_eq!(acquired.map(|((), _)| ()), expected);
+        assert_eq!(effort.held, hold.min(SHORT));
+        assert_eq!(gate.held.used(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_session_gives_up_its_descriptor() {
+    let (cluster, gate) = (cluster(SHORT * 2, &[]), Gate::new(1));
+    let dialler = Short { has: AtomicBool::new(true), since: Instant::now() };
+    let mut effort = Effort::default();
+    let acquired = cluster.acquire(&gate, None, &mut effort, pending(), &dialler);
+    let look = async {
+        tokio::time::sleep(SHORT / 2).await;
+        assert!(!dialler.has.load(Relaxed));
+    };
+    let (acquired, ()) = tokio::join!(acquired, look);
+    assert_eq!(acquired.map(|((), _)| ()), Err(Ending::NoEndpoint));
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_of_one_route_do_not_take_the_places_of_another() {
+    let gate = Gate::new(8);
+    let hold = Duration::from_secs(9);
+    let (greedy, modest) = (cluster(hold, &[]), cluster(hold, &[]));
+    gate.divide([&*greedy, &*modest].into_iter());
+    let places: Vec<_> = std::iter::from_fn(|| gate.enter(&greedy)).collect();
+    assert_eq!(places.len(), 6);
+    let left: Vec<_> = std::iter::from_fn(|| gate.enter(&modest)).collect();
+    assert_eq!(left.len(), 2);
 }

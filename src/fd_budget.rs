@@ -1,0 +1,426 @@
+//! File descriptors, divided fairly among the routes.
+//!
+//! A route has two shares of the process's limit: one for the connections that it accepts, one for those that it dials. A
+//! session takes one of each when it is accepted, so that every accepted session can dial. While it is held it returns the
+//! second; the share for dialling then prevents that held sessions take all descriptors and none of them can be served.
+//!
+//! A route that has used its shares, when nothing is free to be borrowed, stops accepting: its connections wait in the
+//! kernel's backlog, and other routes go on.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+use crate::budget::{Budget, Share, guarantee};
+use crate::relay::{OPEN_PIPES, PipeAllowance};
+use crate::route::Protocol;
+
+/// Left to the admin API, whose connections and followers together are fewer.
+pub const ADMIN: usize = 96;
+
+/// Left to the control plane: logs, sources, watched files. One in 32 of the limit comes on top, for health checks and
+/// names, which grow with the number of routes.
+const CONTROL: usize = 64;
+
+/// Of each worker's runtime: epoll twice, eventfd, signals.
+const WORKER: usize = 4;
+
+/// Of the rest, one in so many is for pipes, which carry the bytes of bulk transfers, as far as the workers open so many:
+/// sessions do not take those, nor slow receivers the descriptors of sessions. Without a pipe a transfer is copied.
+const PIPES: usize = 16;
+
+/// A route is woken by descriptors of its own sessions only. For those that other routes return it looks again after this
+/// time.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// The same for a waiting session, of which there may be thousands.
+const DIAL_AGAIN: Duration = Duration::from_secs(1);
+
+/// What a session of a stream needs.
+const SESSION: u32 = 2;
+
+/// What listeners, sessions and flows may have, all together; and beside it, pipes.
+#[derive(Debug)]
+pub struct FdBudget {
+    budget: Budget,
+    listeners: AtomicU32,
+    pipes: Budget,
+    pipe: Share,
+}
+
+/// The shares of one route, and those of it that wait for a descriptor.
+#[derive(Debug)]
+pub struct RouteFds {
+    fds: Arc<FdBudget>,
+    protocol: Protocol,
+    downstream: Share,
+    upstream: Share,
+    /// Sessions before listeners: they came earlier.
+    dials: Waiters,
+    accepts: Waiters,
+}
+
+/// The descriptors of one session, returned on drop.
+#[derive(Debug)]
+pub struct FdPermit {
+    route: Arc<RouteFds>,
+    /// False for a UDP flow, whose downstream socket is the listener's.
+    downstream: bool,
+    /// False while the session is held. Only the session itself changes it.
+    upstream: AtomicBool,
+}
+
+/// The descriptors of some listeners, returned on drop.
+#[derive(Debug)]
+pub struct ListenerFds {
+    fds: Arc<FdBudget>,
+    count: u32,
+}
+
+#[derive(Debug, Default)]
+struct Waiters {
+    count: AtomicUsize,
+    freed: Notify,
+}
+
+/// One that waits, until it is dropped.
+struct Waiter<'r> {
+    route: &'r RouteFds,
+    among: &'r Waiters,
+}
+
+/// A listener that does not accept for lack of descriptors, until it is dropped.
+pub struct AcceptPause<'r> {
+    route: &'r Arc<RouteFds>,
+    waiter: Waiter<'r>,
+}
+
+impl FdBudget {
+    /// `limit` is that of getrlimit(2), `RLIMIT_NOFILE`.
+    pub fn within(limit: usize, workers: usize) -> FdBudget {
+        let reserved = ADMIN + CONTROL + limit / 32 + workers.saturating_mul(WORKER);
+        let rest = limit - reserved.min(limit / 2);
+        let pipes = (rest / PIPES).min(workers.saturating_mul(2 * OPEN_PIPES));
+        FdBudget::new(rest - pipes, pipes)
+    }
+
+    fn new(max: usize, pipes: usize) -> FdBudget {
+        FdBudget {
+            budget: Budget::new(max),
+            listeners: AtomicU32::new(0),
+            pipes: Budget::new(pipes),
+            pipe: Share::default(),
+        }
+    }
+
+    /// The shares of a new route. It has no guarantee before the next [`FdBudget::divide`].
+    pub fn route(self: &Arc<FdBudget>, protocol: Protocol) -> Arc<RouteFds> {
+        Arc::new(RouteFds {
+            fds: self.clone(),
+            protocol,
+            downstream: Share::default(),
+            upstream: Share::default(),
+            dials: Waiters::default(),
+            accepts: Waiters::default(),
+        })
+    }
+
+    /// For listeners that are bound already.
+    pub fn listeners(self: &Arc<FdBudget>, count: usize) -> ListenerFds {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.listeners.fetch_add(count, Relaxed);
+        self.budget.claim(count);
+        ListenerFds { fds: self.clone(), count }
+    }
+
+    /// Guarantees each of these routes, which are all that there are, as much as the others.
+    pub fn divide<'r>(&self, routes: impl ExactSizeIterator<Item = &'r RouteFds>) {
+        let free = self.budget.max().saturating_sub(self.listeners.load(Relaxed));
+        let each = guarantee(free, routes.len(), SESSION);
+        routes.for_each(|route| route.set_guarantee(each));
+    }
+
+    /// What flows borrow leaves so many to the sessions of streams.
+    fn spare(&self) -> u32 {
+        self.budget.max() / 4
+    }
+}
+
+impl PipeAllowance for FdBudget {
+    fn take(&self) -> bool {
+        self.pipes.take([&self.pipe, &self.pipe], 0)
+    }
+
+    fn give_back(&self) {
+        self.pipes.give_back([&self.pipe, &self.pipe]);
+    }
+}
+
+impl RouteFds {
+    /// Of a budget of its own, without a limit.
+    pub fn unlimited() -> Arc<RouteFds> {
+        Arc::new(FdBudget::new(usize::MAX, 0)).route(Protocol::Tcp)
+    }
+
+    /// Nothing for a route that is closed: what it has left is borrowed.
+    pub fn set_guarantee(&self, descriptors: u32) {
+        let downstream = match self.protocol {
+            Protocol::Tcp => descriptors / 2,
+            Protocol::Udp => 0,
+        };
+        self.fds.budget.set_guarantee(&self.downstream, downstream);
+        self.fds.budget.set_guarantee(&self.upstream, descriptors - downstream);
+    }
+
+    /// For a connection that is about to be accepted. `None` while sessions of the route wait to dial.
+    pub fn accept(self: &Arc<RouteFds>) -> Option<FdPermit> {
+        if self.dials.any() || !self.fds.budget.take([&self.downstream, &self.upstream], 0) {
+            return None;
+        }
+        Some(FdPermit { route: self.clone(), downstream: true, upstream: AtomicBool::new(true) })
+    }
+
+    /// For a UDP flow. Flows never borrow the last descriptors.
+    pub fn flow(self: &Arc<RouteFds>) -> Option<FdPermit> {
+        let permit = FdPermit { route: self.clone(), downstream: false, upstream: AtomicBool::new(false) };
+        permit.try_reserve().then_some(permit)
+    }
+
+    /// A listener of the route stops accepting.
+    pub fn pause_accepting(self: &Arc<RouteFds>) -> AcceptPause<'_> {
+        AcceptPause { route: self, waiter: self.wait_among(&self.accepts) }
+    }
+
+    /// Whether connections wait in the backlog for lack of descriptors.
+    pub fn is_accept_paused(&self) -> bool {
+        self.accepts.any()
+    }
+
+    /// By its sessions, listeners not included.
+    pub fn used(&self) -> u32 {
+        self.downstream.used() + self.upstream.used()
+    }
+
+    /// What its sessions get regardless of other routes.
+    pub fn guaranteed(&self) -> u32 {
+        self.downstream.guaranteed() + self.upstream.guaranteed()
+    }
+
+    fn wait_among<'r>(&'r self, among: &'r Waiters) -> Waiter<'r> {
+        among.count.fetch_add(1, Relaxed);
+        Waiter { route: self, among }
+    }
+
+    /// Some descriptors of the route came back. A wake-up that is missed for the lack of a lock is made up for by a timer.
+    fn wake_one(&self) {
+        if self.dials.any() {
+            self.dials.freed.notify_one();
+        } else if self.accepts.any() {
+            self.accepts.freed.notify_one();
+        }
+    }
+}
+
+impl FdPermit {
+    /// Returns the descriptor for the upstream socket, which must be closed.
+    pub fn release_upstream(&self) {
+        if self.upstream.swap(false, Relaxed) {
+            self.route.fds.budget.give_back([&self.route.upstream]);
+            self.route.wake_one();
+        }
+    }
+
+    /// Takes it again, if it was returned.
+    pub fn try_reserve(&self) -> bool {
+        let RouteFds { fds, protocol, upstream, .. } = &*self.route;
+        let spare = match protocol {
+            Protocol::Tcp => 0,
+            Protocol::Udp => fds.spare(),
+        };
+        let has = self.upstream.load(Relaxed) || fds.budget.take([upstream], spare);
+        self.upstream.store(has, Relaxed);
+        has
+    }
+
+    /// Waits for it; the sessions of a route in the order in which they began to wait.
+    pub async fn reserve(&self) {
+        let waiter = self.route.wait_among(&self.route.dials);
+        let mut freed = pin!(waiter.freed());
+        loop {
+            freed.as_mut().enable();
+            if self.try_reserve() {
+                return;
+            }
+            tokio::select! {
+                () = freed.as_mut() => freed.set(waiter.freed()),
+                () = tokio::time::sleep(DIAL_AGAIN) => {}
+            }
+        }
+    }
+}
+
+impl Drop for FdPermit {
+    fn drop(&mut self) {
+        let RouteFds { fds, downstream, upstream, .. } = &*self.route;
+        match (self.downstream, *self.upstream.get_mut()) {
+            (true, true) => fds.budget.give_back([downstream, upstream]),
+            (true, false) => fds.budget.give_back([downstream]),
+            (false, true) => fds.budget.give_back([upstream]),
+            (false, false) => return,
+        }
+        self.route.wake_one();
+    }
+}
+
+impl AcceptPause<'_> {
+    /// Until there may be descriptors for a session.
+    pub async fn over(&self) {
+        let mut freed = pin!(self.waiter.freed());
+        freed.as_mut().enable();
+        if self.route.accept().is_none() {
+            tokio::select! {
+                () = freed => {}
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
+        }
+    }
+}
+
+impl Waiters {
+    fn any(&self) -> bool {
+        self.count.load(Relaxed) > 0
+    }
+}
+
+impl<'r> Waiter<'r> {
+    fn freed(&self) -> Notified<'r> {
+        self.among.freed.notified()
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.among.count.fetch_sub(1, Relaxed);
+        // There may be more than what this one waited for.
+        self.route.wake_one();
+    }
+}
+
+impl Drop for ListenerFds {
+    fn drop(&mut self) {
+        self.fds.listeners.fetch_sub(self.count, Relaxed);
+        self.fds.budget.unclaim(self.count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A route for each protocol, all of a budget.
+    fn routes<const N: usize>(max: usize, protocols: [Protocol; N]) -> [Arc<RouteFds>; N] {
+        let fds = Arc::new(FdBudget::new(max, 5));
+        let routes = protocols.map(|protocol| fds.route(protocol));
+        fds.divide(routes.iter().map(|route| &**route));
+        routes
+    }
+
+    fn accept_all(route: &Arc<RouteFds>) -> Vec<FdPermit> {
+        std::iter::from_fn(|| route.accept()).collect()
+    }
+
+    #[test]
+    fn a_lone_route_may_use_every_descriptor_and_returns_them_all() {
+        let [route] = routes(100, [Protocol::Tcp]);
+        let permits = accept_all(&route);
+        assert_eq!((permits.len(), route.used()), (50, 100));
+        drop(permits);
+        assert_eq!(route.used(), 0);
+        assert_eq!(accept_all(&route).len(), 50);
+    }
+
+    #[test]
+    fn a_held_session_costs_one_descriptor_and_can_dial_however_many_are_held() {
+        let [held, other] = routes(800, [Protocol::Tcp; 2]);
+        let mut permits = Vec::new();
+        while let Some(permit) = held.accept() {
+            permit.release_upstream();
+            permits.push(permit);
+        }
+        assert_eq!(
+            permits.len(),
+            500,
+            "its 200, half of them for dialling, and the 400 that anyone may borrow"
+        );
+        let dialling = permits.iter().filter(|permit| permit.try_reserve()).count();
+        assert_eq!(dialling, 100);
+        assert_eq!(accept_all(&other).len(), 100, "what is guaranteed to another route stays free");
+    }
+
+    #[test]
+    fn flows_leave_descriptors_to_streams() {
+        let [streams, flows] = routes(800, [Protocol::Tcp, Protocol::Udp]);
+        let flows: Vec<_> = std::iter::from_fn(|| flows.flow()).collect();
+        assert_eq!(flows.len(), 400);
+        assert_eq!(accept_all(&streams).len(), 200);
+    }
+
+    #[test]
+    fn pipes_have_descriptors_of_their_own() {
+        let [route] = routes(4, [Protocol::Tcp]);
+        let permits = accept_all(&route);
+        let pipes = || std::iter::from_fn(|| route.fds.take().then_some(())).count();
+        assert_eq!((permits.len(), pipes()), (2, 2));
+        route.fds.give_back();
+        assert_eq!(pipes(), 1);
+    }
+
+    #[test]
+    fn what_is_reserved_is_enough_for_the_rest_of_the_process_and_at_most_half() {
+        assert_eq!(FdBudget::within(16, 2).budget.max(), 8);
+        let fds = Arc::new(FdBudget::within(1_024, 2));
+        assert_eq!((fds.budget.max(), fds.pipes.max()), (773, 51), "1,024 - 96 - 64 - 32 - 8");
+        let _listeners = fds.listeners(73);
+        assert_eq!(accept_all(&fds.route(Protocol::Tcp)).len(), 350);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_that_wait_to_dial_are_served_in_their_order_and_before_new_ones() {
+        let [route] = routes(4, [Protocol::Tcp]);
+        let (first, second) = (route.accept().unwrap(), route.accept().unwrap());
+        first.release_upstream();
+        assert!(second.try_reserve() && route.fds.budget.take([&route.upstream], 0));
+        let mut waits = pin!(first.reserve());
+        assert!(futures_util::poll!(waits.as_mut()).is_pending());
+        route.fds.budget.give_back([&route.upstream]);
+        assert!(route.accept().is_none(), "a session waits");
+        let began = tokio::time::Instant::now();
+        second.release_upstream();
+        waits.await;
+        assert_eq!(began.elapsed(), Duration::ZERO, "woken, not by the timer");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_paused_listener_is_woken_by_what_its_route_returns() {
+        let [route] = routes(2, [Protocol::Tcp]);
+        let permit = route.accept().unwrap();
+        let pause = route.pause_accepting();
+        assert!(route.is_accept_paused());
+        let began = tokio::time::Instant::now();
+        pause.over().await;
+        assert_eq!(began.elapsed(), LOOK_AGAIN);
+        {
+            let mut over = pin!(pause.over());
+            assert!(futures_util::poll!(over.as_mut()).is_pending());
+            drop(permit);
+            over.await;
+        }
+        assert_eq!(began.elapsed(), LOOK_AGAIN);
+        drop(pause);
+        assert!(!route.is_accept_paused());
+    }
+}
