@@ -26,6 +26,7 @@ pub mod relay;
 pub mod room;
 pub mod session;
 pub mod socket;
+pub mod stall;
 pub mod worker;
 
 pub mod admin;
