@@ -1,6 +1,8 @@
 //! The whole program: built, with every address bound, and then run until it is told to stop.
 
+use std::future::pending;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +21,7 @@ use crate::listener::BindError;
 use crate::observe::events::Events;
 use crate::reconcile::{Overview, Reconciler};
 use crate::session::Shared;
+use crate::stall::StallMonitor;
 use crate::worker::Workers;
 
 /// How long forced sessions may take to write their last log line.
@@ -41,10 +44,16 @@ pub struct Bound {
     control: Control,
     drain_timeout: Duration,
     _file: Option<AbortOnDropHandle<()>>,
+    _stalls: StallMonitor,
 }
 
 /// Binds what can be bound and starts what must be running before the first session.
 pub async fn build(config: Config) -> Result<Bound, BuildError> {
+    build_watched(config, StallMonitor::start()?).await
+}
+
+/// The same, with a monitor that watches this thread already.
+pub async fn build_watched(config: Config, stalls: StallMonitor) -> Result<Bound, BuildError> {
     for warning in &config.warnings {
         tracing::warn!("{}", warning.one_line());
     }
@@ -56,9 +65,10 @@ pub async fn build(config: Config) -> Result<Bound, BuildError> {
         stop: control.stop.clone(),
         fds,
     });
-    let workers = Workers::start(config.workers, &shared)?;
+    let workers = Workers::start(config.workers, &shared, &stalls)?;
     let events = Arc::new(Events::default());
-    let mut reconciler = Reconciler::new(config.clone(), workers, shared, &control, events.clone());
+    let mut reconciler =
+        Reconciler::new(config.clone(), workers, shared, &control, events.clone(), stalls.counts());
     reconciler.begin().await.map_err(BuildError::Bind)?;
     let knows = Knows {
         overview: reconciler.overview(),
@@ -70,7 +80,14 @@ pub async fn build(config: Config) -> Result<Bound, BuildError> {
     let admin = Admin::bind(&admin::Choice::of(&config), &config.admin_hosts, knows)?;
     let file = config.path.map(|path| File { path, reload: control.reload.clone(), events: events.clone() });
     let file = file.map(|file| follow(file, reconciler.news()));
-    Ok(Bound { reconciler, admin, control, drain_timeout: config.drain_timeout, _file: file })
+    Ok(Bound {
+        reconciler,
+        admin,
+        control,
+        drain_timeout: config.drain_timeout,
+        _file: file,
+        _stalls: stalls,
+    })
 }
 
 /// Two descriptors a session: as many as the administrator allows, not the shell's default of 1,024.
@@ -104,17 +121,14 @@ impl Bound {
 
     /// Serves until `control.stop`, then lets sessions finish for the drain timeout, then ends them.
     pub async fn run(self) {
-        let Bound { mut reconciler, admin, control, drain_timeout, _file } = self;
+        let Bound { mut reconciler, admin, control, drain_timeout, _file, _stalls } = self;
         let _admin = admin.serve();
-        tokio::select! {
-            () = reconciler.run() => {}
-            () = control.stop.cancelled() => {}
-        }
+        reconciler.run_until(control.stop.cancelled()).await;
         let Some(workers) = reconciler.stop_listening() else { return };
-        let mut finished = tokio::task::spawn_blocking(move || workers.join());
+        let mut finished = pin!(workers.join());
         tokio::select! {
-            () = reconciler.run() => {}
-            _ = &mut finished => {
+            () = reconciler.run_until(pending()) => {}
+            () = &mut finished => {
                 tracing::info!("drained");
                 return;
             }
@@ -125,7 +139,8 @@ impl Bound {
     }
 }
 
-async fn force(force: &CancellationToken, finished: tokio::task::JoinHandle<()>) {
+/// A worker that hangs does not keep the process: nothing here waits for its thread.
+async fn force(force: &CancellationToken, finished: Pin<&mut impl Future<Output = ()>>) {
     force.cancel();
     if tokio::time::timeout(FORCE_GRACE, finished).await.is_err() {
         tracing::error!("sessions did not end when told to");

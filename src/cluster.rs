@@ -23,7 +23,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -296,13 +299,13 @@ impl Cluster {
 
     /// Holds new sessions, or lets them go on.
     pub fn pause(&self, paused: bool) {
-        if self.paused.swap(paused, Relaxed) != paused {
+        if self.paused.swap(paused, SeqCst) != paused {
             self.changed.notify_waiters();
         }
     }
 
     pub fn is_paused(&self) -> bool {
-        self.paused.load(Relaxed)
+        self.paused.load(SeqCst)
     }
 
     pub fn moved(&self, direction: Direction, bytes: usize) {
@@ -331,6 +334,11 @@ impl Members {
 
     pub fn is_empty(&self) -> bool {
         self.tiers.is_empty()
+    }
+
+    /// Whether this very endpoint is in it, and not drained.
+    fn takes_sessions(&self, endpoint: &Endpoint) -> bool {
+        self.all().any(|(_, member)| std::ptr::eq(&*member.endpoint, endpoint) && member.weight > 0)
     }
 
     fn by_key(&self) -> ByKey<'_> {

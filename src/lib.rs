@@ -28,6 +28,7 @@ pub mod listener;
 pub mod relay;
 pub mod session;
 pub mod socket;
+pub mod stall;
 pub mod worker;
 
 pub mod admin;

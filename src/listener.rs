@@ -66,6 +66,13 @@ pub struct BindError {
     way_out: &'static str,
 }
 
+impl BindError {
+    /// Another socket has the address.
+    pub fn is_in_use(&self) -> bool {
+        Errno::from_io_error(&self.source) == Some(Errno::ADDRINUSE)
+    }
+}
+
 /// Binds every port of `listen`, all or none.
 pub fn bind(listen: &Listen) -> Result<Vec<Listener>, BindError> {
     match listen {

@@ -2,6 +2,7 @@
 //!
 //! One owner for all of it, and no lock: sources send [`News`], sessions and the admin API read what is published.
 
+mod closing;
 mod follow;
 mod hear;
 mod linger;
@@ -16,13 +17,14 @@ mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::cluster::health::probe::Network;
 use crate::cluster::watch::{Means, OWN_PROBES, watch};
@@ -35,11 +37,13 @@ use crate::discovery::dns::Resolver;
 use crate::discovery::knowledge::{Knowledge, Resolved};
 use crate::discovery::label::Policy;
 use crate::drain::Control;
-use crate::listener::{self, BindError};
+use crate::listener::{self, BindError, Listener};
 use crate::observe::events::{Events, Happened};
 use crate::route::{self, Layer, Listen, OnRemove, Route, RouteTable, Shadowed, Target};
 use crate::session::Shared;
+use crate::stall::StallCounts;
 use crate::worker::{Loads, Workers};
+use closing::Closing;
 use linger::Linger;
 use loops::{Ports, Wanted};
 use moves::Moves;
@@ -63,12 +67,15 @@ const REST_MAX: Duration = Duration::from_millis(100);
 const CLOSE_BURST: usize = 64;
 const CLOSE_PAUSE: Duration = Duration::from_millis(1);
 
+/// Routes opened in a row before the rest of the control thread, signals included, gets its turn.
+const OPEN_BURST: usize = 64;
+
 /// All that wakes the control loop.
 #[derive(Debug)]
 enum Event {
     News(News),
     Order(Ordered),
-    /// Time to try again what could not be bound, to close what has lingered, or to judge a switch.
+    /// Time to try again what could not be bound, to close what has lingered, to end what is closed, or to judge a switch.
     Due,
 }
 
@@ -79,6 +86,7 @@ pub struct Reconciler {
     running: BTreeMap<Listen, Running>,
     /// Why these listeners of the table do not run.
     unbound: BTreeMap<Listen, String>,
+    closing: Closing,
     linger: Linger,
     /// What the sources tell, before the overrides.
     told: RouteTable,
@@ -103,6 +111,7 @@ pub struct Reconciler {
     /// `None` once no new listener shall be opened.
     workers: Option<Workers>,
     loads: Loads,
+    stalls: StallCounts,
     means: Arc<Means<Network>>,
     shared: Arc<Shared>,
     stop: CancellationToken,
@@ -120,6 +129,7 @@ impl Reconciler {
         shared: Arc<Shared>,
         control: &Control,
         events: Arc<Events>,
+        stalls: StallCounts,
     ) -> Reconciler {
         let (news, inbox) = mpsc::channel(NEWS_MAX);
         let means = Arc::new(Means::new(Network, config.max_ejected, events.clone()));
@@ -131,6 +141,7 @@ impl Reconciler {
             table: RouteTable::new(),
             running: BTreeMap::new(),
             unbound: BTreeMap::new(),
+            closing: Closing::default(),
             linger: Linger::default(),
             told: RouteTable::new(),
             overrides: Overrides::default(),
@@ -148,6 +159,7 @@ impl Reconciler {
             ordered,
             events,
             loads: workers.loads(),
+            stalls,
             means,
             workers: Some(workers),
             shared,
@@ -176,29 +188,43 @@ impl Reconciler {
         if failed.is_empty() { Ok(()) } else { Err(failed.into_iter().map(|(_, error)| error).collect()) }
     }
 
-    /// Until it is dropped.
-    pub async fn run(&mut self) {
+    /// Until `end`. A round that has begun is finished first, so that a command is not carried out by half.
+    ///
+    /// Dropping it at any await loses nothing either: what was opened belongs to `self` before the next await, and each
+    /// round compares what runs with what is to run, not with what the round before meant to do.
+    pub async fn run_until(&mut self, end: impl Future<Output = ()>) {
+        let mut end = pin!(end);
         loop {
-            match self.next_event().await {
-                Event::News(news) => {
-                    self.hear(news);
-                    self.hear_others().await;
-                }
-                Event::Order(Ordered { order, reply }) => {
-                    // Whoever gave it may have left.
-                    let _ = reply.send(self.obey(order).await);
-                    continue;
-                }
-                Event::Due => {
-                    let is_judged = self.judge_switches();
-                    // While a switch is on trial it is asked often, and mostly nothing has come of it.
-                    if !is_judged && self.unbound.is_empty() && !self.linger.is_due(Instant::now()) {
-                        continue;
-                    }
+            let event = tokio::select! {
+                biased;
+                () = &mut end => return,
+                event = self.next_event() => event,
+            };
+            self.handle(event).await;
+        }
+    }
+
+    async fn handle(&mut self, event: Event) {
+        match event {
+            Event::News(news) => {
+                self.hear(news);
+                self.hear_others().await;
+            }
+            Event::Order(Ordered { order, reply }) => {
+                // Whoever gave it may have left.
+                let _ = reply.send(self.obey(order).await);
+                return;
+            }
+            Event::Due => {
+                self.closing.finish(Instant::now());
+                let is_judged = self.judge_switches();
+                // While a switch is on trial it is asked often, and mostly nothing has come of it.
+                if !is_judged && self.unbound.is_empty() && !self.linger.is_due(Instant::now()) {
+                    return;
                 }
             }
-            self.apply_and_note().await;
         }
+        self.apply_and_note().await;
     }
 
     /// Closes the listeners, and returns the workers to wait for. Endpoints are still followed, for held sessions.
@@ -215,6 +241,7 @@ impl Reconciler {
             .into_iter()
             .chain(judge)
             .chain(self.linger.next())
+            .chain(self.closing.next())
             .min()
             .filter(|_| self.workers.is_some());
         let wait = async {
@@ -251,20 +278,9 @@ impl Reconciler {
         }
         self.told = told;
         self.moves.retain(&table);
-        let diff = route::diff(&self.table, &table);
         self.table = table;
-        for (n, listen) in diff.close.iter().enumerate() {
-            self.close(listen);
-            if n % CLOSE_BURST == CLOSE_BURST - 1 {
-                tokio::time::sleep(CLOSE_PAUSE).await;
-            }
-        }
-        let pending: Vec<Listen> =
-            self.table.keys().filter(|l| !self.running.contains_key(l)).cloned().collect();
-        let mut failed = Vec::new();
-        for listen in pending {
-            failed.extend(self.open(&listen).await);
-        }
+        self.close_others().await;
+        let failed = self.open_missing().await;
         self.shared.divide(self.running.values().map(|running| &*running.cluster));
         self.follow_docker();
         self.follow_targets();
@@ -313,27 +329,70 @@ impl Reconciler {
         self.mistakes = now;
     }
 
-    fn close(&mut self, listen: &Listen) {
-        self.unbound.remove(listen);
-        if let Some(running) = self.running.remove(listen) {
-            let route = running.cluster.glance().options.name.clone();
-            running.cluster.close();
-            self.shared.withdraw(&running.cluster);
-            // Whom nobody can serve any more waits for its hold, and not for a `resume`.
-            running.cluster.pause(false);
-            self.events.note(Happened::RouteClosed { route });
+    /// Closes what is not in the table.
+    async fn close_others(&mut self) {
+        let table = &self.table;
+        self.unbound.retain(|listen, _| table.contains_key(listen));
+        let others: Vec<Listen> = self.running.keys().filter(|l| !table.contains_key(l)).cloned().collect();
+        for (n, listen) in others.iter().enumerate() {
+            self.close(listen);
+            if n % CLOSE_BURST == CLOSE_BURST - 1 {
+                tokio::time::sleep(CLOSE_PAUSE).await;
+            }
         }
     }
 
-    async fn open(&mut self, listen: &Listen) -> Option<(String, BindError)> {
-        let (Some(workers), Some(route)) = (&mut self.workers, self.table.get(listen)) else { return None };
-        let listeners = match listener::bind(listen) {
-            Ok(listeners) => listeners,
+    /// Opens what is in the table and does not run, until the process is told to stop. Returns those that newly could not
+    /// be bound.
+    async fn open_missing(&mut self) -> Vec<(String, BindError)> {
+        let running = &self.running;
+        let missing: Vec<Listen> = self.table.keys().filter(|l| !running.contains_key(l)).cloned().collect();
+        let deadline = Closing::deadline();
+        let mut failed = Vec::new();
+        for (n, listen) in missing.iter().enumerate() {
+            if self.stop.is_cancelled() {
+                break;
+            }
+            failed.extend(self.open(listen, deadline).await);
+            if n % OPEN_BURST == OPEN_BURST - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+        failed
+    }
+
+    fn close(&mut self, listen: &Listen) {
+        if let Some(running) = self.running.remove(listen) {
+            let route = running.cluster.glance().options.name.clone();
+            self.events.note(Happened::RouteClosed { route });
+            self.shared.withdraw(&running.cluster);
+            self.closing.add(listen.clone(), running, Instant::now());
+        }
+    }
+
+    /// Waits for nothing but listeners of ours that close and have the address still, until `deadline` at most.
+    async fn open(&mut self, listen: &Listen, deadline: tokio::time::Instant) -> Option<(String, BindError)> {
+        self.workers.as_ref()?;
+        let mut bound = listener::bind(listen);
+        if bound.as_ref().is_err_and(BindError::is_in_use) && self.closing.wait(listen, deadline).await {
+            bound = listener::bind(listen);
+        }
+        match bound {
+            Ok(listeners) => {
+                self.start(listen, listeners);
+                None
+            }
             Err(error) => {
                 let known = self.unbound.insert(listen.clone(), error.to_string());
-                return known.is_none().then(|| (route.options.name.clone(), error));
+                let route = self.table.get(listen).filter(|_| known.is_none())?;
+                Some((route.options.name.clone(), error))
             }
-        };
+        }
+    }
+
+    /// Gives the listeners of a route to the workers.
+    fn start(&mut self, listen: &Listen, listeners: Vec<Listener>) {
+        let (Some(workers), Some(route)) = (&mut self.workers, self.table.get(listen)) else { return };
         self.unbound.remove(listen);
         let cluster = Cluster::new(route.options.clone(), self.shared.force.clone());
         let cluster = Arc::new(cluster.within(self.shared.fds.route(listen.protocol())));
@@ -346,13 +405,15 @@ impl Reconciler {
         let addrs: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.addr).collect();
         self.events.note(opened(route));
         let fds = self.shared.fds.listeners(listeners.len() + OWN_PROBES);
+        let open = TaskTracker::new();
         for listener in listeners {
-            workers.listen(listener, cluster.clone(), stop.clone()).await;
+            workers.listen(listener, cluster.clone(), stop.clone(), open.token());
         }
         // What is not known yet at the start is told by `status`, and logged once it changes.
         let watch = watch(cluster.clone(), self.means.clone());
         let running = Running {
             cluster,
+            listeners: open,
             addrs,
             problems: resolved.problems,
             leaving: Vec::new(),
@@ -363,7 +424,6 @@ impl Reconciler {
             _fds: fds,
         };
         self.running.insert(listen.clone(), running);
-        None
     }
 
     fn update_clusters(&mut self) {
@@ -447,3 +507,6 @@ fn replaced(route: &Route) -> Happened {
 fn is_one_link_told_twice(shadow: &Shadowed) -> bool {
     matches!((&shadow.route.origin, &shadow.by), (Place::Variable(_), Place::Link(_)))
 }
+
+#[cfg(test)]
+mod tests;

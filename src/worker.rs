@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::cluster::Cluster;
 use crate::listener::{self, Accepted, Listener};
@@ -23,14 +24,12 @@ use crate::route::Protocol;
 use crate::session::flow::Flows;
 use crate::session::live::{Live, Page, Query};
 use crate::session::{self, Shared};
+use crate::stall::StallMonitor;
 
 /// Connections on their way to another worker. When it is full, that worker is behind: the session stays.
 const HANDOVERS_MAX: usize = 1024;
 /// Questions for a list of sessions; who asks waits while it is full.
 const QUERIES_MAX: usize = 16;
-/// Listeners on their way to a worker; the control plane waits while it is full.
-const LISTENERS_MAX: usize = 64;
-
 /// Between two ticks of a worker's clock; see [`Worker::tick`]. Less than any timer that sessions usually set.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -43,6 +42,8 @@ const UNANSWERED_FLOWS_MAX: usize = 1_000;
 #[derive(Debug)]
 pub struct Workers {
     threads: Vec<Thread>,
+    /// Has a token for every thread that runs.
+    alive: TaskTracker,
     next: usize,
     loads: Loads,
 }
@@ -78,7 +79,9 @@ impl Loads {
 
 #[derive(Debug)]
 struct Thread {
-    listeners: mpsc::Sender<Listening>,
+    /// Without a bound of its own: what is in it are bound listeners of the table, and the control plane must not wait for a
+    /// worker.
+    listeners: mpsc::UnboundedSender<Listening>,
     join: JoinHandle<()>,
 }
 
@@ -88,6 +91,8 @@ struct Listening {
     listener: Listener,
     cluster: Arc<Cluster>,
     stop: CancellationToken,
+    /// Dropped once the listener is closed.
+    open: TaskTrackerToken,
 }
 
 /// A connection with all that its session needs.
@@ -136,7 +141,8 @@ impl Peer {
 
 impl Workers {
     /// Starts the threads. They end when `self` is dropped or joined and their last session has ended.
-    pub fn start(count: NonZeroUsize, shared: &Arc<Shared>) -> io::Result<Workers> {
+    pub fn start(count: NonZeroUsize, shared: &Arc<Shared>, stalls: &StallMonitor) -> io::Result<Workers> {
+        let alive = TaskTracker::new();
         let (peers, inboxes): (Vec<_>, Vec<_>) = (0..count.get()).map(|_| Peer::new()).unzip();
         let peers: Arc<[Arc<Peer>]> = peers.into();
         let threads = inboxes.into_iter().zip(peers.iter()).enumerate().map(|(index, (inbox, own))| {
@@ -147,18 +153,25 @@ impl Workers {
                 tracker: TaskTracker::new(),
                 began: Arc::default(),
             };
-            worker.start(index, inbox)
+            worker.start(index, inbox, stalls, alive.token())
         });
-        Ok(Workers { threads: threads.collect::<io::Result<_>>()?, next: 0, loads: Loads(peers.clone()) })
+        let threads = threads.collect::<io::Result<_>>()?;
+        Ok(Workers { threads, alive, next: 0, loads: Loads(peers) })
     }
 
-    /// Gives a listener to the next worker in turn. Accepting ends at `stop`; then the listener is closed.
-    pub async fn listen(&mut self, listener: Listener, cluster: Arc<Cluster>, stop: CancellationToken) {
+    /// Gives a listener to the next worker in turn. Accepting ends at `stop`; then the listener is closed, and `open` dropped.
+    pub fn listen(
+        &mut self,
+        listener: Listener,
+        cluster: Arc<Cluster>,
+        stop: CancellationToken,
+        open: TaskTrackerToken,
+    ) {
         let index = self.next % self.threads.len().max(1);
         self.next = self.next.wrapping_add(1);
         if let Some(thread) = self.threads.get(index) {
             // A worker only ends after us.
-            let _ = thread.listeners.send(Listening { listener, cluster, stop }).await;
+            let _ = thread.listeners.send(Listening { listener, cluster, stop, open });
         }
     }
 
@@ -166,10 +179,15 @@ impl Workers {
         self.loads.clone()
     }
 
-    /// Waits for the last session of every worker. Blocks.
-    pub fn join(self) {
-        for Thread { listeners, join } in self.threads {
-            drop(listeners);
+    /// Waits for the last session of every worker.
+    pub async fn join(self) {
+        let Workers { threads, alive, .. } = self;
+        // A worker ends when its channel is closed.
+        let joins: Vec<_> = threads.into_iter().map(|Thread { listeners: _, join }| join).collect();
+        alive.close();
+        alive.wait().await;
+        for join in joins {
+            // The token was the last that its thread had.
             if join.join().is_err() {
                 tracing::error!("a worker panicked");
             }
@@ -178,11 +196,19 @@ impl Workers {
 }
 
 impl Worker {
-    fn start(self, index: usize, inbox: Inbox) -> io::Result<Thread> {
-        let (listeners, listening) = mpsc::channel(LISTENERS_MAX);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    fn start(
+        self,
+        index: usize,
+        inbox: Inbox,
+        stalls: &StallMonitor,
+        alive: TaskTrackerToken,
+    ) -> io::Result<Thread> {
+        let (listeners, listening) = mpsc::unbounded_channel();
         let name = format!("worker-{index}");
+        let (runtime, watched) = stalls.runtime(&name)?;
         let join = std::thread::Builder::new().name(name).spawn(move || {
+            // Dropped in the reverse order, at a panic too.
+            let (_alive, runtime, _watched) = (alive, runtime, watched);
             relay::set_pipe_allowance(self.shared.fds.clone());
             runtime.block_on(self.run(listening, inbox));
         })?;
@@ -190,7 +216,7 @@ impl Worker {
     }
 
     /// Until the control plane is gone and every session has ended.
-    async fn run(self, mut listeners: mpsc::Receiver<Listening>, inbox: Inbox) {
+    async fn run(self, mut listeners: mpsc::UnboundedReceiver<Listening>, inbox: Inbox) {
         let Inbox { mut handovers, mut queries } = inbox;
         let mut ticking = pin!(self.tick());
         loop {
@@ -240,7 +266,7 @@ impl Worker {
         });
     }
 
-    async fn accept(&self, Listening { listener, cluster, stop }: Listening) -> io::Result<()> {
+    async fn accept(&self, Listening { listener, cluster, stop, open: _open }: Listening) -> io::Result<()> {
         let offset = listener.offset;
         let admit = |accepted| {
             let place = Counted::on(self.idler_peer().unwrap_or(&self.own).clone());
@@ -260,7 +286,10 @@ impl Worker {
     }
 
     /// Flows stay on the worker of their listener: they share its socket.
-    async fn serve_flows(&self, Listening { listener, cluster, stop }: Listening) -> io::Result<()> {
+    async fn serve_flows(
+        &self,
+        Listening { listener, cluster, stop, open: _open }: Listening,
+    ) -> io::Result<()> {
         let limits = UdpLimits { flows_max: FLOWS_MAX, unanswered_max: UNANSWERED_FLOWS_MAX };
         let flows = Flows { cluster, offset: listener.offset, shared: self.shared.clone() };
         udp::serve(listener.fd.into(), Arc::new(flows), limits, stop).await

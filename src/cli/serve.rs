@@ -1,11 +1,12 @@
 //! The verbs that need no other ambassador: to run, and to say what would.
 
-use super::{Exit, block_on, err, out};
+use super::{Exit, err, out};
 use crate::app::{self, BuildError};
 use crate::config::args::RunArgs;
 use crate::config::vars::Vars;
 use crate::config::{self, Config};
 use crate::observe::log;
+use crate::stall::StallMonitor;
 
 pub(super) fn serve(run: &RunArgs, vars: &Vars) -> Exit {
     let config = match config::load(run, vars) {
@@ -20,7 +21,7 @@ pub(super) fn serve(run: &RunArgs, vars: &Vars) -> Exit {
         return Exit::Usage;
     }
     let _log = log::start(config.log, vars);
-    match block_on(run_until_stopped(config)) {
+    match watched_block_on(|stalls| run_until_stopped(config, stalls)) {
         Ok(Ok(())) => Exit::Done,
         Ok(Err(error)) => {
             tracing::error!("{error}");
@@ -33,8 +34,15 @@ pub(super) fn serve(run: &RunArgs, vars: &Vars) -> Exit {
     }
 }
 
-async fn run_until_stopped(config: Config) -> Result<(), BuildError> {
-    let bound = app::build(config).await?;
+/// On this thread, which is the control plane's from here on.
+fn watched_block_on<F: Future>(run: impl FnOnce(StallMonitor) -> F) -> std::io::Result<F::Output> {
+    let stalls = StallMonitor::start()?;
+    let (runtime, _watched) = stalls.runtime("control")?;
+    Ok(runtime.block_on(run(stalls)))
+}
+
+async fn run_until_stopped(config: Config, stalls: StallMonitor) -> Result<(), BuildError> {
+    let bound = app::build_watched(config, stalls).await?;
     let obey = bound.control().obey_signals()?;
     tokio::select! {
         () = bound.run() => {}

@@ -1,7 +1,10 @@
 //! One endpoint of one cluster, and a session's place on it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -126,7 +129,7 @@ impl Endpoint {
 
     /// Sessions on this endpoint now.
     pub fn sessions(&self) -> usize {
-        self.sessions.load(Relaxed)
+        self.sessions.load(SeqCst)
     }
 
     /// No longer in its cluster. A dial that was under way then must not become a session: the address may be
@@ -196,7 +199,8 @@ impl InFlight {
     pub fn on(endpoint: Arc<Endpoint>, max: Option<u32>) -> Option<InFlight> {
         let max = max.map_or(usize::MAX, |max| max as usize);
         let one_more = |sessions: usize| (sessions < max).then_some(sessions + 1);
-        endpoint.sessions.fetch_update(Relaxed, Relaxed, one_more).ok()?;
+        // See `Cluster::takes_sessions` for the order.
+        endpoint.sessions.fetch_update(SeqCst, Relaxed, one_more).ok()?;
         let cut = endpoint.cut.load_full();
         Some(InFlight { endpoint, cut, slot: None })
     }

@@ -12,7 +12,8 @@
 //! An attempt needs a file descriptor. A session that waits has returned it, and takes one again before the next round.
 //!
 //! While an operator has paused the route, no choice is tried, and `hold` does not run: it bounds how long the service may
-//! be away, and the operator says when a pause ends.
+//! be away, and the operator says when a pause ends. A dial under way is given up when the route is paused or its endpoint
+//! withdrawn (drained, switched away, removed), when the consumer leaves, and when the process ends all sessions.
 
 use std::io;
 use std::net::IpAddr;
@@ -160,8 +161,7 @@ impl<D: Dial> Hold<'_, D> {
         }
         let mut waiting = cluster.turnstile.slots.join();
         loop {
-            let mut changed = pin!(cluster.changed.notified());
-            changed.as_mut().enable();
+            let changed = pin!(cluster.changed.notified());
             if cluster.is_paused() {
                 self.sit_out(changed, left.as_mut()).await?;
                 continue;
@@ -184,9 +184,8 @@ impl<D: Dial> Hold<'_, D> {
         let mut waiting = None;
         let mut backoff = BACKOFF_MIN;
         loop {
-            // Registered before the members are read, so that a change in between is not missed.
-            let mut changed = pin!(cluster.changed.notified());
-            changed.as_mut().enable();
+            // Made before the members are read: it counts the changes from here on, so that none in between is missed.
+            let changed = pin!(cluster.changed.notified());
             if cluster.is_paused() {
                 self.sit_out(changed, left.as_mut()).await?;
                 continue;
@@ -196,7 +195,7 @@ impl<D: Dial> Hold<'_, D> {
                 self.reserve(&members, left.as_mut()).await?;
                 continue;
             }
-            let (asked, full) = match self.round(&members, client, waiting.is_some()).await {
+            let (asked, full) = match self.round(&members, client, waiting.is_some(), left.as_mut()).await? {
                 Round::Connected(connection, in_flight) => return Ok((connection, in_flight)),
                 Round::Nobody { full: true, .. } if waiting.is_none() => {
                     // Room that came free in between is found by looking once more.
@@ -204,6 +203,7 @@ impl<D: Dial> Hold<'_, D> {
                     continue;
                 }
                 Round::Nobody { asked, full } => (asked, full),
+                Round::Changed => continue,
             };
             let remaining =
                 self.remaining(members.options.hold, expired(&members, self.effort, asked, full))?;
@@ -231,25 +231,26 @@ impl<D: Dial> Hold<'_, D> {
 
     async fn round(
         &mut self,
-        members: &Members,
+        members: &Arc<Members>,
         client: Option<IpAddr>,
         has_waited: bool,
-    ) -> Round<D::Connection> {
+        left: Pin<&mut impl Future<Output = io::Result<()>>>,
+    ) -> Result<Round<D::Connection>, Ending> {
         let Hold { cluster, gate, dialler, .. } = *self;
         let is_limited = members.options.max_sessions_per_endpoint.is_some();
         if is_limited && !has_waited && cluster.turnstile.room.is_busy() {
-            return Round::Nobody { asked: false, full: true };
+            return Ok(Round::Nobody { asked: false, full: true });
         }
-        let round = cluster.try_each(gate, members, client, self.effort, dialler).await;
+        let round = cluster.try_each(gate, members, client, self.effort, dialler, left).await?;
         match round {
             Round::Connected(..) if self.had_trouble => cluster.changed.notify_waiters(),
             Round::Nobody { asked, full } if asked || !full => {
                 self.had_trouble = true;
                 gate.trouble.notify_waiters();
             }
-            Round::Connected(..) | Round::Nobody { .. } => {}
+            Round::Connected(..) | Round::Nobody { .. } | Round::Changed => {}
         }
-        round
+        Ok(round)
     }
 
     /// Waits for the operator, however long that takes.

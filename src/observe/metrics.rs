@@ -144,6 +144,11 @@ fn workers(to: &mut Exposition, overview: &Overview) {
     for (worker, sessions) in overview.workers.sessions().into_iter().enumerate() {
         to.sample(&[("worker", &worker.to_string())], sessions);
     }
+    let help = "Times that a thread got stuck for a second or longer.";
+    to.family("ambassador_stalls_total", Kind::Counter, help);
+    for (thread, count) in overview.stalls.read() {
+        to.sample(&[("thread", &thread)], count);
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What sources tell, taken in.
 
 use super::Reconciler;
-use crate::discovery::News;
+use crate::discovery::{News, Snapshot};
 use crate::observe::events::Happened;
 
 impl Reconciler {
@@ -24,7 +24,7 @@ impl Reconciler {
         match news {
             News::Snapshot(snapshot) => {
                 self.found(&snapshot.source());
-                self.knowledge.learn(snapshot);
+                self.learn(snapshot);
             }
             News::Lost { source, why } => {
                 self.events.note(Happened::SourceLost { source: source.clone(), why: why.clone() });
@@ -36,9 +36,16 @@ impl Reconciler {
             }
             News::Expired(snapshot) => {
                 self.events.note(Happened::SourceExpired { source: snapshot.source() });
-                self.knowledge.learn(snapshot);
+                self.learn(snapshot);
             }
         }
+    }
+
+    fn learn(&mut self, snapshot: Snapshot) {
+        if matches!(snapshot, Snapshot::Docker(_)) {
+            self.closing.finish_containers();
+        }
+        self.knowledge.learn(snapshot);
     }
 
     fn found(&mut self, source: &str) {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::cluster::{Change, Cluster, Endpoint, EndpointKey, EndpointSpec, Members};
 use crate::fd_budget::ListenerFds;
@@ -14,6 +14,8 @@ use crate::route::Options;
 
 pub(super) struct Running {
     pub(super) cluster: Arc<Cluster>,
+    /// Has a token for each listener that is open.
+    pub(super) listeners: TaskTracker,
     pub(super) addrs: Vec<SocketAddr>,
     pub(super) problems: Vec<String>,
     /// Endpoints that left and may have sessions still.

@@ -10,6 +10,7 @@ use super::trial::Switch;
 use crate::cluster::{Cluster, Endpoint};
 use crate::config::Config;
 use crate::route::{Layer, Route, Target};
+use crate::stall::StallCounts;
 use crate::worker::Loads;
 
 /// What runs, for the admin API. Counters in it are live.
@@ -29,6 +30,7 @@ pub struct Overview {
     /// Sources of `sources` that have not answered once since they are followed.
     pub unanswered: Vec<String>,
     pub workers: Loads,
+    pub stalls: StallCounts,
     /// As it is now: with the file that was read last. `None` before the first round.
     pub config: Option<Arc<Config>>,
 }
@@ -70,6 +72,7 @@ impl Reconciler {
             removed: self.overrides.removed.iter().cloned().collect(),
             unanswered: self.unanswered(),
             workers: self.loads.clone(),
+            stalls: self.stalls.clone(),
             config: Some(self.config_now()),
         }));
     }

@@ -172,6 +172,102 @@ async fn an_endpoint_that_leaves_while_it_is_dialled_gets_no_session() {
     assert_eq!(acquired.map(|(endpoint, _)| endpoint), Ok(spec(2).key));
 }
 
+/// Connects after some milliseconds, right after a call of the function.
+struct Slow<F>(u64, F);
+
+impl<F: Fn() + Sync> Dial for Slow<F> {
+    type Connection = EndpointKey;
+
+    async fn dial(&self, endpoint: &Endpoint, _: Duration) -> io::Result<EndpointKey> {
+        pass(self.0).await;
+        (self.1)();
+        Ok(endpoint.key.clone())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dial_that_is_done_when_the_route_is_paused_makes_no_session_until_resume() {
+    let cluster = cluster(Duration::ZERO, &[spec(1)]);
+    let (gate, mut effort, paused) = (Gate::new(1), Effort::default(), AtomicUsize::new(0));
+    // In the same poll as the connect, so that nothing could cancel it.
+    let dialler = Slow(1_000, || cluster.pause(paused.fetch_add(1, Relaxed) == 0));
+    let resume = async {
+        pass(60_000).await;
+        assert!(cluster.members().all().all(|(_, member)| member.endpoint.sessions() == 0));
+        assert_eq!(cluster.counters.held.load(Relaxed), 1);
+        cluster.pause(false);
+    };
+    let began = Instant::now();
+    let (acquired, ()) = tokio::join!(cluster.acquire(&gate, None, &mut effort, pending(), &dialler), resume);
+    assert!(acquired.is_ok());
+    assert_eq!(began.elapsed(), Duration::from_secs(61), "it is dialled anew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dial_that_is_done_when_its_endpoint_is_drained_goes_to_another() {
+    let cluster = cluster(Duration::from_secs(5), &[spec(1)]);
+    let options = cluster.members().options.clone();
+    let drained = EndpointSpec { weight: 0, ..spec(1) };
+    let dialler = Slow(1_000, || {
+        cluster.update(&options, &[drained.clone(), spec(2)]);
+    });
+    let (gate, mut effort) = (Gate::new(1), Effort::default());
+    let acquired = cluster.acquire(&gate, None, &mut effort, pending(), &dialler).await;
+    assert_eq!(acquired.map(|(endpoint, _)| endpoint), Ok(spec(2).key));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_leaves_the_endpoint_does_not_disturb_its_dial() {
+    let cluster = cluster(Duration::ZERO, &[spec(1)]);
+    let options = cluster.members().options.clone();
+    let dialler = Slow(1_000, || ());
+    let (gate, mut effort) = (Gate::new(1), Effort::default());
+    let changes = async {
+        for port in 2..5 {
+            pass(200).await;
+            cluster.update(&options, &[spec(1), spec(port)]);
+        }
+    };
+    let began = Instant::now();
+    let (acquired, ()) =
+        tokio::join!(cluster.acquire(&gate, None, &mut effort, pending(), &dialler), changes);
+    assert_eq!(acquired.map(|(endpoint, _)| endpoint), Ok(spec(1).key));
+    assert_eq!(began.elapsed(), Duration::from_secs(1));
+    assert_eq!(effort.attempts, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_or_is_forced_to_end_does_not_wait_for_its_dial() {
+    let force = CancellationToken::new();
+    let cluster = Cluster::seeded(Options::named("test"), force.clone(), 1);
+    cluster.update(&Options::named("test"), &[spec(1)]);
+    let (gate, mut effort) = (Gate::new(1), Effort::default());
+    let dialler = Slow(1_000, || ());
+    let began = Instant::now();
+    let left = tokio::time::sleep(Duration::from_millis(300));
+    let left = async {
+        left.await;
+        Ok(())
+    };
+    let acquired = cluster.acquire(&gate, None, &mut effort, left, &dialler).await;
+    assert_eq!(acquired.map(|_| ()), Err(Ending::LeftWhileHeld));
+    let end = async {
+        pass(100).await;
+        force.cancel();
+    };
+    let (acquired, ()) = tokio::join!(cluster.acquire(&gate, None, &mut effort, pending(), &dialler), end);
+    assert_eq!(acquired.map(|_| ()), Err(Ending::Drained));
+    assert_eq!(began.elapsed(), Duration::from_millis(400));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_half_closes_at_once_is_connected_if_that_is_quick() {
+    let cluster = cluster(Duration::ZERO, &[spec(1)]);
+    let (gate, mut effort, dialler) = (Gate::new(1), Effort::default(), Slow(200, || ()));
+    let acquired = cluster.acquire(&gate, None, &mut effort, ready(Ok(())), &dialler).await;
+    assert_eq!(acquired.map(|(endpoint, _)| endpoint), Ok(spec(1).key));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_consumer_that_leaves_is_noticed() {
     let cluster = cluster(Duration::from_secs(5), &[]);

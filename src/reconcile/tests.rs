@@ -1,0 +1,121 @@
+//! The control loop dropped at each of its awaits.
+
+use std::future::poll_fn;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
+use std::task::Poll;
+
+use super::*;
+use crate::cluster::hold::Gate;
+use crate::config::grammar::parse_route;
+use crate::discovery::Snapshot;
+use crate::room::Room;
+use crate::stall::StallMonitor;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// More than close, and more than open, without an await between.
+const SINGLE: u16 = 3 * CLOSE_BURST as u16;
+const RANGE: u16 = 200;
+
+/// An address that no other test has, nor a test process beside this one; and ports below those that the kernel gives out.
+fn ip() -> Ipv4Addr {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 64 | (high & 63), low, 99)
+}
+
+/// Single ports from `first` on, beside a range and a port on an address that the table before had within a range.
+fn table(first: u16, range: u16) -> Vec<Route> {
+    let ip = ip();
+    let singles = (0..SINGLE).map(|n| format!("{ip}:{}=127.0.0.1:1", first + n));
+    let range = format!("{ip}:{range}-{}=127.0.0.1:1", range + RANGE);
+    singles.chain([range]).map(|line| parse_route(&line, &Place::Built).unwrap()).collect()
+}
+
+fn before() -> Vec<Route> {
+    table(20_000, 21_000)
+}
+
+/// Its range overlaps the one before, which must be closed first.
+fn after() -> Vec<Route> {
+    table(22_000, 21_100)
+}
+
+fn reconciler(stalls: &StallMonitor) -> Reconciler {
+    let control = Control::default();
+    let room = Arc::new(Room::within(20_000));
+    let (force, stop) = (control.force.clone(), control.stop.clone());
+    let shared = Arc::new(Shared { gate: Gate::new(9), force, stop, room });
+    let workers = Workers::start(NonZeroUsize::new(2).unwrap(), &shared, stalls).unwrap();
+    let mut config = Config::with_routes(Vec::new());
+    config.file = Layer { routes: before() };
+    Reconciler::new(config, workers, shared, &control, Arc::default(), stalls.counts())
+}
+
+/// Polls `run` until it has been pending so many times, then drops it.
+async fn pending_times(times: usize, run: impl Future<Output = ()>) {
+    let (mut run, mut seen) = (pin!(run), 0);
+    poll_fn(|context| {
+        assert!(run.as_mut().poll(context).is_pending());
+        seen += 1;
+        if seen == times { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+fn is_bound(routes: &[Route], reconciler: &Reconciler) -> bool {
+    let overview = reconciler.overview.load();
+    let listens: Vec<&Listen> = overview.routes.iter().map(|view| &view.route.listen).collect();
+    overview.routes.iter().all(|view| view.cluster.is_some())
+        && routes.len() == listens.len()
+        && routes.iter().all(|route| listens.contains(&&route.listen))
+}
+
+fn assert_closed(routes: &[Route]) {
+    for route in routes {
+        let Listen::Inet { ports, .. } = route.listen else { continue };
+        for port in ports.first..=ports.last {
+            let addr = SocketAddr::new(IpAddr::V4(ip()), port);
+            assert!(TcpListener::bind(addr).is_ok(), "{addr} is still open");
+        }
+    }
+}
+
+/// Returns whether the reload was complete by then.
+async fn reload_dropped_after(times: usize) -> bool {
+    let stalls = StallMonitor::start().unwrap();
+    let mut reconciler = reconciler(&stalls);
+    reconciler.begin().await.unwrap();
+    assert!(is_bound(&before(), &reconciler));
+    reconciler.news.send(News::Snapshot(Snapshot::File(after()))).await.unwrap();
+    pending_times(times, reconciler.run_until(std::future::pending())).await;
+    let is_complete = is_bound(&after(), &reconciler);
+    let workers = reconciler.stop_listening().unwrap();
+    drop(reconciler);
+    tokio::time::timeout(PATIENCE, workers.join()).await.expect("every worker ends");
+    assert_closed(&before());
+    assert_closed(&after());
+    is_complete
+}
+
+#[tokio::test]
+async fn a_reload_dropped_at_any_await_leaves_no_listener_and_no_worker() {
+    let mut awaits = 1;
+    while !reload_dropped_after(awaits).await {
+        awaits += 1;
+    }
+    assert!(awaits > 4, "bursts that are closed and opened: {awaits}");
+}
+
+#[tokio::test]
+async fn a_reload_dropped_at_any_await_is_completed_by_the_next_round() {
+    for awaits in 1..4 {
+        let stalls = StallMonitor::start().unwrap();
+        let mut reconciler = reconciler(&stalls);
+        reconciler.begin().await.unwrap();
+        reconciler.news.send(News::Snapshot(Snapshot::File(after()))).await.unwrap();
+        pending_times(awaits, reconciler.run_until(std::future::pending())).await;
+        assert_eq!(reconciler.apply().await.len(), 0, "all can be bound");
+        assert!(is_bound(&after(), &reconciler));
+    }
+}
