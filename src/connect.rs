@@ -21,33 +21,32 @@ const USER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Connects, within `timeout`. The errors are those of connect(2), and `TimedOut`.
 pub async fn dial(addr: &EndpointAddr, timeout: Duration) -> io::Result<Socket> {
-    let (fd, connecting) = match addr {
+    let (socket, connecting) = match addr {
         EndpointAddr::Inet(addr) => start_inet(*addr)?,
-        EndpointAddr::Unix(path) => start_unix(path)?,
+        EndpointAddr::Unix(path) => (start_unix(path)?, false),
     };
-    let socket = Socket::register(fd)?;
     if connecting {
         tokio::time::timeout(timeout, socket.connected()).await??;
     }
     Ok(socket)
 }
 
-fn start_inet(addr: SocketAddr) -> io::Result<(OwnedFd, bool)> {
+fn start_inet(addr: SocketAddr) -> io::Result<(Socket, bool)> {
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let fd = rustix::net::socket_with(family, SocketType::STREAM, flags(), Some(ipproto::TCP))?;
     set_tcp_options(&fd)?;
     match rustix::net::connect(&fd, &addr) {
-        Ok(()) => Ok((fd, false)),
-        Err(Errno::INPROGRESS) => Ok((fd, true)),
+        Ok(()) => Ok((Socket::register(fd)?, false)),
+        Err(Errno::INPROGRESS) => Ok((Socket::register(fd)?, true)),
         Err(error) => Err(error.into()),
     }
 }
 
 /// A unix connect completes or fails at once; a full backlog is `EAGAIN`, which is a refusal to retry.
-fn start_unix(path: &Path) -> io::Result<(OwnedFd, bool)> {
+fn start_unix(path: &Path) -> io::Result<Socket> {
     let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags(), None)?;
     rustix::net::connect(&fd, &SocketAddrUnix::new(path)?)?;
-    Ok((fd, false))
+    Socket::register_unix(fd)
 }
 
 fn flags() -> SocketFlags {
@@ -66,6 +65,7 @@ pub fn dial_datagram(addr: &EndpointAddr) -> io::Result<UdpSocket> {
 /// What every TCP connection of ours has, either side. Set on a listener, Linux hands it on to what is accepted.
 pub fn set_tcp_options(fd: &OwnedFd) -> io::Result<()> {
     sockopt::set_tcp_nodelay(fd, true)?;
+    sockopt::set_socket_oobinline(fd, true)?;
     sockopt::set_socket_keepalive(fd, true)?;
     sockopt::set_tcp_keepidle(fd, KEEPALIVE_IDLE)?;
     sockopt::set_tcp_keepintvl(fd, KEEPALIVE_INTERVAL)?;

@@ -49,7 +49,10 @@ pub fn serve(
 ) -> impl Future<Output = ()> + Send {
     let Accepted { fd, client, seat } = accepted;
     let mut record = Record::begin(cluster, client);
-    let registered = Socket::register(fd);
+    let registered = match client {
+        ClientAddr::Inet(_) => Socket::register(fd),
+        ClientAddr::Unix => Socket::register_unix(fd),
+    };
     async move {
         let ending = match &registered {
             Ok(downstream) => {

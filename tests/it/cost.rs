@@ -58,8 +58,8 @@ const PER_CONNECTION: &[Call] = &[
     Call { name: "sendto", times: 2, what_for: "request, reply" },
     Call {
         name: "setsockopt",
-        times: 5,
-        what_for: "upstream: no delay, keepalive and its two times, user timeout",
+        times: 6,
+        what_for: "upstream: no delay, urgent data in line, keepalive and its two times, user timeout",
     },
     Call { name: "shutdown", times: 1, what_for: "the first FIN; close sends the second" },
     Call { name: "socket", times: 1, what_for: "upstream" },
