@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub async fn dial(addr: &EndpointAddr, timeout: Duration) -> io::Result<Socket> 
 fn start_inet(addr: SocketAddr) -> io::Result<(Socket, bool)> {
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let fd = rustix::net::socket_with(family, SocketType::STREAM, flags(), Some(ipproto::TCP))?;
-    set_tcp_options(&fd)?;
+    set_stream_options(&fd)?;
     match rustix::net::connect(&fd, &addr) {
         Ok(()) => Ok((Socket::register(fd)?, false)),
         Err(Errno::INPROGRESS) => Ok((Socket::register(fd)?, true)),
@@ -64,8 +64,21 @@ pub fn dial_datagram(addr: &EndpointAddr) -> io::Result<UdpSocket> {
 
 /// What every TCP connection of ours has, either side. Set on a listener, Linux hands it on to what is accepted.
 pub fn set_tcp_options(fd: &OwnedFd) -> io::Result<()> {
+    set_stream_options(fd)?;
+    keep_alive(fd)
+}
+
+/// What a connection needs from its first byte on.
+fn set_stream_options(fd: &OwnedFd) -> io::Result<()> {
     sockopt::set_tcp_nodelay(fd, true)?;
     sockopt::set_socket_oobinline(fd, true)?;
+    Ok(())
+}
+
+/// What finds a peer that has vanished. A session that was dialled sets this when it has lived for a while, because most do
+/// not: these are four system calls.
+pub fn keep_alive(fd: impl AsFd) -> io::Result<()> {
+    let fd = fd.as_fd();
     sockopt::set_socket_keepalive(fd, true)?;
     sockopt::set_tcp_keepidle(fd, KEEPALIVE_IDLE)?;
     sockopt::set_tcp_keepintvl(fd, KEEPALIVE_INTERVAL)?;

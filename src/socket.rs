@@ -85,7 +85,7 @@ impl Socket {
     /// Returns how many bytes were read, and whether the read may have stopped before all that is there. Descriptors that
     /// come with the bytes are closed by the kernel, since there is no buffer for them.
     fn receive(&self, buffer: &mut [u8]) -> Result<(usize, bool), Errno> {
-        if !self.fd.get_ref().is_unix {
+        if !self.is_unix() {
             let (_, received) = rustix::net::recv(self, buffer, RecvFlags::empty())?;
             return Ok((received, self.has_urgent_data()));
         }
@@ -197,6 +197,10 @@ impl Socket {
     /// Makes the close to come a RST, where the protocol has one.
     pub fn reset_on_close(&self) {
         let _ = sockopt::set_socket_linger(self, Some(std::time::Duration::ZERO));
+    }
+
+    pub fn is_unix(&self) -> bool {
+        self.fd.get_ref().is_unix
     }
 
     /// Sends without pacing where both ends are on this host. BBR spreads what it sends over time, on a loopback too, where
