@@ -311,7 +311,7 @@ impl Reconciler {
     fn label_policy(&self, share: bool, now: Instant) -> Policy<'_> {
         let admin_port = match self.config.admin {
             Some(AdminAddr::Tcp(addr)) => Some(addr.port()),
-            Some(AdminAddr::Unix(_)) | None => None,
+            Some(AdminAddr::Unix(_) | AdminAddr::Abstract(_)) | None => None,
         };
         let serving = self
             .told

@@ -16,6 +16,11 @@
 //! bytes faster while there are many. So FIN is read only by a half that holds nothing, and is passed on at once. The
 //! session is finished when both halves are done, and ends early when either side is reset or when both are silent for
 //! too long.
+//!
+//! A service may answer and close before it has read the whole request (HTTP 413). Its kernel then resets the connection,
+//! and a write to it fails although its answer can still be read. Such a session is *refused*: the half down delivers what the
+//! service had sent, then FIN; the half up reads and discards what the client still sends, for a limited time
+//! (*lingering*), because a close with unread bytes would reset the client, which may lose the answer by that.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -23,7 +28,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use crate::ending::Ending;
-use crate::relay::half::{Half, Path, Tally};
+use crate::relay::half::{Fault, Half, Mode, Path, Tally};
 use crate::relay::silence::Silence;
 use crate::socket::Socket;
 
@@ -42,6 +47,11 @@ const TURN_BYTES: usize = 1 << 20;
 
 /// The same limit for a session whose bytes come in small pieces.
 const TURN_ROUNDS: usize = 16;
+
+/// How long a refused client may be silent, and how long it may go on sending, once it has its answer and FIN. Those of
+/// nginx's `lingering_timeout` and `lingering_time`.
+const LINGER_SILENCE: Duration = Duration::from_secs(5);
+const LINGER_TIME: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -64,7 +74,8 @@ impl<F: Fn(Direction, usize)> Account for F {
 
 /// Relays until both sides are done or one is gone.
 ///
-/// After any ending but [`Ending::Finished`] the close of the sockets resets whoever is still there.
+/// After any ending but [`Ending::Finished`] the close of the sockets resets whoever is still there; but not a client
+/// that has all of the service's answer and its FIN.
 pub fn relay<'a, A: Account>(
     downstream: &'a Socket,
     upstream: &'a Socket,
@@ -97,18 +108,21 @@ impl<A: Account + Unpin> Future for Relay<'_, A> {
             Poll::Ready(ending) => ending,
             Poll::Pending => ready!(relay.poll_silence(cx)),
         };
-        if ending != Ending::Finished {
+        if ending != Ending::Finished && !relay.is_lingering() {
             relay.reset();
         }
         Poll::Ready(ending)
     }
 }
 
-impl<A: Account> Relay<'_, A> {
+impl<'a, A: Account> Relay<'a, A> {
     /// As [`Relay::take_turns`], and notes when there was news.
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
-        let half_closed = self.half_closed();
+        let (half_closed, lingered) = (self.half_closed(), self.is_lingering());
         let (poll, bytes) = self.take_turns(cx);
+        if self.is_lingering() && !lingered {
+            self.silence = Some(Silence::within(LINGER_TIME, LINGER_SILENCE));
+        }
         let news = bytes > 0 || self.half_closed() != half_closed;
         if news && let Some(silence) = &mut self.silence {
             silence.as_mut().broken();
@@ -118,30 +132,60 @@ impl<A: Account> Relay<'_, A> {
 
     /// Lets the halves take turns until both wait, or until it is the turn of other sessions. Returns how many bytes left.
     fn take_turns(&mut self, cx: &mut Context<'_>) -> (Poll<Ending>, usize) {
-        let Relay { downstream, upstream, halves: [up, down], account, .. } = self;
-        let turns = [
-            Turn::new(up, Path { direction: Direction::Up, from: downstream, to: upstream }),
-            Turn::new(down, Path { direction: Direction::Down, from: upstream, to: downstream }),
-        ];
+        let [path_up, path_down] = self.paths();
+        let Relay { halves: [up, down], account, .. } = self;
+        let turns = [Turn::new(up, path_up), Turn::new(down, path_down)];
         let mut tally = Tally { account, bytes: 0 };
         let poll = take_turns(turns, cx, &mut tally);
         (poll, tally.bytes)
     }
 
+    /// Up, down.
+    fn paths(&self) -> [Path<'a>; 2] {
+        let Relay { downstream, upstream, .. } = *self;
+        [
+            Path { direction: Direction::Up, from: downstream, to: upstream },
+            Path { direction: Direction::Down, from: upstream, to: downstream },
+        ]
+    }
+
     fn half_closed(&self) -> bool {
-        self.halves.iter().any(|half| half.done)
+        self.halves.iter().any(|half| half.done || half.mode == Mode::Discard)
+    }
+
+    /// The client has the whole answer of a service that takes nothing more.
+    fn is_lingering(&self) -> bool {
+        let [up, down] = &self.halves;
+        up.mode == Mode::Discard && down.done && down.has_delivered
     }
 
     /// The silence that is allowed now.
     fn limit(&self) -> Option<(Duration, Ending)> {
+        if self.is_lingering() {
+            return Some((LINGER_SILENCE, Ending::UpstreamReset));
+        }
         self.limits.allowed(self.half_closed())
     }
 
-    /// Ready when there was no byte for too long.
+    /// Ready when there was no byte for too long. A process that was stopped, or suspended with its machine, may find its
+    /// timers expired before it has seen what came in the meantime: so the sockets are asked first.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
         let Some((limit, ending)) = self.limit() else { return Poll::Pending };
         let silence = self.silence.get_or_insert_with(|| Silence::of(limit));
-        silence.as_mut().poll(limit, cx).map(|()| ending)
+        ready!(silence.as_mut().poll(limit, cx));
+        if self.has_news() && self.silence.as_mut().is_some_and(|silence| silence.as_mut().extend()) {
+            yield_turn(cx);
+            return Poll::Pending;
+        }
+        Poll::Ready(ending)
+    }
+
+    fn has_news(&self) -> bool {
+        self.halves.iter().zip(self.paths()).any(|(half, path)| half.has_news(path))
+    }
+
+    pub(crate) fn upstream(&self) -> &'a Socket {
+        self.upstream
     }
 
     /// Nobody may be left waiting for bytes that will not come.
@@ -157,15 +201,15 @@ fn take_turns<A: Account>(
     tally: &mut Tally<'_, A>,
 ) -> Poll<Ending> {
     for _ in 0..TURN_ROUNDS {
-        for turn in turns.iter_mut().filter(|turn| turn.awake) {
-            match turn.half.poll_round(turn.path, cx, tally) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(ending)) => return Poll::Ready(ending),
-                Poll::Pending => turn.awake = false,
-            }
+        if let Some((path, fault)) = take_round(&mut turns, cx, tally)
+            && !is_refused(&mut turns, path, &fault)
+        {
+            let [up, _] = &turns;
+            let refused = up.half.mode == Mode::Discard;
+            return Poll::Ready(if refused { Ending::UpstreamReset } else { path.reset_by(&fault) });
         }
-        if turns.iter().all(|turn| turn.half.done) {
-            return Poll::Ready(Ending::Finished);
+        if let Some(ending) = ending(&turns) {
+            return Poll::Ready(ending);
         }
         // A half that is both has read its FIN just now. The last one is passed on by the close, for one call less.
         for turn in turns.iter().filter(|turn| turn.awake && turn.half.done) {
@@ -180,6 +224,50 @@ fn take_turns<A: Account>(
     }
     yield_turn(cx);
     Poll::Pending
+}
+
+/// One round of each half that does not wait.
+fn take_round<'a, A: Account>(
+    turns: &mut [Turn<'_, 'a>; 2],
+    cx: &mut Context<'_>,
+    tally: &mut Tally<'_, A>,
+) -> Option<(Path<'a>, Fault)> {
+    for turn in turns.iter_mut().filter(|turn| turn.awake) {
+        match turn.half.poll_round(turn.path, cx, tally) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(fault)) => return Some((turn.path, fault)),
+            Poll::Pending => turn.awake = false,
+        }
+    }
+    None
+}
+
+/// Whether this fault only means that the service takes nothing more: it cannot be written to, or was reset after its
+/// FIN. Then the session goes on, without what the client sends.
+fn is_refused(turns: &mut [Turn<'_, '_>; 2], path: Path<'_>, fault: &Fault) -> bool {
+    let [up, down] = turns;
+    let by_service = match (path.direction, fault) {
+        (Direction::Up, Fault::To(_)) => true,
+        (Direction::Down, Fault::From(_)) => down.half.done,
+        _ => false,
+    };
+    let is_refused = by_service && fault.is_by_peer();
+    if is_refused {
+        up.half.discard();
+        down.half.drain();
+        (up.awake, down.awake) = (true, true);
+    }
+    is_refused
+}
+
+fn ending(turns: &[Turn<'_, '_>; 2]) -> Option<Ending> {
+    let [up, down] = turns.each_ref().map(|turn| &*turn.half);
+    match up.mode {
+        // Without an answer to wait for, the client is to see at once that nobody takes what it sends.
+        Mode::Discard if down.done && (up.done || !down.has_delivered) => Some(Ending::UpstreamReset),
+        Mode::Relay if up.done && down.done => Some(Ending::Finished),
+        _ => None,
+    }
 }
 
 /// Comes back after the driver was asked for news. A plain `wake_by_ref` would not do: the runtime looks at the

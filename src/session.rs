@@ -4,6 +4,7 @@ pub mod flow;
 pub mod live;
 mod served;
 
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -66,7 +67,10 @@ pub fn serve(
 ) -> impl Future<Output = ()> + Send {
     let Accepted { fd, client, permit } = accepted;
     let mut record = Record::begin(cluster, client, Protocol::Tcp);
-    let registered = Socket::register(fd);
+    let registered = match client {
+        ClientAddr::Inet(_) => Socket::register(fd),
+        ClientAddr::Unix => Socket::register_unix(fd),
+    };
     async move {
         let ending = match &registered {
             Ok(downstream) => {
@@ -259,7 +263,7 @@ impl Drop for Record {
             target: "access",
             route = %cluster.glance().options.name,
             client = %client,
-            endpoint = %self.endpoint.as_ref().map_or_else(|| "-".to_owned(), |endpoint| endpoint.key.to_string()),
+            endpoint = %Connected(self.endpoint.as_ref()),
             bytes_up = bytes_up.load(Relaxed),
             bytes_down = bytes_down.load(Relaxed),
             duration_ms = milliseconds(duration),
@@ -268,6 +272,18 @@ impl Drop for Record {
             ending = %self.ending,
             "session"
         );
+    }
+}
+
+/// The endpoint of a session, or `-`.
+struct Connected<'a>(Option<&'a InFlight>);
+
+impl fmt::Display for Connected<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(endpoint) => endpoint.key.fmt(f),
+            None => f.write_str("-"),
+        }
     }
 }
 

@@ -3,55 +3,114 @@
 //! An own type and not tokio's two, because the relay is the same for both, because a connection that was accepted on
 //! one worker may be registered on another, and because each read here knows whether it emptied the socket: a read
 //! that was short clears the readiness without asking the kernel once more.
+//!
+//! A short read has not always emptied the socket. A TCP read stops before urgent data (tcp(7)), a read of a unix socket
+//! also behind bytes that were sent with descriptors (unix(7)). Urgent data shows as `EPOLLPRI` from its arrival until
+//! it is read, dropped descriptors as `MSG_CTRUNC`; after such a read the socket is read again until `EAGAIN`.
+//! Urgent data is read in line (`SO_OOBINLINE`), because the kernel discards it otherwise.
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::task::{Context, Poll, ready};
 
-use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketAddrAny, sockopt};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, Shutdown, SocketAddrAny, sockopt};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 
 #[derive(Debug)]
 pub struct Socket {
-    fd: AsyncFd<OwnedFd>,
+    fd: AsyncFd<Stream>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    fd: OwnedFd,
+    /// Reads stop at bytes that were sent with descriptors.
+    is_unix: bool,
+}
+
+impl AsRawFd for Stream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
 }
 
 impl Socket {
-    /// Registers a non-blocking stream socket with the runtime of this thread. To connect, call `connect` first: a
-    /// socket that is not even connecting is reported as hung up, and tokio never forgets that.
+    /// Registers a non-blocking TCP socket, which has [`crate::connect::set_tcp_options`], with the runtime of this thread.
+    /// To connect, call `connect` first: a socket that is not even connecting is reported as hung up, and tokio never
+    /// forgets that.
+    pub fn register(fd: OwnedFd) -> io::Result<Socket> {
+        Socket::with(Stream { fd, is_unix: false })
+    }
+
+    /// The same for a unix stream socket, which inherits no option from its listener.
+    pub fn register_unix(fd: OwnedFd) -> io::Result<Socket> {
+        sockopt::set_socket_oobinline(&fd, true)?;
+        Socket::with(Stream { fd, is_unix: true })
+    }
+
     #[expect(
         deprecated,
         reason = "unsound for types that lie about their descriptor; an OwnedFd cannot, and the replacement is unsafe to call"
     )]
-    pub fn register(fd: OwnedFd) -> io::Result<Socket> {
-        Ok(Socket { fd: AsyncFd::new(fd)? })
+    fn with(stream: Stream) -> io::Result<Socket> {
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+        Ok(Socket { fd: AsyncFd::with_interest(stream, interest)? })
     }
 
     /// Reads what is there. `Ok(0)` is the peer's FIN.
     pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
-            match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()) {
-                Ok((_, received)) => {
-                    if 0 < received && received < buffer.len() {
+            match self.receive(buffer) {
+                Ok((received, may_have_stopped)) => {
+                    if 0 < received && received < buffer.len() && !may_have_stopped {
                         guard.clear_ready();
                     }
                     return Poll::Ready(Ok(received));
                 }
-                Err(rustix::io::Errno::AGAIN) => guard.clear_ready(),
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    guard.clear_ready();
+                    self.forget_urgent_data();
+                }
+                Err(Errno::INTR) => {}
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
         }
     }
 
+    /// Returns how many bytes were read, and whether the read may have stopped before all that is there. Descriptors that
+    /// come with the bytes are closed by the kernel, since there is no buffer for them.
+    fn receive(&self, buffer: &mut [u8]) -> Result<(usize, bool), Errno> {
+        if !self.is_unix() {
+            let (_, received) = rustix::net::recv(self, buffer, RecvFlags::empty())?;
+            return Ok((received, self.has_urgent_data()));
+        }
+        let mut no_descriptors = RecvAncillaryBuffer::default();
+        let buffers = &mut [IoSliceMut::new(buffer)];
+        let received = rustix::net::recvmsg(self, buffers, &mut no_descriptors, RecvFlags::empty())?;
+        Ok((received.bytes, received.flags.contains(ReturnFlags::CTRUNC) || self.has_urgent_data()))
+    }
+
+    /// Whether the driver has reported urgent data since the socket was last found empty. True after a FIN as well: there the
+    /// socket stays readable anyway. Costs no system call.
+    fn has_urgent_data(&self) -> bool {
+        self.fd.try_io(Interest::PRIORITY, |_| Ok(())).is_ok()
+    }
+
+    fn forget_urgent_data(&self) {
+        let nothing = |_: &Stream| Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        let _ = self.fd.try_io(Interest::PRIORITY, nothing);
+    }
+
     /// Writes what fits without waiting. `WouldBlock` when nothing does; then [`Socket::poll_write_with`] waits.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            match rustix::net::send(&self.fd, bytes, SendFlags::NOSIGNAL) {
-                Err(rustix::io::Errno::INTR) => {}
+            match rustix::net::send(self, bytes, SendFlags::NOSIGNAL) {
+                Err(Errno::INTR) => {}
                 result => return Ok(result?),
             }
         }
@@ -65,7 +124,7 @@ impl Socket {
     ) -> Poll<io::Result<T>> {
         loop {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
-            match guard.try_io(|fd| attempt(fd.as_fd())) {
+            match guard.try_io(|fd| attempt(fd.get_ref().fd.as_fd())) {
                 Ok(result) => return Poll::Ready(result),
                 Err(_would_block) => {}
             }
@@ -80,11 +139,18 @@ impl Socket {
     ) -> Poll<io::Result<T>> {
         loop {
             let mut guard = ready!(self.fd.poll_write_ready(cx))?;
-            match guard.try_io(|fd| attempt(fd.as_fd())) {
+            match guard.try_io(|fd| attempt(fd.get_ref().fd.as_fd())) {
                 Ok(result) => return Poll::Ready(result),
                 Err(_would_block) => {}
             }
         }
+    }
+
+    /// Whether one of these events has happened, whatever the driver has reported so far. Bytes, a FIN and an error are
+    /// [`PollFlags::IN`].
+    pub fn has_now(&self, events: PollFlags) -> bool {
+        let mut fds = [PollFd::new(self, events)];
+        rustix::event::poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     /// Waits for the end of a connect in progress. One that failed is hung up as well as writable (tcp_poll in Linux), and
@@ -92,7 +158,7 @@ impl Socket {
     pub async fn connected(&self) -> io::Result<()> {
         let is_hung_up = self.fd.ready(Interest::WRITABLE).await?.ready().is_write_closed();
         if is_hung_up {
-            sockopt::socket_error(&self.fd)??;
+            sockopt::socket_error(self)??;
         }
         Ok(())
     }
@@ -103,11 +169,11 @@ impl Socket {
         let mut byte = [0; 1];
         loop {
             let mut guard = self.fd.readable().await?;
-            match rustix::net::recv(&self.fd, &mut byte, RecvFlags::PEEK) {
+            match rustix::net::recv(self, &mut byte, RecvFlags::PEEK) {
                 Ok((_, 0)) => return Ok(()),
                 Ok(_) => break,
-                Err(rustix::io::Errno::AGAIN) => guard.clear_ready_matching(Ready::READABLE),
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::AGAIN) => guard.clear_ready_matching(Ready::READABLE),
+                Err(Errno::INTR) => {}
                 Err(_reset) => return Ok(()),
             }
         }
@@ -118,7 +184,7 @@ impl Socket {
     /// Whether the peer has closed its side, or has gone. Bytes that were not read yet are a peer that is there.
     pub fn peer_has_left(&self) -> bool {
         let received = rustix::net::recv(&self.fd, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
-        matches!(received, Ok((_, 0))) || received.is_err_and(|error| error != rustix::io::Errno::AGAIN)
+        matches!(received, Ok((_, 0))) || received.is_err_and(|error| error != Errno::AGAIN)
     }
 
     /// Waits until the connection is broken: reset, or given up by the kernel. Sees it without reading, so bytes that
@@ -131,40 +197,44 @@ impl Socket {
     /// Tells the peer that nothing more comes.
     pub fn shutdown_write(&self) {
         // Not connected any more: then the peer knows already.
-        let _ = rustix::net::shutdown(&self.fd, Shutdown::Write);
+        let _ = rustix::net::shutdown(self, Shutdown::Write);
     }
 
     /// Makes the close to come a RST, where the protocol has one.
     pub fn reset_on_close(&self) {
-        let _ = sockopt::set_socket_linger(&self.fd, Some(std::time::Duration::ZERO));
+        let _ = sockopt::set_socket_linger(self, Some(std::time::Duration::ZERO));
+    }
+
+    pub fn is_unix(&self) -> bool {
+        self.fd.get_ref().is_unix
     }
 
     /// Sends without pacing where both ends are on this host. BBR spreads what it sends over time, on a loopback too, where
     /// there is no queue to spare: measured, that halves what a transfer moves. Any other congestion control stays.
     pub fn do_not_pace_on_this_host(&self) {
-        let is_paced = sockopt::tcp_congestion(&self.fd).is_ok_and(|name| name.starts_with("bbr"));
+        let is_paced = sockopt::tcp_congestion(self).is_ok_and(|name| name.starts_with("bbr"));
         if is_paced && self.is_on_this_host() {
             // Of those that do not pace, the one that every user may choose (`tcp_allowed_congestion_control`).
-            let _ = sockopt::set_tcp_congestion(&self.fd, "reno");
+            let _ = sockopt::set_tcp_congestion(self, "reno");
         }
     }
 
     fn is_on_this_host(&self) -> bool {
         let address = |any: Option<SocketAddrAny>| Some(SocketAddr::try_from(any?).ok()?.ip().to_canonical());
-        let peer = rustix::net::getpeername(&self.fd).ok().and_then(address);
+        let peer = rustix::net::getpeername(self).ok().and_then(address);
         let own = self.local_addr().map(|own| own.ip().to_canonical());
         peer.is_some_and(|peer| peer.is_loopback() || own == Some(peer))
     }
 
     /// The address we reached the peer from, or were reached at; `None` for a unix socket.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        rustix::net::getsockname(&self.fd).ok()?.try_into().ok()
+        rustix::net::getsockname(self).ok()?.try_into().ok()
     }
 }
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.fd.get_ref().fd.as_fd()
     }
 }
 

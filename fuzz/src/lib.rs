@@ -108,7 +108,8 @@ pub fn label(bytes: &[u8]) {
     let (routes, mistakes) = labelled(&containers, &Policy::default());
     assert!(routes.len() + mistakes.len() >= 1, "a label is a route or a mistake");
     for route in routes {
-        let own = |target: &route::Target| matches!(target, route::Target::Docker { name, .. } if *name == id);
+        let own =
+            |target: &route::Target| matches!(target, route::Target::Docker { name, .. } if *name == id);
         assert!(route.all_targets().all(own), "a label names its own container alone: {route}");
         assert!(matches!(route.listen, Listen::Inet { .. }), "a label opens ports alone: {route}");
     }

@@ -1,9 +1,9 @@
 //! `ambassador register`, from the command line to the exit code.
 
+use super::serve::start_log;
 use super::{Exit, block_on, err, fail};
 use crate::config;
 use crate::config::vars::Vars;
-use crate::observe::log;
 use crate::register::args::RegisterArgs;
 
 pub(super) fn register(args: &RegisterArgs, vars: &Vars) -> Exit {
@@ -14,7 +14,10 @@ pub(super) fn register(args: &RegisterArgs, vars: &Vars) -> Exit {
             return Exit::Usage;
         }
     };
-    let _log = log::start(plan.log, vars);
+    let _log = match start_log(plan.log, vars) {
+        Ok(log) => log,
+        Err(exit) => return exit,
+    };
     match block_on(crate::register::run(plan)) {
         Ok(Ok(())) => Exit::Done,
         Ok(Err(error)) | Err(error) => fail(&format!("cannot start: {error}")),

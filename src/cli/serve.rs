@@ -4,7 +4,7 @@ use super::{Exit, err, out};
 use crate::app::{self, BuildError};
 use crate::config::args::RunArgs;
 use crate::config::vars::Vars;
-use crate::config::{self, Config};
+use crate::config::{self, Config, LogConfig};
 use crate::observe::log;
 use crate::stall::StallMonitor;
 
@@ -20,7 +20,10 @@ pub(super) fn serve(run: &RunArgs, vars: &Vars) -> Exit {
         err(&config.nothing_to_do(vars));
         return Exit::Usage;
     }
-    let _log = log::start(config.log, vars);
+    let _log = match start_log(config.log, vars) {
+        Ok(log) => log,
+        Err(exit) => return exit,
+    };
     match watched_block_on(|stalls| run_until_stopped(config, stalls)) {
         Ok(Ok(())) => Exit::Done,
         Ok(Err(error)) => {
@@ -32,6 +35,13 @@ pub(super) fn serve(run: &RunArgs, vars: &Vars) -> Exit {
             Exit::Failed
         }
     }
+}
+
+pub(super) fn start_log(config: LogConfig, vars: &Vars) -> Result<log::Guard, Exit> {
+    log::start(config, vars).map_err(|error| {
+        err(&format!("error: cannot start the log: {error}\n"));
+        Exit::Failed
+    })
 }
 
 /// On this thread, which is the control plane's from here on.

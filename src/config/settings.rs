@@ -12,7 +12,7 @@ use crate::diagnostic::Mistake;
 use crate::discovery::dns::TTL_FLOOR;
 
 /// Each is a flag `--KEY`, a variable `AMBASSADOR_KEY` and a key at the top of the file.
-pub(crate) const KEYS: [&str; 12] = [
+pub(crate) const KEYS: [&str; 11] = [
     "workers",
     "drain-timeout",
     "max-held",

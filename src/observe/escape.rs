@@ -24,7 +24,7 @@ pub fn escaped_lines(text: &str) -> String {
 }
 
 /// Escapes what is written through it.
-pub(super) struct Escaping<W>(pub(super) W);
+pub(crate) struct Escaping<W>(pub(crate) W);
 
 impl<W: Write> Write for Escaping<W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {

@@ -9,7 +9,7 @@ use super::*;
 use crate::cluster::hold::Gate;
 use crate::config::grammar::parse_route;
 use crate::discovery::Snapshot;
-use crate::room::Room;
+use crate::fd_budget::FdBudget;
 use crate::stall::StallMonitor;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -43,9 +43,9 @@ fn after() -> Vec<Route> {
 
 fn reconciler(stalls: &StallMonitor) -> Reconciler {
     let control = Control::default();
-    let room = Arc::new(Room::within(20_000));
+    let fds = Arc::new(FdBudget::within(20_000, 2));
     let (force, stop) = (control.force.clone(), control.stop.clone());
-    let shared = Arc::new(Shared { gate: Gate::new(9), force, stop, room });
+    let shared = Arc::new(Shared { gate: Gate::new(9), force, stop, fds });
     let workers = Workers::start(NonZeroUsize::new(2).unwrap(), &shared, stalls).unwrap();
     let mut config = Config::with_routes(Vec::new());
     config.file = Layer { routes: before() };

@@ -29,10 +29,19 @@ pub(super) struct Copied {
 
 /// Reads once, and writes what fits at once.
 pub(super) fn poll_copy(cx: &mut Context<'_>, from: &Socket, to: &Socket) -> Poll<Result<Copied, Fault>> {
+    with_scratch(|scratch| poll_through(cx, from, to, scratch))
+}
+
+/// Reads once, and discards what it read: how many bytes; none is a FIN.
+pub(super) fn poll_discard(cx: &mut Context<'_>, from: &Socket) -> Poll<Result<usize, Fault>> {
+    with_scratch(|scratch| from.poll_read(cx, scratch)).map_err(Fault::From)
+}
+
+fn with_scratch<T>(then: impl FnOnce(&mut [u8]) -> T) -> T {
     let mut scratch = SCRATCH.take().unwrap_or_else(|| vec![0; SCRATCH_BYTES].into());
-    let poll = poll_through(cx, from, to, &mut scratch);
+    let value = then(&mut scratch);
     SCRATCH.set(Some(scratch));
-    poll
+    value
 }
 
 fn poll_through(

@@ -4,6 +4,8 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use rustix::event::PollFlags;
+
 use super::copy::{self, Aside};
 use super::splice::{self, Pipe};
 use super::{Account, Direction};
@@ -19,7 +21,7 @@ pub(super) struct Path<'a> {
 }
 
 impl Path<'_> {
-    fn reset_by(self, fault: &Fault) -> Ending {
+    pub(super) fn reset_by(self, fault: &Fault) -> Ending {
         let (error, from_side) = match fault {
             Fault::From(error) => (error, true),
             Fault::To(error) => (error, false),
@@ -32,6 +34,18 @@ impl Path<'_> {
             (Direction::Up, false) | (Direction::Down, true) => Ending::UpstreamReset,
         }
     }
+}
+
+/// What a half does with what its sender sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Mode {
+    #[default]
+    Relay,
+    /// The receiver takes nothing more: reads until the sender's FIN, and discards.
+    Discard,
+    /// The sender has reset the connection: relays what it had sent before. The error behind that may have been
+    /// reported by a write already, so an error and a FIN both mean the end.
+    Drain,
 }
 
 /// One direction of a session.
@@ -47,6 +61,9 @@ pub(super) struct Half<'a> {
     was_bulk: bool,
     /// The sender's FIN was read, and nothing is held.
     pub(super) done: bool,
+    /// At least one byte was delivered.
+    pub(super) has_delivered: bool,
+    pub(super) mode: Mode,
 }
 
 /// Bytes that were taken and not yet delivered.
@@ -77,6 +94,14 @@ pub(super) enum Fault {
     To(io::Error),
 }
 
+impl Fault {
+    /// The peer closed or reset the connection, as opposed to: it vanished, or we are out of something.
+    pub(super) fn is_by_peer(&self) -> bool {
+        let (Fault::From(error) | Fault::To(error)) = self;
+        matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+    }
+}
+
 impl<'a> Half<'a> {
     /// Delivers what is held, takes more, delivers it. Pending when `from` has nothing or `to` has no room.
     pub(super) fn poll_round<A: Account>(
@@ -84,13 +109,65 @@ impl<'a> Half<'a> {
         path: Path<'a>,
         cx: &mut Context<'_>,
         tally: &mut Tally<'_, A>,
-    ) -> Poll<Result<(), Ending>> {
-        let round = self.poll_move(path, cx, tally);
-        if round.is_pending() && (self.done || self.held.is_some()) {
-            ready!(self.poll_breaking(path.from, cx));
-            return Poll::Ready(Err(path.reset_by(&Fault::From(io::ErrorKind::ConnectionReset.into()))));
+    ) -> Poll<Result<(), Fault>> {
+        match self.mode {
+            Mode::Relay => {
+                let round = self.poll_move(path, cx, tally);
+                if round.is_pending() && (self.done || self.held.is_some()) {
+                    ready!(self.poll_breaking(path.from, cx));
+                    return Poll::Ready(Err(Fault::From(io::ErrorKind::ConnectionReset.into())));
+                }
+                round
+            }
+            Mode::Discard => self.poll_discard(path.from, cx, tally),
+            Mode::Drain => match ready!(self.poll_move(path, cx, tally)) {
+                Err(Fault::From(_)) => {
+                    self.done = true;
+                    Poll::Ready(Ok(()))
+                }
+                moved => Poll::Ready(moved),
+            },
         }
-        round.map_err(|fault| path.reset_by(&fault))
+    }
+
+    /// From now on, what the sender sends is discarded, as is what is held.
+    pub(super) fn discard(&mut self) {
+        *self = Half {
+            done: self.done,
+            has_delivered: self.has_delivered,
+            mode: Mode::Discard,
+            ..Half::default()
+        };
+    }
+
+    /// From now on, the sender's end is no error.
+    pub(super) fn drain(&mut self) {
+        self.breaking = None;
+        self.mode = Mode::Drain;
+    }
+
+    fn poll_discard<A: Account>(
+        &mut self,
+        from: &Socket,
+        cx: &mut Context<'_>,
+        tally: &mut Tally<'_, A>,
+    ) -> Poll<Result<(), Fault>> {
+        if self.done {
+            return Poll::Pending;
+        }
+        let discarded = ready!(copy::poll_discard(cx, from))?;
+        tally.bytes += discarded;
+        self.done = discarded == 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether the next thing that this half waits for has happened already, and the driver has not reported it yet.
+    pub(super) fn has_news(&self, path: Path<'_>) -> bool {
+        match (&self.held, self.done) {
+            (Some(_), _) => path.to.has_now(PollFlags::OUT),
+            (None, false) => path.from.has_now(PollFlags::IN),
+            (None, true) => false,
+        }
     }
 
     fn poll_move<A: Account>(
@@ -125,7 +202,10 @@ impl<'a> Half<'a> {
             };
             match delivered.map_err(Fault::To)? {
                 0 => return Poll::Ready(Err(Fault::To(io::ErrorKind::WriteZero.into()))),
-                bytes => tally.add(path.direction, bytes),
+                bytes => {
+                    self.has_delivered = true;
+                    tally.add(path.direction, bytes);
+                }
             }
             if held.is_empty()
                 && let Some(held) = self.held.take()
@@ -152,6 +232,7 @@ impl<'a> Half<'a> {
             return Poll::Ready(Ok(()));
         }
         let copied = ready!(copy::poll_copy(cx, path.from, path.to))?;
+        self.has_delivered |= copied.delivered > 0;
         tally.add(path.direction, copied.delivered);
         self.bulk = copied.filled;
         if self.bulk && !self.was_bulk {
@@ -164,7 +245,7 @@ impl<'a> Half<'a> {
     }
 }
 
-/// Who is told of bytes as they leave, and how many have left in this turn.
+/// Who is told of bytes as they leave, and how many have left or were discarded in this turn.
 pub(super) struct Tally<'a, A> {
     pub(super) account: &'a A,
     pub(super) bytes: usize,

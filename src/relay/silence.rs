@@ -56,6 +56,10 @@ pin_project! {
     /// How long there was no byte and no half-close, and an alarm for when that is too long.
     pub(super) struct Silence {
         since: Instant,
+        // Too long then at the latest, whatever comes in between.
+        end: Option<Instant>,
+        // It lasted too long, and was extended because of something that has happened and was not seen yet.
+        is_extended: bool,
         #[pin]
         alarm: Sleep,
     }
@@ -63,19 +67,39 @@ pin_project! {
 
 impl Silence {
     pub(super) fn of(limit: Duration) -> Pin<Box<Silence>> {
-        Box::pin(Silence { since: Instant::now(), alarm: sleep(limit) })
+        Box::pin(Silence { since: Instant::now(), end: None, is_extended: false, alarm: sleep(limit) })
+    }
+
+    /// One that ends after `total`, whatever comes in between.
+    pub(super) fn within(total: Duration, limit: Duration) -> Pin<Box<Silence>> {
+        let since = Instant::now();
+        Box::pin(Silence { since, end: Some(since + total), is_extended: false, alarm: sleep(limit) })
     }
 
     /// There was a byte, or a half-close.
     pub(super) fn broken(self: Pin<&mut Silence>) {
-        *self.project().since = Instant::now();
+        let this = self.project();
+        *this.since = Instant::now();
+        *this.is_extended = false;
+    }
+
+    /// Begins anew, unless it did so before without being broken since. Returns whether it did.
+    pub(super) fn extend(mut self: Pin<&mut Silence>) -> bool {
+        if self.is_extended {
+            return false;
+        }
+        self.as_mut().broken();
+        *self.project().is_extended = true;
+        true
     }
 
     /// Ready when it has lasted for `limit`. The alarm is not moved for each byte: it rings, finds that there was a byte
     /// since, and is set for the rest.
     pub(super) fn poll(self: Pin<&mut Silence>, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
-        let SilenceProjection { since, mut alarm } = self.project();
-        let Some(deadline) = since.checked_add(limit) else { return Poll::Pending };
+        let SilenceProjection { since, end, mut alarm, .. } = self.project();
+        let Some(deadline) = since.checked_add(limit).into_iter().chain(*end).min() else {
+            return Poll::Pending;
+        };
         if deadline < alarm.deadline() {
             alarm.as_mut().reset(deadline);
         }

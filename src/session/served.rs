@@ -3,6 +3,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
@@ -10,13 +11,20 @@ use tokio_util::sync::WaitForCancellationFuture;
 
 use super::{Record, Shared};
 use crate::cluster::InFlight;
+use crate::connect;
 use crate::ending::Ending;
 use crate::relay::{Limits, Relay, relay};
 use crate::socket::Socket;
 
+/// When a session gets [`connect::keep_alive`]. Most sessions end before, and save its system calls; a peer that vanishes
+/// is found after two minutes anyway.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(1);
+
 pin_project! {
     pub(super) struct Served<'a> {
         relay: Relay<'a, &'a Record>,
+        // Boxed, since few sessions at a time have one.
+        keepalive_due: Option<Pin<Box<Sleep>>>,
         #[pin]
         stopped: Stopped<'a>,
     }
@@ -30,7 +38,11 @@ impl<'a> Served<'a> {
         record: &'a Record,
         shared: &'a Shared,
     ) -> Served<'a> {
-        Served { relay: relay(downstream, upstream, limits, record), stopped: record.stopped(shared) }
+        Served {
+            relay: relay(downstream, upstream, limits, record),
+            keepalive_due: (!upstream.is_unix()).then(|| Box::pin(sleep(KEEPALIVE_AFTER))),
+            stopped: record.stopped(shared),
+        }
     }
 }
 
@@ -41,6 +53,11 @@ impl Future for Served<'_> {
         let this = self.project();
         if let Poll::Ready(ending) = Pin::new(&mut *this.relay).poll(cx) {
             return Poll::Ready(ending);
+        }
+        if this.keepalive_due.as_mut().is_some_and(|due| due.as_mut().poll(cx).is_ready()) {
+            *this.keepalive_due = None;
+            // Fails only for a connection that is broken already.
+            let _ = connect::keep_alive(this.relay.upstream());
         }
         let ending = ready!(this.stopped.poll(cx));
         this.relay.reset();

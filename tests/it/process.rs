@@ -269,3 +269,25 @@ fn an_idle_ambassador_has_at_most_two_megabytes_of_memory_of_its_own() {
     let own = ambassador.memory();
     assert!(own <= 2 << 20, "{} KB", own / 1024);
 }
+
+#[test]
+fn every_session_has_its_line_in_the_log_when_a_second_signal_ended_the_process() {
+    const SESSIONS: usize = 300;
+    const OPEN: usize = 20;
+    let mut ambassador = Ambassador::with(&format!("127.0.0.1:0={}?name=r", service("one"))).start();
+    let route = ambassador.addr("r");
+    (0..SESSIONS).for_each(|_| drop(greeting(route)));
+    let _open: Vec<_> = (0..OPEN).map(|_| greeting(route)).collect();
+    ambassador.signal(Signal::TERM);
+    eventually("no new session", || match TcpStream::connect(route) {
+        Ok(_) => Err("it was accepted"),
+        Err(_) => Ok(()),
+    });
+    ambassador.signal(Signal::TERM);
+    ambassador.ends_within(PATIENCE);
+    // The test's own reader may be behind.
+    eventually("all lines", || match ambassador.log().matches(" session route=r ").count() {
+        count if count >= SESSIONS + OPEN => Ok(()),
+        count => Err(format!("{count} lines")),
+    });
+}

@@ -198,9 +198,13 @@ fn pause(duration: Duration) {
 }
 
 async fn relayed(downstream: OwnedFd, upstream: OwnedFd, limits: Limits, counts: Arc<Counts>) -> Ending {
-    let downstream = Socket::register(downstream).unwrap();
-    let upstream = Socket::register(upstream).unwrap();
+    let [downstream, upstream] = [downstream, upstream].map(registered);
     relay(&downstream, &upstream, limits, |direction, bytes| counts.add(direction, bytes)).await
+}
+
+fn registered(fd: OwnedFd) -> Socket {
+    let is_unix = sockopt::socket_domain(&fd).unwrap() == rustix::net::AddressFamily::UNIX;
+    if is_unix { Socket::register_unix(fd).unwrap() } else { Socket::register(fd).unwrap() }
 }
 
 /// The same bytes for the same seed, different from one position to the next.
@@ -519,8 +523,7 @@ fn a_bulk_transfer_with_no_descriptor_left() {
     let (client, downstream) = End::pair(Tcp);
     let (server, upstream) = End::pair(Tcp);
     block_on(async move {
-        let (downstream, upstream) =
-            (Socket::register(downstream).unwrap(), Socket::register(upstream).unwrap());
+        let (downstream, upstream) = (registered(downstream), registered(upstream));
         let limit = rustix::process::Rlimit { current: Some(3), maximum: Some(3) };
         rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
         rustix::pipe::pipe().unwrap_err();
@@ -615,6 +618,69 @@ fn the_shorter_limit_names_the_ending() {
         drop((client, server));
     });
     assert_eq!((ending, is_close(lasted, 3 * MINUTE)), (Ending::HalfCloseTimeout, true), "{lasted:?}");
+}
+
+/// The service answers, and closes with unread bytes, while the client sends more. Of the same moment, as the relay sees
+/// it: there is no `await` in between.
+async fn refuse(client: &End, server: End) {
+    (&*client).write_all(b"request").unwrap();
+    tokio::time::sleep(MINUTE).await;
+    (&server).write_all(b"answer").unwrap();
+    drop(server);
+    (&*client).write_all(b"more").unwrap();
+}
+
+#[test]
+fn a_refused_client_that_keeps_the_connection_open_is_waited_for_five_seconds() {
+    let (ending, lasted) = under(NO_LIMITS, |client, server| async move {
+        refuse(&client, server).await;
+        tokio::time::sleep(MINUTE).await;
+        assert_eq!(client.read_all(), b"answer");
+    });
+    assert_eq!(ending, Ending::UpstreamReset);
+    assert!(is_close(lasted, MINUTE + Duration::from_secs(5)), "{lasted:?}");
+}
+
+#[test]
+fn a_refused_client_that_goes_on_sending_is_taken_for_thirty_seconds() {
+    let (ending, lasted) = under(NO_LIMITS, |client, server| async move {
+        refuse(&client, server).await;
+        for _ in 0..29 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            (&client).write_all(&[7; 10_000]).unwrap();
+        }
+        tokio::time::sleep(MINUTE).await;
+        assert_eq!(client.read_all(), b"answer");
+    });
+    assert_eq!(ending, Ending::UpstreamReset);
+    assert!(is_close(lasted, MINUTE + Duration::from_secs(30)), "{lasted:?}");
+}
+
+#[test]
+fn a_refused_client_that_ends_ends_the_session() {
+    let (ending, lasted) = under(NO_LIMITS, |client, server| async move {
+        refuse(&client, server).await;
+        client.finish();
+        tokio::time::sleep(MINUTE).await;
+        assert_eq!(client.read_all(), b"answer");
+    });
+    assert_eq!((ending, is_close(lasted, MINUTE)), (Ending::UpstreamReset, true), "{lasted:?}");
+}
+
+#[test]
+fn a_refused_client_gets_all_of_an_answer_that_it_reads_late() {
+    let session = Session::start(Narrow, Unix);
+    session.exchange();
+    let client = session.client;
+    (&client).write_all(b"request").unwrap();
+    (&session.server).read_exact(&mut [0; 3]).unwrap();
+    let written = session.server.write_until_full();
+    drop(session.server);
+    (&client).write_all(b"more").unwrap();
+    assert_eq!(client.read_all().len(), written);
+    client.finish();
+    assert_eq!(session.relay.join().unwrap(), Ending::UpstreamReset);
+    assert_eq!(session.counts.down(), 1 + written as u64);
 }
 
 #[test]

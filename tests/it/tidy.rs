@@ -106,8 +106,7 @@ const RULES: &[Rule] = &[
     Rule {
         why: "our threads never block: connect, sleep and wait through tokio",
         files: ALL,
-        // Until their probes do not block.
-        but: &["src/listener.rs", "src/admin/address.rs"],
+        but: &[],
         words: &[
             "std::os::unix::net::UnixStream",
             "UnixStream as StdUnixStream",

@@ -3,7 +3,7 @@
 use std::future::{pending, ready};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use tokio_util::sync::CancellationToken;
 

@@ -1,1 +1,350 @@
-//! Byte streams that are easy to lose: urgent data, passed descriptors, answers sent before the request was read.
+//! Byte streams that are easy to lose: urgent data, passed descriptors, answers sent before the request was read, and
+//! bytes that arrive while the process is stopped.
+
+use std::io::{IoSlice, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sockopt};
+use rustix::process::Signal;
+
+use crate::support::{Ambassador, eventually, pause, skip};
+
+/// Longer than anything here takes: a session that is stuck fails instead.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A blocking end of a connection, TCP or unix.
+struct End(OwnedFd);
+
+impl End {
+    fn of(fd: impl Into<OwnedFd>) -> End {
+        let fd = fd.into();
+        for timeout in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
+            sockopt::set_socket_timeout(&fd, timeout, Some(PATIENCE)).unwrap();
+        }
+        End(fd)
+    }
+
+    fn send(&self, bytes: &[u8], flags: SendFlags) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let sent = rustix::net::send(&self.0, rest, flags | SendFlags::NOSIGNAL).unwrap();
+            rest = &rest[sent..];
+        }
+    }
+
+    fn send_with_descriptor(&self, bytes: &[u8], descriptor: BorrowedFd<'_>) {
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [descriptor];
+        assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+        let sent = rustix::net::sendmsg(&self.0, &[IoSlice::new(bytes)], &mut control, SendFlags::empty());
+        assert_eq!(sent.unwrap(), bytes.len());
+    }
+
+    fn read_exact(&self, length: usize) -> Result<Vec<u8>, String> {
+        let mut all = vec![0; length];
+        let mut filled = 0;
+        while filled < length {
+            match rustix::io::read(&self.0, &mut all[filled..]) {
+                Ok(0) => return Err(format!("FIN after {filled} of {length} bytes")),
+                Ok(received) => filled += received,
+                Err(error) => return Err(format!("{error} after {filled} of {length} bytes")),
+            }
+        }
+        Ok(all)
+    }
+
+    fn finish(&self) {
+        rustix::net::shutdown(&self.0, rustix::net::Shutdown::Write).unwrap();
+    }
+}
+
+/// What is sent in one go.
+#[derive(Clone, Copy, Debug)]
+enum Piece {
+    Plain(usize),
+    /// The last of these bytes is urgent.
+    Urgent(usize),
+}
+
+use Piece::{Plain, Urgent};
+
+impl Piece {
+    const ALL: [Piece; 5] = [Plain(1), Plain(1_000), Plain(100_000), Urgent(1), Urgent(3)];
+
+    fn triples() -> impl Iterator<Item = [Piece; 3]> {
+        let two = |first| Piece::ALL.into_iter().map(move |second| (first, second));
+        let three = |(first, second)| Piece::ALL.into_iter().map(move |third| [first, second, third]);
+        Piece::ALL.into_iter().flat_map(two).flat_map(three)
+    }
+
+    /// Each piece of a transfer has bytes of its own.
+    fn bytes(self, index: usize) -> Vec<u8> {
+        let (Plain(length) | Urgent(length)) = self;
+        (0..length).map(|n| b'a' + ((n + 7 * index) % 26) as u8).collect()
+    }
+
+    fn send(self, to: &End, index: usize) {
+        let flags = if matches!(self, Urgent(_)) { SendFlags::OOB } else { SendFlags::empty() };
+        to.send(&self.bytes(index), flags);
+    }
+}
+
+/// When the pieces are sent.
+#[derive(Clone, Copy, Debug)]
+enum Pace {
+    /// One when the one before has arrived.
+    OneByOne,
+    AtOnce,
+    /// And FIN behind them.
+    AtOnceWithFin,
+}
+
+fn transfer(pieces: [Piece; 3], pace: Pace, from: &End, to: &End) -> Result<(), String> {
+    let all: Vec<Vec<u8>> = pieces.iter().enumerate().map(|(index, piece)| piece.bytes(index)).collect();
+    let receive = |expected: &[u8]| match to.read_exact(expected.len())? {
+        bytes if bytes == expected => Ok(()),
+        _ => Err("other bytes than were sent".to_owned()),
+    };
+    if let Pace::OneByOne = pace {
+        return pieces.iter().zip(&all).enumerate().try_for_each(|(index, (piece, expected))| {
+            piece.send(from, index);
+            receive(expected)
+        });
+    }
+    pieces.iter().enumerate().for_each(|(index, piece)| piece.send(from, index));
+    if let Pace::AtOnceWithFin = pace {
+        from.finish();
+    }
+    receive(&all.concat())
+}
+
+fn all_transfers(connect: impl Fn() -> (End, End)) {
+    let mut failed = Vec::new();
+    for pace in [Pace::OneByOne, Pace::AtOnce, Pace::AtOnceWithFin] {
+        for pieces in Piece::triples() {
+            let (client, server) = connect();
+            // Other data goes the other way and must not be in the way.
+            server.send(b"banner", SendFlags::empty());
+            assert_eq!(client.read_exact(6).unwrap(), b"banner");
+            for (direction, from, to) in [("up", &client, &server), ("down", &server, &client)] {
+                if let Err(why) = transfer(pieces, pace, from, to) {
+                    failed.push(format!("{direction} {pace:?} {pieces:?}: {why}"));
+                    break;
+                }
+            }
+            assert!(failed.len() < 3, "{}", failed.join("\n"));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+fn tcp(route: SocketAddr, endpoint: &TcpListener) -> (End, End) {
+    let client = TcpStream::connect(route).unwrap();
+    let (server, _) = endpoint.accept().unwrap();
+    for stream in [&client, &server] {
+        stream.set_nodelay(true).unwrap();
+    }
+    (End::of(client), End::of(server))
+}
+
+fn unix(route: &Path, endpoint: &UnixListener) -> (End, End) {
+    let client = UnixStream::connect(route).unwrap();
+    let (server, _) = endpoint.accept().unwrap();
+    (End::of(client), End::of(server))
+}
+
+fn tcp_route(options: &str) -> (Ambassador, SocketAddr, TcpListener) {
+    let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
+    let route = format!("127.0.0.1:0={}?name=r{options}", endpoint.local_addr().unwrap());
+    let ambassador = Ambassador::with(&format!("--workers 1 --log-level warn {route}")).start();
+    let addr = ambassador.addr("r");
+    (ambassador, addr, endpoint)
+}
+
+/// With the directory of its two sockets.
+fn unix_route() -> (Ambassador, tempfile::TempDir, UnixListener) {
+    let dir = tempfile::tempdir().unwrap();
+    let endpoint = UnixListener::bind(dir.path().join("service")).unwrap();
+    let path = dir.path().display();
+    let route = format!("{path}/route=unix:{path}/service?name=r");
+    (Ambassador::with(&format!("--workers 1 --log-level warn {route}")).start(), dir, endpoint)
+}
+
+#[test]
+fn urgent_data_over_tcp_is_delivered_in_line() {
+    let (_ambassador, route, endpoint) = tcp_route("");
+    all_transfers(|| tcp(route, &endpoint));
+}
+
+#[test]
+fn out_of_band_bytes_over_unix_sockets_are_delivered_in_line() {
+    let (probe, _other) = UnixStream::pair().unwrap();
+    if rustix::net::send(&probe, b"!", SendFlags::OOB).is_err() {
+        skip!("this kernel has no out-of-band bytes over unix sockets");
+    }
+    let (_ambassador, dir, endpoint) = unix_route();
+    all_transfers(|| unix(&dir.path().join("route"), &endpoint));
+}
+
+#[test]
+fn bytes_sent_with_descriptors_are_delivered_and_the_descriptors_closed() {
+    let (_ambassador, dir, endpoint) = unix_route();
+    let (client, server) = unix(&dir.path().join("route"), &endpoint);
+    client.send(b"x", SendFlags::empty());
+    server.read_exact(1).unwrap();
+    for (from, to) in [(&client, &server), (&server, &client)] {
+        for (ahead, behind) in [(0, 0), (0, 10), (10, 0), (10, 10), (100_000, 100_000)] {
+            let (watched, passed) = rustix::pipe::pipe().unwrap();
+            let (ahead, behind) = (vec![b'1'; ahead], vec![b'3'; behind]);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    from.send(&ahead, SendFlags::empty());
+                    from.send_with_descriptor(b"with", passed.as_fd());
+                    from.send_with_descriptor(b"again", passed.as_fd());
+                    from.send(&behind, SendFlags::empty());
+                });
+                let expected = [&ahead[..], b"withagain", &behind].concat();
+                assert_eq!(to.read_exact(expected.len()), Ok(expected));
+            });
+            drop(passed);
+            // Its last writer is gone.
+            assert_eq!(rustix::io::read(&watched, &mut [0; 1]), Ok(0));
+        }
+    }
+}
+
+const ANSWER: &[u8] = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nno\n";
+
+/// Answers each connection when its first bytes are there, and closes it although there are more.
+fn refusing_server() -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let serving = thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut first = [0; 100];
+            let mut stream = stream;
+            if stream.read(&mut first).is_ok_and(|length| length == 0) {
+                return;
+            }
+            stream.write_all(ANSWER).ok();
+        }
+    });
+    (addr, serving)
+}
+
+/// What comes back to a client that sends all of `body` before it reads, or as much of it as it can.
+fn upload(to: SocketAddr, body: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(to).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(body).ok();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok();
+    answer
+}
+
+#[test]
+fn an_answer_to_a_request_that_was_not_read_reaches_the_client() {
+    const ROUNDS: usize = 60;
+    let (service, serving) = refusing_server();
+    let ambassador = Ambassador::with(&format!("--log-level warn 127.0.0.1:0={service}?name=r")).start();
+    let route = ambassador.addr("r");
+    for length in [200 << 10, 5 << 20] {
+        let body = vec![b'x'; length];
+        let (mut directly, mut through) = (0, 0);
+        for _ in 0..ROUNDS {
+            directly += usize::from(upload(service, &body) == ANSWER);
+            through += usize::from(upload(route, &body) == ANSWER);
+        }
+        assert!(through >= directly, "{through} of {ROUNDS}, directly {directly}, at {length} bytes");
+    }
+    drop(TcpStream::connect(service).unwrap());
+    serving.join().unwrap();
+}
+
+#[test]
+fn a_client_that_still_sends_is_not_reset_behind_the_answer() {
+    let (ambassador, route, endpoint) = tcp_route("");
+    let (client, server) = tcp(route, &endpoint);
+    client.send(b"head", SendFlags::empty());
+    server.read_exact(3).unwrap();
+    // Stopped, so that it finds the reset and more of the request at the same time.
+    ambassador.signal(Signal::STOP);
+    server.send(ANSWER, SendFlags::empty());
+    // The unread byte makes it a reset.
+    drop(server);
+    client.send(b"body", SendFlags::empty());
+    ambassador.signal(Signal::CONT);
+    for _ in 0..500 {
+        client.send(&[b'x'; 10_000], SendFlags::empty());
+    }
+    assert_eq!(client.read_exact(ANSWER.len()).unwrap(), ANSWER);
+    assert_eq!(client.read_exact(1), Err("FIN after 0 of 1 bytes".to_owned()));
+}
+
+#[test]
+fn a_client_of_a_service_that_never_answered_is_reset_at_once() {
+    let (_ambassador, route, endpoint) = tcp_route("");
+    let (client, server) = tcp(route, &endpoint);
+    client.send(&[b'x'; 1000], SendFlags::empty());
+    server.read_exact(1).unwrap();
+    drop(server);
+    eventually("a failed write", || match rustix::net::send(&client.0, b"x", SendFlags::NOSIGNAL) {
+        Ok(_) => Err("it was taken"),
+        Err(_) => Ok(()),
+    });
+}
+
+/// Two descriptors of the test's for each session.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+}
+
+/// Stops the process for longer than `limit`, while `meanwhile` happens.
+fn stopped_beyond(limit: Duration, ambassador: &Ambassador, meanwhile: impl FnOnce()) {
+    ambassador.signal(Signal::STOP);
+    meanwhile();
+    pause(limit + Duration::from_secs(1));
+    ambassador.signal(Signal::CONT);
+}
+
+#[test]
+fn bytes_that_came_while_the_process_was_stopped_keep_the_session_alive() {
+    const IDLE: Duration = Duration::from_secs(15);
+    // More than the events that tokio takes from one epoll_wait: the timers of the others expire before theirs.
+    const SESSIONS: usize = 1_100;
+    raise_file_limit();
+    let (ambassador, route, endpoint) = tcp_route("&idle-timeout=15s");
+    let sessions: Vec<(End, End)> = (0..SESSIONS).map(|_| tcp(route, &endpoint)).collect();
+    stopped_beyond(IDLE, &ambassador, || {
+        for (_, server) in &sessions {
+            server.send(b"reply", SendFlags::empty());
+        }
+    });
+    let replied = |(client, _): &&(End, End)| client.read_exact(5).is_ok_and(|reply| reply == b"reply");
+    assert_eq!(sessions.iter().filter(replied).count(), SESSIONS);
+}
+
+#[test]
+fn an_end_that_came_while_the_process_was_stopped_ends_a_half_closed_session_in_order() {
+    const LIMIT: Duration = Duration::from_secs(8);
+    let (ambassador, route, endpoint) = tcp_route("&half-close-timeout=8s");
+    let (client, server) = tcp(route, &endpoint);
+    client.send(b"request", SendFlags::empty());
+    client.finish();
+    assert_eq!(server.read_exact(7), Ok(b"request".to_vec()));
+    stopped_beyond(LIMIT, &ambassador, || {
+        server.send(b"reply", SendFlags::empty());
+        server.finish();
+    });
+    assert_eq!(client.read_exact(5), Ok(b"reply".to_vec()));
+    assert_eq!(client.read_exact(1), Err("FIN after 0 of 1 bytes".to_owned()));
+}
