@@ -5,12 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use crate::soak::dice::Dice;
+use crate::support::variable;
 
 #[expect(unreachable_pub, reason = "a library of its own for cargo-fuzz")]
 #[path = "../../fuzz/src/lib.rs"]
 mod targets;
 
-/// Of each seed.
+/// Of each seed. `AMBASSADOR_TEST_MUTATIONS` is another number; the first of them are the same in every run.
 const MUTATIONS: usize = 300;
 /// In one mutation, one after the other.
 const CHANGES_MAX: usize = 4;
@@ -71,13 +72,14 @@ fn mutated(seed: &[u8], others: &[(PathBuf, Vec<u8>)], dice: &mut Dice) -> Vec<u
 
 #[test]
 fn seeds_and_their_mutations_break_no_parser() {
+    let mutations = variable("AMBASSADOR_TEST_MUTATIONS").map_or(MUTATIONS, |text| text.parse().unwrap());
     for (name, _) in targets::ALL {
         let seeds = seeds(name);
         assert!(!seeds.is_empty(), "{name} has no seed");
         for (number, (path, seed)) in seeds.iter().enumerate() {
             feed(name, path, seed);
             let mut dice = Dice::new(number as u64, 7);
-            for _ in 0..MUTATIONS {
+            for _ in 0..mutations {
                 feed(name, path, &mutated(seed, &seeds, &mut dice));
             }
         }
