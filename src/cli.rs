@@ -136,12 +136,15 @@ fn fail(why: &str) -> Exit {
 
 fn block_on<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(async {
-        tokio::select! {
-            value = future => value,
-            never = crate::init::reap_orphans() => match never {},
-        }
-    }))
+    Ok(runtime.block_on(as_process_1(future)))
+}
+
+/// Runs it, and does what the kernel expects of process 1 meanwhile.
+async fn as_process_1<T>(future: impl Future<Output = T>) -> T {
+    tokio::select! {
+        value = future => value,
+        never = crate::init::reap_orphans() => match never {},
+    }
 }
 
 /// Standard output is for results. A reader that left is no failure of ours.

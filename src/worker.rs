@@ -258,7 +258,8 @@ impl Worker {
         self.tracker.spawn(async move {
             let served = match listening.listener.protocol {
                 Protocol::Tcp => worker.accept(listening).await,
-                Protocol::Udp => worker.serve_flows(listening).await,
+                // Boxed: it is larger, and most listeners are of the other kind.
+                Protocol::Udp => Box::pin(worker.serve_flows(listening)).await,
             };
             if let Err(error) = served {
                 tracing::error!(%error, "a listener failed");

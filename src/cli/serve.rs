@@ -1,6 +1,6 @@
 //! The verbs that need no other ambassador: to run, and to say what would.
 
-use super::{Exit, err, out};
+use super::{Exit, as_process_1, err, out};
 use crate::app::{self, BuildError};
 use crate::config::args::RunArgs;
 use crate::config::vars::Vars;
@@ -48,7 +48,7 @@ pub(super) fn start_log(config: LogConfig, vars: &Vars) -> Result<log::Guard, Ex
 fn watched_block_on<F: Future>(run: impl FnOnce(StallMonitor) -> F) -> std::io::Result<F::Output> {
     let stalls = StallMonitor::start()?;
     let (runtime, _watched) = stalls.runtime("control")?;
-    Ok(runtime.block_on(run(stalls)))
+    Ok(runtime.block_on(as_process_1(run(stalls))))
 }
 
 async fn run_until_stopped(config: Config, stalls: StallMonitor) -> Result<(), BuildError> {

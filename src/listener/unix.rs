@@ -5,7 +5,6 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -13,9 +12,8 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::BACKLOG;
 
-/// How often, and after which pause, the lock of a directory is tried again: another ambassador has it for microseconds.
-const LOCK_ATTEMPTS: usize = 20;
-const LOCK_PAUSE: Duration = Duration::from_millis(1);
+/// How often the lock of a directory is tried: another ambassador has it for microseconds.
+const LOCK_ATTEMPTS: usize = 1_000;
 
 /// The path of a bound socket. Dropping it removes the path, unless another process owns it by now.
 #[derive(Debug)]
@@ -66,16 +64,11 @@ fn lock_directory(path: &Path) -> Option<OwnedFd> {
     for _ in 0..LOCK_ATTEMPTS {
         match rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Some(dir),
-            Err(Errno::WOULDBLOCK) => pause(),
+            Err(Errno::WOULDBLOCK) => std::thread::yield_now(),
             Err(_) => return None,
         }
     }
     None
-}
-
-#[expect(clippy::disallowed_methods, reason = "at most 20 ms in all, when a socket is bound")]
-fn pause() {
-    std::thread::sleep(LOCK_PAUSE);
 }
 
 fn remove_dead_socket(path: &Path) -> io::Result<()> {
