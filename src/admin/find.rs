@@ -4,7 +4,6 @@
 //! user or as root. Of several ambassadors, those in our own PID namespace, which is our container, are preferred.
 
 use std::io;
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 
 use rustix::net::SocketAddrUnix;
@@ -67,7 +66,7 @@ fn try_connect(at: AdminAddr) -> io::Result<Found> {
         AdminAddr::Abstract(name) => SocketAddrUnix::new_abstract_name(name.as_bytes())?,
         AdminAddr::Tcp(_) => return Err(io::ErrorKind::Unsupported.into()),
     };
-    let stream = UnixStream::from_std(StdUnixStream::from(unix::connect(&addr)?))?;
+    let stream = UnixStream::from_std(unix::connect(&addr)?.into())?;
     let peer = stream.peer_cred()?;
     if at != AdminAddr::Unix(SYSTEM_PATH.into()) && !is_trusted(peer.uid()) {
         let why = format!("{at} belongs to uid {}, neither ours nor root's", peer.uid());

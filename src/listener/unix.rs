@@ -40,6 +40,9 @@ pub fn bind(path: &Path, mode: Option<Mode>) -> io::Result<(OwnedFd, UnixPath)> 
     }
     let path = UnixPath { path: path.to_owned(), inode: inode(&rustix::fs::lstat(path)?) };
     rustix::net::listen(&fd, BACKLOG)?;
+    if !path.is_ours() {
+        return Err(in_use("another program has replaced the socket: stop it"));
+    }
     Ok((fd, path))
 }
 
@@ -108,9 +111,15 @@ fn inode(found: &Stat) -> (u64, u64) {
     (found.st_dev, found.st_ino)
 }
 
+impl UnixPath {
+    fn is_ours(&self) -> bool {
+        rustix::fs::lstat(&self.path).is_ok_and(|found| inode(&found) == self.inode)
+    }
+}
+
 impl Drop for UnixPath {
     fn drop(&mut self) {
-        if rustix::fs::lstat(&self.path).is_ok_and(|found| inode(&found) == self.inode) {
+        if self.is_ours() {
             let _ = rustix::fs::unlink(&self.path);
         }
     }
