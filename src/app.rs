@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin::{self, Admin, Knows};
 use crate::cluster::hold::Gate;
-use crate::config::Config;
+use crate::config::{AdminAddr, Config};
 use crate::discovery::file::File;
 use crate::discovery::follow;
 use crate::drain::Control;
@@ -57,7 +57,9 @@ pub async fn build_watched(config: Config, stalls: StallMonitor) -> Result<Bound
     for warning in &config.warnings {
         tracing::warn!("{}", warning.one_line());
     }
-    let fds = Arc::new(FdBudget::within(raised_file_limit(), config.workers.get()));
+    // On TCP it listens beside the unix socket.
+    let admins = if matches!(config.admin, Some(AdminAddr::Tcp(_))) { 2 } else { 1 };
+    let fds = Arc::new(FdBudget::within(raised_file_limit(), config.workers.get(), admins));
     let control = Control::default();
     let shared = Arc::new(Shared {
         gate: Gate::new(config.max_held),

@@ -19,7 +19,7 @@ use crate::budget::{Budget, Share, guarantee};
 use crate::relay::{OPEN_PIPES, PipeAllowance};
 use crate::route::Protocol;
 
-/// Left to the admin API, whose connections and followers together are fewer.
+/// Left to each address of the admin API, whose connections and followers together are no more.
 pub const ADMIN: usize = 96;
 
 /// Left to the control plane: logs, sources, watched files. One in 32 of the limit comes on top, for health checks and
@@ -100,9 +100,9 @@ pub struct AcceptPause<'r> {
 }
 
 impl FdBudget {
-    /// `limit` is that of getrlimit(2), `RLIMIT_NOFILE`.
-    pub fn within(limit: usize, workers: usize) -> FdBudget {
-        let reserved = ADMIN + CONTROL + limit / 32 + workers.saturating_mul(WORKER);
+    /// `limit` is that of getrlimit(2), `RLIMIT_NOFILE`; `admins` the number of addresses of the admin API.
+    pub fn within(limit: usize, workers: usize, admins: usize) -> FdBudget {
+        let reserved = ADMIN * admins + CONTROL + limit / 32 + workers.saturating_mul(WORKER);
         let rest = limit - reserved.min(limit / 2);
         let pipes = (rest / PIPES).min(workers.saturating_mul(2 * OPEN_PIPES));
         FdBudget::new(rest - pipes, pipes)
@@ -381,8 +381,8 @@ mod tests {
 
     #[test]
     fn what_is_reserved_is_enough_for_the_rest_of_the_process_and_at_most_half() {
-        assert_eq!(FdBudget::within(16, 2).budget.max(), 8);
-        let fds = Arc::new(FdBudget::within(1_024, 2));
+        assert_eq!(FdBudget::within(16, 2, 1).budget.max(), 8);
+        let fds = Arc::new(FdBudget::within(1_024, 2, 1));
         assert_eq!((fds.budget.max(), fds.pipes.max()), (773, 51), "1,024 - 96 - 64 - 32 - 8");
         let _listeners = fds.listeners(73);
         assert_eq!(accept_all(&fds.route(Protocol::Tcp)).len(), 350);

@@ -45,7 +45,7 @@ mod tests {
         };
         let overview = Overview {
             routes: vec![view],
-            unanswered: vec!["docker".to_owned(), "db:5432".to_owned()],
+            unanswered: vec!["docker".to_owned(), "etcd://e:2379/db".to_owned()],
             lost: [("docker".to_owned(), "permission denied".to_owned())].into(),
             ..Overview::default()
         };
@@ -54,7 +54,7 @@ mod tests {
             [
                 "draining: told to stop",
                 "Docker has not answered yet: permission denied",
-                "db:5432 has not answered yet",
+                "etcd://e:2379/db has not answered yet",
                 "route /run/x.sock: taken"
             ]
         );

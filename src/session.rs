@@ -307,7 +307,7 @@ mod tests {
         let force = CancellationToken::new();
         let cluster = Arc::new(Cluster::new(Options::named("test"), force.clone()));
         let permit = cluster.fds.accept().unwrap();
-        let fds = Arc::new(FdBudget::within(64, 1));
+        let fds = Arc::new(FdBudget::within(64, 1, 1));
         let shared = Arc::new(Shared { gate: Gate::new(0), stop: force.clone(), force, fds });
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         let accepted = Accepted { fd: ours.into(), client: ClientAddr::Unix, permit };

@@ -43,7 +43,7 @@ fn after() -> Vec<Route> {
 
 fn reconciler(stalls: &StallMonitor) -> Reconciler {
     let control = Control::default();
-    let fds = Arc::new(FdBudget::within(20_000, 2));
+    let fds = Arc::new(FdBudget::within(20_000, 2, 1));
     let (force, stop) = (control.force.clone(), control.stop.clone());
     let shared = Arc::new(Shared { gate: Gate::new(9), force, stop, fds });
     let workers = Workers::start(NonZeroUsize::new(2).unwrap(), &shared, stalls).unwrap();

@@ -27,7 +27,7 @@ pub struct Overview {
     pub mistakes: Vec<String>,
     /// Routes that an operator removed, by name.
     pub removed: Vec<String>,
-    /// Sources of `sources` that have not answered once since they are followed.
+    /// Sources of `sources`, names of DNS left out, that have not answered once since they are followed.
     pub unanswered: Vec<String>,
     pub workers: Loads,
     pub stalls: StallCounts,
@@ -84,11 +84,14 @@ impl Reconciler {
         file.into_iter().chain(docker).chain(targets).collect()
     }
 
-    /// The file is not among them: it was read before the first round.
+    /// Neither the file, which was read before the first round, nor names of DNS: where a service is away, Docker's DNS
+    /// server often times out instead of denying its name, and a service that is away is no reason not to be ready.
     fn unanswered(&self) -> Vec<String> {
         let docker = self.docker.is_some() && self.knowledge.docker.is_none();
-        let targets = self.followed.keys().filter(|target| !self.knowledge.targets.contains_key(target));
-        docker.then(|| "docker".to_owned()).into_iter().chain(targets.map(Target::to_string)).collect()
+        let is_name = |target: &Target| matches!(target, Target::Host { .. } | Target::Srv { .. });
+        let targets = self.followed.keys().filter(|target| !is_name(target));
+        let silent = targets.filter(|target| !self.knowledge.targets.contains_key(target));
+        docker.then(|| "docker".to_owned()).into_iter().chain(silent.map(Target::to_string)).collect()
     }
 
     /// Shared with the overview before, unless the file has changed.

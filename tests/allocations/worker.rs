@@ -49,7 +49,7 @@ impl Means {
             gate: Gate::new(ROOM),
             force: stop.clone(),
             stop: stop.clone(),
-            fds: Arc::new(FdBudget::within(ROOM, 1)),
+            fds: Arc::new(FdBudget::within(ROOM, 1, 1)),
         };
         let fds = shared.fds.route(route.listen.protocol());
         let cluster = Cluster::new(route.options.clone(), stop.clone()).within(fds);
