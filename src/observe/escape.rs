@@ -28,6 +28,10 @@ pub(crate) struct Escaping<W>(pub(crate) W);
 
 impl<W: Write> Write for Escaping<W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        // Nearly all that is written.
+        if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+            return self.0.write_str(text);
+        }
         let mut rest = text;
         while let Some((at, odd)) = rest.char_indices().find(|(_, c)| is_obeyed(*c)) {
             let (before, after) = rest.split_at(at);

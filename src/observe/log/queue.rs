@@ -1,86 +1,107 @@
-//! The way of log lines: from any thread through a bounded queue to a thread of its own, which writes them in batches.
+//! The way of log lines: from any thread into one buffer, which a thread of its own writes in batches.
 //!
-//! Neither a lock nor a system call is on the way of a line, unless it is the first one after a quiet time: then it wakes the
-//! thread, and is written at once. While lines keep coming, the thread collects them for [`PAUSE`] and writes them together.
+//! The first line after a quiet time wakes the thread, and is written at once. While lines keep coming, the thread collects them for
+//! [`PAUSE`] and writes them together. So a line costs its copy under a lock that is held for the copy alone: the thread takes
+//! the buffer as a whole, and writes without the lock.
 
 use std::io::{self, Write};
-use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicUsize, fence};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that wait for a slow reader: at 200 bytes each, 1.6 MB. Half a second of the most connections that a core can end. The
-/// empty queue takes 32 bytes a line.
-const LINES_MAX: usize = 8192;
+/// Bytes that wait for a slow reader: some 8,000 lines, half a second of the most connections that a core can end.
+const BYTES_MAX: usize = 2 << 20;
 
 /// Between two writes under load: 200 writes a second, and no line is later than this.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// The most that one write carries: what a pipe holds.
-const BATCH_BYTES: usize = 64 << 10;
+/// How much a buffer may keep allocated while it is empty.
+const KEPT_BYTES: usize = 64 << 10;
 
 /// How long the end waits for a slow reader.
 const END_MAX: Duration = Duration::from_secs(1);
 
 /// Takes lines, and drops those that do not fit.
 pub(super) struct Queue {
-    lines: SyncSender<Vec<u8>>,
     thread: Thread,
-    state: Arc<State>,
+    waiting: Arc<Mutex<Waiting>>,
 }
 
 /// Waits, when dropped, until all lines are written.
 pub(super) struct End {
     thread: Thread,
-    state: Arc<State>,
+    waiting: Arc<Mutex<Waiting>>,
     /// Disconnected when the thread has ended.
     ended: Receiver<()>,
 }
 
+/// What the threads share.
 #[derive(Default)]
-struct State {
+struct Waiting {
+    lines: Vec<u8>,
+    dropped: usize,
     /// The thread waits to be woken.
-    sleeps: AtomicBool,
-    ends: AtomicBool,
-    dropped: AtomicUsize,
+    is_asleep: bool,
+    is_ending: bool,
+}
+
+/// What the thread is to do next.
+enum Next {
+    Write,
+    Sleep,
+    End,
 }
 
 /// Starts the thread, which writes to `out`.
 pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<(Queue, End)> {
-    let (lines, queued) = sync_channel(LINES_MAX);
     let (alive, ended) = sync_channel(0);
-    let state = Arc::new(State::default());
-    let shared = state.clone();
+    let waiting = Arc::new(Mutex::new(Waiting::default()));
+    let shared = waiting.clone();
     let handle = thread::Builder::new().name("log".to_owned()).spawn(move || {
-        write_lines(&queued, &shared, out);
+        write_lines(&shared, out);
         drop::<SyncSender<()>>(alive);
     })?;
     let thread = handle.thread().clone();
-    Ok((Queue { lines, thread: thread.clone(), state: state.clone() }, End { thread, state, ended }))
+    Ok((Queue { thread: thread.clone(), waiting: waiting.clone() }, End { thread, waiting, ended }))
 }
 
-impl Queue {
-    fn push(&self, line: &[u8]) {
-        if self.lines.try_send(line.to_vec()).is_err() {
-            self.state.dropped.fetch_add(1, Relaxed);
-            return;
+fn locked(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Waiting {
+    /// Returns whether the thread must be woken.
+    fn push(&mut self, line: &[u8]) -> bool {
+        if self.lines.len() + line.len() > BYTES_MAX {
+            self.dropped += 1;
+            return false;
         }
-        // With the fence in `write_lines`: either the thread sees the line, or we see that it sleeps.
-        fence(SeqCst);
-        if self.state.sleeps.load(Relaxed) && self.state.sleeps.swap(false, Relaxed) {
-            self.thread.unpark();
+        self.lines.extend_from_slice(line);
+        std::mem::take(&mut self.is_asleep)
+    }
+
+    /// Moves what waits to `batch`, which is empty.
+    fn next(&mut self, batch: &mut Vec<u8>) -> Next {
+        if !self.lines.is_empty() {
+            std::mem::swap(&mut self.lines, batch);
+            return Next::Write;
         }
+        self.is_asleep = !self.is_ending;
+        if self.is_ending { Next::End } else { Next::Sleep }
     }
 }
 
 /// A whole line with each call, as tracing's formatter writes them.
 impl Write for &Queue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.push(line);
+        // A statement of its own, so that the thread is not woken to wait for the lock.
+        let wakes = locked(&self.waiting).push(line);
+        if wakes {
+            self.thread.unpark();
+        }
         Ok(line.len())
     }
 
@@ -97,47 +118,34 @@ impl<'q> MakeWriter<'q> for Queue {
     }
 }
 
-fn write_lines(lines: &Receiver<Vec<u8>>, state: &State, mut out: impl Write) {
+fn write_lines(waiting: &Mutex<Waiting>, mut out: impl Write) {
+    let mut batch = Vec::new();
     loop {
-        // Read before the queue: what was queued before the end is written.
-        let ends = state.ends.load(Acquire);
-        let batch = collect(lines);
-        if !batch.is_empty() {
-            // A reader that is gone needs no line.
-            let _ = out.write_all(&batch);
-            if batch.len() < BATCH_BYTES && !ends {
+        let next = locked(waiting).next(&mut batch);
+        match next {
+            Next::Write => {
+                // A reader that is gone needs no line.
+                let _ = out.write_all(&batch);
+                batch.clear();
+                batch.shrink_to(KEPT_BYTES);
+                // Cut short by the end.
                 thread::park_timeout(PAUSE);
             }
-        } else if ends {
-            return;
-        } else if !state.sleeps.swap(true, Relaxed) {
-            // Once more round, for a line that came before the flag was set.
-            fence(SeqCst);
-        } else {
-            thread::park();
+            Next::Sleep => thread::park(),
+            Next::End => return,
         }
     }
 }
 
-fn collect(lines: &Receiver<Vec<u8>>) -> Vec<u8> {
-    let mut batch = Vec::new();
-    while batch.len() < BATCH_BYTES
-        && let Ok(line) = lines.try_recv()
-    {
-        batch.extend_from_slice(&line);
-    }
-    batch
-}
-
 impl End {
     pub(super) fn dropped(&self) -> usize {
-        self.state.dropped.load(Relaxed)
+        locked(&self.waiting).dropped
     }
 }
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.state.ends.store(true, Release);
+        locked(&self.waiting).is_ending = true;
         self.thread.unpark();
         let _ = self.ended.recv_timeout(END_MAX);
     }
@@ -185,9 +193,9 @@ mod tests {
         let (sent, batches) = channel();
         let (queue, _end) = start(Batches(sent)).unwrap();
         for _ in 0..20 {
-            queue.push(LINE);
+            (&queue).write_all(LINE).unwrap();
             assert_eq!(batches.recv_timeout(Duration::from_secs(10)).unwrap(), LINE);
-            while !queue.state.sleeps.load(Relaxed) {
+            while !locked(&queue.waiting).is_asleep {
                 thread::yield_now();
             }
         }
@@ -201,7 +209,7 @@ mod tests {
         let (queue, end) = start(Batches(sent)).unwrap();
         thread::scope(|scope| {
             for _ in 0..THREADS {
-                scope.spawn(|| (0..LINES).for_each(|_| queue.push(LINE)));
+                scope.spawn(|| (0..LINES).for_each(|_| (&queue).write_all(LINE).unwrap()));
             }
         });
         assert_eq!(end.dropped(), 0);
@@ -217,13 +225,14 @@ mod tests {
         let (go, stalled) = channel();
         let (sent, batches) = channel();
         let (queue, end) = start(Stalled(Batches(sent), stalled)).unwrap();
-        queue.push(LINE);
+        (&queue).write_all(LINE).unwrap();
         assert_eq!(batches.recv().unwrap(), LINE);
-        (0..LINES_MAX + TOO_MANY).for_each(|_| queue.push(LINE));
+        let fitting = BYTES_MAX / LINE.len();
+        (0..fitting + TOO_MANY).for_each(|_| (&queue).write_all(LINE).unwrap());
         assert_eq!(end.dropped(), TOO_MANY);
         drop(go);
         drop(end);
         let batches: Vec<Vec<u8>> = batches.try_iter().collect();
-        assert_eq!(batches.concat(), LINE.repeat(LINES_MAX));
+        assert_eq!(batches.concat(), LINE.repeat(fitting));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::support::{pause, within};
+use crate::support::pause;
 
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(1);
@@ -69,10 +69,11 @@ pub(crate) fn timers(pid: u32) -> Vec<String> {
 pub(crate) fn log_is_quiet(pid: u32) {
     let names = each(pid, "comm");
     let (log, _) = names.iter().find(|(_, name)| name == "log\n").expect("a thread for the log");
-    within(PATIENCE, "a quiet log", || match timers(pid).into_iter().find(|timer| timer.starts_with(log)) {
-        Some(timer) => Err(timer),
-        None => Ok(()),
-    });
+    let started = Instant::now();
+    while let Some(timer) = timers(pid).into_iter().find(|timer| timer.starts_with(log)) {
+        assert!(started.elapsed() < PATIENCE, "the log never slept: {timer}");
+        pause(POLL);
+    }
 }
 
 /// The number of a call and its arguments, as proc(5) has them. Both calls take their timeout fourth: -1 milliseconds, and
