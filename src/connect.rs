@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ pub async fn dial(addr: &EndpointAddr, timeout: Duration) -> io::Result<Socket> 
 fn start_inet(addr: SocketAddr) -> io::Result<(Socket, bool)> {
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let fd = rustix::net::socket_with(family, SocketType::STREAM, flags(), Some(ipproto::TCP))?;
-    set_stream_options(&fd)?;
+    set_tcp_options(&fd)?;
     match rustix::net::connect(&fd, &addr) {
         Ok(()) => Ok((Socket::register(fd)?, false)),
         Err(Errno::INPROGRESS) => Ok((Socket::register(fd)?, true)),
@@ -65,21 +65,8 @@ pub fn dial_datagram(addr: &EndpointAddr) -> io::Result<UdpSocket> {
 
 /// What every TCP connection of ours has, either side. Set on a listener, Linux hands it on to what is accepted.
 pub fn set_tcp_options(fd: &OwnedFd) -> io::Result<()> {
-    set_stream_options(fd)?;
-    keep_alive(fd)
-}
-
-/// What a connection needs from its first byte on.
-fn set_stream_options(fd: &OwnedFd) -> io::Result<()> {
     sockopt::set_tcp_nodelay(fd, true)?;
     sockopt::set_socket_oobinline(fd, true)?;
-    Ok(())
-}
-
-/// What finds a peer that has vanished. A session that was dialled sets this when it has lived for a while, because most do
-/// not: these are four system calls.
-pub fn keep_alive(fd: impl AsFd) -> io::Result<()> {
-    let fd = fd.as_fd();
     sockopt::set_socket_keepalive(fd, true)?;
     sockopt::set_tcp_keepidle(fd, KEEPALIVE_IDLE)?;
     sockopt::set_tcp_keepintvl(fd, KEEPALIVE_INTERVAL)?;

@@ -184,10 +184,6 @@ impl<'a, A: Account> Relay<'a, A> {
         self.halves.iter().zip(self.paths()).any(|(half, path)| half.has_news(path))
     }
 
-    pub(crate) fn upstream(&self) -> &'a Socket {
-        self.upstream
-    }
-
     /// Nobody may be left waiting for bytes that will not come.
     pub(crate) fn reset(&self) {
         self.downstream.reset_on_close();

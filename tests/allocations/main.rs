@@ -22,7 +22,6 @@ const PER_CONNECTION: &[(u64, &str)] = &[
     (1, "its record, for `ambassador sessions`"),
     (2, "the runtime's registration of either socket"),
     (1, "the way to an endpoint, boxed so that an idle session does not keep room for it"),
-    (1, "the timer that sets keepalive"),
     (1, "the alarm, once the client is done"),
     (1, "the wait for a reset from the client, who is no longer read"),
     (1, "the runtime's list of registrations to let go of"),

@@ -56,7 +56,11 @@ const PER_CONNECTION: &[Call] = &[
     Call { name: "epoll_wait", times: 1, what_for: "wakes because it shut down a socket" },
     Call { name: "recvfrom", times: 4, what_for: "request, reply, both FINs" },
     Call { name: "sendto", times: 2, what_for: "request, reply" },
-    Call { name: "setsockopt", times: 2, what_for: "upstream: no delay, urgent data in line" },
+    Call {
+        name: "setsockopt",
+        times: 6,
+        what_for: "upstream: no delay, urgent data in line, keepalive and its two times, user timeout",
+    },
     Call { name: "shutdown", times: 1, what_for: "the first FIN; close sends the second" },
     Call { name: "socket", times: 1, what_for: "upstream" },
 ];
