@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin::{self, Admin, Knows};
 use crate::cluster::hold::Gate;
-use crate::config::{AdminAddr, Config};
+use crate::config::{self, AdminAddr, Config};
 use crate::discovery::file::File;
 use crate::discovery::follow;
 use crate::drain::Control;
@@ -80,7 +80,8 @@ pub async fn build_watched(config: Config, stalls: StallMonitor) -> Result<Bound
         started: SystemTime::now(),
     };
     let admin = Admin::bind(&admin::Choice::of(&config), &config.admin_hosts, knows)?;
-    let file = config.path.map(|path| File { path, reload: control.reload.clone(), events: events.clone() });
+    let path = config.path.filter(|path| !config::is_own_descriptor(path));
+    let file = path.map(|path| File { path, reload: control.reload.clone(), events: events.clone() });
     let file = file.map(|file| follow(file, reconciler.news()));
     Ok(Bound {
         reconciler,

@@ -22,8 +22,8 @@ pub(crate) use consul::consul as consul_config;
 pub use docker::SOCKET_DEFAULT;
 pub(crate) use docker::host as docker_host;
 pub(crate) use etcd::access as etcd_access;
+pub(crate) use load::{is_own_descriptor, log_config, read_text, unreadable};
 pub use load::{load, parse_admin};
-pub(crate) use load::{log_config, read_text, unreadable};
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;

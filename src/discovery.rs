@@ -60,6 +60,10 @@ impl Snapshot {
 #[derive(Clone, Debug)]
 pub enum News {
     Snapshot(Snapshot),
+    /// The configuration file was refused or cannot be read; the routes of the last good one stay in use.
+    FileRefused {
+        why: String,
+    },
     /// The source failed; what it published last stands.
     Lost {
         source: String,
@@ -109,6 +113,11 @@ impl Publisher {
         }
         let source = self.source.clone();
         self.news.send(News::Lost { source, why }).await.map_err(|_| Stopped)
+    }
+
+    /// Reports that the configuration file was refused: every time, since each has reasons of its own.
+    pub async fn refuse(&mut self, why: String) -> Result<(), Stopped> {
+        self.news.send(News::FileRefused { why }).await.map_err(|_| Stopped)
     }
 
     /// Says that the source panicked: every time, since each is to be counted.

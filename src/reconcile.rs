@@ -52,7 +52,7 @@ use overrides::Overrides;
 use running::Running;
 use trial::Trials;
 
-pub use view::{ByHand, Overview, RouteView};
+pub use view::{ByHand, ConfigFile, Overview, Refused, RouteView};
 
 /// How long after a listener could not be bound it is tried again.
 const REBIND_PAUSE: Duration = Duration::from_secs(1);
@@ -97,6 +97,8 @@ pub struct Reconciler {
     mistakes: BTreeSet<String>,
     /// Sources that are lost, and why.
     lost: BTreeMap<String, String>,
+    /// `None` without a configuration file.
+    file: Option<ConfigFile>,
     /// How often the task of a source has panicked, by its name.
     panics: BTreeMap<String, u64>,
     resolver: Resolver,
@@ -137,6 +139,7 @@ impl Reconciler {
         Reconciler {
             resolver: Resolver::from_system().within(config.dns),
             knowledge: Knowledge { file: config.file.clone(), ..Knowledge::default() },
+            file: config.path.clone().map(ConfigFile::loaded),
             config,
             table: RouteTable::new(),
             running: BTreeMap::new(),

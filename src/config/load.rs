@@ -221,8 +221,9 @@ pub(crate) fn read_text(path: &Path) -> io::Result<String> {
     utf8(regular::read(path, FILE_SIZE_MAX_BYTES)?)
 }
 
-/// A shell's `<(...)` and `-` by its longer name: whoever started us opened it, and waits until it is read.
-fn is_own_descriptor(path: &Path) -> bool {
+/// A shell's `<(...)` and `-` by its longer name: whoever started us opened it, and waits until it is read. It can be read
+/// once.
+pub(crate) fn is_own_descriptor(path: &Path) -> bool {
     path == Path::new("/dev/stdin") || path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd")
 }
 

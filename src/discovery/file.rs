@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The watch stands before the file is read, so that no change falls between the two. A file with a mistake is refused
-//! as a whole, and a file that is gone is waited for: what was published last stands.
+//! as a whole, and so is a file that cannot be read: what was published last stays in use.
 
 pub mod endpoints;
 mod line;
@@ -27,7 +27,10 @@ use crate::config::{read_text, unreadable};
 use crate::diagnostic::Diagnostic;
 use crate::observe::events::{Events, Happened};
 
-/// Publishes the file's routes at each change that holds no mistake; logs the mistakes of one that does, and changes
+/// Mistakes of a file that one event carries: a file of 4 MiB can have a hundred thousand.
+const MISTAKES_MAX: usize = 10;
+
+/// Publishes the file's routes at each change that holds no mistake; reports the mistakes of one that does, and changes
 /// nothing then. The first reading is published as well: it differs from that of `config` where the file changed
 /// between the two.
 pub struct File {
@@ -56,8 +59,10 @@ impl File {
         loop {
             let reload = self.reload.notified();
             let mut watch = Watch::or_poll(&self.path, &mut known.polling);
-            if let Some(file) = known.read(&self.path, asked, &self.events) {
-                publisher.publish(Snapshot::File(file.routes)).await?;
+            match known.read(&self.path, asked, &self.events) {
+                Some(Ok(file)) => publisher.publish(Snapshot::File(file.routes)).await?,
+                Some(Err(why)) => publisher.refuse(why).await?,
+                None => {}
             }
             asked = tokio::select! {
                 () = watch.stirred() => false,
@@ -73,39 +78,34 @@ struct Known {
     /// Whatever was in it, right or wrong.
     text: Option<String>,
     /// Why it cannot be read.
-    trouble: Option<String>,
+    unreadable: Option<String>,
     /// Of the last reading without a mistake.
     settings: Option<Settings>,
     polling: bool,
 }
 
 impl Known {
-    /// The file, if there is something new in it, or if `asked`.
-    fn read(&mut self, path: &Path, asked: bool, events: &Events) -> Option<RawFile> {
+    /// The file, or why it is refused, if there is something new about it, or if `asked`.
+    fn read(&mut self, path: &Path, asked: bool, events: &Events) -> Option<Result<RawFile, String>> {
         // On the control thread, which does nothing else meanwhile: the file is local and small.
         let text = match read_text(path) {
             Ok(text) => text,
             Err(error) => {
-                self.say_trouble(unreadable(path, &error).one_line());
-                return None;
+                let why = unreadable(path, &error).one_line();
+                let is_known = self.unreadable.replace(why.clone()).is_some_and(|before| before == why);
+                return (!is_known).then(|| Err(refuse(path, why, events)));
             }
         };
-        if self.trouble.take().is_some() {
-            tracing::info!("{} can be read again", path.display());
-        }
-        if self.text.as_ref() == Some(&text) && !asked {
+        let was_unreadable = self.unreadable.take().is_some();
+        if self.text.as_ref() == Some(&text) && !asked && !was_unreadable {
             return None;
         }
         let parsed = parse_file(path, &text);
         let again = self.text.replace(text).is_some();
-        match parsed {
-            Ok(file) => Some(self.accept(path, file, again, events)),
-            Err(mistakes) => {
-                let why = mistakes.iter().map(Diagnostic::one_line).collect::<Vec<_>>().join("; ");
-                events.note(Happened::FileRefused { path: path.display().to_string(), why });
-                None
-            }
-        }
+        Some(match parsed {
+            Ok(file) => Ok(self.accept(path, file, again, events)),
+            Err(mistakes) => Err(refuse(path, summary(&mistakes), events)),
+        })
     }
 
     fn accept(&mut self, path: &Path, file: RawFile, again: bool, events: &Events) -> RawFile {
@@ -119,13 +119,19 @@ impl Known {
         }
         file
     }
+}
 
-    fn say_trouble(&mut self, trouble: String) {
-        if self.trouble.as_ref() != Some(&trouble) {
-            tracing::warn!("{trouble}; the routes it had before stand");
-            self.trouble = Some(trouble);
-        }
-    }
+fn refuse(path: &Path, why: String, events: &Events) -> String {
+    events.note(Happened::FileRefused { path: path.display().to_string(), why: why.clone() });
+    why
+}
+
+fn summary(mistakes: &[Diagnostic]) -> String {
+    let shown: Vec<String> = mistakes.iter().take(MISTAKES_MAX).map(Diagnostic::one_line).collect();
+    let more = mistakes.len().saturating_sub(MISTAKES_MAX);
+    let more =
+        if more > 0 { format!("; and {more} more: `ambassador check` lists them") } else { String::new() };
+    format!("{}{more}", shown.join("; "))
 }
 
 /// What the fuzz targets feed: a file of endpoints.

@@ -78,7 +78,7 @@ pub enum Happened {
     Mistake {
         why: String,
     },
-    /// The routes it had before stand.
+    /// It has a mistake or cannot be read. The routes of the last good one stay in use.
     FileRefused {
         path: String,
         why: String,
@@ -230,8 +230,10 @@ impl Happened {
             Happened::SourceExpired { .. } => "source is lost for too long; its endpoints go",
             Happened::SourceBack { .. } => "source is back",
             Happened::Mistake { .. } => "mistake",
-            Happened::FileRefused { .. } => "file refused; the routes it had before stand",
-            Happened::FileRead { .. } => "file read again",
+            Happened::FileRefused { .. } => {
+                "configuration refused; the routes of the last good one are in use"
+            }
+            Happened::FileRead { .. } => "configuration read again",
             Happened::Paused { .. } => "paused by hand",
             Happened::Resumed { .. } => "resumed by hand",
             Happened::Switched { .. } => "switched by hand",

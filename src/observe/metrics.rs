@@ -34,6 +34,7 @@ pub fn text(overview: &Overview, started: SystemTime) -> String {
     timings(&mut to, &open);
     endpoints(&mut to, &open);
     sources(&mut to, overview);
+    config(&mut to, overview);
     workers(&mut to, overview);
     process::write(&mut to, started);
     to.finish()
@@ -130,13 +131,24 @@ fn sources(to: &mut Exposition, overview: &Overview) {
     let help = "Whether the source answers; while it does not, what it said last stands.";
     to.family("ambassador_discovery_up", Kind::Gauge, help);
     for source in &overview.sources {
-        to.sample(&[("source", source)], u8::from(!overview.lost.contains_key(source)));
+        to.sample(&[("source", source)], u8::from(!overview.is_lost(source)));
     }
     let help = "Panics of the source's task, which was started again after each.";
     to.family("ambassador_source_panics_total", Kind::Counter, help);
     for source in &overview.sources {
         to.sample(&[("source", source)], overview.panics.get(source).copied().unwrap_or_default());
     }
+}
+
+fn config(to: &mut Exposition, overview: &Overview) {
+    let Some(file) = &overview.file else { return };
+    let help = "Whether the last attempt to read the configuration file succeeded.";
+    to.family("ambassador_config_last_reload_successful", Kind::Gauge, help);
+    to.sample(&[], u8::from(file.refused.is_none()));
+    let help = "When the configuration file was last read without a mistake.";
+    to.family("ambassador_config_last_reload_success_timestamp_seconds", Kind::Gauge, help);
+    let loaded_at = file.loaded_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    to.sample(&[], loaded_at.as_secs());
 }
 
 fn workers(to: &mut Exposition, overview: &Overview) {

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Weak;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::SystemTime;
 
+use humantime::{format_rfc3339_seconds, parse_rfc3339};
 use serde::{Deserialize, Serialize};
 
 use super::escape::escaped;
-use super::table::{aligned, bytes};
+use super::table::{age, aligned, bytes};
 use crate::cluster::{BACKUP_TIER, Cluster, Endpoint, Member, Tier};
 use crate::reconcile::overrides::Override;
 use crate::reconcile::trial::{Switch, Verdict};
-use crate::reconcile::{ByHand, Overview, RouteView};
+use crate::reconcile::{ByHand, ConfigFile, Overview, RouteView};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -21,6 +23,9 @@ pub struct Status {
     pub routes: Vec<RouteStatus>,
     /// Sources that are lost: name, and why.
     pub lost: BTreeMap<String, String>,
+    /// `None` without a configuration file.
+    #[serde(default)]
+    pub config: Option<ConfigStatus>,
     pub mistakes: Vec<String>,
     /// Routes that an operator removed, by name.
     pub removed: Vec<String>,
@@ -69,6 +74,20 @@ pub struct EndpointStatus {
     /// Left out for a while, and why.
     #[serde(default)]
     pub ejected: Option<String>,
+}
+
+/// The configuration file. Times are RFC 3339, UTC.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigStatus {
+    pub path: String,
+    /// The last attempt to read it succeeded.
+    pub ok: bool,
+    /// When the routes in use were read.
+    pub loaded_at: String,
+    /// Why the last attempt failed.
+    pub error: Option<String>,
+    /// When the last attempt failed.
+    pub refused_at: Option<String>,
 }
 
 /// File descriptors of a route's sessions.
@@ -120,6 +139,7 @@ impl Status {
             draining,
             routes: overview.routes.iter().map(RouteStatus::of).collect(),
             lost: overview.lost.clone(),
+            config: overview.file.as_ref().map(ConfigStatus::of),
             mistakes: overview.mistakes.clone(),
             removed: overview.removed.clone(),
             workers: overview.workers.sessions(),
@@ -140,6 +160,9 @@ impl Status {
             for note in route.notes() {
                 let _ = writeln!(text, "route {}: {}", escaped(&route.name), escaped(&note));
             }
+        }
+        if let Some(refused) = self.config.as_ref().and_then(|config| config.refused(SystemTime::now())) {
+            let _ = writeln!(text, "{}", escaped(&refused));
         }
         for (source, why) in &self.lost {
             let _ = writeln!(text, "{} is lost: {}", escaped(source), escaped(why));
@@ -229,6 +252,28 @@ impl RouteStatus {
             bytes(self.bytes_down),
             self.origin.clone(),
         ]
+    }
+}
+
+impl ConfigStatus {
+    fn of(file: &ConfigFile) -> ConfigStatus {
+        let time = |time| format_rfc3339_seconds(time).to_string();
+        let refused = file.refused.as_ref();
+        ConfigStatus {
+            path: file.path.display().to_string(),
+            ok: refused.is_none(),
+            loaded_at: time(file.loaded_at),
+            error: refused.map(|refused| refused.why.clone()),
+            refused_at: refused.map(|refused| time(refused.at)),
+        }
+    }
+
+    /// One line for people, if the last attempt failed.
+    fn refused(&self, now: SystemTime) -> Option<String> {
+        let (error, at) = (self.error.as_ref()?, self.refused_at.as_ref()?);
+        let ago = parse_rfc3339(at).ok().and_then(|at| now.duration_since(at).ok()).unwrap_or_default();
+        let ago = age(ago);
+        Some(format!("configuration refused {ago} ago: {error}; the routes of the last good one are in use"))
     }
 }
 

@@ -22,10 +22,6 @@ impl Reconciler {
         let needed = followed(self.table.values().chain(self.moves.before()));
         self.followed.retain(|target, _| needed.contains(target));
         self.knowledge.targets.retain(|target, _| needed.contains(target));
-        if !self.lost.is_empty() {
-            let names: HashSet<String> = needed.iter().map(Target::to_string).collect();
-            self.lost.retain(|source, _| source == "docker" || names.contains(source));
-        }
         for target in needed {
             if !self.followed.contains_key(&target)
                 && let Some(task) = self.follow(&target)
@@ -33,8 +29,9 @@ impl Reconciler {
                 self.followed.insert(target, task);
             }
         }
-        if !self.panics.is_empty() {
+        if !self.lost.is_empty() || !self.panics.is_empty() {
             let sources: HashSet<String> = self.sources().into_iter().collect();
+            self.lost.retain(|source, _| sources.contains(source));
             self.panics.retain(|source, _| sources.contains(source));
         }
     }

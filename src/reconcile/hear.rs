@@ -1,6 +1,9 @@
 //! What sources tell, taken in.
 
+use std::time::SystemTime;
+
 use super::Reconciler;
+use super::view::Refused;
 use crate::discovery::{News, Snapshot};
 use crate::observe::events::Happened;
 
@@ -23,8 +26,13 @@ impl Reconciler {
     pub(super) fn hear(&mut self, news: News) {
         match news {
             News::Snapshot(snapshot) => {
-                self.found(&snapshot.source());
+                self.found(&self.source_of(&snapshot));
                 self.learn(snapshot);
+            }
+            News::FileRefused { why } => {
+                if let Some(file) = &mut self.file {
+                    file.refused = Some(Refused { why, at: SystemTime::now() });
+                }
             }
             News::Lost { source, why } => {
                 self.events.note(Happened::SourceLost { source: source.clone(), why: why.clone() });
@@ -42,10 +50,20 @@ impl Reconciler {
     }
 
     fn learn(&mut self, snapshot: Snapshot) {
-        if matches!(snapshot, Snapshot::Docker(_)) {
-            self.closing.finish_containers();
+        match (&snapshot, &mut self.file) {
+            (Snapshot::Docker(_), _) => self.closing.finish_containers(),
+            (Snapshot::File(_), Some(file)) => (file.loaded_at, file.refused) = (SystemTime::now(), None),
+            _ => {}
         }
         self.knowledge.learn(snapshot);
+    }
+
+    /// The name of the source that published it, as [`Reconciler::sources`] has it.
+    fn source_of(&self, snapshot: &Snapshot) -> String {
+        match (snapshot, &self.file) {
+            (Snapshot::File(_), Some(file)) => file.source(),
+            _ => snapshot.source(),
+        }
     }
 
     fn found(&mut self, source: &str) {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
+use std::time::SystemTime;
 
 use super::Reconciler;
 use super::overrides::Override;
@@ -22,6 +24,8 @@ pub struct Overview {
     pub sources: Vec<String>,
     /// By name: why they are lost.
     pub lost: BTreeMap<String, String>,
+    /// `None` without a configuration file.
+    pub file: Option<ConfigFile>,
     /// By name: how often the task of a source has panicked, and was started again. Of those that are followed.
     pub panics: BTreeMap<String, u64>,
     pub mistakes: Vec<String>,
@@ -33,6 +37,33 @@ pub struct Overview {
     pub stalls: StallCounts,
     /// As it is now: with the file that was read last. `None` before the first round.
     pub config: Option<Arc<Config>>,
+}
+
+/// The configuration file, and what became of the last attempt to read it.
+#[derive(Clone, Debug)]
+pub struct ConfigFile {
+    pub path: PathBuf,
+    /// When the routes in use were read.
+    pub loaded_at: SystemTime,
+    /// The last attempt failed; the routes of the last good file are in use.
+    pub refused: Option<Refused>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Refused {
+    pub why: String,
+    pub at: SystemTime,
+}
+
+impl ConfigFile {
+    pub(super) fn loaded(path: PathBuf) -> ConfigFile {
+        ConfigFile { path, loaded_at: SystemTime::now(), refused: None }
+    }
+
+    /// As [`Source::name`](crate::discovery::Source::name).
+    pub fn source(&self) -> String {
+        format!("file:{}", self.path.display())
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -61,12 +92,21 @@ pub struct ByHand {
     pub waiting: bool,
 }
 
+impl Overview {
+    /// A source that fails, or a configuration file that was refused.
+    pub fn is_lost(&self, source: &str) -> bool {
+        let refused = self.file.as_ref().filter(|file| file.refused.is_some());
+        self.lost.contains_key(source) || refused.is_some_and(|file| file.source() == source)
+    }
+}
+
 impl Reconciler {
     pub(super) fn publish(&self) {
         self.overview.store(Arc::new(Overview {
             routes: self.table.values().map(|route| self.view(route)).collect(),
             sources: self.sources(),
             lost: self.lost.clone(),
+            file: self.file.clone(),
             panics: self.panics.clone(),
             mistakes: self.mistakes.iter().cloned().collect(),
             removed: self.overrides.removed.iter().cloned().collect(),
@@ -78,7 +118,7 @@ impl Reconciler {
     }
 
     pub(super) fn sources(&self) -> Vec<String> {
-        let file = self.config.path.as_ref().map(|path| format!("file:{}", path.display()));
+        let file = self.file.as_ref().map(ConfigFile::source);
         let docker = self.docker.is_some().then(|| "docker".to_owned());
         let targets = self.followed.keys().map(Target::to_string);
         file.into_iter().chain(docker).chain(targets).collect()

@@ -53,7 +53,12 @@ impl Followed {
 
     /// The next snapshot is the one with this target, and no other.
     async fn sees(&mut self, target: &str) {
-        let news = timeout(PATIENCE, self.news.recv()).await.expect(target);
+        let news = loop {
+            match timeout(PATIENCE, self.news.recv()).await.expect(target) {
+                Some(News::FileRefused { .. }) => {}
+                news => break news,
+            }
+        };
         let Some(News::Snapshot(Snapshot::File(routes))) = news else { panic!("{news:?}") };
         let lines: Vec<String> = routes.iter().map(ToString::to_string).collect();
         assert_eq!(lines, [format!("80={target}:80")]);
@@ -204,17 +209,33 @@ fn a_pipe_is_not_read_a_second_time() {
 }
 
 #[test]
-fn each_trouble_is_said_once() {
+fn each_refusal_is_reported_once_and_a_file_that_is_back_is_accepted_again() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.toml");
     let mut known = Known::default();
-    assert!(known.read(&path, false, &Events::default()).is_none());
-    let said = known.trouble.clone();
-    assert!(said.as_deref().is_some_and(|said| said.contains("No such file")), "{said:?}");
-    assert!(known.read(&path, false, &Events::default()).is_none());
-    assert_eq!(known.trouble, said);
+    let mut read = |asked| {
+        let found = known.read(&path, asked, &Events::default());
+        found.map(|found| found.map(|file| file.routes.len()))
+    };
+    assert!(read(false).is_some_and(|found| found.unwrap_err().contains("cannot be read: No such file")));
+    assert_eq!(read(false), None);
     std::fs::write(&path, line("a")).unwrap();
-    assert!(known.read(&path, false, &Events::default()).is_some() && known.trouble.is_none());
-    assert!(known.read(&path, false, &Events::default()).is_none());
-    assert!(known.read(&path, true, &Events::default()).is_some());
+    assert_eq!((read(false), read(false), read(true)), (Some(Ok(1)), None, Some(Ok(1))));
+    std::fs::remove_file(&path).unwrap();
+    assert!(read(false).is_some_and(|found| found.is_err()));
+    std::fs::write(&path, line("a")).unwrap();
+    assert_eq!(read(false), Some(Ok(1)), "the same bytes, which were not there in between");
+    std::fs::write(&path, "not toml").unwrap();
+    assert!(read(false).is_some_and(|found| found.unwrap_err().contains("a.toml:1:")));
+    assert_eq!(read(false), None);
+}
+
+#[test]
+fn refusal_names_ten_mistakes_and_counts_the_rest() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.toml");
+    std::fs::write(&path, "[[route]]\nlisten = 80\ntarget = 'x'\nblance = 1\n".repeat(12)).unwrap();
+    let why = Known::default().read(&path, false, &Events::default()).unwrap().unwrap_err();
+    assert_eq!(why.matches("blance").count(), 10, "{why}");
+    assert!(why.ends_with(" more: `ambassador check` lists them"), "{why}");
 }

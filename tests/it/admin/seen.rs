@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -157,6 +158,76 @@ fn a_refused_file_and_a_route_that_is_replaced_are_events() {
 }
 
 #[test]
+fn refused_configuration_is_shown_until_a_good_one_is_read() {
+    const SUCCESSFUL: &str = "ambassador_config_last_reload_successful";
+    const TIMESTAMP: &str = "ambassador_config_last_reload_success_timestamp_seconds";
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.toml");
+    let good = "[[route]]\nname = \"r\"\nlisten = \"127.0.0.1:0\"\ntarget = \"127.0.0.1:1\"\n";
+    std::fs::write(&path, good).unwrap();
+    let ambassador = Ambassador::with(&format!("--config {}", path.display())).start();
+    let await_config = |ok: bool, error: &str| {
+        eventually(error, || {
+            let config = json(&ambassador, "status")["config"].clone();
+            let found = config["error"].as_str().unwrap_or_default().contains(error);
+            if config["ok"] == ok && found { Ok(config) } else { Err(config.to_string()) }
+        })
+    };
+    let config = await_config(true, "");
+    assert_eq!((config["path"].as_str(), &config["error"]), (path.to_str(), &Value::Null));
+    assert!(!done(&ambassador, "status").contains("refused"));
+    let before = scrape(&ambassador);
+    assert_eq!(before.value(SUCCESSFUL), 1.0);
+    assert!(before.value(TIMESTAMP) > 1.7e9);
+
+    std::fs::write(&path, format!("{good}blance = \"p2c\"\n")).unwrap();
+    let place = format!("{}:5:1: ", path.display());
+    let refused = await_config(false, &place);
+    assert_eq!(refused["loaded_at"], config["loaded_at"]);
+    let table = done(&ambassador, "status");
+    let line = table.lines().find(|line| line.starts_with("configuration refused ")).expect(&table);
+    assert!(line.contains(&format!("s ago: {place}")), "{table}");
+    assert!(line.ends_with("; the routes of the last good one are in use"), "{table}");
+    let scraped = scrape(&ambassador);
+    assert_eq!((scraped.value(SUCCESSFUL), scraped.value(TIMESTAMP)), (0.0, before.value(TIMESTAMP)));
+    let up = format!("ambassador_discovery_up{{source=\"file:{}\"}}", path.display());
+    assert_eq!(scraped.value(&up), 0.0);
+    // Another round of the control loop does not remove it.
+    done(&ambassador, "pause r");
+    assert_eq!(json(&ambassador, "status")["config"]["ok"], false);
+
+    std::fs::remove_file(&path).unwrap();
+    await_config(false, "cannot be read: No such file");
+    std::fs::write(&path, good).unwrap();
+    assert_eq!(await_config(true, "")["refused_at"], Value::Null);
+    let scraped = scrape(&ambassador);
+    assert_eq!((scraped.value(SUCCESSFUL), scraped.value(&up)), (1.0, 1.0));
+    assert!(!done(&ambassador, "status").contains("refused"));
+}
+
+#[test]
+fn configuration_from_a_pipe_is_read_once_and_not_refused_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let admin = format!("unix:{}/admin.sock", dir.path().display());
+    let command = || std::process::Command::new(env!("CARGO_BIN_EXE_ambassador"));
+    let mut ambassador = command();
+    ambassador
+        .args(["--config", "/dev/stdin", "--admin", &admin])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut ambassador = ambassador.spawn().unwrap();
+    let text = b"[[route]]\nlisten = \"127.0.0.1:0\"\ntarget = \"127.0.0.1:1\"\n";
+    ambassador.stdin.take().unwrap().write_all(text).unwrap();
+    let status = eventually("an answer", || {
+        let output = command().args(["status", "--json", "--admin", &admin]).output().unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).map_err(|error| error.to_string())
+    });
+    ambassador.kill().unwrap();
+    ambassador.wait().unwrap();
+    assert_eq!((&status["config"]["path"], &status["config"]["ok"]), (&"/dev/stdin".into(), &true.into()));
+}
+
+#[test]
 fn metrics_have_the_documented_names_types_and_units() {
     let (one, two) = (service("one"), service("two"));
     let ambassador = start(one, "&hold=30s");
@@ -282,7 +353,7 @@ fn following_by_the_verb_ends_with_the_ambassador() {
     let admin = format!("unix:{}", ambassador.admin().display());
     let mut follower = std::process::Command::new(env!("CARGO_BIN_EXE_ambassador"))
         .args(["events", "--follow", "--admin", &admin])
-        .stdout(std::process::Stdio::piped())
+        .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut line = String::new();

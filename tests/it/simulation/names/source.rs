@@ -121,7 +121,7 @@ impl Followed {
                 assert!(!self.is_lost, "{event}: lost twice, {why}");
                 self.is_lost = true;
             }
-            News::Panicked { why, .. } => panic!("{event}: {why}"),
+            News::Panicked { why, .. } | News::FileRefused { why } => panic!("{event}: {why}"),
         }
     }
 
