@@ -64,7 +64,8 @@ impl Sessions {
 
     /// For people.
     pub fn table(&self) -> String {
-        let head = ["ROUTE", "CLIENT", "ENDPOINT", "AGE", "UP", "DOWN", "STATE", "WORKER"].map(str::to_owned);
+        let head =
+            ["ROUTE", "CLIENT", "ENDPOINT", "STATE", "AGE", "SENT", "RECEIVED", "WORKER"].map(str::to_owned);
         let rows: Vec<_> =
             std::iter::once(head).chain(self.sessions.iter().map(SessionStatus::row)).collect();
         let more = if self.truncated { "and more: --limit shows them\n" } else { "" };
@@ -92,13 +93,13 @@ impl SessionStatus {
             self.route.clone(),
             self.client.clone(),
             self.endpoint.clone().unwrap_or_else(|| "-".to_owned()),
-            age(Duration::from_millis(self.age_ms)),
-            bytes(self.bytes_up),
-            bytes(self.bytes_down),
             match self.state {
                 State::Held => "held".to_owned(),
                 State::Relaying => "relaying".to_owned(),
             },
+            age(Duration::from_millis(self.age_ms)),
+            bytes(self.bytes_up),
+            bytes(self.bytes_down),
             self.worker.to_string(),
         ]
     }

@@ -16,6 +16,12 @@ use crate::reconcile::overrides::Override;
 use crate::reconcile::trial::{Switch, Verdict};
 use crate::reconcile::{ByHand, ConfigFile, Overview, RouteView};
 
+/// `SENT` and `RECEIVED` are from the ambassador's view: sent to the service, received from it.
+const HEAD: [&str; 8] = ["ROUTE", "ENDPOINT", "STATE", "SESSIONS", "HELD", "SENT", "RECEIVED", "ORIGIN"];
+
+/// Of a route or an endpoint of which nothing else is to be said.
+const OK: &str = "ok";
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     pub version: String,
@@ -36,6 +42,9 @@ pub struct Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteStatus {
     pub name: String,
+    /// `ok`, or in one or two words what an operator must know first.
+    #[serde(default)]
+    pub state: String,
     pub listen: String,
     /// As bound, with the ports the kernel chose.
     pub addresses: Vec<String>,
@@ -148,12 +157,11 @@ impl Status {
 
     /// For people.
     pub fn table(&self) -> String {
-        let mut rows =
-            vec![["ROUTE", "ENDPOINT", "SESSIONS", "HELD", "UP", "DOWN", "ORIGIN"].map(str::to_owned)];
+        let mut rows = vec![HEAD.map(str::to_owned)];
         for route in &self.routes {
             rows.push(route.row());
-            rows.extend(route.endpoints.iter().map(|endpoint| endpoint.row("")));
-            rows.extend(route.leaving.iter().map(|endpoint| endpoint.row(", leaving")));
+            rows.extend(route.endpoints.iter().map(|endpoint| endpoint.row(None)));
+            rows.extend(route.leaving.iter().map(|endpoint| endpoint.row(Some("leaving"))));
         }
         let mut text = aligned(&rows);
         for route in &self.routes {
@@ -185,8 +193,9 @@ impl RouteStatus {
         let RouteView { route, cluster, addrs, problems, by_hand, leaving } = view;
         let cluster = cluster.as_deref();
         let count = |of: fn(&Cluster) -> u64| cluster.map_or(0, of);
-        RouteStatus {
+        let status = RouteStatus {
             name: route.options.name.clone(),
+            state: String::new(),
             listen: route.listen.to_string(),
             addresses: addrs.iter().map(ToString::to_string).collect(),
             targets: strings(&route.targets),
@@ -202,6 +211,20 @@ impl RouteStatus {
             bytes_down: count(|cluster| cluster.counters.bytes_down.load(Relaxed)),
             endings: cluster.map(endings).unwrap_or_default(),
             problems: problems.clone(),
+        };
+        let state = if cluster.is_some() { status.state() } else { "not bound" }.to_owned();
+        RouteStatus { state, ..status }
+    }
+
+    /// Of a route that is bound. Where no endpoint is well, that of the first one.
+    fn state(&self) -> &str {
+        match self.endpoints.first() {
+            _ if self.by_hand.paused => "paused",
+            None => "no endpoint",
+            _ if self.held > 0 => "held",
+            _ if self.descriptors.accept_paused => "out of descriptors",
+            Some(_) if self.endpoints.iter().any(|endpoint| endpoint.flaws().next().is_none()) => OK,
+            Some(first) => first.flaws().next().unwrap_or(OK),
         }
     }
 
@@ -241,11 +264,11 @@ impl RouteStatus {
         notes
     }
 
-    fn row(&self) -> [String; 7] {
-        let dash = |empty: bool| if empty { "(none)".to_owned() } else { String::new() };
+    fn row(&self) -> [String; 8] {
         [
             self.name.clone(),
-            dash(self.endpoints.is_empty()),
+            String::new(),
+            self.state.clone(),
             self.active.to_string(),
             self.held.to_string(),
             bytes(self.bytes_up),
@@ -356,24 +379,109 @@ impl EndpointStatus {
         }
     }
 
-    /// What is not as usual.
-    fn notes(&self) -> impl Iterator<Item = &str> {
-        let backup = self.backup.then_some("backup");
+    /// Why it gets no new sessions, or few.
+    fn flaws(&self) -> impl Iterator<Item = &str> {
         let drained = self.drained.then_some("drained");
         let health = self.health.as_deref().filter(|state| *state != "healthy").map(|state| match state {
             "unknown" => "not checked yet",
             state => state,
         });
-        let ejected = self.ejected.as_deref();
-        backup.into_iter().chain(drained).chain(health).chain(ejected)
+        drained.into_iter().chain(health).chain(self.ejected.as_deref())
     }
 
-    fn row(&self, note: &str) -> [String; 7] {
-        let mut row = <[String; 7]>::default();
-        let [_, endpoint, sessions, ..] = &mut row;
-        let notes: String = self.notes().map(|note| format!(", {note}")).collect();
-        *endpoint = format!("{}{notes}{note}", self.description);
+    /// `leaving` comes first where it is one that left.
+    fn row(&self, leaving: Option<&str>) -> [String; 8] {
+        let mut states: Vec<&str> = leaving.into_iter().chain(self.flaws()).collect();
+        if states.is_empty() {
+            states.push(OK);
+        }
+        states.extend(self.backup.then_some("backup"));
+        let mut row = <[String; 8]>::default();
+        let [_, endpoint, state, sessions, ..] = &mut row;
+        endpoint.clone_from(&self.description);
+        *state = states.join(", ");
         *sessions = self.sessions.to_string();
         row
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(description: &str, change: impl FnOnce(&mut EndpointStatus)) -> EndpointStatus {
+        let value = serde_json::json!({
+            "address": description, "description": description, "backup": false, "tier": 0, "weight": 1,
+            "drained": false, "sessions": 0,
+        });
+        let mut endpoint = serde_json::from_value(value).unwrap();
+        change(&mut endpoint);
+        endpoint
+    }
+
+    fn route(endpoints: Vec<EndpointStatus>, change: impl FnOnce(&mut RouteStatus)) -> RouteStatus {
+        let value = serde_json::json!({
+            "name": "r", "listen": "80", "addresses": [], "targets": [], "origin": "argument 1", "balance": "p2c",
+            "endpoints": [], "leaving": [], "by_hand": ByHandStatus::default(), "active": 0, "held": 0, "bytes_up": 7,
+            "bytes_down": 2048, "endings": {}, "problems": [],
+        });
+        let mut route: RouteStatus = serde_json::from_value(value).unwrap();
+        route.endpoints = endpoints;
+        change(&mut route);
+        route.state = route.state().to_owned();
+        route
+    }
+
+    fn well() -> EndpointStatus {
+        endpoint("a:1", |_| {})
+    }
+
+    fn unhealthy() -> EndpointStatus {
+        endpoint("b:1", |endpoint| endpoint.health = Some("unhealthy".to_owned()))
+    }
+
+    #[test]
+    fn state_of_a_route_is_what_an_operator_must_know_first() {
+        for (route, expected) in [
+            (route(vec![well(), unhealthy()], |_| {}), "ok"),
+            (route(vec![unhealthy(), unhealthy()], |_| {}), "unhealthy"),
+            (route(vec![unhealthy()], |route| route.held = 1), "held"),
+            (route(vec![well()], |route| route.descriptors.accept_paused = true), "out of descriptors"),
+            (route(vec![], |route| route.held = 1), "no endpoint"),
+            (route(vec![], |route| route.by_hand.paused = true), "paused"),
+            (route(vec![endpoint("a:1", |endpoint| endpoint.drained = true)], |_| {}), "drained"),
+        ] {
+            assert_eq!(route.state, expected, "{route:?}");
+        }
+    }
+
+    #[test]
+    fn table_has_the_state_of_each_endpoint_and_what_was_sent_and_received() {
+        let backup = endpoint("c:1", |endpoint| endpoint.backup = true);
+        let drained = endpoint("d:1", |endpoint| {
+            (endpoint.drained, endpoint.backup, endpoint.health) = (true, true, Some("unknown".to_owned()));
+        });
+        let route =
+            route(vec![well(), unhealthy(), backup, drained], |route| route.leaving = vec![unhealthy()]);
+        let status = Status {
+            version: String::new(),
+            draining: false,
+            routes: vec![route],
+            lost: BTreeMap::new(),
+            config: None,
+            mistakes: Vec::new(),
+            removed: Vec::new(),
+            workers: Vec::new(),
+        };
+        let expected = "\
+ROUTE  ENDPOINT  STATE                             SESSIONS  HELD  SENT  RECEIVED  ORIGIN
+r                ok                                0         0     7 B   2.0 KiB   argument 1
+       a:1       ok                                0
+       b:1       unhealthy                         0
+       c:1       ok, backup                        0
+       d:1       drained, not checked yet, backup  0
+       b:1       leaving, unhealthy                0
+";
+        assert_eq!(status.table(), expected);
     }
 }
