@@ -46,6 +46,11 @@ impl Admin {
         Ok(Admin { listeners: address::bind(choice)?, knows, hosts: Arc::from(hosts) })
     }
 
+    /// As bound, in the words of `--admin`.
+    pub fn addrs(&self) -> Vec<String> {
+        self.listeners.iter().filter_map(|listener| Some(listener.addr().ok()?.to_string())).collect()
+    }
+
     /// Serves until the handles are dropped. Each address has connections of its own, so that a flood on TCP keeps nobody
     /// from the unix socket.
     pub fn serve(self) -> Vec<AbortOnDropHandle<()>> {

@@ -66,6 +66,7 @@ pub async fn build_watched(config: Config, stalls: StallMonitor) -> Result<Bound
         force: control.force.clone(),
         stop: control.stop.clone(),
         fds,
+        access_log: config.access_log,
     });
     let workers = Workers::start(config.workers, &shared, &stalls)?;
     let events = Arc::new(Events::default());
@@ -81,6 +82,13 @@ pub async fn build_watched(config: Config, stalls: StallMonitor) -> Result<Bound
     };
     let admin = Admin::bind(&admin::Choice::of(&config), &config.admin_hosts, knows)?;
     let path = config.path.filter(|path| !config::is_own_descriptor(path));
+    let routes = reconciler.overview().load().routes.len();
+    tracing::info!(
+        routes,
+        admin = admin.addrs().join(","),
+        "ambassador {} started",
+        env!("CARGO_PKG_VERSION")
+    );
     let file = path.map(|path| File { path, reload: control.reload.clone(), events: events.clone() });
     let file = file.map(|file| follow(file, reconciler.news()));
     Ok(Bound {

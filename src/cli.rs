@@ -12,11 +12,12 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::ancestor::ancestor;
 use crate::config::args::RunArgs;
 use crate::config::vars::Vars;
+use crate::diagnostic::{Diagnostic, Place};
 use crate::observe::escape::escaped_lines;
 use crate::register::args::RegisterArgs;
 use ask::{Ask, At};
@@ -103,14 +104,32 @@ enum Verb {
 
 /// Reads the command line and does what it says.
 pub fn run(arguments: Vec<OsString>, vars: &Vars) -> Exit {
-    match Cli::try_parse_from(ancestor(arguments)) {
+    let words = ancestor(arguments);
+    match Cli::try_parse_from(&words) {
         Ok(cli) => dispatch(cli, vars),
+        Err(error) if error.use_stderr() && wants_json(&words, vars) => {
+            serve::json_usage(&[Diagnostic::new(Place::Built, error.to_string())], vars)
+        }
         Err(error) => {
             // Nobody to tell when the terminal is gone.
             let _ = error.print();
             if error.use_stderr() { Exit::Usage } else { Exit::Done }
         }
     }
+}
+
+/// Whether a command line that cannot be read was to start an ambassador whose log is JSON.
+fn wants_json(words: &[OsString], vars: &Vars) -> bool {
+    let words: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
+    if words.get(1).is_some_and(|verb| Cli::command().find_subcommand(verb).is_some()) {
+        return false;
+    }
+    let joined = words.iter().find_map(|word| word.strip_prefix("--log-format="));
+    let apart = words.windows(2).find_map(|pair| match pair {
+        ["--log-format", value] => Some(*value),
+        _ => None,
+    });
+    joined.or(apart).or(vars.value("AMBASSADOR_LOG_FORMAT")) == Some("json")
 }
 
 fn dispatch(cli: Cli, vars: &Vars) -> Exit {

@@ -23,7 +23,7 @@ pub use docker::SOCKET_DEFAULT;
 pub(crate) use docker::host as docker_host;
 pub(crate) use etcd::access as etcd_access;
 pub(crate) use load::{is_own_descriptor, log_config, read_text, unreadable};
-pub use load::{load, parse_admin};
+pub use load::{load, log_format, parse_admin};
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -34,6 +34,7 @@ use crate::cluster::outlier::MAX_EJECTED_DEFAULT;
 use crate::diagnostic::Diagnostic;
 use crate::discovery::dns::Limits;
 use crate::discovery::http::Server;
+use crate::ending::AccessLog;
 use crate::route::{Layer, Route};
 use etcd::EtcdAccess;
 
@@ -67,6 +68,7 @@ pub struct Config {
     /// `XDG_RUNTIME_DIR`: where the default admin socket goes when `/run` is not ours to write.
     pub runtime_dir: Option<PathBuf>,
     pub log: LogConfig,
+    pub access_log: AccessLog,
     /// What is wrong, but keeps nothing from running: link variables that cannot be used, and the like.
     pub warnings: Vec<Diagnostic>,
 }
@@ -146,6 +148,7 @@ impl Config {
             admin_hosts: Vec::new(),
             runtime_dir: None,
             log: LogConfig::default(),
+            access_log: AccessLog::default(),
             warnings: Vec::new(),
         }
     }

@@ -91,6 +91,35 @@ impl Ending {
     }
 }
 
+/// Which sessions have a line in the access log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum AccessLog {
+    Off,
+    /// Those that did not end as [`Ending::Finished`].
+    Errors,
+    #[default]
+    All,
+}
+
+impl AccessLog {
+    pub fn has(self, ending: Ending) -> bool {
+        match self {
+            AccessLog::Off => false,
+            AccessLog::Errors => ending != Ending::Finished,
+            AccessLog::All => true,
+        }
+    }
+
+    /// As the setting is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            AccessLog::Off => "off",
+            AccessLog::Errors => "errors",
+            AccessLog::All => "all",
+        }
+    }
+}
+
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())

@@ -20,7 +20,7 @@ use crate::cluster::outlier::Outcome;
 use crate::cluster::timings::Timings;
 use crate::cluster::{Cluster, Endpoint, InFlight, Members};
 use crate::connect;
-use crate::ending::Ending;
+use crate::ending::{AccessLog, Ending};
 use crate::fd_budget::{FdBudget, FdPermit};
 use crate::listener::{Accepted, ClientAddr};
 use crate::relay::{self, Direction, Limits};
@@ -38,6 +38,7 @@ pub struct Shared {
     /// Cancelled when no new session is to be taken.
     pub stop: CancellationToken,
     pub fds: Arc<FdBudget>,
+    pub access_log: AccessLog,
 }
 
 impl Shared {
@@ -66,7 +67,7 @@ pub fn serve(
     place: impl Send,
 ) -> impl Future<Output = ()> + Send {
     let Accepted { fd, client, permit } = accepted;
-    let mut record = Record::begin(cluster, client, Protocol::Tcp);
+    let mut record = Record::begin(cluster, client, Protocol::Tcp, shared.access_log);
     let registered = match client {
         ClientAddr::Inet(_) => Socket::register(fd),
         ClientAddr::Unix => Socket::register_unix(fd),
@@ -189,10 +190,11 @@ struct Record {
     protocol: Protocol,
     /// As in [`Outcome`].
     client_left: bool,
+    access_log: AccessLog,
 }
 
 impl Record {
-    fn begin(cluster: Arc<Cluster>, client: ClientAddr, protocol: Protocol) -> Record {
+    fn begin(cluster: Arc<Cluster>, client: ClientAddr, protocol: Protocol, access_log: AccessLog) -> Record {
         cluster.counters.active.fetch_add(1, Relaxed);
         Record {
             live: Listed::enter(cluster, client),
@@ -201,6 +203,7 @@ impl Record {
             ending: Ending::Local,
             protocol,
             client_left: false,
+            access_log,
         }
     }
 
@@ -256,6 +259,9 @@ impl Drop for Record {
             let lasted = duration.saturating_sub(self.effort.held);
             cluster.ended(endpoint, &self.outcome(lasted));
         }
+        if !self.access_log.has(self.ending) {
+            return;
+        }
         if self.was_free() && !cluster.is_worth_a_line(self.ending) {
             return;
         }
@@ -308,7 +314,13 @@ mod tests {
         let cluster = Arc::new(Cluster::new(Options::named("test"), force.clone()));
         let permit = cluster.fds.accept().unwrap();
         let fds = Arc::new(FdBudget::within(64, 1, 1));
-        let shared = Arc::new(Shared { gate: Gate::new(0), stop: force.clone(), force, fds });
+        let shared = Arc::new(Shared {
+            gate: Gate::new(0),
+            stop: force.clone(),
+            force,
+            fds,
+            access_log: AccessLog::All,
+        });
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         let accepted = Accepted { fd: ours.into(), client: ClientAddr::Unix, permit };
         let future = serve(accepted, cluster, 0, shared, Arc::new(()));

@@ -136,6 +136,20 @@ fn registered(fd: OwnedFd) -> io::Result<UnixListener> {
 }
 
 impl AdminListener {
+    /// In the words of `--admin`.
+    pub(super) fn addr(&self) -> io::Result<AdminAddr> {
+        let listener = match self {
+            AdminListener::Tcp(listener) => return listener.local_addr().map(AdminAddr::Tcp),
+            AdminListener::Path { listener, .. } | AdminListener::Abstract(listener) => listener,
+        };
+        let addr = UnixAddr::from(listener.local_addr()?);
+        let name = addr.as_abstract_name().map(|name| String::from_utf8_lossy(name).into_owned());
+        Ok(match name {
+            Some(name) => AdminAddr::Abstract(name),
+            None => AdminAddr::Unix(addr.as_pathname().map(Path::to_owned).unwrap_or_default()),
+        })
+    }
+
     /// `None` for a peer who is not to be answered.
     pub(super) async fn accept(&self) -> io::Result<Option<Stream>> {
         match self {

@@ -1,10 +1,13 @@
 //! The verbs that need no other ambassador: to run, and to say what would.
 
+use tracing::field::display;
+
 use super::{Exit, as_process_1, err, out};
 use crate::app::{self, BuildError};
 use crate::config::args::RunArgs;
 use crate::config::vars::Vars;
-use crate::config::{self, Config, LogConfig};
+use crate::config::{self, Config, LogConfig, LogFormat};
+use crate::diagnostic::{Diagnostic, Place};
 use crate::observe::log;
 use crate::stall::StallMonitor;
 
@@ -12,13 +15,18 @@ pub(super) fn serve(run: &RunArgs, vars: &Vars) -> Exit {
     let config = match config::load(run, vars) {
         Ok(config) => config,
         Err(mistakes) => {
-            err(&config::check::mistakes(&mistakes, false));
-            return Exit::Usage;
+            return match config::log_format(run, vars) {
+                LogFormat::Text => usage(&config::check::mistakes(&mistakes, false)),
+                LogFormat::Json => json_usage(&mistakes, vars),
+            };
         }
     };
     if config.is_empty() {
-        err(&config.nothing_to_do(vars));
-        return Exit::Usage;
+        let why = config.nothing_to_do(vars);
+        return match config.log.format {
+            LogFormat::Text => usage(&why),
+            LogFormat::Json => json_usage(&[Diagnostic::new(Place::Built, why)], vars),
+        };
     }
     let _log = match start_log(config.log, vars) {
         Ok(log) => log,
@@ -35,6 +43,25 @@ pub(super) fn serve(run: &RunArgs, vars: &Vars) -> Exit {
             Exit::Failed
         }
     }
+}
+
+fn usage(why: &str) -> Exit {
+    err(why);
+    Exit::Usage
+}
+
+/// Bad usage in a log of JSON: one line for each mistake.
+pub(super) fn json_usage(mistakes: &[Diagnostic], vars: &Vars) -> Exit {
+    let config = LogConfig { format: LogFormat::Json, ..LogConfig::default() };
+    let _log = match start_log(config, vars) {
+        Ok(log) => log,
+        Err(exit) => return exit,
+    };
+    for Diagnostic { place, message, help } in mistakes {
+        let place = (*place != Place::Built).then(|| display(place));
+        tracing::error!(place, help = help.as_deref(), "{}", message.trim_end());
+    }
+    Exit::Usage
 }
 
 pub(super) fn start_log(config: LogConfig, vars: &Vars) -> Result<log::Guard, Exit> {

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 
 /// Flags with a value.
-const VALUES: [&str; 15] = [
+const VALUES: [&str; 16] = [
     "name",
     "sock",
     "log-level",
@@ -13,6 +13,7 @@ const VALUES: [&str; 15] = [
     "tlskey",
     "config",
     "log-format",
+    "access-log",
     "workers",
     "drain-timeout",
     "max-held",

@@ -89,6 +89,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
 
+    /// Sessions with a line in the log: all, errors (endings other than `finished`) or off [env: AMBASSADOR_ACCESS_LOG]
+    /// [default: all]
+    #[arg(long, value_name = "WHICH")]
+    pub access_log: Option<String>,
+
     /// Threads that relay [env: AMBASSADOR_WORKERS] [default: one per core]
     #[arg(long, value_name = "N")]
     pub workers: Option<String>,

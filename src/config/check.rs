@@ -49,6 +49,7 @@ pub fn json(config: &Config) -> Value {
         "dns_max_ttl": humantime::format_duration(config.dns.max_ttl).to_string(),
         "dns_stale": humantime::format_duration(config.dns.stale).to_string(),
         "dns_nx_stale": humantime::format_duration(config.dns.nx_stale).to_string(),
+        "access_log": config.access_log.name(),
         "warnings": config.warnings.iter().map(diagnostic_json).collect::<Vec<_>>(),
     })
 }
@@ -210,6 +211,7 @@ warning: variable A_PORT_0_TCP: no port
         assert_eq!(value["routes"][1]["targets"][0], "redis:6379");
         assert_eq!(value["hidden"][0]["hidden_by"], "argument 1");
         assert_eq!(value["drain_timeout"], "10s");
+        assert_eq!(value["access_log"], "all");
     }
 
     #[test]

@@ -15,8 +15,8 @@ use super::raw::{RawFile, parse_file};
 use super::settings::{self, Settings};
 use super::vars::Vars;
 use super::{
-    AdminAddr, Config, DRAIN_TIMEOUT_DEFAULT, DockerConfig, DockerHost, LogConfig, MAX_HELD_DEFAULT, consul,
-    docker, etcd,
+    AdminAddr, Config, DRAIN_TIMEOUT_DEFAULT, DockerConfig, DockerHost, LogConfig, LogFormat,
+    MAX_HELD_DEFAULT, consul, docker, etcd,
 };
 use crate::cluster::outlier::MAX_EJECTED_DEFAULT;
 use crate::diagnostic::{Diagnostic, Mistake, Place};
@@ -61,7 +61,7 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
     keep(found);
     let (environment, found) = environment(vars);
     keep(found);
-    let path = args.config.clone().or_else(|| vars.value(CONFIG).map(PathBuf::from));
+    let path = config_path(args, vars);
     let file = path.as_deref().map_or(Ok(RawFile::default()), read_file);
     let file = file.unwrap_or_else(|found| {
         keep(found);
@@ -113,6 +113,7 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
         admin_hosts,
         log_level,
         log_format,
+        access_log,
     } = flags.or(variables).or(in_file);
     let dns = Limits::default();
     Ok(Config {
@@ -138,6 +139,7 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
         admin_hosts: admin_hosts.unwrap_or_default(),
         runtime_dir: vars.value("XDG_RUNTIME_DIR").map(PathBuf::from),
         log: LogConfig { level: log_level.unwrap_or_default(), format: log_format.unwrap_or_default() },
+        access_log: access_log.unwrap_or_default(),
         warnings,
     })
 }
@@ -165,6 +167,18 @@ pub(crate) fn log_config(
     }
     let Settings { log_level, log_format, .. } = flags.or(variables);
     Ok(LogConfig { level: log_level.unwrap_or_default(), format: log_format.unwrap_or_default() })
+}
+
+/// The format of the log where the configuration was refused: by the flag, the variable, or a file without a mistake.
+pub fn log_format(args: &RunArgs, vars: &Vars) -> LogFormat {
+    let ((flags, _), (variables, _)) = (flag_settings(args), variable_settings(vars));
+    let path = config_path(args, vars).filter(|path| !is_own_descriptor(path));
+    let in_file = path.and_then(|path| read_file(&path).ok()).unwrap_or_default().settings;
+    flags.or(variables).or(in_file).log_format.unwrap_or_default()
+}
+
+fn config_path(args: &RunArgs, vars: &Vars) -> Option<PathBuf> {
+    args.config.clone().or_else(|| vars.value(CONFIG).map(PathBuf::from))
 }
 
 // === routes ===
@@ -267,6 +281,7 @@ fn flag_settings(args: &RunArgs) -> (Settings, Vec<Diagnostic>) {
         ("admin-host", &args.admin_host),
         ("log-level", &args.log_level),
         ("log-format", &args.log_format),
+        ("access-log", &args.access_log),
     ];
     let given = values.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?)));
     settings_of(given, |key| Place::Flag(key.to_owned()))

@@ -10,9 +10,10 @@ use super::nearest::suggest;
 use super::{AdminAddr, LogFormat, LogLevel};
 use crate::diagnostic::Mistake;
 use crate::discovery::dns::TTL_FLOOR;
+use crate::ending::AccessLog;
 
 /// Each is a flag `--KEY`, a variable `AMBASSADOR_KEY` and a key at the top of the file.
-pub(crate) const KEYS: [&str; 11] = [
+pub(crate) const KEYS: [&str; 12] = [
     "workers",
     "drain-timeout",
     "max-held",
@@ -24,6 +25,7 @@ pub(crate) const KEYS: [&str; 11] = [
     "admin-host",
     "log-level",
     "log-format",
+    "access-log",
 ];
 
 /// More threads than any machine we run on has cores; a worker is a thread, and threads are not free.
@@ -44,6 +46,7 @@ pub struct Settings {
     pub admin_hosts: Option<Vec<String>>,
     pub log_level: Option<LogLevel>,
     pub log_format: Option<LogFormat>,
+    pub access_log: Option<AccessLog>,
 }
 
 impl Settings {
@@ -62,6 +65,7 @@ impl Settings {
             admin_hosts,
             log_level,
             log_format,
+            access_log,
         } = self;
         Settings {
             workers: workers.or(later.workers),
@@ -75,6 +79,7 @@ impl Settings {
             admin_hosts: admin_hosts.or(later.admin_hosts),
             log_level: log_level.or(later.log_level),
             log_format: log_format.or(later.log_format),
+            access_log: access_log.or(later.access_log),
         }
     }
 
@@ -92,6 +97,7 @@ impl Settings {
             "admin-host" => self.admin_hosts = Some(admin_hosts(value)?),
             "log-level" => self.log_level = Some(log_level(value)?),
             "log-format" => self.log_format = Some(log_format(value)?),
+            "access-log" => self.access_log = Some(access_log(value)?),
             _ => return Err(Mistake::new(format!("`{key}` is no setting")).help(suggest(key, &KEYS))),
         }
         Ok(())
@@ -201,6 +207,13 @@ fn log_format(text: &str) -> Result<LogFormat, Mistake> {
     }
 }
 
+fn access_log(text: &str) -> Result<AccessLog, Mistake> {
+    let all = [AccessLog::Off, AccessLog::Errors, AccessLog::All];
+    all.into_iter().find(|setting| setting.name() == text).ok_or_else(|| {
+        Mistake::new(format!("invalid access log `{text}`")).help(suggest(text, &all.map(AccessLog::name)))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,6 +238,7 @@ mod tests {
             "a,b.c",
             "warning",
             "json",
+            "errors",
         ]) {
             settings.set(key, value).unwrap();
         }
@@ -240,6 +254,7 @@ mod tests {
             admin_hosts: Some(vec!["a".to_owned(), "b.c".to_owned()]),
             log_level: Some(LogLevel::Warn),
             log_format: Some(LogFormat::Json),
+            access_log: Some(AccessLog::Errors),
         };
         assert_eq!(settings, expected);
     }
@@ -284,6 +299,7 @@ mod tests {
             ("admin-host", "a:80", "without a port"),
             ("log-level", "inof", "`info`"),
             ("log-format", "jsn", "`json`"),
+            ("access-log", "error", "`errors`"),
             ("wrokers", "1", "did you mean `workers`?"),
         ] {
             let mistake = read(key, value).expect_err(value);

@@ -9,6 +9,7 @@ use super::*;
 use crate::cluster::hold::Gate;
 use crate::config::grammar::parse_route;
 use crate::discovery::Snapshot;
+use crate::ending::AccessLog;
 use crate::fd_budget::FdBudget;
 use crate::stall::StallMonitor;
 
@@ -45,7 +46,7 @@ fn reconciler(stalls: &StallMonitor) -> Reconciler {
     let control = Control::default();
     let fds = Arc::new(FdBudget::within(20_000, 2, 1));
     let (force, stop) = (control.force.clone(), control.stop.clone());
-    let shared = Arc::new(Shared { gate: Gate::new(9), force, stop, fds });
+    let shared = Arc::new(Shared { gate: Gate::new(9), force, stop, fds, access_log: AccessLog::All });
     let workers = Workers::start(NonZeroUsize::new(2).unwrap(), &shared, stalls).unwrap();
     let mut config = Config::with_routes(Vec::new());
     config.file = Layer { routes: before() };

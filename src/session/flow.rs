@@ -92,7 +92,7 @@ impl Open for Flows {
 
 impl Flows {
     fn record(&self, client: SocketAddr) -> Record {
-        Record::begin(self.cluster.clone(), ClientAddr::Inet(client), Protocol::Udp)
+        Record::begin(self.cluster.clone(), ClientAddr::Inet(client), Protocol::Udp, self.shared.access_log)
     }
 
     async fn connect(&self, record: &mut Record, permit: &FdPermit) -> Result<UdpSocket, Ending> {

@@ -11,6 +11,7 @@ use ambassador::cluster::hold::Gate;
 use ambassador::cluster::{Cluster, EndpointAddr, EndpointSpec, Identity};
 use ambassador::config::grammar::parse_route;
 use ambassador::diagnostic::Place;
+use ambassador::ending::AccessLog;
 use ambassador::fd_budget::FdBudget;
 use ambassador::listener::{Listener, accept_loop, bind};
 use ambassador::relay::udp::{self, UdpLimits};
@@ -50,6 +51,7 @@ impl Means {
             force: stop.clone(),
             stop: stop.clone(),
             fds: Arc::new(FdBudget::within(ROOM, 1, 1)),
+            access_log: AccessLog::All,
         };
         let fds = shared.fds.route(route.listen.protocol());
         let cluster = Cluster::new(route.options.clone(), stop.clone()).within(fds);

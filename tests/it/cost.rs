@@ -180,6 +180,12 @@ fn a_line_in_the_access_log_costs_these_system_calls_more() {
     check(&[PER_CONNECTION, PER_CONNECTION_CHECKED, PER_LINE].concat(), &seen, CONNECTIONS);
 }
 
+#[test]
+fn a_connection_costs_no_more_at_level_info_without_the_access_log() {
+    let seen = needs!(connections("info --access-log off"));
+    check(&[PER_CONNECTION, PER_CONNECTION_CHECKED].concat(), &seen, CONNECTIONS);
+}
+
 /// By the kernel's own table: the timer of an established connection with keepalive is 2 (proc_net_tcp.rst).
 #[test]
 fn the_connection_of_a_session_that_lasts_has_keepalive() {

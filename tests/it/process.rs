@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Ambassador, eventually, needs, variable};
+use crate::support::{Ambassador, Builder, eventually, needs, variable};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -160,6 +160,86 @@ fn the_json_log_has_one_line_for_each_session_with_all_that_happened() {
     assert!(line["duration_ms"].as_f64().unwrap() >= 0.0 && line["held_ms"] == 0.0);
     assert!(line["client"].as_str().unwrap().starts_with("127.0.0.1:"));
     assert!(line["endpoint"].as_str().unwrap().starts_with("127.0.0.1:"));
+}
+
+/// The log of a session that finishes and of one that is denied, up to the end of the process.
+fn log_of_sessions(builder: impl FnOnce(&str) -> Builder) -> String {
+    let one = service("one");
+    let routes = format!("127.0.0.1:0={one}?name=r 127.0.0.2:0={one}?name=d&deny=127.0.0.0/8");
+    let mut ambassador = builder(&routes).start();
+    drop(greeting(ambassador.addr("r")));
+    let mut denied = TcpStream::connect(ambassador.addr("d")).unwrap();
+    assert_eq!(denied.read(&mut [0; 1]).unwrap_or_default(), 0);
+    let ended = |name: &str, ending: &str| {
+        eventually(ending, || {
+            let status: Value = serde_json::from_slice(&ambassador.verb("status --json").stdout).unwrap();
+            let routes = status["routes"].as_array().unwrap();
+            let route = routes.iter().find(|route| route["name"] == name).unwrap();
+            if route["endings"][ending] == 1 { Ok(()) } else { Err(route.to_string()) }
+        });
+    };
+    ended("r", "finished");
+    ended("d", "denied");
+    ambassador.signal(Signal::TERM);
+    ambassador.ends_within(PATIENCE);
+    eventually("the last line", || {
+        if ambassador.log().contains("drained") { Ok(ambassador.log()) } else { Err(ambassador.log()) }
+    })
+}
+
+#[test]
+fn access_log_has_all_sessions_or_those_with_an_error_or_none() {
+    for (which, finished, denied) in [("all", 1, 1), ("errors", 0, 1), ("off", 0, 0)] {
+        let by_flag = log_of_sessions(|routes| Ambassador::with(&format!("--access-log {which} {routes}")));
+        let by_variable =
+            log_of_sessions(|routes| Ambassador::with(routes).var("AMBASSADOR_ACCESS_LOG", which));
+        for log in [by_flag, by_variable] {
+            let found = ["ending=finished", "ending=denied"].map(|ending| log.matches(ending).count());
+            assert_eq!(found, [finished, denied], "{which}: {log}");
+        }
+    }
+}
+
+#[test]
+fn start_is_logged_with_version_routes_and_admin_addresses() {
+    let ambassador = Ambassador::with("--admin 127.0.0.1:0 127.0.0.1:0=127.0.0.1:1").spawn();
+    let line = format!("INFO ambassador {} started routes=1 admin=127.0.0.1:", env!("CARGO_PKG_VERSION"));
+    eventually("the line", || if ambassador.log().contains(&line) { Ok(()) } else { Err(ambassador.log()) });
+    let ambassador = Ambassador::with("127.0.0.1:0=127.0.0.1:1").start();
+    let line = format!("routes=1 admin=unix:{}\n", ambassador.admin().display());
+    eventually("the line", || if ambassador.log().contains(&line) { Ok(()) } else { Err(ambassador.log()) });
+}
+
+#[test]
+fn fatal_errors_at_start_are_lines_of_json_in_a_json_log() {
+    let taken = service("one");
+    for (args, code, lines, says) in [
+        ("--log-format json 99999=c x=d", 64, 2, "99999"),
+        ("--log-format=json", 64, 1, "nothing to do"),
+        ("--log-format json 1=a:1 --no-such-flag", 64, 1, "--no-such-flag"),
+        (
+            &format!(
+                "--log-format json --admin unix:/tmp/ambassador-json-{}.sock {taken}=a:1",
+                std::process::id()
+            ),
+            69,
+            1,
+            "another program",
+        ),
+    ] {
+        let output = run(args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args}: {stderr}");
+        let found: Vec<Value> =
+            stderr.lines().map(|line| serde_json::from_str(line).expect(&stderr)).collect();
+        let errors: Vec<&Value> = found.iter().filter(|line| line["level"] == "ERROR").collect();
+        assert_eq!(errors.len(), lines, "{args}: {stderr}");
+        assert!(errors[0]["message"].as_str().unwrap().contains(says), "{args}: {stderr}");
+    }
+    let mistake: Value = serde_json::from_slice(&run("--log-format json 99999=c").stderr).unwrap();
+    assert_eq!(mistake["place"], "argument 1");
+    assert!(run("--log-format json status --no-such-flag").stderr.starts_with(b"{"), "no verb comes first");
+    assert!(run("status --no-such-flag").stderr.starts_with(b"error: "));
 }
 
 fn config(target: SocketAddr) -> String {

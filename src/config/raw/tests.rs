@@ -61,12 +61,12 @@ fn an_empty_file_is_no_mistake() {
 #[test]
 fn settings_stand_at_the_top() {
     let text = "workers = 2\ndrain-timeout = \"1m\"\nmax-held = 5\nadmin = \"/run/a\"\n\
-                log-level = \"debug\"\nlog-format = \"json\"\n";
+                log-level = \"debug\"\nlog-format = \"json\"\naccess-log = \"off\"\n";
     let settings = read(text).settings;
     assert_eq!(settings.workers.map(std::num::NonZeroUsize::get), Some(2));
     assert_eq!(settings.drain_timeout, Some(Duration::from_secs(60)));
     assert!(settings.max_held.is_some() && settings.admin.is_some());
-    assert!(settings.log_level.is_some() && settings.log_format.is_some());
+    assert!(settings.log_level.is_some() && settings.log_format.is_some() && settings.access_log.is_some());
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The time and the fields of a text line, written with less effort than tracing's own formatters take. Measured by callgrind
 //! for a line of the access log: 8,300 instructions instead of 16,800.
 
-use std::fmt::{self, Debug, Write as _};
+use std::cell::Cell;
+use std::fmt::{self, Debug, Write};
 use std::time::SystemTime;
 
 use tracing::field::{Field, Visit};
@@ -23,8 +24,8 @@ impl FormatTime for Clock {
     }
 }
 
-/// `message name=value name=value`, as tracing's own, without styles, and without a character that would end the line or
-/// command a terminal.
+/// `message name=value name="a value"`, as logfmt (<https://brandur.org/logfmt>), without a character that would end the line
+/// or command a terminal. A value with a blank, a quote or `=` is quoted, with `\"` and `\\` in it.
 pub(super) struct Fields;
 
 impl<'w> FormatFields<'w> for Fields {
@@ -41,7 +42,28 @@ struct Visitor<'w> {
     result: fmt::Result,
 }
 
+/// A longer value is not kept for the next line.
+const SCRATCH_BYTES_MAX: usize = 4096;
+
+thread_local! {
+    /// A value before it is known whether it must be quoted.
+    static SCRATCH: Cell<String> = const { Cell::new(String::new()) };
+}
+
 impl Visitor<'_> {
+    /// Writes a value that has no blank, or the message.
+    fn bare(&mut self, field: &Field, value: &dyn Debug) {
+        if self.result.is_ok() {
+            self.result = self.name(field).and_then(|()| write!(self.writer, "{value:?}"));
+        }
+    }
+
+    fn text(&mut self, field: &Field, text: &str) {
+        if self.result.is_ok() {
+            self.result = self.name(field).and_then(|()| write_value(&mut self.writer, text));
+        }
+    }
+
     fn name(&mut self, field: &Field) -> fmt::Result {
         if !std::mem::replace(&mut self.is_first, false) {
             self.writer.write_char(' ')?;
@@ -56,17 +78,59 @@ impl Visitor<'_> {
 
 impl Visit for Visitor<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if self.result.is_ok() {
-            self.result = self.name(field).and_then(|()| write!(self.writer, "{value:?}"));
+        if field.name() == "message" {
+            return self.bare(field, value);
+        }
+        let mut text = SCRATCH.try_with(Cell::take).unwrap_or_default();
+        text.clear();
+        // Writing into a string does not fail.
+        let _ = write!(text, "{value:?}");
+        self.text(field, &text);
+        if text.capacity() <= SCRATCH_BYTES_MAX {
+            let _ = SCRATCH.try_with(|scratch| scratch.set(text));
         }
     }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.text(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.bare(field, &value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.bare(field, &value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.bare(field, &value);
+    }
+}
+
+fn write_value(to: &mut impl Write, text: &str) -> fmt::Result {
+    if !needs_quotes(text) {
+        return to.write_str(text);
+    }
+    to.write_char('"')?;
+    for part in text.split_inclusive(['"', '\\']) {
+        let before = part.trim_end_matches(['"', '\\']);
+        to.write_str(before)?;
+        for special in part.get(before.len()..).unwrap_or_default().chars() {
+            to.write_char('\\')?;
+            to.write_char(special)?;
+        }
+    }
+    to.write_char('"')
+}
+
+fn needs_quotes(text: &str) -> bool {
+    text.is_empty() || text.bytes().any(|byte| byte <= b' ' || matches!(byte, b'"' | b'='))
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
-
-    use tracing_subscriber::fmt::format::DefaultFields;
 
     use super::*;
 
@@ -84,27 +148,48 @@ mod tests {
         }
     }
 
-    fn written(fields: impl for<'w> FormatFields<'w> + Send + Sync + 'static) -> String {
+    fn written(log: impl FnOnce()) -> String {
         let lines = Lines::default();
         let made = lines.clone();
         let subscriber = tracing_subscriber::fmt()
             .without_time()
+            .with_target(false)
             .with_ansi(false)
-            .fmt_fields(fields)
+            .fmt_fields(Fields)
             .with_writer(move || made.clone())
             .finish();
-        tracing::subscriber::with_default(subscriber, || {
-            tracing::info!(route = %"a b", bytes = 7_u64, ms = 12.4, held = 0.0, quoted = "x\"y", "session");
-            tracing::warn!("alone {}", 1);
-            tracing::info!(is = true, count = -3);
-        });
+        tracing::subscriber::with_default(subscriber, log);
         let text = lines.0.lock().unwrap().clone();
         String::from_utf8(text).unwrap()
     }
 
     #[test]
-    fn fields_are_written_as_tracing_writes_them() {
-        assert_eq!(written(Fields), written(DefaultFields::new()));
+    fn values_are_written_bare_where_nothing_in_them_could_be_misread() {
+        let line = written(|| {
+            tracing::info!(route = %"a", text = "b", bytes = 7_u64, ms = 12.4, held = 0.0, is = true, n = -3, "session");
+        });
+        assert_eq!(line, " INFO session route=a text=b bytes=7 ms=12.4 held=0.0 is=true n=-3\n");
+        assert_eq!(
+            written(|| tracing::warn!("alone {}, with \"quotes\"", 1)),
+            " WARN alone 1, with \"quotes\"\n"
+        );
+    }
+
+    #[test]
+    fn values_with_blanks_quotes_or_equals_signs_are_quoted_on_one_line() {
+        for (value, expected) in [
+            ("10.0.0.2:6379 (redis)", r#"v="10.0.0.2:6379 (redis)""#),
+            ("80=a:80", r#"v="80=a:80""#),
+            (r#"say "hi""#, r#"v="say \"hi\"""#),
+            (r"C:\a b", r#"v="C:\\a b""#),
+            (r"C:\a", r"v=C:\a"),
+            ("", r#"v="""#),
+            ("a\nb", r#"v="a\nb""#),
+            ("a\u{1b}[2J b\u{202e}", r#"v="a\u{1b}[2J b\u{202e}""#),
+        ] {
+            assert_eq!(written(|| tracing::info!(v = %value, "m")), format!(" INFO m {expected}\n"));
+            assert_eq!(written(|| tracing::info!(v = value, "m")), format!(" INFO m {expected}\n"));
+        }
     }
 
     #[test]

@@ -385,8 +385,8 @@ fn a_key_that_etcd_refuses_stops_no_other() {
         _ => Reply::ok("{}"),
     });
     let registrar = registrar(&engine, &format!("etcd://{}", agent.address), "2s");
-    logs(&registrar, "registered key=\"/services/bbb/");
-    logs(&registrar, "registered key=\"/services/ccc/");
+    logs(&registrar, "registered key=/services/bbb/");
+    logs(&registrar, "registered key=/services/ccc/");
     eventually("several renewals", || match agent.count("keepalive") {
         3.. => Ok(()),
         times => Err(format!("{times}\n{}", registrar.log())),
