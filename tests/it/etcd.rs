@@ -70,9 +70,9 @@ fn a_value_that_cannot_be_used_is_named_with_its_key_and_removes_no_other() {
     let ambassador = ambassador(&[&etcd.address()]);
     let a = format!("{} (/s/a) 1 0", one.addr);
     has(&ambassador, &[&a]);
-    logs(&ambassador, "key=/s/b ");
+    logs(&ambassador, "key=/s/b\n");
     etcd.put("/s/c", "{\"address\":\"10.0.0.1:1\",\"weight\":-1}");
-    logs(&ambassador, "key=/s/c ");
+    logs(&ambassador, "key=/s/c\n");
     logs(&ambassador, "\"weight\"");
     has(&ambassador, &[&a]);
 }
