@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -232,6 +233,12 @@ impl Reconciler {
         self.stop.cancel();
         self.running.values().for_each(|running| running.stop.cancel());
         self.workers.take()
+    }
+
+    /// Sessions now, of all routes that are open.
+    pub fn sessions(&self) -> usize {
+        let active = |running: &Running| running.cluster.counters.active.load(Ordering::Relaxed);
+        self.running.values().map(active).sum()
     }
 
     async fn next_event(&mut self) -> Event {
