@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Weak;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +70,14 @@ pub struct EndpointStatus {
     /// Left out for a while, and why.
     #[serde(default)]
     pub ejected: Option<String>,
+    /// Why the last connect or check that failed did.
+    #[serde(default)]
+    pub last_error: Option<String>,
+    #[serde(default)]
+    pub last_error_ms_ago: Option<u64>,
+    /// It has not answered since.
+    #[serde(default)]
+    pub failing: bool,
 }
 
 /// File descriptors of a route's sessions.
@@ -269,6 +278,18 @@ impl SwitchStatus {
     }
 }
 
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn ago(age: Duration) -> String {
+    match age.as_secs() {
+        seconds @ ..60 => format!("{seconds} s ago"),
+        seconds @ ..3600 => format!("{} min ago", seconds / 60),
+        seconds => format!("{} h ago", seconds / 3600),
+    }
+}
+
 fn strings<'a, T: ToString + 'a>(values: impl IntoIterator<Item = &'a T>) -> Vec<String> {
     values.into_iter().map(ToString::to_string).collect()
 }
@@ -298,6 +319,7 @@ impl EndpointStatus {
     /// Of no tier and weight.
     fn of(endpoint: &Endpoint) -> EndpointStatus {
         let condition = endpoint.condition();
+        let last = endpoint.last_error();
         EndpointStatus {
             address: endpoint.key.addr.to_string(),
             description: endpoint.key.to_string(),
@@ -308,11 +330,14 @@ impl EndpointStatus {
             sessions: endpoint.sessions(),
             health: condition.health.map(|state| state.name().to_owned()),
             ejected: condition.ejected.map(|cause| cause.name().to_owned()),
+            failing: last.as_ref().is_some_and(|error| error.is_current),
+            last_error_ms_ago: last.as_ref().map(|error| milliseconds(error.at.elapsed())),
+            last_error: last.map(|error| error.why),
         }
     }
 
     /// What is not as usual.
-    fn notes(&self) -> impl Iterator<Item = &str> {
+    fn notes(&self) -> impl Iterator<Item = String> {
         let backup = self.backup.then_some("backup");
         let drained = self.drained.then_some("drained");
         let health = self.health.as_deref().filter(|state| *state != "healthy").map(|state| match state {
@@ -320,7 +345,14 @@ impl EndpointStatus {
             state => state,
         });
         let ejected = self.ejected.as_deref();
-        backup.into_iter().chain(drained).chain(health).chain(ejected)
+        let notes = backup.into_iter().chain(drained).chain(health).chain(ejected).map(str::to_owned);
+        notes.chain(self.failure())
+    }
+
+    /// Why it does not answer, and since when that is known.
+    fn failure(&self) -> Option<String> {
+        let (why, ms) = (self.last_error.as_ref()?, self.last_error_ms_ago?);
+        self.failing.then(|| format!("{why} {}", ago(Duration::from_millis(ms))))
     }
 
     fn row(&self, note: &str) -> [String; 7] {
