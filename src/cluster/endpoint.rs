@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{
-    AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
     Ordering::{Relaxed, SeqCst},
 };
 use std::time::Duration;
@@ -18,6 +18,7 @@ use super::turnstile::{Slot, Turnstile};
 use super::{Cluster, EndpointKey};
 use crate::balancer::client_hash;
 use crate::client_net::ClientNet;
+use crate::discovery::containers;
 use crate::route::OnRemove;
 
 /// One endpoint of one cluster, for as long as it is in it.
@@ -32,6 +33,8 @@ pub struct Endpoint {
     reach: Reach,
     /// The last check failed. Written by the control plane alone.
     check_failure: ArcSwapOption<CheckFailure>,
+    /// Its container is unhealthy. Written by the control plane alone.
+    container_unhealthy: AtomicBool,
     /// When it joined. The zero of `warms_since_ms` and of `reach`.
     joined: Instant,
     /// Milliseconds after `joined`, plus one; zero for an endpoint that was warm from the start.
@@ -70,6 +73,7 @@ impl Endpoint {
             resets: Resets::default(),
             reach: Reach::default(),
             check_failure: ArcSwapOption::empty(),
+            container_unhealthy: AtomicBool::new(false),
             joined: Instant::now(),
             warms_since_ms: AtomicU64::new(0),
             removed: CancellationToken::new(),
@@ -152,6 +156,18 @@ impl Endpoint {
                 self.check_failure.store(Some(Arc::new(failure)));
             }
         }
+    }
+
+    /// What its container's own health check says. Returns whether it is healthy after it was not.
+    pub fn note_container(&self, health: containers::Health) -> bool {
+        let is_unhealthy = health == containers::Health::Unhealthy;
+        let was_unhealthy = self.container_unhealthy.swap(is_unhealthy, Relaxed);
+        was_unhealthy && health == containers::Health::Healthy
+    }
+
+    /// By the health check of its container.
+    pub fn has_unhealthy_container(&self) -> bool {
+        self.container_unhealthy.load(Relaxed)
     }
 
     /// The last connect failed.

@@ -122,6 +122,7 @@ pub enum Happened {
     SwitchRolledBack {
         route: String,
         targets: String,
+        why: String,
     },
     EndpointWeighted {
         route: String,
@@ -255,7 +256,7 @@ impl Happened {
             Happened::Resumed { .. } => "resumed by hand",
             Happened::Switched { .. } => "switched by hand",
             Happened::SwitchReset { .. } => "switch reset by hand",
-            Happened::SwitchRolledBack { .. } => "switch rolled back: its time passed",
+            Happened::SwitchRolledBack { .. } => "switch rolled back",
             Happened::EndpointWeighted { .. } => "weight set by hand",
             Happened::EndpointDrained { .. } => "endpoint drained by hand",
             Happened::EndpointUndrained { .. } => "endpoint undrained by hand",

@@ -64,7 +64,7 @@ pub struct EndpointStatus {
     /// An operator wants no new sessions on it.
     pub drained: bool,
     pub sessions: usize,
-    /// By its checks: `healthy`, `unhealthy` or `unknown`. `None` where it is not checked.
+    /// By its checks, or those of its container: `healthy`, `unhealthy` or `unknown`. `None` where it is not checked.
     #[serde(default)]
     pub health: Option<String>,
     /// Left out for a while, and why.
@@ -110,6 +110,9 @@ pub struct SwitchStatus {
     /// Counts from 1 over all routes.
     pub number: u64,
     pub state: SwitchState,
+    /// Why it was rolled back, or which endpoint on trial has not answered.
+    #[serde(default)]
+    pub why: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -213,15 +216,16 @@ impl RouteStatus {
                 "switched by hand to {to}, instead of {from}; `ambassador switch {name} --reset` ends it"
             ));
         }
-        if *waiting {
+        let why = switch.as_ref().and_then(|switch| switch.why.as_deref());
+        if *waiting && why.is_none() {
             let targets = self.targets.join(",");
             notes.push(format!("{targets} has no endpoint yet: those before it serve on"));
         }
         notes.extend(weights.iter().map(|(endpoint, weight)| format!("weight {weight} by hand: {endpoint}")));
         notes.extend(drained.iter().map(|endpoint| format!("drained by hand: {endpoint}")));
         match switch.as_ref().map(|switch| switch.state) {
-            Some(SwitchState::OnTrial) => notes.push("the switch is on trial".to_owned()),
-            Some(SwitchState::RolledBack) => notes.push("the last switch was rolled back".to_owned()),
+            Some(SwitchState::OnTrial) => notes.push(with("the switch is on trial", why)),
+            Some(SwitchState::RolledBack) => notes.push(with("the last switch was rolled back", why)),
             Some(SwitchState::Kept) | None => {}
         }
         notes
@@ -274,8 +278,12 @@ impl SwitchStatus {
             Verdict::Kept => SwitchState::Kept,
             Verdict::RolledBack => SwitchState::RolledBack,
         };
-        SwitchStatus { number: switch.number, state }
+        SwitchStatus { number: switch.number, state, why: switch.why.clone() }
     }
+}
+
+fn with(text: &str, why: Option<&str>) -> String {
+    why.map_or_else(|| text.to_owned(), |why| format!("{text}: {why}"))
 }
 
 fn milliseconds(duration: Duration) -> u64 {
@@ -320,6 +328,7 @@ impl EndpointStatus {
     fn of(endpoint: &Endpoint) -> EndpointStatus {
         let condition = endpoint.condition();
         let last = endpoint.last_error();
+        let unhealthy = endpoint.has_unhealthy_container().then(|| "unhealthy".to_owned());
         EndpointStatus {
             address: endpoint.key.addr.to_string(),
             description: endpoint.key.to_string(),
@@ -328,7 +337,7 @@ impl EndpointStatus {
             weight: 0,
             drained: false,
             sessions: endpoint.sessions(),
-            health: condition.health.map(|state| state.name().to_owned()),
+            health: unhealthy.or_else(|| condition.health.map(|state| state.name().to_owned())),
             ejected: condition.ejected.map(|cause| cause.name().to_owned()),
             failing: last.as_ref().is_some_and(|error| error.is_current),
             last_error_ms_ago: last.as_ref().map(|error| milliseconds(error.at.elapsed())),

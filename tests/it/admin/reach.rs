@@ -4,8 +4,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use serde_json::Value;
 
-use super::service::{greeting, service_on};
-use super::{done, json, status};
+use super::service::{Consumers, greeting, service, service_on};
+use super::{done, fails, json, start, status};
 use crate::support::{Ambassador, eventually, private_ip};
 
 /// On an address that no other test uses, so that it is refused until the test listens there.
@@ -81,10 +81,59 @@ fn a_failed_health_check_has_its_cause_in_status() {
 
 #[test]
 fn the_end_of_a_drain_says_how_many_sessions_were_cut() {
-    let one = super::service::service("one");
+    let one = service("one");
     let mut ambassador = Ambassador::with(&format!("--drain-timeout 50ms 127.0.0.1:0={one}?name=r")).start();
     let _sessions = [greeting(ambassador.addr("r")).unwrap(), greeting(ambassador.addr("r")).unwrap()];
     ambassador.signal(rustix::process::Signal::TERM);
     ambassador.ends_within(super::service::PATIENCE);
     in_log(&ambassador, "drain ended sessions_cut=2");
+}
+
+#[test]
+fn switch_with_wait_to_an_address_that_refuses_is_rolled_back_and_says_why() {
+    let (ambassador, black_hole) = (start(service("one"), "&hold=0"), vacant());
+    let consumers = Consumers::of(ambassador.addr("r"), 4);
+    let (code, why) = fails(&ambassador, &format!("switch r {black_hole} --wait --timeout 1s"));
+    let expected = format!("the switch was rolled back: {black_hole}: connection refused");
+    assert_eq!((code, why.contains(&expected)), (Some(1), true), "{why}");
+    consumers.more("one", 20);
+    assert_eq!(consumers.stop().failures, [""; 0], "the endpoint before served on");
+    let switch = &status(&ambassador, "r")["by_hand"]["switch"];
+    assert_eq!(
+        (&switch["state"], &switch["why"]),
+        (&"rolled-back".into(), &format!("{black_hole}: connection refused").into())
+    );
+    let line = in_log(&ambassador, "switch rolled back");
+    assert!(line.contains(&format!("{black_hole}: connection refused")), "{line}");
+}
+
+#[test]
+fn switch_with_wait_uses_a_new_endpoint_from_when_it_answers() {
+    let (ambassador, addr) = (start(service("one"), "&hold=0"), vacant());
+    let consumers = Consumers::of(ambassador.addr("r"), 4);
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| done(&ambassador, &format!("switch r {addr} --wait")));
+        let note = format!("the switch is on trial: {addr}: connection refused");
+        eventually("the cause", || {
+            let table = done(&ambassador, "status");
+            if table.contains(&note) { Ok(()) } else { Err(table) }
+        });
+        consumers.more("one", 20);
+        service_on(addr, "two");
+        waits.join().unwrap();
+    });
+    consumers.more("two", 20);
+    assert_eq!(consumers.stop().failures, [""; 0]);
+}
+
+#[test]
+fn switch_with_wait_runs_the_health_check_of_the_route() {
+    let ambassador = start(service("one"), "&hold=0");
+    done(&ambassador, "routes remove r");
+    let sick = service("bad");
+    let route = format!("127.0.0.1:0={}?name=p&health=redis&hold=0", service("one"));
+    done(&ambassador, &format!("routes add {route}"));
+    let (code, why) = fails(&ambassador, &format!("switch p {sick} --wait --timeout 500ms"));
+    let expected = format!("the switch was rolled back: {sick}: answered ");
+    assert_eq!((code, why.contains(&expected)), (Some(1), true), "{why}");
 }
