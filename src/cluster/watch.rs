@@ -191,7 +191,7 @@ impl<P: Probe> Watch<P> {
             return false;
         };
         let was = patient.record.state();
-        endpoint.checked(result.as_ref().map(|()| ()).map_err(String::as_str));
+        endpoint.checked(result.as_ref().copied().map_err(String::as_str));
         let changed = patient.record.checked(result.is_ok(), &self.policy);
         match (changed, result) {
             (Some(State::Unhealthy), Err(why)) => {
