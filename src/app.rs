@@ -143,10 +143,12 @@ impl Bound {
                 tracing::info!("drained");
                 return;
             }
-            () = tokio::time::sleep(drain_timeout) => tracing::warn!("the drain timeout has passed: ending what is left"),
+            () = tokio::time::sleep(drain_timeout) => tracing::warn!("drain timeout reached: resetting the remaining sessions"),
             () = control.force.cancelled() => {}
         }
+        let sessions_cut = reconciler.sessions();
         force(&control.force, finished).await;
+        tracing::warn!(sessions_cut, "drain ended");
     }
 }
 

@@ -10,7 +10,9 @@ pub mod condition;
 mod endpoint;
 pub mod health;
 pub mod hold;
+mod outage;
 pub mod outlier;
+mod reach;
 mod repeats;
 pub mod timings;
 mod turnstile;
@@ -35,7 +37,8 @@ use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use endpoint::{Endpoint, InFlight};
+pub use endpoint::{Endpoint, InFlight, LastError};
+pub use reach::ConnectError;
 
 use crate::balancer::{Plan, nth};
 use crate::budget::Share;

@@ -120,8 +120,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// Under Docker's own 10 s between SIGTERM and SIGKILL, or level with it: a container that is stopped shall drain.
-pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// Less than the 10 s that Docker waits between SIGTERM and SIGKILL, so that the process ends by itself.
+pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(9);
 
 /// A held session costs a file descriptor; more of them than this would take those of the sessions that work.
 pub const MAX_HELD_DEFAULT: usize = 10_000;

@@ -11,6 +11,7 @@ mod moves;
 mod obey;
 pub mod order;
 pub mod overrides;
+mod proof;
 mod running;
 pub mod trial;
 mod view;
@@ -19,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -49,6 +51,7 @@ use loops::{Ports, Wanted};
 use moves::Moves;
 use order::{Ordered, Orders};
 use overrides::Overrides;
+use proof::Proofs;
 use running::Running;
 use trial::Trials;
 
@@ -93,6 +96,7 @@ pub struct Reconciler {
     overrides: Overrides,
     trials: Trials,
     moves: Moves,
+    proofs: Proofs,
     /// Mistakes that are there now, so that each is logged once.
     mistakes: BTreeSet<String>,
     /// Sources that are lost, and why.
@@ -150,6 +154,7 @@ impl Reconciler {
             overrides: Overrides::default(),
             trials: Trials::default(),
             moves: Moves::default(),
+            proofs: Proofs::default(),
             local_addrs: LocalAddrs::default(),
             mistakes: BTreeSet::new(),
             lost: BTreeMap::new(),
@@ -221,8 +226,10 @@ impl Reconciler {
             Event::Due => {
                 self.closing.finish(Instant::now());
                 let is_judged = self.judge_switches();
+                let is_proven = self.proofs.has_news();
                 // While a switch is on trial it is asked often, and mostly nothing has come of it.
-                if !is_judged && self.unbound.is_empty() && !self.linger.is_due(Instant::now()) {
+                if !is_judged && !is_proven && self.unbound.is_empty() && !self.linger.is_due(Instant::now())
+                {
                     return;
                 }
             }
@@ -235,6 +242,12 @@ impl Reconciler {
         self.stop.cancel();
         self.running.values().for_each(|running| running.stop.cancel());
         self.workers.take()
+    }
+
+    /// Sessions now, of all routes that are open.
+    pub fn sessions(&self) -> usize {
+        let active = |running: &Running| running.cluster.counters.active.load(Ordering::Relaxed);
+        self.running.values().map(active).sum()
     }
 
     async fn next_event(&mut self) -> Event {
@@ -439,7 +452,14 @@ impl Reconciler {
             wanted.push(Wanted { route, endpoints, problems, cyclic: Vec::new() });
         }
         loops::leave_out(&ports, &mut wanted, |ip| self.local_addrs.has(ip));
-        let serve_on = serve_on(&self.moves, &mut wanted, |before| {
+        let trials = &self.trials;
+        self.proofs.retain(|name| trials.is_on_trial(name));
+        for Wanted { route, endpoints, .. } in &wanted {
+            if trials.is_on_trial(&route.options.name) {
+                self.proofs.ask(route, endpoints, &Network);
+            }
+        }
+        let serve_on = serve_on(&self.moves, &self.proofs, &mut wanted, |before| {
             resolve(&self.knowledge, &self.overrides, before).endpoints
         });
         if !serve_on.is_empty() {
@@ -461,20 +481,29 @@ impl Reconciler {
             // A different policy applied only to the endpoints that left.
             running.cluster.update(&route.options, &endpoints);
             let problems = running.learn(problems);
-            changes.into_iter().chain(problems).for_each(|happened| self.events.note(happened));
+            let healthy = self.knowledge.docker.as_deref().map(|containers| running.note_health(containers));
+            changes
+                .into_iter()
+                .chain(problems)
+                .chain(healthy.into_iter().flatten())
+                .for_each(|happened| self.events.note(happened));
         }
     }
 }
 
-/// Gives routes whose new targets have no endpoint yet the endpoints of before. Returns the names of these routes.
+/// Gives routes whose new targets have no endpoint yet, or one that is on trial and has not answered, the endpoints of before. Returns the names of these routes.
 fn serve_on(
     moves: &Moves,
+    proofs: &Proofs,
     wanted: &mut [Wanted<'_>],
     endpoints: impl Fn(&Route) -> Vec<EndpointSpec>,
 ) -> BTreeSet<String> {
     let mut serve_on = BTreeSet::new();
-    for wanted in wanted.iter_mut().filter(|wanted| wanted.endpoints.is_empty()) {
+    for wanted in wanted {
         let name = &wanted.route.options.name;
+        if !wanted.endpoints.is_empty() && proofs.missing(name).is_none() {
+            continue;
+        }
         if let Some(before) = moves.of(name) {
             wanted.endpoints = endpoints(before);
             serve_on.insert(name.clone());

@@ -276,6 +276,7 @@ impl Drop for Record {
             held_ms = milliseconds(self.effort.held),
             attempts = self.effort.attempts,
             ending = %self.ending,
+            why = self.effort.error.filter(|_| self.endpoint.is_none()).map(tracing::field::display),
             "session"
         );
     }

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::config::grammar::options;
 use crate::config::nearest::suggest;
-use crate::reconcile::order::{Order, Switch};
+use crate::reconcile::order::{Order, Switch, Trial};
 use crate::route::OnRemove;
 
 /// What can be posted to a route.
@@ -41,6 +41,9 @@ struct SwitchBody {
     /// A duration: take it back when it has not settled in this time.
     #[serde(default)]
     timeout: Option<String>,
+    /// Use the new endpoints once each has answered. Implied by `timeout`.
+    #[serde(default)]
+    wait: bool,
 }
 
 #[derive(Deserialize)]
@@ -98,7 +101,7 @@ pub(super) fn order(name: &str, verb: &str, bytes: &[u8]) -> Result<Order, Strin
 }
 
 fn switch(route: String, body: SwitchBody) -> Result<Switch, String> {
-    let SwitchBody { targets, reset, old, timeout } = body;
+    let SwitchBody { targets, reset, old, timeout, wait } = body;
     let targets = match (targets, reset) {
         (Some(Targets::Text(text)), false) => Some(text),
         (Some(Targets::List(list)), false) => Some(list.join(",")),
@@ -109,11 +112,12 @@ fn switch(route: String, body: SwitchBody) -> Result<Switch, String> {
         Old::Drain => OnRemove::Drain,
         Old::Cut => OnRemove::Cut,
     });
-    let trial = timeout.map(|text| trial(&text)).transpose()?;
+    let timeout = timeout.map(|text| trial_time(&text)).transpose()?;
+    let trial = (wait || timeout.is_some()).then_some(Trial { timeout });
     Ok(Switch { route, targets, old, trial })
 }
 
-fn trial(text: &str) -> Result<Duration, String> {
+fn trial_time(text: &str) -> Result<Duration, String> {
     let trial = options::duration(text).map_err(|mistake| match mistake.help {
         Some(help) => format!("{}: {help}", mistake.message),
         None => mistake.message,
@@ -148,6 +152,7 @@ mod tests {
         trial: Option<Duration>,
     ) -> Result<Order, String> {
         let targets = targets.map(str::to_owned);
+        let trial = trial.map(|timeout| Trial { timeout: Some(timeout) });
         Ok(Order::Switch(Switch { route: "r".to_owned(), targets, old, trial }))
     }
 

@@ -103,7 +103,7 @@ pub(super) struct Switch {
     /// Let the sessions of the endpoints that leave finish [default: as the route's `on-remove` says]
     #[arg(long)]
     drain: bool,
-    /// Return when the new targets have an endpoint and the old endpoints no session
+    /// Return when each new endpoint has answered and the old endpoints have no session; until then the old ones serve on
     #[arg(long)]
     wait: bool,
     /// Roll the switch back, and exit 1, when that is not so in this time: 30s, 5m
@@ -161,7 +161,7 @@ fn sentence(answer: &Value) -> String {
 fn switch(order: &Switch, vars: &Vars) -> Exit {
     let Switch { route, targets, reset, cut, drain, wait, timeout, ask } = order;
     let old = if *cut { Some("cut") } else { drain.then_some("drain") };
-    let mut body = json!({ "reset": reset });
+    let mut body = json!({ "reset": reset, "wait": wait });
     let fields = [("targets", targets.as_deref()), ("old", old), ("timeout", timeout.as_deref())];
     for (key, value) in fields.into_iter().filter_map(|(key, value)| Some((key, value?))) {
         body[key] = value.into();
@@ -182,7 +182,7 @@ fn switch(order: &Switch, vars: &Vars) -> Exit {
     let Ok(choice) = ask.at.choice(vars) else { return Exit::Usage };
     let waited = block_on(wait_until_over(&choice, &path(route), number));
     match waited.unwrap_or_else(|error| Err(fail(&error.to_string()))) {
-        Ok((state, status)) => told(ask, timeout.as_deref(), state, &status),
+        Ok((state, status)) => told(ask, state, &status),
         Err(exit) => exit,
     }
 }
@@ -209,18 +209,20 @@ async fn wait_until_over(
     }
 }
 
-fn told(ask: &Ask, timeout: Option<&str>, state: SwitchState, status: &RouteStatus) -> Exit {
+fn told(ask: &Ask, state: SwitchState, status: &RouteStatus) -> Exit {
     if ask.json {
         out(&format!("{:#}\n", json!({ "route": status })));
     }
     let RouteStatus { name, targets, .. } = status;
     let targets = targets.join(",");
     if state == SwitchState::RolledBack {
-        return fail(&format!(
-            "route {name} is rolled back to {targets}: after {} the new targets had no endpoint, or the old endpoints \
-             still had sessions",
-            timeout.unwrap_or("its time")
-        ));
+        let why = status
+            .by_hand
+            .switch
+            .as_ref()
+            .and_then(|switch| switch.why.as_deref())
+            .unwrap_or("unknown cause");
+        return fail(&format!("the switch was rolled back: {why}; route {name} uses {targets} as before"));
     }
     if !ask.json {
         out(&format!("route {name} is switched to {targets}: the old endpoints have no session left\n"));

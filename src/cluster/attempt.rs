@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::hold::{Effort, Gate};
-use super::{Cluster, Endpoint, Identity, InFlight, Members};
+use super::{Cluster, ConnectError, Endpoint, Identity, InFlight, Members};
 use crate::ending::Ending;
 
 /// A dial that takes longer than this is trouble: a local one takes microseconds, one across an ocean 150 ms.
@@ -83,7 +83,10 @@ impl Cluster {
             self.report(endpoint, &dialled);
             match dialled {
                 Ok(connected) => return Ok(Round::Connected(connected, in_flight)),
-                Err(error) => tracing::debug!(endpoint = %endpoint.key, %error, "connect failed"),
+                Err(error) => {
+                    effort.error = Some(ConnectError::of(&error));
+                    tracing::debug!(endpoint = %endpoint.key, %error, "connect failed");
+                }
             }
         }
         Ok(Round::Nobody { asked, full })
@@ -141,11 +144,11 @@ impl Cluster {
         !self.is_paused() && (Arc::ptr_eq(&now, members) || now.takes_sessions(endpoint))
     }
 
-    /// For outlier detection.
+    /// For outlier detection, and for those who look for the cause.
     fn report<C>(&self, endpoint: &Endpoint, dialled: &io::Result<C>) {
         let is_news = match dialled {
             Ok(_) => endpoint.answered(),
-            Err(error) => !is_our_own(error) && endpoint.failed(),
+            Err(error) => !is_our_own(error) && endpoint.failed(ConnectError::of(error)),
         };
         if is_news {
             self.alarm.notify_one();

@@ -2,21 +2,23 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{
-    AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
     Ordering::{Relaxed, SeqCst},
 };
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::condition::{Condition, Standing};
 use super::outlier::{Evidence, FAILURES_MAX, Outcome, Streak};
+use super::reach::{Awaited, ConnectError, Reach};
 use super::turnstile::{Slot, Turnstile};
 use super::{Cluster, EndpointKey};
 use crate::balancer::client_hash;
 use crate::client_net::ClientNet;
+use crate::discovery::containers;
 use crate::route::OnRemove;
 
 /// One endpoint of one cluster, for as long as it is in it.
@@ -28,7 +30,12 @@ pub struct Endpoint {
     /// In a row; see [`Streak`].
     failures: AtomicU32,
     resets: Resets,
-    /// When it joined. The zero of `warms_since_ms`.
+    reach: Reach,
+    /// The last check failed. Written by the control plane alone.
+    check_failure: ArcSwapOption<CheckFailure>,
+    /// Its container is unhealthy. Written by the control plane alone.
+    container_unhealthy: AtomicBool,
+    /// When it joined. The zero of `warms_since_ms` and of `reach`.
     joined: Instant,
     /// Milliseconds after `joined`, plus one; zero for an endpoint that was warm from the start.
     warms_since_ms: AtomicU64,
@@ -41,6 +48,21 @@ pub struct Endpoint {
     turnstile: Arc<Turnstile>,
 }
 
+#[derive(Debug)]
+struct CheckFailure {
+    why: String,
+    at: Instant,
+}
+
+/// Why an endpoint did not answer, when it last did not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastError {
+    pub why: String,
+    pub at: Instant,
+    /// It has not answered since.
+    pub is_current: bool,
+}
+
 impl Endpoint {
     pub(super) fn new(key: EndpointKey, cluster: &Cluster) -> Endpoint {
         Endpoint {
@@ -49,6 +71,9 @@ impl Endpoint {
             condition: AtomicU8::new(Condition::default().encode()),
             failures: AtomicU32::new(0),
             resets: Resets::default(),
+            reach: Reach::default(),
+            check_failure: ArcSwapOption::empty(),
+            container_unhealthy: AtomicBool::new(false),
             joined: Instant::now(),
             warms_since_ms: AtomicU64::new(0),
             removed: CancellationToken::new(),
@@ -103,15 +128,75 @@ impl Endpoint {
         self.resets.forget();
     }
 
-    /// A connect failed. Returns whether that is news for outlier detection.
-    pub(super) fn failed(&self) -> bool {
-        self.failures.fetch_add(1, Relaxed) + 1 == FAILURES_MAX
+    /// A connect failed. Returns whether that is news for the control plane.
+    pub(super) fn failed(&self, error: ConnectError) -> bool {
+        let is_report = self.reach.failed(error, self.joined.elapsed());
+        self.failures.fetch_add(1, Relaxed) + 1 == FAILURES_MAX || is_report
     }
 
-    /// A connect did not fail. Returns whether that is news for outlier detection.
+    /// A connect did not fail. Returns whether that is news for the control plane.
     pub(super) fn answered(&self) -> bool {
+        let is_report = self.reach.answered();
         // Read first, since the usual case must not take the cache line from other workers.
-        self.failures.load(Relaxed) > 0 && self.failures.swap(0, Relaxed) >= FAILURES_MAX
+        let is_back = self.failures.load(Relaxed) > 0 && self.failures.swap(0, Relaxed) >= FAILURES_MAX;
+        is_back || is_report
+    }
+
+    /// A check passed, or failed for this reason.
+    pub(super) fn checked(&self, result: Result<(), &str>) {
+        match result {
+            Ok(()) => {
+                self.reach.answered();
+                if self.check_failure.load().is_some() {
+                    self.check_failure.store(None);
+                }
+            }
+            Err(why) => {
+                let failure = CheckFailure { why: why.to_owned(), at: Instant::now() };
+                self.check_failure.store(Some(Arc::new(failure)));
+            }
+        }
+    }
+
+    /// What its container's own health check says. Returns whether it is healthy after it was not.
+    pub fn note_container(&self, health: containers::Health) -> bool {
+        let is_unhealthy = health == containers::Health::Unhealthy;
+        let was_unhealthy = self.container_unhealthy.swap(is_unhealthy, Relaxed);
+        was_unhealthy && health == containers::Health::Healthy
+    }
+
+    /// By the health check of its container.
+    pub fn has_unhealthy_container(&self) -> bool {
+        self.container_unhealthy.load(Relaxed)
+    }
+
+    /// The last connect failed.
+    pub(super) fn is_failing(&self) -> bool {
+        self.reach.is_failing()
+    }
+
+    pub(super) fn connect_error(&self) -> Option<ConnectError> {
+        self.reach.last().map(|(error, _)| error)
+    }
+
+    /// Returns whether what is awaited has happened already.
+    pub(super) fn set_awaited(&self, awaited: Awaited) -> bool {
+        self.reach.set_awaited(awaited)
+    }
+
+    /// Of its connects and checks, the later one.
+    pub fn last_error(&self) -> Option<LastError> {
+        let connect = self.reach.last().and_then(|(error, after)| {
+            let at = self.joined.checked_add(after)?;
+            Some(LastError { why: error.to_string(), at, is_current: self.is_failing() })
+        });
+        let check = self.check_failure.load();
+        let check = check.as_deref().map(|CheckFailure { why, at }| LastError {
+            why: why.clone(),
+            at: *at,
+            is_current: true,
+        });
+        connect.into_iter().chain(check).max_by_key(|error| error.at)
     }
 
     /// A session ended. Returns whether that is news for outlier detection.

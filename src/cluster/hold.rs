@@ -29,7 +29,7 @@ use tokio::time::Instant;
 pub use super::attempt::Dial;
 use super::attempt::Round;
 use super::turnstile::{Slot, Waiting};
-use super::{Cluster, InFlight, Members};
+use super::{Cluster, ConnectError, InFlight, Members};
 use crate::budget::{Budget, guarantee};
 use crate::ending::Ending;
 use crate::route::Options;
@@ -51,6 +51,8 @@ pub struct Gate {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Effort {
     pub attempts: u32,
+    /// Why the last attempt that failed did.
+    pub error: Option<ConnectError>,
     /// From the first attempt that failed to the one that did not, or to the end.
     pub held: Duration,
 }

@@ -21,6 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::condition::{Condition, Standing};
 use super::health::probe::Probe;
 use super::health::{Record, State};
+use super::outage::{Outages, Report};
 use super::outlier::{Change, Outliers};
 use super::repeats;
 use super::{Cluster, Endpoint, EndpointKey, Members};
@@ -56,6 +57,7 @@ struct Watch<P> {
     means: Arc<Means<P>>,
     permits: Arc<Permits>,
     outliers: Outliers<EndpointKey>,
+    outages: Outages<EndpointKey>,
     /// By which `patients` are checked.
     policy: Health,
     patients: BTreeMap<EndpointKey, Patient>,
@@ -87,6 +89,7 @@ pub fn watch<P: Probe>(cluster: Arc<Cluster>, means: Arc<Means<P>>) -> AbortOnDr
     let (results, inbox) = mpsc::channel(RESULTS_MAX);
     let watch = Watch {
         outliers: Outliers::new(means.max_ejected),
+        outages: Outages::default(),
         cluster,
         means,
         permits: Arc::default(),
@@ -107,6 +110,7 @@ impl<P: Probe> Watch<P> {
             let members = self.cluster.members();
             self.admit(&members);
             self.judge(&members);
+            self.report(&members);
             self.write(&members);
             self.log_repeats(Instant::now());
             self.until_news(&mut inbox, &members).await;
@@ -116,7 +120,8 @@ impl<P: Probe> Watch<P> {
     /// Takes in checks until one has changed something. Most do not, and of ten thousand endpoints a few come each
     /// millisecond: a look at all of them for each would be all that we do.
     async fn until_news(&mut self, inbox: &mut mpsc::Receiver<Checked>, members: &Members) {
-        let due = self.outliers.next().map(Instant::from_std).into_iter().chain(self.repeats_due).min();
+        let due = self.outliers.next().into_iter().chain(self.outages.next()).map(Instant::from_std);
+        let due = due.chain(self.repeats_due).min();
         let next = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due).await,
@@ -186,6 +191,7 @@ impl<P: Probe> Watch<P> {
             return false;
         };
         let was = patient.record.state();
+        endpoint.checked(result.as_ref().copied().map_err(String::as_str));
         let changed = patient.record.checked(result.is_ok(), &self.policy);
         match (changed, result) {
             (Some(State::Unhealthy), Err(why)) => {
@@ -218,6 +224,28 @@ impl<P: Probe> Watch<P> {
                     returned.for_each(|member| member.endpoint.forget_streak());
                 }
             }
+        }
+    }
+
+    /// Tells which endpoints sessions no longer reach, and which they reach again.
+    fn report(&mut self, members: &Members) {
+        let endpoints = || members.all().map(|(_, member)| &member.endpoint);
+        let seen: Vec<_> = endpoints().map(|endpoint| (&endpoint.key, endpoint.is_failing())).collect();
+        for (key, report) in self.outages.judge(Instant::now().into_std(), &seen) {
+            let (route, endpoint) = (members.options.name.clone(), key.to_string());
+            self.means.events.note(match report {
+                Report::Reachable => Happened::EndpointReachable { route, endpoint },
+                Report::Unreachable => {
+                    let why =
+                        endpoints().find(|endpoint| endpoint.key == key).map(|found| why(found, members));
+                    Happened::EndpointUnreachable { route, endpoint, why: why.unwrap_or_default() }
+                }
+            });
+        }
+        let happened =
+            endpoints().filter(|endpoint| endpoint.set_awaited(self.outages.awaited(&endpoint.key)));
+        if happened.count() > 0 {
+            self.cluster.alarm.notify_one();
         }
     }
 
@@ -293,6 +321,14 @@ impl<P> Drop for Watch<P> {
     fn drop(&mut self) {
         log_omitted(&self.cluster);
     }
+}
+
+/// Why sessions do not reach it, and what becomes of them where they reach no other.
+fn why(endpoint: &Endpoint, members: &Members) -> String {
+    let cause = endpoint.connect_error().map(|error| error.to_string()).unwrap_or_default();
+    let is_last = members.all().all(|(_, member)| member.weight == 0 || member.endpoint.is_failing());
+    let is_held = is_last && !members.options.hold.is_zero();
+    if is_held { format!("{cause}; holding sessions") } else { cause }
 }
 
 fn log_omitted(cluster: &Cluster) {

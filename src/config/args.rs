@@ -98,7 +98,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "N")]
     pub workers: Option<String>,
 
-    /// How long sessions may finish after SIGTERM [env: AMBASSADOR_DRAIN_TIMEOUT] [default: 10s]
+    /// How long sessions may finish after SIGTERM [env: AMBASSADOR_DRAIN_TIMEOUT] [default: 9s]
     #[arg(long, value_name = "DURATION")]
     pub drain_timeout: Option<String>,
 

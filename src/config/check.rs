@@ -210,7 +210,7 @@ warning: variable A_PORT_0_TCP: no port
         assert_eq!(value["routes"][0]["route"], "80=a:80,b:80?name=web&backup=c:80,d:80&hold=30s");
         assert_eq!(value["routes"][1]["targets"][0], "redis:6379");
         assert_eq!(value["hidden"][0]["hidden_by"], "argument 1");
-        assert_eq!(value["drain_timeout"], "10s");
+        assert_eq!(value["drain_timeout"], "9s");
         assert_eq!(value["access_log"], "all");
     }
 

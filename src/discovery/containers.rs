@@ -174,6 +174,12 @@ impl fmt::Display for Selector<'_> {
 }
 
 impl Containers {
+    /// What the check of the container with this ID says.
+    pub fn health(&self, id: &str) -> Health {
+        let id = ContainerId(id.to_owned());
+        self.by_id.get(&id).map(|container| container.health).unwrap_or_default()
+    }
+
     /// `port` as in [`crate::route::Target::Docker`]; `listen_port` is the listener's first port, if it has ports.
     pub fn resolve<'a>(
         &self,

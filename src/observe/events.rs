@@ -57,6 +57,22 @@ pub enum Happened {
         route: String,
         endpoint: String,
     },
+    /// A session could not connect to it. Reported once, until a session has connected again.
+    EndpointUnreachable {
+        route: String,
+        endpoint: String,
+        why: String,
+    },
+    /// A session has connected to it again.
+    EndpointReachable {
+        route: String,
+        endpoint: String,
+    },
+    /// Its container passes its own health check again.
+    EndpointHealthy {
+        route: String,
+        endpoint: String,
+    },
     /// Why a target has no endpoint.
     TargetProblem {
         route: String,
@@ -106,6 +122,7 @@ pub enum Happened {
     SwitchRolledBack {
         route: String,
         targets: String,
+        why: String,
     },
     EndpointWeighted {
         route: String,
@@ -225,6 +242,9 @@ impl Happened {
             Happened::EndpointRemoved { .. } => "endpoint removed",
             Happened::EndpointEjected { .. } => "endpoint ejected",
             Happened::EndpointReturned { .. } => "endpoint returned",
+            Happened::EndpointUnreachable { .. } => "endpoint unreachable",
+            Happened::EndpointReachable { .. } => "endpoint reachable again",
+            Happened::EndpointHealthy { .. } => "endpoint healthy again",
             Happened::TargetProblem { .. } => "target without endpoint",
             Happened::SourceLost { .. } => "source lost; what it said last stands",
             Happened::SourceExpired { .. } => "source is lost for too long; its endpoints go",
@@ -238,7 +258,7 @@ impl Happened {
             Happened::Resumed { .. } => "resumed by hand",
             Happened::Switched { .. } => "switched by hand",
             Happened::SwitchReset { .. } => "switch reset by hand",
-            Happened::SwitchRolledBack { .. } => "switch rolled back: its time passed",
+            Happened::SwitchRolledBack { .. } => "switch rolled back",
             Happened::EndpointWeighted { .. } => "weight set by hand",
             Happened::EndpointDrained { .. } => "endpoint drained by hand",
             Happened::EndpointUndrained { .. } => "endpoint undrained by hand",
@@ -252,6 +272,7 @@ impl Happened {
         match self {
             Happened::RouteNotBound { .. } | Happened::FileRefused { .. } => Level::ERROR,
             Happened::EndpointEjected { .. }
+            | Happened::EndpointUnreachable { .. }
             | Happened::TargetProblem { .. }
             | Happened::SourceLost { .. }
             | Happened::SourceExpired { .. }

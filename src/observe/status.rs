@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Weak;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use humantime::{format_rfc3339_seconds, parse_rfc3339};
 use serde::{Deserialize, Serialize};
@@ -77,12 +77,20 @@ pub struct EndpointStatus {
     /// An operator wants no new sessions on it.
     pub drained: bool,
     pub sessions: usize,
-    /// By its checks: `healthy`, `unhealthy` or `unknown`. `None` where it is not checked.
+    /// By its checks, or those of its container: `healthy`, `unhealthy` or `unknown`. `None` where it is not checked.
     #[serde(default)]
     pub health: Option<String>,
     /// Left out for a while, and why.
     #[serde(default)]
     pub ejected: Option<String>,
+    /// Why the last connect or check that failed did.
+    #[serde(default)]
+    pub last_error: Option<String>,
+    #[serde(default)]
+    pub last_error_ms_ago: Option<u64>,
+    /// It has not answered since.
+    #[serde(default)]
+    pub failing: bool,
 }
 
 /// The configuration file. Times are RFC 3339, UTC.
@@ -129,6 +137,9 @@ pub struct SwitchStatus {
     /// Counts from 1 over all routes.
     pub number: u64,
     pub state: SwitchState,
+    /// Why it was rolled back, or which endpoint on trial has not answered.
+    #[serde(default)]
+    pub why: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -250,15 +261,16 @@ impl RouteStatus {
                 "switched by hand to {to}, instead of {from}; `ambassador switch {name} --reset` ends it"
             ));
         }
-        if *waiting {
+        let why = switch.as_ref().and_then(|switch| switch.why.as_deref());
+        if *waiting && why.is_none() {
             let targets = self.targets.join(",");
             notes.push(format!("{targets} has no endpoint yet: those before it serve on"));
         }
         notes.extend(weights.iter().map(|(endpoint, weight)| format!("weight {weight} by hand: {endpoint}")));
         notes.extend(drained.iter().map(|endpoint| format!("drained by hand: {endpoint}")));
         match switch.as_ref().map(|switch| switch.state) {
-            Some(SwitchState::OnTrial) => notes.push("the switch is on trial".to_owned()),
-            Some(SwitchState::RolledBack) => notes.push("the last switch was rolled back".to_owned()),
+            Some(SwitchState::OnTrial) => notes.push(with("the switch is on trial", why)),
+            Some(SwitchState::RolledBack) => notes.push(with("the last switch was rolled back", why)),
             Some(SwitchState::Kept) | None => {}
         }
         notes
@@ -333,7 +345,23 @@ impl SwitchStatus {
             Verdict::Kept => SwitchState::Kept,
             Verdict::RolledBack => SwitchState::RolledBack,
         };
-        SwitchStatus { number: switch.number, state }
+        SwitchStatus { number: switch.number, state, why: switch.why.clone() }
+    }
+}
+
+fn with(text: &str, why: Option<&str>) -> String {
+    why.map_or_else(|| text.to_owned(), |why| format!("{text}: {why}"))
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn ago(age: Duration) -> String {
+    match age.as_secs() {
+        seconds @ ..60 => format!("{seconds} s ago"),
+        seconds @ ..3600 => format!("{} min ago", seconds / 60),
+        seconds => format!("{} h ago", seconds / 3600),
     }
 }
 
@@ -366,6 +394,8 @@ impl EndpointStatus {
     /// Of no tier and weight.
     fn of(endpoint: &Endpoint) -> EndpointStatus {
         let condition = endpoint.condition();
+        let last = endpoint.last_error();
+        let unhealthy = endpoint.has_unhealthy_container().then(|| "unhealthy".to_owned());
         EndpointStatus {
             address: endpoint.key.addr.to_string(),
             description: endpoint.key.to_string(),
@@ -374,8 +404,11 @@ impl EndpointStatus {
             weight: 0,
             drained: false,
             sessions: endpoint.sessions(),
-            health: condition.health.map(|state| state.name().to_owned()),
+            health: unhealthy.or_else(|| condition.health.map(|state| state.name().to_owned())),
             ejected: condition.ejected.map(|cause| cause.name().to_owned()),
+            failing: last.as_ref().is_some_and(|error| error.is_current),
+            last_error_ms_ago: last.as_ref().map(|error| milliseconds(error.at.elapsed())),
+            last_error: last.map(|error| error.why),
         }
     }
 
@@ -386,12 +419,22 @@ impl EndpointStatus {
             "unknown" => "not checked yet",
             state => state,
         });
-        drained.into_iter().chain(health).chain(self.ejected.as_deref())
+        let is_known = self.ejected.is_some() || self.health.as_deref() == Some("unhealthy");
+        let unreachable = (self.failing && !is_known).then_some("unreachable");
+        drained.into_iter().chain(health).chain(self.ejected.as_deref()).chain(unreachable)
+    }
+
+    /// Why it does not answer, and since when that is known.
+    fn failure(&self) -> Option<String> {
+        let (why, ms) = (self.last_error.as_ref()?, self.last_error_ms_ago?);
+        self.failing.then(|| format!("{why} {}", ago(Duration::from_millis(ms))))
     }
 
     /// `leaving` comes first where it is one that left.
     fn row(&self, leaving: Option<&str>) -> [String; 8] {
-        let mut states: Vec<&str> = leaving.into_iter().chain(self.flaws()).collect();
+        let failure = self.failure();
+        let mut states: Vec<&str> =
+            leaving.into_iter().chain(self.flaws()).chain(failure.as_deref()).collect();
         if states.is_empty() {
             states.push(OK);
         }

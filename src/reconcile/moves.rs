@@ -1,4 +1,4 @@
-//! Switches on their way: until the new targets have an endpoint, those before serve on.
+//! Switches on their way: until the new targets have an endpoint, which under a trial has answered, those before serve on.
 //!
 //! A name is yet to be resolved, a container yet to be started, or mistyped: nobody is refused or cut for that.
 

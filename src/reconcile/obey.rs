@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
-use super::order::{Done, Order, Refusal, Switch};
+use super::order::{Done, Order, Refusal, Switch, Trial};
 use super::overrides::{Override, TooMany};
+use super::trial::RolledBack;
 use super::{Reconciler, Running};
 use crate::cluster::{EndpointKey, Identity, Members};
 use crate::config::grammar::{parse_route, target};
@@ -69,8 +70,14 @@ impl Reconciler {
         let instead_of = list(back_to.as_ref().unwrap_or(&before));
         let now_to = list(to.as_ref().unwrap_or(&before));
         self.overrides.change(&name, |change| change.targets.clone_from(&to))?;
-        let deadline = trial.and_then(|trial| Instant::now().checked_add(trial));
-        self.trials.begin(&name, deadline, back_to);
+        self.proofs.forget(&name);
+        match trial {
+            None => self.trials.keep(&name),
+            Some(Trial { timeout }) => {
+                let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+                self.trials.begin(&name, deadline, back_to);
+            }
+        }
         if let Some(running) = self.table.values().find(|route| route.options.name == name) {
             self.moves.begin(running, policy);
         }
@@ -91,14 +98,18 @@ impl Reconciler {
     /// Takes back the switches whose time has passed. Returns whether a trial has ended.
     pub(super) fn judge_switches(&mut self) -> bool {
         let on_trial = self.trials.count();
-        let (moves, running) = (&self.moves, &self.running);
-        let settled = |name: &str| {
+        let (moves, running, proofs) = (&self.moves, &self.running, &self.proofs);
+        let unsettled = |name: &str| {
             let of_name = |running: &&Running| running.cluster.glance().options.name == name;
-            moves.of(name).is_none() && running.values().find(of_name).is_some_and(Running::has_settled)
+            let Some(running) = running.values().find(of_name) else {
+                return Some("the route is not open".to_owned());
+            };
+            let missing = || moves.of(name).map(|_| running.without_endpoint());
+            proofs.missing(name).or_else(missing).or_else(|| running.unsettled())
         };
-        for (name, back_to) in self.trials.judge(Instant::now(), settled) {
+        for RolledBack { route: name, back_to, why } in self.trials.judge(Instant::now(), unsettled) {
             let targets = back_to.as_ref().map_or_else(|| "those told".to_owned(), |to| list(to));
-            self.events.note(Happened::SwitchRolledBack { route: name.clone(), targets });
+            self.events.note(Happened::SwitchRolledBack { route: name.clone(), targets, why });
             if let Some(running) = self.table.values().find(|route| route.options.name == name) {
                 self.moves.begin(running, running.options.on_remove);
             }

@@ -54,8 +54,15 @@ pub struct Switch {
     pub targets: Option<String>,
     /// What happens to the sessions of the endpoints that leave; `None` for what the route says.
     pub old: Option<OnRemove>,
+    /// Each new endpoint must answer before it is used.
+    pub trial: Option<Trial>,
+}
+
+/// How long a switch may take to settle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trial {
     /// Take it back when it has not settled in this time.
-    pub trial: Option<Duration>,
+    pub timeout: Option<Duration>,
 }
 
 /// What was done.

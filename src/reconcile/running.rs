@@ -7,7 +7,8 @@ use std::sync::{Arc, Weak};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use crate::cluster::{Change, Cluster, Endpoint, EndpointKey, EndpointSpec, Members};
+use crate::cluster::{Change, Cluster, Endpoint, EndpointKey, EndpointSpec, Identity, Members};
+use crate::discovery::containers::Containers;
 use crate::fd_budget::ListenerFds;
 use crate::observe::events::Happened;
 use crate::route::Options;
@@ -79,9 +80,35 @@ impl Running {
         !endpoints.is_empty() && members.all().any(|(_, member)| endpoints.contains(&member.endpoint.key))
     }
 
-    /// There is an endpoint, and none that left has a session.
-    pub(super) fn has_settled(&self) -> bool {
-        !self.cluster.glance().is_empty() && sessions(&self.leaving) == 0
+    /// Why its last switch has not settled. `None` when there is an endpoint, and none that left has a session.
+    pub(super) fn unsettled(&self) -> Option<String> {
+        if self.cluster.glance().is_empty() {
+            return Some(self.without_endpoint());
+        }
+        match sessions(&self.leaving) {
+            0 => None,
+            count => Some(format!("sessions left on the old endpoints: {count}")),
+        }
+    }
+
+    pub(super) fn without_endpoint(&self) -> String {
+        match self.problems.as_slice() {
+            [] => "the new targets have no endpoint".to_owned(),
+            problems => problems.join("; "),
+        }
+    }
+
+    /// Tells endpoints whether their containers are unhealthy. Returns those that no longer are.
+    pub(super) fn note_health(&self, containers: &Containers) -> Vec<Happened> {
+        let members = self.cluster.glance();
+        let recovered = members.all().map(|(_, member)| &member.endpoint).filter(|endpoint| {
+            let Identity::Container { id, .. } = &endpoint.key.identity else { return false };
+            endpoint.note_container(containers.health(id))
+        });
+        let (route, endpoint) = (&members.options.name, |endpoint: &Arc<Endpoint>| endpoint.key.to_string());
+        let healthy =
+            |recovered| Happened::EndpointHealthy { route: route.clone(), endpoint: endpoint(recovered) };
+        recovered.map(healthy).collect()
     }
 }
 

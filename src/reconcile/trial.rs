@@ -1,7 +1,7 @@
 //! A switch on trial: taken back when it has not settled by its deadline. Pure.
 //!
-//! A switch has settled when the new targets have an endpoint and the endpoints that left have no session. The trial is
-//! ours, not the operator's command's, so that a terminal that closes leaves no switch half done.
+//! A switch has settled when the new targets have an endpoint, each of these has answered, and the endpoints that left have
+//! no session. The trial is ours, not the operator's command's, so that a terminal that closes leaves no switch half done.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -27,9 +27,20 @@ pub struct Switch {
     /// Counts from 1 over all routes, so that whoever waits for one sees when another has come between.
     pub number: u64,
     pub verdict: Verdict,
+    /// Why it was rolled back, or is not settled yet.
+    pub why: Option<String>,
     deadline: Option<Instant>,
     /// The override before it.
     back_to: Option<Vec<Target>>,
+}
+
+/// A switch to take back.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct RolledBack {
+    pub(super) route: String,
+    /// The override before it.
+    pub(super) back_to: Option<Vec<Target>>,
+    pub(super) why: String,
 }
 
 /// By the name of their route.
@@ -40,12 +51,30 @@ pub(super) struct Trials {
 }
 
 impl Trials {
-    /// Notes a switch. With a deadline, it is on trial.
+    /// Notes a switch that is not tried.
+    pub(super) fn keep(&mut self, route: &str) {
+        self.note(route, Verdict::Kept, None, None);
+    }
+
+    /// Notes a switch on trial, rolled back at the deadline if there is one.
     pub(super) fn begin(&mut self, route: &str, deadline: Option<Instant>, back_to: Option<Vec<Target>>) {
+        self.note(route, Verdict::OnTrial, deadline, back_to);
+    }
+
+    fn note(
+        &mut self,
+        route: &str,
+        verdict: Verdict,
+        deadline: Option<Instant>,
+        back_to: Option<Vec<Target>>,
+    ) {
         self.latest += 1;
-        let verdict = if deadline.is_some() { Verdict::OnTrial } else { Verdict::Kept };
-        let switch = Switch { number: self.latest, verdict, deadline, back_to };
+        let switch = Switch { number: self.latest, verdict, why: None, deadline, back_to };
         self.switches.insert(route.to_owned(), switch);
+    }
+
+    pub(super) fn is_on_trial(&self, route: &str) -> bool {
+        self.of(route).is_some_and(|switch| switch.verdict == Verdict::OnTrial)
     }
 
     pub(super) fn of(&self, route: &str) -> Option<&Switch> {
@@ -57,22 +86,25 @@ impl Trials {
         self.switches.retain(|route, switch| switch.verdict == Verdict::OnTrial || is_there(route));
     }
 
-    /// Ends the trials that have settled, and returns those to take back: the route, and the override it had before.
+    /// Ends the trials that have settled, and returns those to take back. `unsettled` says why a switch has not settled.
     pub(super) fn judge(
         &mut self,
         now: Instant,
-        settled: impl Fn(&str) -> bool,
-    ) -> Vec<(String, Option<Vec<Target>>)> {
+        unsettled: impl Fn(&str) -> Option<String>,
+    ) -> Vec<RolledBack> {
         let mut failed = Vec::new();
         for (route, switch) in &mut self.switches {
-            let Some(deadline) = switch.deadline.filter(|_| switch.verdict == Verdict::OnTrial) else {
+            if switch.verdict != Verdict::OnTrial {
+                continue;
+            }
+            let Some(why) = unsettled(route) else {
+                switch.verdict = Verdict::Kept;
                 continue;
             };
-            if settled(route) {
-                switch.verdict = Verdict::Kept;
-            } else if deadline <= now {
+            if switch.deadline.is_some_and(|deadline| deadline <= now) {
                 switch.verdict = Verdict::RolledBack;
-                failed.push((route.clone(), switch.back_to.take()));
+                switch.why = Some(why.clone());
+                failed.push(RolledBack { route: route.clone(), back_to: switch.back_to.take(), why });
             }
         }
         failed
@@ -97,15 +129,19 @@ mod tests {
         trials.of("r").map(|switch| switch.verdict)
     }
 
+    fn unsettled() -> Option<String> {
+        Some("127.0.0.1:1: connection refused".to_owned())
+    }
+
     #[test]
     fn a_switch_that_settles_in_time_is_kept() {
         let (mut trials, began) = (Trials::default(), Instant::now());
         trials.begin("r", Some(began + Duration::from_secs(9)), None);
-        assert_eq!(trials.judge(began, |_| false), []);
+        assert_eq!(trials.judge(began, |_| unsettled()), []);
         assert_eq!((verdict(&trials), trials.next(began)), (Some(Verdict::OnTrial), Some(began + PACE)));
-        assert_eq!(trials.judge(began + Duration::from_secs(8), |_| true), []);
+        assert_eq!(trials.judge(began + Duration::from_secs(8), |_| None), []);
         assert_eq!((verdict(&trials), trials.next(began)), (Some(Verdict::Kept), None));
-        assert_eq!(trials.judge(began + Duration::from_secs(10), |_| false), [], "and stays so");
+        assert_eq!(trials.judge(began + Duration::from_secs(10), |_| unsettled()), [], "and stays so");
     }
 
     #[test]
@@ -113,7 +149,10 @@ mod tests {
         let (mut trials, began) = (Trials::default(), Instant::now());
         let before = Some(vec![Target::Unix("/run/x".into())]);
         trials.begin("r", Some(began), before.clone());
-        assert_eq!(trials.judge(began, |_| false), [("r".to_owned(), before)]);
+        let why = "127.0.0.1:1: connection refused".to_owned();
+        let rolled_back = RolledBack { route: "r".to_owned(), back_to: before, why: why.clone() };
+        assert_eq!(trials.judge(began, |_| unsettled()), [rolled_back]);
+        assert_eq!(trials.of("r").and_then(|switch| switch.why.clone()), Some(why));
         assert_eq!((verdict(&trials), trials.next(began)), (Some(Verdict::RolledBack), None));
     }
 
@@ -121,10 +160,20 @@ mod tests {
     fn the_next_switch_ends_the_trial_and_has_another_number() {
         let (mut trials, began) = (Trials::default(), Instant::now());
         trials.begin("r", Some(began), None);
-        trials.begin("r", None, None);
-        assert_eq!(trials.judge(began, |_| false), []);
+        trials.keep("r");
+        assert_eq!(trials.judge(began, |_| unsettled()), []);
         assert_eq!(trials.of("r").map(|switch| switch.number), Some(2));
         trials.retain(|_| false);
         assert_eq!(trials.of("r"), None);
+    }
+
+    #[test]
+    fn without_a_deadline_a_switch_is_on_trial_until_it_settles() {
+        let (mut trials, began) = (Trials::default(), Instant::now());
+        trials.begin("r", None, None);
+        assert_eq!(trials.judge(began + Duration::from_secs(99), |_| unsettled()), []);
+        assert!(trials.is_on_trial("r"));
+        assert_eq!(trials.judge(began, |_| None), []);
+        assert_eq!(verdict(&trials), Some(Verdict::Kept));
     }
 }

@@ -88,7 +88,7 @@ pub struct ByHand {
     pub instead_of: Option<Vec<Target>>,
     /// The last switch.
     pub switch: Option<Switch>,
-    /// The targets have no endpoint yet: those that they are to replace serve on.
+    /// The targets have no endpoint yet, or one on trial that has not answered: those that they are to replace serve on.
     pub waiting: bool,
 }
 
@@ -163,11 +163,10 @@ impl Reconciler {
         let change = self.overrides.of(name).cloned().unwrap_or_default();
         let told = self.told.get(&route.listen).map(|told| told.targets.clone());
         let instead_of = told.filter(|_| change.targets.is_some());
-        ByHand {
-            change,
-            instead_of,
-            switch: self.trials.of(name).cloned(),
-            waiting: self.moves.of(name).is_some(),
+        let mut switch = self.trials.of(name).cloned();
+        if let Some(switch) = &mut switch {
+            switch.why = switch.why.take().or_else(|| self.proofs.missing(name));
         }
+        ByHand { change, instead_of, switch, waiting: self.moves.of(name).is_some() }
     }
 }

@@ -2,6 +2,7 @@
 
 mod api;
 pub(crate) mod http;
+mod reach;
 mod scrape;
 mod seen;
 pub(crate) mod service;

@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::cluster::EndpointAddr;
+use crate::cluster::reach::cause;
 use crate::connect;
 use crate::route::Check;
 use crate::socket::Socket;
@@ -28,7 +29,7 @@ impl Probe for Network {
     async fn probe(&self, check: &Check, addr: &EndpointAddr, timeout: Duration) -> Result<(), String> {
         match tokio::time::timeout(timeout, ask(check, addr, timeout)).await {
             Ok(Ok(result)) => result,
-            Ok(Err(error)) => Err(error.to_string()),
+            Ok(Err(error)) => Err(cause(&error)),
             Err(_) => Err(format!("no answer within {}", humantime::format_duration(timeout))),
         }
     }

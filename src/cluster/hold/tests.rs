@@ -49,7 +49,7 @@ async fn the_next_choice_is_tried_at_once() {
     let cluster = cluster(Duration::ZERO, &[spec(1), spec(2), spec(3)]);
     let (result, effort) = acquire(&cluster, &Gate::new(0), 3).await;
     assert_eq!(result, Ok(()));
-    assert_eq!(effort, Effort { attempts: 3, held: Duration::ZERO });
+    assert_eq!(effort, Effort { attempts: 3, held: Duration::ZERO, error: effort.error });
 }
 
 #[tokio::test(start_paused = true)]

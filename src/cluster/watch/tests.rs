@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::client_net::ClientNet;
 use crate::cluster::outlier::{Cause, Outcome};
-use crate::cluster::{EndpointAddr, EndpointSpec, Identity, InFlight};
+use crate::cluster::{ConnectError, EndpointAddr, EndpointSpec, Identity, InFlight};
 use crate::ending::Ending;
 use crate::route::{Options, Protocol};
 
@@ -107,10 +107,14 @@ fn reset_on(client: u8) -> Outcome {
     }
 }
 
+fn refused() -> ConnectError {
+    ConnectError::of(&std::io::ErrorKind::ConnectionRefused.into())
+}
+
 fn break_down(world: &World, port: u16) {
     let endpoint = world.endpoint(port);
     for _ in 0..5 {
-        if endpoint.failed() {
+        if endpoint.failed(refused()) {
             world.cluster.alarm.notify_one();
         }
     }

@@ -140,7 +140,7 @@ fn a_setting_is_taken_from_the_flag_then_the_variable_then_the_file() {
     let config = read(&args, &[("AMBASSADOR_WORKERS", "2"), ("AMBASSADOR_MAX_HELD", "2")]);
     assert_eq!((config.workers.get(), config.max_held), (1, 2));
     assert_eq!(config.log, LogConfig { level: LogLevel::Warn, format: LogFormat::Json });
-    assert_eq!(config.drain_timeout, Duration::from_secs(10));
+    assert_eq!(config.drain_timeout, Duration::from_secs(9));
 }
 
 #[test]

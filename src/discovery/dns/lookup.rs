@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::memory::{Families, Limits, Told};
 use super::srv::{Offer, Services};
 use super::system::{Origin, Settings};
+use crate::cluster::ConnectError;
 use crate::regular;
 
 /// For one name in all its forms, whatever the number of servers and search domains.
@@ -238,12 +239,26 @@ impl Servers {
     }
 
     fn unanswered(&self, name: &Name, error: &NetError) -> String {
-        format!("{name}: {error} (asked {})", self.shown())
+        // The resolver does not say why it could not connect.
+        let unreachable = match error {
+            NetError::NoConnections => self.settings.servers.iter().find_map(|server| connect_error(*server)),
+            _ => None,
+        };
+        let why = unreachable.map_or_else(|| error.to_string(), |error| error.to_string());
+        format!("{name}: {why} (asked {})", self.shown())
     }
 
     fn shown(&self) -> String {
         self.settings.servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }
+}
+
+/// Why nothing can be sent to this server. Sends nothing.
+fn connect_error(server: SocketAddr) -> Option<ConnectError> {
+    let any: IpAddr =
+        if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let connected = UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(server));
+    connected.err().map(|error| ConnectError::of(&error))
 }
 
 /// The code of an answer that says that there are no such records (RFC 2308, 2). A referral, which has name servers and no

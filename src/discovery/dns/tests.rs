@@ -671,3 +671,12 @@ fn the_systems_files_can_be_read_whatever_is_in_them() {
         Resolver::new(system::Origin::File(Path::new("/proc/self/exe").into()), "/proc/self/exe".into());
     assert_eq!(resolver.names("redis"), ["redis."]);
 }
+
+#[tokio::test]
+async fn server_that_cannot_be_reached_is_reported_with_the_cause() {
+    // A broadcast address: connect(2) fails with EACCES wherever the test runs.
+    let server = SocketAddr::from(([255, 255, 255, 255], 53));
+    let resolver = Resolver::with_servers(vec![server], Vec::new(), PathBuf::from("/nonexistent"));
+    let why = resolver.addresses("redis.test").await.unwrap_err();
+    assert!(why.contains("permission denied (asked 255.255.255.255:53)"), "{why}");
+}

@@ -344,7 +344,7 @@ fn the_configuration_is_shown_as_it_is_now() {
     assert_eq!(config["routes"][0]["options"]["hold"], "7s");
     assert_eq!(config["routes"][0]["targets"][0], one.to_string(), "as it was asked for");
     assert!(config["running"][0].as_str().unwrap().contains(&two.to_string()), "as it runs");
-    assert_eq!(config["drain_timeout"], "10s");
+    assert_eq!(config["drain_timeout"], "9s");
 }
 
 #[test]

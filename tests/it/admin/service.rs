@@ -14,7 +14,12 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Greets each connection with its name, of three letters, then echoes. Lives as long as the test's process.
 pub(crate) fn service(name: &'static str) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    service_on(([127, 0, 0, 1], 0).into(), name)
+}
+
+/// The same, on this address.
+pub(crate) fn service_on(addr: SocketAddr, name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind(addr).unwrap();
     let addr = listener.local_addr().unwrap();
     thread::spawn(move || {
         for stream in listener.incoming() {

@@ -231,3 +231,28 @@ fn a_network_of_mapped_addresses_is_that_of_ipv4() {
     assert!(answer("denied").is_err(), "denied clients are reset");
     assert_eq!(answer("allowed").unwrap(), "yes");
 }
+
+#[test]
+fn unhealthy_container_is_named_in_its_row_and_its_recovery_is_reported() {
+    let (engine, web) = (Engine::new(), Service::new("web"));
+    let (label, listen) = listener();
+    let id = engine.run("web", &engine.image(&[]), &[(&label, port(&web))]);
+    let ambassador = ambassador(&engine, "");
+    has_endpoints(&ambassador, &listen, &[&id]);
+    let shows = |text: &str, is_shown: bool| {
+        eventually(text, || {
+            let table = String::from_utf8_lossy(&ambassador.verb("status").stdout).into_owned();
+            if table.contains(text) == is_shown { Ok(()) } else { Err(table) }
+        });
+    };
+    let row = format!("(container web {})  unhealthy", &id[..12]);
+    engine.set_health("web", "unhealthy");
+    shows(&row, true);
+    engine.set_health("web", "healthy");
+    shows(&row, false);
+    eventually("the recovery", || {
+        let log = ambassador.log();
+        if log.contains("endpoint healthy again") { Ok(()) } else { Err(log) }
+    });
+    assert_eq!(asked(&listen), "web");
+}

@@ -78,6 +78,17 @@ impl Engine {
         id
     }
 
+    /// The container's own check has this result from now on: `healthy`, `unhealthy`.
+    pub(super) fn set_health(&self, name: &str, health: &str) {
+        let id = {
+            let mut state = self.state.lock().unwrap();
+            let container = state.containers.get_mut(name).unwrap();
+            container["State"]["Health"] = json!({ "Status": health });
+            container["Id"].as_str().unwrap().to_owned()
+        };
+        self.tell(&format!("health_status: {health}"), &id);
+    }
+
     pub(super) fn remove(&self, name: &str) {
         let container = self.state.lock().unwrap().containers.remove(name).unwrap();
         for action in ["die", "destroy"] {

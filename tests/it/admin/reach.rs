@@ -1,0 +1,142 @@
+//! Why an endpoint does not answer, as an operator reads it.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use serde_json::Value;
+
+use super::service::{Consumers, greeting, service, service_on};
+use super::{done, fails, json, start, status};
+use crate::support::{Ambassador, eventually, private_ip};
+
+/// On an address that no other test uses, so that it is refused until the test listens there.
+fn vacant() -> SocketAddr {
+    TcpListener::bind((private_ip().as_str(), 0)).unwrap().local_addr().unwrap()
+}
+
+fn in_log(ambassador: &Ambassador, text: &str) -> String {
+    eventually(text, || {
+        let log = ambassador.log();
+        let line = log.lines().find(|line| line.contains(text));
+        line.map(str::to_owned).ok_or(log.clone())
+    })
+}
+
+#[test]
+fn refused_connects_are_reported_with_their_cause_and_so_is_the_recovery() {
+    let addr = vacant();
+    let ambassador = Ambassador::with(&format!("127.0.0.1:0={addr}?name=r&hold=1m")).start();
+    let client = TcpStream::connect(ambassador.addr("r")).unwrap();
+    let line = in_log(&ambassador, "endpoint unreachable");
+    for part in ["WARN", "route=r", &format!("endpoint={addr}"), "connection refused; holding sessions"] {
+        assert!(line.contains(part), "{line}");
+    }
+    let endpoint = status(&ambassador, "r")["endpoints"][0].clone();
+    assert_eq!((&endpoint["last_error"], &endpoint["failing"]), (&"connection refused".into(), &true.into()));
+    assert!(endpoint["last_error_ms_ago"].is_u64(), "{endpoint}");
+    let table = done(&ambassador, "status");
+    assert!(
+        table.contains(&format!("{addr}  unreachable, connection refused ")) && table.contains(" s ago"),
+        "{table}"
+    );
+
+    service_on(addr, "one");
+    let line = in_log(&ambassador, "endpoint reachable again");
+    assert!(line.contains("INFO") && line.contains(&format!("endpoint={addr}")), "{line}");
+    assert_eq!(ambassador.log().matches("endpoint unreachable").count(), 1);
+    assert_eq!(status(&ambassador, "r")["endpoints"][0]["failing"], false);
+    assert!(!done(&ambassador, "status").contains("refused"));
+    let events = done(&ambassador, "events --json");
+    assert!(events.contains("endpoint-unreachable") && events.contains("endpoint-reachable"), "{events}");
+    drop(client);
+}
+
+#[test]
+fn a_session_that_found_no_endpoint_has_the_cause_in_its_line() {
+    let route = format!("127.0.0.1:0={}?name=r&hold=0", vacant());
+    let ambassador = Ambassador::with(&format!("--log-format json {route}")).start();
+    greeting(ambassador.addr("r")).unwrap_err();
+    let line: Value = serde_json::from_str(&in_log(&ambassador, "connect-failed")).unwrap();
+    let text = line.to_string();
+    assert!(text.contains(r#""why":"connection refused""#), "{text}");
+    let why = in_log(&ambassador, "endpoint unreachable");
+    assert!(why.contains("connection refused") && !why.contains("holding"), "{why}");
+}
+
+#[test]
+fn a_failed_health_check_has_its_cause_in_status() {
+    let addr = vacant();
+    let route = format!("127.0.0.1:0={addr}?name=r&health=tcp&health-interval=50ms&health-rise=1");
+    let ambassador = Ambassador::with(&route).start();
+    let endpoint = eventually("unhealthy", || {
+        let endpoint = status(&ambassador, "r")["endpoints"][0].clone();
+        if endpoint["health"] == "unhealthy" { Ok(endpoint) } else { Err(endpoint.to_string()) }
+    });
+    assert_eq!(endpoint["last_error"], "connection refused");
+    let table = done(&ambassador, "status");
+    assert!(table.contains(&format!("{addr}, unhealthy, connection refused ")), "{table}");
+    service_on(addr, "one");
+    in_log(&ambassador, "endpoint returned");
+    eventually("healthy", || match json(&ambassador, "status")["routes"][0]["endpoints"][0].clone() {
+        endpoint if endpoint["failing"] == false => Ok(()),
+        endpoint => Err(endpoint.to_string()),
+    });
+}
+
+#[test]
+fn the_end_of_a_drain_says_how_many_sessions_were_cut() {
+    let one = service("one");
+    let mut ambassador = Ambassador::with(&format!("--drain-timeout 50ms 127.0.0.1:0={one}?name=r")).start();
+    let _sessions = [greeting(ambassador.addr("r")).unwrap(), greeting(ambassador.addr("r")).unwrap()];
+    ambassador.signal(rustix::process::Signal::TERM);
+    ambassador.ends_within(super::service::PATIENCE);
+    in_log(&ambassador, "drain ended sessions_cut=2");
+}
+
+#[test]
+fn switch_with_wait_to_an_address_that_refuses_is_rolled_back_and_says_why() {
+    let (ambassador, black_hole) = (start(service("one"), "&hold=0"), vacant());
+    let consumers = Consumers::of(ambassador.addr("r"), 4);
+    let (code, why) = fails(&ambassador, &format!("switch r {black_hole} --wait --timeout 1s"));
+    let expected = format!("the switch was rolled back: {black_hole}: connection refused");
+    assert_eq!((code, why.contains(&expected)), (Some(1), true), "{why}");
+    consumers.more("one", 20);
+    assert_eq!(consumers.stop().failures, [""; 0], "the endpoint before served on");
+    let switch = &status(&ambassador, "r")["by_hand"]["switch"];
+    assert_eq!(
+        (&switch["state"], &switch["why"]),
+        (&"rolled-back".into(), &format!("{black_hole}: connection refused").into())
+    );
+    let line = in_log(&ambassador, "switch rolled back");
+    assert!(line.contains(&format!("{black_hole}: connection refused")), "{line}");
+}
+
+#[test]
+fn switch_with_wait_uses_a_new_endpoint_from_when_it_answers() {
+    let (ambassador, addr) = (start(service("one"), "&hold=0"), vacant());
+    let consumers = Consumers::of(ambassador.addr("r"), 4);
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| done(&ambassador, &format!("switch r {addr} --wait")));
+        let note = format!("the switch is on trial: {addr}: connection refused");
+        eventually("the cause", || {
+            let table = done(&ambassador, "status");
+            if table.contains(&note) { Ok(()) } else { Err(table) }
+        });
+        consumers.more("one", 20);
+        service_on(addr, "two");
+        waits.join().unwrap();
+    });
+    consumers.more("two", 20);
+    assert_eq!(consumers.stop().failures, [""; 0]);
+}
+
+#[test]
+fn switch_with_wait_runs_the_health_check_of_the_route() {
+    let ambassador = start(service("one"), "&hold=0");
+    done(&ambassador, "routes remove r");
+    let sick = service("bad");
+    let route = format!("127.0.0.1:0={}?name=p&health=redis&hold=0", service("one"));
+    done(&ambassador, &format!("routes add {route}"));
+    let (code, why) = fails(&ambassador, &format!("switch p {sick} --wait --timeout 500ms"));
+    let expected = format!("the switch was rolled back: {sick}: answered ");
+    assert_eq!((code, why.contains(&expected)), (Some(1), true), "{why}");
+}
