@@ -45,7 +45,6 @@ impl From<Exit> for ExitCode {
     name = "ambassador",
     version,
     args_conflicts_with_subcommands = true,
-    disable_help_subcommand = true,
     after_help = crate::config::args::EXAMPLES
 )]
 struct Cli {
@@ -66,8 +65,10 @@ enum Verb {
         json: bool,
     },
     /// Show the main job with nothing else installed: a service moves, and its consumer never notices
+    ///
+    /// Repeats until Ctrl-C. Where the output is not a terminal, it ends after one round, as with `--once`.
     Demo {
-        /// One round; exit 1 if a single request failed
+        /// End after one round; exit 1 if a request failed
         #[arg(long)]
         once: bool,
     },

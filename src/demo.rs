@@ -45,9 +45,10 @@ impl Trouble {
     }
 }
 
-/// One round, or one after the other until it is interrupted.
+/// Shows one round, or, on a terminal, one after the other until it is interrupted.
 pub fn run(once: bool, vars: &Vars) -> Exit {
     let mut screen = Screen::open(vars);
+    let once = once || !screen.is_terminal();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let shown = match runtime {
         Ok(runtime) => runtime.block_on(show(once, vars, &mut screen)),
@@ -71,7 +72,7 @@ async fn show(once: bool, vars: &Vars, screen: &mut Screen) -> Result<Exit, Trou
     let addr = bound.addr(home::ROUTE).ok_or_else(|| Trouble::stuck("the route is not there"))?;
     let (see, seen) = unbounded_channel();
     let mut story = Story::new(screen, &home, servers, seen, bound.overview());
-    story.introduce(addr)?;
+    story.introduce(addr, once)?;
     let show = async {
         tokio::select! {
             told = story.tell(once) => told,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::ask::{self, Ask, refused, unanswered};
@@ -12,6 +13,7 @@ use crate::admin::client::{self, Question, escaped};
 use crate::config::vars::Vars;
 use crate::observe::escape;
 use crate::observe::status::{RouteStatus, SwitchState};
+use crate::observe::table::aligned;
 
 /// Between two looks at a switch that is waited for.
 const PACE: Duration = Duration::from_millis(100);
@@ -64,9 +66,14 @@ pub(super) enum OrderVerb {
         #[command(flatten)]
         ask: Ask,
     },
-    /// Open a route, or close one, until the next restart
-    #[command(subcommand)]
-    Routes(RoutesVerb),
+    /// List the routes; open one, or close one, until the next restart
+    #[command(args_conflicts_with_subcommands = true)]
+    Routes {
+        #[command(subcommand)]
+        verb: Option<RoutesVerb>,
+        #[command(flatten)]
+        ask: Ask,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -136,14 +143,39 @@ pub(super) fn give(order: &OrderVerb, vars: &Vars) -> Exit {
         OrderVerb::Drain { route, endpoint, undo, ask } => {
             post(ask, vars, route, "drain", &json!({ "endpoint": endpoint, "undo": undo }))
         }
-        OrderVerb::Routes(RoutesVerb::Add { route, ask }) => {
+        OrderVerb::Routes { verb, ask } => match verb {
+            None => ask::show(ask, vars, &Question::get("/routes"), list),
+            Some(verb) => change_routes(verb, vars),
+        },
+    }
+}
+
+fn change_routes(verb: &RoutesVerb, vars: &Vars) -> Exit {
+    match verb {
+        RoutesVerb::Add { route, ask } => {
             ask::show(ask, vars, &Question::post("/routes", &json!({ "route": route })), sentence)
         }
-        OrderVerb::Routes(RoutesVerb::Remove { name, ask }) => {
+        RoutesVerb::Remove { name, ask } => {
             let question = Question { method: hyper::Method::DELETE, ..Question::get(path(name)) };
             ask::show(ask, vars, &question, sentence)
         }
     }
+}
+
+/// The answer to `GET /routes`.
+#[derive(Deserialize)]
+struct RouteList {
+    routes: Vec<RouteStatus>,
+}
+
+/// One line a route. `status` shows the endpoints.
+fn list(list: &RouteList) -> String {
+    let mut rows = vec![["ROUTE", "LISTEN", "TARGETS", "ORIGIN"].map(str::to_owned)];
+    rows.extend(list.routes.iter().map(|route| {
+        let RouteStatus { name, listen, targets, origin, .. } = route;
+        [name.clone(), listen.clone(), targets.join(","), origin.clone()]
+    }));
+    aligned(&rows)
 }
 
 fn post(ask: &Ask, vars: &Vars, route: &str, verb: &str, body: &Value) -> Exit {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use clap::CommandFactory;
+use clap::{Arg, Command, CommandFactory};
 
 use super::{Cli, Exit, fail, out};
 
@@ -21,7 +21,7 @@ pub(super) fn man(dir: Option<&Path>) -> Exit {
     match dir {
         None => {
             let mut page = Vec::new();
-            match clap_mangen::Man::new(Cli::command()).render(&mut page) {
+            match clap_mangen::Man::new(described()).render(&mut page) {
                 Ok(()) => {
                     out(&String::from_utf8_lossy(&page));
                     Exit::Done
@@ -38,5 +38,25 @@ pub(super) fn man(dir: Option<&Path>) -> Exit {
 
 fn write(dir: &Path) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;
-    clap_mangen::generate_to(Cli::command(), dir)
+    clap_mangen::generate_to(described(), dir)
+}
+
+/// The command line, with a synopsis that shows the value of each option: clap_mangen's own leaves it out.
+fn described() -> Command {
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    with_synopsis(command)
+}
+
+fn with_synopsis(command: Command) -> Command {
+    let name = command.get_bin_name().unwrap_or(NAME);
+    let mut words = vec![name.to_owned()];
+    let (positionals, options): (Vec<&Arg>, Vec<&Arg>) =
+        command.get_arguments().filter(|arg| !arg.is_hide_set()).partition(|arg| arg.is_positional());
+    words.extend(options.into_iter().map(|option| format!("[{option}]")));
+    words.extend(positionals.into_iter().map(ToString::to_string));
+    if command.has_subcommands() {
+        words.push("[COMMAND]".to_owned());
+    }
+    command.override_usage(words.join(" ")).mut_subcommands(with_synopsis)
 }

@@ -27,6 +27,8 @@ pub(super) enum Line {
     Kept,
 }
 
+const REPEATED: &str = "kept connection ended, request repeated on a new one";
+
 /// The sum of what was seen since it was begun.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Account {
@@ -84,10 +86,9 @@ impl Account {
         self.answers.contains_key(name)
     }
 
-    /// Who answers, how many are held now, and how long the longest wait was.
+    /// The answers of each server, how many requests are held now, and the longest wait.
     pub(super) fn line(&self, held: usize) -> String {
-        let answers: Vec<String> =
-            self.answers.iter().map(|(by, count)| format!("{by} answered {count}")).collect();
+        let answers: Vec<String> = self.answers.iter().map(|(by, count)| format!("{by} {count}")).collect();
         let mut parts = vec![if answers.is_empty() { "no answer".to_owned() } else { answers.join(", ") }];
         if held > 0 {
             parts.push(format!("{held} held"));
@@ -99,12 +100,13 @@ impl Account {
         parts.join(" · ")
     }
 
-    /// What became of the kept connection, where there is something to tell.
+    /// What happened to the kept connection, if anything did. A request that found it closed was repeated, as a connection
+    /// pool does, and has not failed.
     pub(super) fn kept_line(&self) -> Option<String> {
         let with = self.kept.as_deref();
         match (with, self.broken) {
-            (Some(with), true) => Some(format!("the kept connection broke; the next one is with {with}")),
-            (None, true) => Some("the kept connection broke; the next one is held".to_owned()),
+            (Some(with), true) => Some(format!("{REPEATED}: {with}")),
+            (None, true) => Some(format!("{REPEATED}: held")),
             (Some(with), false) if self.answers.keys().any(|by| by != with) => {
                 Some(format!("the kept connection stays with {with}"))
             }
@@ -147,10 +149,10 @@ mod tests {
     fn a_request_waits_from_its_question_to_its_answer() {
         let mut all = account([Seen::Asked, Seen::Asked, answered("blue", 3, Line::Fresh)]);
         assert_eq!((all.waiting(), all.next().waiting()), (1, 1));
-        assert_eq!(all.line(1), "blue answered 1 · 1 held · longest wait 3 ms · 0 failed");
+        assert_eq!(all.line(1), "blue 1 · 1 held · longest wait 3 ms · 0 failed");
         assert_eq!(all.next().line(1), "no answer · 1 held · 0 failed");
         all.note(answered("green", 1200, Line::Fresh));
-        assert_eq!(all.line(0), "blue answered 1, green answered 1 · longest wait 1200 ms · 0 failed");
+        assert_eq!(all.line(0), "blue 1, green 1 · longest wait 1200 ms · 0 failed");
         assert_eq!(all.sum(), "2 requests, 0 failed, longest pause 1200 ms");
     }
 
@@ -171,10 +173,19 @@ mod tests {
         assert_eq!(told(vec![fresh("blue"), kept("blue")]), None);
         let stays = Some("the kept connection stays with blue".to_owned());
         assert_eq!(told(vec![kept("blue"), fresh("green")]), stays);
-        let moved = Some("the kept connection broke; the next one is with green".to_owned());
+        let moved = Some("kept connection ended, request repeated on a new one: green".to_owned());
         assert_eq!(told(vec![Seen::Broken, kept("green")]), moved);
-        let held = Some("the kept connection broke; the next one is held".to_owned());
+        let held = Some("kept connection ended, request repeated on a new one: held".to_owned());
         assert_eq!(told(vec![Seen::Broken]), held);
+    }
+
+    #[test]
+    fn line_fits_a_terminal_of_80_columns() {
+        let server = |by| std::iter::repeat_n(answered(by, 10_000, Line::Fresh), 999);
+        let all = account(server("amber").chain(server("green")).chain([Seen::Broken]));
+        // A time and two spaces stand before it.
+        assert!(all.line(999).chars().count() <= 70, "{}", all.line(999));
+        assert!(format!("{REPEATED}: green").chars().count() <= 70);
     }
 
     #[test]

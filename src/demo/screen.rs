@@ -9,6 +9,7 @@ use crate::config::vars::Vars;
 pub(super) struct Screen {
     out: StdoutLock<'static>,
     began: Instant,
+    terminal: bool,
     /// The last line can be drawn over.
     live: bool,
     color: bool,
@@ -23,9 +24,15 @@ const ERASE_LINE: &str = "\r\x1b[2K";
 impl Screen {
     pub(super) fn open(vars: &Vars) -> Screen {
         let out = io::stdout();
-        let live = out.is_terminal() && vars.value("TERM") != Some("dumb");
+        let terminal = out.is_terminal();
+        let live = terminal && vars.value("TERM") != Some("dumb");
         let color = live && vars.value("NO_COLOR").is_none();
-        Screen { out: out.lock(), began: Instant::now(), live, color }
+        Screen { out: out.lock(), began: Instant::now(), terminal, live, color }
+    }
+
+    /// Returns whether the output is a terminal, and not a pipe or a file.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.terminal
     }
 
     pub(super) fn text(&mut self, text: &str) -> io::Result<()> {

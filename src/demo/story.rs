@@ -69,13 +69,20 @@ impl<'s> Story<'s> {
         Story { screen, home, servers, seen, overview, all, scene, missed: 0 }
     }
 
-    pub(super) fn introduce(&mut self, addr: SocketAddr) -> io::Result<()> {
+    pub(super) fn introduce(&mut self, addr: SocketAddr, once: bool) -> io::Result<()> {
         let every = milliseconds(PAUSE_FRESH);
         let file = self.home.file();
-        self.screen
-            .text(&format!("consumer    asks {addr} every {every}, each time over a new connection"))?;
-        self.screen.text(&format!("ambassador  listens there, and is told by {}", file.display()))?;
-        self.screen.text("service     moves between the servers blue, green and amber\n")
+        for line in [
+            format!("consumer    connects to {addr} every {every} and sends a request;").as_str(),
+            "            it also keeps one connection open",
+            "ambassador  listens there, and follows its configuration file",
+            format!("            {}", file.display()).as_str(),
+            "service     moves between the servers blue, green and amber",
+            if once { "" } else { "\nIt repeats until Ctrl-C.\n" },
+        ] {
+            self.screen.text(line)?;
+        }
+        Ok(())
     }
 
     /// One round, or one after the other.
@@ -91,10 +98,10 @@ impl<'s> Story<'s> {
 
     /// Ends as it began: with blue alone.
     async fn round(&mut self) -> Result<(), Trouble> {
-        self.scene("blue serves, and the file says so", AT_WORK, &["blue"]).await?;
+        self.scene("blue is in the file, and serves", AT_WORK, &["blue"]).await?;
         self.quiet().await;
         self.servers.blue.stop();
-        self.scene("blue is stopped: who comes now is held", AWAY, &[]).await?;
+        self.scene("blue is stopped: new connections are held", AWAY, &[]).await?;
         self.servers.blue.start().map_err(Trouble::stuck)?;
         self.scene("blue is started again", AT_WORK, &["blue"]).await?;
 
@@ -110,11 +117,11 @@ impl<'s> Story<'s> {
         self.scene("the file is rewritten: green and amber", AT_WORK, &["green", "amber"]).await?;
         self.quiet().await;
         self.servers.green.stop();
-        self.scene("green is stopped, and the file does not know", AWAY, &["amber"]).await?;
+        self.scene("green is stopped, but still in the file", AWAY, &["amber"]).await?;
 
         self.quiet().await;
         self.servers.amber.stop();
-        self.scene("amber is stopped as well: nobody is left", AWAY, &[]).await?;
+        self.scene("amber is stopped as well: no server is left", AWAY, &[]).await?;
         self.servers.blue = Backend::reserve("blue").map_err(Trouble::stuck)?;
         self.servers.blue.start().map_err(Trouble::stuck)?;
         self.home.write(&[&self.servers.blue]).map_err(Trouble::stuck)?;

@@ -189,8 +189,13 @@ impl Status {
         for mistake in &self.mistakes {
             let _ = writeln!(text, "{}", escaped(mistake));
         }
-        if !self.removed.is_empty() {
-            let _ = writeln!(text, "removed by hand: {}", escaped(&self.removed.join(", ")));
+        let is_back = |name: &String| self.routes.iter().any(|route| route.name == *name);
+        for name in self.removed.iter().filter(|name| !is_back(name)) {
+            let name = escaped(name);
+            let _ = writeln!(
+                text,
+                "removed by hand: {name}; `ambassador routes add 'LISTEN=TARGET?name={name}'` adds it again"
+            );
         }
         if self.draining {
             text.push_str("draining: no new sessions\n");

@@ -246,11 +246,19 @@ fn routes_come_and_go_by_hand() {
     let added = json(&ambassador, &format!("routes add 127.0.0.2:0={two}?name=53/udp"));
     assert_eq!(added["route"]["origin"], "operator");
     assert_eq!(greeting(ambassador.addr("53/udp")).unwrap().1, "two");
+    let list = done(&ambassador, "routes");
+    assert!(list.starts_with("ROUTE   LISTEN"), "{list}");
+    assert!(list.contains(&format!("{two}")) && list.contains("operator"), "{list}");
+    assert_eq!(json(&ambassador, "routes")["routes"].as_array().unwrap().len(), 2);
 
     let addr = ambassador.addr("r");
     done(&ambassador, "routes remove r");
     eventually("refused", || if TcpStream::connect(addr).is_err() { Ok(()) } else { Err("still open") });
-    assert!(done(&ambassador, "status").contains("removed by hand: r"));
+    let way_back = "removed by hand: r; `ambassador routes add 'LISTEN=TARGET?name=r'` adds it again";
+    assert!(done(&ambassador, "status").contains(way_back), "{}", done(&ambassador, "status"));
+    done(&ambassador, &format!("routes add 127.0.0.1:0={two}?name=r"));
+    assert!(!done(&ambassador, "status").contains("removed by hand"), "{}", done(&ambassador, "status"));
+    done(&ambassador, "routes remove r");
     done(&ambassador, "routes remove 53/udp");
     assert_eq!(json(&ambassador, "status")["routes"].as_array().unwrap().len(), 0);
 }
@@ -275,7 +283,7 @@ fn what_cannot_be_done_is_answered_with_the_way_out() {
         ("routes add 1=x:1?name=r".to_owned(), 64, "has this listener or this name"),
         (format!("routes add {taken}=x:1"), 69, "another program listens there"),
         ("routes remove pg".to_owned(), 64, "there is no route"),
-        ("routes".to_owned(), 64, "add"),
+        ("routes ad".to_owned(), 64, "add"),
     ] {
         let (found, why) = fails(&ambassador, &words);
         assert_eq!(found, Some(code), "{words}: {why}");

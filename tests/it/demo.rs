@@ -71,3 +71,14 @@ async fn nobody_reading_any_more_is_the_end_of_it() {
     assert!(output.status.success());
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
+
+#[tokio::test]
+async fn into_a_pipe_one_round_is_shown_and_no_line_passes_80_columns() {
+    let output = output("DEMO").await;
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    summed_up(&last_line(&output));
+    assert!(!text.contains("Ctrl-C"), "it ends by itself: {text}");
+    let long: Vec<&str> = text.lines().filter(|line| line.chars().count() > 80).collect();
+    assert!(long.is_empty(), "{long:#?}");
+}

@@ -14,6 +14,9 @@ fn answers_and_is_healthy(host: &Host, options: &str) {
     let answer = host.namespace.run(|| eventually("an answer", || redis_ping(addr)));
     assert_eq!(answer, "PONG");
     ambassador.becomes_healthy();
+    for program in ["ambassador", "/ambassador"] {
+        assert_eq!(host.docker(&format!("exec {} {program} health", ambassador.name())), "ready");
+    }
 }
 
 #[test]

@@ -71,7 +71,17 @@ fn exit_codes_tell_usage_from_what_is_not_there() {
         run(&format!("--admin unix:/tmp/ambassador-{}.sock {taken}=127.0.0.1:1", std::process::id()));
     assert_eq!(output.status.code(), Some(69));
     assert!(String::from_utf8_lossy(&output.stderr).contains("another program listens there"));
-    for args in ["--help", "--version", "check 6379=redis", "completions bash", "man", "switch --help"] {
+    for args in [
+        "--help",
+        "help",
+        "help switch",
+        "help routes add",
+        "--version",
+        "check 6379=redis",
+        "completions bash",
+        "man",
+        "switch --help",
+    ] {
         let output = run(args);
         assert_eq!(output.status.code(), Some(0), "{args}");
         assert!(!output.stdout.is_empty(), "{args}");
@@ -86,6 +96,17 @@ fn every_verb_has_a_man_page() {
         let text = std::fs::read_to_string(dir.path().join("pages").join(page)).unwrap();
         assert!(text.contains(".SH SYNOPSIS"), "{page}");
     }
+    let page =
+        |name: &str| std::fs::read_to_string(dir.path().join("pages").join(name)).unwrap().replace('\\', "");
+    assert!(
+        page("ambassador-switch.1").contains("[--timeout <DURATION>]"),
+        "{}",
+        page("ambassador-switch.1")
+    );
+    assert!(page("ambassador.1").contains("[--config <PATH>]"), "{}", page("ambassador.1"));
+    assert!(!dir.path().join("pages/ambassador-help.1").exists());
+    let printed = String::from_utf8(run("man").stdout).unwrap().replace('\\', "");
+    assert!(printed.contains("[--config <PATH>]") && !printed.contains("help(1)"), "{printed}");
     assert_eq!(run("man --out /proc/nowhere").status.code(), Some(1));
 }
 

@@ -15,16 +15,21 @@ const SIZE_LIMIT_BYTES: u64 = 8_000_000;
 /// As the Dockerfile has them.
 pub(crate) const FLAGS: &str = "-C target-feature=+crt-static";
 
-/// As the Dockerfile has them.
+/// As the Dockerfile has them, but for the HEALTHCHECK.
 ///
 /// The user is root, as with the ancestors: `/var/run/docker.sock` is root's. Nothing else here needs it, so that
 /// `--user`, `--read-only` and `--cap-drop ALL` all work. The admin socket, which `health` speaks to, then goes to the
-/// one directory that every container can write to.
+/// one directory that every container can write to. `PATH` is Docker's default and the root directory, so that
+/// `docker exec CONTAINER ambassador status` works.
 const CHANGES: &[&str] = &[
     r#"ENTRYPOINT ["/ambassador"]"#,
-    r#"HEALTHCHECK --interval=5s --timeout=3s --start-period=10s CMD ["/ambassador", "health"]"#,
     "ENV XDG_RUNTIME_DIR=/dev/shm",
+    "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/",
 ];
+
+/// The API of Docker 25, the first with `--start-interval`. Older engines refuse the whole image for it.
+/// <https://docs.docker.com/reference/api/engine/version-history/>
+const START_INTERVAL_API: (u32, u32) = (1, 44);
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -49,7 +54,7 @@ pub(crate) enum Profile {
 /// Builds it and loads it into the engine that `DOCKER_HOST` names.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let binary = build(args.profile)?;
-    load(&mut Command::new("docker"), &binary, &args.tag)?;
+    load(|| Command::new("docker"), &binary, &args.tag)?;
     println!("loaded {}", args.tag);
     if let Some(file) = &args.save {
         run_docker_save(&args.tag, file)?;
@@ -98,11 +103,28 @@ pub(crate) fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from)
 }
 
-/// Packs the binary and hands it to the engine that this client speaks to.
-pub(crate) fn load(docker: &mut Command, binary: &Path, tag: &str) -> Result<()> {
+/// Packs the binary and loads it into the engine of this `docker` command.
+pub(crate) fn load(docker: impl Fn() -> Command, binary: &Path, tag: &str) -> Result<()> {
+    let api = output(docker().args(["version", "--format", "{{.Server.APIVersion}}"]))?;
+    let healthcheck = healthcheck(&api);
+    let changes: Vec<&str> = CHANGES.iter().copied().chain([healthcheck.as_str()]).collect();
     let mut rootfs = Rootfs::new();
     rootfs.file(binary, "ambassador")?;
-    import(docker, rootfs.into_tar()?, CHANGES, tag)
+    import(&mut docker(), rootfs.into_tar()?, &changes, tag)
+}
+
+/// The check for an engine of this API version. With a start interval a container is healthy within a second of being
+/// ready, and not only after the first interval.
+fn healthcheck(api: &str) -> String {
+    let start_interval = if version(api) >= Some(START_INTERVAL_API) { " --start-interval=1s" } else { "" };
+    format!(
+        r#"HEALTHCHECK --interval=5s --timeout=3s --start-period=10s{start_interval} CMD ["/ambassador", "health"]"#
+    )
+}
+
+fn version(api: &str) -> Option<(u32, u32)> {
+    let (major, minor) = api.trim().split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// `docker import`: a tar becomes an image of one layer.
@@ -119,4 +141,18 @@ pub(crate) fn import(docker: &mut Command, tar: Vec<u8>, changes: &[&str], tag: 
 pub(crate) fn tag(docker: &mut Command, tag: &str, name: &str) -> Result<()> {
     output(docker.args(["tag", tag, name]))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_interval_is_set_only_where_the_engine_knows_it() {
+        for (api, set) in
+            [("1.41", false), ("1.43", false), ("1.44", true), ("1.51", true), ("2.0", true), ("", false)]
+        {
+            assert_eq!(healthcheck(api).contains("--start-interval=1s"), set, "{api}");
+        }
+    }
 }

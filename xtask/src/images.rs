@@ -107,7 +107,7 @@ pub(crate) fn load_stand_ins(hosts: &Hosts, missing: &[String]) -> Result<()> {
 }
 
 fn load_ambassador(host: &Host, binary: &Path) -> Result<()> {
-    image::load(&mut host.docker(), binary, AMBASSADORS[0])?;
+    image::load(|| host.docker(), binary, AMBASSADORS[0])?;
     AMBASSADORS[1..].iter().try_for_each(|name| image::tag(&mut host.docker(), AMBASSADORS[0], name))
 }
 

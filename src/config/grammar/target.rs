@@ -16,6 +16,9 @@ pub(crate) use docker::container_name;
 const TODAY: &str = "targets today are `host:port`, `unix:/path`, `docker://NAME[:PORT]`, `srv://NAME`, \
                      `etcd://HOST/PREFIX`, `consul://[HOST:8500/]SERVICE` and `file:/path`";
 
+/// Schemes that are often written without their slashes.
+const SCHEMES: [&str; 5] = ["docker", "srv", "consul", "etcd", "etcds"];
+
 /// Promised by the documentation, not built yet.
 const LATER: [(&str, &str); 1] = [("peer://", "peers are")];
 
@@ -112,12 +115,32 @@ fn inet(text: &str, listen: &Listen) -> Result<Target, Mistake> {
             format!("write `{}` without a scheme; {TODAY}", if rest.is_empty() { "host:port" } else { rest });
         return Err(Mistake::new(format!("`{text}`: `{scheme}://` is no kind of target")).help(help));
     }
+    refuse_lookalikes(text)?;
     let (host, port) = split_port(text)?;
     let port = match port {
         Some(port) => port,
         None => default_port(text, listen)?,
     };
     at(host, port)
+}
+
+/// Targets that are nearly right: a scheme without its slashes, and a range of ports.
+fn refuse_lookalikes(text: &str) -> Result<(), Mistake> {
+    let mistake = |help: String| Err(Mistake::new(format!("invalid target `{text}`")).help(help));
+    if let Some((scheme, rest)) = text.split_once(':')
+        && SCHEMES.contains(&scheme)
+        && rest.contains(|c: char| !c.is_ascii_digit())
+    {
+        return mistake(format!("write `{scheme}://{}`", rest.trim_start_matches('/')));
+    }
+    if let Some((host, range)) = text.rsplit_once(':')
+        && let Some((first, last)) = range.split_once('-')
+        && number(first).is_some()
+        && number(last).is_some()
+    {
+        return mistake(format!("a range is written on the left: `{range}={host}:{first}`"));
+    }
+    Ok(())
 }
 
 /// `host:port` in full.
@@ -325,6 +348,13 @@ mod tests {
             ("unix:x.sock", "80", "begin the path"),
             ("unix:/x", "53/udp", "listen on TCP"),
             ("unix:/x", "80-81", "a single port"),
+            ("docker:postgres", "80", "write `docker://postgres`"),
+            ("docker:postgres:5432", "80", "write `docker://postgres:5432`"),
+            ("docker:/postgres", "80", "write `docker://postgres`"),
+            ("srv:_a._tcp.b", "80", "write `srv://_a._tcp.b`"),
+            ("consul:redis", "80", "write `consul://redis`"),
+            ("redis:9000-9010", "80", "`9000-9010=redis:9000`"),
+            ("[::1]:9000-9010", "80", "`9000-9010=[::1]:9000`"),
             ("redis", "0", "write `redis:PORT`"),
             ("redis", "/run/x.sock", "write `redis:PORT`"),
             ("redis:65000", "8000-9000", "lower"),
