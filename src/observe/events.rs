@@ -57,9 +57,23 @@ pub enum Happened {
         route: String,
         endpoint: String,
     },
+    /// No endpoint takes new sessions.
+    RouteDown {
+        route: String,
+        why: String,
+    },
+    /// An endpoint takes new sessions, after [`Happened::RouteDown`].
+    RouteUp {
+        route: String,
+    },
     /// Why a target has no endpoint.
     TargetProblem {
         route: String,
+        why: String,
+    },
+    /// For the first time.
+    SourceAnswered {
+        source: String,
         why: String,
     },
     /// What it said last stands.
@@ -76,6 +90,10 @@ pub enum Happened {
     },
     /// In a label, or a route that an earlier one keeps from running.
     Mistake {
+        why: String,
+    },
+    /// What was asked for does not exist yet.
+    Notice {
         why: String,
     },
     /// It has a mistake or cannot be read. The routes of the last good one stay in use.
@@ -221,15 +239,19 @@ impl Happened {
             Happened::RouteReplaced { .. } => "route replaced",
             Happened::RouteClosed { .. } => "route closed",
             Happened::RouteNotBound { .. } => "route not open",
+            Happened::RouteDown { .. } => "route down: no endpoint takes new sessions",
+            Happened::RouteUp { .. } => "route up",
             Happened::EndpointAdded { .. } => "endpoint added",
             Happened::EndpointRemoved { .. } => "endpoint removed",
             Happened::EndpointEjected { .. } => "endpoint ejected",
             Happened::EndpointReturned { .. } => "endpoint returned",
             Happened::TargetProblem { .. } => "target without endpoint",
+            Happened::SourceAnswered { .. } => "source answered",
             Happened::SourceLost { .. } => "source lost; what it said last stands",
             Happened::SourceExpired { .. } => "source is lost for too long; its endpoints go",
             Happened::SourceBack { .. } => "source is back",
             Happened::Mistake { .. } => "mistake",
+            Happened::Notice { .. } => "notice",
             Happened::FileRefused { .. } => {
                 "configuration refused; the routes of the last good one are in use"
             }
@@ -252,7 +274,7 @@ impl Happened {
         match self {
             Happened::RouteNotBound { .. } | Happened::FileRefused { .. } => Level::ERROR,
             Happened::EndpointEjected { .. }
-            | Happened::TargetProblem { .. }
+            | Happened::RouteDown { .. }
             | Happened::SourceLost { .. }
             | Happened::SourceExpired { .. }
             | Happened::Mistake { .. }

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+use super::problems::Problems;
 use crate::cluster::{Change, Cluster, Endpoint, EndpointKey, EndpointSpec, Members};
 use crate::fd_budget::ListenerFds;
 use crate::observe::events::Happened;
@@ -17,7 +19,7 @@ pub(super) struct Running {
     /// Has a token for each listener that is open.
     pub(super) listeners: TaskTracker,
     pub(super) addrs: Vec<SocketAddr>,
-    pub(super) problems: Vec<String>,
+    pub(super) problems: Problems,
     /// Endpoints that left and may have sessions still.
     pub(super) leaving: Vec<Weak<Endpoint>>,
     /// Members of before that a session is choosing from still: whoever drops them last takes ten thousand endpoints apart,
@@ -61,17 +63,9 @@ impl Running {
         }
     }
 
-    /// Keeps why targets have no endpoint, and returns what of it is new.
-    pub(super) fn learn(&mut self, problems: Vec<String>) -> Vec<Happened> {
-        if self.problems == problems {
-            return Vec::new();
-        }
-        let route = &self.cluster.glance().options.name;
-        let happened =
-            problems.iter().map(|why| Happened::TargetProblem { route: route.clone(), why: why.clone() });
-        let happened = happened.collect();
-        self.problems = problems;
-        happened
+    /// Problems that have lasted long enough to be reported.
+    pub(super) fn settle(&mut self, now: Instant) -> Vec<Happened> {
+        self.problems.settle(&self.cluster.glance().options.name, now)
     }
 
     pub(super) fn has_any(&self, endpoints: &[EndpointKey]) -> bool {
