@@ -11,6 +11,7 @@ mod moves;
 mod obey;
 pub mod order;
 pub mod overrides;
+mod problems;
 mod proof;
 mod running;
 pub mod trial;
@@ -36,7 +37,7 @@ use crate::connect::LocalAddrs;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::discovery::News;
 use crate::discovery::dns::Resolver;
-use crate::discovery::knowledge::{Knowledge, Resolved};
+use crate::discovery::knowledge::{DockerLayers, Knowledge, Resolved};
 use crate::discovery::label::Policy;
 use crate::drain::Control;
 use crate::listener::{self, BindError, Listener};
@@ -51,6 +52,7 @@ use loops::{Ports, Wanted};
 use moves::Moves;
 use order::{Ordered, Orders};
 use overrides::Overrides;
+use problems::Problems;
 use proof::Proofs;
 use running::Running;
 use trial::Trials;
@@ -72,6 +74,9 @@ const CLOSE_PAUSE: Duration = Duration::from_millis(1);
 
 /// Routes opened in a row before the rest of the control thread, signals included, gets its turn.
 const OPEN_BURST: usize = 64;
+
+/// Lines kept to be logged once. When there are more, they are forgotten.
+const REPORTED_MAX: usize = 4096;
 
 /// All that wakes the control loop.
 #[derive(Debug)]
@@ -97,8 +102,13 @@ pub struct Reconciler {
     trials: Trials,
     moves: Moves,
     proofs: Proofs,
-    /// Mistakes that are there now, so that each is logged once.
+    /// Mistakes that are there now.
     mistakes: BTreeSet<String>,
+    /// Mistakes and notices that were logged, so that none is repeated. At most [`REPORTED_MAX`].
+    reported: BTreeSet<String>,
+    notices: Vec<String>,
+    /// When a problem of a route is to be reported.
+    settling: Option<Instant>,
     /// Sources that are lost, and why.
     lost: BTreeMap<String, String>,
     /// `None` without a configuration file.
@@ -157,6 +167,9 @@ impl Reconciler {
             proofs: Proofs::default(),
             local_addrs: LocalAddrs::default(),
             mistakes: BTreeSet::new(),
+            reported: BTreeSet::new(),
+            notices: Vec::new(),
+            settling: None,
             lost: BTreeMap::new(),
             panics: BTreeMap::new(),
             followed: BTreeMap::new(),
@@ -227,6 +240,7 @@ impl Reconciler {
                 self.closing.finish(Instant::now());
                 let is_judged = self.judge_switches();
                 let is_proven = self.proofs.has_news();
+                self.settle_problems(Instant::now());
                 // While a switch is on trial it is asked often, and mostly nothing has come of it.
                 if !is_judged && !is_proven && self.unbound.is_empty() && !self.linger.is_due(Instant::now())
                 {
@@ -258,6 +272,7 @@ impl Reconciler {
             .chain(judge)
             .chain(self.linger.next())
             .chain(self.closing.next())
+            .chain(self.settling)
             .min()
             .filter(|_| self.workers.is_some());
         let wait = async {
@@ -311,13 +326,16 @@ impl Reconciler {
         let mut mistakes = Vec::new();
         if let Some(docker) = &self.config.docker {
             let policy = docker.implicit.then(|| self.label_policy(docker.share_labels, now));
-            let (told, wrong) = self.knowledge.docker_layers(&docker.names, policy.as_ref());
+            let DockerLayers { layers: told, mistakes: wrong, notices } =
+                self.knowledge.docker_layers(&docker.names, policy.as_ref());
             layers.extend(told);
             mistakes = wrong;
+            self.announce(notices);
         }
         // After this container's links as Docker tells them: a variable says an address of the past.
         layers.push(self.config.links.clone());
         let (table, shadowed) = route::merge(&self.overrides.layers(layers));
+        self.supersede_variables(&shadowed);
         let shadowed = shadowed.iter().filter(|shadow| !is_one_link_told_twice(shadow));
         mistakes.extend(shadowed.map(Shadowed::diagnostic));
         self.complain(&mistakes);
@@ -336,13 +354,52 @@ impl Reconciler {
         Policy { serving: serving.collect(), share, admin_port }
     }
 
-    /// Logs the mistakes that were not there before.
-    fn complain(&mut self, mistakes: &[Diagnostic]) {
-        let now: BTreeSet<String> = mistakes.iter().map(Diagnostic::one_line).collect();
-        for mistake in now.difference(&self.mistakes) {
-            self.events.note(Happened::Mistake { why: mistake.clone() });
+    /// A link variable has an address from before we were started. Once Docker has named the container that a listener leads to,
+    /// the variable is never used again: the address may be another container's.
+    fn supersede_variables(&mut self, shadowed: &[Shadowed]) {
+        let is_superseded = |shadow: &&Shadowed| {
+            matches!(shadow.route.origin, Place::Variable(_))
+                && matches!(shadow.by, Place::Link(_) | Place::Name(_))
+        };
+        for shadow in shadowed.iter().filter(is_superseded) {
+            self.config.links.routes.retain(|route| route.listen != shadow.route.listen);
         }
-        self.mistakes = now;
+    }
+
+    /// Logs the mistakes that were not logged before.
+    fn complain(&mut self, mistakes: &[Diagnostic]) {
+        self.mistakes = mistakes.iter().map(Diagnostic::one_line).collect();
+        let new: Vec<String> = self.mistakes.difference(&self.reported).cloned().collect();
+        for why in new {
+            self.remember_report(&why);
+            self.events.note(Happened::Mistake { why });
+        }
+    }
+
+    /// The same for notices.
+    fn announce(&mut self, notices: Vec<String>) {
+        for why in notices.iter().filter(|why| !self.reported.contains(*why)) {
+            self.events.note(Happened::Notice { why: why.clone() });
+        }
+        notices.iter().for_each(|why| self.remember_report(why));
+        self.notices = notices;
+    }
+
+    fn remember_report(&mut self, why: &str) {
+        if self.reported.len() >= REPORTED_MAX {
+            self.reported.clear();
+        }
+        self.reported.insert(why.to_owned());
+    }
+
+    fn settle_problems(&mut self, now: Instant) {
+        if self.settling.is_none_or(|due| now < due) {
+            return;
+        }
+        for running in self.running.values_mut() {
+            running.settle(now).into_iter().for_each(|happened| self.events.note(happened));
+        }
+        self.settling = self.running.values().filter_map(|running| running.problems.due()).min();
     }
 
     /// Closes what is not in the table.
@@ -431,7 +488,7 @@ impl Reconciler {
             cluster,
             listeners: open,
             addrs,
-            problems: resolved.problems,
+            problems: Problems::new(resolved.problems, Instant::now()),
             leaving: Vec::new(),
             retired: Vec::new(),
             _closes: stop.clone().drop_guard(),
@@ -443,6 +500,7 @@ impl Reconciler {
     }
 
     fn update_clusters(&mut self) {
+        let now = Instant::now();
         let mut ports = Ports::default();
         let mut wanted = Vec::new();
         for (listen, running) in &self.running {
@@ -480,14 +538,16 @@ impl Reconciler {
             let changes = running.update(&options, &endpoints);
             // A different policy applied only to the endpoints that left.
             running.cluster.update(&route.options, &endpoints);
-            let problems = running.learn(problems);
             let healthy = self.knowledge.docker.as_deref().map(|containers| running.note_health(containers));
+            let is_served = endpoints.iter().any(|endpoint| endpoint.weight > 0);
+            let up = running.problems.update(name, problems, is_served, now);
             changes
                 .into_iter()
-                .chain(problems)
+                .chain(up)
                 .chain(healthy.into_iter().flatten())
                 .for_each(|happened| self.events.note(happened));
         }
+        self.settling = self.running.values().filter_map(|running| running.problems.due()).min();
     }
 }
 

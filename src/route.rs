@@ -283,13 +283,21 @@ impl fmt::Display for Target {
             Target::Consul(service) => write!(f, "{service}"),
             Target::File(path) => write!(f, "file:{}", path.display()),
             Target::Unix(path) => write!(f, "unix:{}", path.display()),
-            Target::Docker { name, port } => write!(f, "docker://{name}{}", Suffix(':', port.as_ref())),
+            Target::Docker { name, port } => {
+                write!(f, "docker://{}{}", shortened(name), Suffix(':', port.as_ref()))
+            }
             Target::Labelled { key, value, port } => {
                 write!(f, "docker://label:{key}{}{}", Suffix('=', value.as_ref()), Suffix(':', port.as_ref()))
             }
             Target::Etcd(keys) => write!(f, "{keys}"),
         }
     }
+}
+
+/// A whole ID by its first twelve digits, as `docker ps` shows it.
+fn shortened(name: &str) -> &str {
+    let is_id = name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
+    name.get(..12).filter(|_| is_id).unwrap_or(name)
 }
 
 impl fmt::Display for ConsulService {

@@ -104,7 +104,7 @@ pub fn label(bytes: &[u8]) {
         "Config": { "Labels": { format!("ambassador.listen.{key}"): value } },
     });
     let container = docker::read_any(&inspected).expect("a container");
-    let containers = Containers { own_id: None, by_id: BTreeMap::from([container]) };
+    let containers = Containers { by_id: BTreeMap::from([container]), ..Containers::default() };
     let (routes, mistakes) = labelled(&containers, &Policy::default());
     assert!(routes.len() + mistakes.len() >= 1, "a label is a route or a mistake");
     for route in routes {

@@ -24,7 +24,7 @@ fn list(words: &[&str]) -> String {
 }
 
 /// Insertions, deletions, substitutions and swaps of neighbours (the "optimal string alignment" distance).
-fn edits(from: &str, to: &str) -> usize {
+pub(crate) fn edits(from: &str, to: &str) -> usize {
     let from: Vec<char> = from.chars().take(LENGTH_MAX).collect();
     let to: Vec<char> = to.chars().collect();
     let mut before: Vec<usize> = Vec::new();

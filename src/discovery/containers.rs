@@ -17,6 +17,8 @@ pub(crate) use find::Unfound;
 pub struct Containers {
     /// The container this process runs in, where it runs in one of this engine.
     pub own_id: Option<ContainerId>,
+    /// The version of the engine, `28.5.1`; empty where it does not say.
+    pub engine: String,
     pub by_id: BTreeMap<ContainerId, Container>,
 }
 
@@ -32,6 +34,8 @@ pub struct Container {
     pub image: Image,
     /// A stopped, paused or dead container has no endpoint, whatever addresses it shows.
     pub running: bool,
+    /// Why it is not running.
+    pub paused: bool,
     pub health: Health,
     pub leaving: Leaving,
     /// Those it was given when it was created.
@@ -180,6 +184,12 @@ impl Containers {
         self.by_id.get(&id).map(|container| container.health).unwrap_or_default()
     }
 
+    /// `Docker 28.5.1, containers: 12`
+    pub fn summary(&self) -> String {
+        let blank = if self.engine.is_empty() { "" } else { " " };
+        format!("Docker{blank}{}, containers: {}", self.engine, self.by_id.len())
+    }
+
     /// `port` as in [`crate::route::Target::Docker`]; `listen_port` is the listener's first port, if it has ports.
     pub fn resolve<'a>(
         &self,
@@ -224,6 +234,9 @@ impl Containers {
         container: &Container,
         wanted: &Wanted<'_>,
     ) -> Result<EndpointSpec, String> {
+        if container.paused {
+            return Err(format!("container {0} is paused: `docker unpause {0}`", container.name));
+        }
         if !container.running {
             return Err(format!("container {} is not running", container.name));
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::containers::{Containers, Resolution, Selector};
+use super::label::Implied;
 use super::{ENDPOINTS_MAX, Snapshot, label};
 use crate::cluster::{BACKUP_TIER, EndpointAddr, EndpointSpec, Identity};
 use crate::diagnostic::Diagnostic;
@@ -14,6 +15,8 @@ use crate::route::{Layer, Route, Target};
 pub struct Knowledge {
     pub file: Layer,
     pub docker: Option<Arc<Containers>>,
+    /// Of our own container, those included that Docker has forgotten.
+    pub links: label::OwnLinks,
     /// Of the targets that have a source of their own.
     pub targets: BTreeMap<Target, Vec<EndpointSpec>>,
 }
@@ -25,11 +28,26 @@ pub struct Resolved {
     pub problems: Vec<String>,
 }
 
+/// Routes that Docker's containers ask for, in the order of precedence.
+#[derive(Clone, Debug, Default)]
+pub struct DockerLayers {
+    pub layers: Vec<Layer>,
+    pub mistakes: Vec<Diagnostic>,
+    /// What was asked for and does not exist yet.
+    pub notices: Vec<String>,
+}
+
+const NO_ROUTE: &str = "Docker answered, but no container asks for a route: give one a label \
+                        (ambassador.listen.6379=6379), or write a route";
+
 impl Knowledge {
     pub fn learn(&mut self, snapshot: Snapshot) {
         match snapshot {
             Snapshot::File(routes) => self.file = Layer { routes },
-            Snapshot::Docker(containers) => self.docker = Some(containers),
+            Snapshot::Docker(containers) => {
+                self.links.learn(&containers);
+                self.docker = Some(containers);
+            }
             Snapshot::Target { target, endpoints } => {
                 self.targets.insert(target, endpoints);
             }
@@ -37,20 +55,21 @@ impl Knowledge {
     }
 
     /// Routes that Docker tells of: `-name`s, and the implicit ones where they are asked for, which then have a policy.
-    pub fn docker_layers(
-        &self,
-        names: &[String],
-        implicit: Option<&label::Policy<'_>>,
-    ) -> (Vec<Layer>, Vec<Diagnostic>) {
-        let Some(containers) = &self.docker else { return Default::default() };
-        let mut told = vec![label::named(names, containers)];
+    pub fn docker_layers(&self, names: &[String], implicit: Option<&label::Policy<'_>>) -> DockerLayers {
+        let Some(containers) = &self.docker else { return DockerLayers::default() };
+        let Implied { routes, mistakes, mut notices } = label::named(names, containers);
+        let mut told = vec![(routes, mistakes)];
         if let Some(policy) = implicit {
-            told.push(label::own_links(containers));
+            told.push(self.links.routes());
             told.push(label::labelled(containers, policy));
+        }
+        if names.is_empty() && told.iter().all(|(routes, mistakes)| routes.is_empty() && mistakes.is_empty())
+        {
+            notices.push(NO_ROUTE.to_owned());
         }
         let (layers, mistakes): (Vec<_>, Vec<_>) =
             told.into_iter().map(|(routes, mistakes)| (Layer { routes }, mistakes)).unzip();
-        (layers, mistakes.concat())
+        DockerLayers { layers, mistakes: mistakes.concat(), notices }
     }
 
     /// Two targets that mean the same endpoint mean it once, in the better of their tiers.

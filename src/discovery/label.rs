@@ -4,7 +4,9 @@
 //! a restart is a pause; a route that went would refuse them.
 
 mod exposed;
+mod links;
 mod table;
+mod unknown;
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -13,7 +15,8 @@ use super::containers::{Container, ContainerId, Containers};
 use crate::config::grammar::{Author, check_port, parse_listen, parse_options};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::route::{Listen, Options, Route, Target};
-pub use exposed::{named, own_links};
+pub use exposed::named;
+pub use links::OwnLinks;
 use table::Table;
 
 /// The rest of the label's key is the listener.
@@ -40,6 +43,15 @@ pub struct Policy<'a> {
     pub admin_port: Option<u16>,
 }
 
+/// What `-name` asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Implied {
+    pub routes: Vec<Route>,
+    pub mistakes: Vec<Diagnostic>,
+    /// No mistakes, but not what an operator expects either: names that no container has.
+    pub notices: Vec<String>,
+}
+
 /// Routes of every container labelled `ambassador.listen.<LISTEN>=<PORT>[?options]`. One bad label never removes
 /// another route. Replicas with the same listener are endpoints of one route. Of containers that want the same, the one
 /// that serves keeps it; before any serves, the one that was created first has it.
@@ -58,6 +70,8 @@ pub fn labelled(containers: &Containers, policy: &Policy<'_>) -> (Vec<Route>, Ve
     }
     let mut table = Table::new(policy, &claims);
     mistakes.extend(claims.into_iter().filter_map(|claim| table.add(claim).err()));
+    let others = containers.by_id.iter().filter(|(id, _)| !containers.is_own(id));
+    mistakes.extend(others.filter_map(|(_, container)| unknown::label(container)));
     mistakes.truncate(MISTAKES_MAX);
     (table.into_routes(), mistakes)
 }

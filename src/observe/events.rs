@@ -73,9 +73,23 @@ pub enum Happened {
         route: String,
         endpoint: String,
     },
+    /// No endpoint takes new sessions.
+    RouteDown {
+        route: String,
+        why: String,
+    },
+    /// An endpoint takes new sessions, after [`Happened::RouteDown`].
+    RouteUp {
+        route: String,
+    },
     /// Why a target has no endpoint.
     TargetProblem {
         route: String,
+        why: String,
+    },
+    /// For the first time.
+    SourceAnswered {
+        source: String,
         why: String,
     },
     /// What it said last stands.
@@ -92,6 +106,10 @@ pub enum Happened {
     },
     /// In a label, or a route that an earlier one keeps from running.
     Mistake {
+        why: String,
+    },
+    /// What was asked for does not exist yet.
+    Notice {
         why: String,
     },
     /// It has a mistake or cannot be read. The routes of the last good one stay in use.
@@ -238,6 +256,8 @@ impl Happened {
             Happened::RouteReplaced { .. } => "route replaced",
             Happened::RouteClosed { .. } => "route closed",
             Happened::RouteNotBound { .. } => "route not open",
+            Happened::RouteDown { .. } => "route down: no endpoint takes new sessions",
+            Happened::RouteUp { .. } => "route up",
             Happened::EndpointAdded { .. } => "endpoint added",
             Happened::EndpointRemoved { .. } => "endpoint removed",
             Happened::EndpointEjected { .. } => "endpoint ejected",
@@ -246,10 +266,12 @@ impl Happened {
             Happened::EndpointReachable { .. } => "endpoint reachable again",
             Happened::EndpointHealthy { .. } => "endpoint healthy again",
             Happened::TargetProblem { .. } => "target without endpoint",
+            Happened::SourceAnswered { .. } => "source answered",
             Happened::SourceLost { .. } => "source lost; what it said last stands",
             Happened::SourceExpired { .. } => "source is lost for too long; its endpoints go",
             Happened::SourceBack { .. } => "source is back",
             Happened::Mistake { .. } => "mistake",
+            Happened::Notice { .. } => "notice",
             Happened::FileRefused { .. } => {
                 "configuration refused; the routes of the last good one are in use"
             }
@@ -273,7 +295,7 @@ impl Happened {
             Happened::RouteNotBound { .. } | Happened::FileRefused { .. } => Level::ERROR,
             Happened::EndpointEjected { .. }
             | Happened::EndpointUnreachable { .. }
-            | Happened::TargetProblem { .. }
+            | Happened::RouteDown { .. }
             | Happened::SourceLost { .. }
             | Happened::SourceExpired { .. }
             | Happened::Mistake { .. }

@@ -33,6 +33,9 @@ pub struct Status {
     #[serde(default)]
     pub config: Option<ConfigStatus>,
     pub mistakes: Vec<String>,
+    /// What was asked for and does not exist yet.
+    #[serde(default)]
+    pub notices: Vec<String>,
     /// Routes that an operator removed, by name.
     pub removed: Vec<String>,
     /// Sessions of each worker.
@@ -161,6 +164,7 @@ impl Status {
             lost: overview.lost.clone(),
             config: overview.file.as_ref().map(ConfigStatus::of),
             mistakes: overview.mistakes.clone(),
+            notices: overview.notices.clone(),
             removed: overview.removed.clone(),
             workers: overview.workers.sessions(),
         }
@@ -186,8 +190,8 @@ impl Status {
         for (source, why) in &self.lost {
             let _ = writeln!(text, "{} is lost: {}", escaped(source), escaped(why));
         }
-        for mistake in &self.mistakes {
-            let _ = writeln!(text, "{}", escaped(mistake));
+        for line in self.mistakes.iter().chain(&self.notices) {
+            let _ = writeln!(text, "{}", escaped(line));
         }
         let is_back = |name: &String| self.routes.iter().any(|route| route.name == *name);
         for name in self.removed.iter().filter(|name| !is_back(name)) {
@@ -518,6 +522,7 @@ mod tests {
             lost: BTreeMap::new(),
             config: None,
             mistakes: Vec::new(),
+            notices: Vec::new(),
             removed: Vec::new(),
             workers: Vec::new(),
         };

@@ -50,6 +50,12 @@ impl Reconciler {
     }
 
     fn learn(&mut self, snapshot: Snapshot) {
+        if let Snapshot::Docker(containers) = &snapshot
+            && self.knowledge.docker.is_none()
+        {
+            let (source, why) = (snapshot.source(), containers.summary());
+            self.events.note(Happened::SourceAnswered { source, why });
+        }
         match (&snapshot, &mut self.file) {
             (Snapshot::Docker(_), _) => self.closing.finish_containers(),
             (Snapshot::File(_), Some(file)) => (file.loaded_at, file.refused) = (SystemTime::now(), None),

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+use super::problems::Problems;
 use crate::cluster::{Change, Cluster, Endpoint, EndpointKey, EndpointSpec, Identity, Members};
 use crate::discovery::containers::Containers;
 use crate::fd_budget::ListenerFds;
@@ -18,7 +20,7 @@ pub(super) struct Running {
     /// Has a token for each listener that is open.
     pub(super) listeners: TaskTracker,
     pub(super) addrs: Vec<SocketAddr>,
-    pub(super) problems: Vec<String>,
+    pub(super) problems: Problems,
     /// Endpoints that left and may have sessions still.
     pub(super) leaving: Vec<Weak<Endpoint>>,
     /// Members of before that a session is choosing from still: whoever drops them last takes ten thousand endpoints apart,
@@ -62,17 +64,9 @@ impl Running {
         }
     }
 
-    /// Keeps why targets have no endpoint, and returns what of it is new.
-    pub(super) fn learn(&mut self, problems: Vec<String>) -> Vec<Happened> {
-        if self.problems == problems {
-            return Vec::new();
-        }
-        let route = &self.cluster.glance().options.name;
-        let happened =
-            problems.iter().map(|why| Happened::TargetProblem { route: route.clone(), why: why.clone() });
-        let happened = happened.collect();
-        self.problems = problems;
-        happened
+    /// Problems that have lasted long enough to be reported.
+    pub(super) fn settle(&mut self, now: Instant) -> Vec<Happened> {
+        self.problems.settle(&self.cluster.glance().options.name, now)
     }
 
     pub(super) fn has_any(&self, endpoints: &[EndpointKey]) -> bool {
@@ -92,7 +86,7 @@ impl Running {
     }
 
     pub(super) fn without_endpoint(&self) -> String {
-        match self.problems.as_slice() {
+        match self.problems.current() {
             [] => "the new targets have no endpoint".to_owned(),
             problems => problems.join("; "),
         }

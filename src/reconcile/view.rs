@@ -29,6 +29,8 @@ pub struct Overview {
     /// By name: how often the task of a source has panicked, and was started again. Of those that are followed.
     pub panics: BTreeMap<String, u64>,
     pub mistakes: Vec<String>,
+    /// What was asked for and does not exist yet: `-name`s, any label at all.
+    pub notices: Vec<String>,
     /// Routes that an operator removed, by name.
     pub removed: Vec<String>,
     /// Sources of `sources`, names of DNS left out, that have not answered once since they are followed.
@@ -109,6 +111,7 @@ impl Reconciler {
             file: self.file.clone(),
             panics: self.panics.clone(),
             mistakes: self.mistakes.iter().cloned().collect(),
+            notices: self.notices.clone(),
             removed: self.overrides.removed.iter().cloned().collect(),
             unanswered: self.unanswered(),
             workers: self.loads.clone(),
@@ -147,7 +150,7 @@ impl Reconciler {
     fn view(&self, route: &Route) -> RouteView {
         let running = self.running.get(&route.listen);
         let unbound = self.unbound.get(&route.listen);
-        let problems = running.map(|running| running.problems.clone()).unwrap_or_default();
+        let problems = running.map(|running| running.problems.current().to_vec()).unwrap_or_default();
         RouteView {
             route: route.clone(),
             cluster: running.map(|running| running.cluster.clone()),

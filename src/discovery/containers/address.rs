@@ -85,6 +85,12 @@ fn shared(own: &Container, own_at: &Container, target: &Container, at: &Containe
     if std::ptr::eq(own_at, at) {
         return preferred(at.networks.values()).ok_or_else(|| no_address(target, at));
     }
+    if at.networks.is_empty() {
+        let name = &target.name;
+        return Err(format!(
+            "container {name} is on no network: it is about to stop, or `docker network connect NETWORK {name}`"
+        ));
+    }
     let common: BTreeMap<&String, &Attachment> =
         at.networks.iter().filter(|(id, _)| own_at.networks.contains_key(*id)).collect();
     if common.is_empty() {

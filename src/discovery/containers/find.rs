@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 
 use super::{Container, ContainerId, Containers, Selector, shortened};
+use crate::config::nearest::edits;
 
 pub(super) const PROJECT: &str = "com.docker.compose.project";
 pub(super) const SERVICE: &str = "com.docker.compose.service";
@@ -88,6 +89,11 @@ impl Containers {
         }
     }
 
+    /// By its own name alone.
+    pub(crate) fn by_name(&self, name: &str) -> Option<&Container> {
+        self.by_id.values().find(|container| container.name == name)
+    }
+
     pub(crate) fn own(&self) -> Option<&Container> {
         self.by_id.get(self.own_id.as_ref()?)
     }
@@ -126,7 +132,7 @@ impl Containers {
 
     /// The containers whose ID this is, or begins.
     fn of_id(&self, name: &str) -> Vec<Match<'_>> {
-        if name.len() < PREFIX_MIN || name.len() > ID_LEN || !name.bytes().all(|b| b.is_ascii_hexdigit()) {
+        if name.len() < PREFIX_MIN || name.len() > ID_LEN || !is_hex(name) {
             return Vec::new();
         }
         let from = ContainerId(name.to_owned());
@@ -134,6 +140,12 @@ impl Containers {
     }
 
     fn absent(&self, name: &str) -> String {
+        if name.len() == ID_LEN
+            && let Some(shown) = name.get(..PREFIX_MIN)
+            && is_hex(name)
+        {
+            return format!("container {shown} does not exist any more");
+        }
         let elsewhere: BTreeSet<&str> =
             self.by_id.values().filter(|container| is_service(container, name)).filter_map(project).collect();
         if let Some(own) = self.own().and_then(project).filter(|_| !elsewhere.is_empty()) {
@@ -178,6 +190,10 @@ impl Containers {
     }
 }
 
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
 fn project(container: &Container) -> Option<&str> {
     container.labels.get(PROJECT).map(String::as_str)
 }
@@ -201,24 +217,6 @@ fn unlikeness(wanted: &str, known: &str) -> Option<usize> {
     if known.contains(wanted) || (known.len() >= 3 && wanted.contains(known)) {
         return Some(1);
     }
-    let distance = edits(wanted.as_bytes(), known.as_bytes());
+    let distance = edits(wanted, known);
     (distance <= wanted.len() / 3).then_some(distance)
-}
-
-/// Levenshtein's distance, one row at a time.
-fn edits(wanted: &[u8], known: &[u8]) -> usize {
-    let mut row: Vec<usize> = (0..=known.len()).collect();
-    for (n, wanted_byte) in wanted.iter().enumerate() {
-        let mut diagonal = n;
-        let mut left = n + 1;
-        let mut next = vec![left];
-        for (above, known_byte) in row.iter().skip(1).zip(known) {
-            let changed = diagonal + usize::from(wanted_byte != known_byte);
-            left = changed.min(above + 1).min(left + 1);
-            diagonal = *above;
-            next.push(left);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
 }

@@ -33,7 +33,7 @@ pub(crate) fn labelled(mut container: Container, labels: &[(&str, &str)]) -> Con
 pub(crate) fn engine<const N: usize>(containers: [(&str, Container); N]) -> Containers {
     let by_id: BTreeMap<ContainerId, Container> = containers.into_iter().map(|(n, c)| (id(n), c)).collect();
     let own_id = Some(id("0")).filter(|own| by_id.contains_key(own));
-    Containers { own_id, by_id }
+    Containers { own_id, by_id, ..Containers::default() }
 }
 
 fn service(name: &str, last: u8, project: &str, service: &str) -> Container {
@@ -114,6 +114,18 @@ fn a_stopped_replica_is_a_problem_and_no_endpoint() {
     let resolution = now.resolve("redis", None, None, Protocol::Tcp);
     assert_eq!(shown(&resolution), ["172.17.0.2:6379"]);
     assert_eq!(resolution.problems, ["container p-redis-2 is not running"]);
+}
+
+#[test]
+fn a_paused_container_is_a_problem_with_its_way_out() {
+    let now = engine([("a", Container { running: false, paused: true, ..container("redis", 2) })]);
+    check_problem(&now, "redis", &["container redis is paused: `docker unpause redis`"]);
+}
+
+#[test]
+fn a_container_that_is_gone_is_named_by_twelve_digits() {
+    let resolution = engine([]).resolve(id("a").0.as_str(), Some(80), None, Protocol::Tcp);
+    assert_eq!(resolution.problems, ["container a00000000000 does not exist any more"]);
 }
 
 fn in_health(name: &str, last: u8, health: Health) -> Container {

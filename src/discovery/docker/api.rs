@@ -26,6 +26,7 @@ pub(super) fn inspected(answer: &Value) -> Option<(ContainerId, Container)> {
         created: text(answer, "/Created").and_then(|time| humantime::parse_rfc3339(time).ok()),
         image: Image { id: image_id(answer).unwrap_or_default(), is_known: false },
         running: running(answer),
+        paused: has_state(answer, "Paused"),
         health: text(answer, "/State/Health/Status").map(health).unwrap_or_default(),
         // Events alone tell.
         leaving: Leaving::No,
@@ -138,9 +139,13 @@ pub(super) fn container_id(text: &str) -> Option<ContainerId> {
 
 /// `Running` is true of a container that is paused, and of one that waits to be restarted.
 fn running(answer: &Value) -> bool {
-    let state = |flag: &str| answer.pointer("/State").and_then(|state| state.get(flag)?.as_bool());
-    let stands = |flag: &str| state(flag) == Some(true);
-    stands("Running") && !stands("Paused") && !stands("Restarting") && !stands("Dead")
+    let has = |flag: &str| has_state(answer, flag);
+    has("Running") && !has("Paused") && !has("Restarting") && !has("Dead")
+}
+
+fn has_state(answer: &Value, flag: &str) -> bool {
+    let state = answer.pointer("/State").and_then(|state| state.get(flag)?.as_bool());
+    state == Some(true)
 }
 
 fn labels(answer: &Value) -> BTreeMap<String, String> {

@@ -30,6 +30,9 @@ const EVENT_MAX: usize = 1 << 20;
 const IMAGES_MAX: usize = 1024;
 const IMAGE_LABELS_MAX_BYTES: usize = 16 * 1024;
 
+/// Characters of it that are shown.
+const ENGINE_VERSION_MAX: usize = 32;
+
 type Labels = Arc<BTreeMap<String, String>>;
 
 /// Why the engine did not say.
@@ -46,6 +49,8 @@ pub(super) struct Client {
     http: http::Client,
     /// `/v1.41`, or empty while it is being asked for.
     prefix: Arc<str>,
+    /// The version of the engine, `28.5.1`; empty where it does not say.
+    pub(super) engine: Arc<str>,
     /// By image ID. An image never changes: its ID is a hash of it.
     images: Arc<Mutex<BTreeMap<String, Labels>>>,
 }
@@ -53,11 +58,17 @@ pub(super) struct Client {
 impl Client {
     /// Asks the engine which versions it speaks.
     pub(super) async fn negotiate(host: &DockerHost) -> Result<Client, ApiError> {
-        let mut client =
-            Client { http: http::Client::new(host.clone()), prefix: Arc::from(""), images: Arc::default() };
+        let mut client = Client {
+            http: http::Client::new(host.clone()),
+            prefix: Arc::from(""),
+            engine: Arc::from(""),
+            images: Arc::default(),
+        };
         let answer: Value = client.get("/version", INSPECTION).await?;
         let version = Version::common(text(&answer, "/MinAPIVersion"), text(&answer, "/ApiVersion"));
         let version = version.map_err(ApiError::Unusable)?;
+        let engine = text(&answer, "/Version").unwrap_or_default();
+        client.engine = engine.chars().take(ENGINE_VERSION_MAX).collect::<String>().into();
         client.prefix = Arc::from(format!("/v{version}"));
         Ok(client)
     }

@@ -50,11 +50,13 @@ pub(super) struct View {
     shown: Option<Containers>,
     /// Who we may be: whole IDs, or beginnings of one; the likeliest first.
     own: Vec<String>,
+    /// The version of the engine.
+    engine: String,
 }
 
 impl View {
-    pub(super) fn new(own: Vec<String>) -> View {
-        View { own, ..View::default() }
+    pub(super) fn new(own: Vec<String>, engine: String) -> View {
+        View { own, engine, ..View::default() }
     }
 
     pub(super) fn heard(&mut self, event: Event) {
@@ -78,6 +80,7 @@ impl View {
             Event::Stopped(id) => {
                 if let Some(container) = self.known.get_mut(&id) {
                     container.running = false;
+                    container.paused = false;
                     container.leaving = Leaving::No;
                 }
                 self.leaving.remove(&id);
@@ -199,7 +202,7 @@ impl View {
         let contested = disown_contested(&mut by_id);
         self.dirty.extend(contested.difference(&self.contested).cloned());
         self.contested = contested;
-        let snapshot = Containers { own_id: self.own_id(), by_id };
+        let snapshot = Containers { own_id: self.own_id(), engine: self.engine.clone(), by_id };
         if self.shown.as_ref() == Some(&snapshot) {
             return None;
         }

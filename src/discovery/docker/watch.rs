@@ -87,10 +87,11 @@ impl Watch {
         trouble: Arc<Notify>,
     ) -> Result<Watch, ApiError> {
         let events = client.events().await?;
+        let view = View::new(own, client.engine.to_string());
         let mut watch = Watch {
             client,
             events,
-            view: View::new(own),
+            view,
             inspections: FuturesUnordered::new(),
             listing: None,
             list_asked: Instant::now(),

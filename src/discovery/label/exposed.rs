@@ -1,29 +1,35 @@
-//! A route for each exposed port: of the containers that `-name` names, and of those our own container links to. Pure.
+//! A route for each exposed port of the containers that `-name` names. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Implied;
 use crate::diagnostic::{Diagnostic, Place};
-use crate::discovery::containers::{Container, Containers, Link, Unfound};
+use crate::discovery::containers::{Containers, Unfound};
 use crate::route::{Listen, PortRange, Protocol, Route, Target};
 
 /// An image may expose tens of thousands of ports (media servers do); each would be a listener.
 const EXPOSED_MAX: usize = 1024;
 
 /// Routes for `-name NAME`...: each exposed port of each named container. Two names with one port are a mistake, and
-/// the first has it. A name that is not there yet has no routes, and is no mistake: the ancestor waits for it too.
-pub fn named(names: &[String], containers: &Containers) -> (Vec<Route>, Vec<Diagnostic>) {
+/// the first has it. A name that is not there yet has no routes, and is no mistake but a notice: the ancestor waits for it too.
+pub fn named(names: &[String], containers: &Containers) -> Implied {
     let mut routes: BTreeMap<Listen, Route> = BTreeMap::new();
-    let mut mistakes = Vec::new();
+    let (mut mistakes, mut notices) = (Vec::new(), Vec::new());
     let mut seen = BTreeSet::new();
     for name in names.iter().filter(|name| seen.insert(*name)) {
         let place = Place::Name(name.clone());
         let ports = match containers.find(name) {
-            Err(Unfound::Absent(_)) => continue,
+            Err(Unfound::Absent(why)) => {
+                notices.push(format!("{place}: {why}"));
+                continue;
+            }
             Err(Unfound::Ambiguous(why)) => {
                 mistakes.push(Diagnostic::new(place, why));
                 continue;
             }
-            Ok(found) => exposed(found.iter().map(|(_, container)| *container), &place, &mut mistakes),
+            Ok(found) => {
+                exposed(found.iter().flat_map(|(_, container)| &container.exposed), &place, &mut mistakes)
+            }
         };
         for (port, protocol) in ports {
             let route = route(port, protocol, name, place.clone());
@@ -35,52 +41,16 @@ pub fn named(names: &[String], containers: &Containers) -> (Vec<Route>, Vec<Diag
             }
         }
     }
-    (routes.into_values().collect(), mistakes)
+    Implied { routes: routes.into_values().collect(), mistakes, notices }
 }
 
-/// Routes for the links of our own container: each exposed port of each link's target. Several aliases of one target
-/// are one; two targets that expose one port are endpoints of one route, as with link variables.
-pub fn own_links(containers: &Containers) -> (Vec<Route>, Vec<Diagnostic>) {
-    let mut routes: BTreeMap<Listen, Route> = BTreeMap::new();
-    let mut mistakes = Vec::new();
-    for (target, alias) in own_targets(containers) {
-        let place = Place::Link(format!("{target}:{alias}"));
-        let Some(container) = containers.by_id.values().find(|container| container.name == target) else {
-            continue;
-        };
-        for (port, protocol) in exposed([container].into_iter(), &place, &mut mistakes) {
-            let new = route(port, protocol, target, place.clone());
-            match routes.get_mut(&new.listen) {
-                Some(route) => route.targets.extend(new.targets),
-                None => {
-                    routes.insert(new.listen.clone(), new);
-                }
-            }
-        }
-    }
-    (routes.into_values().collect(), mistakes)
-}
-
-/// Each linked container once, with the alias it is shown by.
-fn own_targets(containers: &Containers) -> BTreeMap<&str, &str> {
-    let mut targets: BTreeMap<&str, &str> = BTreeMap::new();
-    for Link { target, alias } in containers.own().map(|own| own.links.as_slice()).unwrap_or_default() {
-        let shown = targets.entry(target).or_insert(alias);
-        *shown = (*shown).min(alias);
-    }
-    targets
-}
-
-/// The exposed ports of these containers together, each once.
-fn exposed<'a>(
-    containers: impl Iterator<Item = &'a Container>,
+/// These exposed ports, each once.
+pub(super) fn exposed<'a>(
+    ports: impl IntoIterator<Item = &'a (u16, Protocol)>,
     place: &Place,
     mistakes: &mut Vec<Diagnostic>,
 ) -> Vec<(u16, Protocol)> {
-    let mut ports: BTreeSet<(u16, Protocol)> = BTreeSet::new();
-    for container in containers {
-        ports.extend(&container.exposed);
-    }
+    let ports: BTreeSet<(u16, Protocol)> = ports.into_iter().copied().collect();
     if ports.is_empty() {
         let help = "write the route out, LISTEN=docker://NAME:PORT, or give the image an EXPOSE";
         mistakes.push(
@@ -95,7 +65,7 @@ fn exposed<'a>(
     ports.into_iter().take(EXPOSED_MAX).collect()
 }
 
-fn route(port: u16, protocol: Protocol, name: &str, origin: Place) -> Route {
+pub(super) fn route(port: u16, protocol: Protocol, name: &str, origin: Place) -> Route {
     let listen = Listen::Inet { protocol, ip: None, ports: PortRange::single(port) };
     let target = Target::Docker { name: name.to_owned(), port: Some(port) };
     Route::new(listen, vec![target], origin)

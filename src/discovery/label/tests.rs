@@ -21,7 +21,7 @@ fn read(now: &Containers) -> (Vec<Route>, Vec<Diagnostic>) {
 }
 
 fn at(listen: &str, beginning: &str, port: u16) -> String {
-    format!("{listen}=docker://{}:{port}", id(beginning).0)
+    format!("{listen}=docker://{}:{port}", &id(beginning).0[..12])
 }
 
 /// Ports are all that tells these apart.
@@ -33,7 +33,13 @@ fn labelled_with(key: &str, value: &str) -> (Vec<Route>, Vec<Diagnostic>) {
 fn a_label_is_a_route_to_its_container() {
     let now = engine([
         ("a", with(container("redis", 2), &[("ambassador.listen.6379", "6379"), ("other", "1")])),
-        ("b", with(container("dns", 3), &[("ambassador.listen.53/udp", "1053"), ("ambassador.listen", "7")])),
+        (
+            "b",
+            with(
+                container("dns", 3),
+                &[("ambassador.listen.53/udp", "1053"), ("ambassador.register", "dns")],
+            ),
+        ),
     ]);
     check(&now, &[at("6379", "a", 6379), at("53/udp", "b", 1053)]);
     let (routes, _) = read(&now);
@@ -54,7 +60,7 @@ fn replicas_with_one_label_are_targets_of_one_route() {
         ("b", with(container("web-1", 2), &[("ambassador.listen.80", "8080?hold=5s")])),
         ("a", with(container("web-2", 3), &[("ambassador.listen.80", "8081?hold=5s")])),
     ]);
-    check(&now, &[format!("80=docker://{}:8080,docker://{}:8081?hold=5s", id("b").0, id("a").0)]);
+    check(&now, &[format!("{},docker://{}:8081?hold=5s", at("80", "b", 8080), &id("a").0[..12])]);
 }
 
 #[test]
@@ -257,8 +263,13 @@ fn names(all: &[&str]) -> Vec<String> {
 fn every_exposed_port_of_a_named_container_is_a_route() {
     let fpm = exposing(container("fpm", 2), &[(9000, Protocol::Tcp), (9000, Protocol::Udp)]);
     let now = engine([("a", fpm), ("b", exposing(container("nginx", 3), &[(80, Protocol::Tcp)]))]);
-    let (routes, mistakes) = named(&names(&["fpm", "nginx", "fpm", "not-there-yet"]), &now);
+    let Implied { routes, mistakes, notices } =
+        named(&names(&["fpm", "nginx", "fpm", "not-there-yet"]), &now);
     assert_eq!(mistakes, []);
+    assert_eq!(
+        notices,
+        ["-name not-there-yet: there is no container, and no Compose service, called not-there-yet"]
+    );
     let expected = ["80=docker://nginx:80", "9000=docker://fpm:9000", "9000/udp=docker://fpm:9000"];
     assert_eq!(printed(&routes), expected);
     assert_eq!(routes[0].origin, Place::Name("nginx".to_owned()));
@@ -270,7 +281,7 @@ fn two_names_with_one_port_are_told_and_the_first_stands() {
         ("a", exposing(container("one", 2), &[(80, Protocol::Tcp)])),
         ("b", exposing(container("two", 3), &[(80, Protocol::Tcp), (81, Protocol::Tcp)])),
     ]);
-    let (routes, mistakes) = named(&names(&["two", "one"]), &now);
+    let Implied { routes, mistakes, .. } = named(&names(&["two", "one"]), &now);
     assert_eq!(printed(&routes), ["80=docker://two:80", "81=docker://two:81"]);
     assert_eq!(mistakes.len(), 1);
     assert_eq!(mistakes[0].place, Place::Name("one".to_owned()));
@@ -281,9 +292,10 @@ fn two_names_with_one_port_are_told_and_the_first_stands() {
 fn a_stopped_named_container_keeps_its_routes_and_a_removed_one_does_not() {
     let mut stopped = container("redis", 2);
     stopped.running = false;
-    let (routes, _) = named(&names(&["redis"]), &engine([("a", stopped)]));
+    let Implied { routes, .. } = named(&names(&["redis"]), &engine([("a", stopped)]));
     assert_eq!(printed(&routes), ["6379=docker://redis:6379"]);
-    assert_eq!(named(&names(&["redis"]), &engine([])), (Vec::new(), Vec::new()));
+    let Implied { routes, mistakes, notices } = named(&names(&["redis"]), &engine([]));
+    assert_eq!((routes.len(), mistakes.len(), notices.len()), (0, 0, 1));
 }
 
 #[test]
@@ -293,7 +305,7 @@ fn a_named_container_that_exposes_nothing_or_everything_is_told() {
         ("a", exposing(container("none", 2), &[])),
         ("b", exposing(container("all", 3), &everything)),
     ]);
-    let (routes, mistakes) = named(&names(&["none", "all"]), &now);
+    let Implied { routes, mistakes, .. } = named(&names(&["none", "all"]), &now);
     assert_eq!(routes.len(), 1024);
     assert!(mistakes[0].message.contains("exposes no port"), "{}", mistakes[0]);
     assert!(mistakes[1].message.contains("exposes 5000 ports"), "{}", mistakes[1]);
@@ -303,6 +315,47 @@ fn linking(links: &[(&str, &str)]) -> Container {
     let link =
         |(target, alias): &(&str, &str)| Link { target: (*target).to_owned(), alias: (*alias).to_owned() };
     Container { links: links.iter().map(link).collect(), ..container("ambassador", 9) }
+}
+
+fn own_links(now: &Containers) -> (Vec<Route>, Vec<Diagnostic>) {
+    let mut links = OwnLinks::default();
+    links.learn(now);
+    links.routes()
+}
+
+#[test]
+fn a_link_outlives_its_container_and_serves_the_next_of_that_name() {
+    let mut links = OwnLinks::default();
+    links.learn(&engine([("0", linking(&[("redis", "db")])), ("a", container("redis", 2))]));
+    let (before, _) = links.routes();
+    assert_eq!(printed(&before), ["6379=docker://redis:6379"]);
+    // Docker deletes the link with its target; an engine that is lost for too long has no containers at all.
+    for now in [engine([("0", linking(&[]))]), engine([])] {
+        links.learn(&now);
+        assert_eq!(links.routes(), (before.clone(), Vec::new()));
+    }
+    let next = exposing(container("redis", 3), &[(6380, Protocol::Tcp)]);
+    links.learn(&engine([("0", linking(&[])), ("b", next)]));
+    assert_eq!(printed(&links.routes().0), ["6380=docker://redis:6380"]);
+}
+
+#[test]
+fn an_unknown_label_of_ours_is_a_mistake_with_the_one_that_was_meant() {
+    for (label, hint) in [
+        ("ambassador.listem.6383", "`ambassador.listen.6383`"),
+        ("ambassador.6384", "`ambassador.listen.6384`"),
+        ("ambassador.[::1]:80", "`ambassador.listen.[::1]:80`"),
+        ("ambassador.listen", "ambassador.listen.6379"),
+        ("ambassador.regster", "`ambassador.register`"),
+        ("ambassador.colour", "labels that are read"),
+    ] {
+        let (routes, mistakes) = labelled_with(label, "6379");
+        assert_eq!((routes.len(), mistakes.len()), (0, 1), "{label}");
+        assert!(mistakes[0].help.as_ref().unwrap().contains(hint), "{}", mistakes[0]);
+    }
+    for label in ["ambassador.register", "ambassador.register.6379", "ambassadors.x", "other"] {
+        assert_eq!(labelled_with(label, "6379"), (Vec::new(), Vec::new()), "{label}");
+    }
 }
 
 #[test]

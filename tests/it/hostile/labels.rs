@@ -2,6 +2,10 @@
 
 #[path = "labels/engine.rs"]
 mod engine;
+#[path = "labels/links.rs"]
+mod links;
+#[path = "labels/report.rs"]
+mod report;
 
 use std::io::Read;
 use std::net::TcpStream;

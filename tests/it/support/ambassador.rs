@@ -31,6 +31,7 @@ pub(crate) struct Builder {
     namespace: Option<Namespace>,
     files: Option<u64>,
     resolv_conf: Option<PathBuf>,
+    hostname: Option<String>,
     /// The one that this build made, if no other is named.
     program: Option<String>,
 }
@@ -154,6 +155,12 @@ impl Builder {
         self
     }
 
+    /// On a host of this name, which takes root.
+    pub(crate) fn on_host(mut self, hostname: &str) -> Builder {
+        self.hostname = Some(hostname.to_owned());
+        self
+    }
+
     /// Another build.
     pub(crate) fn of(mut self, program: String) -> Builder {
         self.program = Some(program);
@@ -210,6 +217,11 @@ impl Builder {
             let mount = "/bin/mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
             let mut unshare = Command::new("/usr/bin/unshare");
             command = wrapped(unshare.args(["--mount", "/bin/sh", "-c", mount]).arg(resolv_conf), &command);
+        }
+        if let Some(hostname) = &self.hostname {
+            let rename = "echo \"$0\" > /proc/sys/kernel/hostname && exec \"$@\"";
+            let mut unshare = Command::new("/usr/bin/unshare");
+            command = wrapped(unshare.args(["--uts", "/bin/sh", "-c", rename]).arg(hostname), &command);
         }
         command
     }

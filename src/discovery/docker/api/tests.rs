@@ -65,6 +65,7 @@ fn an_inspection_of_20_10_is_read() {
             image: Image { id: IMAGE.to_owned(), is_known: false },
             inherited: BTreeMap::new(),
             running: true,
+            paused: false,
             leaving: Leaving::No,
             labels: BTreeMap::from([("ambassador.listen.6379".to_owned(), "6379".to_owned())]),
             health: Health::Unchecked,

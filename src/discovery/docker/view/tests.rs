@@ -51,6 +51,25 @@ fn a_container_that_dies_is_gone_before_it_is_inspected() {
     assert_eq!(view.ask(), Some(id("a")));
 }
 
+/// From 26.1 on. What lasts for as long as the two are apart is not logged: `reconcile::problems`.
+#[test]
+fn a_container_that_leaves_its_networks_before_it_dies_has_no_endpoint_and_then_is_not_running() {
+    let mut view = View::new(vec![id("0").0], String::new());
+    knows(&mut view, "0", container("ambassador", 9));
+    knows(&mut view, "a", container("redis", 2));
+    let resolve = |view: &mut View| {
+        let snapshot = view.snapshot().expect("something changed");
+        snapshot.resolve("redis", Some(6379), None, crate::route::Protocol::Tcp)
+    };
+    assert_eq!(resolve(&mut view).endpoints.len(), 1);
+    view.heard(Event::Left { container: id("a"), network: "bridge-id".to_owned() });
+    let left = resolve(&mut view);
+    assert_eq!((left.endpoints.len(), left.problems.len()), (0, 1));
+    assert!(left.problems[0].contains("about to stop"), "{left:?}");
+    view.heard(Event::Stopped(id("a")));
+    assert_eq!(resolve(&mut view).problems, ["container redis is not running"]);
+}
+
 #[test]
 fn a_container_that_was_told_to_stop_is_leaving_until_it_is_dead() {
     let leaving = |view: &mut View| view.snapshot().expect("something changed").by_id[&id("a")].leaving;
@@ -161,7 +180,8 @@ fn a_list_finds_what_no_event_told() {
 #[test]
 fn our_own_container_is_the_first_candidate_that_is_there() {
     let own = |candidates: &[&str]| {
-        let mut view = View::new(candidates.iter().map(|candidate| (*candidate).to_owned()).collect());
+        let mut view =
+            View::new(candidates.iter().map(|candidate| (*candidate).to_owned()).collect(), String::new());
         knows(&mut view, "abcdef012345", container("one", 2));
         knows(&mut view, "abcdef012346", container("two", 3));
         view.snapshot().unwrap().own_id

@@ -56,25 +56,22 @@ impl Engine {
 
     /// Starts a container of an image, with the image's labels and its own, at 127.0.0.1. Returns its ID.
     pub(super) fn run(&self, name: &str, image: &str, labels: Labels<'_>) -> String {
-        let id = {
-            let mut state = self.state.lock().unwrap();
-            state.created += 1;
-            let n = state.created;
-            let mut all = state.images[image].clone();
-            all.as_object_mut().unwrap().extend(object(labels).as_object().unwrap().clone());
-            let id = format!("{n:0>12}{:0<52}", "");
-            // A network of its own: an address that two containers claim on one network belongs to neither.
-            let network = json!({ "NetworkID": format!("network-of-{n}"), "IPAddress": "127.0.0.1" });
-            let container = json!({
-                "Id": id, "Name": format!("/{name}"), "Image": image,
-                "Created": format!("2026-01-01T00:{:02}:{:02}.5Z", n / 60, n % 60),
-                "State": { "Running": true }, "HostConfig": { "NetworkMode": "default" },
-                "Config": { "Labels": all }, "NetworkSettings": { "Networks": { "net": network } }
-            });
-            state.containers.insert(name.to_owned(), container);
-            id
-        };
-        self.tell("start", &id);
+        let mut state = self.state.lock().unwrap();
+        state.created += 1;
+        let n = state.created;
+        let id = format!("{n:0>12}{:0<52}", "");
+        let mut all = state.images[image].clone();
+        all.as_object_mut().unwrap().extend(object(labels).as_object().unwrap().clone());
+        // A network of its own: an address that two containers claim on one network belongs to neither.
+        let network = json!({ "NetworkID": format!("network-of-{n}"), "IPAddress": "127.0.0.1" });
+        let container = json!({
+            "Id": id, "Name": format!("/{name}"), "Image": image,
+            "Created": format!("2026-01-01T00:{:02}:{:02}.5Z", n / 60, n % 60),
+            "State": { "Running": true }, "HostConfig": { "NetworkMode": "default" },
+            "Config": { "Labels": all }, "NetworkSettings": { "Networks": { "net": network } }
+        });
+        drop(state);
+        self.start(name, container);
         id
     }
 
@@ -87,6 +84,13 @@ impl Engine {
             container["Id"].as_str().unwrap().to_owned()
         };
         self.tell(&format!("health_status: {health}"), &id);
+    }
+
+    /// Starts a container that `/containers/ID/json` shows like this.
+    pub(super) fn start(&self, name: &str, container: Value) {
+        let id = container["Id"].as_str().unwrap().to_owned();
+        self.state.lock().unwrap().containers.insert(name.to_owned(), container);
+        self.tell("start", &id);
     }
 
     pub(super) fn remove(&self, name: &str) {
@@ -127,7 +131,7 @@ fn answer(mut stream: UnixStream, state: &Mutex<State>) {
 
 fn body(path: &str, state: &State) -> Option<Value> {
     if path.ends_with("/version") {
-        return Some(json!({ "ApiVersion": "1.41", "MinAPIVersion": "1.12" }));
+        return Some(json!({ "Version": "20.10.24", "ApiVersion": "1.41", "MinAPIVersion": "1.12" }));
     }
     if path.contains("/containers/json") {
         let line = |c: &Value| {
