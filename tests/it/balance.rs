@@ -178,7 +178,7 @@ fn is_seen_to_refuse(app: &App, dead: SocketAddr, well: SocketAddr) -> bool {
         metrics.contains(&line)
     };
     condition(app, "r", dead).ejected == Some(Cause::Refused)
-        && table.lines().any(|row| row.contains(&dead.to_string()) && row.contains("  refuses connections  "))
+        && table.lines().any(|row| row.contains(&dead.to_string()) && row.contains("  refuses connections"))
         && says(dead, 0)
         && says(well, 1)
 }

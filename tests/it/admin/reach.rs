@@ -73,7 +73,7 @@ fn a_failed_health_check_has_its_cause_in_status() {
     });
     assert_eq!(endpoint["last_error"], "connection refused");
     let table = done(&ambassador, "status");
-    assert!(table.contains(&format!("{addr}, unhealthy, connection refused ")), "{table}");
+    assert!(table.contains(&format!("{addr}  unhealthy, connection refused ")), "{table}");
     service_on(addr, "one");
     in_log(&ambassador, "endpoint returned");
     eventually("healthy", || match json(&ambassador, "status")["routes"][0]["endpoints"][0].clone() {

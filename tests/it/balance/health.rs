@@ -35,7 +35,7 @@ async fn who_does_not_listen_gets_no_session_until_it_does() {
     let status = Status::of(&app.overview.load(), false);
     let table = status.table();
     let row = table.lines().find(|line| line.trim_start().starts_with(&dead.to_string())).expect(&table);
-    assert!(row.contains("  unhealthy  "), "{table}");
+    assert!(row.contains("  unhealthy, connection refused "), "{table}");
     let _two = Service::at(dead, "two").await;
     await_state(&app, dead, State::Healthy).await;
     assert_eq!(greeted(app.addr("r"), 10).await.len(), 2);
