@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::http::{get, stream};
 use super::scrape::Scrape;
 use super::service::{Consumers, greeting, service};
-use super::{done, fails, json, start, status};
+use super::{done, fails, json, start};
 use crate::support::{Ambassador, eventually};
 
 fn scrape(ambassador: &Ambassador) -> Scrape {
