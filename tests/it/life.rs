@@ -7,7 +7,7 @@ use ambassador::ending::Ending;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket, UnixListener, UnixStream};
 
-use crate::app::{App, PATIENCE, Service, eventually, greeting, nobody, private_path};
+use crate::app::{App, PATIENCE, Service, eventually, greeting, nobody};
 
 #[tokio::test]
 async fn a_session_finishes_when_both_sides_are_done() {
@@ -162,7 +162,8 @@ async fn a_session_that_outlasts_the_drain_timeout_is_reset() {
 
 #[tokio::test]
 async fn unix_sockets_work_on_either_side() {
-    let (front, back) = (private_path("front"), private_path("back"));
+    let dir = tempfile::tempdir().unwrap();
+    let (front, back) = (dir.path().join("front"), dir.path().join("back"));
     let listener = UnixListener::bind(&back).unwrap();
     let app = App::start(&[&format!("{}=unix:{}?name=r", front.display(), back.display())]).await;
     let mut consumer = UnixStream::connect(&front).await.unwrap();
