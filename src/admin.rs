@@ -1,5 +1,5 @@
 //! The admin API: HTTP on a unix socket, and on TCP beside it when asked. Shows what the control loop publishes, and hands it
-//! the orders of operators.
+//! the commands of operators.
 
 pub mod address;
 mod api;

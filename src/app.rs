@@ -16,9 +16,9 @@ use crate::config::{self, AdminAddr, Config};
 use crate::discovery::file::File;
 use crate::discovery::follow;
 use crate::drain::Control;
+use crate::events::Events;
 use crate::fd_budget::FdBudget;
 use crate::listener::BindError;
-use crate::observe::events::Events;
 use crate::reconcile::{Overview, Reconciler};
 use crate::session::Shared;
 use crate::stall::StallMonitor;
@@ -75,7 +75,7 @@ pub async fn build_watched(config: Config, stalls: StallMonitor) -> Result<Bound
     reconciler.begin().await.map_err(BuildError::Bind)?;
     let knows = Knows {
         overview: reconciler.overview(),
-        orders: reconciler.orders(),
+        commands: reconciler.commands(),
         events: events.clone(),
         stop: control.stop.clone(),
         started: SystemTime::now(),

@@ -1,7 +1,7 @@
 //! The command line: what is typed, what is printed, and with which code the program ends.
 
 mod ask;
-mod orders;
+mod commands;
 mod pages;
 mod register;
 mod serve;
@@ -10,7 +10,6 @@ mod watch;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -18,26 +17,12 @@ use crate::config::ancestor::ancestor;
 use crate::config::args::RunArgs;
 use crate::config::vars::Vars;
 use crate::diagnostic::{Diagnostic, Place};
+use crate::exit::Exit;
 use crate::observe::escape::escaped_lines;
 use crate::register::args::RegisterArgs;
 use ask::{Ask, At};
-use orders::OrderVerb;
+use commands::OrderVerb;
 use watch::{EventsArgs, SessionsArgs};
-
-/// The program's exit codes (sysexits.h for 64 and 69).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    Done = 0,
-    Failed = 1,
-    Usage = 64,
-    Unavailable = 69,
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> ExitCode {
-        ExitCode::from(exit as u8)
-    }
-}
 
 /// A stable place to connect to, for a service that moves.
 #[derive(Debug, Parser)]
@@ -92,7 +77,7 @@ enum Verb {
     /// Show what the running ambassador did and learned: endpoints, routes, sources, orders
     Events(EventsArgs),
     #[command(flatten)]
-    Order(OrderVerb),
+    Command(OrderVerb),
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
     /// Print the man page, or write it and one for each verb into a directory
@@ -143,7 +128,7 @@ fn dispatch(cli: Cli, vars: &Vars) -> Exit {
         Some(Verb::Status { ask }) => ask::status(&ask, vars),
         Some(Verb::Sessions(sessions)) => watch::sessions(&sessions, vars),
         Some(Verb::Events(events)) => watch::events(&events, vars),
-        Some(Verb::Order(order)) => orders::give(&order, vars),
+        Some(Verb::Command(command)) => commands::send(&command, vars),
         Some(Verb::Completions { shell }) => pages::completions(shell),
         Some(Verb::Man { out }) => pages::man(out.as_deref()),
     }

@@ -19,11 +19,7 @@ mod turnstile;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::io;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicU64, AtomicUsize,
@@ -40,9 +36,11 @@ use tokio_util::sync::CancellationToken;
 pub use endpoint::{Endpoint, InFlight, LastError};
 pub use reach::ConnectError;
 
+use crate::address::EndpointKey;
+use crate::address::EndpointSpec;
+use crate::backoff;
 use crate::balancer::{Plan, nth};
 use crate::budget::Share;
-use crate::connect;
 use crate::ending::Ending;
 use crate::fd_budget::RouteFds;
 use crate::limit::RateLimit;
@@ -52,50 +50,6 @@ use outlier::Outcome;
 use repeats::Repeats;
 use timings::Timings;
 use turnstile::Turnstile;
-
-/// What a source says about one endpoint.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EndpointSpec {
-    pub key: EndpointKey,
-    /// Its share of new sessions, relative to the others of its tier. Zero takes none.
-    pub weight: u32,
-    /// Tried only when no endpoint of a lower tier answers. Those of `backup` start at [`BACKUP_TIER`].
-    pub tier: u32,
-}
-
-/// Tiers of a route's own targets are below it: SRV priorities have 16 bits (RFC 2782).
-pub const BACKUP_TIER: u32 = 1 << 16;
-
-/// The largest weight of any source: that of DNS SRV records (RFC 2782), so that a cluster can mix them.
-pub const WEIGHT_MAX: u32 = 65_535;
-
-/// What makes an endpoint this one and no other.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EndpointKey {
-    pub addr: EndpointAddr,
-    pub identity: Identity,
-}
-
-/// Where to connect to. The port is the one of the route's first listener port.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum EndpointAddr {
-    Inet(SocketAddr),
-    Unix(PathBuf),
-}
-
-/// Who an endpoint is, beside its address: two containers that have the same address one after the other are two
-/// endpoints.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Identity {
-    /// Written out in a route.
-    Literal,
-    /// A DNS name's address.
-    Name(String),
-    /// A container: its full ID, and its name for people.
-    Container { id: String, name: String },
-    /// What a registry calls it: an etcd key, a Consul service ID.
-    Key(String),
-}
 
 /// The endpoints and the policy of a cluster at one moment.
 #[derive(Debug)]
@@ -289,10 +243,10 @@ impl Cluster {
         self.changed.notified()
     }
 
-    /// As [`connect::jittered`], the same each time for a cluster of the same seed.
+    /// As [`backoff::jittered`], the same each time for a cluster of the same seed.
     fn jittered(&self, pause: Duration) -> Duration {
         let bits = nth(!self.seed, self.pauses.fetch_add(1, Relaxed));
-        connect::jittered_by(pause, bits)
+        backoff::jittered_by(pause, bits)
     }
 
     /// Sessions that have a place in the route now; see `max-sessions`.
@@ -358,13 +312,6 @@ impl Members {
     }
 }
 
-impl EndpointSpec {
-    /// Of weight 1, in the first tier.
-    pub fn new(addr: EndpointAddr, identity: Identity) -> EndpointSpec {
-        EndpointSpec { key: EndpointKey { addr, identity }, weight: 1, tier: 0 }
-    }
-}
-
 impl Counters {
     pub fn ended(&self, ending: Ending) {
         if let Some(counter) = self.endings.get(ending as usize) {
@@ -375,40 +322,6 @@ impl Counters {
     /// Every ending with its count, zeros included.
     pub fn endings(&self) -> impl Iterator<Item = (Ending, u64)> {
         Ending::ALL.into_iter().zip(&self.endings).map(|(ending, count)| (ending, count.load(Relaxed)))
-    }
-}
-
-impl EndpointAddr {
-    /// The address for the n-th port of a range. Fails where that would be beyond the last port.
-    pub fn shifted(&self, offset: u16) -> io::Result<EndpointAddr> {
-        match self {
-            EndpointAddr::Inet(addr) => {
-                let port = addr.port().checked_add(offset).ok_or(io::ErrorKind::AddrNotAvailable)?;
-                Ok(EndpointAddr::Inet(SocketAddr::new(addr.ip(), port)))
-            }
-            EndpointAddr::Unix(path) => Ok(EndpointAddr::Unix(path.clone())),
-        }
-    }
-}
-
-impl fmt::Display for EndpointAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            EndpointAddr::Inet(addr) => write!(f, "{addr}"),
-            EndpointAddr::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-impl fmt::Display for EndpointKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.identity {
-            Identity::Literal => write!(f, "{}", self.addr),
-            Identity::Name(name) | Identity::Key(name) => write!(f, "{} ({name})", self.addr),
-            Identity::Container { id, name } => {
-                write!(f, "{} (container {name} {})", self.addr, id.get(..12).unwrap_or(id))
-            }
-        }
     }
 }
 

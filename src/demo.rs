@@ -17,10 +17,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::app::{self, Bound};
-use crate::cli::Exit;
 use crate::config::args::RunArgs;
 use crate::config::vars::Vars;
 use crate::config::{self, Config};
+use crate::exit::Exit;
 use home::Home;
 use screen::Screen;
 use story::{Servers, Story};

@@ -7,12 +7,11 @@ pub mod consul;
 pub mod containers;
 pub mod dns;
 pub mod docker;
-pub mod env;
 pub mod etcd;
 pub mod file;
 pub mod http;
-pub mod knowledge;
 pub mod label;
+pub mod state;
 
 use std::any::Any;
 use std::future::Future;
@@ -24,7 +23,7 @@ use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::cluster::EndpointSpec;
+use crate::address::EndpointSpec;
 use crate::route::{Route, Target};
 use containers::Containers;
 
@@ -58,7 +57,7 @@ impl Snapshot {
 
 /// What the control loop hears from a source.
 #[derive(Clone, Debug)]
-pub enum News {
+pub enum SourceUpdate {
     Snapshot(Snapshot),
     /// The configuration file was refused or cannot be read; the routes of the last good one stay in use.
     FileRefused {
@@ -83,7 +82,7 @@ pub enum News {
 #[derive(Clone, Debug)]
 pub struct Publisher {
     source: String,
-    news: mpsc::Sender<News>,
+    news: mpsc::Sender<SourceUpdate>,
     /// Since the run began.
     published: bool,
     /// So that the control loop is told once.
@@ -95,7 +94,7 @@ pub struct Publisher {
 pub struct Stopped;
 
 impl Publisher {
-    pub fn new(source: impl Into<String>, news: mpsc::Sender<News>) -> Publisher {
+    pub fn new(source: impl Into<String>, news: mpsc::Sender<SourceUpdate>) -> Publisher {
         Publisher { source: source.into(), news, published: false, lost: false }
     }
 
@@ -103,7 +102,7 @@ impl Publisher {
     pub async fn publish(&mut self, snapshot: Snapshot) -> Result<(), Stopped> {
         self.published = true;
         self.lost = false;
-        self.news.send(News::Snapshot(snapshot)).await.map_err(|_| Stopped)
+        self.news.send(SourceUpdate::Snapshot(snapshot)).await.map_err(|_| Stopped)
     }
 
     /// Says that the source failed, unless that was said already: for those that go on trying by themselves.
@@ -112,24 +111,24 @@ impl Publisher {
             return Ok(());
         }
         let source = self.source.clone();
-        self.news.send(News::Lost { source, why }).await.map_err(|_| Stopped)
+        self.news.send(SourceUpdate::Lost { source, why }).await.map_err(|_| Stopped)
     }
 
     /// Reports that the configuration file was refused: every time, since each has reasons of its own.
     pub async fn refuse(&mut self, why: String) -> Result<(), Stopped> {
-        self.news.send(News::FileRefused { why }).await.map_err(|_| Stopped)
+        self.news.send(SourceUpdate::FileRefused { why }).await.map_err(|_| Stopped)
     }
 
     /// Says that the source panicked: every time, since each is to be counted.
     async fn panicked(&mut self, why: String) -> Result<(), Stopped> {
         self.lost = true;
         let source = self.source.clone();
-        self.news.send(News::Panicked { source, why }).await.map_err(|_| Stopped)
+        self.news.send(SourceUpdate::Panicked { source, why }).await.map_err(|_| Stopped)
     }
 
     /// Takes back what was published, without having anything new to say.
     pub async fn expire(&mut self, snapshot: Snapshot) -> Result<(), Stopped> {
-        self.news.send(News::Expired(snapshot)).await.map_err(|_| Stopped)
+        self.news.send(SourceUpdate::Expired(snapshot)).await.map_err(|_| Stopped)
     }
 }
 
@@ -174,14 +173,14 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 const WANTED_FLOOR: Duration = Duration::from_secs(1);
 
 /// Follows a source until the handle is dropped.
-pub fn follow(source: impl Source + 'static, news: mpsc::Sender<News>) -> AbortOnDropHandle<()> {
-    follow_by(source, news, crate::connect::jittered)
+pub fn follow(source: impl Source + 'static, news: mpsc::Sender<SourceUpdate>) -> AbortOnDropHandle<()> {
+    follow_by(source, news, crate::backoff::jittered)
 }
 
 /// The same, with a jitter of the caller's choice.
 pub fn follow_by(
     source: impl Source + 'static,
-    news: mpsc::Sender<News>,
+    news: mpsc::Sender<SourceUpdate>,
     jittered: impl Fn(Duration) -> Duration + Send + 'static,
 ) -> AbortOnDropHandle<()> {
     #[expect(clippy::disallowed_methods, reason = "its handle is returned, and ends it when dropped")]
@@ -193,7 +192,7 @@ pub fn follow_by(
 /// ends a run like a failure does.
 async fn supervise(
     mut source: impl Source,
-    news: mpsc::Sender<News>,
+    news: mpsc::Sender<SourceUpdate>,
     jittered: impl Fn(Duration) -> Duration,
 ) {
     let mut publisher = Publisher::new(source.name(), news);

@@ -7,38 +7,47 @@
 //!   sources ──► reconcile ──► cluster                               control plane: one thread
 //! ```
 //!
-//! The modules stand in the order a connection meets them: first how the program knows what to do, then what it
-//! does with a connection, then what shows it. ARCHITECTURE.md has the map and the invariants.
+//! Each module uses only modules above it: first the vocabulary, then what serves a connection, then what decides which
+//! connections are served and how, then what shows it. ARCHITECTURE.md has the map and the invariants.
 
-pub mod config;
+pub mod address;
+pub mod backoff;
+pub mod client_net;
 pub mod diagnostic;
-pub mod discovery;
-pub mod reconcile;
+pub mod ending;
+pub mod events;
+pub mod exit;
+pub(crate) mod regular;
 pub mod route;
+pub mod socket;
 
 pub mod balancer;
 pub mod budget;
-pub mod client_net;
-pub mod cluster;
 pub mod connect;
-pub mod ending;
-pub mod fd_budget;
 pub mod limit;
-pub mod listener;
 pub mod relay;
+
+pub mod fd_budget;
+
+pub mod cluster;
+pub mod listener;
 pub mod session;
-pub mod socket;
 pub mod stall;
 pub mod worker;
 
-pub mod admin;
+pub mod config;
+pub mod discovery;
 pub mod drain;
+pub mod reconcile;
+
 pub mod observe;
 pub mod ready;
-pub(crate) mod regular;
 
+pub mod admin;
 pub mod app;
-pub mod cli;
+pub mod register;
+
 pub mod demo;
 pub mod init;
-pub mod register;
+
+pub mod cli;

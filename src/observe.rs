@@ -1,7 +1,6 @@
 //! What people and programs see: the log, the events, the status of routes, the sessions, the metrics.
 
 pub mod escape;
-pub mod events;
 mod exposition;
 pub mod log;
 pub mod metrics;

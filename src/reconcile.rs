@@ -1,6 +1,6 @@
-//! The control loop: knowledge comes in, the merged table of routes comes out, and the difference to what runs is done.
+//! The control loop: discovery comes in, the merged table of routes comes out, and the difference to what runs is done.
 //!
-//! One owner for all of it, and no lock: sources send [`News`], sessions and the admin API read what is published.
+//! One owner for all of it, and no lock: sources send [`SourceUpdate`], sessions and the admin API read what is published.
 
 mod closing;
 mod follow;
@@ -8,8 +8,9 @@ mod hear;
 mod linger;
 mod loops;
 mod moves;
-mod obey;
-pub mod order;
+
+pub mod command;
+mod commands;
 pub mod overrides;
 mod problems;
 mod proof;
@@ -29,28 +30,29 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+use crate::address::EndpointSpec;
+use crate::cluster::Cluster;
 use crate::cluster::health::probe::Network;
 use crate::cluster::watch::{Means, OWN_PROBES, watch};
-use crate::cluster::{Cluster, EndpointSpec};
 use crate::config::{AdminAddr, Config};
 use crate::connect::LocalAddrs;
 use crate::diagnostic::{Diagnostic, Place};
-use crate::discovery::News;
+use crate::discovery::SourceUpdate;
 use crate::discovery::dns::Resolver;
-use crate::discovery::knowledge::{DockerLayers, Knowledge, Resolved};
 use crate::discovery::label::Policy;
+use crate::discovery::state::{DiscoveryState, DockerLayers, Resolved};
 use crate::drain::Control;
+use crate::events::{EventKind, Events};
 use crate::listener::{self, BindError, Listener};
-use crate::observe::events::{Events, Happened};
 use crate::route::{self, Layer, Listen, OnRemove, Route, RouteTable, Shadowed, Target};
 use crate::session::Shared;
 use crate::stall::StallCounts;
 use crate::worker::{Loads, Workers};
 use closing::Closing;
+use command::{CommandSender, PendingCommand};
 use linger::Linger;
 use loops::{Ports, Wanted};
 use moves::Moves;
-use order::{Ordered, Orders};
 use overrides::Overrides;
 use problems::Problems;
 use proof::Proofs;
@@ -63,7 +65,7 @@ pub use view::{ByHand, ConfigFile, Overview, Refused, RouteView};
 const REBIND_PAUSE: Duration = Duration::from_secs(1);
 
 /// Snapshots on their way; all that wait are applied at once. Sources wait while there are so many.
-const NEWS_MAX: usize = 1024;
+const UPDATES_MAX: usize = 1024;
 
 /// How long the loop rests at most after a long round, while sources have more to say.
 const REST_MAX: Duration = Duration::from_millis(100);
@@ -81,15 +83,15 @@ const REPORTED_MAX: usize = 4096;
 /// All that wakes the control loop.
 #[derive(Debug)]
 enum Event {
-    News(News),
-    Order(Ordered),
+    SourceUpdate(SourceUpdate),
+    Command(PendingCommand),
     /// Time to try again what could not be bound, to close what has lingered, to end what is closed, or to judge a switch.
     Due,
 }
 
 pub struct Reconciler {
     config: Config,
-    knowledge: Knowledge,
+    discovery: DiscoveryState,
     table: RouteTable,
     running: BTreeMap<Listen, Running>,
     /// Why these listeners of the table do not run.
@@ -119,10 +121,10 @@ pub struct Reconciler {
     local_addrs: LocalAddrs,
     followed: BTreeMap<Target, AbortOnDropHandle<()>>,
     docker: Option<AbortOnDropHandle<()>>,
-    news: mpsc::Sender<News>,
-    inbox: mpsc::Receiver<News>,
-    orders: Orders,
-    ordered: mpsc::Receiver<Ordered>,
+    news: mpsc::Sender<SourceUpdate>,
+    inbox: mpsc::Receiver<SourceUpdate>,
+    commands: CommandSender,
+    pending_commands: mpsc::Receiver<PendingCommand>,
     events: Arc<Events>,
     /// `None` once no new listener shall be opened.
     workers: Option<Workers>,
@@ -147,12 +149,12 @@ impl Reconciler {
         events: Arc<Events>,
         stalls: StallCounts,
     ) -> Reconciler {
-        let (news, inbox) = mpsc::channel(NEWS_MAX);
+        let (news, inbox) = mpsc::channel(UPDATES_MAX);
         let means = Arc::new(Means::new(Network, config.max_ejected, events.clone()));
-        let (orders, ordered) = Orders::channel();
+        let (commands, pending_commands) = CommandSender::channel();
         Reconciler {
             resolver: Resolver::from_system().within(config.dns),
-            knowledge: Knowledge { file: config.file.clone(), ..Knowledge::default() },
+            discovery: DiscoveryState { file: config.file.clone(), ..DiscoveryState::default() },
             file: config.path.clone().map(ConfigFile::loaded),
             config,
             table: RouteTable::new(),
@@ -176,8 +178,8 @@ impl Reconciler {
             docker: None,
             news,
             inbox,
-            orders,
-            ordered,
+            commands,
+            pending_commands,
             events,
             loads: workers.loads(),
             stalls,
@@ -191,12 +193,12 @@ impl Reconciler {
         }
     }
 
-    pub fn news(&self) -> mpsc::Sender<News> {
+    pub fn news(&self) -> mpsc::Sender<SourceUpdate> {
         self.news.clone()
     }
 
-    pub fn orders(&self) -> Orders {
-        self.orders.clone()
+    pub fn commands(&self) -> CommandSender {
+        self.commands.clone()
     }
 
     pub fn overview(&self) -> Arc<ArcSwap<Overview>> {
@@ -227,13 +229,13 @@ impl Reconciler {
 
     async fn handle(&mut self, event: Event) {
         match event {
-            Event::News(news) => {
-                self.hear(news);
-                self.hear_others().await;
+            Event::SourceUpdate(news) => {
+                self.handle_update(news);
+                self.handle_pending_updates().await;
             }
-            Event::Order(Ordered { order, reply }) => {
+            Event::Command(PendingCommand { command, reply }) => {
                 // Whoever gave it may have left.
-                let _ = reply.send(self.obey(order).await);
+                let _ = reply.send(self.execute(command).await);
                 return;
             }
             Event::Due => {
@@ -283,8 +285,8 @@ impl Reconciler {
         };
         tokio::select! {
             // The sending halves are ours too, so that the channels never close.
-            Some(news) = self.inbox.recv() => Event::News(news),
-            Some(ordered) = self.ordered.recv() => Event::Order(ordered),
+            Some(news) = self.inbox.recv() => Event::SourceUpdate(news),
+            Some(pending_commands) = self.pending_commands.recv() => Event::Command(pending_commands),
             () = wait => Event::Due,
         }
     }
@@ -292,7 +294,7 @@ impl Reconciler {
     async fn apply_and_note(&mut self) {
         let began = Instant::now();
         for (route, error) in self.apply().await {
-            self.events.note(Happened::RouteNotBound { route, why: error.to_string() });
+            self.events.emit(EventKind::RouteNotBound { route, why: error.to_string() });
         }
         self.rested = Instant::now() + began.elapsed().min(REST_MAX);
     }
@@ -305,7 +307,7 @@ impl Reconciler {
         self.linger.keep(&self.told, &mut told, now);
         let table = self.overrides.table(&told);
         for route in route::diff(&self.told, &told).replace {
-            self.events.note(replaced(&route));
+            self.events.emit(replaced(&route));
         }
         self.told = told;
         self.moves.retain(&table);
@@ -322,12 +324,12 @@ impl Reconciler {
 
     fn merged_table(&mut self, now: Instant) -> RouteTable {
         let mut layers: Vec<Layer> =
-            vec![self.config.arguments.clone(), self.config.environment.clone(), self.knowledge.file.clone()];
+            vec![self.config.arguments.clone(), self.config.environment.clone(), self.discovery.file.clone()];
         let mut mistakes = Vec::new();
         if let Some(docker) = &self.config.docker {
             let policy = docker.implicit.then(|| self.label_policy(docker.share_labels, now));
             let DockerLayers { layers: told, mistakes: wrong, notices } =
-                self.knowledge.docker_layers(&docker.names, policy.as_ref());
+                self.discovery.docker_layers(&docker.names, policy.as_ref());
             layers.extend(told);
             mistakes = wrong;
             self.announce(notices);
@@ -372,14 +374,14 @@ impl Reconciler {
         let new: Vec<String> = self.mistakes.difference(&self.reported).cloned().collect();
         for why in new {
             self.remember_report(&why);
-            self.events.note(Happened::Mistake { why });
+            self.events.emit(EventKind::Mistake { why });
         }
     }
 
     /// The same for notices.
     fn announce(&mut self, notices: Vec<String>) {
         for why in notices.iter().filter(|why| !self.reported.contains(*why)) {
-            self.events.note(Happened::Notice { why: why.clone() });
+            self.events.emit(EventKind::Notice { why: why.clone() });
         }
         notices.iter().for_each(|why| self.remember_report(why));
         self.notices = notices;
@@ -397,7 +399,7 @@ impl Reconciler {
             return;
         }
         for running in self.running.values_mut() {
-            running.settle(now).into_iter().for_each(|happened| self.events.note(happened));
+            running.settle(now).into_iter().for_each(|happened| self.events.emit(happened));
         }
         self.settling = self.running.values().filter_map(|running| running.problems.due()).min();
     }
@@ -437,7 +439,7 @@ impl Reconciler {
     fn close(&mut self, listen: &Listen) {
         if let Some(running) = self.running.remove(listen) {
             let route = running.cluster.glance().options.name.clone();
-            self.events.note(Happened::RouteClosed { route });
+            self.events.emit(EventKind::RouteClosed { route });
             self.shared.withdraw(&running.cluster);
             self.closing.add(listen.clone(), running, Instant::now());
         }
@@ -470,13 +472,13 @@ impl Reconciler {
         let cluster = Cluster::new(route.options.clone(), self.shared.force.clone());
         let cluster = Arc::new(cluster.within(self.shared.fds.route(listen.protocol())));
         // A first session must not find a cluster that is empty only because nobody filled it yet.
-        let resolved = resolve(&self.knowledge, &self.overrides, route);
+        let resolved = resolve(&self.discovery, &self.overrides, route);
         cluster.pause(self.overrides.is_paused(&route.options.name));
         cluster.update(&route.options, &resolved.endpoints);
         // No child of the process's: workers and we would meet at the lock of the parent whenever a route closes.
         let stop = CancellationToken::new();
         let addrs: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.addr).collect();
-        self.events.note(opened(route));
+        self.events.emit(opened(route));
         let fds = self.shared.fds.listeners(listeners.len() + OWN_PROBES);
         let open = TaskTracker::new();
         for listener in listeners {
@@ -506,7 +508,7 @@ impl Reconciler {
         for (listen, running) in &self.running {
             let Some(route) = self.table.get(listen) else { continue };
             ports.add(route, &running.addrs);
-            let Resolved { endpoints, problems } = resolve(&self.knowledge, &self.overrides, route);
+            let Resolved { endpoints, problems } = resolve(&self.discovery, &self.overrides, route);
             wanted.push(Wanted { route, endpoints, problems, cyclic: Vec::new() });
         }
         loops::leave_out(&ports, &mut wanted, |ip| self.local_addrs.has(ip));
@@ -518,7 +520,7 @@ impl Reconciler {
             }
         }
         let serve_on = serve_on(&self.moves, &self.proofs, &mut wanted, |before| {
-            resolve(&self.knowledge, &self.overrides, before).endpoints
+            resolve(&self.discovery, &self.overrides, before).endpoints
         });
         if !serve_on.is_empty() {
             loops::leave_out(&ports, &mut wanted, |ip| self.local_addrs.has(ip));
@@ -538,14 +540,14 @@ impl Reconciler {
             let changes = running.update(&options, &endpoints);
             // A different policy applied only to the endpoints that left.
             running.cluster.update(&route.options, &endpoints);
-            let healthy = self.knowledge.docker.as_deref().map(|containers| running.note_health(containers));
+            let healthy = self.discovery.docker.as_deref().map(|containers| running.note_health(containers));
             let is_served = endpoints.iter().any(|endpoint| endpoint.weight > 0);
             let up = running.problems.update(name, problems, is_served, now);
             changes
                 .into_iter()
                 .chain(up)
                 .chain(healthy.into_iter().flatten())
-                .for_each(|happened| self.events.note(happened));
+                .for_each(|happened| self.events.emit(happened));
         }
         self.settling = self.running.values().filter_map(|running| running.problems.due()).min();
     }
@@ -573,22 +575,22 @@ fn serve_on(
 }
 
 /// The endpoints of a route, as the operator weighs them.
-fn resolve(knowledge: &Knowledge, overrides: &Overrides, route: &Route) -> Resolved {
-    let mut resolved = knowledge.resolve(route);
+fn resolve(discovery: &DiscoveryState, overrides: &Overrides, route: &Route) -> Resolved {
+    let mut resolved = discovery.resolve(route);
     overrides.weigh(&route.options.name, &mut resolved.endpoints);
     resolved
 }
 
-fn opened(route: &Route) -> Happened {
-    Happened::RouteOpened {
+fn opened(route: &Route) -> EventKind {
+    EventKind::RouteOpened {
         route: route.options.name.clone(),
         line: route.to_string(),
         origin: route.origin.to_string(),
     }
 }
 
-fn replaced(route: &Route) -> Happened {
-    Happened::RouteReplaced {
+fn replaced(route: &Route) -> EventKind {
+    EventKind::RouteReplaced {
         route: route.options.name.clone(),
         line: route.to_string(),
         origin: route.origin.to_string(),

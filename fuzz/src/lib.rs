@@ -12,11 +12,11 @@ use std::path::Path;
 
 use ambassador::config::ancestor::ancestor;
 use ambassador::config::grammar::{Author, parse_listen, parse_options, parse_route};
+use ambassador::config::links::links;
 use ambassador::config::raw::parse_file;
 use ambassador::config::vars::Vars;
 use ambassador::diagnostic::Place;
 use ambassador::discovery::containers::Containers;
-use ambassador::discovery::env::links;
 use ambassador::discovery::label::{Policy, labelled};
 use ambassador::discovery::{self, consul, dns, docker, etcd, file};
 use ambassador::route::{self, Listen, Route};

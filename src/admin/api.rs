@@ -18,15 +18,15 @@ use tokio_util::sync::CancellationToken;
 use super::body;
 use super::guard::Guard;
 use crate::config::check;
-use crate::observe::events::Events;
+use crate::events::Events;
 use crate::observe::metrics;
 use crate::observe::sessions::{SESSIONS_MAX, Sessions};
 use crate::observe::status::{RouteStatus, Status};
 use crate::ready;
 use crate::reconcile::Overview;
-use crate::reconcile::order::{Order, Orders, Refusal};
+use crate::reconcile::command::{Command, CommandError, CommandSender};
 
-/// An order is a route at most: the longest there can be has some thousand bytes.
+/// An command is a route at most: the longest there can be has some thousand bytes.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
 const PATHS: &str = "GET /live, /ready, /metrics, /status, /routes, /routes/NAME, /sessions, /config, /events; POST /routes, \
@@ -36,7 +36,7 @@ const PATHS: &str = "GET /live, /ready, /metrics, /status, /routes, /routes/NAME
 #[derive(Clone)]
 pub struct Knows {
     pub overview: Arc<ArcSwap<Overview>>,
-    pub orders: Orders,
+    pub commands: CommandSender,
     pub events: Arc<Events>,
     pub stop: CancellationToken,
     pub started: SystemTime,
@@ -53,7 +53,7 @@ pub(super) fn router(knows: Knows, guard: Guard) -> axum::Router {
         .route("/events", get(super::stream::events))
         .route("/routes", get(routes).post(add))
         // A name may hold slashes (`53/udp`), so it is taken apart by hand.
-        .route("/routes/{*rest}", get(route).delete(remove).merge(post(order)))
+        .route("/routes/{*rest}", get(route).delete(remove).merge(post(command)))
         .fallback(|| async { failure(StatusCode::NOT_FOUND, &format!("there is {PATHS}")) })
         .method_not_allowed_fallback(|| async {
             failure(StatusCode::METHOD_NOT_ALLOWED, &format!("there is {PATHS}"))
@@ -135,16 +135,16 @@ async fn route(State(knows): State<Knows>, Path(name): Path<String>) -> Response
 }
 
 async fn add(State(knows): State<Knows>, bytes: Bytes) -> Response {
-    knows.obey(body::add(&bytes)).await
+    knows.execute(body::add(&bytes)).await
 }
 
 async fn remove(State(knows): State<Knows>, Path(route): Path<String>) -> Response {
-    knows.obey(Ok(Order::Remove { route })).await
+    knows.execute(Ok(Command::Remove { route })).await
 }
 
-async fn order(State(knows): State<Knows>, Path(rest): Path<String>, bytes: Bytes) -> Response {
+async fn command(State(knows): State<Knows>, Path(rest): Path<String>, bytes: Bytes) -> Response {
     let (name, verb) = rest.rsplit_once('/').unwrap_or((&rest, ""));
-    knows.obey(body::order(name, verb, &bytes)).await
+    knows.execute(body::order(name, verb, &bytes)).await
 }
 
 impl Knows {
@@ -157,16 +157,16 @@ impl Knows {
     fn unknown(&self, name: String) -> Response {
         let overview = self.overview.load();
         let known = overview.routes.iter().map(|view| view.route.options.name.clone()).collect();
-        refusal(&Refusal::Unknown { what: "route", name, known })
+        refusal(&CommandError::Unknown { what: "route", name, known })
     }
 
     /// What was done, with the route as it is now; or why nothing was.
-    async fn obey(&self, order: Result<Order, String>) -> Response {
-        let order = match order {
-            Ok(order) => order,
+    async fn execute(&self, command: Result<Command, String>) -> Response {
+        let command = match command {
+            Ok(command) => command,
             Err(why) => return failure(StatusCode::BAD_REQUEST, &why),
         };
-        match self.orders.give(order).await {
+        match self.commands.send(command).await {
             Ok(done) => {
                 let route = self.route(&done.route);
                 Json(json!({ "message": done.message, "route": route })).into_response()
@@ -176,16 +176,16 @@ impl Knows {
     }
 }
 
-fn refusal(refusal: &Refusal) -> Response {
+fn refusal(refusal: &CommandError) -> Response {
     let mut value = json!({ "error": refusal.to_string() });
     let status = match refusal {
-        Refusal::Unknown { known, .. } => {
+        CommandError::Unknown { known, .. } => {
             value["known"] = known.clone().into();
             StatusCode::NOT_FOUND
         }
-        Refusal::Mistaken(_) => StatusCode::BAD_REQUEST,
-        Refusal::Conflict(_) => StatusCode::CONFLICT,
-        Refusal::NotBound(_) | Refusal::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        CommandError::Mistaken(_) => StatusCode::BAD_REQUEST,
+        CommandError::Conflict(_) => StatusCode::CONFLICT,
+        CommandError::NotBound(_) | CommandError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
     (status, Json(value)).into_response()
 }

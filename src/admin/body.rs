@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::config::grammar::options;
 use crate::config::nearest::suggest;
-use crate::reconcile::order::{Order, Switch, Trial};
+use crate::reconcile::command::{Command, Switch, Trial};
 use crate::route::OnRemove;
 
 /// What can be posted to a route.
@@ -76,27 +76,27 @@ struct DrainBody {
 }
 
 /// Of `POST /routes`.
-pub(super) fn add(bytes: &[u8]) -> Result<Order, String> {
+pub(super) fn add(bytes: &[u8]) -> Result<Command, String> {
     let AddBody { route } = read(bytes)?;
-    Ok(Order::Add { line: route })
+    Ok(Command::Add { line: route })
 }
 
 /// Of `POST /routes/NAME/VERB`.
-pub(super) fn order(name: &str, verb: &str, bytes: &[u8]) -> Result<Order, String> {
+pub(super) fn order(name: &str, verb: &str, bytes: &[u8]) -> Result<Command, String> {
     let route = name.to_owned();
     match verb {
-        "pause" => read(bytes).map(|Nothing {}| Order::Pause { route }),
-        "resume" => read(bytes).map(|Nothing {}| Order::Resume { route }),
-        "switch" => switch(route, read(bytes)?).map(Order::Switch),
+        "pause" => read(bytes).map(|Nothing {}| Command::Pause { route }),
+        "resume" => read(bytes).map(|Nothing {}| Command::Resume { route }),
+        "switch" => switch(route, read(bytes)?).map(Command::Switch),
         "weight" => {
             let WeightBody { endpoint, weight } = read(bytes)?;
-            Ok(Order::Weight { route, endpoint, weight })
+            Ok(Command::Weight { route, endpoint, weight })
         }
         "drain" => match read(bytes)? {
-            DrainBody { endpoint, undo: false } => Ok(Order::Drain { route, endpoint }),
-            DrainBody { endpoint, undo: true } => Ok(Order::Undrain { route, endpoint }),
+            DrainBody { endpoint, undo: false } => Ok(Command::Drain { route, endpoint }),
+            DrainBody { endpoint, undo: true } => Ok(Command::Undrain { route, endpoint }),
         },
-        _ => Err(format!("`{verb}` is no order: {}", suggest(verb, &VERBS))),
+        _ => Err(format!("`{verb}` is no command: {}", suggest(verb, &VERBS))),
     }
 }
 
@@ -142,7 +142,7 @@ pub(super) fn read_any(bytes: &[u8]) {
 mod tests {
     use super::*;
 
-    fn check(verb: &str, body: &str) -> Result<Order, String> {
+    fn check(verb: &str, body: &str) -> Result<Command, String> {
         order("r", verb, body.as_bytes())
     }
 
@@ -150,17 +150,17 @@ mod tests {
         targets: Option<&str>,
         old: Option<OnRemove>,
         trial: Option<Duration>,
-    ) -> Result<Order, String> {
+    ) -> Result<Command, String> {
         let targets = targets.map(str::to_owned);
         let trial = trial.map(|timeout| Trial { timeout: Some(timeout) });
-        Ok(Order::Switch(Switch { route: "r".to_owned(), targets, old, trial }))
+        Ok(Command::Switch(Switch { route: "r".to_owned(), targets, old, trial }))
     }
 
     #[test]
     fn every_order_is_read() {
         let (route, endpoint) = ("r".to_owned(), "10.0.0.1:1".to_owned());
-        assert_eq!(check("pause", ""), Ok(Order::Pause { route: route.clone() }));
-        assert_eq!(check("resume", " {} "), Ok(Order::Resume { route: route.clone() }));
+        assert_eq!(check("pause", ""), Ok(Command::Pause { route: route.clone() }));
+        assert_eq!(check("resume", " {} "), Ok(Command::Resume { route: route.clone() }));
         assert_eq!(check("switch", r#"{"targets":"a:1,b:2"}"#), switched(Some("a:1,b:2"), None, None));
         assert_eq!(
             check("switch", r#"{"targets":["a:1","b:2"],"old":"cut","timeout":"30s"}"#),
@@ -172,17 +172,17 @@ mod tests {
         );
         assert_eq!(
             check("weight", r#"{"endpoint":"10.0.0.1:1","weight":3}"#),
-            Ok(Order::Weight { route: route.clone(), endpoint: endpoint.clone(), weight: 3 })
+            Ok(Command::Weight { route: route.clone(), endpoint: endpoint.clone(), weight: 3 })
         );
         assert_eq!(
             check("drain", r#"{"endpoint":"10.0.0.1:1"}"#),
-            Ok(Order::Drain { route: route.clone(), endpoint: endpoint.clone() })
+            Ok(Command::Drain { route: route.clone(), endpoint: endpoint.clone() })
         );
         assert_eq!(
             check("drain", r#"{"endpoint":"10.0.0.1:1","undo":true}"#),
-            Ok(Order::Undrain { route, endpoint })
+            Ok(Command::Undrain { route, endpoint })
         );
-        assert_eq!(add(br#"{"route":"80=a"}"#), Ok(Order::Add { line: "80=a".to_owned() }));
+        assert_eq!(add(br#"{"route":"80=a"}"#), Ok(Command::Add { line: "80=a".to_owned() }));
     }
 
     #[test]

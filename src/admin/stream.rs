@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::api::{Knows, failure};
 use super::crowd::Follows;
-use crate::observe::events::{Events, Unseen};
+use crate::events::{Events, Unseen};
 
 /// Which events.
 #[derive(Deserialize)]

@@ -5,13 +5,14 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Exit, block_on, err, fail, out, out_words};
+use super::{block_on, err, fail, out, out_words};
 use crate::admin::address::Choice;
 use crate::admin::client::{self, Answer, ClientError, Question};
 use crate::config;
 use crate::config::nearest::nearest;
 use crate::config::vars::Vars;
 use crate::diagnostic::{Diagnostic, Place};
+use crate::exit::Exit;
 use crate::observe::escape::escaped;
 use crate::observe::status::Status;
 

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use clap::{Arg, Command, CommandFactory};
 
-use super::{Cli, Exit, fail, out};
+use super::{Cli, fail, out};
+use crate::exit::Exit;
 
 const NAME: &str = "ambassador";
 

@@ -1,9 +1,10 @@
 //! `ambassador register`, from the command line to the exit code.
 
 use super::serve::start_log;
-use super::{Exit, block_on, err, fail};
+use super::{block_on, err, fail};
 use crate::config;
 use crate::config::vars::Vars;
+use crate::exit::Exit;
 use crate::register::args::RegisterArgs;
 
 pub(super) fn register(args: &RegisterArgs, vars: &Vars) -> Exit {

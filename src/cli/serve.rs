@@ -2,12 +2,13 @@
 
 use tracing::field::display;
 
-use super::{Exit, as_process_1, err, out};
+use super::{as_process_1, err, out};
 use crate::app::{self, BuildError};
 use crate::config::args::RunArgs;
 use crate::config::vars::Vars;
 use crate::config::{self, Config, LogConfig, LogFormat};
 use crate::diagnostic::{Diagnostic, Place};
+use crate::exit::Exit;
 use crate::observe::log;
 use crate::stall::StallMonitor;
 

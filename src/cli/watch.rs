@@ -4,9 +4,10 @@ use clap::Args;
 use serde_json::Value;
 
 use super::ask::{self, Ask, refused, unanswered};
-use super::{Exit, block_on, err, fail, is_read};
+use super::{block_on, err, fail, is_read};
 use crate::admin::client::{self, Question, escaped};
 use crate::config::vars::Vars;
+use crate::exit::Exit;
 use crate::observe::escape;
 use crate::observe::sessions::Sessions;
 

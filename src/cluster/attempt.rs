@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::hold::{Effort, Gate};
-use super::{Cluster, ConnectError, Endpoint, Identity, InFlight, Members};
+use super::{Cluster, ConnectError, Endpoint, InFlight, Members};
+use crate::address::Identity;
 use crate::ending::Ending;
 
 /// A dial that takes longer than this is trouble: a local one takes microseconds, one across an ocean 150 ms.

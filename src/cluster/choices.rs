@@ -16,7 +16,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::condition::Standing;
-use super::{Cluster, Endpoint, EndpointKey, Member, Members, Tier};
+use super::{Cluster, Endpoint, Member, Members, Tier};
+use crate::address::EndpointKey;
 use crate::balancer::{self, Pick, Plan, Pool, WARM, warmth};
 use crate::route::Balance;
 

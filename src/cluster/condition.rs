@@ -12,6 +12,18 @@ pub struct Condition {
     pub ejected: Option<Cause>,
 }
 
+/// The state of a container's own health check (`HEALTHCHECK`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ContainerHealth {
+    /// It has none.
+    #[default]
+    Unchecked,
+    /// It has not passed since it was started, nor failed often enough.
+    Starting,
+    Healthy,
+    Unhealthy,
+}
+
 /// In which order endpoints come into question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {

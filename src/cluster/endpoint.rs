@@ -11,14 +11,15 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
+use super::Cluster;
 use super::condition::{Condition, Standing};
 use super::outlier::{Evidence, FAILURES_MAX, Outcome, Streak};
 use super::reach::{Awaited, ConnectError, Reach};
 use super::turnstile::{Slot, Turnstile};
-use super::{Cluster, EndpointKey};
+use crate::address::EndpointKey;
 use crate::balancer::client_hash;
 use crate::client_net::ClientNet;
-use crate::discovery::containers;
+use crate::cluster::condition::ContainerHealth;
 use crate::route::OnRemove;
 
 /// One endpoint of one cluster, for as long as it is in it.
@@ -159,10 +160,10 @@ impl Endpoint {
     }
 
     /// What its container's own health check says. Returns whether it is healthy after it was not.
-    pub fn note_container(&self, health: containers::Health) -> bool {
-        let is_unhealthy = health == containers::Health::Unhealthy;
+    pub fn note_container(&self, health: ContainerHealth) -> bool {
+        let is_unhealthy = health == ContainerHealth::Unhealthy;
         let was_unhealthy = self.container_unhealthy.swap(is_unhealthy, Relaxed);
-        was_unhealthy && health == containers::Health::Healthy
+        was_unhealthy && health == ContainerHealth::Healthy
     }
 
     /// By the health check of its container.

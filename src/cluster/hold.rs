@@ -118,7 +118,7 @@ struct Hold<'h, D> {
 /// What ended a pause.
 #[derive(PartialEq, Eq)]
 enum Woken {
-    News,
+    SourceUpdate,
     Time,
 }
 
@@ -216,7 +216,7 @@ impl<D: Dial> Hold<'_, D> {
                 (true, _) | (false, false) => cluster.jittered(BACKOFF_MAX).min(remaining),
             };
             let woken = self.wait(pause, called_or(waiting.as_mut(), changed), left.as_mut()).await?;
-            backoff = if woken == Woken::News { BACKOFF_MIN } else { (backoff * 2).min(BACKOFF_MAX) };
+            backoff = if woken == Woken::SourceUpdate { BACKOFF_MIN } else { (backoff * 2).min(BACKOFF_MAX) };
         }
     }
 
@@ -297,7 +297,7 @@ impl<D: Dial> Hold<'_, D> {
             biased;
             () = self.cluster.force.cancelled() => Err(Ending::Drained),
             _ = left => Err(Ending::LeftWhileHeld),
-            () = news => Ok(Woken::News),
+            () = news => Ok(Woken::SourceUpdate),
             () = tokio::time::sleep(pause) => Ok(Woken::Time),
         };
         self.effort.held = self.began.map_or(Duration::ZERO, |began| began.elapsed());

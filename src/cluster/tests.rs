@@ -4,6 +4,14 @@ use std::time::Duration;
 
 use super::condition::Condition;
 use super::*;
+use std::io;
+use std::net::SocketAddr;
+
+use crate::address::BACKUP_TIER;
+use crate::address::EndpointAddr;
+use crate::address::EndpointKey;
+use crate::address::EndpointSpec;
+use crate::address::Identity;
 use crate::route::OnRemove;
 
 fn spec(port: u16, id: &str) -> EndpointSpec {

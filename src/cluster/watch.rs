@@ -24,8 +24,9 @@ use super::health::{Record, State};
 use super::outage::{Outages, Report};
 use super::outlier::{Change, Outliers};
 use super::repeats;
-use super::{Cluster, Endpoint, EndpointKey, Members};
-use crate::observe::events::{Events, Happened};
+use super::{Cluster, Endpoint, Members};
+use crate::address::EndpointKey;
+use crate::events::{EventKind, Events};
 use crate::route::{Check, Health, OnUnhealthy};
 use permits::{Permits, Pool};
 
@@ -233,12 +234,12 @@ impl<P: Probe> Watch<P> {
         let seen: Vec<_> = endpoints().map(|endpoint| (&endpoint.key, endpoint.is_failing())).collect();
         for (key, report) in self.outages.judge(Instant::now().into_std(), &seen) {
             let (route, endpoint) = (members.options.name.clone(), key.to_string());
-            self.means.events.note(match report {
-                Report::Reachable => Happened::EndpointReachable { route, endpoint },
+            self.means.events.emit(match report {
+                Report::Reachable => EventKind::EndpointReachable { route, endpoint },
                 Report::Unreachable => {
                     let why =
                         endpoints().find(|endpoint| endpoint.key == key).map(|found| why(found, members));
-                    Happened::EndpointUnreachable { route, endpoint, why: why.unwrap_or_default() }
+                    EventKind::EndpointUnreachable { route, endpoint, why: why.unwrap_or_default() }
                 }
             });
         }
@@ -262,12 +263,12 @@ impl<P: Probe> Watch<P> {
 
     fn tell_ejected(&self, members: &Members, key: &EndpointKey, why: String) {
         let (route, endpoint) = (members.options.name.clone(), key.to_string());
-        self.means.events.note(Happened::EndpointEjected { route, endpoint, why });
+        self.means.events.emit(EventKind::EndpointEjected { route, endpoint, why });
     }
 
     fn tell_returned(&self, members: &Members, key: &EndpointKey) {
         let (route, endpoint) = (members.options.name.clone(), key.to_string());
-        self.means.events.note(Happened::EndpointReturned { route, endpoint });
+        self.means.events.emit(EventKind::EndpointReturned { route, endpoint });
     }
 
     /// Lets sessions know. Those that are held are woken when an endpoint stands better than before.

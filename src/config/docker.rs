@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use super::DockerHost;
 use super::args::RunArgs;
 use super::vars::Vars;
+use crate::config::server::ClientFiles;
 use crate::diagnostic::{Diagnostic, Mistake, Place};
-use crate::discovery::http::ClientFiles;
 
 pub const SOCKET_DEFAULT: &str = "/var/run/docker.sock";
 

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use super::hosts::Hosts;
 use super::vars::Vars;
+use crate::config::server::{ClientFiles, Server};
 use crate::diagnostic::{Diagnostic, Place};
-use crate::discovery::http::{ClientFiles, Server};
 
 pub(super) const KEYS: [&str; 5] = ["etcd-user", "etcd-password", "etcd-ca", "etcd-cert", "etcd-key"];
 

@@ -19,9 +19,9 @@ use super::{
     MAX_HELD_DEFAULT, consul, docker, etcd,
 };
 use crate::cluster::outlier::MAX_EJECTED_DEFAULT;
+use crate::config::dns::Limits;
+use crate::config::links;
 use crate::diagnostic::{Diagnostic, Mistake, Place};
-use crate::discovery::dns::Limits;
-use crate::discovery::env;
 use crate::regular;
 use crate::route::{Layer, Route};
 
@@ -82,7 +82,7 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
     let words = vars.value(ROUTES).is_some_and(|text| !text.trim().is_empty());
     let explicit = !args.routes.is_empty() || words || path.is_some() || !args.name.is_empty();
     let (links, mut warnings) =
-        if args.links || !explicit { env::links(vars) } else { (Vec::new(), Vec::new()) };
+        if args.links || !explicit { links::links(vars) } else { (Vec::new(), Vec::new()) };
     warnings.extend(mistyped_variables(vars));
     let written = [&arguments, &environment, &file.routes];
     let containers = written.into_iter().flatten().any(Route::wants_docker);

@@ -8,8 +8,8 @@ use super::grammar::listen::socket_path;
 use super::grammar::options::duration;
 use super::nearest::suggest;
 use super::{AdminAddr, LogFormat, LogLevel};
+use crate::config::dns::TTL_FLOOR;
 use crate::diagnostic::Mistake;
-use crate::discovery::dns::TTL_FLOOR;
 use crate::ending::AccessLog;
 
 /// Each is a flag `--KEY`, a variable `AMBASSADOR_KEY` and a key at the top of the file.

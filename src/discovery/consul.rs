@@ -16,11 +16,12 @@ use hyper::header::HeaderName;
 use tokio::time::{Instant, sleep_until};
 
 use super::dns::{Names, Resolver};
-use super::http::{Client, Elements, HttpError, Limit, Request, Server};
+use super::http::{Client, Elements, HttpError, Limit, Request};
 use super::{Publisher, Snapshot, Source, SourceError, Stopped};
-use crate::cluster::EndpointSpec;
+use crate::address::EndpointSpec;
 use crate::config::ConsulConfig;
 use crate::config::secret::Secret;
+use crate::config::server::Server;
 use crate::route::{ConsulService, Target};
 use api::{Instance, next_index, path};
 

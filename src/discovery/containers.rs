@@ -8,7 +8,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::SystemTime;
 
-use crate::cluster::{EndpointAddr, EndpointSpec, Identity};
+use crate::address::{EndpointAddr, EndpointSpec, Identity};
+use crate::cluster::condition::ContainerHealth;
 use crate::route::Protocol;
 pub(crate) use find::Unfound;
 
@@ -36,7 +37,7 @@ pub struct Container {
     pub running: bool,
     /// Why it is not running.
     pub paused: bool,
-    pub health: Health,
+    pub health: ContainerHealth,
     pub leaving: Leaving,
     /// Those it was given when it was created.
     pub labels: BTreeMap<String, String>,
@@ -85,18 +86,6 @@ pub enum Leaving {
     Perhaps,
     /// It takes no new sessions. They are held, so that the restart of a lone container is a pause.
     Surely,
-}
-
-/// What the container's own health check says (`HEALTHCHECK`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Health {
-    /// It has none.
-    #[default]
-    Unchecked,
-    /// It has not passed since it was started, nor failed often enough.
-    Starting,
-    Healthy,
-    Unhealthy,
 }
 
 /// Prefixes of labels with which what creates a container says that it did.
@@ -179,7 +168,7 @@ impl fmt::Display for Selector<'_> {
 
 impl Containers {
     /// What the check of the container with this ID says.
-    pub fn health(&self, id: &str) -> Health {
+    pub fn health(&self, id: &str) -> ContainerHealth {
         let id = ContainerId(id.to_owned());
         self.by_id.get(&id).map(|container| container.health).unwrap_or_default()
     }
@@ -219,7 +208,7 @@ impl Containers {
                 let why = format!("container {} was told to stop: it takes no new sessions", container.name);
                 resolution.problems.push(why);
             }
-            if container.health == Health::Unhealthy {
+            if container.health == ContainerHealth::Unhealthy {
                 let why = format!("container {} is unhealthy: it takes no new sessions", container.name);
                 resolution.problems.push(why);
             }
@@ -251,10 +240,10 @@ impl Containers {
             Leaving::Surely => EndpointSpec { weight: 0, ..spec },
         };
         Ok(match container.health {
-            Health::Unchecked | Health::Healthy => spec,
-            Health::Starting => EndpointSpec { tier: spec.tier + STARTING_TIER, ..spec },
+            ContainerHealth::Unchecked | ContainerHealth::Healthy => spec,
+            ContainerHealth::Starting => EndpointSpec { tier: spec.tier + STARTING_TIER, ..spec },
             // It stays what it is, so that its sessions go on: it is not gone.
-            Health::Unhealthy => EndpointSpec { weight: 0, ..spec },
+            ContainerHealth::Unhealthy => EndpointSpec { weight: 0, ..spec },
         })
     }
 }

@@ -25,11 +25,11 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Publisher, Snapshot, Source, SourceError};
-use crate::cluster::{EndpointAddr, EndpointSpec, Identity};
+use crate::address::{EndpointAddr, EndpointSpec, Identity};
+use crate::config::dns::{Limits, TTL_FLOOR};
 use crate::route::Target;
 pub use lookup::{Asking, Resolver};
 use memory::Families;
-pub use memory::{Limits, TTL_FLOOR};
 pub(crate) use names::NAMES_MAX;
 pub use names::Names;
 use srv::Hosts;

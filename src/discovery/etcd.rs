@@ -20,9 +20,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::dns::{Names, Resolver};
 use super::{Publisher, Snapshot, Source, SourceError, Stopped};
-use crate::cluster::EndpointSpec;
+use crate::address::EndpointSpec;
+use crate::backoff::jittered;
 use crate::config::etcd::EtcdAccess;
-use crate::connect::jittered;
 use crate::route::{EtcdKeys, Target};
 use api::{Listing, Watched};
 use client::{Client, EtcdError, Watch};

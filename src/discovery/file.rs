@@ -25,7 +25,7 @@ use crate::config::raw::{RawFile, parse_file};
 use crate::config::settings::Settings;
 use crate::config::{read_text, unreadable};
 use crate::diagnostic::Diagnostic;
-use crate::observe::events::{Events, Happened};
+use crate::events::{EventKind, Events};
 
 /// Mistakes of a file that one event carries: a file of 4 MiB can have a hundred thousand.
 const MISTAKES_MAX: usize = 10;
@@ -111,7 +111,7 @@ impl Known {
     fn accept(&mut self, path: &Path, file: RawFile, again: bool, events: &Events) -> RawFile {
         if again {
             let path = path.display().to_string();
-            events.note(Happened::FileRead { path, routes: file.routes.len() });
+            events.emit(EventKind::FileRead { path, routes: file.routes.len() });
         }
         let before = self.settings.replace(file.settings.clone());
         if before.is_some_and(|before| before != file.settings) {
@@ -122,7 +122,7 @@ impl Known {
 }
 
 fn refuse(path: &Path, why: String, events: &Events) -> String {
-    events.note(Happened::FileRefused { path: path.display().to_string(), why: why.clone() });
+    events.emit(EventKind::FileRefused { path: path.display().to_string(), why: why.clone() });
     why
 }
 

@@ -6,7 +6,6 @@ mod client;
 mod dial;
 mod json;
 mod lines;
-mod server;
 mod tls;
 mod wire;
 
@@ -25,7 +24,6 @@ pub(crate) use client::tests as fake;
 pub(crate) use client::{Client, HttpError, Limit, Request};
 pub(crate) use json::{Element, Elements, Loose};
 pub(crate) use lines::Lines;
-pub use server::{ClientFiles, Server};
 
 /// Whatever carries the bytes: a unix socket, TCP, TLS.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}

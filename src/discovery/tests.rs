@@ -36,8 +36,8 @@ async fn a_source_that_panics_is_run_again_and_each_panic_is_told() {
     let mut told = Vec::new();
     for _ in 0..5 {
         told.push(match news.recv().await.unwrap() {
-            News::Snapshot(_) => "snapshot".to_owned(),
-            News::Panicked { source, why } => format!("{source} {why}"),
+            SourceUpdate::Snapshot(_) => "snapshot".to_owned(),
+            SourceUpdate::Panicked { source, why } => format!("{source} {why}"),
             other => format!("{other:?}"),
         });
     }

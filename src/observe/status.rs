@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::escape::escaped;
 use super::table::{age, aligned, bytes};
-use crate::cluster::{BACKUP_TIER, Cluster, Endpoint, Member, Tier};
+use crate::address::BACKUP_TIER;
+use crate::cluster::{Cluster, Endpoint, Member, Tier};
 use crate::reconcile::overrides::Override;
 use crate::reconcile::trial::{Switch, Verdict};
 use crate::reconcile::{ByHand, ConfigFile, Overview, RouteView};

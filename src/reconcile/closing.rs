@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
 
 use super::running::Running;
-use crate::cluster::Identity;
+use crate::address::Identity;
 use crate::route::{Listen, OnRemove, Protocol};
 
 /// How long a round waits for listeners that are in its way. A worker closes one in microseconds, if it is not stalled.

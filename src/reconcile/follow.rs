@@ -12,7 +12,7 @@ use crate::discovery::docker::Docker;
 use crate::discovery::etcd::Etcd;
 use crate::discovery::file::endpoints::EndpointFile;
 use crate::discovery::follow;
-use crate::discovery::knowledge::followed;
+use crate::discovery::state::followed;
 use crate::route::{Route, Target};
 
 impl Reconciler {
@@ -21,7 +21,7 @@ impl Reconciler {
         self.bind_credentials();
         let needed = followed(self.table.values().chain(self.moves.before()));
         self.followed.retain(|target, _| needed.contains(target));
-        self.knowledge.targets.retain(|target, _| needed.contains(target));
+        self.discovery.targets.retain(|target, _| needed.contains(target));
         for target in needed {
             if !self.followed.contains_key(&target)
                 && let Some(task) = self.follow(&target)
@@ -44,7 +44,7 @@ impl Reconciler {
         if etcd.login.is_none() && etcd.client.is_none() && consul.token.is_none() {
             return;
         }
-        let layers = [&self.config.arguments, &self.config.environment, &self.knowledge.file];
+        let layers = [&self.config.arguments, &self.config.environment, &self.discovery.file];
         let hosts = Hosts::of_routes(layers.into_iter().flat_map(|layer| &layer.routes));
         if etcd.hosts != hosts || consul.hosts != hosts {
             (etcd.hosts, consul.hosts) = (hosts.clone(), hosts);
@@ -107,7 +107,7 @@ impl Reconciler {
             Some(_) => {}
             None => {
                 self.docker = None;
-                self.knowledge.docker = None;
+                self.discovery.docker = None;
                 self.lost.remove("docker");
             }
         }

@@ -4,64 +4,64 @@ use std::time::SystemTime;
 
 use super::Reconciler;
 use super::view::Refused;
-use crate::discovery::{News, Snapshot};
-use crate::observe::events::Happened;
+use crate::discovery::{Snapshot, SourceUpdate};
+use crate::events::EventKind;
 
 impl Reconciler {
     /// What else is told in this moment is applied with it; and where the last round has taken long, in a moment as long
     /// as that. So ten thousand names that answer one after the other are not ten thousand rounds of ten thousand routes.
-    pub(super) async fn hear_others(&mut self) {
+    pub(super) async fn handle_pending_updates(&mut self) {
         loop {
             while let Ok(news) = self.inbox.try_recv() {
-                self.hear(news);
+                self.handle_update(news);
             }
             tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(self.rested.into()) => return,
-                Some(news) = self.inbox.recv() => self.hear(news),
+                Some(news) = self.inbox.recv() => self.handle_update(news),
             }
         }
     }
 
-    pub(super) fn hear(&mut self, news: News) {
+    pub(super) fn handle_update(&mut self, news: SourceUpdate) {
         match news {
-            News::Snapshot(snapshot) => {
+            SourceUpdate::Snapshot(snapshot) => {
                 self.found(&self.source_of(&snapshot));
-                self.learn(snapshot);
+                self.apply_snapshot(snapshot);
             }
-            News::FileRefused { why } => {
+            SourceUpdate::FileRefused { why } => {
                 if let Some(file) = &mut self.file {
                     file.refused = Some(Refused { why, at: SystemTime::now() });
                 }
             }
-            News::Lost { source, why } => {
-                self.events.note(Happened::SourceLost { source: source.clone(), why: why.clone() });
+            SourceUpdate::Lost { source, why } => {
+                self.events.emit(EventKind::SourceLost { source: source.clone(), why: why.clone() });
                 self.lost.insert(source, why);
             }
-            News::Panicked { source, why } => {
+            SourceUpdate::Panicked { source, why } => {
                 *self.panics.entry(source.clone()).or_default() += 1;
-                self.hear(News::Lost { source, why });
+                self.handle_update(SourceUpdate::Lost { source, why });
             }
-            News::Expired(snapshot) => {
-                self.events.note(Happened::SourceExpired { source: snapshot.source() });
-                self.learn(snapshot);
+            SourceUpdate::Expired(snapshot) => {
+                self.events.emit(EventKind::SourceExpired { source: snapshot.source() });
+                self.apply_snapshot(snapshot);
             }
         }
     }
 
-    fn learn(&mut self, snapshot: Snapshot) {
+    fn apply_snapshot(&mut self, snapshot: Snapshot) {
         if let Snapshot::Docker(containers) = &snapshot
-            && self.knowledge.docker.is_none()
+            && self.discovery.docker.is_none()
         {
             let (source, why) = (snapshot.source(), containers.summary());
-            self.events.note(Happened::SourceAnswered { source, why });
+            self.events.emit(EventKind::SourceAnswered { source, why });
         }
         match (&snapshot, &mut self.file) {
             (Snapshot::Docker(_), _) => self.closing.finish_containers(),
             (Snapshot::File(_), Some(file)) => (file.loaded_at, file.refused) = (SystemTime::now(), None),
             _ => {}
         }
-        self.knowledge.learn(snapshot);
+        self.discovery.apply(snapshot);
     }
 
     /// The name of the source that published it, as [`Reconciler::sources`] has it.
@@ -74,7 +74,7 @@ impl Reconciler {
 
     fn found(&mut self, source: &str) {
         if self.lost.remove(source).is_some() {
-            self.events.note(Happened::SourceBack { source: source.to_owned() });
+            self.events.emit(EventKind::SourceBack { source: source.to_owned() });
         }
     }
 }

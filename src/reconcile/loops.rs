@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-use crate::cluster::{EndpointAddr, EndpointKey, EndpointSpec};
+use crate::address::{EndpointAddr, EndpointKey, EndpointSpec};
 use crate::route::{Listen, Protocol, Route};
 
 /// Every port that is bound. The ports of one route are consecutive nodes.
@@ -207,7 +207,7 @@ fn trees(next: &Neighbours, roots: impl Iterator<Item = usize>) -> Vec<Vec<usize
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::Identity;
+    use crate::address::Identity;
     use crate::config::grammar::parse_route;
     use crate::diagnostic::Place;
     use crate::route::Target;

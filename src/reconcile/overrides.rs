@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cluster::{EndpointKey, EndpointSpec};
+use crate::address::{EndpointKey, EndpointSpec};
 use crate::diagnostic::Place;
 use crate::route::{Layer, Route, RouteTable, Target};
 

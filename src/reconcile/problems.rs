@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::observe::events::Happened;
+use crate::events::EventKind;
 
 /// Far longer than an engine takes between two events of one stop.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -55,7 +55,7 @@ impl Problems {
         problems: Vec<String>,
         is_served: bool,
         now: Instant,
-    ) -> Option<Happened> {
+    ) -> Option<EventKind> {
         if self.current != problems {
             let before: BTreeSet<&String> = self.current.iter().collect();
             let new = problems.iter().filter(|why| !before.contains(why)).map(|why| (why.clone(), now));
@@ -71,7 +71,7 @@ impl Problems {
             (lost, false) => lost,
         };
         let is_up = before == State::Down && is_served;
-        is_up.then(|| Happened::RouteUp { route: route.to_owned() })
+        is_up.then(|| EventKind::RouteUp { route: route.to_owned() })
     }
 
     /// When something is to be reported.
@@ -84,7 +84,7 @@ impl Problems {
     }
 
     /// What has lasted long enough.
-    pub(super) fn settle(&mut self, route: &str, now: Instant) -> Vec<Happened> {
+    pub(super) fn settle(&mut self, route: &str, now: Instant) -> Vec<EventKind> {
         let is_settled = |since: Instant| since + SETTLE <= now;
         if let State::Lost(since) = self.state
             && is_settled(since)
@@ -92,11 +92,11 @@ impl Problems {
             self.state = State::Down;
             // It gives all reasons.
             self.unreported.clear();
-            return vec![Happened::RouteDown { route: route.to_owned(), why: self.reasons() }];
+            return vec![EventKind::RouteDown { route: route.to_owned(), why: self.reasons() }];
         }
         let settled: Vec<String> =
             self.unreported.extract_if(.., |_, since| is_settled(*since)).map(|(why, _)| why).collect();
-        settled.into_iter().map(|why| Happened::TargetProblem { route: route.to_owned(), why }).collect()
+        settled.into_iter().map(|why| EventKind::TargetProblem { route: route.to_owned(), why }).collect()
     }
 
     fn reasons(&self) -> String {
@@ -116,11 +116,11 @@ mod tests {
     const STEP: Duration = Duration::from_millis(10);
 
     /// What is reported of route `r`, in one line each.
-    fn lines(happened: impl IntoIterator<Item = Happened>) -> Vec<String> {
+    fn lines(happened: impl IntoIterator<Item = EventKind>) -> Vec<String> {
         let line = |happened| match happened {
-            Happened::TargetProblem { why, .. } => why,
-            Happened::RouteDown { why, .. } => format!("down: {why}"),
-            Happened::RouteUp { .. } => "up".to_owned(),
+            EventKind::TargetProblem { why, .. } => why,
+            EventKind::RouteDown { why, .. } => format!("down: {why}"),
+            EventKind::RouteUp { .. } => "up".to_owned(),
             other => panic!("{other:?}"),
         };
         happened.into_iter().map(line).collect()

@@ -9,8 +9,8 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::address::{BACKUP_TIER, EndpointAddr, EndpointKey, EndpointSpec};
 use crate::cluster::health::probe::Probe;
-use crate::cluster::{BACKUP_TIER, EndpointAddr, EndpointKey, EndpointSpec};
 use crate::route::{Check, Options, Protocol, Route};
 
 /// Between two attempts at one endpoint.
@@ -151,7 +151,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
     use super::*;
-    use crate::cluster::Identity;
+    use crate::address::Identity;
     use crate::config::grammar::parse_route;
     use crate::diagnostic::Place;
 

@@ -9,10 +9,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::problems::Problems;
-use crate::cluster::{Change, Cluster, Endpoint, EndpointKey, EndpointSpec, Identity, Members};
+use crate::address::{EndpointKey, EndpointSpec, Identity};
+use crate::cluster::{Change, Cluster, Endpoint, Members};
 use crate::discovery::containers::Containers;
+use crate::events::EventKind;
 use crate::fd_budget::ListenerFds;
-use crate::observe::events::Happened;
 use crate::route::Options;
 
 pub(super) struct Running {
@@ -37,7 +38,7 @@ pub(super) struct Running {
 
 impl Running {
     /// Gives the cluster its endpoints, and returns what that changed.
-    pub(super) fn update(&mut self, options: &Options, endpoints: &[EndpointSpec]) -> Vec<Happened> {
+    pub(super) fn update(&mut self, options: &Options, endpoints: &[EndpointSpec]) -> Vec<EventKind> {
         let before = self.cluster.members();
         let change = self.cluster.update(options, endpoints);
         let gone: BTreeSet<&EndpointKey> = change.left.iter().collect();
@@ -46,14 +47,14 @@ impl Running {
         self.leaving.retain(|endpoint| endpoint.upgrade().is_some_and(|endpoint| endpoint.sessions() > 0));
         self.leaving.extend(left.map(|(_, member)| Arc::downgrade(&member.endpoint)));
         let route = &options.name;
-        let removed = change.left.iter().map(|endpoint| Happened::EndpointRemoved {
+        let removed = change.left.iter().map(|endpoint| EventKind::EndpointRemoved {
             route: route.clone(),
             endpoint: endpoint.to_string(),
         });
-        let added = change
-            .joined
-            .iter()
-            .map(|endpoint| Happened::EndpointAdded { route: route.clone(), endpoint: endpoint.to_string() });
+        let added = change.joined.iter().map(|endpoint| EventKind::EndpointAdded {
+            route: route.clone(),
+            endpoint: endpoint.to_string(),
+        });
         removed.chain(added).collect()
     }
 
@@ -65,7 +66,7 @@ impl Running {
     }
 
     /// Problems that have lasted long enough to be reported.
-    pub(super) fn settle(&mut self, now: Instant) -> Vec<Happened> {
+    pub(super) fn settle(&mut self, now: Instant) -> Vec<EventKind> {
         self.problems.settle(&self.cluster.glance().options.name, now)
     }
 
@@ -93,7 +94,7 @@ impl Running {
     }
 
     /// Tells endpoints whether their containers are unhealthy. Returns those that no longer are.
-    pub(super) fn note_health(&self, containers: &Containers) -> Vec<Happened> {
+    pub(super) fn note_health(&self, containers: &Containers) -> Vec<EventKind> {
         let members = self.cluster.glance();
         let recovered = members.all().map(|(_, member)| &member.endpoint).filter(|endpoint| {
             let Identity::Container { id, .. } = &endpoint.key.identity else { return false };
@@ -101,7 +102,7 @@ impl Running {
         });
         let (route, endpoint) = (&members.options.name, |endpoint: &Arc<Endpoint>| endpoint.key.to_string());
         let healthy =
-            |recovered| Happened::EndpointHealthy { route: route.clone(), endpoint: endpoint(recovered) };
+            |recovered| EventKind::EndpointHealthy { route: route.clone(), endpoint: endpoint(recovered) };
         recovered.map(healthy).collect()
     }
 }

@@ -88,7 +88,7 @@ async fn reload_dropped_after(times: usize) -> bool {
     let mut reconciler = reconciler(&stalls);
     reconciler.begin().await.unwrap();
     assert!(is_bound(&before(), &reconciler));
-    reconciler.news.send(News::Snapshot(Snapshot::File(after()))).await.unwrap();
+    reconciler.news.send(SourceUpdate::Snapshot(Snapshot::File(after()))).await.unwrap();
     pending_times(times, reconciler.run_until(std::future::pending())).await;
     let is_complete = is_bound(&after(), &reconciler);
     let workers = reconciler.stop_listening().unwrap();
@@ -114,7 +114,7 @@ async fn a_reload_dropped_at_any_await_is_completed_by_the_next_round() {
         let stalls = StallMonitor::start().unwrap();
         let mut reconciler = reconciler(&stalls);
         reconciler.begin().await.unwrap();
-        reconciler.news.send(News::Snapshot(Snapshot::File(after()))).await.unwrap();
+        reconciler.news.send(SourceUpdate::Snapshot(Snapshot::File(after()))).await.unwrap();
         pending_times(awaits, reconciler.run_until(std::future::pending())).await;
         assert_eq!(reconciler.apply().await.len(), 0, "all can be bound");
         assert!(is_bound(&after(), &reconciler));

@@ -130,19 +130,19 @@ impl Reconciler {
     /// Neither the file, which was read before the first round, nor names of DNS: where a service is away, Docker's DNS
     /// server often times out instead of denying its name, and a service that is away is no reason not to be ready.
     fn unanswered(&self) -> Vec<String> {
-        let docker = self.docker.is_some() && self.knowledge.docker.is_none();
+        let docker = self.docker.is_some() && self.discovery.docker.is_none();
         let is_name = |target: &Target| matches!(target, Target::Host { .. } | Target::Srv { .. });
         let targets = self.followed.keys().filter(|target| !is_name(target));
-        let silent = targets.filter(|target| !self.knowledge.targets.contains_key(target));
+        let silent = targets.filter(|target| !self.discovery.targets.contains_key(target));
         docker.then(|| "docker".to_owned()).into_iter().chain(silent.map(Target::to_string)).collect()
     }
 
     /// Shared with the overview before, unless the file has changed.
     fn config_now(&self) -> Arc<Config> {
         let before = self.overview.load().config.clone();
-        let same = |config: &Arc<Config>| config.file.routes == self.knowledge.file.routes;
+        let same = |config: &Arc<Config>| config.file.routes == self.discovery.file.routes;
         before.filter(same).unwrap_or_else(|| {
-            let file = Layer { routes: self.knowledge.file.routes.clone() };
+            let file = Layer { routes: self.discovery.file.routes.clone() };
             Arc::new(Config { file, ..self.config.clone() })
         })
     }

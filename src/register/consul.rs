@@ -17,7 +17,8 @@ use super::registry::AT_ONCE;
 use super::wanted::{Entries, Entry};
 use crate::config::ConsulConfig;
 use crate::config::secret::Secret;
-use crate::discovery::http::{Client, HttpError, Limit, Loose, Request, Server, percent_encoded};
+use crate::config::server::Server;
+use crate::discovery::http::{Client, HttpError, Limit, Loose, Request, percent_encoded};
 use crate::route::Protocol;
 
 const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::connect::jittered;
+use crate::backoff::jittered;
 
 /// Whatever refuses an entry is a rule that somebody must change: the first pause is for a registry that is busy.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);

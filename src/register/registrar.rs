@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::registry::Registry;
 use super::wanted::{Choice, Wanted, wanted};
-use crate::connect::jittered;
-use crate::discovery::{News, Snapshot};
+use crate::backoff::jittered;
+use crate::discovery::{Snapshot, SourceUpdate};
 
 /// A registry that was away is found again before a TTL of ten seconds has passed.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -64,7 +64,7 @@ impl Registrar {
     }
 
     /// Until it is stopped.
-    pub(super) async fn run(mut self, mut news: mpsc::Receiver<News>) {
+    pub(super) async fn run(mut self, mut news: mpsc::Receiver<SourceUpdate>) {
         let stop = self.stop.clone();
         loop {
             tokio::select! {
@@ -84,17 +84,17 @@ impl Registrar {
         self.farewell().await;
     }
 
-    fn learn(&mut self, news: News) {
+    fn learn(&mut self, news: SourceUpdate) {
         match news {
-            News::Snapshot(Snapshot::Docker(containers)) => {
+            SourceUpdate::Snapshot(Snapshot::Docker(containers)) => {
                 let now = wanted(&containers, &self.choice);
                 let before = self.wanted.replace(now.clone()).unwrap_or_default();
                 complain(&before.problems, &now.problems);
             }
-            News::Lost { source, why } => {
+            SourceUpdate::Lost { source, why } => {
                 tracing::warn!(source, why, "source lost; what it said last stays registered");
             }
-            News::Panicked { source, why } => {
+            SourceUpdate::Panicked { source, why } => {
                 tracing::error!(source, why, "source panicked; what it said last stays registered");
             }
             _ => {}

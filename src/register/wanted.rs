@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::cluster::condition::ContainerHealth;
 use crate::config::grammar::target::container_name;
-use crate::discovery::containers::{Container, ContainerId, Containers, Health, NetworkMode, Unfound};
+use crate::discovery::containers::{Container, ContainerId, Containers, NetworkMode, Unfound};
 use crate::route::Protocol;
 
 /// `ambassador.register=NAME` for every published port, `ambassador.register.PORT=NAME` for one.
@@ -70,7 +71,7 @@ pub(super) fn wanted(containers: &Containers, choice: &Choice) -> Wanted {
         let asked = Asked::of(container, named.get(id), choice.all, &mut wanted.problems);
         let ports = asked.ports(container, choice.advertise, &mut wanted.problems);
         // One that is starting may serve already, and its first check may be half a minute away.
-        if container.health == Health::Unhealthy && !ports.is_empty() {
+        if container.health == ContainerHealth::Unhealthy && !ports.is_empty() {
             wanted
                 .problems
                 .insert(format!("container {} is unhealthy: it is not registered", container.name));

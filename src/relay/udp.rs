@@ -167,7 +167,7 @@ struct Held {
 }
 
 /// What a task of a flow has to say at its end.
-enum News<F> {
+enum SourceUpdate<F> {
     Opened(Key, u64, Option<(UdpSocket, F)>),
     Ended(Key, u64, Arc<Upstream<F>>, Ending),
 }
@@ -178,7 +178,7 @@ struct Table<O: Open> {
     opener: Arc<O>,
     limits: UdpLimits,
     flows: HashMap<Key, Entry<O::Flow>>,
-    tasks: JoinSet<News<O::Flow>>,
+    tasks: JoinSet<SourceUpdate<O::Flow>>,
     unanswered: Unanswered,
     /// Takes the serial number of a flow at its first answer.
     answered: mpsc::UnboundedSender<u64>,
@@ -275,7 +275,7 @@ impl<O: Open> Table<O> {
         let local = key.local.map(|ip| ip.to_canonical());
         self.tasks.spawn(async move {
             let evicted = async { drop(evicted.await) };
-            News::Opened(key, serial, opener.open(canonical(key), local, permit, evicted).await)
+            SourceUpdate::Opened(key, serial, opener.open(canonical(key), local, permit, evicted).await)
         });
     }
 
@@ -314,18 +314,18 @@ impl<O: Open> Table<O> {
         self.flows.get(&key).is_some_and(|entry| entry.serial == serial)
     }
 
-    fn hear(&mut self, news: Result<News<O::Flow>, tokio::task::JoinError>) {
+    fn hear(&mut self, news: Result<SourceUpdate<O::Flow>, tokio::task::JoinError>) {
         match news {
-            Ok(News::Opened(key, serial, opened)) if self.has(key, serial) => {
+            Ok(SourceUpdate::Opened(key, serial, opened)) if self.has(key, serial) => {
                 self.opened(key, serial, opened);
             }
-            Ok(News::Opened(_, _, evicted)) => {
+            Ok(SourceUpdate::Opened(_, _, evicted)) => {
                 if let Some((_, flow)) = evicted {
                     flow.ended(Ending::TooMany);
                 }
                 self.begin_next();
             }
-            Ok(News::Ended(key, serial, upstream, ending)) => {
+            Ok(SourceUpdate::Ended(key, serial, upstream, ending)) => {
                 let was_evicted = !self.has(key, serial);
                 if !was_evicted {
                     self.remove(key);
@@ -375,7 +375,7 @@ impl<O: Open> Table<O> {
                 let _ = answered.send(serial);
             };
             let ending = answer(&wire, &upstream, key, first_answer).await;
-            News::Ended(key, serial, upstream, ending)
+            SourceUpdate::Ended(key, serial, upstream, ending)
         });
     }
 

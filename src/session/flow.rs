@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::futures::Notified;
 
 use super::{Record, Shared, admit};
+use crate::address::Identity;
 use crate::cluster::hold::Dial;
-use crate::cluster::{Cluster, Endpoint, Identity};
+use crate::cluster::{Cluster, Endpoint};
 use crate::connect;
 use crate::ending::Ending;
 use crate::fd_budget::FdPermit;

@@ -7,8 +7,9 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::task::Poll;
 
+use ambassador::address::{EndpointAddr, EndpointSpec, Identity};
+use ambassador::cluster::Cluster;
 use ambassador::cluster::hold::Gate;
-use ambassador::cluster::{Cluster, EndpointAddr, EndpointSpec, Identity};
 use ambassador::config::grammar::parse_route;
 use ambassador::diagnostic::Place;
 use ambassador::ending::AccessLog;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use ambassador::config::DockerHost;
 use ambassador::discovery::containers::{Container, ContainerId, Containers};
 use ambassador::discovery::docker::Docker;
-use ambassador::discovery::{News, Snapshot, follow};
+use ambassador::discovery::{Snapshot, SourceUpdate, follow};
 use ambassador::route::Protocol;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A source that runs, and what it says.
 struct Followed {
-    news: mpsc::Receiver<News>,
+    news: mpsc::Receiver<SourceUpdate>,
     _source: AbortOnDropHandle<()>,
 }
 
@@ -40,7 +40,7 @@ impl Followed {
         Followed { news, _source: source }
     }
 
-    async fn next(&mut self, awaited: &str) -> News {
+    async fn next(&mut self, awaited: &str) -> SourceUpdate {
         let news = tokio::time::timeout(PATIENCE, self.news.recv()).await;
         assert!(news.is_ok(), "waited too long until {awaited}");
         news.unwrap().expect("the source never ends")
@@ -54,7 +54,7 @@ impl Followed {
         is_so: impl Fn(&Containers) -> bool,
     ) -> Arc<Containers> {
         loop {
-            if let News::Snapshot(Snapshot::Docker(containers)) = self.next(awaited).await {
+            if let SourceUpdate::Snapshot(Snapshot::Docker(containers)) = self.next(awaited).await {
                 each(&containers);
                 if is_so(&containers) {
                     return containers;
@@ -69,7 +69,7 @@ impl Followed {
 
     async fn lost(&mut self) -> String {
         loop {
-            if let News::Lost { why, .. } = self.next("the engine is lost").await {
+            if let SourceUpdate::Lost { why, .. } = self.next("the engine is lost").await {
                 return why;
             }
         }

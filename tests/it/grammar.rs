@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
+use ambassador::config::links::links;
 use ambassador::config::vars::Vars;
-use ambassador::discovery::env::links;
 use ambassador::route::{Protocol, Target};
 use proptest::prelude::*;
 

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::time::Duration;
 
-use crate::cluster::EndpointAddr;
+use crate::address::EndpointAddr;
 use crate::cluster::reach::cause;
 use crate::connect;
 use crate::route::Check;

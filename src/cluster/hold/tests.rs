@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::cluster::{Endpoint, EndpointAddr, EndpointKey, EndpointSpec, Identity};
+use crate::address::{EndpointAddr, EndpointKey, EndpointSpec, Identity};
+use crate::cluster::Endpoint;
 
 fn spec(port: u16) -> EndpointSpec {
     let addr = EndpointAddr::Inet(SocketAddr::from(([127, 0, 0, 1], port)));

@@ -8,9 +8,10 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::address::{EndpointAddr, EndpointSpec, Identity};
 use crate::client_net::ClientNet;
 use crate::cluster::outlier::{Cause, Outcome};
-use crate::cluster::{ConnectError, EndpointAddr, EndpointSpec, Identity, InFlight};
+use crate::cluster::{ConnectError, InFlight};
 use crate::ending::Ending;
 use crate::route::{Options, Protocol};
 

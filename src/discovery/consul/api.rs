@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::cluster::{EndpointAddr, EndpointKey, EndpointSpec, Identity, WEIGHT_MAX};
+use crate::address::{EndpointAddr, EndpointKey, EndpointSpec, Identity, WEIGHT_MAX};
 use crate::discovery::dns::NAMES_MAX;
 use crate::discovery::http::{Element, Loose, percent_encoded};
 use crate::route::ConsulService;

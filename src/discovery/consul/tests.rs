@@ -10,12 +10,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
 use crate::discovery::http::fake::{Asked, Fake, Reply};
-use crate::discovery::{News, follow};
+use crate::discovery::{SourceUpdate, follow};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Followed {
-    news: mpsc::Receiver<News>,
+    news: mpsc::Receiver<SourceUpdate>,
     fake: Fake,
     _source: AbortOnDropHandle<()>,
 }
@@ -36,13 +36,13 @@ async fn followed(answer: impl FnMut(&Asked) -> Option<Reply> + Send + 'static) 
 }
 
 impl Followed {
-    async fn next(&mut self) -> News {
+    async fn next(&mut self) -> SourceUpdate {
         timeout(PATIENCE, self.news.recv()).await.expect("news in time").expect("a source that runs")
     }
 
     async fn sees(&mut self, expected: &[&str]) {
         match self.next().await {
-            News::Snapshot(Snapshot::Target { endpoints, .. }) => {
+            SourceUpdate::Snapshot(Snapshot::Target { endpoints, .. }) => {
                 let shown: Vec<String> = endpoints.iter().map(|spec| spec.key.addr.to_string()).collect();
                 assert_eq!(shown, expected);
             }
@@ -52,7 +52,7 @@ impl Followed {
 
     async fn lost(&mut self) -> String {
         match self.next().await {
-            News::Lost { why, .. } => why,
+            SourceUpdate::Lost { why, .. } => why,
             other => panic!("{other:?}"),
         }
     }
@@ -119,11 +119,11 @@ async fn an_agent_that_goes_and_comes_is_lost_once_and_what_it_said_is_published
     *down.lock().unwrap() = true;
     loop {
         match followed.next().await {
-            News::Lost { why, .. } => {
+            SourceUpdate::Lost { why, .. } => {
                 assert!(why.contains("500 Internal Server Error: No cluster leader"), "{why}");
                 break;
             }
-            News::Snapshot(_) => {}
+            SourceUpdate::Snapshot(_) => {}
             other => panic!("{other:?}"),
         }
     }

@@ -128,17 +128,17 @@ fn a_container_that_is_gone_is_named_by_twelve_digits() {
     assert_eq!(resolution.problems, ["container a00000000000 does not exist any more"]);
 }
 
-fn in_health(name: &str, last: u8, health: Health) -> Container {
+fn in_health(name: &str, last: u8, health: ContainerHealth) -> Container {
     Container { health, ..service(name, last, "p", "redis") }
 }
 
 #[test]
 fn an_unhealthy_container_takes_no_new_session_and_one_that_starts_is_tried_last() {
     let now = engine([
-        ("a", in_health("p-redis-1", 1, Health::Healthy)),
-        ("b", in_health("p-redis-2", 2, Health::Unhealthy)),
-        ("c", in_health("p-redis-3", 3, Health::Starting)),
-        ("d", in_health("p-redis-4", 4, Health::Unchecked)),
+        ("a", in_health("p-redis-1", 1, ContainerHealth::Healthy)),
+        ("b", in_health("p-redis-2", 2, ContainerHealth::Unhealthy)),
+        ("c", in_health("p-redis-3", 3, ContainerHealth::Starting)),
+        ("d", in_health("p-redis-4", 4, ContainerHealth::Unchecked)),
     ]);
     let resolution = now.resolve("redis", None, None, Protocol::Tcp);
     let shares: Vec<_> = resolution.endpoints.iter().map(|spec| (spec.weight, spec.tier)).collect();
@@ -152,7 +152,7 @@ fn health_is_no_part_of_who_an_endpoint_is() {
         let now = engine([("a", in_health("p-redis-1", 1, health))]);
         now.resolve("redis", None, None, Protocol::Tcp).endpoints.remove(0).key
     };
-    assert_eq!(endpoint(Health::Healthy), endpoint(Health::Unhealthy));
+    assert_eq!(endpoint(ContainerHealth::Healthy), endpoint(ContainerHealth::Unhealthy));
 }
 
 #[test]

@@ -19,10 +19,11 @@ use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::memory::{Families, Limits, Told};
+use super::memory::{Families, Told};
 use super::srv::{Offer, Services};
 use super::system::{Origin, Settings};
 use crate::cluster::ConnectError;
+use crate::config::dns::Limits;
 use crate::regular;
 
 /// For one name in all its forms, whatever the number of servers and search domains.

@@ -9,8 +9,9 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep};
 
 use super::lookup::Found;
-use super::memory::{Families, Limits};
+use super::memory::Families;
 use super::{ABSENT_RETRY_MAX, Resolver};
+use crate::config::dns::Limits;
 
 /// A name that has no address, and servers that do not answer, are asked again after so long.
 const RETRY: Duration = ABSENT_RETRY_MAX;

@@ -12,9 +12,10 @@ use futures_util::stream::{self, StreamExt};
 use tokio::time::{Instant, timeout_at};
 
 use super::lookup::Found;
-use super::memory::{Denial, Families, Limits, TTL_FLOOR};
+use super::memory::{Denial, Families};
 use super::{Answer, Resolver, Said};
-use crate::cluster::{EndpointAddr, EndpointKey, EndpointSpec, Identity};
+use crate::address::{EndpointAddr, EndpointKey, EndpointSpec, Identity};
+use crate::config::dns::{Limits, TTL_FLOOR};
 use crate::discovery::ENDPOINTS_MAX;
 
 /// Of one name; an answer over TCP could hold two thousand.

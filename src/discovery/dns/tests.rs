@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
-use crate::discovery::News;
+use crate::discovery::SourceUpdate;
 
 /// What the server says of a name and a kind of record; what is not here does not exist.
 type Zone = HashMap<(String, RecordType), Reply>;
@@ -326,7 +326,7 @@ async fn the_servers_are_those_that_the_file_names_now() {
 
 /// A source that runs, and what it publishes.
 struct Followed {
-    news: mpsc::Receiver<News>,
+    news: mpsc::Receiver<SourceUpdate>,
     trouble: Arc<Notify>,
     _source: AbortOnDropHandle<()>,
 }
@@ -354,14 +354,14 @@ fn ip(endpoint: &EndpointSpec) -> IpAddr {
 }
 
 impl Followed {
-    async fn news(&mut self) -> News {
+    async fn news(&mut self) -> SourceUpdate {
         let news = timeout(Duration::from_secs(10), self.news.recv()).await.expect("news in time");
         news.expect("a source that runs")
     }
 
     async fn endpoints(&mut self) -> Vec<EndpointSpec> {
         match self.news().await {
-            News::Snapshot(Snapshot::Target { endpoints, .. }) => endpoints,
+            SourceUpdate::Snapshot(Snapshot::Target { endpoints, .. }) => endpoints,
             other => panic!("{other:?}"),
         }
     }
@@ -372,7 +372,7 @@ impl Followed {
 
     async fn failure(&mut self) -> String {
         match self.news().await {
-            News::Lost { why, .. } => why,
+            SourceUpdate::Lost { why, .. } => why,
             other => panic!("{other:?}"),
         }
     }
@@ -488,7 +488,7 @@ async fn check_stale(
     let why = source.failure().await;
     assert!(why.contains(said), "{why}");
     match source.news().await {
-        News::Expired(Snapshot::Target { endpoints, .. }) => assert_eq!(endpoints, []),
+        SourceUpdate::Expired(Snapshot::Target { endpoints, .. }) => assert_eq!(endpoints, []),
         other => panic!("{other:?}"),
     }
     assert!(answered.elapsed() > stale, "{:?}", answered.elapsed());
@@ -581,7 +581,7 @@ async fn a_service_whose_only_host_is_denied_keeps_it_for_the_short_hold() {
     assert_eq!(shown(&source.endpoints().await), ["10.0.0.1:1 (one.example) 1 1"]);
     server.forgets("one.example.");
     match source.news().await {
-        News::Expired(Snapshot::Target { endpoints, .. }) => assert_eq!(endpoints, []),
+        SourceUpdate::Expired(Snapshot::Target { endpoints, .. }) => assert_eq!(endpoints, []),
         other => panic!("{other:?}"),
     }
     let why = source.failure().await;
@@ -592,7 +592,7 @@ async fn a_service_whose_only_host_is_denied_keeps_it_for_the_short_hold() {
     let why = source.failure().await;
     assert!(why.contains("has no SRV record any more"), "{why}");
     match source.news().await {
-        News::Expired(Snapshot::Target { endpoints, .. }) => assert_eq!(endpoints, []),
+        SourceUpdate::Expired(Snapshot::Target { endpoints, .. }) => assert_eq!(endpoints, []),
         other => panic!("{other:?}"),
     }
 }
@@ -659,7 +659,7 @@ async fn a_host_that_nobody_confirms_expires_though_the_service_is_still_offered
     server.forgets("one.example.");
     // Its address stands until it is stale, so that nothing is lost before.
     match source.news().await {
-        News::Expired(Snapshot::Target { endpoints, .. }) => assert_eq!(endpoints, []),
+        SourceUpdate::Expired(Snapshot::Target { endpoints, .. }) => assert_eq!(endpoints, []),
         other => panic!("{other:?}"),
     }
     source.failure().await;

@@ -9,8 +9,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde_json::{Map, Value};
 
+use crate::cluster::condition::ContainerHealth;
 use crate::discovery::containers::{
-    Attachment, Container, ContainerId, Health, Image, Leaving, Link, NetworkMode, Published,
+    Attachment, Container, ContainerId, Image, Leaving, Link, NetworkMode, Published,
 };
 use crate::discovery::http::Element;
 use crate::route::Protocol;
@@ -64,7 +65,7 @@ pub(super) struct Listed {
     /// `None` where the line does not say.
     running: Option<bool>,
     /// `None` where the line does not say.
-    health: Option<Health>,
+    health: Option<ContainerHealth>,
     networks: BTreeMap<String, Attachment>,
 }
 
@@ -116,19 +117,20 @@ impl Listed {
 }
 
 /// An engine that says something new says nothing bad.
-fn health(status: &str) -> Health {
+fn health(status: &str) -> ContainerHealth {
     match status {
-        "starting" => Health::Starting,
-        "healthy" => Health::Healthy,
-        "unhealthy" => Health::Unhealthy,
-        _ => Health::Unchecked,
+        "starting" => ContainerHealth::Starting,
+        "healthy" => ContainerHealth::Healthy,
+        "unhealthy" => ContainerHealth::Unhealthy,
+        _ => ContainerHealth::Unchecked,
     }
 }
 
 /// Of the words for people: `Up 5 minutes (healthy)`, `Up 2 seconds (health: starting)`.
-fn listed_health(status: &str) -> Option<Health> {
+fn listed_health(status: &str) -> Option<ContainerHealth> {
     let word = status.strip_suffix(')')?.rsplit_once('(')?.1;
-    Some(health(word.strip_prefix("health: ").unwrap_or(word))).filter(|health| *health != Health::Unchecked)
+    Some(health(word.strip_prefix("health: ").unwrap_or(word)))
+        .filter(|health| *health != ContainerHealth::Unchecked)
 }
 
 /// Only what is an ID can go into a request's path, and be compared with one.

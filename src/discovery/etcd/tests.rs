@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::discovery::http::fake::{Asked, Fake, Reply};
-use crate::discovery::{News, supervise};
+use crate::discovery::{SourceUpdate, supervise};
 
 fn source(members: &[&str]) -> Etcd {
     let members = members.iter().map(|member| (*member).to_owned()).collect();
@@ -25,7 +25,7 @@ fn is_list(asked: &Asked) -> bool {
 
 /// What the control loop hears.
 struct Heard {
-    news: mpsc::Receiver<News>,
+    news: mpsc::Receiver<SourceUpdate>,
     _task: tokio::task::JoinSet<()>,
 }
 
@@ -39,7 +39,7 @@ impl Heard {
 
     async fn endpoints(&mut self) -> Vec<String> {
         match self.news.recv().await.unwrap() {
-            News::Snapshot(Snapshot::Target { endpoints, .. }) => {
+            SourceUpdate::Snapshot(Snapshot::Target { endpoints, .. }) => {
                 endpoints.iter().map(|endpoint| endpoint.key.addr.to_string()).collect()
             }
             other => panic!("{other:?}"),
@@ -48,7 +48,7 @@ impl Heard {
 
     async fn lost(&mut self) -> String {
         match self.news.recv().await.unwrap() {
-            News::Lost { why, .. } => why,
+            SourceUpdate::Lost { why, .. } => why,
             other => panic!("{other:?}"),
         }
     }

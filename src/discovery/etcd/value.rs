@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::Value as Json;
 
-use crate::cluster::{BACKUP_TIER, WEIGHT_MAX};
+use crate::address::{BACKUP_TIER, WEIGHT_MAX};
 use crate::config::grammar::parse_address;
 use crate::route::Target;
 

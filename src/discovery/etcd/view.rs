@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::api::{Change, Changes, KEYS_MAX, KeyValue, Listing};
 use super::value::{self, At, Value};
-use crate::cluster::{EndpointAddr, EndpointSpec, Identity};
+use crate::address::{EndpointAddr, EndpointSpec, Identity};
 use crate::discovery::dns::NAMES_MAX;
 
 /// Goes to logs and to `status`.

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::line::{self, Line};
 use super::watch::Watch;
 use super::{Publisher, Snapshot, Source, SourceError, Stopped};
-use crate::cluster::EndpointSpec;
+use crate::address::EndpointSpec;
 use crate::config::{read_text, unreadable};
 use crate::discovery::dns::{Names, Resolver};
 use crate::route::Target;

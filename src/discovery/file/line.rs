@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use crate::cluster::{BACKUP_TIER, EndpointAddr, EndpointSpec, Identity, WEIGHT_MAX};
+use crate::address::{BACKUP_TIER, EndpointAddr, EndpointSpec, Identity, WEIGHT_MAX};
 use crate::config::grammar::listen::{number, socket_path};
 use crate::config::grammar::parse_address;
 use crate::config::nearest::suggest;

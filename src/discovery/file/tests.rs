@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::super::{News, supervise};
+use super::super::{SourceUpdate, supervise};
 use super::*;
 
 /// Generous for a busy machine; what is measured against the promise of 300 ms has a test of its own.
@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Followed {
     directory: tempfile::TempDir,
-    news: mpsc::Receiver<News>,
+    news: mpsc::Receiver<SourceUpdate>,
     reload: Arc<Notify>,
     _task: AbortOnDropHandle<()>,
 }
@@ -32,7 +32,7 @@ async fn follow(lay: impl Fn(&Path)) -> Followed {
     let (sender, news) = mpsc::channel(1);
     let reload = Arc::new(Notify::new());
     let file = File { path: directory.path().join("a.toml"), reload: reload.clone(), events: Arc::default() };
-    let _task = AbortOnDropHandle::new(tokio::spawn(supervise(file, sender, crate::connect::jittered)));
+    let _task = AbortOnDropHandle::new(tokio::spawn(supervise(file, sender, crate::backoff::jittered)));
     let mut followed = Followed { directory, news, reload, _task };
     followed.sees("first").await;
     followed
@@ -55,11 +55,11 @@ impl Followed {
     async fn sees(&mut self, target: &str) {
         let news = loop {
             match timeout(PATIENCE, self.news.recv()).await.expect(target) {
-                Some(News::FileRefused { .. }) => {}
+                Some(SourceUpdate::FileRefused { .. }) => {}
                 news => break news,
             }
         };
-        let Some(News::Snapshot(Snapshot::File(routes))) = news else { panic!("{news:?}") };
+        let Some(SourceUpdate::Snapshot(Snapshot::File(routes))) = news else { panic!("{news:?}") };
         let lines: Vec<String> = routes.iter().map(ToString::to_string).collect();
         assert_eq!(lines, [format!("80={target}:80")]);
     }
@@ -173,7 +173,10 @@ async fn a_file_emptied_empties() {
     let mut followed = follow_plain().await;
     followed.write("a.toml", "# no routes\n");
     let news = timeout(PATIENCE, followed.news.recv()).await.unwrap();
-    assert!(matches!(&news, Some(News::Snapshot(Snapshot::File(routes))) if routes.is_empty()), "{news:?}");
+    assert!(
+        matches!(&news, Some(SourceUpdate::Snapshot(Snapshot::File(routes))) if routes.is_empty()),
+        "{news:?}"
+    );
 }
 
 #[tokio::test]

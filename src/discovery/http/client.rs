@@ -15,7 +15,8 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::lines::Lines;
-use super::{Answer, Server, Unread, json, wire};
+use super::{Answer, Unread, json, wire};
+use crate::config::server::Server;
 
 /// The servers we ask answer in milliseconds; one that is busy with its disk takes seconds.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -16,7 +16,7 @@ use tokio_rustls::rustls::{
     ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, WantsVerifier,
 };
 
-use super::ClientFiles;
+use crate::config::server::ClientFiles;
 use crate::regular;
 
 /// The certificates of every public authority are 220 KB.

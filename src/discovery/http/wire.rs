@@ -5,7 +5,8 @@ use std::io;
 use tokio::net::UnixStream;
 
 use super::dial::tcp;
-use super::{Server, Wire, split, tls};
+use super::{Wire, split, tls};
+use crate::config::server::Server;
 
 /// The `turn` is that of [`tcp`].
 pub(super) async fn connect(server: &Server, turn: usize) -> Result<Box<dyn Wire>, String> {

@@ -1,7 +1,7 @@
 //! What stands over what, and what is left when it is taken back.
 
 use super::*;
-use crate::cluster::{EndpointAddr, Identity};
+use crate::address::{EndpointAddr, Identity};
 use crate::config::grammar::parse_route;
 use crate::route::merge;
 

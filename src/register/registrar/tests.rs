@@ -33,7 +33,7 @@ fn published(host_port: u16) -> Containers {
 }
 
 struct Run {
-    news: mpsc::Sender<News>,
+    news: mpsc::Sender<SourceUpdate>,
     stop: CancellationToken,
     requests: Requests,
     away: Arc<AtomicBool>,
@@ -57,7 +57,7 @@ impl Run {
     }
 
     async fn says(&self, containers: Containers) {
-        self.news.send(News::Snapshot(Snapshot::Docker(Arc::new(containers)))).await.unwrap();
+        self.news.send(SourceUpdate::Snapshot(Snapshot::Docker(Arc::new(containers)))).await.unwrap();
     }
 
     /// Until a request like this has come; forgets those up to then.
@@ -123,7 +123,7 @@ async fn a_docker_that_is_lost_takes_nothing_back() {
     let run = Run::start().await;
     run.says(published(80)).await;
     run.asks(REGISTER).await;
-    run.news.send(News::Lost { source: "docker".to_owned(), why: "away".to_owned() }).await.unwrap();
+    run.news.send(SourceUpdate::Lost { source: "docker".to_owned(), why: "away".to_owned() }).await.unwrap();
     run.asks("/v1/agent/check/pass/").await;
     assert!(run.requests.lock().unwrap().iter().all(|line| !line.contains("deregister")));
 }

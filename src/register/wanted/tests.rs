@@ -92,9 +92,9 @@ fn names_and_all_register_what_has_no_label() {
 fn what_does_not_run_is_not_registered_nor_what_says_that_it_is_ill() {
     let dead = Container { running: false, ..redis(&[EVERY], &["0.0.0.0:80:6379"]) };
     check(dead, &choice(&[], true), &[], "");
-    let ill = Container { health: Health::Unhealthy, ..redis(&[EVERY], &["0.0.0.0:80:6379"]) };
+    let ill = Container { health: ContainerHealth::Unhealthy, ..redis(&[EVERY], &["0.0.0.0:80:6379"]) };
     check(ill, &choice(&[], false), &[], "unhealthy");
-    let starting = Container { health: Health::Starting, ..redis(&[EVERY], &["0.0.0.0:80:6379"]) };
+    let starting = Container { health: ContainerHealth::Starting, ..redis(&[EVERY], &["0.0.0.0:80:6379"]) };
     check(starting, &choice(&[], false), &["redis/6379/a00000000000 10.0.0.5:80"], "");
 }
 

@@ -4,7 +4,8 @@ use std::hint::black_box;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use ambassador::cluster::{Cluster, EndpointAddr, EndpointSpec, Identity, InFlight};
+use ambassador::address::{EndpointAddr, EndpointSpec, Identity};
+use ambassador::cluster::{Cluster, InFlight};
 use ambassador::route::{Balance, Options};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;

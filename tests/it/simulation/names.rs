@@ -8,7 +8,7 @@ mod source;
 
 use std::time::Duration;
 
-use ambassador::discovery::dns::Limits;
+use ambassador::config::dns::Limits;
 
 use super::lots::Lots;
 pub(super) use many::tell as tell_of_many;

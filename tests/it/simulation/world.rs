@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ambassador::address::{BACKUP_TIER, EndpointAddr, EndpointSpec, Identity};
 use ambassador::cluster::hold::Gate;
 use ambassador::cluster::watch::{Means, watch};
-use ambassador::cluster::{BACKUP_TIER, Cluster, Endpoint, EndpointAddr, EndpointSpec, Identity};
+use ambassador::cluster::{Cluster, Endpoint};
 use ambassador::route::{Balance, Check, Health, OnRemove, OnUnhealthy, Options};
 use tokio::task::JoinSet;
 use tokio::time::Instant;

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::json;
 
 use super::*;
+use crate::cluster::condition::ContainerHealth;
 
 const ID: &str = "080ecd3b75b140e48df0d094f8de34334d2b8c2c979372dc4a00e990eaec4018";
 const IMAGE: &str = "sha256:7614ae9453d1d87e740a2056257a6de7135c84037c367e1fffa92ae922784631";
@@ -68,7 +69,7 @@ fn an_inspection_of_20_10_is_read() {
             paused: false,
             leaving: Leaving::No,
             labels: BTreeMap::from([("ambassador.listen.6379".to_owned(), "6379".to_owned())]),
-            health: Health::Unchecked,
+            health: ContainerHealth::Unchecked,
             network_mode: NetworkMode::Networks,
             networks: BTreeMap::from([(NETWORK.to_owned(), attachment)]),
             exposed: vec![(53, Protocol::Udp), (80, Protocol::Tcp), (6379, Protocol::Tcp)],
@@ -247,11 +248,11 @@ fn collect(value: &Value, at: String, pointers: &mut Vec<String>) {
 #[test]
 fn a_containers_own_health_check_is_read_from_both_answers() {
     for (status, in_list, health) in [
-        ("starting", "Up 2 seconds (health: starting)", Health::Starting),
-        ("healthy", "Up 5 minutes (healthy)", Health::Healthy),
-        ("unhealthy", "Up 5 minutes (unhealthy)", Health::Unhealthy),
-        ("none", "Up 5 minutes", Health::Unchecked),
-        ("poorly", "Up 5 minutes (poorly)", Health::Unchecked),
+        ("starting", "Up 2 seconds (health: starting)", ContainerHealth::Starting),
+        ("healthy", "Up 5 minutes (healthy)", ContainerHealth::Healthy),
+        ("unhealthy", "Up 5 minutes (unhealthy)", ContainerHealth::Unhealthy),
+        ("none", "Up 5 minutes", ContainerHealth::Unchecked),
+        ("poorly", "Up 5 minutes (poorly)", ContainerHealth::Unchecked),
     ] {
         let mut answer = v1_41();
         answer["State"]["Health"] = json!({ "Status": status, "FailingStreak": 0, "Log": [] });
@@ -263,7 +264,7 @@ fn a_containers_own_health_check_is_read_from_both_answers() {
         let listed = |line: &Value| listed_one(line).unwrap();
         assert!(listed(&line).agrees(&known), "{in_list}");
         line["Status"] = json!("Up 5 minutes (unhealthy)");
-        assert_eq!(listed(&line).agrees(&known), health == Health::Unhealthy, "{status}");
+        assert_eq!(listed(&line).agrees(&known), health == ContainerHealth::Unhealthy, "{status}");
         // An engine that does not say it there says nothing about it.
         line["Status"] = json!("Up 5 minutes");
         assert!(listed(&line).agrees(&known));

@@ -9,14 +9,14 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
-use crate::discovery::{News, follow};
+use crate::discovery::{SourceUpdate, follow};
 
 /// Generous for a busy machine; what is measured against the promise of 300 ms has a test of its own.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Followed {
     directory: tempfile::TempDir,
-    news: mpsc::Receiver<News>,
+    news: mpsc::Receiver<SourceUpdate>,
     reload: Arc<Notify>,
     _source: AbortOnDropHandle<()>,
 }
@@ -48,12 +48,12 @@ impl Followed {
         std::fs::write(self.at(name), text).unwrap();
     }
 
-    async fn next(&mut self) -> News {
+    async fn next(&mut self) -> SourceUpdate {
         timeout(PATIENCE, self.news.recv()).await.expect("news in time").expect("a source that runs")
     }
 
     async fn sees(&mut self, expected: &[&str]) {
-        let News::Snapshot(Snapshot::Target { endpoints, .. }) = self.next().await else {
+        let SourceUpdate::Snapshot(Snapshot::Target { endpoints, .. }) = self.next().await else {
             panic!("no {expected:?}")
         };
         let shown: Vec<String> = endpoints.iter().map(|spec| spec.key.addr.to_string()).collect();
@@ -62,7 +62,7 @@ impl Followed {
 
     async fn lost(&mut self) -> String {
         match self.next().await {
-            News::Lost { why, .. } => why,
+            SourceUpdate::Lost { why, .. } => why,
             other => panic!("{other:?}"),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ambassador::discovery::dns::{Limits, TTL_FLOOR};
+use ambassador::config::dns::{Limits, TTL_FLOOR};
 use tokio::time::Instant;
 
 use super::resolver::{LOOKUP_TIMEOUT, Round, Says};

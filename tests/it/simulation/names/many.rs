@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ambassador::discovery::dns::{Limits, Names, Resolver, TTL_FLOOR};
+use ambassador::config::dns::{Limits, TTL_FLOOR};
+use ambassador::discovery::dns::{Names, Resolver};
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout_at};
 

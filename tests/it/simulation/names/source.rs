@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ambassador::cluster::EndpointAddr;
-use ambassador::connect::jittered_by;
-use ambassador::discovery::dns::{Dns, Resolver, TTL_FLOOR};
-use ambassador::discovery::{News, Snapshot, follow_by};
+use ambassador::address::EndpointAddr;
+use ambassador::backoff::jittered_by;
+use ambassador::config::dns::TTL_FLOOR;
+use ambassador::discovery::dns::{Dns, Resolver};
+use ambassador::discovery::{Snapshot, SourceUpdate, follow_by};
 use ambassador::route::Target;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout_at};
@@ -26,7 +27,7 @@ struct Followed {
     trouble: Arc<Notify>,
     /// Since the last round.
     troubles: Vec<Instant>,
-    news: mpsc::Receiver<News>,
+    news: mpsc::Receiver<SourceUpdate>,
     standing: Vec<IpAddr>,
     is_lost: bool,
     _source: AbortOnDropHandle<()>,
@@ -97,9 +98,9 @@ impl Followed {
         }
     }
 
-    fn hears(&mut self, news: News, event: &str) {
+    fn hears(&mut self, news: SourceUpdate, event: &str) {
         match news {
-            News::Snapshot(snapshot) => {
+            SourceUpdate::Snapshot(snapshot) => {
                 let endpoints = endpoints(snapshot);
                 assert!(
                     self.is_lost || self.standing != endpoints || endpoints.is_empty(),
@@ -107,7 +108,7 @@ impl Followed {
                 );
                 (self.standing, self.is_lost) = (endpoints, false);
             }
-            News::Expired(snapshot) => {
+            SourceUpdate::Expired(snapshot) => {
                 let endpoints = endpoints(snapshot);
                 let is_less = endpoints.iter().all(|ip| self.standing.contains(ip));
                 assert!(
@@ -117,11 +118,13 @@ impl Followed {
                 );
                 self.standing = endpoints;
             }
-            News::Lost { why, .. } => {
+            SourceUpdate::Lost { why, .. } => {
                 assert!(!self.is_lost, "{event}: lost twice, {why}");
                 self.is_lost = true;
             }
-            News::Panicked { why, .. } | News::FileRefused { why } => panic!("{event}: {why}"),
+            SourceUpdate::Panicked { why, .. } | SourceUpdate::FileRefused { why } => {
+                panic!("{event}: {why}")
+            }
         }
     }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use ambassador::address::Identity;
+use ambassador::cluster::Member;
 use ambassador::cluster::condition::Standing;
-use ambassador::cluster::{Identity, Member};
 use ambassador::route::{Balance, Check};
 
 use super::{HELD_MAX, HOLD_MAX, Life, Truth, World, port, spec};

@@ -6,12 +6,13 @@ use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use ambassador::address::EndpointAddr;
 use ambassador::client_net::ClientNet;
 use ambassador::cluster::condition::Standing;
 use ambassador::cluster::health::probe::Probe;
 use ambassador::cluster::hold::{Dial, Effort, Gate};
 use ambassador::cluster::outlier::Outcome;
-use ambassador::cluster::{Cluster, Endpoint, EndpointAddr, InFlight};
+use ambassador::cluster::{Cluster, Endpoint, InFlight};
 use ambassador::ending::Ending;
 use ambassador::route::{Check, Protocol};
 use tokio::time::{Instant, sleep};

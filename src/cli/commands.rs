@@ -1,4 +1,4 @@
-//! Orders to the running ambassador.
+//! CommandSender to the running ambassador.
 
 use std::time::Duration;
 
@@ -7,10 +7,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::ask::{self, Ask, refused, unanswered};
-use super::{Exit, block_on, fail, out};
+use super::{block_on, fail, out};
 use crate::admin::address::Choice;
 use crate::admin::client::{self, Question, escaped};
 use crate::config::vars::Vars;
+use crate::exit::Exit;
 use crate::observe::escape;
 use crate::observe::status::{RouteStatus, SwitchState};
 use crate::observe::table::aligned;
@@ -131,12 +132,12 @@ Examples:
   As the configuration says again:
     ambassador switch pg --reset";
 
-/// Gives the order and says what came of it.
-pub(super) fn give(order: &OrderVerb, vars: &Vars) -> Exit {
-    match order {
+/// Gives the command and says what came of it.
+pub(super) fn send(command: &OrderVerb, vars: &Vars) -> Exit {
+    match command {
         OrderVerb::Pause { route, ask } => post(ask, vars, route, "pause", &json!({})),
         OrderVerb::Resume { route, ask } => post(ask, vars, route, "resume", &json!({})),
-        OrderVerb::Switch(order) => switch(order, vars),
+        OrderVerb::Switch(command) => switch(command, vars),
         OrderVerb::Weight { route, endpoint, weight, ask } => {
             post(ask, vars, route, "weight", &json!({ "endpoint": endpoint, "weight": weight }))
         }
@@ -190,8 +191,8 @@ fn sentence(answer: &Value) -> String {
     format!("{}\n", escape::escaped(answer.get("message").and_then(Value::as_str).unwrap_or("done")))
 }
 
-fn switch(order: &Switch, vars: &Vars) -> Exit {
-    let Switch { route, targets, reset, cut, drain, wait, timeout, ask } = order;
+fn switch(command: &Switch, vars: &Vars) -> Exit {
+    let Switch { route, targets, reset, cut, drain, wait, timeout, ask } = command;
     let old = if *cut { Some("cut") } else { drain.then_some("drain") };
     let mut body = json!({ "reset": reset, "wait": wait });
     let fields = [("targets", targets.as_deref()), ("old", old), ("timeout", timeout.as_deref())];

@@ -1,64 +1,65 @@
-//! Orders carried out: checked against what runs, written into the overrides, applied at once.
+//! CommandSender carried out: checked against what runs, written into the overrides, applied at once.
 
 use std::time::Instant;
 
-use super::order::{Done, Order, Refusal, Switch, Trial};
+use super::command::{Command, CommandError, Done, Switch, Trial};
 use super::overrides::{Override, TooMany};
 use super::trial::RolledBack;
 use super::{Reconciler, Running};
-use crate::cluster::{EndpointKey, Identity, Members};
+use crate::address::{EndpointKey, Identity};
+use crate::cluster::Members;
 use crate::config::grammar::{parse_route, target};
 use crate::diagnostic::Place;
-use crate::observe::events::Happened;
+use crate::events::EventKind;
 use crate::route::{Route, Target};
 
-impl From<TooMany> for Refusal {
-    fn from(TooMany: TooMany) -> Refusal {
-        Refusal::Conflict("there are too many overrides already: take some back".to_owned())
+impl From<TooMany> for CommandError {
+    fn from(TooMany: TooMany) -> CommandError {
+        CommandError::Conflict("there are too many overrides already: take some back".to_owned())
     }
 }
 
 impl Reconciler {
-    /// Carries out one order, whole or not at all.
-    pub(super) async fn obey(&mut self, order: Order) -> Result<Done, Refusal> {
+    /// Carries out one command, whole or not at all.
+    pub(super) async fn execute(&mut self, command: Command) -> Result<Done, CommandError> {
         if self.workers.is_none() {
-            return Err(Refusal::Unavailable("the ambassador is stopping"));
+            return Err(CommandError::Unavailable("the ambassador is stopping"));
         }
-        let done = match order {
-            Order::Pause { route } => self.pause(&route)?,
-            Order::Resume { route } => self.resume(&route)?,
-            Order::Switch(switch) => self.switch(&switch)?,
-            Order::Weight { route, endpoint, weight } => self.weight(&route, &endpoint, weight)?,
-            Order::Drain { route, endpoint } => self.drain(&route, &endpoint)?,
-            Order::Undrain { route, endpoint } => self.undrain(&route, &endpoint)?,
-            Order::Add { line } => return self.add(&line).await,
-            Order::Remove { route } => self.remove(&route)?,
+        let done = match command {
+            Command::Pause { route } => self.pause(&route)?,
+            Command::Resume { route } => self.resume(&route)?,
+            Command::Switch(switch) => self.switch(&switch)?,
+            Command::Weight { route, endpoint, weight } => self.weight(&route, &endpoint, weight)?,
+            Command::Drain { route, endpoint } => self.drain(&route, &endpoint)?,
+            Command::Undrain { route, endpoint } => self.undrain(&route, &endpoint)?,
+            Command::Add { line } => return self.add(&line).await,
+            Command::Remove { route } => self.remove(&route)?,
         };
         self.apply_and_note().await;
         Ok(done)
     }
 
-    fn pause(&mut self, name: &str) -> Result<Done, Refusal> {
+    fn pause(&mut self, name: &str) -> Result<Done, CommandError> {
         let route = self.named(name)?.options.name.clone();
         if self.overrides.is_paused(&route) {
             return Ok(done(route, "is paused already"));
         }
         self.overrides.change(&route, |change| change.paused = true)?;
-        self.events.note(Happened::Paused { route: route.clone() });
+        self.events.emit(EventKind::Paused { route: route.clone() });
         Ok(done(route, "is paused: new sessions are held until `resume`"))
     }
 
-    fn resume(&mut self, name: &str) -> Result<Done, Refusal> {
+    fn resume(&mut self, name: &str) -> Result<Done, CommandError> {
         let route = self.named(name)?.options.name.clone();
         if !self.overrides.is_paused(&route) {
             return Ok(done(route, "is not paused"));
         }
         self.overrides.change(&route, |change| change.paused = false)?;
-        self.events.note(Happened::Resumed { route: route.clone() });
+        self.events.emit(EventKind::Resumed { route: route.clone() });
         Ok(done(route, "takes sessions again"))
     }
 
-    fn switch(&mut self, Switch { route, targets, old, trial }: &Switch) -> Result<Done, Refusal> {
+    fn switch(&mut self, Switch { route, targets, old, trial }: &Switch) -> Result<Done, CommandError> {
         let told = self.told_named(route)?;
         let (name, before) = (told.options.name.clone(), told.targets.clone());
         let policy = old.unwrap_or(told.options.on_remove);
@@ -83,15 +84,15 @@ impl Reconciler {
         }
         let (happened, message) = match to {
             Some(_) => (
-                Happened::Switched { route: name.clone(), targets: now_to.clone(), instead_of },
+                EventKind::Switched { route: name.clone(), targets: now_to.clone(), instead_of },
                 format!("is switched to {now_to}, until the next restart or `switch --reset`"),
             ),
             None => (
-                Happened::SwitchReset { route: name.clone(), targets: now_to.clone() },
+                EventKind::SwitchReset { route: name.clone(), targets: now_to.clone() },
                 format!("goes to {now_to} again"),
             ),
         };
-        self.events.note(happened);
+        self.events.emit(happened);
         Ok(done(name, &message))
     }
 
@@ -109,7 +110,7 @@ impl Reconciler {
         };
         for RolledBack { route: name, back_to, why } in self.trials.judge(Instant::now(), unsettled) {
             let targets = back_to.as_ref().map_or_else(|| "those told".to_owned(), |to| list(to));
-            self.events.note(Happened::SwitchRolledBack { route: name.clone(), targets, why });
+            self.events.emit(EventKind::SwitchRolledBack { route: name.clone(), targets, why });
             if let Some(running) = self.table.values().find(|route| route.options.name == name) {
                 self.moves.begin(running, running.options.on_remove);
             }
@@ -121,40 +122,40 @@ impl Reconciler {
         self.trials.count() < on_trial
     }
 
-    fn weight(&mut self, route: &str, endpoint: &str, weight: u32) -> Result<Done, Refusal> {
+    fn weight(&mut self, route: &str, endpoint: &str, weight: u32) -> Result<Done, CommandError> {
         let (route, key) = self.endpoint_of(route, endpoint)?;
         self.overrides.change(&route, |change| {
             change.weights.insert(key.clone(), weight);
         })?;
         let endpoint = key.to_string();
-        self.events.note(Happened::EndpointWeighted { route: route.clone(), endpoint, weight });
+        self.events.emit(EventKind::EndpointWeighted { route: route.clone(), endpoint, weight });
         Ok(done(route, &format!("gives {key} the weight {weight}")))
     }
 
-    fn drain(&mut self, route: &str, endpoint: &str) -> Result<Done, Refusal> {
+    fn drain(&mut self, route: &str, endpoint: &str) -> Result<Done, CommandError> {
         let (route, key) = self.endpoint_of(route, endpoint)?;
         self.overrides.change(&route, |change| {
             change.drained.insert(key.clone());
         })?;
-        self.events.note(Happened::EndpointDrained { route: route.clone(), endpoint: key.to_string() });
+        self.events.emit(EventKind::EndpointDrained { route: route.clone(), endpoint: key.to_string() });
         Ok(done(route, &format!("has no new sessions for {key}")))
     }
 
-    fn undrain(&mut self, route: &str, endpoint: &str) -> Result<Done, Refusal> {
+    fn undrain(&mut self, route: &str, endpoint: &str) -> Result<Done, CommandError> {
         let (route, key) = self.endpoint_of(route, endpoint)?;
         self.overrides.change(&route, |change: &mut Override| {
             change.drained.remove(&key);
         })?;
-        self.events.note(Happened::EndpointUndrained { route: route.clone(), endpoint: key.to_string() });
+        self.events.emit(EventKind::EndpointUndrained { route: route.clone(), endpoint: key.to_string() });
         Ok(done(route, &format!("has new sessions for {key} again")))
     }
 
     /// Open, or not added at all.
-    async fn add(&mut self, line: &str) -> Result<Done, Refusal> {
-        let route = parse_route(line, &Place::Operator).map_err(Refusal::Mistaken)?;
+    async fn add(&mut self, line: &str) -> Result<Done, CommandError> {
+        let route = parse_route(line, &Place::Operator).map_err(CommandError::Mistaken)?;
         if let Some(other) = self.table.values().find(|other| other.excludes(&route)) {
             let (name, origin) = (&other.options.name, &other.origin);
-            return Err(Refusal::Conflict(format!(
+            return Err(CommandError::Conflict(format!(
                 "route `{name}` ({origin}) has this listener or this name"
             )));
         }
@@ -165,34 +166,34 @@ impl Reconciler {
             self.overrides.added.retain(|added| added.options.name != name);
             self.apply_and_note().await;
             let why: Vec<String> = failed.iter().map(|(_, error)| error.to_string()).collect();
-            return Err(Refusal::NotBound(why.join("; ")));
+            return Err(CommandError::NotBound(why.join("; ")));
         }
-        self.events.note(Happened::RouteAdded { route: name.clone(), line: route.to_string() });
+        self.events.emit(EventKind::RouteAdded { route: name.clone(), line: route.to_string() });
         Ok(done(name, "is open, until the next restart"))
     }
 
-    fn remove(&mut self, name: &str) -> Result<Done, Refusal> {
+    fn remove(&mut self, name: &str) -> Result<Done, CommandError> {
         let name = self.named(name)?.options.name.clone();
         self.overrides.remove(&name)?;
-        self.events.note(Happened::RouteRemoved { route: name.clone() });
+        self.events.emit(EventKind::RouteRemoved { route: name.clone() });
         Ok(done(name, "is closed, until the next restart; its sessions go as `on-remove` says"))
     }
 
-    fn named(&self, name: &str) -> Result<&Route, Refusal> {
+    fn named(&self, name: &str) -> Result<&Route, CommandError> {
         self.table.values().find(|route| route.options.name == name).ok_or_else(|| self.unknown(name))
     }
 
     /// As the sources have it.
-    fn told_named(&self, name: &str) -> Result<&Route, Refusal> {
+    fn told_named(&self, name: &str) -> Result<&Route, CommandError> {
         self.told.values().find(|route| route.options.name == name).ok_or_else(|| self.unknown(name))
     }
 
-    fn unknown(&self, name: &str) -> Refusal {
+    fn unknown(&self, name: &str) -> CommandError {
         let known = self.table.values().map(|route| route.options.name.clone()).collect();
-        Refusal::Unknown { what: "route", name: name.to_owned(), known }
+        CommandError::Unknown { what: "route", name: name.to_owned(), known }
     }
 
-    fn endpoint_of(&self, route: &str, endpoint: &str) -> Result<(String, EndpointKey), Refusal> {
+    fn endpoint_of(&self, route: &str, endpoint: &str) -> Result<(String, EndpointKey), CommandError> {
         let route = self.named(route)?;
         let members = self.running.get(&route.listen).map(|running| running.cluster.members());
         let key =
@@ -209,20 +210,20 @@ pub(super) fn list(targets: &[Target]) -> String {
     targets.iter().map(Target::to_string).collect::<Vec<_>>().join(",")
 }
 
-fn parse_targets(text: &str, route: &Route) -> Result<Vec<Target>, Refusal> {
+fn parse_targets(text: &str, route: &Route) -> Result<Vec<Target>, CommandError> {
     target::parse_list(text, &route.listen).map_err(|mistakes| {
-        Refusal::Mistaken(mistakes.into_iter().map(|mistake| mistake.at(&Place::Operator)).collect())
+        CommandError::Mistaken(mistakes.into_iter().map(|mistake| mistake.at(&Place::Operator)).collect())
     })
 }
 
 /// By address, by container name or the beginning of its ID, or as `status` describes it. It must be one.
-fn find(members: &Members, text: &str) -> Result<EndpointKey, Refusal> {
+fn find(members: &Members, text: &str) -> Result<EndpointKey, CommandError> {
     let keys: Vec<&EndpointKey> = members.all().map(|(_, member)| &member.endpoint.key).collect();
     let found: Vec<&EndpointKey> = keys.iter().copied().filter(|key| is_meant(key, text)).collect();
     match found.as_slice() {
         [key] => Ok((*key).clone()),
         [] => unknown_endpoint(text, &keys),
-        several => Err(Refusal::Conflict(format!(
+        several => Err(CommandError::Conflict(format!(
             "`{text}` means {} endpoints: {}",
             several.len(),
             several.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
@@ -230,9 +231,9 @@ fn find(members: &Members, text: &str) -> Result<EndpointKey, Refusal> {
     }
 }
 
-fn unknown_endpoint(text: &str, keys: &[&EndpointKey]) -> Result<EndpointKey, Refusal> {
+fn unknown_endpoint(text: &str, keys: &[&EndpointKey]) -> Result<EndpointKey, CommandError> {
     let known = keys.iter().map(ToString::to_string).collect();
-    Err(Refusal::Unknown { what: "endpoint", name: text.to_owned(), known })
+    Err(CommandError::Unknown { what: "endpoint", name: text.to_owned(), known })
 }
 
 /// The beginning of an ID is as long as Docker prints it, at least.
@@ -247,7 +248,7 @@ fn is_meant(key: &EndpointKey, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::EndpointAddr;
+    use crate::address::EndpointAddr;
 
     #[test]
     fn an_endpoint_is_meant_by_its_address_its_container_or_all_of_it() {

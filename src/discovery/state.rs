@@ -6,13 +6,13 @@ use std::sync::Arc;
 use super::containers::{Containers, Resolution, Selector};
 use super::label::Implied;
 use super::{ENDPOINTS_MAX, Snapshot, label};
-use crate::cluster::{BACKUP_TIER, EndpointAddr, EndpointSpec, Identity};
+use crate::address::{BACKUP_TIER, EndpointAddr, EndpointSpec, Identity};
 use crate::diagnostic::Diagnostic;
 use crate::route::{Layer, Route, Target};
 
 /// `None`, or absent, is "has not said anything yet", which is not "said there is nothing".
 #[derive(Clone, Debug, Default)]
-pub struct Knowledge {
+pub struct DiscoveryState {
     pub file: Layer,
     pub docker: Option<Arc<Containers>>,
     /// Of our own container, those included that Docker has forgotten.
@@ -40,8 +40,8 @@ pub struct DockerLayers {
 const NO_ROUTE: &str = "Docker answered, but no container asks for a route: give one a label \
                         (ambassador.listen.6379=6379), or write a route";
 
-impl Knowledge {
-    pub fn learn(&mut self, snapshot: Snapshot) {
+impl DiscoveryState {
+    pub fn apply(&mut self, snapshot: Snapshot) {
         match snapshot {
             Snapshot::File(routes) => self.file = Layer { routes },
             Snapshot::Docker(containers) => {
@@ -176,15 +176,15 @@ mod tests {
 
     #[test]
     fn every_address_of_a_name_is_an_endpoint_and_equal_targets_are_one() {
-        let mut knowledge = Knowledge::default();
+        let mut state = DiscoveryState::default();
         let addrs = ["10.0.0.1:6379", "[fd00::1]:6379"];
         let endpoint = |addr: &str| {
             EndpointSpec::new(EndpointAddr::Inet(addr.parse().unwrap()), Identity::Name("redis".to_owned()))
         };
-        knowledge.learn(Snapshot::Target { target: redis(), endpoints: addrs.map(endpoint).to_vec() });
+        state.apply(Snapshot::Target { target: redis(), endpoints: addrs.map(endpoint).to_vec() });
         let mut route = route(vec![redis(), redis()]);
         route.options.backup = vec![redis(), Target::Unix("/run/x".into())];
-        let resolved = knowledge.resolve(&route);
+        let resolved = state.resolve(&route);
         let found: Vec<_> = resolved.endpoints.iter().map(|e| (e.key.addr.to_string(), e.tier)).collect();
         assert_eq!(
             found,
@@ -195,30 +195,30 @@ mod tests {
 
     #[test]
     fn endpoints_beyond_the_limit_of_a_target_are_a_problem_and_not_used() {
-        let mut knowledge = Knowledge::default();
+        let mut state = DiscoveryState::default();
         let endpoint = |n: u32| {
             let addr = EndpointAddr::Inet((std::net::Ipv4Addr::from_bits(n), 6379).into());
             EndpointSpec::new(addr, Identity::Name("redis".to_owned()))
         };
         let endpoints = (0..=16_384).map(endpoint).collect();
-        knowledge.learn(Snapshot::Target { target: redis(), endpoints });
-        let resolved = knowledge.resolve(&route(vec![redis()]));
+        state.apply(Snapshot::Target { target: redis(), endpoints });
+        let resolved = state.resolve(&route(vec![redis()]));
         assert_eq!(resolved.endpoints.len(), ENDPOINTS_MAX);
         assert_eq!(resolved.problems, ["redis:6379: only the first 16384 of its endpoints are used"]);
     }
 
     #[test]
     fn an_endpoint_without_a_port_for_each_of_a_range_is_not_used() {
-        let mut knowledge = Knowledge::default();
+        let mut state = DiscoveryState::default();
         let endpoint =
             |addr: &str| EndpointSpec::new(EndpointAddr::Inet(addr.parse().unwrap()), Identity::Literal);
         let endpoints = ["10.0.0.1:65534", "10.0.0.2:65535", "10.0.0.3:65535"].map(endpoint).to_vec();
-        knowledge.learn(Snapshot::Target { target: redis(), endpoints });
+        state.apply(Snapshot::Target { target: redis(), endpoints });
         let mut route = route(vec![redis()]);
-        assert_eq!(knowledge.resolve(&route).endpoints.len(), 3);
+        assert_eq!(state.resolve(&route).endpoints.len(), 3);
         let ports = PortRange { first: 8000, last: 8001 };
         route.listen = Listen::Inet { protocol: Protocol::Tcp, ip: None, ports };
-        let Resolved { endpoints, problems } = knowledge.resolve(&route);
+        let Resolved { endpoints, problems } = state.resolve(&route);
         assert_eq!(endpoints.len(), 1);
         assert!(problems[0].contains("10.0.0.2:65535") && problems[0].contains(": 2)"), "{problems:?}");
     }
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn what_is_not_known_yet_is_a_problem_and_not_an_endpoint() {
         let targets = vec![redis(), Target::Docker { name: "redis".to_owned(), port: None }];
-        let resolved = Knowledge::default().resolve(&route(targets.clone()));
+        let resolved = DiscoveryState::default().resolve(&route(targets.clone()));
         assert_eq!((resolved.endpoints.len(), resolved.problems.len()), (0, 2));
         assert_eq!(followed([route(targets)].iter()), BTreeSet::from([redis()]));
     }

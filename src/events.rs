@@ -18,7 +18,7 @@ const EVENTS_MAX: usize = 1_000;
 /// One kind each. `route` is a route's name, `endpoint` its address with what it is, as `status` has them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
-pub enum Happened {
+pub enum EventKind {
     RouteOpened {
         route: String,
         line: String,
@@ -78,7 +78,7 @@ pub enum Happened {
         route: String,
         why: String,
     },
-    /// An endpoint takes new sessions, after [`Happened::RouteDown`].
+    /// An endpoint takes new sessions, after [`EventKind::RouteDown`].
     RouteUp {
         route: String,
     },
@@ -174,7 +174,7 @@ pub struct Event {
     /// As the log has it.
     pub message: &'static str,
     #[serde(flatten)]
-    pub happened: Happened,
+    pub kind: EventKind,
 }
 
 /// The last [`EVENTS_MAX`] events. Written by the control plane alone; no session takes its lock.
@@ -207,10 +207,10 @@ impl Default for Events {
 
 impl Events {
     /// Writes it to the log, and keeps it.
-    pub fn note(&self, happened: Happened) {
-        happened.log();
+    pub fn emit(&self, kind: EventKind) {
+        kind.log();
         let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-        let seq = self.ring().push(time, happened);
+        let seq = self.ring().push(time, kind);
         self.latest.send_replace(seq);
     }
 
@@ -230,12 +230,12 @@ impl Events {
 }
 
 impl Ring {
-    fn push(&mut self, time: String, happened: Happened) -> u64 {
+    fn push(&mut self, time: String, kind: EventKind) -> u64 {
         if self.events.len() >= EVENTS_MAX {
             self.events.pop_front();
         }
         self.latest += 1;
-        self.events.push_back(Event { seq: self.latest, time, message: happened.what(), happened });
+        self.events.push_back(Event { seq: self.latest, time, message: kind.message(), kind });
         self.latest
     }
 
@@ -248,58 +248,58 @@ impl Ring {
     }
 }
 
-impl Happened {
+impl EventKind {
     /// In two or three words, for people.
-    pub fn what(&self) -> &'static str {
+    pub fn message(&self) -> &'static str {
         match self {
-            Happened::RouteOpened { .. } => "route open",
-            Happened::RouteReplaced { .. } => "route replaced",
-            Happened::RouteClosed { .. } => "route closed",
-            Happened::RouteNotBound { .. } => "route not open",
-            Happened::RouteDown { .. } => "route down: no endpoint takes new sessions",
-            Happened::RouteUp { .. } => "route up",
-            Happened::EndpointAdded { .. } => "endpoint added",
-            Happened::EndpointRemoved { .. } => "endpoint removed",
-            Happened::EndpointEjected { .. } => "endpoint ejected",
-            Happened::EndpointReturned { .. } => "endpoint returned",
-            Happened::EndpointUnreachable { .. } => "endpoint unreachable",
-            Happened::EndpointReachable { .. } => "endpoint reachable again",
-            Happened::EndpointHealthy { .. } => "endpoint healthy again",
-            Happened::TargetProblem { .. } => "target without endpoint",
-            Happened::SourceAnswered { .. } => "source answered",
-            Happened::SourceLost { .. } => "source lost; what it said last stands",
-            Happened::SourceExpired { .. } => "source is lost for too long; its endpoints go",
-            Happened::SourceBack { .. } => "source is back",
-            Happened::Mistake { .. } => "mistake",
-            Happened::Notice { .. } => "notice",
-            Happened::FileRefused { .. } => {
+            EventKind::RouteOpened { .. } => "route open",
+            EventKind::RouteReplaced { .. } => "route replaced",
+            EventKind::RouteClosed { .. } => "route closed",
+            EventKind::RouteNotBound { .. } => "route not open",
+            EventKind::RouteDown { .. } => "route down: no endpoint takes new sessions",
+            EventKind::RouteUp { .. } => "route up",
+            EventKind::EndpointAdded { .. } => "endpoint added",
+            EventKind::EndpointRemoved { .. } => "endpoint removed",
+            EventKind::EndpointEjected { .. } => "endpoint ejected",
+            EventKind::EndpointReturned { .. } => "endpoint returned",
+            EventKind::EndpointUnreachable { .. } => "endpoint unreachable",
+            EventKind::EndpointReachable { .. } => "endpoint reachable again",
+            EventKind::EndpointHealthy { .. } => "endpoint healthy again",
+            EventKind::TargetProblem { .. } => "target without endpoint",
+            EventKind::SourceAnswered { .. } => "source answered",
+            EventKind::SourceLost { .. } => "source lost; what it said last stands",
+            EventKind::SourceExpired { .. } => "source is lost for too long; its endpoints go",
+            EventKind::SourceBack { .. } => "source is back",
+            EventKind::Mistake { .. } => "mistake",
+            EventKind::Notice { .. } => "notice",
+            EventKind::FileRefused { .. } => {
                 "configuration refused; the routes of the last good one are in use"
             }
-            Happened::FileRead { .. } => "configuration read again",
-            Happened::Paused { .. } => "paused by hand",
-            Happened::Resumed { .. } => "resumed by hand",
-            Happened::Switched { .. } => "switched by hand",
-            Happened::SwitchReset { .. } => "switch reset by hand",
-            Happened::SwitchRolledBack { .. } => "switch rolled back",
-            Happened::EndpointWeighted { .. } => "weight set by hand",
-            Happened::EndpointDrained { .. } => "endpoint drained by hand",
-            Happened::EndpointUndrained { .. } => "endpoint undrained by hand",
-            Happened::RouteAdded { .. } => "route added by hand",
-            Happened::RouteRemoved { .. } => "route removed by hand",
+            EventKind::FileRead { .. } => "configuration read again",
+            EventKind::Paused { .. } => "paused by hand",
+            EventKind::Resumed { .. } => "resumed by hand",
+            EventKind::Switched { .. } => "switched by hand",
+            EventKind::SwitchReset { .. } => "switch reset by hand",
+            EventKind::SwitchRolledBack { .. } => "switch rolled back",
+            EventKind::EndpointWeighted { .. } => "weight set by hand",
+            EventKind::EndpointDrained { .. } => "endpoint drained by hand",
+            EventKind::EndpointUndrained { .. } => "endpoint undrained by hand",
+            EventKind::RouteAdded { .. } => "route added by hand",
+            EventKind::RouteRemoved { .. } => "route removed by hand",
         }
     }
 
     /// An error where somebody must act, a warning where something is wrong.
     fn level(&self) -> Level {
         match self {
-            Happened::RouteNotBound { .. } | Happened::FileRefused { .. } => Level::ERROR,
-            Happened::EndpointEjected { .. }
-            | Happened::EndpointUnreachable { .. }
-            | Happened::RouteDown { .. }
-            | Happened::SourceLost { .. }
-            | Happened::SourceExpired { .. }
-            | Happened::Mistake { .. }
-            | Happened::SwitchRolledBack { .. } => Level::WARN,
+            EventKind::RouteNotBound { .. } | EventKind::FileRefused { .. } => Level::ERROR,
+            EventKind::EndpointEjected { .. }
+            | EventKind::EndpointUnreachable { .. }
+            | EventKind::RouteDown { .. }
+            | EventKind::SourceLost { .. }
+            | EventKind::SourceExpired { .. }
+            | EventKind::Mistake { .. }
+            | EventKind::SwitchRolledBack { .. } => Level::WARN,
             _ => Level::INFO,
         }
     }
@@ -308,7 +308,7 @@ impl Happened {
         let fields = serde_json::to_value(self).unwrap_or_default();
         let text = |key: &str| fields.get(key).and_then(serde_json::Value::as_str).map(display);
         let number = |key: &str| fields.get(key).and_then(serde_json::Value::as_u64);
-        let what = self.what();
+        let message = self.message();
         // The level of a log line is a constant of its call.
         macro_rules! write {
             ($level:expr) => {
@@ -325,7 +325,7 @@ impl Happened {
                     path = text("path"),
                     routes = number("routes"),
                     why = text("why"),
-                    "{what}"
+                    "{message}"
                 )
             };
         }
@@ -341,8 +341,8 @@ impl Happened {
 mod tests {
     use super::*;
 
-    fn added(n: usize) -> Happened {
-        Happened::EndpointAdded { route: "r".to_owned(), endpoint: n.to_string() }
+    fn added(n: usize) -> EventKind {
+        EventKind::EndpointAdded { route: "r".to_owned(), endpoint: n.to_string() }
     }
 
     #[test]
@@ -350,12 +350,12 @@ mod tests {
         let events = Events::default();
         assert_eq!(events.since(0), Unseen::default());
         for n in 1..=EVENTS_MAX + 3 {
-            events.note(added(n));
+            events.emit(added(n));
         }
         let Unseen { missed, events: all } = events.since(0);
         assert_eq!((missed, all.len()), (3, EVENTS_MAX));
         assert_eq!(all.first().map(|event| event.seq), Some(4));
-        assert_eq!(all.last().map(|event| event.happened.clone()), Some(added(EVENTS_MAX + 3)));
+        assert_eq!(all.last().map(|event| event.kind.clone()), Some(added(EVENTS_MAX + 3)));
         let Unseen { missed, events: late } = events.since(1_001);
         assert_eq!((missed, late.iter().map(|event| event.seq).collect::<Vec<_>>()), (0, vec![1_002, 1_003]));
         assert_eq!(events.since(9_999), events.since(0), "a number of a process before this one");
@@ -365,7 +365,7 @@ mod tests {
     async fn a_follower_hears_of_what_comes() {
         let events = Events::default();
         let mut latest = events.follow();
-        events.note(added(1));
+        events.emit(added(1));
         latest.changed().await.unwrap();
         assert_eq!(*latest.borrow_and_update(), 1);
     }
@@ -373,7 +373,7 @@ mod tests {
     #[test]
     fn an_event_is_one_flat_object() {
         let events = Events::default();
-        events.note(Happened::SourceLost { source: "docker".to_owned(), why: "refused".to_owned() });
+        events.emit(EventKind::SourceLost { source: "docker".to_owned(), why: "refused".to_owned() });
         let value = serde_json::to_value(&events.since(0).events[0]).unwrap();
         assert_eq!(value["seq"], 1);
         assert_eq!(value["event"], "source-lost");

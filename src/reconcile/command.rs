@@ -7,14 +7,14 @@ use tokio::sync::{mpsc, oneshot};
 use crate::diagnostic::Diagnostic;
 use crate::route::OnRemove;
 
-/// Orders that wait while the loop is busy. The one who gives the next is told so.
-const ORDERS_MAX: usize = 64;
-/// The loop applies an order in milliseconds; binding a listener and a burst of news before it take no second.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// CommandSender that wait while the loop is busy. The one who gives the next is told so.
+const COMMANDS_MAX: usize = 64;
+/// The loop applies an command in milliseconds; binding a listener and a burst of news before it take no second.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Routes are meant by name, endpoints as `status` has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum Command {
     /// New sessions are held, even when endpoints answer.
     Pause {
         route: String,
@@ -76,7 +76,7 @@ pub struct Done {
 
 /// Why nothing was done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum CommandError {
     #[error("there is no {what} `{name}`")]
     Unknown { what: &'static str, name: String, known: Vec<String> },
     #[error("{}", .0.iter().map(Diagnostic::one_line).collect::<Vec<_>>().join("; "))]
@@ -92,32 +92,32 @@ pub enum Refusal {
 }
 
 #[derive(Debug)]
-pub(super) struct Ordered {
-    pub(super) order: Order,
-    pub(super) reply: oneshot::Sender<Result<Done, Refusal>>,
+pub(super) struct PendingCommand {
+    pub(super) command: Command,
+    pub(super) reply: oneshot::Sender<Result<Done, CommandError>>,
 }
 
 /// The sending half, for whoever speaks with operators.
 #[derive(Clone, Debug)]
-pub struct Orders(mpsc::Sender<Ordered>);
+pub struct CommandSender(mpsc::Sender<PendingCommand>);
 
-impl Orders {
-    pub(super) fn channel() -> (Orders, mpsc::Receiver<Ordered>) {
-        let (sender, receiver) = mpsc::channel(ORDERS_MAX);
-        (Orders(sender), receiver)
+impl CommandSender {
+    pub(super) fn channel() -> (CommandSender, mpsc::Receiver<PendingCommand>) {
+        let (sender, receiver) = mpsc::channel(COMMANDS_MAX);
+        (CommandSender(sender), receiver)
     }
 
-    /// Resolves once the order has taken effect, or was refused.
-    pub async fn give(&self, order: Order) -> Result<Done, Refusal> {
+    /// Resolves once the command has taken effect, or was refused.
+    pub async fn send(&self, command: Command) -> Result<Done, CommandError> {
         let (reply, answer) = oneshot::channel();
-        if self.0.try_send(Ordered { order, reply }).is_err() {
-            return Err(Refusal::Unavailable("too many orders at once: try again"));
+        if self.0.try_send(PendingCommand { command, reply }).is_err() {
+            return Err(CommandError::Unavailable("too many orders at once: try again"));
         }
-        match tokio::time::timeout(PATIENCE, answer).await {
+        match tokio::time::timeout(COMMAND_TIMEOUT, answer).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(Refusal::Unavailable("the ambassador is stopping")),
+            Ok(Err(_)) => Err(CommandError::Unavailable("the ambassador is stopping")),
             Err(_) => {
-                Err(Refusal::Unavailable("the ambassador is busy: see in `status` whether it was done"))
+                Err(CommandError::Unavailable("the ambassador is busy: see in `status` whether it was done"))
             }
         }
     }
