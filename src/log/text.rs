@@ -11,7 +11,7 @@ use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
-use crate::observe::escape::Escaping;
+use crate::escape::Escaping;
 
 /// `2026-11-21T13:00:00.123456Z`.
 pub(super) struct Clock;
