@@ -14,6 +14,7 @@ pub mod address;
 pub mod backoff;
 pub mod client_net;
 pub mod diagnostic;
+pub(crate) mod digits;
 pub mod ending;
 pub mod escape;
 pub mod events;
