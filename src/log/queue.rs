@@ -15,8 +15,8 @@ use tracing_subscriber::fmt::MakeWriter;
 /// Bytes that wait for a slow reader: some 8,000 lines, half a second of the most connections that a core can end.
 const BYTES_MAX: usize = 2 << 20;
 
-/// Between two writes under load: 200 writes a second, and no line is later than this.
-const PAUSE: Duration = Duration::from_millis(5);
+/// Between two writes under load: 100 writes a second, and no line is later than this.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// How much a buffer may keep allocated while it is empty.
 const KEPT_BYTES: usize = 64 << 10;
