@@ -5,6 +5,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::digits::write_socket_addr;
+
 /// What a source says about one endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointSpec {
@@ -72,7 +74,7 @@ impl EndpointAddr {
 impl fmt::Display for EndpointAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            EndpointAddr::Inet(addr) => write!(f, "{addr}"),
+            EndpointAddr::Inet(addr) => write_socket_addr(f, *addr),
             EndpointAddr::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }

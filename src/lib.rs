@@ -14,7 +14,9 @@ pub mod address;
 pub mod backoff;
 pub mod client_net;
 pub mod diagnostic;
+pub(crate) mod digits;
 pub mod ending;
+pub mod escape;
 pub mod events;
 pub mod exit;
 pub(crate) mod regular;
@@ -31,11 +33,14 @@ pub mod fd_budget;
 
 pub mod cluster;
 pub mod listener;
+
+pub mod config;
+pub mod log;
+
 pub mod session;
 pub mod stall;
 pub mod worker;
 
-pub mod config;
 pub mod discovery;
 pub mod drain;
 pub mod reconcile;

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
 use crate::connect;
+use crate::digits::write_socket_addr;
 use crate::fd_budget::{AcceptPause, FdPermit};
 use crate::route::{Listen, Protocol};
 use unix::UnixPath;
@@ -306,7 +307,7 @@ impl ClientAddr {
 impl Display for ClientAddr {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            ClientAddr::Inet(addr) => write!(f, "{addr}"),
+            ClientAddr::Inet(addr) => write_socket_addr(f, *addr),
             ClientAddr::Unix => f.write_str("unix"),
         }
     }

@@ -4,7 +4,6 @@ pub mod flow;
 pub mod live;
 mod served;
 
-use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,6 +22,7 @@ use crate::connect;
 use crate::ending::{AccessLog, Ending};
 use crate::fd_budget::{FdBudget, FdPermit};
 use crate::listener::{Accepted, ClientAddr};
+use crate::log::access::{self, Connected, Line, Milliseconds};
 use crate::relay::{self, Direction, Limits};
 use crate::route::Protocol;
 use crate::socket::Socket;
@@ -265,38 +265,20 @@ impl Drop for Record {
         if self.was_free() && !cluster.is_worth_a_line(self.ending) {
             return;
         }
-        tracing::info!(
-            target: "access",
-            route = %cluster.glance().options.name,
-            client = %client,
-            endpoint = %Connected(self.endpoint.as_ref()),
-            bytes_up = bytes_up.load(Relaxed),
-            bytes_down = bytes_down.load(Relaxed),
-            duration_ms = milliseconds(duration),
-            held_ms = milliseconds(self.effort.held),
-            attempts = self.effort.attempts,
-            ending = %self.ending,
-            why = self.effort.error.filter(|_| self.endpoint.is_none()).map(tracing::field::display),
-            "session"
-        );
+        let Some(log) = access::sink() else { return };
+        log.write(&Line {
+            route: &cluster.glance().options.name,
+            client: *client,
+            endpoint: Connected(self.endpoint.as_ref().map(|endpoint| &endpoint.key)),
+            bytes_up: bytes_up.load(Relaxed),
+            bytes_down: bytes_down.load(Relaxed),
+            duration_ms: Milliseconds(duration),
+            held_ms: Milliseconds(self.effort.held),
+            attempts: self.effort.attempts,
+            ending: self.ending,
+            why: self.effort.error.filter(|_| self.endpoint.is_none()),
+        });
     }
-}
-
-/// The endpoint of a session, or `-`.
-struct Connected<'a>(Option<&'a InFlight>);
-
-impl fmt::Display for Connected<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(endpoint) => endpoint.key.fmt(f),
-            None => f.write_str("-"),
-        }
-    }
-}
-
-/// To the microsecond.
-fn milliseconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use crate::config;
 use crate::config::nearest::nearest;
 use crate::config::vars::Vars;
 use crate::diagnostic::{Diagnostic, Place};
+use crate::escape::escaped;
 use crate::exit::Exit;
-use crate::observe::escape::escaped;
 use crate::observe::status::Status;
 
 /// Where the running ambassador is asked.

@@ -11,8 +11,8 @@ use super::{block_on, fail, out};
 use crate::admin::address::Choice;
 use crate::admin::client::{self, Question, escaped};
 use crate::config::vars::Vars;
+use crate::escape;
 use crate::exit::Exit;
-use crate::observe::escape;
 use crate::observe::status::{RouteStatus, SwitchState};
 use crate::observe::table::aligned;
 

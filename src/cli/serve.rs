@@ -9,7 +9,7 @@ use crate::config::vars::Vars;
 use crate::config::{self, Config, LogConfig, LogFormat};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::exit::Exit;
-use crate::observe::log;
+use crate::log;
 use crate::stall::StallMonitor;
 
 pub(super) fn serve(run: &RunArgs, vars: &Vars) -> Exit {

@@ -7,8 +7,8 @@ use super::ask::{self, Ask, refused, unanswered};
 use super::{block_on, err, fail, is_read};
 use crate::admin::client::{self, Question, escaped};
 use crate::config::vars::Vars;
+use crate::escape;
 use crate::exit::Exit;
-use crate::observe::escape;
 use crate::observe::sessions::Sessions;
 
 /// An event is some 200 bytes; a line longer than this is none.

@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime};
 use humantime::{format_rfc3339_seconds, parse_rfc3339};
 use serde::{Deserialize, Serialize};
 
-use super::escape::escaped;
 use super::table::{age, aligned, bytes};
 use crate::address::BACKUP_TIER;
 use crate::cluster::{Cluster, Endpoint, Member, Tier};
+use crate::escape::escaped;
 use crate::reconcile::overrides::Override;
 use crate::reconcile::trial::{Switch, Verdict};
 use crate::reconcile::{ByHand, ConfigFile, Overview, RouteView};

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::escape::escaped;
+use crate::escape::escaped;
 
 /// With a binary prefix, three digits or so: `12.3 MiB`.
 pub fn bytes(count: u64) -> String {

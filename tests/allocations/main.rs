@@ -7,7 +7,13 @@
 
 mod worker;
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use allocation_counter::{AllocationInfo, measure};
+use ambassador::address::{EndpointAddr, EndpointKey, Identity};
+use ambassador::ending::Ending;
+use ambassador::listener::ClientAddr;
+use ambassador::log::access::{Connected, Format, Line, Milliseconds};
 
 use worker::Worker;
 
@@ -39,6 +45,34 @@ fn a_datagram_allocates_nothing() {
     let worker = Worker::relaying_udp();
     let flow = worker.flow();
     assert_eq!(during(REQUESTS, || flow.ask()), AllocationInfo::default());
+}
+
+/// Where it is formatted. What it is queued in is for the whole process.
+#[test]
+fn a_line_of_the_access_log_allocates_nothing() {
+    let name = "a name\nof \"others\"".to_owned();
+    let addr = EndpointAddr::Inet("10.0.0.2:6379".parse().unwrap());
+    let key = EndpointKey { addr, identity: Identity::Name(name.clone()) };
+    let line = Line {
+        route: &name,
+        client: ClientAddr::Inet("[2001:db8::1]:41022".parse().unwrap()),
+        endpoint: Connected(Some(&key)),
+        bytes_up: u64::MAX,
+        bytes_down: 7,
+        duration_ms: Milliseconds(Duration::from_micros(12_345)),
+        held_ms: Milliseconds(Duration::ZERO),
+        attempts: 1,
+        ending: Ending::Finished,
+        why: None,
+    };
+    for format in [Format::Text { color: true, target: true }, Format::Json] {
+        let mut bytes = Vec::new();
+        let counted = during(REQUESTS, || {
+            bytes.clear();
+            line.write(format, UNIX_EPOCH, &mut bytes);
+        });
+        assert_eq!(counted, AllocationInfo::default(), "{format:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The program as a process: exit codes, signals, its log, its files, its limits.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Output;
@@ -181,6 +181,34 @@ fn the_json_log_has_one_line_for_each_session_with_all_that_happened() {
     assert!(line["duration_ms"].as_f64().unwrap() >= 0.0 && line["held_ms"] == 0.0);
     assert!(line["client"].as_str().unwrap().starts_with("127.0.0.1:"));
     assert!(line["endpoint"].as_str().unwrap().starts_with("127.0.0.1:"));
+}
+
+/// One after the other, and the process is told to stop at once after the last.
+#[test]
+fn access_log_has_all_sessions_in_the_order_of_their_endings_when_the_process_has_ended() {
+    const SESSIONS: usize = 300;
+    let one = service("one");
+    for (format, before, after) in [("text", " client=", " "), ("json", "\"client\":\"", "\"")] {
+        let args = format!("--workers 1 --log-format {format} 127.0.0.1:0={one}?name=r");
+        let mut ambassador = Ambassador::with(&args).start();
+        let addr = ambassador.addr("r");
+        let clients: Vec<String> = (0..SESSIONS).map(|_| finished_session(addr).to_string()).collect();
+        ambassador.signal(Signal::TERM);
+        assert_eq!(ambassador.ends_within(PATIENCE).code(), Some(0));
+        let log = eventually("the last line", || {
+            if ambassador.log().contains("drained") { Ok(ambassador.log()) } else { Err(ambassador.log()) }
+        });
+        let logged = log.lines().filter_map(|line| line.split_once(before)?.1.split_once(after));
+        assert_eq!(logged.map(|(client, _)| client).collect::<Vec<_>>(), clients, "{log}");
+    }
+}
+
+/// Returns the address of its client.
+fn finished_session(addr: SocketAddr) -> SocketAddr {
+    let (mut stream, _) = greeting(addr);
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
+    stream.local_addr().unwrap()
 }
 
 /// The log of a session that finishes and of one that is denied, up to the end of the process.

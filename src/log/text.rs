@@ -1,28 +1,15 @@
-//! The time and the fields of a text line, written with less effort than tracing's own formatters take. Measured by callgrind
-//! for a line of the access log: 8,300 instructions instead of 16,800.
+//! The fields of a text line, written with less effort than tracing's own formatters take: half the instructions for a line of
+//! eleven fields, by callgrind.
 
 use std::cell::Cell;
-use std::fmt::{self, Debug, Write};
-use std::time::SystemTime;
+use std::fmt::{self, Arguments, Debug, Write};
 
 use tracing::field::{Field, Visit};
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::FormatTime;
 
-use crate::observe::escape::Escaping;
-
-/// `2026-11-21T13:00:00.123456Z`.
-pub(super) struct Clock;
-
-impl FormatTime for Clock {
-    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
-        // A clock before 1970 is wrong, but no reason to panic.
-        let now = SystemTime::now().max(SystemTime::UNIX_EPOCH);
-        write!(writer, "{}", humantime::format_rfc3339_micros(now))
-    }
-}
+use crate::escape::Escaping;
 
 /// `message name=value name="a value"`, as logfmt (<https://brandur.org/logfmt>), without a character that would end the line
 /// or command a terminal. A value with a blank, a quote or `=` is quoted, with `\"` and `\\` in it.
@@ -60,7 +47,7 @@ impl Visitor<'_> {
 
     fn text(&mut self, field: &Field, text: &str) {
         if self.result.is_ok() {
-            self.result = self.name(field).and_then(|()| write_value(&mut self.writer, text));
+            self.result = self.name(field).and_then(|()| write_value(&mut self.writer.0, text));
         }
     }
 
@@ -81,13 +68,11 @@ impl Visit for Visitor<'_> {
         if field.name() == "message" {
             return self.bare(field, value);
         }
-        let mut text = SCRATCH.try_with(Cell::take).unwrap_or_default();
-        text.clear();
-        // Writing into a string does not fail.
-        let _ = write!(text, "{value:?}");
-        self.text(field, &text);
-        if text.capacity() <= SCRATCH_BYTES_MAX {
-            let _ = SCRATCH.try_with(|scratch| scratch.set(text));
+        if self.result.is_ok() {
+            let written = self
+                .name(field)
+                .and_then(|()| write_formatted(&mut self.writer.0, format_args!("{value:?}")));
+            self.result = written;
         }
     }
 
@@ -108,7 +93,25 @@ impl Visit for Visitor<'_> {
     }
 }
 
-fn write_value(to: &mut impl Write, text: &str) -> fmt::Result {
+/// As [`write_value`], of a value that is not a string.
+pub(super) fn write_formatted(to: &mut impl Write, value: Arguments<'_>) -> fmt::Result {
+    let mut text = SCRATCH.try_with(Cell::take).unwrap_or_default();
+    text.clear();
+    text.write_fmt(value)?;
+    let written = write_value(to, &text);
+    if text.capacity() <= SCRATCH_BYTES_MAX {
+        let _ = SCRATCH.try_with(|scratch| scratch.set(text));
+    }
+    written
+}
+
+/// Escaped, and in quotes where it could be misread without.
+pub(super) fn write_value(to: &mut impl Write, text: &str) -> fmt::Result {
+    // Nearly all values.
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'=')) {
+        return to.write_str(text);
+    }
+    let mut to = Escaping(to);
     if !needs_quotes(text) {
         return to.write_str(text);
     }
@@ -190,12 +193,5 @@ mod tests {
             assert_eq!(written(|| tracing::info!(v = %value, "m")), format!(" INFO m {expected}\n"));
             assert_eq!(written(|| tracing::info!(v = value, "m")), format!(" INFO m {expected}\n"));
         }
-    }
-
-    #[test]
-    fn time_is_written_to_the_microsecond() {
-        let mut text = String::new();
-        Clock.format_time(&mut Writer::new(&mut text)).unwrap();
-        assert_eq!((text.len(), &text[10..11], &text[19..20], &text[26..]), (27, "T", ".", "Z"), "{text}");
     }
 }

@@ -15,8 +15,8 @@ use tracing_subscriber::fmt::MakeWriter;
 /// Bytes that wait for a slow reader: some 8,000 lines, half a second of the most connections that a core can end.
 const BYTES_MAX: usize = 2 << 20;
 
-/// Between two writes under load: 200 writes a second, and no line is later than this.
-const PAUSE: Duration = Duration::from_millis(5);
+/// Between two writes under load: 100 writes a second, and no line is later than this.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// How much a buffer may keep allocated while it is empty.
 const KEPT_BYTES: usize = 64 << 10;
@@ -25,6 +25,7 @@ const KEPT_BYTES: usize = 64 << 10;
 const END_MAX: Duration = Duration::from_secs(1);
 
 /// Takes lines, and drops those that do not fit.
+#[derive(Clone, Debug)]
 pub(super) struct Queue {
     thread: Thread,
     waiting: Arc<Mutex<Waiting>>,
@@ -39,7 +40,7 @@ pub(super) struct End {
 }
 
 /// What the threads share.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Waiting {
     lines: Vec<u8>,
     dropped: usize,
@@ -94,14 +95,20 @@ impl Waiting {
     }
 }
 
-/// A whole line with each call, as tracing's formatter writes them.
-impl Write for &Queue {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+impl Queue {
+    pub(super) fn push(&self, line: &[u8]) {
         // A statement of its own, so that the thread is not woken to wait for the lock.
         let wakes = locked(&self.waiting).push(line);
         if wakes {
             self.thread.unpark();
         }
+    }
+}
+
+/// A whole line with each call, as tracing's formatter writes them.
+impl Write for &Queue {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.push(line);
         Ok(line.len())
     }
 

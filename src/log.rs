@@ -3,15 +3,19 @@
 //! Lines go through a bounded queue to a thread of its own, so that a reader of our log who stalls cannot stall a session.
 //! When the queue is full, lines are dropped; how many is said at the end.
 
+pub mod access;
 mod queue;
 mod text;
+mod time;
 
 use std::io::{self, IsTerminal};
 
-use tracing::Level;
 use tracing::level_filters::LevelFilter;
+use tracing::{Dispatch, Level};
+use tracing_subscriber::fmt::MakeWriter;
 
-use self::text::{Clock, Fields};
+use self::text::Fields;
+use self::time::Clock;
 use crate::config::vars::Vars;
 use crate::config::{LogConfig, LogFormat, LogLevel};
 
@@ -24,22 +28,35 @@ pub struct Guard {
 pub fn start(config: LogConfig, vars: &Vars) -> io::Result<Guard> {
     let (queue, end) = queue::start(io::stderr())?;
     let color = io::stderr().is_terminal() && vars.value("NO_COLOR").is_none();
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(filter(config.level))
-        .with_writer(queue)
-        .with_timer(Clock)
-        .with_ansi(color)
-        .with_target(matches!(config.level, LogLevel::Debug | LogLevel::Trace));
-    let started = match config.format {
-        LogFormat::Text => tracing::subscriber::set_global_default(builder.fmt_fields(Fields).finish()),
-        LogFormat::Json => tracing::subscriber::set_global_default(
-            builder.json().flatten_event(true).with_target(true).finish(),
-        ),
-    };
+    let started = tracing::dispatcher::set_global_default(dispatch(config, color, queue.clone()));
     if started.is_err() {
         tracing::warn!("logging was started before");
+    } else if filter(config.level) >= Level::INFO {
+        access::start(access::Format::of(config, color), queue);
     }
     Ok(Guard { end })
+}
+
+fn dispatch(
+    config: LogConfig,
+    color: bool,
+    writer: impl for<'w> MakeWriter<'w> + Send + Sync + 'static,
+) -> Dispatch {
+    let builder = tracing_subscriber::fmt()
+        .with_max_level(filter(config.level))
+        .with_writer(writer)
+        .with_timer(Clock)
+        .with_ansi(color)
+        .with_target(has_target(config.level));
+    match config.format {
+        LogFormat::Text => builder.fmt_fields(Fields).finish().into(),
+        LogFormat::Json => builder.json().flatten_event(true).with_target(true).finish().into(),
+    }
+}
+
+/// Whether lines of text name the module that they are from.
+fn has_target(level: LogLevel) -> bool {
+    matches!(level, LogLevel::Debug | LogLevel::Trace)
 }
 
 fn filter(level: LogLevel) -> LevelFilter {
