@@ -1,3 +1,3 @@
 #!/bin/sh
-# On either host: takes away what the other scripts started.
-docker rm -f app app-ambassador web
+# On either host: takes away what the other scripts started there.
+docker ps -aq --filter 'name=^/?(app|app-ambassador|web)$' | xargs -r docker rm -f

@@ -62,10 +62,10 @@ impl DiscoveryState {
         if let Some(policy) = implicit {
             told.push(self.links.routes());
             told.push(label::labelled(containers, policy));
-        }
-        if names.is_empty() && told.iter().all(|(routes, mistakes)| routes.is_empty() && mistakes.is_empty())
-        {
-            notices.push(NO_ROUTE.to_owned());
+            let nothing = told.iter().all(|(routes, mistakes)| routes.is_empty() && mistakes.is_empty());
+            if names.is_empty() && nothing {
+                notices.push(NO_ROUTE.to_owned());
+            }
         }
         let (layers, mistakes): (Vec<_>, Vec<_>) =
             told.into_iter().map(|(routes, mistakes)| (Layer { routes }, mistakes)).unzip();

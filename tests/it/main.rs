@@ -32,6 +32,7 @@ mod networks;
 mod process;
 mod register;
 mod relay;
+mod replace;
 mod restarts;
 mod scaled_compose;
 mod simulation;

@@ -28,7 +28,7 @@ pub(crate) use load::Load;
 pub(crate) use names::private_ip;
 pub(crate) use namespace::Namespace;
 pub(crate) use postgres::Postgres;
-pub(crate) use servers::{http_get, redis_ping};
+pub(crate) use servers::{http_get, redis_ping, redis_ping_on};
 pub(crate) use service::{Service, ask};
 pub(crate) use skip::{is_dist_image, needs, record, skip, variable};
 pub(crate) use wait::{eventually, pause, within};

@@ -105,8 +105,10 @@ pub(crate) fn play(UpArgs { place: args, profile, engine }: &UpArgs) -> Result<(
     if let Some(why) = host::impossible() {
         bail!("{why}");
     }
+    let at = args.at.display();
+    let down = format!("cargo xtask hosts down --at {at}");
     if args.at.exists() {
-        bail!("{} is there already: `cargo xtask hosts down` ends it", args.at.display());
+        bail!("{at} is there already: `{down}` ends it");
     }
     let hosts = Hosts::up(&args.at, Lives::On, *engine).inspect_err(|_| remove_dir(&args.at))?;
     images::load_everywhere(&hosts, *profile, &missing)?;
@@ -120,7 +122,7 @@ pub(crate) fn play(UpArgs { place: args, profile, engine }: &UpArgs) -> Result<(
     let Hosts { a, b, c, d } = hosts;
     drop((c, d));
     [a, b].into_iter().for_each(Host::leave_running);
-    println!("`cargo xtask hosts down` ends them");
+    println!("`{down}` ends them");
     Ok(())
 }
 

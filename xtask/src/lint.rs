@@ -11,6 +11,11 @@ pub(crate) fn run() -> Result<()> {
         ("clippy", cargo("clippy --workspace --all-targets -- -D warnings")),
         // Its readers are those who work on it: private items are part of the map.
         ("rustdoc", cargo("doc --workspace --no-deps --document-private-items")),
+        // A workspace of its own, which no other check builds.
+        (
+            "the lock file of fuzz",
+            cargo("update --workspace --locked --offline --manifest-path fuzz/Cargo.toml"),
+        ),
     ];
     checks[2].1.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links");
     if find("cargo-deny").is_some() {

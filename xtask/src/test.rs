@@ -22,6 +22,7 @@ const ENGINE_TESTS: &[&str] = &[
     "docker_source::",
     "hello_world::",
     "networks::",
+    "replace::",
     "restarts::",
     "scaled_compose::",
     "two_hosts::",

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Host, eventually};
+use super::{Host, Namespace, eventually};
 
 pub(crate) struct Container {
     host: Host,
@@ -30,6 +30,12 @@ impl Container {
 
     pub(crate) fn inspect(&self, format: &str) -> String {
         self.host.shell(&format!("docker inspect --format '{format}' {}", self.name))
+    }
+
+    /// Its own network, while it runs. Docker counts its pid in the host's process namespace.
+    pub(crate) fn namespace(&self) -> Namespace {
+        let (holder, pid) = (self.host.pid_in("holder.pid"), self.inspect("{{.State.Pid}}"));
+        Namespace::new(format!("/proc/{holder}/root/proc/{pid}/ns/net"))
     }
 
     /// What it printed.

@@ -53,11 +53,7 @@ impl DaemonHost {
     /// Its pid counts in the host's own process namespace. It stays down until it is started.
     pub(crate) fn kill_daemon(&self) {
         File::create(self.dir().join("stay-down")).expect("the host's directory");
-        let number = |file: &str| -> u32 {
-            let text = std::fs::read_to_string(self.dir().join(file)).expect("a host that is up");
-            text.trim().parse().expect("a pid")
-        };
-        let (holder, daemon) = (number("holder.pid"), number("dockerd.pid"));
+        let (holder, daemon) = (self.pid_in("holder.pid"), self.pid_in("dockerd.pid"));
         self.shell(&format!("nsenter --pid=/proc/{holder}/ns/pid_for_children sh -c 'kill -9 {daemon}'"));
         eventually("the daemon is gone", || match self.try_docker("version") {
             Ok(answer) => Err(answer),
@@ -136,8 +132,11 @@ impl Host {
 
     /// Runs a line of a document, as a person at this host would.
     pub(crate) fn shell(&self, line: &str) -> String {
-        let output = self.command("sh").args(["-ec", line]).output().expect("sh");
-        printed(line, &output).unwrap_or_else(|why| panic!("{why}"))
+        self.try_shell(line).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    pub(crate) fn try_shell(&self, line: &str) -> Result<String, String> {
+        printed(line, &self.command("sh").args(["-ec", line]).output().expect("sh"))
     }
 
     /// The same at a terminal.
@@ -189,6 +188,12 @@ impl Host {
     pub(crate) fn dir(&self) -> PathBuf {
         let socket = Path::new(self.docker_host.trim_start_matches("unix://"));
         socket.parent().expect("a socket in a directory").to_owned()
+    }
+
+    /// A pid that its holder or its daemon left in its directory.
+    pub(super) fn pid_in(&self, file: &str) -> u32 {
+        let text = std::fs::read_to_string(self.dir().join(file)).expect("a host that is up");
+        text.trim().parse().expect("a pid")
     }
 
     /// One test at a time has the names and ports that the documents use on this host.

@@ -9,7 +9,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// `PONG`, from a Redis server.
 pub(crate) fn redis_ping(addr: SocketAddr) -> Result<String> {
-    let mut stream = connect(addr)?;
+    redis_ping_on(connect(addr)?)
+}
+
+/// The same on a connection that is open.
+pub(crate) fn redis_ping_on(mut stream: TcpStream) -> Result<String> {
+    stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(b"*1\r\n$4\r\nPING\r\n")?;
     let mut line = Vec::new();
     while !line.ends_with(b"\r\n") {
@@ -26,6 +31,7 @@ pub(crate) fn redis_ping(addr: SocketAddr) -> Result<String> {
 /// The body of `/`, from a web server.
 pub(crate) fn http_get(addr: SocketAddr) -> Result<String> {
     let mut stream = connect(addr)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
@@ -37,7 +43,5 @@ pub(crate) fn http_get(addr: SocketAddr) -> Result<String> {
 }
 
 fn connect(addr: SocketAddr) -> Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    Ok(stream)
+    TcpStream::connect_timeout(&addr, PATIENCE)
 }

@@ -53,6 +53,17 @@ fn an_unknown_label_is_reported_with_the_one_that_was_meant() {
 }
 
 #[test]
+fn a_container_that_a_route_names_needs_no_label() {
+    let engine = Engine::new();
+    let id = engine.run("redis", &engine.image(&[]), &[]);
+    let (_, listen) = listener();
+    let route = format!("{listen}=docker://redis:6379");
+    let ambassador = Ambassador::with(&route).var("DOCKER_HOST", &engine.docker_host()).start();
+    has_endpoints(&ambassador, &listen, &[&id]);
+    assert_eq!(status(&ambassador)["notices"], serde_json::json!([]));
+}
+
+#[test]
 fn what_was_asked_for_and_does_not_exist_is_in_the_log_and_the_status() {
     let engine = Engine::new();
     engine.run("redis", &engine.image(&[]), &[]);
