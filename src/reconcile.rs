@@ -329,7 +329,7 @@ impl Reconciler {
         if let Some(docker) = &self.config.docker {
             let policy = docker.implicit.then(|| self.label_policy(docker.share_labels, now));
             let DockerLayers { layers: told, mistakes: wrong, notices } =
-                self.discovery.docker_layers(&docker.names, policy.as_ref());
+                self.discovery.docker_layers(&docker.names, policy.as_ref(), &layers);
             layers.extend(told);
             mistakes = wrong;
             self.announce(notices);

@@ -55,7 +55,13 @@ impl DiscoveryState {
     }
 
     /// Routes that Docker tells of: `-name`s, and the implicit ones where they are asked for, which then have a policy.
-    pub fn docker_layers(&self, names: &[String], implicit: Option<&label::Policy<'_>>) -> DockerLayers {
+    /// Without any, this is a notice, unless routes were written.
+    pub fn docker_layers(
+        &self,
+        names: &[String],
+        implicit: Option<&label::Policy<'_>>,
+        written: &[Layer],
+    ) -> DockerLayers {
         let Some(containers) = &self.docker else { return DockerLayers::default() };
         let Implied { routes, mistakes, mut notices } = label::named(names, containers);
         let mut told = vec![(routes, mistakes)];
@@ -63,8 +69,8 @@ impl DiscoveryState {
             told.push(self.links.routes());
             told.push(label::labelled(containers, policy));
         }
-        if names.is_empty() && told.iter().all(|(routes, mistakes)| routes.is_empty() && mistakes.is_empty())
-        {
+        let is_silent = told.iter().all(|(routes, mistakes)| routes.is_empty() && mistakes.is_empty());
+        if is_silent && names.is_empty() && written.iter().all(|layer| layer.routes.is_empty()) {
             notices.push(NO_ROUTE.to_owned());
         }
         let (layers, mistakes): (Vec<_>, Vec<_>) =
