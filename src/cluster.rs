@@ -27,7 +27,7 @@ use std::sync::atomic::{
 };
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
@@ -95,6 +95,8 @@ pub struct Cluster {
     alarm: Notify,
     /// An operator wants new sessions held.
     paused: AtomicBool,
+    /// Why it has no endpoint. Written by the control plane alone.
+    problem: ArcSwapOption<String>,
     /// The process's own last word; the parent of every endpoint's `cut`.
     force: CancellationToken,
     repeats: Repeats,
@@ -135,6 +137,7 @@ impl Cluster {
             turnstile: Arc::default(),
             alarm: Notify::new(),
             paused: AtomicBool::new(false),
+            problem: ArcSwapOption::empty(),
             force,
             repeats: Repeats::default(),
             held: Share::default(),
@@ -259,6 +262,17 @@ impl Cluster {
         if self.paused.swap(paused, SeqCst) != paused {
             self.changed.notify_waiters();
         }
+    }
+
+    /// Why it has no endpoint, for the log of its sessions. `None` when it has one.
+    pub fn note_problem(&self, problem: Option<&String>) {
+        if self.problem.load().as_deref() != problem {
+            self.problem.store(problem.cloned().map(Arc::new));
+        }
+    }
+
+    pub fn problem(&self) -> Option<Arc<String>> {
+        self.problem.load_full()
     }
 
     pub fn is_paused(&self) -> bool {

@@ -543,6 +543,8 @@ impl Reconciler {
             let healthy = self.discovery.docker.as_deref().map(|containers| running.note_health(containers));
             let is_served = endpoints.iter().any(|endpoint| endpoint.weight > 0);
             let up = running.problems.update(name, problems, is_served, now);
+            let problem = running.problems.current().first().filter(|_| endpoints.is_empty());
+            running.cluster.note_problem(problem);
             changes
                 .into_iter()
                 .chain(up)

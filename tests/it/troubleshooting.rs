@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::support::{Ambassador, Builder, Clogged, Engine, Service, eventually, variable};
+use crate::support::{Ambassador, Builder, Clogged, Dns, Engine, Service, eventually, needs, variable};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// Addresses of this module; nothing listens on the first.
@@ -233,4 +233,23 @@ fn nothing_asked_for() {
     let engine = engine(&json!({ "Running": true }));
     let ambassador = with_docker(&engine.docker_host(), "--docker").start();
     shows(&ambassador, "nothing-asked-for", "no container asks for a route", &[]);
+}
+
+#[test]
+fn name_that_does_not_exist() {
+    let dns = needs!(Dns::start());
+    let route = "127.0.0.1:0=redsi:6379?name=redis";
+    let ambassador = Ambassador::with(route).resolving_by(&dns.resolv_conf()).start();
+    let _clients = clients(&ambassador);
+    shows(&ambassador, "no-such-name", "no such name", &[(&dns.addr(), "127.0.0.11:53")]);
+}
+
+#[test]
+fn name_server_that_does_not_answer() {
+    let dns = needs!(Dns::start());
+    dns.is_silent(true);
+    let route = "127.0.0.1:0=redis:6379?name=redis";
+    let ambassador = Ambassador::with(route).resolving_by(&dns.resolv_conf()).start();
+    let _clients = clients(&ambassador);
+    shows(&ambassador, "silent-dns", "no answer", &[(&dns.addr(), "127.0.0.11:53")]);
 }
