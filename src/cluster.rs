@@ -20,6 +20,7 @@ pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicU64, AtomicUsize,
@@ -228,6 +229,20 @@ impl Cluster {
     /// A session that was on this endpoint has ended.
     pub fn ended(&self, endpoint: &Endpoint, outcome: &Outcome) {
         if endpoint.ended(outcome) {
+            self.alarm.notify_one();
+        }
+    }
+
+    /// A datagram to this endpoint was refused (ICMP).
+    pub fn unreachable(&self, endpoint: &Endpoint, error: &io::Error) {
+        if endpoint.unreachable(ConnectError::of(error)) {
+            self.alarm.notify_one();
+        }
+    }
+
+    /// Datagrams reach this endpoint.
+    pub fn reached(&self, endpoint: &Endpoint) {
+        if endpoint.reached() {
             self.alarm.notify_one();
         }
     }

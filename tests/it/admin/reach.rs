@@ -1,6 +1,7 @@
 //! Why an endpoint does not answer, as an operator reads it.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -48,6 +49,40 @@ fn refused_connects_are_reported_with_their_cause_and_so_is_the_recovery() {
     let events = done(&ambassador, "events --json");
     assert!(events.contains("endpoint-unreachable") && events.contains("endpoint-reachable"), "{events}");
     drop(client);
+}
+
+#[test]
+fn refused_datagrams_are_reported_as_refused_connects_are() {
+    let addr = UdpSocket::bind((private_ip().as_str(), 0)).unwrap().local_addr().unwrap();
+    let ambassador = Ambassador::with(&format!("127.0.0.1:0/udp={addr}?name=r")).start();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.connect(ambassador.addr("r")).unwrap();
+    client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    // Each opens a flow, which is refused.
+    for _ in 0..5 {
+        client.send(b"?").unwrap();
+        assert!(client.recv(&mut [0; 8]).is_err());
+    }
+    let line = in_log(&ambassador, "endpoint unreachable");
+    assert!(
+        line.contains("WARN") && line.contains(&format!("endpoint={addr} why=\"connection refused\"")),
+        "{line}"
+    );
+    let table = done(&ambassador, "status");
+    assert!(table.contains(&format!("{addr}  unreachable, connection refused ")), "{table}");
+
+    let service = UdpSocket::bind(addr).unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 8];
+        while let Ok((length, from)) = service.recv_from(&mut buffer) {
+            let _ = service.send_to(&buffer[..length], from);
+        }
+    });
+    eventually("an answer", || client.send(b"?").and_then(|_| client.recv(&mut [0; 8])));
+    let line = in_log(&ambassador, "endpoint reachable again");
+    assert!(line.contains("INFO"), "{line}");
+    assert_eq!(ambassador.log().matches("endpoint unreachable").count(), 1);
+    assert_eq!(status(&ambassador, "r")["endpoints"][0]["failing"], false);
 }
 
 #[test]
