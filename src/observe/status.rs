@@ -257,6 +257,7 @@ impl RouteStatus {
     /// What a person should know beside the numbers.
     fn notes(&self) -> Vec<String> {
         let ByHandStatus { paused, instead_of, weights, drained, switch, waiting } = &self.by_hand;
+        let name = &self.name;
         let mut notes = self.problems.clone();
         if self.state != OK {
             notes.extend(self.endpoints.iter().find_map(EndpointStatus::advice));
@@ -269,7 +270,6 @@ impl RouteStatus {
         }
         if let Some(instead_of) = instead_of {
             let (to, from) = (self.targets.join(","), instead_of.join(","));
-            let name = &self.name;
             notes.push(format!(
                 "switched by hand to {to}, instead of {from}; `ambassador switch {name} --reset` ends it"
             ));
@@ -279,8 +279,16 @@ impl RouteStatus {
             let targets = self.targets.join(",");
             notes.push(format!("{targets} has no endpoint yet: those before it serve on"));
         }
-        notes.extend(weights.iter().map(|(endpoint, weight)| format!("weight {weight} by hand: {endpoint}")));
-        notes.extend(drained.iter().map(|endpoint| format!("drained by hand: {endpoint}")));
+        notes.extend(weights.iter().map(|(endpoint, weight)| {
+            let address = address(endpoint);
+            format!(
+                "weight {weight} by hand: {endpoint}; `ambassador weight {name} {address} --reset` ends it"
+            )
+        }));
+        notes.extend(drained.iter().map(|endpoint| {
+            let address = address(endpoint);
+            format!("drained by hand: {endpoint}; `ambassador drain {name} {address} --undo` ends it")
+        }));
         match switch.as_ref().map(|switch| switch.state) {
             Some(SwitchState::OnTrial) => notes.push(with("the switch is on trial", why)),
             Some(SwitchState::RolledBack) => notes.push(with("the last switch was rolled back", why)),
@@ -362,6 +370,11 @@ impl SwitchStatus {
         };
         SwitchStatus { number: switch.number, state, why: switch.why.clone() }
     }
+}
+
+/// Of an endpoint as it is described. A command means it by that too.
+fn address(description: &str) -> &str {
+    description.split(" (").next().unwrap_or(description)
 }
 
 fn with(text: &str, why: Option<&str>) -> String {

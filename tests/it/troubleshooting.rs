@@ -127,6 +127,27 @@ fn paused_route() {
 }
 
 #[test]
+fn route_that_was_changed_by_hand() {
+    let mut services = [Service::new("one"), Service::new("two")].map(|service| service.addr);
+    // The table is sorted by address.
+    services.sort();
+    let [one, two] = services;
+    let ambassador = redis("127.77.0.1:6379?name=redis");
+    let order = |words: &str| assert!(ambassador.verb(words).status.success(), "{words}");
+    order(&format!("switch redis {one},{two}"));
+    order(&format!("weight redis {one} 3"));
+    order(&format!("drain redis {two}"));
+    let replaced = [(one.as_str(), "172.17.0.3:6379"), (two.as_str(), "172.17.0.4:6379")];
+    shows(&ambassador, "changed-by-hand", "weight 3 by hand", &replaced);
+    // As it says.
+    order(&format!("weight redis {one} --reset"));
+    order(&format!("drain redis {two} --undo"));
+    order("switch redis --reset");
+    let status = String::from_utf8(ambassador.verb("status").stdout).unwrap();
+    assert!(!status.contains("by hand"), "{status}");
+}
+
+#[test]
 fn refused_configuration_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ambassador.toml");

@@ -52,6 +52,30 @@ fn refused_connects_are_reported_with_their_cause_and_so_is_the_recovery() {
 }
 
 #[test]
+fn without_an_ambassador_the_address_the_cause_and_the_way_out_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = format!("unix:{}/admin.sock", dir.path().display());
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_ambassador"))
+        .args(["status", "--admin", &at])
+        .output()
+        .unwrap();
+    let expected = format!(
+        "no ambassador answers at {at} (no such file or directory): is one running? \
+         --admin or AMBASSADOR_ADMIN names another admin address\n"
+    );
+    assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(69), expected));
+}
+
+#[test]
+fn switch_without_wait_says_that_its_targets_were_not_asked() {
+    let (ambassador, addr) = (start(service("one"), ""), vacant());
+    let said = done(&ambassador, &format!("switch r {addr}"));
+    assert!(said.contains("not checked whether that answers (`--wait` does)"), "{said}");
+    drop(TcpStream::connect(ambassador.addr("r")).unwrap());
+    in_log(&ambassador, &format!("endpoint={addr} why=\"connection refused"));
+}
+
+#[test]
 fn refused_datagrams_are_reported_as_refused_connects_are() {
     let addr = UdpSocket::bind((private_ip().as_str(), 0)).unwrap().local_addr().unwrap();
     let ambassador = Ambassador::with(&format!("127.0.0.1:0/udp={addr}?name=r")).start();
