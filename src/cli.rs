@@ -11,10 +11,12 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::ancestor::ancestor;
 use crate::config::args::RunArgs;
+use crate::config::nearest::suggest;
 use crate::config::vars::Vars;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::escape::escaped_lines;
@@ -97,11 +99,29 @@ pub fn run(arguments: Vec<OsString>, vars: &Vars) -> Exit {
             serve::json_usage(&[Diagnostic::new(Place::Built, error.to_string())], vars)
         }
         Err(error) => {
-            // Nobody to tell when the terminal is gone.
-            let _ = error.print();
+            match unknown_command(&error, &words) {
+                Some(why) => err(&why),
+                // Nobody to tell when the terminal is gone.
+                None => drop(error.print()),
+            }
             if error.use_stderr() { Exit::Usage } else { Exit::Done }
         }
     }
+}
+
+/// For a command that does not exist: the nearest one of that place, or all.
+fn unknown_command(error: &clap::Error, words: &[OsString]) -> Option<String> {
+    let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidSubcommand) else { return None };
+    let root = Cli::command();
+    let mut command = &root;
+    for word in words.iter().skip(1).take_while(|word| word.to_str() != Some(unknown)) {
+        command = command.find_subcommand(word).unwrap_or(command);
+    }
+    let known: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+    Some(format!(
+        "error: no command `{unknown}`: {}\n  `ambassador help` lists all",
+        suggest(unknown, &known)
+    ))
 }
 
 /// Whether a command line that cannot be read was to start an ambassador whose log is JSON.

@@ -20,6 +20,7 @@ pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicU64, AtomicUsize,
@@ -27,7 +28,7 @@ use std::sync::atomic::{
 };
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
@@ -95,6 +96,8 @@ pub struct Cluster {
     alarm: Notify,
     /// An operator wants new sessions held.
     paused: AtomicBool,
+    /// Why it has no endpoint. Written by the control plane alone.
+    problem: ArcSwapOption<String>,
     /// The process's own last word; the parent of every endpoint's `cut`.
     force: CancellationToken,
     repeats: Repeats,
@@ -135,6 +138,7 @@ impl Cluster {
             turnstile: Arc::default(),
             alarm: Notify::new(),
             paused: AtomicBool::new(false),
+            problem: ArcSwapOption::empty(),
             force,
             repeats: Repeats::default(),
             held: Share::default(),
@@ -229,6 +233,20 @@ impl Cluster {
         }
     }
 
+    /// A datagram to this endpoint was refused (ICMP).
+    pub fn unreachable(&self, endpoint: &Endpoint, error: &io::Error) {
+        if endpoint.unreachable(ConnectError::of(error)) {
+            self.alarm.notify_one();
+        }
+    }
+
+    /// Datagrams reach this endpoint.
+    pub fn reached(&self, endpoint: &Endpoint) {
+        if endpoint.reached() {
+            self.alarm.notify_one();
+        }
+    }
+
     /// Counts a session that cost its client nothing. Returns whether to log it; see [`repeats`].
     pub fn is_worth_a_line(&self, ending: Ending) -> bool {
         let is_first = self.repeats.note(ending);
@@ -259,6 +277,17 @@ impl Cluster {
         if self.paused.swap(paused, SeqCst) != paused {
             self.changed.notify_waiters();
         }
+    }
+
+    /// Why it has no endpoint, for the log of its sessions. `None` when it has one.
+    pub fn note_problem(&self, problem: Option<&String>) {
+        if self.problem.load().as_deref() != problem {
+            self.problem.store(problem.cloned().map(Arc::new));
+        }
+    }
+
+    pub fn problem(&self) -> Option<Arc<String>> {
+        self.problem.load_full()
     }
 
     pub fn is_paused(&self) -> bool {

@@ -41,6 +41,8 @@ pub enum Snapshot {
     Target {
         target: Target,
         endpoints: Vec<EndpointSpec>,
+        /// Why there is none, where the source can say more than that.
+        problem: Option<String>,
     },
 }
 

@@ -329,7 +329,7 @@ impl Reconciler {
         if let Some(docker) = &self.config.docker {
             let policy = docker.implicit.then(|| self.label_policy(docker.share_labels, now));
             let DockerLayers { layers: told, mistakes: wrong, notices } =
-                self.discovery.docker_layers(&docker.names, policy.as_ref());
+                self.discovery.docker_layers(&docker.names, policy.as_ref(), &layers);
             layers.extend(told);
             mistakes = wrong;
             self.announce(notices);
@@ -543,6 +543,8 @@ impl Reconciler {
             let healthy = self.discovery.docker.as_deref().map(|containers| running.note_health(containers));
             let is_served = endpoints.iter().any(|endpoint| endpoint.weight > 0);
             let up = running.problems.update(name, problems, is_served, now);
+            let problem = running.problems.current().first().filter(|_| endpoints.is_empty());
+            running.cluster.note_problem(problem);
             changes
                 .into_iter()
                 .chain(up)

@@ -238,6 +238,16 @@ impl Record {
         }
     }
 
+    /// Of a session that was never connected: why no endpoint answered, or why there was none.
+    fn why(&self) -> Option<String> {
+        if self.endpoint.is_some() {
+            return None;
+        }
+        let error = self.effort.error.map(|error| error.to_string());
+        let problem = || self.live.cluster.problem().filter(|_| self.ending == Ending::NoEndpoint);
+        error.or_else(|| problem().map(|problem| problem.to_string()))
+    }
+
     /// Whether the session cost its client next to nothing, so that it can be repeated without limit: the address of a UDP
     /// client may be forged until it is answered, and a rejected connection is closed at once.
     fn was_free(&self) -> bool {
@@ -276,7 +286,7 @@ impl Drop for Record {
             held_ms: Milliseconds(self.effort.held),
             attempts: self.effort.attempts,
             ending: self.ending,
-            why: self.effort.error.filter(|_| self.endpoint.is_none()),
+            why: self.why(),
         });
     }
 }

@@ -1,5 +1,6 @@
 //! Where the admin API is: chosen and bound. `find` is the other end.
 
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
@@ -57,6 +58,20 @@ impl Choice {
     pub fn new(given: Option<AdminAddr>, runtime_dir: Option<&Path>) -> Choice {
         let user = runtime_dir.map(|dir| dir.join(USER_PATH));
         Choice { given, defaults: std::iter::once(PathBuf::from(SYSTEM_PATH)).chain(user).collect() }
+    }
+}
+
+/// Where an ambassador is looked for.
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.given {
+            Some(given) => given.fmt(f),
+            None => {
+                let paths: Vec<String> =
+                    self.defaults.iter().map(|path| format!("unix:{}", path.display())).collect();
+                f.write_str(&paths.join(" or "))
+            }
+        }
     }
 }
 
@@ -168,8 +183,8 @@ pub(super) fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
-impl std::fmt::Display for AdminAddr {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for AdminAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AdminAddr::Unix(path) => write!(f, "unix:{}", path.display()),
             AdminAddr::Abstract(name) => write!(f, "@{name}"),

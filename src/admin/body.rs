@@ -64,7 +64,11 @@ enum Old {
 #[serde(deny_unknown_fields)]
 struct WeightBody {
     endpoint: String,
-    weight: u32,
+    #[serde(default)]
+    weight: Option<u32>,
+    /// Back to the weight that its source gives it.
+    #[serde(default)]
+    reset: bool,
 }
 
 #[derive(Deserialize)]
@@ -88,10 +92,12 @@ pub(super) fn order(name: &str, verb: &str, bytes: &[u8]) -> Result<Command, Str
         "pause" => read(bytes).map(|Nothing {}| Command::Pause { route }),
         "resume" => read(bytes).map(|Nothing {}| Command::Resume { route }),
         "switch" => switch(route, read(bytes)?).map(Command::Switch),
-        "weight" => {
-            let WeightBody { endpoint, weight } = read(bytes)?;
-            Ok(Command::Weight { route, endpoint, weight })
-        }
+        "weight" => match read(bytes)? {
+            WeightBody { endpoint, weight, reset } if weight.is_some() != reset => {
+                Ok(Command::Weight { route, endpoint, weight })
+            }
+            WeightBody { .. } => Err("give either `weight` or `reset: true`".to_owned()),
+        },
         "drain" => match read(bytes)? {
             DrainBody { endpoint, undo: false } => Ok(Command::Drain { route, endpoint }),
             DrainBody { endpoint, undo: true } => Ok(Command::Undrain { route, endpoint }),
@@ -172,7 +178,7 @@ mod tests {
         );
         assert_eq!(
             check("weight", r#"{"endpoint":"10.0.0.1:1","weight":3}"#),
-            Ok(Command::Weight { route: route.clone(), endpoint: endpoint.clone(), weight: 3 })
+            Ok(Command::Weight { route: route.clone(), endpoint: endpoint.clone(), weight: Some(3) })
         );
         assert_eq!(
             check("drain", r#"{"endpoint":"10.0.0.1:1"}"#),
@@ -198,6 +204,8 @@ mod tests {
             ("switch", r#"{"targets":"a","timeout":"30"}"#, "write `30s`"),
             ("switch", r#"{"targets":"a","timeout":"2days"}"#, "more than a day"),
             ("weight", r#"{"endpoint":"a","weight":-1}"#, "cannot be read"),
+            ("weight", r#"{"endpoint":"a"}"#, "either `weight`"),
+            ("weight", r#"{"endpoint":"a","weight":1,"reset":true}"#, "either `weight`"),
             ("drain", "{}", "missing field `endpoint`"),
         ] {
             let why = check(verb, body).unwrap_err();

@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 
 use super::address::Choice;
 use super::find;
+use crate::cluster::ConnectError;
 use crate::config::AdminAddr;
 
 /// An answer longer than this is not one of ours.
@@ -39,8 +40,11 @@ pub struct Answer {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("no ambassador answers on its admin address ({0}); --admin or AMBASSADOR_ADMIN says where it is")]
-    Unreachable(io::Error),
+    #[error(
+        "no ambassador answers at {at} ({}): is one running? --admin or AMBASSADOR_ADMIN names another admin address",
+        cause(.error)
+    )]
+    Unreachable { at: Choice, error: io::Error },
     /// Their addresses.
     #[error("several ambassadors run here; name one of them with --admin or AMBASSADOR_ADMIN:\n  {}", .0.join("\n  "))]
     Several(Vec<String>),
@@ -48,6 +52,21 @@ pub enum ClientError {
     Ended,
     #[error("the ambassador's answer makes no sense: {0}")]
     Garbled(String),
+}
+
+impl ClientError {
+    fn silent(choice: &Choice) -> ClientError {
+        let why = format!("no answer within {TIMEOUT:?}");
+        ClientError::Unreachable { at: choice.clone(), error: io::Error::new(io::ErrorKind::TimedOut, why) }
+    }
+}
+
+/// The system's errors in the words of other messages.
+fn cause(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(_) => ConnectError::of(error).to_string(),
+        None => error.to_string(),
+    }
 }
 
 impl Question {
@@ -75,7 +94,7 @@ pub async fn ask(choice: &Choice, question: &Question) -> Result<Answer, ClientE
     };
     match tokio::time::timeout(TIMEOUT, answer).await {
         Ok(result) => result,
-        Err(_) => Err(ClientError::Unreachable(io::ErrorKind::TimedOut.into())),
+        Err(_) => Err(ClientError::silent(choice)),
     }
 }
 
@@ -88,7 +107,7 @@ pub async fn follow(
 ) -> Result<Answer, ClientError> {
     let mut response = match tokio::time::timeout(TIMEOUT, send(choice, question)).await {
         Ok(response) => response?,
-        Err(_) => return Err(ClientError::Unreachable(io::ErrorKind::TimedOut.into())),
+        Err(_) => return Err(ClientError::silent(choice)),
     };
     let status = response.status().as_u16();
     if !response.status().is_success() {

@@ -4,8 +4,8 @@
 //! user or as root. Of several ambassadors, those in our own PID namespace, which is our container, are preferred.
 
 use std::io;
-use std::path::PathBuf;
 
+use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -29,20 +29,20 @@ struct Found {
 /// Connects to the given address, or to the only ambassador at the default ones.
 pub(super) async fn connect(choice: &Choice) -> Result<Stream, ClientError> {
     let stream = match &choice.given {
-        None => Ok(Stream::Unix(only(&choice.defaults)?)),
+        None => Ok(Stream::Unix(only(choice)?)),
         Some(AdminAddr::Tcp(addr)) => TcpStream::connect(addr).await.map(Stream::Tcp),
         // Not checked: the path was given, and its directory has permissions.
         Some(AdminAddr::Unix(path)) => UnixStream::connect(path).await.map(Stream::Unix),
         Some(at @ AdminAddr::Abstract(_)) => try_connect(at.clone()).map(|found| Stream::Unix(found.stream)),
     };
-    stream.map_err(ClientError::Unreachable)
+    stream.map_err(|error| ClientError::Unreachable { at: choice.clone(), error })
 }
 
-fn only(defaults: &[PathBuf]) -> Result<UnixStream, ClientError> {
+fn only(choice: &Choice) -> Result<UnixStream, ClientError> {
     let sockets = std::fs::read(SOCKETS).unwrap_or_default();
-    let paths = defaults.iter().cloned().map(AdminAddr::Unix);
+    let paths = choice.defaults.iter().cloned().map(AdminAddr::Unix);
     let mut found = Vec::new();
-    let mut failure = io::Error::from(io::ErrorKind::NotFound);
+    let mut failure = io::Error::from(Errno::NOENT);
     for at in paths.chain(abstract_names(&sockets)) {
         match try_connect(at) {
             Ok(one) => found.push(one),
@@ -56,7 +56,8 @@ fn only(defaults: &[PathBuf]) -> Result<UnixStream, ClientError> {
     if found.len() > 1 {
         return Err(ClientError::Several(found.iter().map(|one| one.at.to_string()).collect()));
     }
-    found.pop().map(|one| one.stream).ok_or(ClientError::Unreachable(failure))
+    let nowhere = || ClientError::Unreachable { at: choice.clone(), error: failure };
+    found.pop().map(|one| one.stream).ok_or_else(nowhere)
 }
 
 /// The error says whose server is refused.

@@ -101,7 +101,7 @@ pub(super) fn unanswered(error: &ClientError) -> Exit {
     err(&error.to_string());
     match error {
         ClientError::Several(_) => Exit::Usage,
-        ClientError::Unreachable(_) | ClientError::Ended => Exit::Unavailable,
+        ClientError::Unreachable { .. } | ClientError::Ended => Exit::Unavailable,
         ClientError::Garbled(_) => Exit::Failed,
     }
 }

@@ -51,7 +51,11 @@ pub(super) enum OrderVerb {
         /// Its address, its container's name, or the whole of what `status` shows
         endpoint: String,
         /// Relative to the other endpoints, which have 1 unless told otherwise; 0 for no new sessions
-        weight: u32,
+        #[arg(required_unless_present = "reset", conflicts_with = "reset")]
+        weight: Option<u32>,
+        /// Back to the weight that its source gives it
+        #[arg(long)]
+        reset: bool,
         #[command(flatten)]
         ask: Ask,
     },
@@ -138,8 +142,9 @@ pub(super) fn send(command: &OrderVerb, vars: &Vars) -> Exit {
         OrderVerb::Pause { route, ask } => post(ask, vars, route, "pause", &json!({})),
         OrderVerb::Resume { route, ask } => post(ask, vars, route, "resume", &json!({})),
         OrderVerb::Switch(command) => switch(command, vars),
-        OrderVerb::Weight { route, endpoint, weight, ask } => {
-            post(ask, vars, route, "weight", &json!({ "endpoint": endpoint, "weight": weight }))
+        OrderVerb::Weight { route, endpoint, weight, reset, ask } => {
+            let body = json!({ "endpoint": endpoint, "weight": weight, "reset": reset });
+            post(ask, vars, route, "weight", &body)
         }
         OrderVerb::Drain { route, endpoint, undo, ask } => {
             post(ask, vars, route, "drain", &json!({ "endpoint": endpoint, "undo": undo }))
@@ -174,9 +179,20 @@ fn list(list: &RouteList) -> String {
     let mut rows = vec![["ROUTE", "LISTEN", "TARGETS", "ORIGIN"].map(str::to_owned)];
     rows.extend(list.routes.iter().map(|route| {
         let RouteStatus { name, listen, targets, origin, .. } = route;
+        let targets: Vec<String> = targets.iter().map(|target| named(target, origin)).collect();
         [name.clone(), listen.clone(), targets.join(","), origin.clone()]
     }));
     aligned(&rows)
+}
+
+/// A container that a label's route means by its ID, with its name.
+fn named(target: &str, origin: &str) -> String {
+    let id = target.strip_prefix("docker://").and_then(|rest| rest.get(..12));
+    let is_id = id.is_some_and(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    match origin.strip_prefix("container ").and_then(|rest| rest.split_once(", label ")) {
+        Some((name, _)) if is_id => format!("{target} ({name})"),
+        _ => target.to_owned(),
+    }
 }
 
 fn post(ask: &Ask, vars: &Vars, route: &str, verb: &str, body: &Value) -> Exit {

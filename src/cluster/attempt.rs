@@ -25,6 +25,11 @@ pub trait Dial {
         timeout: Duration,
     ) -> impl Future<Output = io::Result<Self::Connection>> + Send;
 
+    /// Whether a connection shows that the endpoint answers.
+    fn is_answer(&self) -> bool {
+        true
+    }
+
     /// Called while the session waits: what an attempt needs is free for others.
     fn release(&self) {}
 
@@ -81,7 +86,7 @@ impl Cluster {
                 tracing::debug!(endpoint = %endpoint.key, "withdrawn while it was dialled");
                 return Ok(Round::Changed);
             };
-            self.report(endpoint, &dialled);
+            self.report(endpoint, &dialled, dialler);
             match dialled {
                 Ok(connected) => return Ok(Round::Connected(connected, in_flight)),
                 Err(error) => {
@@ -146,9 +151,10 @@ impl Cluster {
     }
 
     /// For outlier detection, and for those who look for the cause.
-    fn report<C>(&self, endpoint: &Endpoint, dialled: &io::Result<C>) {
+    fn report<D: Dial>(&self, endpoint: &Endpoint, dialled: &io::Result<D::Connection>, dialler: &D) {
         let is_news = match dialled {
-            Ok(_) => endpoint.answered(),
+            Ok(_) if dialler.is_answer() => endpoint.answered(),
+            Ok(_) => endpoint.connected(),
             Err(error) => !is_our_own(error) && endpoint.failed(ConnectError::of(error)),
         };
         if is_news {

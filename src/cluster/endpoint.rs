@@ -136,11 +136,30 @@ impl Endpoint {
     }
 
     /// A connect did not fail. Returns whether that is news for the control plane.
+    pub(super) fn connected(&self) -> bool {
+        // Read first, since the usual case must not take the cache line from other workers.
+        self.failures.load(Relaxed) > 0 && self.failures.swap(0, Relaxed) >= FAILURES_MAX
+    }
+
+    /// The endpoint answered a connect. Returns whether that is news for the control plane.
     pub(super) fn answered(&self) -> bool {
         let is_report = self.reach.answered();
-        // Read first, since the usual case must not take the cache line from other workers.
-        let is_back = self.failures.load(Relaxed) > 0 && self.failures.swap(0, Relaxed) >= FAILURES_MAX;
-        is_back || is_report
+        self.connected() || is_report
+    }
+
+    /// As [`Cluster::unreachable`]. Returns whether that is news for the control plane.
+    pub(super) fn unreachable(&self, error: ConnectError) -> bool {
+        self.reach.failed(error, self.joined.elapsed())
+    }
+
+    /// As [`Cluster::reached`]. Returns whether that is news for the control plane.
+    pub(super) fn reached(&self) -> bool {
+        self.reach.answered()
+    }
+
+    /// The last connects failed, so that sessions wait.
+    pub(super) fn refuses_connects(&self) -> bool {
+        self.failures.load(Relaxed) > 0
     }
 
     /// A check passed, or failed for this reason.
@@ -171,8 +190,8 @@ impl Endpoint {
         self.container_unhealthy.load(Relaxed)
     }
 
-    /// The last connect failed.
-    pub(super) fn is_failing(&self) -> bool {
+    /// The last connect failed, or the last datagram was refused.
+    pub fn is_failing(&self) -> bool {
         self.reach.is_failing()
     }
 

@@ -327,7 +327,7 @@ impl<P> Drop for Watch<P> {
 /// Why sessions do not reach it, and what becomes of them where they reach no other.
 fn why(endpoint: &Endpoint, members: &Members) -> String {
     let cause = endpoint.connect_error().map(|error| error.to_string()).unwrap_or_default();
-    let is_last = members.all().all(|(_, member)| member.weight == 0 || member.endpoint.is_failing());
+    let is_last = members.all().all(|(_, member)| member.weight == 0 || member.endpoint.refuses_connects());
     let is_held = is_last && !members.options.hold.is_zero();
     if is_held { format!("{cause}; holding sessions") } else { cause }
 }

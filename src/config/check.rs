@@ -14,9 +14,11 @@ pub fn table(config: &Config) -> String {
     let mut rows = vec![HEAD.map(str::to_owned)];
     rows.extend(routes.iter().map(|route| row(route, String::new())));
     rows.extend(shadowed.iter().map(|Shadowed { route, by }| row(route, format!("hidden by {by}"))));
-    let mut text = if rows.len() > 1 { aligned(&rows) } else { "no routes yet\n".to_owned() };
+    let has_routes = rows.len() > 1;
+    let mut text = if has_routes { aligned(&rows) } else { "no routes are written\n".to_owned() };
     if let Some(docker) = &config.docker {
-        let _ = writeln!(text, "Docker at {} adds {}", host(&docker.host), from_docker(docker).join(", "));
+        let adds = if has_routes { " adds" } else { ", which `check` does not ask, adds" };
+        let _ = writeln!(text, "Docker at {}{adds} {}", host(&docker.host), from_docker(docker).join(", "));
     }
     for warning in &config.warnings {
         let _ = writeln!(text, "warning: {warning}");
@@ -115,7 +117,7 @@ fn host(host: &DockerHost) -> String {
 
 fn from_docker(docker: &DockerConfig) -> Vec<String> {
     let mut adds: Vec<String> =
-        docker.names.iter().map(|name| format!("every exposed port of {name}")).collect();
+        docker.names.iter().map(|name| format!("every exposed port of container {name}")).collect();
     if docker.implicit {
         adds.push("labelled containers".to_owned());
         adds.push("this container's links".to_owned());
@@ -184,7 +186,7 @@ NAME          LISTEN        TARGETS     OPTIONS                         FROM
 web           80            a:80,b:80   backup=c:80,d:80&hold=30s  argument 1
 6379          6379          redis:6379                                    argument 1
 127.0.0.1:80  127.0.0.1:80  x:80                                          a.toml:3:1  hidden by argument 1
-Docker at /d.sock adds every exposed port of fpm, labelled containers, this container's links
+Docker at /d.sock adds every exposed port of container fpm, labelled containers, this container's links
 warning: variable A_PORT_0_TCP: no port
 ";
         let squeeze = |text: &str| {
@@ -199,7 +201,7 @@ warning: variable A_PORT_0_TCP: no port
 
     #[test]
     fn no_route_is_said_in_words() {
-        assert_eq!(table(&Config::with_routes(Vec::new())), "no routes yet\n");
+        assert_eq!(table(&Config::with_routes(Vec::new())), "no routes are written\n");
     }
 
     #[test]

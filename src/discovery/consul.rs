@@ -121,7 +121,7 @@ impl Consul {
             return Ok(());
         }
         known.shown = Some(endpoints.clone());
-        publisher.publish(Snapshot::Target { target: self.target(), endpoints }).await
+        publisher.publish(Snapshot::Target { target: self.target(), endpoints, problem: None }).await
     }
 
     fn target(&self) -> Target {

@@ -209,7 +209,10 @@ impl Containers {
                 resolution.problems.push(why);
             }
             if container.health == ContainerHealth::Unhealthy {
-                let why = format!("container {} is unhealthy: it takes no new sessions", container.name);
+                let name = &container.name;
+                let why = format!(
+                    "container {name} is unhealthy: it takes no new sessions; `docker inspect {name}` shows why"
+                );
                 resolution.problems.push(why);
             }
         }

@@ -5,7 +5,7 @@
 //!   ask ──addresses──► publish ──► rest for the TTL ──► ask
 //!    ├──none yet──► publish none ──► rest a little ──► ask
 //!    ├──none any more──► lost: the last answer is kept ──nx_stale──► ask ──the same──► it expires
-//!    └──no answer──► lost: the last answer is kept ──stale──► ask ──the same──► it expires
+//!    └──no answer──► lost, at the first lookup after 2 s already: the last answer is kept ──stale──► ask ──the same──► it expires
 //! ```
 
 mod hosts;
@@ -18,13 +18,14 @@ mod system;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{Publisher, Snapshot, Source, SourceError};
+use super::{Publisher, Snapshot, Source, SourceError, Stopped};
 use crate::address::{EndpointAddr, EndpointSpec, Identity};
 use crate::config::dns::{Limits, TTL_FLOOR};
 use crate::route::Target;
@@ -37,6 +38,9 @@ use srv::Hosts;
 /// A name that does not exist yet usually belongs to a service that is about to start.
 const ABSENT_RETRY_MIN: Duration = Duration::from_secs(1);
 const ABSENT_RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// How long servers may be silent at the first lookup of a name before they are reported. A lookup that fails takes up to 15 s.
+pub const SILENCE_MAX: Duration = Duration::from_secs(2);
 
 /// One name, followed.
 pub struct Dns {
@@ -51,6 +55,8 @@ pub struct Dns {
     answered: bool,
     /// What was published last, but for what has expired since.
     standing: Vec<EndpointSpec>,
+    /// Published with it.
+    problem: Option<String>,
 }
 
 /// What is asked, and what was answered last, which outlives a run that fails.
@@ -67,9 +73,11 @@ enum Question {
     },
 }
 
-enum Answer {
-    Has(Said),
-    /// It has no address, or no SRV record: why, in words.
+/// What a server answered.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer<T> {
+    Has(T),
+    /// There is no such name, or it has no such record: which, in words, and the servers that were asked.
     Denied(String),
 }
 
@@ -88,7 +96,15 @@ impl Dns {
             Target::Srv { name } => Question::Srv { name: name.clone(), last: Hosts::default() },
             _ => return None,
         };
-        Some(Dns { question, resolver, trouble, asked: None, answered: false, standing: Vec::new() })
+        Some(Dns {
+            question,
+            resolver,
+            trouble,
+            asked: None,
+            answered: false,
+            standing: Vec::new(),
+            problem: None,
+        })
     }
 }
 
@@ -120,31 +136,51 @@ impl Dns {
         let mut absent_retry = ABSENT_RETRY_MIN;
         loop {
             self.breathe().await;
-            let (endpoints, pause) = match self.question.ask(&self.resolver).await {
+            let answer = match is_told {
+                true => self.question.ask(&self.resolver).await,
+                false => self.ask_first(publisher).await?,
+            };
+            let (endpoints, problem, pause) = match answer {
                 Ok(Answer::Has(Said { endpoints, ttl })) => {
                     self.answered = true;
                     absent_retry = ABSENT_RETRY_MIN;
-                    (endpoints, self.resolver.limits.pause(ttl))
+                    (endpoints, None, self.resolver.limits.pause(ttl))
                 }
-                Ok(Answer::Denied(_)) if !self.answered => {
+                Ok(Answer::Denied(why)) if !self.answered => {
                     let pause = absent_retry;
                     absent_retry = (absent_retry * 2).min(ABSENT_RETRY_MAX);
-                    (Vec::new(), pause)
+                    (Vec::new(), Some(why), pause)
                 }
                 // What it had may be what it has again in a moment: a server that restarts has an empty zone at first.
-                Ok(Answer::Denied(why)) => {
-                    return Err(self.failed(format!("{why} any more"), publisher).await);
-                }
-                Err(why) => return Err(self.failed(why, publisher).await),
+                Ok(Answer::Denied(why)) | Err(why) => return Err(self.failed(why, publisher).await),
             };
             // The same again is news to those who were told that it is lost.
-            if !is_told || self.standing != endpoints {
-                self.standing.clone_from(&endpoints);
-                publisher.publish(self.question.snapshot(endpoints)).await?;
+            if !is_told || self.standing != endpoints || self.problem != problem {
+                publisher.publish(self.snapshot(endpoints, problem)).await?;
                 is_told = true;
             }
             super::rest(pause, TTL_FLOOR, self.trouble.notified()).await;
         }
+    }
+
+    /// While nothing is known of the name, reports servers that are silent before the lookup has failed.
+    async fn ask_first(
+        &mut self,
+        publisher: &mut Publisher,
+    ) -> Result<Result<Answer<Said>, String>, Stopped> {
+        let mut answer = pin!(self.question.ask(&self.resolver));
+        if let Ok(answer) = timeout(SILENCE_MAX, &mut answer).await {
+            return Ok(answer);
+        }
+        publisher.lost(format!("no answer (asked {})", self.resolver.shown())).await?;
+        Ok(answer.await)
+    }
+
+    /// Remembers what is published.
+    fn snapshot(&mut self, endpoints: Vec<EndpointSpec>, problem: Option<String>) -> Snapshot {
+        self.standing.clone_from(&endpoints);
+        self.problem.clone_from(&problem);
+        Snapshot::Target { target: self.question.target(), endpoints, problem }
     }
 
     /// A back-off begins shorter than the floor.
@@ -159,8 +195,8 @@ impl Dns {
     async fn failed(&mut self, why: String, publisher: &mut Publisher) -> SourceError {
         let believed = self.question.believed(&self.resolver.limits, Instant::now());
         if self.standing != believed {
-            self.standing.clone_from(&believed);
-            if let Err(stopped) = publisher.expire(self.question.snapshot(believed)).await {
+            let problem = believed.is_empty().then(|| why.clone());
+            if let Err(stopped) = publisher.expire(self.snapshot(believed, problem)).await {
                 return stopped.into();
             }
         }
@@ -170,17 +206,21 @@ impl Dns {
 
 impl Question {
     /// An error is that no server could answer.
-    async fn ask(&mut self, resolver: &Resolver) -> Result<Answer, String> {
+    async fn ask(&mut self, resolver: &Resolver) -> Result<Answer<Said>, String> {
         match self {
             Question::Srv { name, last } => last.ask(name, resolver).await,
             Question::Host { host, last, .. } => {
                 last.forget_stale(&resolver.limits, Instant::now());
-                let Some(found) = resolver.lookup(host, last).await? else {
-                    last.deny(Instant::now());
-                    return Ok(Answer::Denied(format!("{host} has no address")));
-                };
-                *last = found.families;
-                Ok(Answer::Has(Said { endpoints: self.endpoints(), ttl: found.ttl }))
+                match resolver.lookup(host, last).await? {
+                    Answer::Denied(why) => {
+                        last.deny(Instant::now());
+                        Ok(Answer::Denied(why))
+                    }
+                    Answer::Has(found) => {
+                        *last = found.families;
+                        Ok(Answer::Has(Said { endpoints: self.endpoints(), ttl: found.ttl }))
+                    }
+                }
             }
         }
     }
@@ -228,10 +268,6 @@ impl Question {
             Question::Host { host, port, .. } => Target::Host { host: host.clone(), port: *port },
             Question::Srv { name, .. } => Target::Srv { name: name.clone() },
         }
-    }
-
-    fn snapshot(&self, endpoints: Vec<EndpointSpec>) -> Snapshot {
-        Snapshot::Target { target: self.target(), endpoints }
     }
 }
 

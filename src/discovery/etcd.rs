@@ -216,7 +216,7 @@ impl Etcd {
             return Ok(());
         }
         self.shown = Some(endpoints.clone());
-        publisher.publish(Snapshot::Target { target: self.target(), endpoints }).await
+        publisher.publish(Snapshot::Target { target: self.target(), endpoints, problem: None }).await
     }
 }
 

@@ -18,7 +18,7 @@ pub struct DiscoveryState {
     /// Of our own container, those included that Docker has forgotten.
     pub links: label::OwnLinks,
     /// Of the targets that have a source of their own.
-    pub targets: BTreeMap<Target, Vec<EndpointSpec>>,
+    pub targets: BTreeMap<Target, Resolution>,
 }
 
 /// The endpoints of one route, and why there are not more.
@@ -48,22 +48,31 @@ impl DiscoveryState {
                 self.links.learn(&containers);
                 self.docker = Some(containers);
             }
-            Snapshot::Target { target, endpoints } => {
-                self.targets.insert(target, endpoints);
+            Snapshot::Target { target, endpoints, problem } => {
+                let problem = problem.or_else(|| endpoints.is_empty().then(|| "has no endpoint".to_owned()));
+                let problems = problem.into_iter().map(|why| format!("{target}: {why}")).collect();
+                self.targets.insert(target, Resolution { endpoints, problems });
             }
         }
     }
 
     /// Routes that Docker tells of: `-name`s, and the implicit ones where they are asked for, which then have a policy.
-    pub fn docker_layers(&self, names: &[String], implicit: Option<&label::Policy<'_>>) -> DockerLayers {
+    /// Without any, this is a notice, unless routes were written.
+    pub fn docker_layers(
+        &self,
+        names: &[String],
+        implicit: Option<&label::Policy<'_>>,
+        written: &[Layer],
+    ) -> DockerLayers {
         let Some(containers) = &self.docker else { return DockerLayers::default() };
         let Implied { routes, mistakes, mut notices } = label::named(names, containers);
         let mut told = vec![(routes, mistakes)];
         if let Some(policy) = implicit {
             told.push(self.links.routes());
             told.push(label::labelled(containers, policy));
-            let nothing = told.iter().all(|(routes, mistakes)| routes.is_empty() && mistakes.is_empty());
-            if names.is_empty() && nothing {
+            let is_empty = |(routes, mistakes): &(Vec<_>, Vec<_>)| routes.is_empty() && mistakes.is_empty();
+            let is_written = written.iter().any(|layer| !layer.routes.is_empty());
+            if names.is_empty() && !is_written && told.iter().all(is_empty) {
                 notices.push(NO_ROUTE.to_owned());
             }
         }
@@ -104,14 +113,13 @@ impl DiscoveryState {
             }
             _ => match self.targets.get(target) {
                 None => problem(format!("{target}: not known yet")),
-                Some(endpoints) if endpoints.is_empty() => problem(format!("{target}: has no endpoint")),
-                Some(endpoints) if endpoints.len() > ENDPOINTS_MAX => Resolution {
+                Some(Resolution { endpoints, .. }) if endpoints.len() > ENDPOINTS_MAX => Resolution {
                     endpoints: endpoints.iter().take(ENDPOINTS_MAX).cloned().collect(),
                     problems: vec![format!(
                         "{target}: only the first {ENDPOINTS_MAX} of its endpoints are used"
                     )],
                 },
-                Some(endpoints) => Resolution { endpoints: endpoints.clone(), problems: Vec::new() },
+                Some(known) => known.clone(),
             },
         }
     }
@@ -181,7 +189,11 @@ mod tests {
         let endpoint = |addr: &str| {
             EndpointSpec::new(EndpointAddr::Inet(addr.parse().unwrap()), Identity::Name("redis".to_owned()))
         };
-        state.apply(Snapshot::Target { target: redis(), endpoints: addrs.map(endpoint).to_vec() });
+        state.apply(Snapshot::Target {
+            target: redis(),
+            endpoints: addrs.map(endpoint).to_vec(),
+            problem: None,
+        });
         let mut route = route(vec![redis(), redis()]);
         route.options.backup = vec![redis(), Target::Unix("/run/x".into())];
         let resolved = state.resolve(&route);
@@ -201,7 +213,7 @@ mod tests {
             EndpointSpec::new(addr, Identity::Name("redis".to_owned()))
         };
         let endpoints = (0..=16_384).map(endpoint).collect();
-        state.apply(Snapshot::Target { target: redis(), endpoints });
+        state.apply(Snapshot::Target { target: redis(), endpoints, problem: None });
         let resolved = state.resolve(&route(vec![redis()]));
         assert_eq!(resolved.endpoints.len(), ENDPOINTS_MAX);
         assert_eq!(resolved.problems, ["redis:6379: only the first 16384 of its endpoints are used"]);
@@ -213,7 +225,7 @@ mod tests {
         let endpoint =
             |addr: &str| EndpointSpec::new(EndpointAddr::Inet(addr.parse().unwrap()), Identity::Literal);
         let endpoints = ["10.0.0.1:65534", "10.0.0.2:65535", "10.0.0.3:65535"].map(endpoint).to_vec();
-        state.apply(Snapshot::Target { target: redis(), endpoints });
+        state.apply(Snapshot::Target { target: redis(), endpoints, problem: None });
         let mut route = route(vec![redis()]);
         assert_eq!(state.resolve(&route).endpoints.len(), 3);
         let ports = PortRange { first: 8000, last: 8001 };
@@ -221,6 +233,18 @@ mod tests {
         let Resolved { endpoints, problems } = state.resolve(&route);
         assert_eq!(endpoints.len(), 1);
         assert!(problems[0].contains("10.0.0.2:65535") && problems[0].contains(": 2)"), "{problems:?}");
+    }
+
+    #[test]
+    fn target_without_endpoint_is_a_problem_with_the_reason_of_its_source() {
+        let mut state = DiscoveryState::default();
+        for (problem, expected) in
+            [(None, "redis:6379: has no endpoint"), (Some("no such name"), "redis:6379: no such name")]
+        {
+            let problem = problem.map(str::to_owned);
+            state.apply(Snapshot::Target { target: redis(), endpoints: Vec::new(), problem });
+            assert_eq!(state.resolve(&route(vec![redis()])).problems, [expected]);
+        }
     }
 
     #[test]

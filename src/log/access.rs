@@ -15,7 +15,6 @@ use super::queue::Queue;
 use super::text::{write_formatted, write_value};
 use super::time::Timestamp;
 use crate::address::EndpointKey;
-use crate::cluster::ConnectError;
 use crate::config::{LogConfig, LogFormat};
 use crate::digits::{write_digits, write_number};
 use crate::ending::Ending;
@@ -36,9 +35,9 @@ pub struct Line<'a> {
     pub attempts: u32,
     #[serde(serialize_with = "display")]
     pub ending: Ending,
-    /// Why the last connect failed, where no endpoint was connected to.
+    /// Why no endpoint was connected to.
     #[serde(serialize_with = "display_some", skip_serializing_if = "Option::is_none")]
-    pub why: Option<ConnectError>,
+    pub why: Option<String>,
 }
 
 /// The endpoint of a session, or `-`.

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use humantime::{format_rfc3339_seconds, parse_rfc3339};
 use serde::{Deserialize, Serialize};
 
-use super::table::{age, aligned, bytes};
+use super::table::{aligned, bytes};
 use crate::address::BACKUP_TIER;
 use crate::cluster::{Cluster, Endpoint, Member, Tier};
 use crate::escape::escaped;
@@ -257,7 +257,11 @@ impl RouteStatus {
     /// What a person should know beside the numbers.
     fn notes(&self) -> Vec<String> {
         let ByHandStatus { paused, instead_of, weights, drained, switch, waiting } = &self.by_hand;
+        let name = &self.name;
         let mut notes = self.problems.clone();
+        if self.state != OK {
+            notes.extend(self.endpoints.iter().find_map(EndpointStatus::advice));
+        }
         if let DescriptorStatus { used, accept_paused: true, .. } = self.descriptors {
             notes.push(format!("out of file descriptors with {used}: new connections wait in the backlog"));
         }
@@ -266,7 +270,6 @@ impl RouteStatus {
         }
         if let Some(instead_of) = instead_of {
             let (to, from) = (self.targets.join(","), instead_of.join(","));
-            let name = &self.name;
             notes.push(format!(
                 "switched by hand to {to}, instead of {from}; `ambassador switch {name} --reset` ends it"
             ));
@@ -276,8 +279,16 @@ impl RouteStatus {
             let targets = self.targets.join(",");
             notes.push(format!("{targets} has no endpoint yet: those before it serve on"));
         }
-        notes.extend(weights.iter().map(|(endpoint, weight)| format!("weight {weight} by hand: {endpoint}")));
-        notes.extend(drained.iter().map(|endpoint| format!("drained by hand: {endpoint}")));
+        notes.extend(weights.iter().map(|(endpoint, weight)| {
+            let address = address(endpoint);
+            format!(
+                "weight {weight} by hand: {endpoint}; `ambassador weight {name} {address} --reset` ends it"
+            )
+        }));
+        notes.extend(drained.iter().map(|endpoint| {
+            let address = address(endpoint);
+            format!("drained by hand: {endpoint}; `ambassador drain {name} {address} --undo` ends it")
+        }));
         match switch.as_ref().map(|switch| switch.state) {
             Some(SwitchState::OnTrial) => notes.push(with("the switch is on trial", why)),
             Some(SwitchState::RolledBack) => notes.push(with("the last switch was rolled back", why)),
@@ -316,9 +327,11 @@ impl ConfigStatus {
     /// One line for people, if the last attempt failed.
     fn refused(&self, now: SystemTime) -> Option<String> {
         let (error, at) = (self.error.as_ref()?, self.refused_at.as_ref()?);
-        let ago = parse_rfc3339(at).ok().and_then(|at| now.duration_since(at).ok()).unwrap_or_default();
-        let ago = age(ago);
-        Some(format!("configuration refused {ago} ago: {error}; the routes of the last good one are in use"))
+        let since = parse_rfc3339(at).ok().and_then(|at| now.duration_since(at).ok()).unwrap_or_default();
+        Some(format!(
+            "configuration refused {}: {error}; the routes of the last good one are in use",
+            ago(since)
+        ))
     }
 }
 
@@ -357,6 +370,11 @@ impl SwitchStatus {
         };
         SwitchStatus { number: switch.number, state, why: switch.why.clone() }
     }
+}
+
+/// Of an endpoint as it is described. A command means it by that too.
+fn address(description: &str) -> &str {
+    description.split(" (").next().unwrap_or(description)
 }
 
 fn with(text: &str, why: Option<&str>) -> String {
@@ -438,6 +456,22 @@ impl EndpointStatus {
     fn failure(&self) -> Option<String> {
         let (why, ms) = (self.last_error.as_ref()?, self.last_error_ms_ago?);
         self.failing.then(|| format!("{why} {}", ago(Duration::from_millis(ms))))
+    }
+
+    /// Why it does not answer, and what to look at.
+    fn advice(&self) -> Option<String> {
+        let why = self.last_error.as_deref().filter(|_| self.failing)?;
+        let advice = match why {
+            "connection refused" => "no program listens there; is the service started, and on this port?",
+            "connection timed out" => "no answer; is the host up, and does a firewall drop the packets?",
+            "network is unreachable" | "host is unreachable" => {
+                "there is no route to it; do the containers share a network?"
+            }
+            "no such file or directory" => "is the service started, and its socket mounted?",
+            "permission denied" => "may the ambassador's user connect to it?",
+            _ => return None,
+        };
+        Some(format!("{}: {why}: {advice}", self.address))
     }
 
     /// `leaving` comes first where it is one that left.

@@ -26,7 +26,8 @@ pub enum Command {
     Weight {
         route: String,
         endpoint: String,
-        weight: u32,
+        /// `None` for the weight that its source gives it.
+        weight: Option<u32>,
     },
     /// No new sessions on this endpoint.
     Drain {

@@ -85,7 +85,13 @@ impl Reconciler {
         let (happened, message) = match to {
             Some(_) => (
                 EventKind::Switched { route: name.clone(), targets: now_to.clone(), instead_of },
-                format!("is switched to {now_to}, until the next restart or `switch --reset`"),
+                match trial {
+                    Some(_) => format!("is on trial with {now_to}: each must answer before it is used"),
+                    None => format!(
+                        "is switched to {now_to}, until the next restart or `switch --reset`; \
+                         not checked whether that answers (`--wait` does)"
+                    ),
+                },
             ),
             None => (
                 EventKind::SwitchReset { route: name.clone(), targets: now_to.clone() },
@@ -122,14 +128,25 @@ impl Reconciler {
         self.trials.count() < on_trial
     }
 
-    fn weight(&mut self, route: &str, endpoint: &str, weight: u32) -> Result<Done, CommandError> {
+    fn weight(&mut self, route: &str, endpoint: &str, weight: Option<u32>) -> Result<Done, CommandError> {
         let (route, key) = self.endpoint_of(route, endpoint)?;
         self.overrides.change(&route, |change| {
-            change.weights.insert(key.clone(), weight);
+            match weight {
+                Some(weight) => change.weights.insert(key.clone(), weight),
+                None => change.weights.remove(&key),
+            };
         })?;
+        let weight = weight.unwrap_or_else(|| self.weight_of(&route, &key));
         let endpoint = key.to_string();
         self.events.emit(EventKind::EndpointWeighted { route: route.clone(), endpoint, weight });
         Ok(done(route, &format!("gives {key} the weight {weight}")))
+    }
+
+    /// By its source.
+    fn weight_of(&self, route: &str, key: &EndpointKey) -> u32 {
+        let route = self.table.values().find(|found| found.options.name == route);
+        let endpoints = route.map(|route| self.discovery.resolve(route).endpoints).unwrap_or_default();
+        endpoints.iter().find(|endpoint| endpoint.key == *key).map_or(1, |endpoint| endpoint.weight)
     }
 
     fn drain(&mut self, route: &str, endpoint: &str) -> Result<Done, CommandError> {

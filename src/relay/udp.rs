@@ -87,6 +87,9 @@ pub trait Open: Send + Sync + 'static {
 pub trait Flow: Send + Sync + 'static {
     fn moved(&self, direction: Direction, bytes: usize);
 
+    /// The endpoint's host, or one on the way, has answered that the endpoint cannot be reached (ICMP).
+    fn unreachable(&self, error: &io::Error);
+
     /// Silence that ends the flow, as it is now. `None`: 60 s.
     fn idle_timeout(&self) -> Option<Duration>;
 

@@ -23,6 +23,10 @@ use crate::route::Protocol;
 /// How long a flow must be silent to be over while the process stops.
 const DRAIN_QUIET: Duration = Duration::from_secs(1);
 
+/// A flow that sends for so long without a refusal reaches its endpoint, though it may never be answered (syslog). Hosts
+/// limit how often they refuse: Linux to once a second for each peer (icmp(7), `icmp_ratelimit`).
+const UNREFUSED: Duration = Duration::from_secs(5);
+
 /// Opens the flows of one listener.
 pub struct Flows {
     pub cluster: Arc<Cluster>,
@@ -34,6 +38,7 @@ pub struct Flows {
 /// A flow that has its endpoint.
 pub struct OpenFlow {
     record: Record,
+    opened: Instant,
     shared: Arc<Shared>,
     _permit: FdPermit,
 }
@@ -78,7 +83,10 @@ impl Open for Flows {
             () = evicted => Err(Ending::TooMany),
         };
         match connected {
-            Ok(socket) => Some((socket, OpenFlow { record, shared: self.shared.clone(), _permit: permit })),
+            Ok(socket) => {
+                let (opened, shared) = (Instant::now(), self.shared.clone());
+                Some((socket, OpenFlow { record, opened, shared, _permit: permit }))
+            }
             Err(ending) => {
                 record.end(ending);
                 None
@@ -119,6 +127,11 @@ impl Dial for DatagramDial<'_> {
         connect::dial_datagram(&endpoint.key.addr.shifted(self.offset)?)
     }
 
+    /// It sends nothing.
+    fn is_answer(&self) -> bool {
+        false
+    }
+
     fn release(&self) {
         self.permit.release_upstream();
     }
@@ -135,6 +148,17 @@ impl Dial for DatagramDial<'_> {
 impl Flow for OpenFlow {
     fn moved(&self, direction: Direction, bytes: usize) {
         self.record.moved(direction, bytes);
+        if let Some(endpoint) = self.record.endpoint.as_deref().filter(|endpoint| endpoint.is_failing())
+            && (direction == Direction::Down || self.opened.elapsed() > UNREFUSED)
+        {
+            self.record.live.cluster.reached(endpoint);
+        }
+    }
+
+    fn unreachable(&self, error: &io::Error) {
+        if let Some(endpoint) = &self.record.endpoint {
+            self.record.live.cluster.unreachable(endpoint, error);
+        }
     }
 
     fn idle_timeout(&self) -> Option<Duration> {

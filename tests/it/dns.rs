@@ -1,5 +1,7 @@
 //! DNS as a source: the program itself, and a name server of the test's own.
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
 use crate::support::{Ambassador, Builder, Dns, Service, ask, eventually, needs};
@@ -78,7 +80,7 @@ fn a_name_that_vanishes_keeps_its_addresses_for_a_short_time_and_each_turn_is_sa
     let there = [format!("{} (redis.test) 1 0", one.addr)];
     has(&ambassador, &there);
     dns.forgets("redis.test.");
-    logs(&ambassador, "redis.test has no address any more");
+    logs(&ambassador, "no such name (asked ");
     assert_eq!(endpoints(&ambassador), there);
     assert_eq!(ask(ambassador.addr("r")), "one");
 
@@ -103,4 +105,41 @@ fn a_service_of_a_swarm_is_the_addresses_of_its_tasks() {
     dns.has("tasks.redis.", 600, &["127.0.0.1", "127.0.0.4"]);
     let scaled = ["127.0.0.1", "127.0.0.4"].map(|ip| format!("{ip}:{} (tasks.redis) 1 0", port(&one)));
     has(&ambassador, &scaled);
+}
+
+#[test]
+fn name_that_does_not_exist_is_called_so_in_status_log_and_the_line_of_its_session() {
+    let dns = needs!(Dns::start());
+    let one = Service::new("one");
+    let target = format!("redsi.test:{}", port(&one));
+    let route = format!("127.0.0.1:0={target}?name=r&hold=500ms");
+    let ambassador = Ambassador::with(&route).resolving_by(&dns.resolv_conf()).start();
+    let problem = format!("{target}: no such name (asked {})", dns.addr());
+    eventually("the reason", || {
+        let status: Value = serde_json::from_slice(&ambassador.verb("status --json").stdout).unwrap();
+        if status["routes"][0]["problems"][0] == problem { Ok(()) } else { Err(status.to_string()) }
+    });
+    let _client = std::net::TcpStream::connect(ambassador.addr("r")).unwrap();
+    logs(&ambassador, &format!("ending=no-endpoint why=\"{problem}\""));
+    logs(&ambassador, &format!("WARN route down: no endpoint takes new sessions route=r why=\"{problem}\""));
+    dns.has("redsi.test.", 1, &["127.0.0.1"]);
+    logs(&ambassador, "INFO route up");
+    assert_eq!(ambassador.log().matches("WARN").count(), 1, "{}", ambassador.log());
+}
+
+#[test]
+fn silent_name_server_is_reported_within_seconds_and_once_as_its_return_is() {
+    let dns = needs!(Dns::start());
+    let one = Service::new("one");
+    dns.has("redis.test.", 1, &["127.0.0.1"]);
+    dns.is_silent(true);
+    let began = Instant::now();
+    let ambassador = ambassador(&dns, &format!("redis.test:{}", port(&one)), "").spawn();
+    logs(&ambassador, &format!("why=\"no answer (asked {})\"", dns.addr()));
+    // A lookup takes 15 s to fail.
+    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+    dns.is_silent(false);
+    logs(&ambassador, "INFO source is back");
+    assert_eq!(ask(ambassador.addr("r")), "one");
+    assert_eq!(ambassador.log().matches("source lost").count(), 1, "{}", ambassador.log());
 }

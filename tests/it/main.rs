@@ -40,5 +40,6 @@ mod soak;
 mod support;
 mod swarm;
 mod tidy;
+mod troubleshooting;
 mod two_hosts;
 mod udp;

@@ -420,3 +420,33 @@ fn every_session_has_its_line_in_the_log_when_a_second_signal_ended_the_process(
         count => Err(format!("{count} lines")),
     });
 }
+
+/// What it prints on standard output and error, and how it ends.
+fn printed(args: &[&str]) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ambassador"));
+    let output = command.args(args).env_clear().output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn mistyped_command_is_answered_with_the_nearest_one() {
+    for (args, meant) in [
+        (&["help", "statsu"][..], "no command `statsu`: did you mean `status`?"),
+        (&["help", "routes", "ad"], "no command `ad`: did you mean `add`?"),
+        (&["routes", "remvoe", "x"], "no command `remvoe`: did you mean `remove`?"),
+        (&["help", "nonsense"], "no command `nonsense`: there are `check`, `demo`,"),
+        (&["statsu"], "did you mean the command `status`?"),
+    ] {
+        let (code, text) = printed(args);
+        assert!(code == Some(64) && text.contains(meant), "{args:?}: {code:?} {text}");
+    }
+}
+
+#[test]
+fn check_names_what_docker_will_be_asked_for() {
+    let (code, text) = printed(&["check", "-name", "redis"]);
+    let expected = "no routes are written\n\
+        Docker at /var/run/docker.sock, which `check` does not ask, adds every exposed port of container redis\n";
+    assert_eq!((code, text.as_str()), (Some(0), expected));
+}

@@ -1,10 +1,12 @@
 //! What tests stand on. Everything that a test starts is a value that ends it when dropped.
 
 mod ambassador;
+mod clogged;
 mod compose;
 mod consul;
 mod container;
 mod dns;
+mod engine;
 mod etcd;
 mod host;
 mod load;
@@ -18,10 +20,12 @@ mod terminal;
 mod wait;
 
 pub(crate) use ambassador::{Ambassador, Builder};
+pub(crate) use clogged::Clogged;
 pub(crate) use compose::{Compose, Project, compose_1, compose_5};
 pub(crate) use consul::{Consul, TOKEN as CONSUL_TOKEN};
 pub(crate) use container::Container;
 pub(crate) use dns::Dns;
+pub(crate) use engine::Engine;
 pub(crate) use etcd::{Etcd, base64};
 pub(crate) use host::{DaemonHost, Host, Hosts, SwarmHost, daemon_host, hosts, swarm_host};
 pub(crate) use load::Load;

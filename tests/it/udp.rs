@@ -92,6 +92,8 @@ impl Flow for Told {
         count.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    fn unreachable(&self, _: &std::io::Error) {}
+
     fn idle_timeout(&self) -> Option<Duration> {
         *self.0.idle.lock().unwrap()
     }

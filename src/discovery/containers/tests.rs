@@ -143,7 +143,9 @@ fn an_unhealthy_container_takes_no_new_session_and_one_that_starts_is_tried_last
     let resolution = now.resolve("redis", None, None, Protocol::Tcp);
     let shares: Vec<_> = resolution.endpoints.iter().map(|spec| (spec.weight, spec.tier)).collect();
     assert_eq!(shares, [(1, 0), (0, 0), (1, 1), (1, 0)]);
-    assert_eq!(resolution.problems, ["container p-redis-2 is unhealthy: it takes no new sessions"]);
+    let unhealthy =
+        "container p-redis-2 is unhealthy: it takes no new sessions; `docker inspect p-redis-2` shows why";
+    assert_eq!(resolution.problems, [unhealthy]);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::Answer;
 use super::memory::{Families, Told};
 use super::srv::{Offer, Services};
 use super::system::{Origin, Settings};
@@ -31,6 +32,10 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The hosts file is looked at this often for a name that is in it; reading it costs microseconds.
 const HOSTS_TTL: Duration = Duration::from_secs(1);
+
+/// No form of the name exists (NXDOMAIN). Where one does, it is a record that is missing.
+const NO_NAME: &str = "no such name";
+const NO_SRV: &str = "no SRV record";
 
 /// Of `resolv.conf` and of the hosts file; both are read at each lookup.
 const FILE_MAX: usize = 1 << 20;
@@ -103,16 +108,16 @@ impl Resolver {
     /// The addresses of a name, once. For those who need no more than that.
     pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, String> {
         match self.lookup(host, &Families::default()).await? {
-            Some(found) => Ok(found.families.addresses()),
-            None => Err(format!("{host} has no address")),
+            Answer::Has(found) => Ok(found.families.addresses()),
+            Answer::Denied(why) => Err(format!("{host}: {why}")),
         }
     }
 
-    /// `None`: it has no address. An error is that nobody could say. `last` stands in for the one kind of record that
-    /// cannot be had while the other can.
-    pub(super) async fn lookup(&self, host: &str, last: &Families) -> Result<Option<Found>, String> {
+    /// An error is that no server could answer. `last` stands in for the one kind of record that cannot be had while the
+    /// other can.
+    pub(super) async fn lookup(&self, host: &str, last: &Families) -> Result<Answer<Found>, String> {
         if let Some(found) = self.pinned(host)? {
-            return Ok(Some(found));
+            return Ok(Answer::Has(found));
         }
         let servers = self.servers()?;
         servers.ask(host, last).await
@@ -128,11 +133,16 @@ impl Resolver {
         Ok(Some(Found { families, ttl: HOSTS_TTL }))
     }
 
-    /// The SRV records of a name. `None`: it has none.
-    pub(super) async fn services(&self, name: &str) -> Result<Option<Services>, String> {
+    /// The SRV records of a name.
+    pub(super) async fn services(&self, name: &str) -> Result<Answer<Services>, String> {
         let servers = self.servers()?;
         let asking = timeout(LOOKUP_TIMEOUT, servers.ask_services(name)).await;
         asking.map_err(|_| format!("{name}: no answer from {}", servers.shown()))?
+    }
+
+    /// The servers, for people.
+    pub(super) fn shown(&self) -> String {
+        self.servers().map_or_else(|why| why, |servers| servers.shown())
     }
 
     #[cfg(test)]
@@ -178,8 +188,9 @@ impl Servers {
     /// what was known of it stands.
     ///
     /// Only a denial leads to the next form. If the servers fail for `db.corp.example.`, then `db.` is another host.
-    async fn ask(&self, host: &str, last: &Families) -> Result<Option<Found>, String> {
+    async fn ask(&self, host: &str, last: &Families) -> Result<Answer<Found>, String> {
         let until = Instant::now() + LOOKUP_TIMEOUT;
+        let mut denial = NO_NAME;
         for name in self.names(host)? {
             let (v4, v6) = futures_util::join!(
                 self.records(&name, RecordType::A, until),
@@ -190,7 +201,7 @@ impl Servers {
                 let now = Instant::now();
                 let v4 = v4.map_or_else(|_| last.v4.clone(), |records| Told::at(now, records.addresses));
                 let v6 = v6.map_or_else(|_| last.v6.clone(), |records| Told::at(now, records.addresses));
-                return Ok(Some(Found { families: Families { v4, v6, ..Families::default() }, ttl }));
+                return Ok(Answer::Has(Found { families: Families { v4, v6, ..Families::default() }, ttl }));
             }
             // RFC 8020: then it has no AAAA record either, even if the server leaves that question unanswered. The reverse
             // is not certain: some servers deny the name when asked for AAAA (RFC 4074, 4.2).
@@ -198,25 +209,37 @@ impl Servers {
             if let Some(error) = v4.err().or(v6.err()).filter(|_| !is_denied) {
                 return Err(self.unanswered(&name, &error));
             }
+            if !is_denied {
+                denial = "no address";
+            }
         }
-        Ok(None)
+        Ok(self.denial(denial))
     }
 
     /// The first form of the name that has SRV records. As with addresses, only a denial leads to the next.
-    async fn ask_services(&self, host: &str) -> Result<Option<Services>, String> {
+    async fn ask_services(&self, host: &str) -> Result<Answer<Services>, String> {
+        let mut denial = NO_NAME;
         for name in self.names(host)? {
             match (self.asking)(name.clone(), RecordType::SRV).await {
                 Ok(found) => {
                     let services = services(&found);
                     if !services.offers.is_empty() {
-                        return Ok(Some(services));
+                        return Ok(Answer::Has(services));
                     }
+                    denial = NO_SRV;
                 }
-                Err(error) if denied(&error).is_some() => {}
-                Err(error) => return Err(self.unanswered(&name, &error)),
+                Err(error) => match denied(&error) {
+                    Some(ResponseCode::NoError) => denial = NO_SRV,
+                    Some(_) => {}
+                    None => return Err(self.unanswered(&name, &error)),
+                },
             }
         }
-        Ok(None)
+        Ok(self.denial(denial))
+    }
+
+    fn denial<T>(&self, what: &str) -> Answer<T> {
+        Answer::Denied(format!("{what} (asked {})", self.shown()))
     }
 
     fn names(&self, host: &str) -> Result<Vec<Name>, String> {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::lookup::Found;
 use super::memory::Families;
-use super::{ABSENT_RETRY_MAX, Resolver};
+use super::{ABSENT_RETRY_MAX, Answer, Resolver};
 use crate::config::dns::Limits;
 
 /// A name that has no address, and servers that do not answer, are asked again after so long.
@@ -20,7 +20,7 @@ const RETRY: Duration = ABSENT_RETRY_MAX;
 enum Event {
     /// It is time to ask for it again.
     Due(String),
-    Found(String, Result<Option<Found>, String>),
+    Found(String, Result<Answer<Found>, String>),
 }
 
 /// Of one name among many. An answer over TCP holds up to 6,400, and its server may be hostile: 256 names of so many
@@ -83,16 +83,16 @@ impl Names {
         }
     }
 
-    fn found(&mut self, name: String, found: Result<Option<Found>, String>) -> bool {
+    fn found(&mut self, name: String, found: Result<Answer<Found>, String>) -> bool {
         let (limits, now) = (self.resolver.limits, Instant::now());
         let known = self.known.entry(name.clone()).or_default();
         let before = known.addresses();
         let pause = match found {
-            Ok(Some(Found { families, ttl })) => {
+            Ok(Answer::Has(Found { families, ttl })) => {
                 *known = families;
                 limits.pause(ttl)
             }
-            Ok(None) => {
+            Ok(Answer::Denied(_)) => {
                 known.deny(now);
                 retry(known, &limits, now)
             }

@@ -65,7 +65,8 @@ pub(super) struct Hosts {
 #[derive(Default)]
 struct Resolved {
     found: BTreeMap<String, Found>,
-    denied: BTreeSet<String>,
+    /// With what the server answered.
+    denied: BTreeMap<String, String>,
     /// Why one of the others could not be looked up.
     failure: Option<String>,
     /// Lookups that took a question to a server.
@@ -74,9 +75,10 @@ struct Resolved {
 
 impl Hosts {
     /// Who offers the service now. An error leaves what was known as it was.
-    pub(super) async fn ask(&mut self, name: &str, resolver: &Resolver) -> Result<Answer, String> {
-        let Some(services) = resolver.services(name).await? else {
-            return Ok(self.denied(format!("{name} has no SRV record")));
+    pub(super) async fn ask(&mut self, name: &str, resolver: &Resolver) -> Result<Answer<Said>, String> {
+        let services = match resolver.services(name).await? {
+            Answer::Has(services) => services,
+            Answer::Denied(why) => return Ok(self.denied(why)),
         };
         let hosts = hosts(&services.offers);
         let mut told = self.told.clone();
@@ -87,18 +89,16 @@ impl Hosts {
         let ttl = found.values().map(|found| found.ttl).min().unwrap_or(services.ttl).min(services.ttl);
         told.extend(found.into_iter().map(|(host, found)| (host, found.families)));
         let now = Instant::now();
-        for host in &denied {
+        for host in denied.keys() {
             let families = told.entry(host.clone()).or_default();
             families.deny(now);
             families.forget_stale(&resolver.limits, now);
         }
         let answered = Hosts { offers: services.offers, told, denial: Denial::default(), asked };
         let endpoints = answered.endpoints();
-        match (failure, denied.first()) {
+        match (failure, denied.first_key_value()) {
             (Some(why), _) if endpoints.is_empty() => Err(format!("{name}: {why}")),
-            (None, Some(host)) if endpoints.is_empty() => {
-                Ok(self.denied(format!("{name}: {host} has no address")))
-            }
+            (None, Some((host, why))) if endpoints.is_empty() => Ok(self.denied(format!("{host}: {why}"))),
             _ => {
                 *self = answered;
                 Ok(Answer::Has(Said { endpoints, ttl }))
@@ -112,7 +112,7 @@ impl Hosts {
         TTL_FLOOR.saturating_mul(u32::try_from(seconds).unwrap_or(u32::MAX))
     }
 
-    fn denied(&mut self, why: String) -> Answer {
+    fn denied(&mut self, why: String) -> Answer<Said> {
         self.denial.begin(Instant::now());
         Answer::Denied(why)
     }
@@ -165,11 +165,11 @@ async fn resolve(
     let mut lookups = stream::iter(lookups).buffer_unordered(LOOKUPS_MAX);
     loop {
         match timeout_at(until, lookups.next()).await {
-            Ok(Some((host, Ok(Some(found))))) => {
+            Ok(Some((host, Ok(Answer::Has(found))))) => {
                 resolved.found.insert(host.clone(), found);
             }
-            Ok(Some((host, Ok(None)))) => {
-                resolved.denied.insert(host.clone());
+            Ok(Some((host, Ok(Answer::Denied(why))))) => {
+                resolved.denied.insert(host.clone(), why);
             }
             Ok(Some((_, Err(why)))) => resolved.failure = Some(why),
             Ok(None) => return resolved,

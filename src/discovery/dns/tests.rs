@@ -246,7 +246,10 @@ async fn one_kind_that_fails_does_not_lose_the_other() {
     let resolver = server.resolver(&[]);
     let mut last = Families::default();
     let mut check = async |expected: &[&str]| {
-        last = resolver.lookup("redis", &last).await.unwrap().expect("an address").families;
+        last = match resolver.lookup("redis", &last).await {
+            Ok(Answer::Has(found)) => found.families,
+            other => panic!("{other:?}"),
+        };
         assert_eq!(last.addresses(), ips(expected));
     };
     server.has("redis.", 9, &["10.0.0.1", "fd00::1"]);
@@ -271,7 +274,11 @@ async fn a_server_that_fails_is_not_a_name_without_addresses() {
     let none = Families::default();
     let why = server.resolver(&[]).lookup("redis", &none).await.unwrap_err();
     assert!(why.contains("redis") && why.contains(&server.address.to_string()), "{why}");
-    assert_eq!(server.resolver(&[]).lookup("other", &none).await, Ok(None));
+    let denied = format!("no such name (asked {})", server.address);
+    assert_eq!(server.resolver(&[]).lookup("other", &none).await, Ok(Answer::Denied(denied)));
+    server.has("other.", 9, &[]);
+    let denied = format!("no address (asked {})", server.address);
+    assert_eq!(server.resolver(&[]).lookup("other", &none).await, Ok(Answer::Denied(denied)));
 }
 
 #[tokio::test]
@@ -438,6 +445,20 @@ async fn a_name_that_is_not_there_yet_is_empty_until_it_is() {
 }
 
 #[tokio::test]
+async fn silent_server_is_reported_before_the_first_lookup_has_failed_and_once() {
+    let server = Server::new().await;
+    server.says("redis.", RecordType::A, Reply::Silence);
+    server.says("redis.", RecordType::AAAA, Reply::Silence);
+    let begun = Instant::now();
+    let mut source = follow("redis", &server.resolver(&[]));
+    assert_eq!(source.failure().await, format!("no answer (asked {})", server.address));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    server.has("redis.", 1, &["10.0.0.1"]);
+    let back = timeout(Duration::from_secs(30), source.news.recv()).await.unwrap();
+    assert!(matches!(back, Some(SourceUpdate::Snapshot(_))), "{back:?}");
+}
+
+#[tokio::test]
 async fn a_name_that_vanishes_is_lost_once_and_found_again_but_never_empty() {
     let server = Server::new().await;
     server.has("redis.", 1, &["10.0.0.1"]);
@@ -445,7 +466,7 @@ async fn a_name_that_vanishes_is_lost_once_and_found_again_but_never_empty() {
     assert_eq!(source.next().await, ips(&["10.0.0.1"]));
     server.forgets("redis.");
     let why = source.failure().await;
-    assert!(why.contains("redis has no address any more"), "{why}");
+    assert!(why.contains("no such name (asked 127."), "{why}");
     sleep(Duration::from_millis(500)).await;
     assert!(source.news.try_recv().is_err(), "it is said once, and nothing is published");
     server.has("redis.", 1, &["10.0.0.1"]);
@@ -499,7 +520,7 @@ async fn check_stale(
 async fn a_denied_name_keeps_its_addresses_for_the_short_hold_alone_and_is_lost_until_it_is_back() {
     let denied = |nx_stale| Limits { nx_stale, ..Limits::default() };
     let forgets = |server: &Server| server.forgets("redis.");
-    let (server, mut source) = check_stale(denied, forgets, "no address any more").await;
+    let (server, mut source) = check_stale(denied, forgets, "no such name").await;
     sleep(Duration::from_millis(500)).await;
     assert!(source.news.try_recv().is_err(), "still lost, said once");
     server.has("redis.", 1, &["10.0.0.1"]);
@@ -585,12 +606,12 @@ async fn a_service_whose_only_host_is_denied_keeps_it_for_the_short_hold() {
         other => panic!("{other:?}"),
     }
     let why = source.failure().await;
-    assert!(why.contains("one.example. has no address any more"), "{why}");
+    assert!(why.contains("one.example.: no such name"), "{why}");
     server.has("one.example.", 1, &["10.0.0.1"]);
     assert_eq!(shown(&source.endpoints().await), ["10.0.0.1:1 (one.example) 1 1"]);
     server.forgets(REDIS);
     let why = source.failure().await;
-    assert!(why.contains("has no SRV record any more"), "{why}");
+    assert!(why.contains("no such name"), "{why}");
     match source.news().await {
         SourceUpdate::Expired(Snapshot::Target { endpoints, .. }) => assert_eq!(endpoints, []),
         other => panic!("{other:?}"),
@@ -626,7 +647,7 @@ async fn a_service_that_is_not_there_yet_is_empty_and_one_that_vanishes_is_lost(
     assert_eq!(shown(&source.endpoints().await), ["10.0.0.1:1 (one.example) 1 1"]);
     server.forgets(REDIS);
     let why = source.failure().await;
-    assert!(why.contains("has no SRV record any more"), "{why}");
+    assert!(why.contains("no such name"), "{why}");
     // The root is the word for "not offered here": an answer, so nothing stands.
     server.says(REDIS, RecordType::SRV, Reply::Records(1, vec![srv(0, 0, 0, ".")]));
     assert_eq!(shown(&source.endpoints().await), [""; 0]);
@@ -641,7 +662,7 @@ async fn an_offer_of_a_host_that_cannot_be_found_does_not_take_away_the_one_befo
     assert_eq!(shown(&source.endpoints().await), ["10.0.0.1:1 (one.example) 1 1"]);
     server.says(REDIS, RecordType::SRV, Reply::Records(1, vec![srv(1, 1, 1, "two.example.")]));
     let why = source.failure().await;
-    assert!(why.contains("two.example. has no address"), "{why}");
+    assert!(why.contains("two.example.: no such name"), "{why}");
     sleep(Duration::from_millis(1500)).await;
     assert!(source.news.try_recv().is_err(), "what was offered stands");
     server.has("two.example.", 1, &["10.0.0.2"]);

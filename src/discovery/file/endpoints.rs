@@ -107,7 +107,7 @@ impl EndpointFile {
             return Ok(());
         }
         known.shown = Some(endpoints.clone());
-        publisher.publish(Snapshot::Target { target, endpoints }).await
+        publisher.publish(Snapshot::Target { target, endpoints, problem: None }).await
     }
 
     fn target(&self) -> Target {

@@ -31,7 +31,7 @@ fn line<'a>(route: &'a str, endpoint: Option<&'a EndpointKey>) -> Line<'a> {
 }
 
 fn unconnected(route: &str) -> Line<'_> {
-    let why = Some(ConnectError::of(&rustix::io::Errno::CONNREFUSED.into()));
+    let why = Some("connection refused".to_owned());
     let held_ms = Milliseconds(Duration::from_micros(10_000_020));
     let client = ClientAddr::Unix;
     Line { client, why, held_ms, attempts: 97, ending: Ending::HoldExpired, ..line(route, None) }
@@ -148,7 +148,7 @@ fn by_tracing(line: &Line<'_>, config: LogConfig, color: bool) -> String {
             held_ms = milliseconds(line.held_ms),
             attempts = line.attempts,
             ending = %line.ending,
-            why = line.why.map(tracing::field::display),
+            why = line.why.as_ref().map(tracing::field::display),
             "session"
         );
     });

@@ -64,6 +64,7 @@ impl<F: Flow> Upstream<F> {
         match self.wire.send(self.endpoint, None, datagrams) {
             Ok(()) => self.note(Direction::Up, datagrams.bytes.len()),
             Err(error) if is_refusal(&error) => {
+                self.flow.unreachable(&error);
                 self.refused.notify_one();
                 return false;
             }
@@ -138,7 +139,10 @@ pub(super) async fn answer<F: Flow>(
                 match received {
                     Ok(false) => {}
                     Ok(true) => tokio::task::yield_now().await,
-                    Err(_refused) => return Ending::UpstreamReset,
+                    Err(error) => {
+                        upstream.flow.unreachable(&error);
+                        return Ending::UpstreamReset;
+                    }
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! Why an endpoint does not answer, as an operator reads it.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -48,6 +49,64 @@ fn refused_connects_are_reported_with_their_cause_and_so_is_the_recovery() {
     let events = done(&ambassador, "events --json");
     assert!(events.contains("endpoint-unreachable") && events.contains("endpoint-reachable"), "{events}");
     drop(client);
+}
+
+#[test]
+fn without_an_ambassador_the_address_the_cause_and_the_way_out_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = format!("unix:{}/admin.sock", dir.path().display());
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_ambassador"))
+        .args(["status", "--admin", &at])
+        .output()
+        .unwrap();
+    let expected = format!(
+        "no ambassador answers at {at} (no such file or directory): is one running? \
+         --admin or AMBASSADOR_ADMIN names another admin address\n"
+    );
+    assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(69), expected));
+}
+
+#[test]
+fn switch_without_wait_says_that_its_targets_were_not_asked() {
+    let (ambassador, addr) = (start(service("one"), ""), vacant());
+    let said = done(&ambassador, &format!("switch r {addr}"));
+    assert!(said.contains("not checked whether that answers (`--wait` does)"), "{said}");
+    drop(TcpStream::connect(ambassador.addr("r")).unwrap());
+    in_log(&ambassador, &format!("endpoint={addr} why=\"connection refused"));
+}
+
+#[test]
+fn refused_datagrams_are_reported_as_refused_connects_are() {
+    let addr = UdpSocket::bind((private_ip().as_str(), 0)).unwrap().local_addr().unwrap();
+    let ambassador = Ambassador::with(&format!("127.0.0.1:0/udp={addr}?name=r")).start();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.connect(ambassador.addr("r")).unwrap();
+    client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    // Each opens a flow, which is refused.
+    for _ in 0..5 {
+        client.send(b"?").unwrap();
+        assert!(client.recv(&mut [0; 8]).is_err());
+    }
+    let line = in_log(&ambassador, "endpoint unreachable");
+    assert!(
+        line.contains("WARN") && line.contains(&format!("endpoint={addr} why=\"connection refused\"")),
+        "{line}"
+    );
+    let table = done(&ambassador, "status");
+    assert!(table.contains(&format!("{addr}  unreachable, connection refused ")), "{table}");
+
+    let service = UdpSocket::bind(addr).unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 8];
+        while let Ok((length, from)) = service.recv_from(&mut buffer) {
+            let _ = service.send_to(&buffer[..length], from);
+        }
+    });
+    eventually("an answer", || client.send(b"?").and_then(|_| client.recv(&mut [0; 8])));
+    let line = in_log(&ambassador, "endpoint reachable again");
+    assert!(line.contains("INFO"), "{line}");
+    assert_eq!(ambassador.log().matches("endpoint unreachable").count(), 1);
+    assert_eq!(status(&ambassador, "r")["endpoints"][0]["failing"], false);
 }
 
 #[test]

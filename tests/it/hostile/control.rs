@@ -6,61 +6,20 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ambassador::ending::Ending;
 use rustix::process::Signal;
 use serde_json::Value;
-use socket2::{Domain, Socket, Type};
 
 use crate::app::{App, eventually as until};
-use crate::support::{Ambassador, Service, eventually, needs, private_ip};
+use crate::support::{Ambassador, Clogged, Service, eventually, needs, private_ip};
 
 /// Less than the time-outs that a session must not wait for here, and far more than anything takes.
 const PROMPT: Duration = Duration::from_secs(20);
-
-/// A listener whose backlog is full: the kernel drops further SYNs, and a dial to it goes on and on.
-struct Clogged {
-    socket: Socket,
-    addr: SocketAddr,
-    _filler: Vec<TcpStream>,
-}
-
-impl Clogged {
-    fn new() -> Clogged {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.bind(&loopback(0).into()).unwrap();
-        socket.listen(0).unwrap();
-        let addr = socket.local_addr().unwrap().as_socket().unwrap();
-        let connect = || TcpStream::connect_timeout(&addr, Duration::from_millis(300)).ok();
-        let filler = std::iter::from_fn(connect).collect();
-        Clogged { socket, addr, _filler: filler }
-    }
-
-    /// Accepts from now on, greets with this name, and collects what arrives.
-    fn unclog(&self, name: &'static str) -> Arc<Mutex<Vec<u8>>> {
-        self.socket.listen(128).unwrap();
-        let listener = TcpListener::from(self.socket.try_clone().unwrap());
-        let received = Arc::new(Mutex::new(Vec::new()));
-        let collected = received.clone();
-        thread::spawn(move || {
-            for mut stream in listener.incoming().flatten() {
-                let received = received.clone();
-                thread::spawn(move || {
-                    let _ = stream.write_all(name.as_bytes());
-                    let mut buffer = [0; 64];
-                    while let Ok(bytes @ 1..) = stream.read(&mut buffer) {
-                        received.lock().unwrap().extend_from_slice(&buffer[..bytes]);
-                    }
-                });
-            }
-        });
-        collected
-    }
-}
 
 /// On an address that no other test uses.
 fn loopback(port: u16) -> SocketAddr {
@@ -108,7 +67,7 @@ fn slow_route(target: SocketAddr) -> String {
 
 #[test]
 fn a_dial_under_way_when_pause_was_confirmed_delivers_nothing_until_resume() {
-    let target = Clogged::new();
+    let target = Clogged::at(loopback(0));
     let ambassador = Ambassador::with(&slow_route(target.addr)).start();
     let mut client = dialling_client(&ambassador);
     give(&ambassador, "pause r");
@@ -125,7 +84,7 @@ fn a_dial_under_way_when_pause_was_confirmed_delivers_nothing_until_resume() {
 
 #[test]
 fn a_dial_under_way_when_drain_was_confirmed_does_not_reach_the_endpoint() {
-    let target = Clogged::new();
+    let target = Clogged::at(loopback(0));
     let ambassador = Ambassador::with(&slow_route(target.addr)).start();
     let mut client = dialling_client(&ambassador);
     give(&ambassador, &format!("drain r {}", target.addr));
@@ -138,7 +97,7 @@ fn a_dial_under_way_when_drain_was_confirmed_does_not_reach_the_endpoint() {
 
 #[test]
 fn a_dial_under_way_when_switch_was_confirmed_goes_to_the_new_target() {
-    let target = Clogged::new();
+    let target = Clogged::at(loopback(0));
     let ambassador = Ambassador::with(&slow_route(target.addr)).start();
     let mut client = dialling_client(&ambassador);
     give(&ambassador, &format!("switch r {}", Service::new("new").addr));
@@ -149,7 +108,7 @@ fn a_dial_under_way_when_switch_was_confirmed_goes_to_the_new_target() {
 
 #[test]
 fn the_second_signal_ends_a_session_that_is_dialling() {
-    let target = Clogged::new();
+    let target = Clogged::at(loopback(0));
     let args = format!("--drain-timeout 10m {}", slow_route(target.addr));
     let mut ambassador = Ambassador::with(&args).start();
     let mut client = dialling_client(&ambassador);
@@ -165,7 +124,7 @@ fn the_second_signal_ends_a_session_that_is_dialling() {
 
 #[tokio::test]
 async fn a_client_that_leaves_while_its_endpoint_is_dialled_ends_its_session() {
-    let target = Clogged::new();
+    let target = Clogged::at(loopback(0));
     let app = App::start(&[&slow_route(target.addr)]).await;
     let dials = |count: usize| {
         let cluster = app.cluster("r");

@@ -1,7 +1,5 @@
 //! Containers whose labels ask for more than their own ports.
 
-#[path = "labels/engine.rs"]
-mod engine;
 #[path = "labels/links.rs"]
 mod links;
 #[path = "labels/report.rs"]
@@ -12,8 +10,7 @@ use std::net::TcpStream;
 
 use serde_json::Value;
 
-use crate::support::{Ambassador, Service, ask, eventually, private_ip};
-use engine::Engine;
+use crate::support::{Ambassador, Engine, Service, ask, eventually, private_ip};
 
 /// With routes, and labels of this engine's containers.
 fn ambassador(engine: &Engine, args: &str) -> Ambassador {

@@ -18,6 +18,7 @@ use super::names::private_ip;
 struct Zone {
     records: HashMap<String, (u32, Vec<RData>)>,
     failing: HashSet<String>,
+    is_silent: bool,
 }
 
 /// Records of one answer, more or less.
@@ -26,6 +27,7 @@ const DATAGRAM_MAX: usize = 30;
 /// Lives as long as the test's process.
 pub(crate) struct Dns {
     zone: Arc<Mutex<Zone>>,
+    ip: String,
     dir: tempfile::TempDir,
 }
 
@@ -44,7 +46,17 @@ impl Dns {
         thread::spawn(move || listener.incoming().flatten().for_each(|stream| serve_stream(stream, &tcp)));
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join("resolv.conf"), format!("nameserver {ip}\n")).expect("a file in it");
-        Ok(Dns { zone, dir })
+        Ok(Dns { zone, ip, dir })
+    }
+
+    /// As messages name it.
+    pub(crate) fn addr(&self) -> String {
+        format!("{}:53", self.ip)
+    }
+
+    /// Whether it leaves all questions unanswered.
+    pub(crate) fn is_silent(&self, is_silent: bool) {
+        self.zone.lock().expect("a server that lives").is_silent = is_silent;
     }
 
     /// For [`super::Builder::resolving_by`].
@@ -100,6 +112,9 @@ fn serve(socket: &UdpSocket, zone: &Mutex<Zone>) {
     let mut buffer = [0; 4096];
     while let Ok((length, client)) = socket.recv_from(&mut buffer) {
         let Ok(request) = Message::from_vec(&buffer[..length]) else { continue };
+        if zone.lock().expect("a test that has not failed").is_silent {
+            continue;
+        }
         let mut answer = answer(&request, zone);
         // More than a datagram holds is asked for again over TCP.
         if answer.answers.len() > DATAGRAM_MAX {

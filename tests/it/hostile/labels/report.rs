@@ -45,6 +45,17 @@ fn scaling_warns_only_when_the_last_endpoint_is_gone() {
 }
 
 #[test]
+fn route_of_a_label_is_listed_with_the_name_of_its_container() {
+    let (engine, web) = (Engine::new(), Service::new("web"));
+    let (label, listen) = listener();
+    let id = engine.run("web-1", &engine.image(&[]), &[(&label, port(&web))]);
+    let ambassador = ambassador(&engine, "");
+    has_endpoints(&ambassador, &listen, &[&id]);
+    let list = String::from_utf8(ambassador.verb("routes").stdout).unwrap();
+    assert!(list.contains(&format!("docker://{}:{} (web-1)  ", &id[..12], port(&web))), "{list}");
+}
+
+#[test]
 fn an_unknown_label_is_reported_with_the_one_that_was_meant() {
     let engine = Engine::new();
     engine.run("redis", &engine.image(&[]), &[("ambassador.listem.6383", "6379")]);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ambassador::address::EndpointAddr;
 use ambassador::backoff::jittered_by;
 use ambassador::config::dns::TTL_FLOOR;
-use ambassador::discovery::dns::{Dns, Resolver};
+use ambassador::discovery::dns::{Dns, Resolver, SILENCE_MAX};
 use ambassador::discovery::{Snapshot, SourceUpdate, follow_by};
 use ambassador::route::Target;
 use tokio::sync::{Notify, mpsc};
@@ -142,7 +142,10 @@ impl Followed {
             assert!(Instant::now() <= latest + TICK, "{event}: not asked for in time: {:?}", self.ledger);
         }
         let last = self.ledger.last.as_ref().map(|(_, outcome)| *outcome);
-        let is_lost = matches!(last, Some(Outcome::Lost | Outcome::Denied));
+        // The first lookup is reported while servers are silent.
+        let is_silent = |round: &Round| last.is_none() && round.begun + SILENCE_MAX <= Instant::now();
+        let is_lost = matches!(last, Some(Outcome::Lost | Outcome::Denied))
+            || self.under_way.as_ref().is_some_and(is_silent);
         let expected = (self.ledger.believed(), is_lost);
         assert_eq!((self.standing.clone(), self.is_lost), expected, "{event}: {:?}", self.ledger);
         self.ledger.bounds_hold(&self.standing, event);

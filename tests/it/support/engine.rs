@@ -8,9 +8,9 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-pub(super) type Labels<'a> = &'a [(&'a str, &'a str)];
+pub(crate) type Labels<'a> = &'a [(&'a str, &'a str)];
 
-pub(super) struct Engine {
+pub(crate) struct Engine {
     dir: tempfile::TempDir,
     state: Arc<Mutex<State>>,
 }
@@ -27,7 +27,7 @@ struct State {
 
 impl Engine {
     /// Lives as long as the test's process.
-    pub(super) fn new() -> Engine {
+    pub(crate) fn new() -> Engine {
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(dir.path().join("docker.sock")).unwrap();
         let state = Arc::<Mutex<State>>::default();
@@ -42,12 +42,12 @@ impl Engine {
     }
 
     /// As `DOCKER_HOST` names it.
-    pub(super) fn docker_host(&self) -> String {
+    pub(crate) fn docker_host(&self) -> String {
         format!("unix://{}", self.dir.path().join("docker.sock").display())
     }
 
     /// Creates an image with these labels, and returns its ID.
-    pub(super) fn image(&self, labels: Labels<'_>) -> String {
+    pub(crate) fn image(&self, labels: Labels<'_>) -> String {
         let mut state = self.state.lock().unwrap();
         let id = format!("sha256:{:0>64}", state.images.len() + 1);
         state.images.insert(id.clone(), object(labels));
@@ -55,7 +55,7 @@ impl Engine {
     }
 
     /// Starts a container of an image, with the image's labels and its own, at 127.0.0.1. Returns its ID.
-    pub(super) fn run(&self, name: &str, image: &str, labels: Labels<'_>) -> String {
+    pub(crate) fn run(&self, name: &str, image: &str, labels: Labels<'_>) -> String {
         let mut state = self.state.lock().unwrap();
         state.created += 1;
         let n = state.created;
@@ -76,7 +76,7 @@ impl Engine {
     }
 
     /// The container's own check has this result from now on: `healthy`, `unhealthy`.
-    pub(super) fn set_health(&self, name: &str, health: &str) {
+    pub(crate) fn set_health(&self, name: &str, health: &str) {
         let id = {
             let mut state = self.state.lock().unwrap();
             let container = state.containers.get_mut(name).unwrap();
@@ -87,13 +87,13 @@ impl Engine {
     }
 
     /// Starts a container that `/containers/ID/json` shows like this.
-    pub(super) fn start(&self, name: &str, container: Value) {
+    pub(crate) fn start(&self, name: &str, container: Value) {
         let id = container["Id"].as_str().unwrap().to_owned();
         self.state.lock().unwrap().containers.insert(name.to_owned(), container);
         self.tell("start", &id);
     }
 
-    pub(super) fn remove(&self, name: &str) {
+    pub(crate) fn remove(&self, name: &str) {
         let container = self.state.lock().unwrap().containers.remove(name).unwrap();
         for action in ["die", "destroy"] {
             self.tell(action, container["Id"].as_str().unwrap());
