@@ -1,7 +1,7 @@
 //! Clients and endpoints that try to eject healthy endpoints or delay their checks.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::sync::Arc;
 
 use ambassador::cluster::condition::Condition;
 use ambassador::cluster::health::State;
@@ -10,6 +10,7 @@ use ambassador::ending::Ending;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, UdpSocket};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::app::{App, PATIENCE, Service, eventually};
@@ -64,17 +65,22 @@ async fn silent_endpoints_of_one_route_do_not_delay_checks_of_another() {
     eventually("it is unhealthy", || condition(&app, "r", addr).health == Some(State::Unhealthy)).await;
 }
 
-/// Does the same to each connection: `before` bytes are read, then it is reset.
+/// Resets each connection once it has read `before` bytes.
 async fn resetting(before: usize, tasks: &mut JoinSet<()>) -> SocketAddr {
+    resetting_when(Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)), before, tasks).await
+}
+
+/// Resets each connection once it has read `before` bytes and has a permit.
+async fn resetting_when(permits: Arc<Semaphore>, before: usize, tasks: &mut JoinSet<()>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     tasks.spawn(async move {
         let mut sessions = JoinSet::new();
         while let Ok((mut stream, _)) = listener.accept().await {
+            let permits = permits.clone();
             sessions.spawn(async move {
                 let _ = stream.read_exact(&mut vec![0; before]).await;
-                // Not while we connect: that would be a connect that failed.
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                permits.acquire().await.unwrap().forget();
                 stream.set_zero_linger().unwrap();
             });
         }
@@ -133,17 +139,28 @@ async fn endpoints_that_reset_what_has_left_are_not_ejected() {
 #[tokio::test]
 async fn resets_count_once_for_each_client() {
     let mut tasks = JoinSet::new();
-    let bad = resetting(0, &mut tasks).await;
+    let permits = Arc::new(Semaphore::new(0));
+    let bad = resetting_when(permits.clone(), 0, &mut tasks).await;
     let one = Service::named("one").await;
     let route = format!("127.0.0.1:0={bad}?name=r&backup={}", one.addr);
     let app = App::start(&[&route]).await;
-    for _ in 0..12 {
-        session_from([127, 8, 7, 1], &app, b"").await;
+    let cluster = app.cluster("r");
+    let session = async |client, number| {
+        let reset = async {
+            // Not before the ambassador has noticed that it is connected: that would be a connect that failed.
+            let connected = || cluster.counters.timings.connect.read().count >= number;
+            eventually("it is connected", connected).await;
+            permits.add_permits(1);
+        };
+        tokio::join!(session_from(client, &app, b""), reset);
+    };
+    for number in 1..=12 {
+        session([127, 8, 7, 1], number).await;
     }
     app.await_ended("r", Ending::UpstreamReset, 12).await;
     assert_eq!(condition(&app, "r", bad).ejected, None, "one client alone");
     for n in 2..=5 {
-        session_from([127, 8, 7, n], &app, b"").await;
+        session([127, 8, 7, n], 11 + u64::from(n)).await;
     }
     eventually("it is ejected", || condition(&app, "r", bad).ejected == Some(Cause::Reset)).await;
 }
