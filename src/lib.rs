@@ -10,11 +10,12 @@
 //! Each module uses only modules above it: first the vocabulary, then what serves a connection, then what decides which
 //! connections are served and how, then what shows it. ARCHITECTURE.md has the map and the invariants.
 
+pub(crate) mod digits;
+
 pub mod address;
 pub mod backoff;
 pub mod client_net;
 pub mod diagnostic;
-pub(crate) mod digits;
 pub mod ending;
 pub mod escape;
 pub mod events;
