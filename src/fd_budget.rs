@@ -161,9 +161,15 @@ impl PipeAllowance for FdBudget {
 }
 
 impl RouteFds {
-    /// Of a budget of its own, without a limit.
+    /// Creates the shares of a route with an unlimited budget of its own.
     pub fn unlimited() -> Arc<RouteFds> {
         Arc::new(FdBudget::new(usize::MAX, 0)).route(Protocol::Tcp)
+    }
+
+    /// Creates the shares of a route with a budget of its own.
+    #[cfg(test)]
+    pub(crate) fn limited(max: usize) -> Arc<RouteFds> {
+        Arc::new(FdBudget::new(max, 0)).route(Protocol::Tcp)
     }
 
     /// Nothing for a route that is closed: what it has left is borrowed.

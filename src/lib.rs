@@ -23,12 +23,14 @@ pub mod exit;
 pub(crate) mod regular;
 pub mod route;
 pub mod socket;
+pub mod traffic;
 
 pub mod balancer;
 pub mod budget;
 pub mod connect;
 pub mod limit;
 pub mod relay;
+pub mod udp;
 
 pub mod fd_budget;
 

@@ -243,7 +243,7 @@ impl Acceptor<'_> {
     fn log(&mut self, error: &dyn Display) {
         if self.logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
             self.logged_at = Some(Instant::now());
-            let route = &self.cluster.glance().options.name;
+            let route = &self.cluster.members().options.name;
             tracing::error!(%route, %error, "cannot accept; connections wait in the backlog");
         }
     }

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
 use crate::client_net::ClientNet;
-use crate::cluster::hold::{Dial, Effort, Gate};
+use crate::cluster::acquire::{ConnectStats, Dial, HoldLimit};
 use crate::cluster::outlier::Outcome;
 use crate::cluster::timings::Timings;
 use crate::cluster::{Cluster, Endpoint, InFlight, Members};
@@ -23,16 +23,18 @@ use crate::ending::{AccessLog, Ending};
 use crate::fd_budget::{FdBudget, FdPermit};
 use crate::listener::{Accepted, ClientAddr};
 use crate::log::access::{self, Connected, Line, Milliseconds};
-use crate::relay::{self, Direction, Limits};
+use crate::relay::{self, Limits};
 use crate::route::Protocol;
 use crate::socket::Socket;
+use crate::traffic::Direction;
 use live::{Listed, Live};
 use served::Served;
 
 /// What every session of a process shares.
 #[derive(Debug)]
 pub struct Shared {
-    pub gate: Gate,
+    /// Limits held sessions.
+    pub hold_limit: HoldLimit,
     /// Cancelled when the drain timeout has passed: every session ends now.
     pub force: CancellationToken,
     /// Cancelled when no new session is to be taken.
@@ -45,13 +47,13 @@ impl Shared {
     /// Divides what all routes share among these, which are all that are open.
     pub fn divide<'c>(&self, open: impl ExactSizeIterator<Item = &'c Cluster> + Clone) {
         self.fds.divide(open.clone().map(|cluster| &*cluster.fds));
-        self.gate.divide(open);
+        self.hold_limit.divide(open);
     }
 
     /// The route is closed: its last sessions have no guarantee.
     pub fn withdraw(&self, closed: &Cluster) {
         closed.fds.set_guarantee(0);
-        self.gate.withdraw(closed);
+        self.hold_limit.withdraw(closed);
     }
 }
 
@@ -108,7 +110,7 @@ async fn prepare(
     shared: &Shared,
 ) -> Result<(Socket, Limits), Ending> {
     // A statement of its own, so that the glance ends before the await.
-    let limits = admit(&record.live.cluster.glance(), record.live.client.ip(), record.live.began)?;
+    let limits = admit(&record.live.cluster.members(), record.live.client.ip(), record.live.began)?;
     let upstream = connect(downstream, record, offset, permit, shared).await?;
     Ok((upstream, limits))
 }
@@ -135,9 +137,10 @@ async fn connect(
     permit: &FdPermit,
     shared: &Shared,
 ) -> Result<Socket, Ending> {
-    let Record { live, effort, .. } = record;
+    let Record { live, stats, .. } = record;
     let dial = StreamDial { offset, permit, timings: &live.cluster.counters.timings };
-    let acquired = live.cluster.acquire(&shared.gate, live.client.ip(), effort, downstream.left(), &dial);
+    let acquired =
+        live.cluster.acquire(&shared.hold_limit, live.client.ip(), stats, downstream.left(), &dial);
     let (upstream, endpoint) = acquired.await?;
     record.connected(endpoint);
     Ok(upstream)
@@ -160,16 +163,8 @@ impl Dial for StreamDial<'_> {
         Ok(socket)
     }
 
-    fn release(&self) {
-        self.permit.release_upstream();
-    }
-
-    fn try_reserve(&self) -> bool {
-        self.permit.try_reserve()
-    }
-
-    fn reserve(&self) -> impl Future<Output = ()> + Send {
-        self.permit.reserve()
+    fn permit(&self) -> Option<&FdPermit> {
+        Some(self.permit)
     }
 }
 
@@ -184,7 +179,7 @@ impl relay::Account for &Record {
 #[derive(Debug)]
 struct Record {
     live: Listed,
-    effort: Effort,
+    stats: ConnectStats,
     endpoint: Option<InFlight>,
     ending: Ending,
     protocol: Protocol,
@@ -198,7 +193,7 @@ impl Record {
         cluster.counters.active.fetch_add(1, Relaxed);
         Record {
             live: Listed::enter(cluster, client),
-            effort: Effort::default(),
+            stats: ConnectStats::default(),
             endpoint: None,
             ending: Ending::Local,
             protocol,
@@ -213,12 +208,12 @@ impl Record {
     }
 
     fn moved(&self, direction: Direction, bytes: usize) {
-        self.live.moved(direction, bytes);
-        self.live.cluster.moved(direction, bytes);
+        self.live.traffic.add(direction, bytes);
+        self.live.cluster.counters.traffic.add(direction, bytes);
     }
 
     fn bytes(&self) -> u64 {
-        self.live.bytes_up.load(Relaxed).wrapping_add(self.live.bytes_down.load(Relaxed))
+        self.live.traffic.up().wrapping_add(self.live.traffic.down())
     }
 
     fn end(mut self, ending: Ending) {
@@ -230,8 +225,8 @@ impl Record {
         Outcome {
             protocol: self.protocol,
             ending: self.ending,
-            bytes_up: self.live.bytes_up.load(Relaxed),
-            bytes_down: self.live.bytes_down.load(Relaxed),
+            bytes_up: self.live.traffic.up(),
+            bytes_down: self.live.traffic.down(),
             lasted,
             client: self.live.client.ip().map(ClientNet::of),
             client_left: self.client_left,
@@ -243,7 +238,7 @@ impl Record {
         if self.endpoint.is_some() {
             return None;
         }
-        let error = self.effort.error.map(|error| error.to_string());
+        let error = self.stats.error.map(|error| error.to_string());
         let problem = || self.live.cluster.problem().filter(|_| self.ending == Ending::NoEndpoint);
         error.or_else(|| problem().map(|problem| problem.to_string()))
     }
@@ -252,7 +247,7 @@ impl Record {
     /// client may be forged until it is answered, and a rejected connection is closed at once.
     fn was_free(&self) -> bool {
         match self.protocol {
-            Protocol::Udp => self.live.bytes_down.load(Relaxed) == 0,
+            Protocol::Udp => self.live.traffic.down() == 0,
             Protocol::Tcp => matches!(self.ending, Ending::Denied | Ending::RateLimited),
         }
     }
@@ -260,31 +255,31 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let Live { cluster, client, began, bytes_up, bytes_down, .. } = &*self.live;
+        let Live { cluster, client, began, traffic, .. } = &*self.live;
         let duration = began.elapsed();
         cluster.counters.active.fetch_sub(1, Relaxed);
         cluster.counters.ended(self.ending);
-        cluster.counters.timings.ended(duration, self.effort.held);
+        cluster.counters.timings.ended(duration, self.stats.held);
         if let Some(endpoint) = &self.endpoint {
-            let lasted = duration.saturating_sub(self.effort.held);
+            let lasted = duration.saturating_sub(self.stats.held);
             cluster.ended(endpoint, &self.outcome(lasted));
         }
         if !self.access_log.has(self.ending) {
             return;
         }
-        if self.was_free() && !cluster.is_worth_a_line(self.ending) {
+        if self.was_free() && !cluster.should_log(self.ending) {
             return;
         }
         let Some(log) = access::sink() else { return };
         log.write(&Line {
-            route: &cluster.glance().options.name,
+            route: &cluster.members().options.name,
             client: *client,
             endpoint: Connected(self.endpoint.as_ref().map(|endpoint| &endpoint.key)),
-            bytes_up: bytes_up.load(Relaxed),
-            bytes_down: bytes_down.load(Relaxed),
+            bytes_up: traffic.up(),
+            bytes_down: traffic.down(),
             duration_ms: Milliseconds(duration),
-            held_ms: Milliseconds(self.effort.held),
-            attempts: self.effort.attempts,
+            held_ms: Milliseconds(self.stats.held),
+            attempts: self.stats.attempts,
             ending: self.ending,
             why: self.why(),
         });
@@ -308,7 +303,7 @@ mod tests {
         let permit = cluster.fds.accept().unwrap();
         let fds = Arc::new(FdBudget::within(64, 1, 1));
         let shared = Arc::new(Shared {
-            gate: Gate::new(0),
+            hold_limit: HoldLimit::new(0),
             stop: force.clone(),
             force,
             fds,

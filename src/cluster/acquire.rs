@@ -1,222 +1,177 @@
-//! Hold and retry: how a session gets an endpoint, however long that takes.
+//! Acquires an endpoint for a session: admission, attempts, and holding the session between them.
 //!
 //! ```text
 //!                            ┌──────────── changed, or back-off ────────────┐
 //!                            ▼                                              │
-//!   ──► a place? ──yes──► try each choice ──none answers──► wait (held) ────┘
+//!   ──► a slot? ──yes──► try each choice ──none answers──► wait (held) ─────┘
 //!          │ ▲               │                                │
-//!       no ▼ │ called        ▼                                ▼
-//!     wait (held)        connected               hold over, consumer left, forced
+//!       no ▼ │ woken         ▼                                ▼
+//!     wait (held)        connected               hold expired, client left, forced
 //! ```
 //!
 //! An attempt needs a file descriptor. A session that waits has returned it, and takes one again before the next round.
 //!
-//! While an operator has paused the route, no choice is tried, and `hold` does not run: it bounds how long the service may
-//! be away, and the operator says when a pause ends. A dial under way is given up when the route is paused or its endpoint
-//! withdrawn (drained, switched away, removed), when the consumer leaves, and when the process ends all sessions.
+//! While an operator has paused the route, no endpoint is tried, and `hold` does not run: it bounds how long the service may
+//! be away, and the operator decides how long a pause takes. A dial in progress is abandoned when the route is paused or its
+//! endpoint withdrawn (drained, switched away, removed), when the client leaves, and when the process ends all sessions.
+
+mod admission;
+mod dial;
+mod hold_limit;
+mod in_flight;
+mod round;
 
 use std::io;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
-pub use super::attempt::Dial;
-use super::attempt::Round;
-use super::turnstile::{Slot, Waiting};
-use super::{Cluster, ConnectError, InFlight, Members};
-use crate::budget::{Budget, guarantee};
+pub(super) use admission::Admission;
+pub use dial::{ConnectStats, Dial};
+pub use hold_limit::HoldLimit;
+pub use in_flight::InFlight;
+
+use super::{Cluster, Members};
 use crate::ending::Ending;
+use crate::fd_budget::FdPermit;
 use crate::route::Options;
+use admission::{Slot, Waiter};
+use hold_limit::HoldPermit;
+use round::Round;
 
 /// Pauses between two rounds of attempts. A restarting service is back in tens of milliseconds at best, so the first
-/// pauses are short; at a second, ten thousand held sessions cost a thousand refused connects a core and second at worst.
-/// The first session that gets through wakes all others, so that none waits out its own pause.
+/// pauses are short. At one second, ten thousand held sessions cost at most a thousand refused connects per core and second.
+/// The first session that connects wakes the others, so that none waits out its own pause.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// Bounds the sessions that wait, over all routes (`--max-held`), each of which has a share of it.
-#[derive(Debug)]
-pub struct Gate {
-    held: Budget,
-    pub(super) trouble: Arc<Notify>,
-}
-
-/// What getting an endpoint took, for the access log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Effort {
-    pub attempts: u32,
-    /// Why the last attempt that failed did.
-    pub error: Option<ConnectError>,
-    /// From the first attempt that failed to the one that did not, or to the end.
-    pub held: Duration,
-}
-
-impl Gate {
-    pub fn new(max: usize) -> Gate {
-        Gate { held: Budget::new(max), trouble: Arc::default() }
-    }
-
-    /// Notified whenever endpoints do not answer: time to ask again where the service is.
-    pub fn trouble(&self) -> Arc<Notify> {
-        self.trouble.clone()
-    }
-
-    /// Guarantees each of these clusters, which are all that there are, as many places as the others.
-    pub fn divide<'c>(&self, clusters: impl ExactSizeIterator<Item = &'c Cluster>) {
-        let each = guarantee(self.held.max(), clusters.len(), 1);
-        clusters.for_each(|cluster| self.held.set_guarantee(&cluster.held, each));
-    }
-
-    /// Of a cluster that is closed.
-    pub fn withdraw(&self, cluster: &Cluster) {
-        self.held.set_guarantee(&cluster.held, 0);
-    }
-
-    fn enter<'g>(&'g self, cluster: &'g Cluster) -> Option<Place<'g>> {
-        if !self.held.take([&cluster.held], 0) {
-            return None;
-        }
-        cluster.counters.held.fetch_add(1, Relaxed);
-        Some(Place { gate: self, cluster })
-    }
-}
-
-/// A held session's place in the queue; left on drop.
-struct Place<'g> {
-    gate: &'g Gate,
-    cluster: &'g Cluster,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.gate.held.give_back([&self.cluster.held]);
-        self.cluster.counters.held.fetch_sub(1, Relaxed);
-    }
-}
-
-/// A session on its way to an endpoint.
-struct Hold<'h, D> {
+/// A session that is acquiring an endpoint.
+struct Acquisition<'h, D> {
     cluster: &'h Cluster,
-    gate: &'h Gate,
+    hold_limit: &'h HoldLimit,
     dialler: &'h D,
-    effort: &'h mut Effort,
-    /// When it began to wait.
+    stats: &'h mut ConnectStats,
+    /// When the session began to wait.
     began: Option<Instant>,
-    /// Of that, while the route was paused.
+    /// How much of the time since then the route was paused.
     paused: Duration,
-    place: Option<Place<'h>>,
-    /// It was let down by an endpoint, or found none: others that wait may be glad to hear that it got through.
-    had_trouble: bool,
+    hold_permit: Option<HoldPermit<'h>>,
+    /// A round has failed. Other sessions are likely held, and are woken when this one connects.
+    has_failed: bool,
 }
 
-/// What ended a pause.
+/// What ended a wait.
 #[derive(PartialEq, Eq)]
-enum Woken {
-    SourceUpdate,
-    Time,
+enum Wakeup {
+    Notified,
+    Timeout,
 }
 
 impl Cluster {
-    /// Waits for a place in the route, then dials one endpoint after the other, and all of them again after each change
-    /// or pause, until `hold` has passed. `left` resolves when the consumer no longer wants to be served.
+    /// Waits for a slot in the route, then dials one endpoint after the other, and all of them again after each change or
+    /// back-off, until `hold` has passed. `left` resolves when the client has left.
+    ///
+    /// # Errors
+    ///
+    /// The ending of the session if it gets no endpoint.
     pub async fn acquire<D: Dial>(
         &self,
-        gate: &Gate,
+        hold_limit: &HoldLimit,
         client: Option<IpAddr>,
-        effort: &mut Effort,
+        stats: &mut ConnectStats,
         left: impl Future<Output = io::Result<()>>,
         dialler: &D,
     ) -> Result<(D::Connection, InFlight), Ending> {
         let mut left = pin!(left);
-        let mut hold = Hold {
+        let mut acquisition = Acquisition {
             cluster: self,
-            gate,
+            hold_limit,
             dialler,
-            effort,
+            stats,
             began: None,
             paused: Duration::ZERO,
-            place: None,
-            had_trouble: false,
+            hold_permit: None,
+            has_failed: false,
         };
-        let slot = hold.slot(left.as_mut()).await?;
-        let (connection, in_flight) = hold.endpoint(client, left).await?;
-        Ok((connection, in_flight.connected(slot)))
+        let slot = acquisition.admit(left.as_mut()).await?;
+        let (connection, in_flight) = acquisition.connect(client, left).await?;
+        Ok((connection, in_flight.with_slot(slot)))
     }
 }
 
-impl<D: Dial> Hold<'_, D> {
-    /// A place in the route, in the order of coming.
-    async fn slot(
+impl<D: Dial> Acquisition<'_, D> {
+    /// Waits for a slot in the route.
+    async fn admit(
         &mut self,
         mut left: Pin<&mut impl Future<Output = io::Result<()>>>,
     ) -> Result<Slot, Ending> {
         let cluster = self.cluster;
-        let max = cluster.glance().options.max_sessions;
-        if let Some(slot) = cluster.turnstile.enter(max, false) {
+        let max = cluster.members().options.max_sessions;
+        if let Some(slot) = cluster.admission.admit(max, false) {
             return Ok(slot);
         }
-        let mut waiting = cluster.turnstile.slots.join();
+        let mut waiter = cluster.admission.slots.join();
         loop {
             let changed = pin!(cluster.changed.notified());
             if cluster.is_paused() {
-                self.sit_out(changed, left.as_mut()).await?;
+                self.wait_while_paused(changed, left.as_mut()).await?;
                 continue;
             }
-            let Options { max_sessions, hold, .. } = cluster.glance().options;
-            if let Some(slot) = cluster.turnstile.enter(max_sessions, true) {
+            let Options { max_sessions, hold, .. } = cluster.members().options;
+            if let Some(slot) = cluster.admission.admit(max_sessions, true) {
                 return Ok(slot);
             }
             let remaining = self.remaining(hold, Ending::TooMany)?;
-            self.wait(remaining, called_or(Some(&mut waiting), changed), left.as_mut()).await?;
+            self.wait(remaining, woken_or(Some(&mut waiter), changed), left.as_mut()).await?;
         }
     }
 
-    async fn endpoint(
+    /// Connects to an endpoint, in as many rounds as `hold` allows.
+    async fn connect(
         &mut self,
         client: Option<IpAddr>,
         mut left: Pin<&mut impl Future<Output = io::Result<()>>>,
     ) -> Result<(D::Connection, InFlight), Ending> {
         let cluster = self.cluster;
-        let mut waiting = None;
+        let mut waiter = None;
         let mut backoff = BACKOFF_MIN;
         loop {
-            // Made before the members are read: it counts the changes from here on, so that none in between is missed.
+            // Created before the members are read, so that a change after that is not missed.
             let changed = pin!(cluster.changed.notified());
             if cluster.is_paused() {
-                self.sit_out(changed, left.as_mut()).await?;
+                self.wait_while_paused(changed, left.as_mut()).await?;
                 continue;
             }
-            let members = cluster.members();
-            if !self.dialler.try_reserve() {
+            let members = cluster.members_arc();
+            if !self.dialler.permit().is_none_or(FdPermit::try_reserve) {
                 self.reserve(&members, left.as_mut()).await?;
                 continue;
             }
-            let (asked, full) = match self.round(&members, client, waiting.is_some(), left.as_mut()).await? {
-                Round::Connected(connection, in_flight) => return Ok((connection, in_flight)),
-                Round::Nobody { full: true, .. } if waiting.is_none() => {
-                    // Room that came free in between is found by looking once more.
-                    waiting = Some(cluster.turnstile.room.join());
-                    continue;
-                }
-                Round::Nobody { asked, full } => (asked, full),
-                Round::Changed => continue,
-            };
-            let remaining =
-                self.remaining(members.options.hold, expired(&members, self.effort, asked, full))?;
-            let pause = match (members.is_empty(), asked) {
+            let (attempted, full) =
+                match self.round(&members, client, waiter.is_some(), left.as_mut()).await? {
+                    Round::Connected(connection, in_flight) => return Ok((connection, in_flight)),
+                    Round::Failed { full: true, .. } if waiter.is_none() => {
+                        // One more round, for an endpoint that fell below its limit before this session joined the queue.
+                        waiter = Some(cluster.admission.endpoints.join());
+                        continue;
+                    }
+                    Round::Failed { attempted, full } => (attempted, full),
+                    Round::Changed => continue,
+                };
+            let expired = expired(&members, self.stats, attempted, full);
+            let remaining = self.remaining(members.options.hold, expired)?;
+            let pause = match (members.is_empty(), attempted) {
                 (false, true) => cluster.jittered(backoff).min(remaining),
-                // Without an endpoint there is nothing to retry, but whoever knows of one may be asked again. Where all
-                // are full, whoever leaves calls; this is for those who failed, and called nobody.
+                // Without an endpoint there is nothing to retry, but a source may be refreshed. Where all endpoints are full, a
+                // session that ends wakes the next; the timeout is for those that failed and woke none.
                 (true, _) | (false, false) => cluster.jittered(BACKOFF_MAX).min(remaining),
             };
-            let woken = self.wait(pause, called_or(waiting.as_mut(), changed), left.as_mut()).await?;
-            backoff = if woken == Woken::SourceUpdate { BACKOFF_MIN } else { (backoff * 2).min(BACKOFF_MAX) };
+            let wakeup = self.wait(pause, woken_or(waiter.as_mut(), changed), left.as_mut()).await?;
+            backoff = if wakeup == Wakeup::Notified { BACKOFF_MIN } else { (backoff * 2).min(BACKOFF_MAX) };
         }
     }
 
@@ -226,100 +181,104 @@ impl<D: Dial> Hold<'_, D> {
         members: &Members,
         left: Pin<&mut impl Future<Output = io::Result<()>>>,
     ) -> Result<(), Ending> {
-        let expired = if self.effort.attempts == 0 { Ending::Local } else { Ending::HoldExpired };
+        let Some(permit) = self.dialler.permit() else { return Ok(()) };
+        let expired = if self.stats.attempts == 0 { Ending::Local } else { Ending::HoldExpired };
         let remaining = self.remaining(members.options.hold, expired)?;
-        self.wait(remaining, self.dialler.reserve(), left).await.map(drop)
+        self.wait(remaining, permit.reserve(), left).await.map(drop)
     }
 
     async fn round(
         &mut self,
         members: &Arc<Members>,
         client: Option<IpAddr>,
-        has_waited: bool,
+        has_queued: bool,
         left: Pin<&mut impl Future<Output = io::Result<()>>>,
     ) -> Result<Round<D::Connection>, Ending> {
-        let Hold { cluster, gate, dialler, .. } = *self;
+        let Acquisition { cluster, hold_limit, dialler, .. } = *self;
         let is_limited = members.options.max_sessions_per_endpoint.is_some();
-        if is_limited && !has_waited && cluster.turnstile.room.is_busy() {
-            return Ok(Round::Nobody { asked: false, full: true });
+        if is_limited && !has_queued && cluster.admission.endpoints.has_waiters() {
+            return Ok(Round::Failed { attempted: false, full: true });
         }
-        let round = cluster.try_each(gate, members, client, self.effort, dialler, left).await?;
+        let round = cluster.try_each(hold_limit, members, client, self.stats, dialler, left).await?;
         match round {
-            Round::Connected(..) if self.had_trouble => cluster.changed.notify_waiters(),
-            Round::Nobody { asked, full } if asked || !full => {
-                self.had_trouble = true;
-                gate.trouble.notify_waiters();
+            Round::Connected(..) if self.has_failed => cluster.changed.notify_waiters(),
+            Round::Failed { attempted, full } if attempted || !full => {
+                self.has_failed = true;
+                hold_limit.request_refresh();
             }
-            Round::Connected(..) | Round::Nobody { .. } | Round::Changed => {}
+            Round::Connected(..) | Round::Failed { .. } | Round::Changed => {}
         }
         Ok(round)
     }
 
-    /// Waits for the operator, however long that takes.
-    async fn sit_out(
+    /// Waits until the operator changes something, without a limit.
+    async fn wait_while_paused(
         &mut self,
         changed: Pin<&mut Notified<'_>>,
         left: Pin<&mut impl Future<Output = io::Result<()>>>,
     ) -> Result<(), Ending> {
         let since = Instant::now();
-        self.is_held()?;
-        let woken = self.wait(Duration::MAX, changed, left).await;
+        self.hold()?;
+        let wakeup = self.wait(Duration::MAX, changed, left).await;
         self.paused += since.elapsed();
-        woken.map(drop)
+        wakeup.map(drop)
     }
 
-    /// What is left of the time to wait; `expired` when that is nothing.
+    /// Returns how much longer the session may wait, or `expired` if `hold` has passed.
     fn remaining(&mut self, hold: Duration, expired: Ending) -> Result<Duration, Ending> {
-        self.effort.held = self.began.get_or_insert_with(Instant::now).elapsed();
-        let counted = self.effort.held.saturating_sub(self.paused);
+        self.stats.held = self.began.get_or_insert_with(Instant::now).elapsed();
+        let counted = self.stats.held.saturating_sub(self.paused);
         let remaining = hold.checked_sub(counted).filter(|rest| !rest.is_zero()).ok_or(expired)?;
-        self.is_held()?;
+        self.hold()?;
         Ok(remaining)
     }
 
-    /// From the first time on that this is said.
-    fn is_held(&mut self) -> Result<(), Ending> {
+    /// Counts the session as held, unless it is already.
+    fn hold(&mut self) -> Result<(), Ending> {
         self.began.get_or_insert_with(Instant::now);
-        if self.place.is_none() {
-            self.place = Some(self.gate.enter(self.cluster).ok_or(Ending::HoldFull)?);
+        if self.hold_permit.is_none() {
+            self.hold_permit = Some(self.hold_limit.hold(self.cluster).ok_or(Ending::HoldFull)?);
         }
         Ok(())
     }
 
+    /// Waits without a descriptor, until `notified` resolves or `pause` has passed.
     async fn wait(
         &mut self,
         pause: Duration,
-        news: impl Future<Output = ()>,
+        notified: impl Future<Output = ()>,
         left: Pin<&mut impl Future<Output = io::Result<()>>>,
-    ) -> Result<Woken, Ending> {
-        self.dialler.release();
+    ) -> Result<Wakeup, Ending> {
+        if let Some(permit) = self.dialler.permit() {
+            permit.release_upstream();
+        }
         let outcome = tokio::select! {
             biased;
             () = self.cluster.force.cancelled() => Err(Ending::Drained),
             _ = left => Err(Ending::LeftWhileHeld),
-            () = news => Ok(Woken::SourceUpdate),
-            () = tokio::time::sleep(pause) => Ok(Woken::Time),
+            () = notified => Ok(Wakeup::Notified),
+            () = tokio::time::sleep(pause) => Ok(Wakeup::Timeout),
         };
-        self.effort.held = self.began.map_or(Duration::ZERO, |began| began.elapsed());
+        self.stats.held = self.began.map_or(Duration::ZERO, |began| began.elapsed());
         outcome
     }
 }
 
-async fn called_or(waiting: Option<&mut Waiting<'_>>, changed: Pin<&mut Notified<'_>>) {
-    match waiting {
-        Some(waiting) => tokio::select! {
+async fn woken_or(waiter: Option<&mut Waiter<'_>>, changed: Pin<&mut Notified<'_>>) {
+    match waiter {
+        Some(waiter) => tokio::select! {
             biased;
-            () = waiting.called() => {}
+            () = waiter.woken() => {}
             () = changed => {}
         },
         None => changed.await,
     }
 }
 
-/// What to call it if there is no time left to wait.
-fn expired(members: &Members, effort: &Effort, asked: bool, full: bool) -> Ending {
-    match (effort.attempts, members.options.hold.is_zero()) {
-        _ if full && !asked => Ending::TooMany,
+/// Returns the ending of a session that has no time left to wait.
+fn expired(members: &Members, stats: &ConnectStats, attempted: bool, full: bool) -> Ending {
+    match (stats.attempts, members.options.hold.is_zero()) {
+        _ if full && !attempted => Ending::TooMany,
         (0, _) => Ending::NoEndpoint,
         (_, true) => Ending::ConnectFailed,
         (_, false) => Ending::HoldExpired,

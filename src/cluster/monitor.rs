@@ -1,12 +1,12 @@
-//! Watches over one cluster: checks its endpoints, ejects its outliers, and writes what sessions read of both.
+//! Monitors one cluster: runs health checks, ejects outliers, reports outages, and publishes the conditions that sessions read.
 //!
 //! ```text
-//!   a task per endpoint ── passed, failed ──► Watch ──► Condition of each endpoint, wake who is held
-//!   sessions ── counts, an alarm ──────────────▲
+//!   a task per endpoint ── passed, failed ──► ClusterMonitor ──► Condition of each endpoint, wake held sessions
+//!   sessions ── counters, a wake-up ───────────────▲
 //! ```
 //!
-//! It lives on the control plane's thread and alone decides, so that no two can eject the last two endpoints at once. It also
-//! logs how many sessions were left out of the access log ([`super::repeats`]).
+//! It runs on the control plane's thread and is the only one that ejects, so that the last two endpoints are never ejected at
+//! the same time. It also logs how many sessions were left out of the access log ([`super::log_limit`]).
 
 mod permits;
 
@@ -18,191 +18,190 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::condition::{Condition, Standing};
+use super::condition::{Condition, Preference};
 use super::health::probe::Probe;
-use super::health::{Record, State};
+use super::health::{History, State};
+use super::log_limit;
 use super::outage::{Outages, Report};
-use super::outlier::{Change, Outliers};
-use super::repeats;
+use super::outlier::{Outliers, StatusChange};
 use super::{Cluster, Endpoint, Members};
 use crate::address::EndpointKey;
 use crate::events::{EventKind, Events};
 use crate::route::{Check, Health, OnUnhealthy};
-use permits::{Permits, Pool};
+use permits::{ProbePermits, ProbePool};
 
 pub use permits::OWN_PROBES;
 
-/// Results on their way; a check that finds no room waits.
+/// Check results in the queue. A check that finds it full waits.
 const RESULTS_MAX: usize = 64;
 
-/// How endpoints are asked, and how many may be left out.
+/// What the monitors of all clusters share.
 #[derive(Debug)]
-pub struct Means<P> {
+pub struct MonitorContext<P> {
     probe: P,
-    /// Of checks, for all clusters together.
-    pool: Pool,
-    /// Percent of a cluster's endpoints.
+    pool: ProbePool,
+    /// The percentage of a cluster's endpoints that may be ejected.
     max_ejected: u8,
-    /// Where it is told who is left out and who is back.
     events: Arc<Events>,
 }
 
-impl<P: Probe> Means<P> {
-    pub fn new(probe: P, max_ejected: u8, events: Arc<Events>) -> Means<P> {
-        Means { probe, pool: Pool::default(), max_ejected, events }
+impl<P: Probe> MonitorContext<P> {
+    /// Creates a context. `max_ejected` is the percentage of a cluster's endpoints that may be ejected.
+    pub fn new(probe: P, max_ejected: u8, events: Arc<Events>) -> MonitorContext<P> {
+        MonitorContext { probe, pool: ProbePool::default(), max_ejected, events }
     }
 }
 
-struct Watch<P> {
+struct ClusterMonitor<P> {
     cluster: Arc<Cluster>,
-    means: Arc<Means<P>>,
-    permits: Arc<Permits>,
+    context: Arc<MonitorContext<P>>,
+    permits: Arc<ProbePermits>,
     outliers: Outliers<EndpointKey>,
     outages: Outages<EndpointKey>,
-    /// By which `patients` are checked.
+    /// The policy of the running checks.
     policy: Health,
-    patients: BTreeMap<EndpointKey, Patient>,
-    /// Whose endpoints are the patients.
-    admitted: Option<Arc<Members>>,
-    results: mpsc::Sender<Checked>,
-    /// Nobody is in good standing; said once.
+    checks: BTreeMap<EndpointKey, EndpointCheck>,
+    /// The members that `checks` was built for.
+    checked_members: Option<Arc<Members>>,
+    results: mpsc::Sender<CheckResult>,
+    /// All endpoints are a last resort; logged once.
     is_panic: bool,
-    /// When to log how many sessions were left out of the access log, if any.
-    repeats_due: Option<Instant>,
+    /// When to log how many sessions were left out of the access log.
+    log_due: Option<Instant>,
 }
 
-/// An endpoint that is checked.
-struct Patient {
+/// The health check of one endpoint.
+struct EndpointCheck {
     endpoint: Arc<Endpoint>,
-    record: Record,
-    /// Checks it until it is dropped.
+    history: History,
+    /// Runs the checks until it is dropped.
     _task: AbortOnDropHandle<()>,
 }
 
-/// What came of a check.
-struct Checked {
+/// The result of one check; an error is for people.
+struct CheckResult {
     endpoint: Arc<Endpoint>,
     result: Result<(), String>,
 }
 
-/// Watches until the handle is dropped.
-pub fn watch<P: Probe>(cluster: Arc<Cluster>, means: Arc<Means<P>>) -> AbortOnDropHandle<()> {
+/// Starts the monitor of a cluster. It runs until the handle is dropped.
+pub fn spawn<P: Probe>(cluster: Arc<Cluster>, context: Arc<MonitorContext<P>>) -> AbortOnDropHandle<()> {
     let (results, inbox) = mpsc::channel(RESULTS_MAX);
-    let watch = Watch {
-        outliers: Outliers::new(means.max_ejected),
+    let monitor = ClusterMonitor {
+        outliers: Outliers::new(context.max_ejected),
         outages: Outages::default(),
         cluster,
-        means,
+        context,
         permits: Arc::default(),
         policy: Health::default(),
-        patients: BTreeMap::new(),
-        admitted: None,
+        checks: BTreeMap::new(),
+        checked_members: None,
         results,
         is_panic: false,
-        repeats_due: None,
+        log_due: None,
     };
     #[expect(clippy::disallowed_methods, reason = "its handle is returned, and ends it when dropped")]
-    AbortOnDropHandle::new(tokio::spawn(watch.run(inbox)))
+    AbortOnDropHandle::new(tokio::spawn(monitor.run(inbox)))
 }
 
-impl<P: Probe> Watch<P> {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Checked>) {
+impl<P: Probe> ClusterMonitor<P> {
+    async fn run(mut self, mut inbox: mpsc::Receiver<CheckResult>) {
         loop {
-            let members = self.cluster.members();
-            self.admit(&members);
-            self.judge(&members);
-            self.report(&members);
-            self.write(&members);
-            self.log_repeats(Instant::now());
-            self.until_news(&mut inbox, &members).await;
+            let members = self.cluster.members_arc();
+            self.sync_checks(&members);
+            self.detect_outliers(&members);
+            self.report_outages(&members);
+            self.publish_conditions(&members);
+            self.log_omitted(Instant::now());
+            self.wait(&mut inbox, &members).await;
         }
     }
 
-    /// Takes in checks until one has changed something. Most do not, and of ten thousand endpoints a few come each
-    /// millisecond: a look at all of them for each would be all that we do.
-    async fn until_news(&mut self, inbox: &mut mpsc::Receiver<Checked>, members: &Members) {
+    /// Waits until there is something to do. Results that change nothing are consumed here: with ten thousand endpoints several
+    /// arrive every millisecond, and a pass over all endpoints for each would take all of the thread's time.
+    async fn wait(&mut self, inbox: &mut mpsc::Receiver<CheckResult>, members: &Members) {
         let due = self.outliers.next().into_iter().chain(self.outages.next()).map(Instant::from_std);
-        let due = due.chain(self.repeats_due).min();
-        let next = async {
+        let due = due.chain(self.log_due).min();
+        let timer = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due).await,
                 None => std::future::pending().await,
             }
         };
-        let mut next = pin!(next);
+        let mut timer = pin!(timer);
         loop {
             tokio::select! {
                 biased;
-                // `results` is ours too, so that the channel never closes.
-                Some(checked) = inbox.recv() => {
-                    let mut is_news = self.checked(&checked, members);
-                    while let Ok(checked) = inbox.try_recv() {
-                        is_news |= self.checked(&checked, members);
+                // `self.results` keeps the channel open.
+                Some(result) = inbox.recv() => {
+                    let mut is_changed = self.apply(&result, members);
+                    while let Ok(result) = inbox.try_recv() {
+                        is_changed |= self.apply(&result, members);
                     }
-                    if is_news {
+                    if is_changed {
                         return;
                     }
                 }
-                () = self.cluster.alarm.notified() => return,
-                () = &mut next => return,
+                () = self.cluster.monitor_wakeup.notified() => return,
+                () = &mut timer => return,
             }
         }
     }
 
-    /// Begins to check who has come, and no longer checks who has left.
-    fn admit(&mut self, members: &Arc<Members>) {
-        if self.admitted.as_ref().is_some_and(|admitted| Arc::ptr_eq(admitted, members)) {
+    /// Starts checks for new members and stops those of former ones.
+    fn sync_checks(&mut self, members: &Arc<Members>) {
+        if self.checked_members.as_ref().is_some_and(|checked| Arc::ptr_eq(checked, members)) {
             return;
         }
-        self.admitted = Some(members.clone());
+        self.checked_members = Some(members.clone());
         if members.options.health != self.policy {
             self.policy = members.options.health.clone();
-            self.patients.clear();
+            self.checks.clear();
         }
         if self.policy.check == Check::Off {
             return;
         }
-        let mut before = std::mem::take(&mut self.patients);
+        let mut before = std::mem::take(&mut self.checks);
         for (_, member) in members.all() {
             let known = before.remove(&member.endpoint.key);
-            let known = known.filter(|patient| Arc::ptr_eq(&patient.endpoint, &member.endpoint));
-            let patient = known.unwrap_or_else(|| self.patient(&member.endpoint));
-            self.patients.insert(member.endpoint.key.clone(), patient);
+            let known = known.filter(|check| Arc::ptr_eq(&check.endpoint, &member.endpoint));
+            let check = known.unwrap_or_else(|| self.start_check(&member.endpoint));
+            self.checks.insert(member.endpoint.key.clone(), check);
         }
     }
 
-    fn patient(&self, endpoint: &Arc<Endpoint>) -> Patient {
-        let checks = check_for_ever(
+    fn start_check(&self, endpoint: &Arc<Endpoint>) -> EndpointCheck {
+        let checks = check_repeatedly(
             self.cluster.clone(),
             endpoint.clone(),
             self.policy.clone(),
-            self.means.clone(),
+            self.context.clone(),
             self.permits.clone(),
             self.results.clone(),
         );
         #[expect(clippy::disallowed_methods, reason = "its handle is kept, and ends it when dropped")]
         let task = AbortOnDropHandle::new(tokio::spawn(checks));
-        Patient { endpoint: endpoint.clone(), record: Record::default(), _task: task }
+        EndpointCheck { endpoint: endpoint.clone(), history: History::default(), _task: task }
     }
 
-    /// Returns whether its state is another now.
-    fn checked(&mut self, Checked { endpoint, result }: &Checked, members: &Members) -> bool {
-        let patient = self.patients.get_mut(&endpoint.key);
-        let Some(patient) = patient.filter(|patient| Arc::ptr_eq(&patient.endpoint, endpoint)) else {
+    /// Applies a result. Returns whether the state of the endpoint has changed.
+    fn apply(&mut self, CheckResult { endpoint, result }: &CheckResult, members: &Members) -> bool {
+        let check = self.checks.get_mut(&endpoint.key);
+        let Some(check) = check.filter(|check| Arc::ptr_eq(&check.endpoint, endpoint)) else {
             return false;
         };
-        let was = patient.record.state();
+        let before = check.history.state();
         endpoint.checked(result.as_ref().copied().map_err(String::as_str));
-        let changed = patient.record.checked(result.is_ok(), &self.policy);
+        let changed = check.history.add(result.is_ok(), &self.policy);
         match (changed, result) {
             (Some(State::Unhealthy), Err(why)) => {
-                self.tell_ejected(members, &endpoint.key, format!("unhealthy: {why}"));
+                self.emit_ejected(members, &endpoint.key, format!("unhealthy: {why}"));
                 if members.options.on_unhealthy == OnUnhealthy::Cut {
                     endpoint.cut_sessions();
                 }
             }
-            (Some(State::Healthy), _) if was == State::Unhealthy => {
-                self.tell_returned(members, &endpoint.key);
+            (Some(State::Healthy), _) if before == State::Unhealthy => {
+                self.emit_returned(members, &endpoint.key);
             }
             (_, Err(why)) => tracing::debug!(endpoint = %endpoint.key, why, "health check failed"),
             (_, Ok(())) => {}
@@ -210,31 +209,32 @@ impl<P: Probe> Watch<P> {
         changed.is_some()
     }
 
-    fn judge(&mut self, members: &Members) {
+    fn detect_outliers(&mut self, members: &Members) {
         let takers = || members.all().map(|(_, member)| member).filter(|member| member.weight > 0);
-        let seen: Vec<_> = takers().map(|member| (&member.endpoint.key, member.endpoint.streak())).collect();
-        for (key, change) in self.outliers.judge(Instant::now().into_std(), &seen) {
+        let streaks: Vec<_> =
+            takers().map(|member| (&member.endpoint.key, member.endpoint.streak())).collect();
+        for (key, change) in self.outliers.update(Instant::now().into_std(), &streaks) {
             match change {
-                Change::Ejected { cause, time } => {
+                StatusChange::Ejected { cause, time } => {
                     let time = humantime::format_duration(time);
-                    self.tell_ejected(members, &key, format!("{}; for {time}", cause.name()));
+                    self.emit_ejected(members, &key, format!("{}; for {time}", cause.name()));
                 }
-                Change::Returned => {
-                    self.tell_returned(members, &key);
+                StatusChange::Returned => {
+                    self.emit_returned(members, &key);
                     let returned = takers().filter(|member| member.endpoint.key == key);
-                    returned.for_each(|member| member.endpoint.forget_streak());
+                    returned.for_each(|member| member.endpoint.clear_streak());
                 }
             }
         }
     }
 
-    /// Tells which endpoints sessions no longer reach, and which they reach again.
-    fn report(&mut self, members: &Members) {
+    /// Emits an event for each endpoint that became unreachable or reachable.
+    fn report_outages(&mut self, members: &Members) {
         let endpoints = || members.all().map(|(_, member)| &member.endpoint);
-        let seen: Vec<_> = endpoints().map(|endpoint| (&endpoint.key, endpoint.is_failing())).collect();
-        for (key, report) in self.outages.judge(Instant::now().into_std(), &seen) {
+        let failing: Vec<_> = endpoints().map(|endpoint| (&endpoint.key, endpoint.is_failing())).collect();
+        for (key, report) in self.outages.judge(Instant::now().into_std(), &failing) {
             let (route, endpoint) = (members.options.name.clone(), key.to_string());
-            self.means.events.emit(match report {
+            self.context.events.emit(match report {
                 Report::Reachable => EventKind::EndpointReachable { route, endpoint },
                 Report::Unreachable => {
                     let why =
@@ -246,34 +246,33 @@ impl<P: Probe> Watch<P> {
         let happened =
             endpoints().filter(|endpoint| endpoint.set_awaited(self.outages.awaited(&endpoint.key)));
         if happened.count() > 0 {
-            self.cluster.alarm.notify_one();
+            self.cluster.monitor_wakeup.notify_one();
         }
     }
 
-    fn log_repeats(&mut self, now: Instant) {
-        let repeats = &self.cluster.repeats;
-        if self.repeats_due.is_some_and(|due| due <= now) {
-            self.repeats_due = None;
+    fn log_omitted(&mut self, now: Instant) {
+        if self.log_due.is_some_and(|due| due <= now) {
+            self.log_due = None;
             log_omitted(&self.cluster);
         }
-        if self.repeats_due.is_none() && !repeats.is_quiet() {
-            self.repeats_due = Some(now + repeats::INTERVAL);
+        if self.log_due.is_none() && !self.cluster.log_limit.is_quiet() {
+            self.log_due = Some(now + log_limit::INTERVAL);
         }
     }
 
-    fn tell_ejected(&self, members: &Members, key: &EndpointKey, why: String) {
+    fn emit_ejected(&self, members: &Members, key: &EndpointKey, why: String) {
         let (route, endpoint) = (members.options.name.clone(), key.to_string());
-        self.means.events.emit(EventKind::EndpointEjected { route, endpoint, why });
+        self.context.events.emit(EventKind::EndpointEjected { route, endpoint, why });
     }
 
-    fn tell_returned(&self, members: &Members, key: &EndpointKey) {
+    fn emit_returned(&self, members: &Members, key: &EndpointKey) {
         let (route, endpoint) = (members.options.name.clone(), key.to_string());
-        self.means.events.emit(EventKind::EndpointReturned { route, endpoint });
+        self.context.events.emit(EventKind::EndpointReturned { route, endpoint });
     }
 
-    /// Lets sessions know. Those that are held are woken when an endpoint stands better than before.
-    fn write(&mut self, members: &Members) {
-        let (mut is_better, mut is_other) = (false, false);
+    /// Writes the conditions that sessions read. Held sessions are woken when an endpoint becomes more preferred.
+    fn publish_conditions(&mut self, members: &Members) {
+        let (mut is_better, mut is_reordered) = (false, false);
         for (_, member) in members.all() {
             let endpoint = &member.endpoint;
             let before = endpoint.condition();
@@ -282,49 +281,50 @@ impl<P: Probe> Watch<P> {
                 continue;
             }
             endpoint.set_condition(condition);
-            is_other |= condition.standing() != before.standing();
-            if condition.standing() < before.standing() {
+            is_reordered |= condition.preference() != before.preference();
+            if condition.preference() < before.preference() {
                 is_better = true;
-                if before.standing() == Standing::Bad || before.ejected.is_some() {
+                if before.preference() == Preference::LastResort || before.ejected.is_some() {
                     endpoint.warm_from(Instant::now());
                 }
             }
         }
-        if is_other {
-            // The same endpoints, in another order.
-            self.admitted = Some(self.cluster.regroup());
+        if is_reordered {
+            // The endpoints are the same, so their checks need no synchronization.
+            self.checked_members = Some(self.cluster.rebuild_plans());
         }
         if is_better {
             self.cluster.changed.notify_waiters();
         }
-        self.tell_panic(members);
+        self.log_panic(members);
     }
 
     fn condition(&self, key: &EndpointKey) -> Condition {
         Condition {
-            health: self.patients.get(key).map(|patient| patient.record.state()),
+            health: self.checks.get(key).map(|check| check.history.state()),
             ejected: self.outliers.ejected(key),
         }
     }
 
-    fn tell_panic(&mut self, members: &Members) {
-        let is_bad = |endpoint: &Endpoint| endpoint.standing() == Standing::Bad;
-        let is_panic = !members.is_empty() && members.all().all(|(_, member)| is_bad(&member.endpoint));
+    fn log_panic(&mut self, members: &Members) {
+        let is_last_resort = |endpoint: &Endpoint| endpoint.preference() == Preference::LastResort;
+        let is_panic =
+            !members.is_empty() && members.all().all(|(_, member)| is_last_resort(&member.endpoint));
         if is_panic && !self.is_panic {
-            tracing::warn!(route = %members.options.name, "no endpoint is well: all are tried");
+            tracing::warn!(route = %members.options.name, "all endpoints are unhealthy; trying all of them");
         }
         self.is_panic = is_panic;
     }
 }
 
-impl<P> Drop for Watch<P> {
-    /// The route is closed.
+impl<P> Drop for ClusterMonitor<P> {
+    /// The route is closed: logs what would be logged at the end of the interval.
     fn drop(&mut self) {
         log_omitted(&self.cluster);
     }
 }
 
-/// Why sessions do not reach it, and what becomes of them where they reach no other.
+/// Returns why sessions do not reach an endpoint, and whether they are held because they reach no other.
 fn why(endpoint: &Endpoint, members: &Members) -> String {
     let cause = endpoint.connect_error().map(|error| error.to_string()).unwrap_or_default();
     let is_last = members.all().all(|(_, member)| member.weight == 0 || member.endpoint.refuses_connects());
@@ -333,29 +333,29 @@ fn why(endpoint: &Endpoint, members: &Members) -> String {
 }
 
 fn log_omitted(cluster: &Cluster) {
-    for (ending, count) in cluster.repeats.take() {
-        let route = &cluster.glance().options.name;
+    for (ending, count) in cluster.log_limit.take() {
+        let route = &cluster.members().options.name;
         tracing::info!(target: "access", %route, %ending, count, "sessions omitted");
     }
 }
 
-/// At once, and then with a pause after each check.
-async fn check_for_ever<P: Probe>(
+/// Checks an endpoint at once, and then again after each interval.
+async fn check_repeatedly<P: Probe>(
     cluster: Arc<Cluster>,
     endpoint: Arc<Endpoint>,
     policy: Health,
-    means: Arc<Means<P>>,
-    permits: Arc<Permits>,
-    results: mpsc::Sender<Checked>,
+    context: Arc<MonitorContext<P>>,
+    permits: Arc<ProbePermits>,
+    results: mpsc::Sender<CheckResult>,
 ) {
     loop {
-        let permit = permits.take(&means.pool).await;
-        let result = means.probe.probe(&policy.check, &endpoint.key.addr, policy.timeout).await;
+        let permit = permits.acquire(&context.pool).await;
+        let result = context.probe.probe(&policy.check, &endpoint.key.addr, policy.timeout).await;
         drop(permit);
-        if results.send(Checked { endpoint: endpoint.clone(), result }).await.is_err() {
+        if results.send(CheckResult { endpoint: endpoint.clone(), result }).await.is_err() {
             return;
         }
-        // Shortened by up to a quarter, so that checks which began together spread.
+        // Shortened by up to a quarter, so that checks which began together spread over the interval.
         tokio::time::sleep(policy.interval / 2 + cluster.jittered(policy.interval / 2)).await;
     }
 }

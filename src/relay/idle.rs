@@ -1,4 +1,4 @@
-//! How long a session may be silent, and how long it is.
+//! How long a session may be idle, and a timer for it.
 
 use std::num::NonZeroU32;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::ending::Ending;
 
-/// How long silence may last, to the millisecond; 49 days and more is for ever. Each session keeps its own: few bytes.
+/// The idle limits of a session, to the millisecond. 49 days and more is unlimited. Compact, because each session has its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     idle_ms: Option<NonZeroU32>,
@@ -18,7 +18,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// `idle`: no byte either way; `None` is for ever. `half_close`: no byte, once one side is done.
+    /// `idle` limits the time without a byte in either direction; `None` is unlimited. `half_close` is the same once one side
+    /// has finished.
     pub const fn new(idle: Option<Duration>, half_close: Duration) -> Limits {
         let idle_ms = match idle {
             Some(idle) => milliseconds(idle),
@@ -27,20 +28,20 @@ impl Limits {
         Limits { idle_ms, half_close_ms: milliseconds(half_close) }
     }
 
-    /// The silence that is allowed, and what it is called when it lasts longer.
-    pub(super) fn allowed(self, is_half_closed: bool) -> Option<(Duration, Ending)> {
+    /// Returns the current limit, and the ending of a session that exceeds it.
+    pub(super) fn current(self, is_half_closed: bool) -> Option<(Duration, Ending)> {
         let limit = |ms: NonZeroU32, ending| (Duration::from_millis(u64::from(ms.get())), ending);
         let idle = self.idle_ms.map(|ms| limit(ms, Ending::Idle));
         let half_close = self.half_close_ms.map(|ms| limit(ms, Ending::HalfCloseTimeout));
         if !is_half_closed {
             return idle;
         }
-        // The shorter one; of equals the one that says more.
+        // The shorter one; if they are equal, the more specific one.
         half_close.into_iter().chain(idle).min_by_key(|(limit, _)| *limit)
     }
 }
 
-/// At least one; `None` for more than fit.
+/// Returns at least one; `None` for a duration that does not fit.
 const fn milliseconds(limit: Duration) -> Option<NonZeroU32> {
     let ms = limit.as_millis();
     match ms {
@@ -52,63 +53,63 @@ const fn milliseconds(limit: Duration) -> Option<NonZeroU32> {
 }
 
 pin_project! {
-    #[project = SilenceProjection]
-    /// How long there was no byte and no half-close, and an alarm for when that is too long.
-    pub(super) struct Silence {
+    #[project = IdleTimerProjection]
+    /// Measures the time since the last byte or half-close.
+    pub(super) struct IdleTimer {
         since: Instant,
-        // Too long then at the latest, whatever comes in between.
+        // Expires then at the latest, whatever happens before.
         end: Option<Instant>,
-        // It lasted too long, and was extended because of something that has happened and was not seen yet.
+        // It expired and was restarted, because of an event that the driver had not reported yet.
         is_extended: bool,
         #[pin]
-        alarm: Sleep,
+        timer: Sleep,
     }
 }
 
-impl Silence {
-    pub(super) fn of(limit: Duration) -> Pin<Box<Silence>> {
-        Box::pin(Silence { since: Instant::now(), end: None, is_extended: false, alarm: sleep(limit) })
+impl IdleTimer {
+    pub(super) fn new(limit: Duration) -> Pin<Box<IdleTimer>> {
+        Box::pin(IdleTimer { since: Instant::now(), end: None, is_extended: false, timer: sleep(limit) })
     }
 
-    /// One that ends after `total`, whatever comes in between.
-    pub(super) fn within(total: Duration, limit: Duration) -> Pin<Box<Silence>> {
+    /// Creates a timer that expires after `total` at the latest.
+    pub(super) fn within(total: Duration, limit: Duration) -> Pin<Box<IdleTimer>> {
         let since = Instant::now();
-        Box::pin(Silence { since, end: Some(since + total), is_extended: false, alarm: sleep(limit) })
+        Box::pin(IdleTimer { since, end: Some(since + total), is_extended: false, timer: sleep(limit) })
     }
 
-    /// There was a byte, or a half-close.
-    pub(super) fn broken(self: Pin<&mut Silence>) {
+    /// Restarts after a byte or a half-close.
+    pub(super) fn touch(self: Pin<&mut IdleTimer>) {
         let this = self.project();
         *this.since = Instant::now();
         *this.is_extended = false;
     }
 
-    /// Begins anew, unless it did so before without being broken since. Returns whether it did.
-    pub(super) fn extend(mut self: Pin<&mut Silence>) -> bool {
+    /// Restarts, unless it did so since the last [`IdleTimer::touch`]. Returns whether it did.
+    pub(super) fn extend(mut self: Pin<&mut IdleTimer>) -> bool {
         if self.is_extended {
             return false;
         }
-        self.as_mut().broken();
+        self.as_mut().touch();
         *self.project().is_extended = true;
         true
     }
 
-    /// Ready when it has lasted for `limit`. The alarm is not moved for each byte: it rings, finds that there was a byte
-    /// since, and is set for the rest.
-    pub(super) fn poll(self: Pin<&mut Silence>, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
-        let SilenceProjection { since, end, mut alarm, .. } = self.project();
+    /// Ready when the session was idle for `limit`. The timer is not reset for each byte: when it fires and there was a byte
+    /// since, it is set to the rest.
+    pub(super) fn poll(self: Pin<&mut IdleTimer>, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        let IdleTimerProjection { since, end, mut timer, .. } = self.project();
         let Some(deadline) = since.checked_add(limit).into_iter().chain(*end).min() else {
             return Poll::Pending;
         };
-        if deadline < alarm.deadline() {
-            alarm.as_mut().reset(deadline);
+        if deadline < timer.deadline() {
+            timer.as_mut().reset(deadline);
         }
         loop {
-            ready!(alarm.as_mut().poll(cx));
-            if deadline <= alarm.deadline() {
+            ready!(timer.as_mut().poll(cx));
+            if deadline <= timer.deadline() {
                 return Poll::Ready(());
             }
-            alarm.as_mut().reset(deadline);
+            timer.as_mut().reset(deadline);
         }
     }
 }

@@ -10,15 +10,15 @@ use tokio::sync::futures::Notified;
 
 use super::{Record, Shared, admit};
 use crate::address::Identity;
-use crate::cluster::hold::Dial;
+use crate::cluster::acquire::Dial;
 use crate::cluster::{Cluster, Endpoint};
 use crate::connect;
 use crate::ending::Ending;
 use crate::fd_budget::FdPermit;
 use crate::listener::ClientAddr;
-use crate::relay::Direction;
-use crate::relay::udp::{Flow, Open};
 use crate::route::Protocol;
+use crate::traffic::Direction;
+use crate::udp::{Flow, Open};
 
 /// How long a flow must be silent to be over while the process stops.
 const DRAIN_QUIET: Duration = Duration::from_secs(1);
@@ -59,7 +59,7 @@ impl Open for Flows {
     type Permit = FdPermit;
 
     fn admits(&self, client: SocketAddr) -> bool {
-        let admitted = admit(&self.cluster.glance(), Some(client.ip()), Instant::now());
+        let admitted = admit(&self.cluster.members(), Some(client.ip()), Instant::now());
         if let Err(ending) = admitted {
             self.record(client).end(ending);
         }
@@ -108,7 +108,8 @@ impl Flows {
         let client = record.live.client.ip();
         let dial = DatagramDial { offset: self.offset, permit };
         // Nobody can tell that a UDP client has left.
-        let acquired = self.cluster.acquire(&self.shared.gate, client, &mut record.effort, pending(), &dial);
+        let acquired =
+            self.cluster.acquire(&self.shared.hold_limit, client, &mut record.stats, pending(), &dial);
         let (socket, endpoint) = acquired.await?;
         record.connected(endpoint);
         Ok(socket)
@@ -127,21 +128,12 @@ impl Dial for DatagramDial<'_> {
         connect::dial_datagram(&endpoint.key.addr.shifted(self.offset)?)
     }
 
-    /// It sends nothing.
-    fn is_answer(&self) -> bool {
+    fn proves_reachable(&self) -> bool {
         false
     }
 
-    fn release(&self) {
-        self.permit.release_upstream();
-    }
-
-    fn try_reserve(&self) -> bool {
-        self.permit.try_reserve()
-    }
-
-    fn reserve(&self) -> impl Future<Output = ()> + Send {
-        self.permit.reserve()
+    fn permit(&self) -> Option<&FdPermit> {
+        Some(self.permit)
     }
 }
 
@@ -162,7 +154,7 @@ impl Flow for OpenFlow {
     }
 
     fn idle_timeout(&self) -> Option<Duration> {
-        self.record.live.cluster.glance().options.idle_timeout
+        self.record.live.cluster.members().options.idle_timeout
     }
 
     fn changed(&self) -> Notified<'_> {

@@ -5,7 +5,6 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
@@ -14,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::cluster::{Cluster, Endpoint};
 use crate::listener::ClientAddr;
-use crate::relay::Direction;
+use crate::traffic::Traffic;
 
 /// Sessions listed in one go. The worker serves nobody meanwhile: 10 us.
 const PAGE: usize = 512;
@@ -31,8 +30,7 @@ pub struct Live {
     pub began: Instant,
     /// Set once it is connected.
     pub endpoint: ArcSwapOption<Endpoint>,
-    pub bytes_up: AtomicU64,
-    pub bytes_down: AtomicU64,
+    pub traffic: Traffic,
 }
 
 /// A session's place in the list of its worker, left on drop.
@@ -57,16 +55,6 @@ pub struct Page {
     pub next: Option<usize>,
 }
 
-impl Live {
-    pub(super) fn moved(&self, direction: Direction, bytes: usize) {
-        let counter = match direction {
-            Direction::Up => &self.bytes_up,
-            Direction::Down => &self.bytes_down,
-        };
-        counter.fetch_add(bytes as u64, Relaxed);
-    }
-}
-
 impl Listed {
     /// On the list of this thread.
     pub(super) fn enter(cluster: Arc<Cluster>, client: ClientAddr) -> Listed {
@@ -75,8 +63,7 @@ impl Listed {
             client,
             began: Instant::now(),
             endpoint: ArcSwapOption::empty(),
-            bytes_up: AtomicU64::new(0),
-            bytes_down: AtomicU64::new(0),
+            traffic: Traffic::default(),
         });
         // Without a list, at the very end of the thread, nobody asks for it either.
         let index = LIVE.try_with(|list| list.borrow_mut().insert(live.clone())).unwrap_or(usize::MAX);

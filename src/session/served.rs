@@ -62,7 +62,7 @@ pin_project! {
 
 impl Record {
     pub(super) fn stopped<'a>(&'a self, shared: &'a Shared) -> Stopped<'a> {
-        let max = self.live.cluster.glance().options.max_duration;
+        let max = self.live.cluster.members().options.max_duration;
         Stopped {
             endpoint: self.endpoint.as_ref(),
             shared,

@@ -1,7 +1,6 @@
-//! How many sessions may be there at one time, and in which order the others come in.
+//! Limits how many sessions of a route are open at one time.
 //!
-//! Who is too many waits in a line: the first to come is the first to be called. While somebody waits, nobody who comes
-//! later goes past.
+//! Excess sessions queue in FIFO order. A new session does not overtake queued ones.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,89 +9,95 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-/// One cluster's.
+/// The session limits of one cluster.
 #[derive(Debug, Default)]
-pub(super) struct Turnstile {
-    inside: AtomicUsize,
-    /// For a place in the route (`max-sessions`).
-    pub(super) slots: Line,
-    /// For a place on an endpoint (`max-sessions-per-endpoint`).
-    pub(super) room: Line,
+pub(in crate::cluster) struct Admission {
+    admitted: AtomicUsize,
+    /// Sessions that wait for a slot of the route (`max-sessions`).
+    pub(super) slots: WaitQueue,
+    /// Sessions that wait for an endpoint below its limit (`max-sessions-per-endpoint`).
+    pub(super) endpoints: WaitQueue,
 }
 
-/// Sessions that wait for something of which there is not enough.
+/// Sessions that wait for a limited resource.
 #[derive(Debug, Default)]
-pub(super) struct Line {
+pub(super) struct WaitQueue {
     waiting: AtomicUsize,
-    called: Notify,
+    woken: Notify,
 }
 
-/// One place in a line; left on drop. If it was called and did not come, the next one is.
-pub(super) struct Waiting<'l> {
-    line: &'l Line,
-    called: Pin<Box<Notified<'l>>>,
+/// A place in a [`WaitQueue`]. Dropping it leaves the queue; if it had been woken already, the next waiter is woken instead.
+pub(super) struct Waiter<'q> {
+    queue: &'q WaitQueue,
+    woken: Pin<Box<Notified<'q>>>,
 }
 
-/// A session's place in its route; given to the next in line on drop.
+/// An admitted session. Dropping it wakes the next one in the queue.
 #[derive(Debug)]
-pub(super) struct Slot(Arc<Turnstile>);
+pub(super) struct Slot(Arc<Admission>);
 
-impl Turnstile {
-    /// `None`: there are `max` already, or others wait and this one has not.
-    pub(super) fn enter(self: &Arc<Turnstile>, max: Option<u32>, has_waited: bool) -> Option<Slot> {
+impl Admission {
+    /// Admits a session. Returns `None` at the limit, and for a session that has not queued while others do.
+    pub(super) fn admit(self: &Arc<Admission>, max: Option<u32>, has_queued: bool) -> Option<Slot> {
         let max = max.map_or(usize::MAX, |max| max as usize);
-        if max < usize::MAX && !has_waited && self.slots.is_busy() {
+        if max < usize::MAX && !has_queued && self.slots.has_waiters() {
             return None;
         }
-        let one_more = |inside: usize| (inside < max).then_some(inside + 1);
-        self.inside.fetch_update(Relaxed, Relaxed, one_more).ok()?;
+        let one_more = |admitted: usize| (admitted < max).then_some(admitted + 1);
+        self.admitted.fetch_update(Relaxed, Relaxed, one_more).ok()?;
         Some(Slot(self.clone()))
     }
 
-    pub(super) fn inside(&self) -> usize {
-        self.inside.load(Relaxed)
+    /// Returns the number of sessions that are admitted now.
+    pub(in crate::cluster) fn admitted(&self) -> usize {
+        self.admitted.load(Relaxed)
+    }
+}
+
+impl Slot {
+    pub(super) fn admission(&self) -> &Admission {
+        &self.0
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.inside.fetch_sub(1, Relaxed);
-        self.0.slots.call();
+        self.0.admitted.fetch_sub(1, Relaxed);
+        self.0.slots.wake_one();
     }
 }
 
-impl Line {
-    /// Somebody waits.
-    pub(super) fn is_busy(&self) -> bool {
+impl WaitQueue {
+    pub(super) fn has_waiters(&self) -> bool {
         self.waiting.load(Relaxed) > 0
     }
 
-    /// At the end of the line. Look once more after joining: what came free before calls nobody.
-    pub(super) fn join(&self) -> Waiting<'_> {
+    /// Joins the end of the queue. Check the resource again afterwards: a release before this call wakes no waiter.
+    pub(super) fn join(&self) -> Waiter<'_> {
         self.waiting.fetch_add(1, Relaxed);
-        let mut called = Box::pin(self.called.notified());
-        called.as_mut().enable();
-        Waiting { line: self, called }
+        let mut woken = Box::pin(self.woken.notified());
+        woken.as_mut().enable();
+        Waiter { queue: self, woken }
     }
 
-    /// Calls the first in line, or the first to join it.
-    pub(super) fn call(&self) {
-        self.called.notify_one();
-    }
-}
-
-impl Waiting<'_> {
-    /// Until it is called. Then it stands at the end of the line again, should it find nothing.
-    pub(super) async fn called(&mut self) {
-        self.called.as_mut().await;
-        self.called.set(self.line.called.notified());
-        self.called.as_mut().enable();
+    /// Wakes the first waiter, or the next one to join.
+    pub(super) fn wake_one(&self) {
+        self.woken.notify_one();
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Waiter<'_> {
+    /// Waits until woken, then returns to the end of the queue.
+    pub(super) async fn woken(&mut self) {
+        self.woken.as_mut().await;
+        self.woken.set(self.queue.woken.notified());
+        self.woken.as_mut().enable();
+    }
+}
+
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        self.line.waiting.fetch_sub(1, Relaxed);
+        self.queue.waiting.fetch_sub(1, Relaxed);
     }
 }
 
@@ -101,39 +106,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_are_never_more_inside_than_may_be_and_all_leave() {
-        let turnstile = Arc::new(Turnstile::default());
-        let slots: Vec<Slot> = std::iter::from_fn(|| turnstile.enter(Some(3), false)).collect();
-        assert_eq!((slots.len(), turnstile.inside()), (3, 3));
-        let fourth = turnstile.enter(None, false);
-        assert!(fourth.is_some(), "without a limit they are counted all the same");
+    fn admitted_sessions_never_exceed_the_limit_and_are_all_released() {
+        let admission = Arc::new(Admission::default());
+        let slots: Vec<Slot> = std::iter::from_fn(|| admission.admit(Some(3), false)).collect();
+        assert_eq!((slots.len(), admission.admitted()), (3, 3));
+        let fourth = admission.admit(None, false);
+        assert!(fourth.is_some(), "sessions are counted without a limit, too");
         drop((slots, fourth));
-        assert_eq!(turnstile.inside(), 0);
+        assert_eq!(admission.admitted(), 0);
     }
 
     #[tokio::test]
-    async fn nobody_goes_past_the_line_and_the_first_is_called_first() {
-        let turnstile = Arc::new(Turnstile::default());
-        let inside = turnstile.enter(Some(1), false).unwrap();
-        let (mut first, mut second) = (turnstile.slots.join(), turnstile.slots.join());
-        drop(inside);
-        assert!(turnstile.enter(Some(1), false).is_none());
-        first.called().await;
-        let inside = turnstile.enter(Some(1), true).unwrap();
+    async fn queue_is_not_overtaken_and_the_first_waiter_is_woken_first() {
+        let admission = Arc::new(Admission::default());
+        let slot = admission.admit(Some(1), false).unwrap();
+        let (mut first, mut second) = (admission.slots.join(), admission.slots.join());
+        drop(slot);
+        assert!(admission.admit(Some(1), false).is_none());
+        first.woken().await;
+        let slot = admission.admit(Some(1), true).unwrap();
         drop(first);
-        let early = tokio::time::timeout(std::time::Duration::from_millis(5), second.called()).await;
-        assert!(early.is_err(), "one place, one call");
-        drop(inside);
-        second.called().await;
+        let early = tokio::time::timeout(std::time::Duration::from_millis(5), second.woken()).await;
+        assert!(early.is_err(), "one slot wakes one waiter");
+        drop(slot);
+        second.woken().await;
     }
 
     #[tokio::test]
-    async fn who_is_called_and_leaves_passes_the_call_on() {
-        let turnstile = Arc::new(Turnstile::default());
-        let inside = turnstile.enter(Some(1), false).unwrap();
-        let (first, mut second) = (turnstile.slots.join(), turnstile.slots.join());
-        drop(inside);
+    async fn woken_waiter_that_leaves_wakes_the_next() {
+        let admission = Arc::new(Admission::default());
+        let slot = admission.admit(Some(1), false).unwrap();
+        let (first, mut second) = (admission.slots.join(), admission.slots.join());
+        drop(slot);
         drop(first);
-        second.called().await;
+        second.woken().await;
     }
 }

@@ -1,58 +1,58 @@
-//! How many health checks run at one time. Each takes a descriptor, and one of a silent endpoint takes `health-timeout`.
+//! Limits how many health checks run at one time. Each takes a descriptor, and up to `health-timeout` if its endpoint is silent.
 //!
-//! Each route has a permit of its own, and takes more from a pool that all routes share, but never all of it: whatever the
-//! endpoints of other routes do, the checks of a route go on.
+//! Each route has a permit of its own, and shares of a pool that it can never exhaust alone, so that the checks of a route
+//! continue whatever the endpoints of other routes do.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Checks that a route can always have under way. The route's descriptor budget includes them.
+/// Checks that a route can always run. The route's descriptor budget includes them.
 pub const OWN_PROBES: usize = 1;
-/// Further checks, of all routes together: half of the descriptors that sessions leave alone.
+/// Further checks, of all routes together: half of the descriptors that are reserved for the control plane.
 const POOL_PROBES: usize = 32;
 /// Checks of one route: half of the pool and its own.
 const ROUTE_PROBES_MAX: usize = POOL_PROBES / 2 + OWN_PROBES;
 
-/// Shared by all routes.
+/// The permits that all routes share.
 #[derive(Debug)]
-pub(super) struct Pool(Semaphore);
+pub(super) struct ProbePool(Semaphore);
 
-/// Of one route.
+/// The permits of one route.
 #[derive(Debug)]
-pub(super) struct Permits {
+pub(super) struct ProbePermits {
     own: Semaphore,
     all: Semaphore,
 }
 
-/// One check's; given back on drop.
+/// A permit for one check, returned on drop.
 #[derive(Debug)]
-pub(super) struct Permit<'p> {
+pub(super) struct ProbePermit<'p> {
     _one_of_all: Option<SemaphorePermit<'p>>,
     _own_or_pooled: Option<SemaphorePermit<'p>>,
 }
 
-impl Default for Pool {
-    fn default() -> Pool {
-        Pool(Semaphore::new(POOL_PROBES))
+impl Default for ProbePool {
+    fn default() -> ProbePool {
+        ProbePool(Semaphore::new(POOL_PROBES))
     }
 }
 
-impl Default for Permits {
-    fn default() -> Permits {
-        Permits { own: Semaphore::new(OWN_PROBES), all: Semaphore::new(ROUTE_PROBES_MAX) }
+impl Default for ProbePermits {
+    fn default() -> ProbePermits {
+        ProbePermits { own: Semaphore::new(OWN_PROBES), all: Semaphore::new(ROUTE_PROBES_MAX) }
     }
 }
 
-impl Permits {
+impl ProbePermits {
     /// Waits for a permit.
-    pub(super) async fn take<'p>(&'p self, pool: &'p Pool) -> Permit<'p> {
-        // An error is a semaphore that was closed; none is.
+    pub(super) async fn acquire<'p>(&'p self, pool: &'p ProbePool) -> ProbePermit<'p> {
+        // Fails only for a closed semaphore, and these are never closed.
         let one_of_all = self.all.acquire().await.ok();
         let own_or_pooled = tokio::select! {
             biased;
             own = self.own.acquire() => own.ok(),
             pooled = pool.0.acquire() => pooled.ok(),
         };
-        Permit { _one_of_all: one_of_all, _own_or_pooled: own_or_pooled }
+        ProbePermit { _one_of_all: one_of_all, _own_or_pooled: own_or_pooled }
     }
 }
 
@@ -62,17 +62,17 @@ mod tests {
 
     use super::*;
 
-    fn take_all<'p>(permits: &'p Permits, pool: &'p Pool) -> Vec<Permit<'p>> {
-        std::iter::from_fn(|| permits.take(pool).now_or_never()).collect()
+    fn acquire_all<'p>(permits: &'p ProbePermits, pool: &'p ProbePool) -> Vec<ProbePermit<'p>> {
+        std::iter::from_fn(|| permits.acquire(pool).now_or_never()).collect()
     }
 
     #[test]
-    fn a_route_takes_half_of_the_pool_and_others_keep_a_permit_when_it_is_empty() {
-        let pool = Pool::default();
-        let routes: [Permits; 4] = std::array::from_fn(|_| Permits::default());
-        let taken = routes.each_ref().map(|route| take_all(route, &pool));
+    fn route_takes_half_of_the_pool_and_others_keep_a_permit_when_it_is_empty() {
+        let pool = ProbePool::default();
+        let routes: [ProbePermits; 4] = std::array::from_fn(|_| ProbePermits::default());
+        let taken = routes.each_ref().map(|route| acquire_all(route, &pool));
         assert_eq!(taken.each_ref().map(Vec::len), [17, 17, 1, 1]);
         drop(taken);
-        assert_eq!(take_all(&routes[3], &pool).len(), 17, "all are given back");
+        assert_eq!(acquire_all(&routes[3], &pool).len(), 17, "all are returned");
     }
 }

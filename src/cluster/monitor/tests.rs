@@ -1,4 +1,4 @@
-//! A watched cluster, in virtual time.
+//! A monitored cluster, in virtual time.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -15,50 +15,50 @@ use crate::cluster::{ConnectError, InFlight};
 use crate::ending::Ending;
 use crate::route::{Options, Protocol};
 
-/// Endpoints by their ports; those in the set are sick.
+/// The ports of the endpoints whose checks fail.
 #[derive(Clone, Default)]
-struct Sick(Arc<Mutex<BTreeSet<u16>>>);
+struct FailingPorts(Arc<Mutex<BTreeSet<u16>>>);
 
-impl Sick {
-    fn set(&self, port: u16, is_sick: bool) {
-        let mut sick = self.0.lock().unwrap();
-        if is_sick {
-            sick.insert(port)
+impl FailingPorts {
+    fn set(&self, port: u16, is_failing: bool) {
+        let mut failing = self.0.lock().unwrap();
+        if is_failing {
+            failing.insert(port)
         } else {
-            sick.remove(&port)
+            failing.remove(&port)
         };
     }
 }
 
-impl Probe for Sick {
+impl Probe for FailingPorts {
     async fn probe(&self, _: &Check, addr: &EndpointAddr, _: Duration) -> Result<(), String> {
         let EndpointAddr::Inet(addr) = addr else { return Ok(()) };
-        if self.0.lock().unwrap().contains(&addr.port()) { Err("sick".to_owned()) } else { Ok(()) }
+        if self.0.lock().unwrap().contains(&addr.port()) { Err("failing".to_owned()) } else { Ok(()) }
     }
 }
 
-struct World {
+struct MonitoredCluster {
     cluster: Arc<Cluster>,
-    sick: Sick,
+    failing: FailingPorts,
     options: Options,
-    _watch: AbortOnDropHandle<()>,
+    _monitor: AbortOnDropHandle<()>,
 }
 
 fn spec(port: u16) -> EndpointSpec {
     EndpointSpec::new(EndpointAddr::Inet(SocketAddr::from(([127, 0, 0, 1], port))), Identity::Literal)
 }
 
-impl World {
-    async fn new(check: Check, ports: &[u16]) -> World {
+impl MonitoredCluster {
+    async fn new(check: Check, ports: &[u16]) -> MonitoredCluster {
         let health = Health { check, ..Health::default() };
         let options = Options { health, on_unhealthy: OnUnhealthy::Cut, ..Options::named("test") };
         let cluster = Arc::new(Cluster::seeded(options.clone(), CancellationToken::new(), 1));
-        let sick = Sick::default();
-        let means = Means::new(sick.clone(), 50, Arc::default());
-        let watch = watch(cluster.clone(), Arc::new(means));
-        let world = World { cluster, sick, options, _watch: watch };
-        world.update(ports).await;
-        world
+        let failing = FailingPorts::default();
+        let context = MonitorContext::new(failing.clone(), 50, Arc::default());
+        let monitor = spawn(cluster.clone(), Arc::new(context));
+        let monitored = MonitoredCluster { cluster, failing, options, _monitor: monitor };
+        monitored.update(ports).await;
+        monitored
     }
 
     async fn update(&self, ports: &[u16]) {
@@ -68,14 +68,14 @@ impl World {
     }
 
     fn endpoint(&self, port: u16) -> Arc<Endpoint> {
-        let members = self.cluster.members();
+        let members = self.cluster.members_arc();
         let found = members.all().find(|(_, member)| member.endpoint.key == spec(port).key);
         found.unwrap().1.endpoint.clone()
     }
 
-    /// The ports that a session would try, in order.
+    /// Returns the ports that a session would try, sorted.
     fn choices(&self) -> Vec<String> {
-        let members = self.cluster.members();
+        let members = self.cluster.members_arc();
         let port = |endpoint: &Arc<Endpoint>| endpoint.key.addr.to_string().split_off("127.0.0.1:".len());
         let mut choices: Vec<_> = self.cluster.choices(&members, None).map(port).collect();
         choices.sort();
@@ -83,7 +83,7 @@ impl World {
     }
 }
 
-/// Lets everybody do what can be done at this moment.
+/// Runs all tasks that are ready.
 async fn settle() {
     for _ in 0..50 {
         tokio::task::yield_now().await;
@@ -112,118 +112,122 @@ fn refused() -> ConnectError {
     ConnectError::of(&std::io::ErrorKind::ConnectionRefused.into())
 }
 
-fn break_down(world: &World, port: u16) {
-    let endpoint = world.endpoint(port);
+fn fail_connects(monitored: &MonitoredCluster, port: u16) {
+    let endpoint = monitored.endpoint(port);
     for _ in 0..5 {
         if endpoint.failed(refused()) {
-            world.cluster.alarm.notify_one();
+            monitored.cluster.monitor_wakeup.notify_one();
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_fails_its_checks_gets_no_sessions_and_loses_those_it_has() {
-    let world = World::new(Check::Tcp, &[1, 2]).await;
-    let session = InFlight::on(world.endpoint(1), None).unwrap();
-    world.sick.set(1, true);
+async fn endpoint_that_fails_its_checks_gets_no_sessions_and_loses_those_it_has() {
+    let monitored = MonitoredCluster::new(Check::Tcp, &[1, 2]).await;
+    let session = InFlight::on(monitored.endpoint(1), None).unwrap();
+    monitored.failing.set(1, true);
     pass(5).await;
-    assert_eq!(world.choices(), ["1", "2"], "once is chance");
+    assert_eq!(monitored.choices(), ["1", "2"], "one failure is not enough");
     pass(15).await;
-    assert_eq!(world.choices(), ["2"]);
+    assert_eq!(monitored.choices(), ["2"]);
     assert!(session.is_cut());
-    assert!(!InFlight::on(world.endpoint(1), None).unwrap().is_cut(), "those to come are not");
-    world.sick.set(1, false);
+    assert!(!InFlight::on(monitored.endpoint(1), None).unwrap().is_cut(), "later sessions are not cut");
+    monitored.failing.set(1, false);
     pass(15).await;
-    assert_eq!(world.choices(), ["1", "2"]);
+    assert_eq!(monitored.choices(), ["1", "2"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_all_are_sick_all_are_tried() {
-    let world = World::new(Check::Tcp, &[1, 2]).await;
-    world.sick.set(1, true);
-    world.sick.set(2, true);
+async fn all_endpoints_are_tried_when_all_are_unhealthy() {
+    let monitored = MonitoredCluster::new(Check::Tcp, &[1, 2]).await;
+    monitored.failing.set(1, true);
+    monitored.failing.set(2, true);
     pass(20).await;
-    assert_eq!(world.endpoint(1).condition().health, Some(State::Unhealthy));
-    assert_eq!(world.choices(), ["1", "2"]);
+    assert_eq!(monitored.endpoint(1).condition().health, Some(State::Unhealthy));
+    assert_eq!(monitored.choices(), ["1", "2"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_joins_is_checked_at_once_and_one_that_is_sick_gets_no_session() {
-    let world = World::new(Check::Tcp, &[1]).await;
-    world.sick.set(2, true);
-    world.update(&[1, 2]).await;
-    assert_eq!(world.endpoint(2).condition().health, Some(State::Unhealthy));
-    assert_eq!(world.choices(), ["1"]);
+async fn endpoint_that_joins_is_checked_at_once_and_gets_no_session_while_unhealthy() {
+    let monitored = MonitoredCluster::new(Check::Tcp, &[1]).await;
+    monitored.failing.set(2, true);
+    monitored.update(&[1, 2]).await;
+    assert_eq!(monitored.endpoint(2).condition().health, Some(State::Unhealthy));
+    assert_eq!(monitored.choices(), ["1"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_held_session_is_woken_when_an_endpoint_is_well_again() {
-    let world = World::new(Check::Tcp, &[1, 2]).await;
-    world.sick.set(1, true);
+async fn held_session_is_woken_when_an_endpoint_recovers() {
+    let monitored = MonitoredCluster::new(Check::Tcp, &[1, 2]).await;
+    monitored.failing.set(1, true);
     pass(20).await;
-    let changed = world.cluster.changed.notified();
-    world.sick.set(1, false);
+    let changed = monitored.cluster.changed.notified();
+    monitored.failing.set(1, false);
     tokio::time::timeout(Duration::from_secs(15), changed).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outlier_is_left_out_and_asked_only_where_nobody_else_answers() {
-    let world = World::new(Check::Off, &[1, 2, 3]).await;
-    break_down(&world, 1);
+async fn endpoint_ejected_for_refusals_is_tried_last() {
+    let monitored = MonitoredCluster::new(Check::Off, &[1, 2, 3]).await;
+    fail_connects(&monitored, 1);
     settle().await;
-    assert_eq!(world.endpoint(1).condition().ejected, Some(Cause::Refused));
-    let members = world.cluster.members();
+    assert_eq!(monitored.endpoint(1).condition().ejected, Some(Cause::Refused));
+    let members = monitored.cluster.members_arc();
     for _ in 0..9 {
-        let order: Vec<_> = world.cluster.choices(&members, None).map(|endpoint| &endpoint.key).collect();
+        let order: Vec<_> = monitored.cluster.choices(&members, None).map(|endpoint| &endpoint.key).collect();
         assert_eq!((order.len(), order[2]), (3, &spec(1).key));
     }
-    break_down(&world, 2);
+    fail_connects(&monitored, 2);
     settle().await;
-    assert_eq!(world.endpoint(2).condition().ejected, None, "one of three is all that may go");
+    assert_eq!(monitored.endpoint(2).condition().ejected, None, "at most one of three may be ejected");
     pass(6).await;
-    assert_eq!(world.endpoint(1).condition().ejected, None);
-    assert_eq!(world.endpoint(2).condition().ejected, Some(Cause::Refused), "now there is room");
+    assert_eq!(monitored.endpoint(1).condition().ejected, None);
+    assert_eq!(
+        monitored.endpoint(2).condition().ejected,
+        Some(Cause::Refused),
+        "now another one may be ejected"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outlier_that_answers_is_back_at_once() {
-    let world = World::new(Check::Off, &[1, 2]).await;
-    break_down(&world, 1);
+async fn ejected_endpoint_that_answers_returns_at_once() {
+    let monitored = MonitoredCluster::new(Check::Off, &[1, 2]).await;
+    fail_connects(&monitored, 1);
     settle().await;
-    let endpoint = world.endpoint(1);
+    let endpoint = monitored.endpoint(1);
     assert!(endpoint.condition().ejected.is_some());
     assert!(endpoint.answered());
-    world.cluster.alarm.notify_one();
+    monitored.cluster.monitor_wakeup.notify_one();
     settle().await;
     assert_eq!(endpoint.condition().ejected, None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_resets_what_it_takes_is_left_out_altogether() {
-    let world = World::new(Check::Off, &[1, 2]).await;
-    let endpoint = world.endpoint(1);
+async fn endpoint_ejected_for_resets_is_not_tried() {
+    let monitored = MonitoredCluster::new(Check::Off, &[1, 2]).await;
+    let endpoint = monitored.endpoint(1);
     for client in [1, 2, 3, 4, 4, 4] {
-        world.cluster.ended(&endpoint, &reset_on(client));
+        monitored.cluster.ended(&endpoint, &reset_on(client));
     }
-    world.cluster.ended(&endpoint, &Outcome { lasted: Duration::from_secs(3), ..reset_on(5) });
-    world.cluster.ended(&endpoint, &Outcome { ending: Ending::Finished, ..reset_on(6) });
+    monitored.cluster.ended(&endpoint, &Outcome { lasted: Duration::from_secs(3), ..reset_on(5) });
+    monitored.cluster.ended(&endpoint, &Outcome { ending: Ending::Finished, ..reset_on(6) });
     settle().await;
-    assert_eq!(world.choices(), ["1", "2"]);
-    world.cluster.ended(&endpoint, &reset_on(7));
+    assert_eq!(monitored.choices(), ["1", "2"]);
+    monitored.cluster.ended(&endpoint, &reset_on(7));
     settle().await;
-    assert_eq!(world.endpoint(1).condition().ejected, Some(Cause::Reset));
-    assert_eq!(world.choices(), ["2"]);
+    assert_eq!(monitored.endpoint(1).condition().ejected, Some(Cause::Reset));
+    assert_eq!(monitored.choices(), ["2"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_of_its_own_is_never_ejected_and_checks_can_be_turned_off() {
-    let mut world = World::new(Check::Tcp, &[1]).await;
-    break_down(&world, 1);
-    world.sick.set(1, true);
+async fn only_endpoint_is_never_ejected_and_checks_can_be_disabled() {
+    let mut monitored = MonitoredCluster::new(Check::Tcp, &[1]).await;
+    fail_connects(&monitored, 1);
+    monitored.failing.set(1, true);
     pass(20).await;
-    let condition = world.endpoint(1).condition();
+    let condition = monitored.endpoint(1).condition();
     assert_eq!((condition.ejected, condition.health), (None, Some(State::Unhealthy)));
-    world.options.health.check = Check::Off;
-    world.update(&[1]).await;
-    assert_eq!(world.endpoint(1).condition(), Condition::default());
+    monitored.options.health.check = Check::Off;
+    monitored.update(&[1]).await;
+    assert_eq!(monitored.endpoint(1).condition(), Condition::default());
 }
