@@ -264,7 +264,7 @@ impl Drop for Record {
             let lasted = duration.saturating_sub(self.stats.held);
             cluster.ended(endpoint, &self.outcome(lasted));
         }
-        if !self.access_log.has(self.ending) {
+        if !self.access_log.includes(self.ending) {
             return;
         }
         if self.was_free() && !cluster.should_log(self.ending) {
