@@ -15,7 +15,7 @@ mod members;
 pub mod monitor;
 mod outage;
 pub mod outlier;
-mod reach;
+mod reachability;
 pub mod timings;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,7 +38,7 @@ pub use acquire::InFlight;
 pub use counters::Counters;
 pub use endpoint::{Endpoint, LastError};
 pub use members::{Member, Members, MembershipChange, Tier};
-pub use reach::ConnectError;
+pub use reachability::ConnectError;
 
 use crate::address::EndpointSpec;
 use crate::backoff;

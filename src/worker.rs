@@ -226,7 +226,7 @@ impl Worker {
                     None => break,
                 },
                 Some(handover) = handovers.recv() => self.serve(handover),
-                Some(query) = queries.recv() => query.answer(),
+                Some(query) = queries.recv() => query.respond(),
                 () = &mut ticking => {}
             }
         }
@@ -234,7 +234,7 @@ impl Worker {
         loop {
             tokio::select! {
                 Some(handover) = handovers.recv() => self.serve(handover),
-                Some(query) = queries.recv() => query.answer(),
+                Some(query) = queries.recv() => query.respond(),
                 () = self.tracker.wait() => match handovers.try_recv() {
                     Ok(late) => self.serve(late),
                     Err(_) => return,

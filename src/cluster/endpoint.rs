@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::condition::{Condition, ContainerHealth, Preference};
 use super::outlier::{Evidence, FAILURES_MAX, Outcome, Streak};
-use super::reach::{Awaited, ConnectError, Reach};
+use super::reachability::{Awaited, ConnectError, Reachability};
 use crate::address::EndpointKey;
 use crate::balancer::client_hash;
 use crate::client_net::ClientNet;
@@ -30,12 +30,12 @@ pub struct Endpoint {
     /// Failed connects in a row; see [`Streak`].
     failures: AtomicU32,
     resets: Resets,
-    reach: Reach,
+    reachability: Reachability,
     /// The last check, if it failed. Written by the control plane alone.
     check_failure: ArcSwapOption<CheckFailure>,
     /// Whether its container is unhealthy. Written by the control plane alone.
     container_unhealthy: AtomicBool,
-    /// When it joined. The zero of `warms_since_ms` and of `reach`.
+    /// When it joined. The zero of `warms_since_ms` and of `reachability`.
     joined: Instant,
     /// Milliseconds after `joined`, plus one. Zero for an endpoint that does not warm up.
     warms_since_ms: AtomicU64,
@@ -72,7 +72,7 @@ impl Endpoint {
             condition: AtomicU8::new(Condition::default().encode()),
             failures: AtomicU32::new(0),
             resets: Resets::default(),
-            reach: Reach::default(),
+            reachability: Reachability::default(),
             check_failure: ArcSwapOption::empty(),
             container_unhealthy: AtomicBool::new(false),
             joined: Instant::now(),
@@ -144,7 +144,7 @@ impl Endpoint {
 
     /// Records a failed connect. Returns whether to wake the monitor.
     pub(super) fn failed(&self, error: ConnectError) -> bool {
-        let is_outage = self.reach.failed(error, self.joined.elapsed());
+        let is_outage = self.reachability.failed(error, self.joined.elapsed());
         self.failures.fetch_add(1, Relaxed) + 1 == FAILURES_MAX || is_outage
     }
 
@@ -156,18 +156,18 @@ impl Endpoint {
 
     /// Records a connect that the endpoint answered. Returns whether to wake the monitor.
     pub(super) fn answered(&self) -> bool {
-        let is_outage_over = self.reach.answered();
+        let is_outage_over = self.reachability.answered();
         self.connected() || is_outage_over
     }
 
     /// Records a refused datagram, like [`Cluster::unreachable`](super::Cluster::unreachable).
     pub(super) fn unreachable(&self, error: ConnectError) -> bool {
-        self.reach.failed(error, self.joined.elapsed())
+        self.reachability.failed(error, self.joined.elapsed())
     }
 
     /// Records that datagrams arrive, like [`Cluster::reached`](super::Cluster::reached).
     pub(super) fn reached(&self) -> bool {
-        self.reach.answered()
+        self.reachability.answered()
     }
 
     /// Returns whether the last connects failed, so that sessions wait.
@@ -179,7 +179,7 @@ impl Endpoint {
     pub(super) fn checked(&self, result: Result<(), &str>) {
         match result {
             Ok(()) => {
-                self.reach.answered();
+                self.reachability.answered();
                 if self.check_failure.load().is_some() {
                     self.check_failure.store(None);
                 }
@@ -205,21 +205,21 @@ impl Endpoint {
 
     /// Returns whether the last connect failed, or the last datagram was refused.
     pub(crate) fn is_failing(&self) -> bool {
-        self.reach.is_failing()
+        self.reachability.is_failing()
     }
 
     pub(super) fn connect_error(&self) -> Option<ConnectError> {
-        self.reach.last().map(|(error, _)| error)
+        self.reachability.last().map(|(error, _)| error)
     }
 
     /// Sets the event that wakes the monitor. Returns whether it has happened already.
     pub(super) fn set_awaited(&self, awaited: Awaited) -> bool {
-        self.reach.set_awaited(awaited)
+        self.reachability.set_awaited(awaited)
     }
 
     /// Returns the later one of the last failed connect and the last failed check.
     pub fn last_error(&self) -> Option<LastError> {
-        let connect = self.reach.last().and_then(|(error, after)| {
+        let connect = self.reachability.last().and_then(|(error, after)| {
             let at = self.joined.checked_add(after)?;
             Some(LastError { why: error.to_string(), at, is_current: self.is_failing() })
         });

@@ -22,7 +22,7 @@ use super::condition::{Condition, Preference};
 use super::health::probe::Probe;
 use super::health::{History, State};
 use super::log_limit;
-use super::outage::{Outages, Report};
+use super::outage::{OutageReport, Outages};
 use super::outlier::{Outliers, StatusChange};
 use super::{Cluster, Endpoint, Members};
 use crate::address::EndpointKey;
@@ -232,11 +232,11 @@ impl<P: Probe> ClusterMonitor<P> {
     fn report_outages(&mut self, members: &Members) {
         let endpoints = || members.all().map(|(_, member)| &member.endpoint);
         let failing: Vec<_> = endpoints().map(|endpoint| (&endpoint.key, endpoint.is_failing())).collect();
-        for (key, report) in self.outages.judge(Instant::now().into_std(), &failing) {
+        for (key, report) in self.outages.update(Instant::now().into_std(), &failing) {
             let (route, endpoint) = (members.options.name.clone(), key.to_string());
             self.context.events.emit(match report {
-                Report::Reachable => EventKind::EndpointReachable { route, endpoint },
-                Report::Unreachable => {
+                OutageReport::Reachable => EventKind::EndpointReachable { route, endpoint },
+                OutageReport::Unreachable => {
                     let why =
                         endpoints().find(|endpoint| endpoint.key == key).map(|found| why(found, members));
                     EventKind::EndpointUnreachable { route, endpoint, why: why.unwrap_or_default() }

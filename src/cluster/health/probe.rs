@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::address::EndpointAddr;
-use crate::cluster::reach::cause;
+use crate::cluster::reachability::cause;
 use crate::connect;
 use crate::route::Check;
 use crate::socket::Socket;
