@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// A limited number of units.
 #[derive(Debug)]
-pub struct Budget {
+pub(crate) struct Budget {
     max: u32,
     used: AtomicU32,
     /// The sum over all shares of what is used or guaranteed, whichever is more. Exceeds `max` after a guarantee was given while
@@ -28,7 +28,7 @@ pub struct Budget {
 
 /// The part of a competitor in a [`Budget`]. Without a guarantee it can only borrow.
 #[derive(Debug, Default)]
-pub struct Share(AtomicU64);
+pub(crate) struct Share(AtomicU64);
 
 /// The contents of a [`Share`], in one word so that both change together.
 #[derive(Clone, Copy)]
@@ -41,7 +41,7 @@ const ONE_USED: u64 = 1 << 32;
 
 /// Returns the guarantee of each share: half of `free` is divided among them, the other half can be borrowed. If that is less than
 /// `least`, the minimum for any use, more than half is divided.
-pub fn guarantee(free: u32, shares: usize, least: u32) -> u32 {
+pub(crate) fn guarantee(free: u32, shares: usize, least: u32) -> u32 {
     match u32::try_from(shares) {
         Ok(shares @ 1..) => (free / 2 / shares).max(least.min(free / shares)),
         _ => 0,
@@ -50,24 +50,25 @@ pub fn guarantee(free: u32, shares: usize, least: u32) -> u32 {
 
 impl Budget {
     /// Creates a budget of `max` units.
-    pub fn new(max: usize) -> Budget {
+    pub(crate) fn new(max: usize) -> Budget {
         let max = u32::try_from(max).unwrap_or(u32::MAX);
         Budget { max, used: AtomicU32::new(0), committed: AtomicI64::new(0) }
     }
 
     /// Returns the number of units.
-    pub fn max(&self) -> u32 {
+    pub(crate) fn max(&self) -> u32 {
         self.max
     }
 
     /// Returns the number of units that are taken.
-    pub fn used(&self) -> u32 {
+    #[cfg(test)]
+    pub(crate) fn used(&self) -> u32 {
         self.used.load(Relaxed)
     }
 
     /// Takes a unit for each of `shares`, all or none. Borrowing leaves at least `spare` units to others. Returns whether they were
     /// taken.
-    pub fn take<const N: usize>(&self, shares: [&Share; N], spare: u32) -> bool {
+    pub(crate) fn take<const N: usize>(&self, shares: [&Share; N], spare: u32) -> bool {
         let fits = |used: u32| used.checked_add(N as u32).filter(|used| *used <= self.max);
         if self.used.fetch_update(Relaxed, Relaxed, fits).is_err() {
             return false;
@@ -90,7 +91,7 @@ impl Budget {
     }
 
     /// Returns the units taken for `shares`.
-    pub fn give_back<const N: usize>(&self, shares: [&Share; N]) {
+    pub(crate) fn give_back<const N: usize>(&self, shares: [&Share; N]) {
         let removed: i64 = shares.iter().map(|share| share.remove()).sum();
         if removed != 0 {
             self.committed.fetch_add(removed, Relaxed);
@@ -99,19 +100,19 @@ impl Budget {
     }
 
     /// Takes units that are in use already, whether or not they are available.
-    pub fn claim(&self, count: u32) {
+    pub(crate) fn claim(&self, count: u32) {
         self.committed.fetch_add(i64::from(count), Relaxed);
         self.used.fetch_add(count, Relaxed);
     }
 
     /// Returns units taken by [`Budget::claim`].
-    pub fn unclaim(&self, count: u32) {
+    pub(crate) fn unclaim(&self, count: u32) {
         self.committed.fetch_sub(i64::from(count), Relaxed);
         self.used.fetch_sub(count, Relaxed);
     }
 
     /// Sets the guarantee of a share.
-    pub fn set_guarantee(&self, share: &Share, guaranteed: u32) {
+    pub(crate) fn set_guarantee(&self, share: &Share, guaranteed: u32) {
         if share.guaranteed() != guaranteed {
             self.committed.fetch_add(share.set_guarantee(guaranteed), Relaxed);
         }
@@ -121,12 +122,12 @@ impl Budget {
 /// Methods that change a share return the change of [`Budget`]'s `committed`.
 impl Share {
     /// Returns the number of units that are taken.
-    pub fn used(&self) -> u32 {
+    pub(crate) fn used(&self) -> u32 {
         Usage::from(self.0.load(Relaxed)).used
     }
 
     /// Returns the number of units that are guaranteed.
-    pub fn guaranteed(&self) -> u32 {
+    pub(crate) fn guaranteed(&self) -> u32 {
         Usage::from(self.0.load(Relaxed)).guaranteed
     }
 

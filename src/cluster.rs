@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use acquire::InFlight;
 pub use counters::Counters;
-pub use endpoint::{Endpoint, LastError};
+pub use endpoint::Endpoint;
 pub use members::{Member, Members, MembershipChange, Tier};
 pub use reachability::ConnectError;
 
@@ -206,7 +206,7 @@ impl Cluster {
     }
 
     /// Counts a session that cost its client nothing. Returns whether to log it; see [`log_limit`].
-    pub fn should_log(&self, ending: Ending) -> bool {
+    pub(crate) fn should_log(&self, ending: Ending) -> bool {
         let is_first = self.log_limit.count(ending);
         if is_first {
             self.monitor_wakeup.notify_one();
@@ -215,7 +215,7 @@ impl Cluster {
     }
 
     /// Resolves at the next change of options or endpoints, and sometimes without a change.
-    pub fn changes(&self) -> Notified<'_> {
+    pub(crate) fn changes(&self) -> Notified<'_> {
         self.changed.notified()
     }
 
@@ -238,8 +238,8 @@ impl Cluster {
     }
 
     /// Returns why the cluster has no endpoint, if it has none.
-    pub(crate) fn problem(&self) -> Option<Arc<String>> {
-        self.problem.load_full()
+    pub(crate) fn problem(&self) -> Option<String> {
+        self.problem.load().as_deref().cloned()
     }
 
     /// Pauses or resumes the route. New sessions of a paused route are held.

@@ -25,7 +25,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(120);
 /// # Errors
 ///
 /// Fails with the errors of connect(2), and with `TimedOut` after `timeout`.
-pub async fn dial(addr: &EndpointAddr, timeout: Duration) -> io::Result<Socket> {
+pub(crate) async fn dial(addr: &EndpointAddr, timeout: Duration) -> io::Result<Socket> {
     let (socket, connecting) = match addr {
         EndpointAddr::Inet(addr) => start_inet(*addr)?,
         EndpointAddr::Unix(path) => (start_unix(path)?, false),
@@ -63,7 +63,7 @@ fn flags() -> SocketFlags {
 /// # Errors
 ///
 /// Fails for a unix socket, which has no datagrams.
-pub fn dial_datagram(addr: &EndpointAddr) -> io::Result<UdpSocket> {
+pub(crate) fn dial_datagram(addr: &EndpointAddr) -> io::Result<UdpSocket> {
     let EndpointAddr::Inet(addr) = addr else { return Err(io::ErrorKind::Unsupported.into()) };
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let fd = rustix::net::socket_with(family, SocketType::DGRAM, flags(), Some(ipproto::UDP))?;
@@ -76,7 +76,7 @@ pub fn dial_datagram(addr: &EndpointAddr) -> io::Result<UdpSocket> {
 /// # Errors
 ///
 /// Fails if the kernel does not support an option.
-pub fn set_tcp_options(fd: &OwnedFd) -> io::Result<()> {
+pub(crate) fn set_tcp_options(fd: &OwnedFd) -> io::Result<()> {
     sockopt::set_tcp_nodelay(fd, true)?;
     sockopt::set_socket_oobinline(fd, true)?;
     sockopt::set_socket_keepalive(fd, true)?;
@@ -88,7 +88,7 @@ pub fn set_tcp_options(fd: &OwnedFd) -> io::Result<()> {
 
 /// Determines which addresses belong to this host. Cached, because a lookup takes four system calls.
 #[derive(Debug, Default)]
-pub struct LocalAddrs {
+pub(crate) struct LocalAddrs {
     known: HashMap<IpAddr, bool>,
     since: Option<Instant>,
 }
@@ -98,7 +98,7 @@ const LOCAL_ADDRS_TTL: Duration = Duration::from_secs(10);
 
 impl LocalAddrs {
     /// Returns whether a connection to this address stays on this host.
-    pub fn has(&mut self, ip: IpAddr) -> bool {
+    pub(crate) fn has(&mut self, ip: IpAddr) -> bool {
         if self.since.is_none_or(|since| since.elapsed() > LOCAL_ADDRS_TTL) {
             self.known.clear();
             self.since = Some(Instant::now());

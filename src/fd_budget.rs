@@ -20,7 +20,7 @@ use crate::relay::{OPEN_PIPES, PipeAllowance};
 use crate::route::Protocol;
 
 /// Reserved for each address of the admin API: the limit of its connections and event streams together.
-pub const ADMIN: usize = 96;
+pub(crate) const ADMIN: usize = 96;
 
 /// Reserved for the control plane: logs, sources, watched files. 1/32 of the limit is added for health checks and name lookups, which
 /// grow with the number of routes.
@@ -76,7 +76,7 @@ pub struct FdPermit {
 
 /// The descriptors of listeners, returned on drop.
 #[derive(Debug)]
-pub struct ListenerFds {
+pub(crate) struct ListenerFds {
     fds: Arc<FdBudget>,
     count: u32,
 }
@@ -94,7 +94,7 @@ struct Waiter<'r> {
 }
 
 /// A listener that does not accept because there is no descriptor, until it is dropped.
-pub struct AcceptPause<'r> {
+pub(crate) struct AcceptPause<'r> {
     route: &'r Arc<RouteFds>,
     waiter: Waiter<'r>,
 }
@@ -131,7 +131,7 @@ impl FdBudget {
     }
 
     /// Counts listeners that are bound already.
-    pub fn listeners(self: &Arc<FdBudget>, count: usize) -> ListenerFds {
+    pub(crate) fn listeners(self: &Arc<FdBudget>, count: usize) -> ListenerFds {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         self.listeners.fetch_add(count, Relaxed);
         self.budget.claim(count);
@@ -139,7 +139,7 @@ impl FdBudget {
     }
 
     /// Guarantees each of these routes, which must be all of them, an equal part.
-    pub fn divide<'r>(&self, routes: impl ExactSizeIterator<Item = &'r RouteFds>) {
+    pub(crate) fn divide<'r>(&self, routes: impl ExactSizeIterator<Item = &'r RouteFds>) {
         let free = self.budget.max().saturating_sub(self.listeners.load(Relaxed));
         let each = guarantee(free, routes.len(), SESSION);
         routes.for_each(|route| route.set_guarantee(each));
@@ -174,7 +174,7 @@ impl RouteFds {
     }
 
     /// Sets the guarantee. It is zero for a route that is closed, whose remaining sessions borrow.
-    pub fn set_guarantee(&self, descriptors: u32) {
+    pub(crate) fn set_guarantee(&self, descriptors: u32) {
         let downstream = match self.protocol {
             Protocol::Tcp => descriptors / 2,
             Protocol::Udp => 0,
@@ -185,7 +185,7 @@ impl RouteFds {
 
     /// Takes the descriptors of a session that is about to be accepted. Returns `None` if there are none, and while sessions of the
     /// route wait to dial.
-    pub fn accept(self: &Arc<RouteFds>) -> Option<FdPermit> {
+    pub(crate) fn accept(self: &Arc<RouteFds>) -> Option<FdPermit> {
         if self.dials.any() || !self.fds.budget.take([&self.downstream, &self.upstream], 0) {
             return None;
         }
@@ -193,18 +193,18 @@ impl RouteFds {
     }
 
     /// Takes the descriptor of a UDP flow. Flows never borrow the last descriptors.
-    pub fn flow(self: &Arc<RouteFds>) -> Option<FdPermit> {
+    pub(crate) fn flow(self: &Arc<RouteFds>) -> Option<FdPermit> {
         let permit = FdPermit { route: self.clone(), downstream: false, upstream: AtomicBool::new(false) };
         permit.try_reserve().then_some(permit)
     }
 
     /// Marks a listener of the route as paused.
-    pub fn pause_accepting(self: &Arc<RouteFds>) -> AcceptPause<'_> {
+    pub(crate) fn pause_accepting(self: &Arc<RouteFds>) -> AcceptPause<'_> {
         AcceptPause { route: self, waiter: self.wait_among(&self.accepts) }
     }
 
     /// Returns whether connections wait in the backlog because there are no descriptors.
-    pub fn is_accept_paused(&self) -> bool {
+    pub(crate) fn is_accept_paused(&self) -> bool {
         self.accepts.any()
     }
 
@@ -214,7 +214,7 @@ impl RouteFds {
     }
 
     /// Returns the number of descriptors that its sessions get regardless of other routes.
-    pub fn guaranteed(&self) -> u32 {
+    pub(crate) fn guaranteed(&self) -> u32 {
         self.downstream.guaranteed() + self.upstream.guaranteed()
     }
 
@@ -235,7 +235,7 @@ impl RouteFds {
 
 impl FdPermit {
     /// Returns the descriptor for the upstream socket, which must be closed.
-    pub fn release_upstream(&self) {
+    pub(crate) fn release_upstream(&self) {
         if self.upstream.swap(false, Relaxed) {
             self.route.fds.budget.give_back([&self.route.upstream]);
             self.route.wake_one();
@@ -243,7 +243,7 @@ impl FdPermit {
     }
 
     /// Takes the upstream descriptor again if it was returned. Returns whether the permit has it now.
-    pub fn try_reserve(&self) -> bool {
+    pub(crate) fn try_reserve(&self) -> bool {
         let RouteFds { fds, protocol, upstream, .. } = &*self.route;
         let spare = match protocol {
             Protocol::Tcp => 0,
@@ -255,7 +255,7 @@ impl FdPermit {
     }
 
     /// Waits for the upstream descriptor. The sessions of a route wait in FIFO order.
-    pub async fn reserve(&self) {
+    pub(crate) async fn reserve(&self) {
         let waiter = self.route.wait_among(&self.route.dials);
         let mut freed = pin!(waiter.freed());
         loop {
@@ -286,7 +286,7 @@ impl Drop for FdPermit {
 
 impl AcceptPause<'_> {
     /// Waits until there may be descriptors for a session.
-    pub async fn over(&self) {
+    pub(crate) async fn over(&self) {
         let mut freed = pin!(self.waiter.freed());
         freed.as_mut().enable();
         if self.route.accept().is_none() {

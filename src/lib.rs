@@ -26,9 +26,9 @@ pub mod socket;
 pub mod traffic;
 
 pub mod balancer;
-pub mod budget;
-pub mod connect;
-pub mod limit;
+pub(crate) mod budget;
+pub(crate) mod connect;
+pub(crate) mod limit;
 pub mod relay;
 pub mod udp;
 

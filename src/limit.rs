@@ -24,7 +24,7 @@ const BURST_MICROS: u64 = 1_000_000;
 
 /// The buckets of one route: 2 MB.
 #[derive(Debug)]
-pub struct RateLimit {
+pub(crate) struct RateLimit {
     buckets: Box<[AtomicU64]>,
     /// Random, so that clients cannot choose addresses that share their slots.
     seed: u64,
@@ -44,7 +44,7 @@ impl Default for RateLimit {
 
 impl RateLimit {
     /// Returns whether a client may begin another session now, and counts it if so.
-    pub fn admits(&self, client: IpAddr, per_second: u32, now: Instant) -> bool {
+    pub(crate) fn admits(&self, client: IpAddr, per_second: u32, now: Instant) -> bool {
         let hash = nth(self.seed, client_hash(client));
         let tag = hash & !TIME_MASK;
         // Starts above zero, which is an unused slot.

@@ -4,7 +4,7 @@
 
 mod accept;
 mod bind;
-pub mod unix;
+pub(crate) mod unix;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

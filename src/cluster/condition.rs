@@ -55,7 +55,7 @@ impl Condition {
     }
 
     /// Returns whether the endpoint is neither unhealthy nor ejected.
-    pub fn is_eligible(self) -> bool {
+    pub(crate) fn is_eligible(self) -> bool {
         self.health != Some(health::State::Unhealthy) && self.ejected.is_none()
     }
 

@@ -22,7 +22,7 @@ pub struct Counters {
 
 impl Counters {
     /// Counts a session that has ended.
-    pub fn ended(&self, ending: Ending) {
+    pub(crate) fn ended(&self, ending: Ending) {
         if let Some(counter) = self.endings.get(ending as usize) {
             counter.fetch_add(1, Relaxed);
         }

@@ -55,7 +55,7 @@ struct CheckFailure {
 
 /// The last failed connect or check of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LastError {
+pub(crate) struct LastError {
     /// The cause, for people.
     pub why: String,
     /// When it happened.
@@ -192,14 +192,14 @@ impl Endpoint {
     }
 
     /// Records the health of its container. Returns whether the container has recovered.
-    pub fn set_container_health(&self, health: ContainerHealth) -> bool {
+    pub(crate) fn set_container_health(&self, health: ContainerHealth) -> bool {
         let is_unhealthy = health == ContainerHealth::Unhealthy;
         let was_unhealthy = self.container_unhealthy.swap(is_unhealthy, Relaxed);
         was_unhealthy && health == ContainerHealth::Healthy
     }
 
     /// Returns whether the health check of its container fails.
-    pub fn has_unhealthy_container(&self) -> bool {
+    pub(crate) fn has_unhealthy_container(&self) -> bool {
         self.container_unhealthy.load(Relaxed)
     }
 
@@ -218,7 +218,7 @@ impl Endpoint {
     }
 
     /// Returns the later one of the last failed connect and the last failed check.
-    pub fn last_error(&self) -> Option<LastError> {
+    pub(crate) fn last_error(&self) -> Option<LastError> {
         let connect = self.reachability.last().and_then(|(error, after)| {
             let at = self.joined.checked_add(after)?;
             Some(LastError { why: error.to_string(), at, is_current: self.is_failing() })
@@ -257,7 +257,7 @@ impl Endpoint {
     }
 
     /// Waits until it leaves its cluster.
-    pub async fn removed(&self) {
+    pub(crate) async fn removed(&self) {
         self.removed.cancelled().await;
     }
 }

@@ -27,7 +27,7 @@ pub enum State {
 
 /// The check history of one endpoint.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct History {
+pub(crate) struct History {
     state: State,
     /// The number of results in a row that contradict `state`.
     contrary: u32,
@@ -35,12 +35,12 @@ pub struct History {
 
 impl History {
     /// Returns the current state.
-    pub fn state(self) -> State {
+    pub(crate) fn state(self) -> State {
         self.state
     }
 
     /// Adds a result. Returns the new state if it has changed.
-    pub fn add(&mut self, passed: bool, policy: &route::Health) -> Option<State> {
+    pub(crate) fn add(&mut self, passed: bool, policy: &route::Health) -> Option<State> {
         let (next, needed) = match (self.state, passed) {
             (State::Unknown, true) => (State::Healthy, 1),
             (State::Unknown, false) => (State::Unhealthy, 1),

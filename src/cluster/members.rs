@@ -16,7 +16,7 @@ pub struct Members {
     /// The options of the route.
     pub options: Options,
     /// Limits new sessions per client. Carried over when the members are replaced.
-    pub rate: Option<Arc<RateLimit>>,
+    pub(crate) rate: Option<Arc<RateLimit>>,
     /// The tiers in ascending order; none is empty.
     pub tiers: Vec<Tier>,
 }

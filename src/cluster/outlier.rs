@@ -17,7 +17,7 @@ use crate::ending::Ending;
 use crate::route::Protocol;
 
 /// Consecutive failures that eject an endpoint. A single refusal may be coincidence, and a restart causes fewer.
-pub const FAILURES_MAX: u32 = 5;
+pub(crate) const FAILURES_MAX: u32 = 5;
 
 /// A session that its endpoint resets within this time, without a byte, counts as not served.
 const INSTANT: Duration = Duration::from_secs(1);
@@ -60,7 +60,7 @@ pub struct Outcome {
 
 /// What an outcome shows about the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Evidence {
+pub(crate) enum Evidence {
     /// The endpoint served the session.
     Served,
     /// The endpoint reset the session although the client had neither sent a byte nor left. Counts once per client, because a
@@ -72,7 +72,7 @@ pub enum Evidence {
 
 /// Consecutive failures of one endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Streak {
+pub(crate) struct Streak {
     /// Failed connects since the last successful one.
     pub failures: u32,
     /// Sessions of different clients that were reset at once, since the last one that was served.
@@ -81,7 +81,7 @@ pub struct Streak {
 
 /// A change of an endpoint's ejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StatusChange {
+pub(crate) enum StatusChange {
     /// The endpoint is ejected for this time.
     Ejected {
         /// Why it is ejected.
@@ -95,7 +95,7 @@ pub enum StatusChange {
 
 /// The outliers of one cluster, whose endpoints are identified by `K`.
 #[derive(Debug)]
-pub struct Outliers<K> {
+pub(crate) struct Outliers<K> {
     max_percent: u8,
     /// Endpoints that are or were ejected.
     known: BTreeMap<K, Outlier>,
@@ -113,12 +113,12 @@ struct Outlier {
 
 impl<K: Ord + Clone> Outliers<K> {
     /// Creates a detector that ejects at most `max_percent` of the endpoints.
-    pub fn new(max_percent: u8) -> Outliers<K> {
+    pub(crate) fn new(max_percent: u8) -> Outliers<K> {
         Outliers { max_percent, known: BTreeMap::new() }
     }
 
     /// Updates the ejections. `endpoints` must be all endpoints of the cluster; others are forgotten.
-    pub fn update<Q: Borrow<K>>(
+    pub(crate) fn update<Q: Borrow<K>>(
         &mut self,
         now: Instant,
         endpoints: &[(Q, Streak)],
@@ -136,12 +136,12 @@ impl<K: Ord + Clone> Outliers<K> {
     }
 
     /// Returns why an endpoint is ejected, if it is.
-    pub fn ejected(&self, key: &K) -> Option<Cause> {
+    pub(crate) fn ejected(&self, key: &K) -> Option<Cause> {
         self.known.get(key)?.ejected.map(|(cause, _)| cause)
     }
 
     /// Returns when the next ejection ends.
-    pub fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Instant> {
         self.known.values().filter_map(|outlier| outlier.ejected).map(|(_, until)| until).min()
     }
 
@@ -229,7 +229,7 @@ impl Outlier {
 
 impl Outcome {
     /// Returns what the session shows about its endpoint, if anything.
-    pub fn evidence(&self) -> Option<Evidence> {
+    pub(crate) fn evidence(&self) -> Option<Evidence> {
         let Outcome { protocol, ending, bytes_up, bytes_down, lasted, client, client_left } = *self;
         if bytes_down > 0 {
             return Some(Evidence::Served);
@@ -258,7 +258,7 @@ impl Streak {
 
 impl Cause {
     /// Returns the cause for events and the log.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Cause::Refused => "refuses connections",
             Cause::Reset => "resets connections at once",

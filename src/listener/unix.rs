@@ -18,7 +18,7 @@ const LOCK_ATTEMPTS: usize = 1_000;
 
 /// The path of a bound socket. Dropping it removes the path, unless another process has replaced it.
 #[derive(Debug)]
-pub struct UnixPath {
+pub(crate) struct UnixPath {
     path: PathBuf,
     /// Device and inode number: unique while the socket is open, because a bound socket keeps its inode.
     inode: (u64, u64),
@@ -29,7 +29,7 @@ pub struct UnixPath {
 /// # Errors
 ///
 /// Fails with `AddrInUse`, naming what is at the path, if that is not a dead socket.
-pub fn bind(path: &Path, mode: Option<Mode>) -> io::Result<(OwnedFd, UnixPath)> {
+pub(crate) fn bind(path: &Path, mode: Option<Mode>) -> io::Result<(OwnedFd, UnixPath)> {
     let _lock = lock_directory(path);
     remove_dead_socket(path)?;
     let fd = socket()?;
@@ -54,7 +54,7 @@ pub fn bind(path: &Path, mode: Option<Mode>) -> io::Result<(OwnedFd, UnixPath)> 
 /// # Errors
 ///
 /// Fails with `EAGAIN` if the backlog of the server is full.
-pub fn connect(addr: &SocketAddrUnix) -> Result<OwnedFd, Errno> {
+pub(crate) fn connect(addr: &SocketAddrUnix) -> Result<OwnedFd, Errno> {
     let fd = socket()?;
     rustix::net::connect(&fd, addr)?;
     Ok(fd)

@@ -46,14 +46,14 @@ pub(super) struct Listed {
 
 /// Requests a page of a worker's list.
 #[derive(Debug)]
-pub struct Query {
+pub(crate) struct Query {
     from: usize,
     reply: oneshot::Sender<Page>,
 }
 
 /// A part of a list.
 #[derive(Debug, Default)]
-pub struct Page {
+pub(crate) struct Page {
     /// The sessions of the page.
     pub sessions: Vec<Arc<Live>>,
     /// Where the next page begins. `None` at the end.

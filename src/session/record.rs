@@ -92,9 +92,11 @@ impl Record {
         if self.endpoint.is_some() {
             return None;
         }
-        let error = self.stats.error.map(|error| error.to_string());
-        let problem = || self.live.cluster.problem().filter(|_| self.ending == Ending::NoEndpoint);
-        error.or_else(|| problem().map(|problem| problem.to_string()))
+        match (self.stats.error, self.ending) {
+            (Some(error), _) => Some(error.to_string()),
+            (None, Ending::NoEndpoint) => self.live.cluster.problem(),
+            (None, _) => None,
+        }
     }
 
     /// Returns whether the session cost its client next to nothing, so that it can be repeated without limit: the address of a UDP

@@ -22,7 +22,7 @@ impl HoldLimit {
     }
 
     /// Returns a notification that fires when endpoints do not answer, so that sources refresh their endpoints early.
-    pub fn refresh(&self) -> Arc<Notify> {
+    pub(crate) fn refresh(&self) -> Arc<Notify> {
         self.refresh.clone()
     }
 
@@ -31,13 +31,13 @@ impl HoldLimit {
     }
 
     /// Guarantees each of these clusters, which must be all of them, an equal part.
-    pub fn divide<'c>(&self, clusters: impl ExactSizeIterator<Item = &'c Cluster>) {
+    pub(crate) fn divide<'c>(&self, clusters: impl ExactSizeIterator<Item = &'c Cluster>) {
         let each = guarantee(self.held.max(), clusters.len(), 1);
         clusters.for_each(|cluster| self.held.set_guarantee(&cluster.held, each));
     }
 
     /// Takes back the guarantee of a cluster that is closed.
-    pub fn withdraw(&self, cluster: &Cluster) {
+    pub(crate) fn withdraw(&self, cluster: &Cluster) {
         self.held.set_guarantee(&cluster.held, 0);
     }
 
