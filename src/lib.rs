@@ -20,6 +20,7 @@ pub mod ending;
 pub mod escape;
 pub mod events;
 pub mod exit;
+pub(crate) mod log_throttle;
 pub(crate) mod regular;
 pub mod route;
 pub mod socket;

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
@@ -14,13 +14,12 @@ use tokio_util::sync::CancellationToken;
 use super::{Accepted, ClientAddr, Listener};
 use crate::cluster::Cluster;
 use crate::fd_budget::AcceptPause;
+use crate::log_throttle::LogThrottle;
 
 /// Connections accepted in a row before the sessions of this worker are polled.
 const ACCEPT_BURST: usize = 64;
 /// The pause after the kernel refused to accept. Connections wait in the backlog.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// The minimum time between two log lines about a listener that cannot accept.
-const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Accepts connections until `stop`, then those that are still in the backlog, then closes the listener. A connection that the
 /// kernel has completed is served, unless `give_up`, which is called after `stop`, resolves first.
@@ -38,7 +37,7 @@ pub async fn accept_loop<G: Future<Output = ()>>(
     let Listener { fd, path, .. } = listener;
     #[expect(deprecated, reason = "see Socket::register")]
     let fd = AsyncFd::new(fd)?;
-    let mut acceptor = Acceptor { fd: &fd, cluster, pause: None, logged_at: None };
+    let mut acceptor = Acceptor { fd: &fd, cluster, pause: None, errors: LogThrottle::default() };
     loop {
         tokio::select! {
             biased;
@@ -65,8 +64,7 @@ struct Acceptor<'a> {
     cluster: &'a Cluster,
     /// Present while there are no descriptors for further sessions of the route.
     pause: Option<AcceptPause<'a>>,
-    /// When the last problem was logged.
-    logged_at: Option<Instant>,
+    errors: LogThrottle,
 }
 
 /// How a burst of accepts ended.
@@ -123,8 +121,7 @@ impl Acceptor<'_> {
     }
 
     fn log(&mut self, error: &dyn Display) {
-        if self.logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
-            self.logged_at = Some(Instant::now());
+        if self.errors.hit().is_some() {
             let route = &self.cluster.members().options.name;
             tracing::error!(%route, %error, "cannot accept; connections wait in the backlog");
         }
