@@ -385,15 +385,15 @@ async fn sources_are_refreshed_every_second_while_there_is_no_endpoint() {
     let cluster = cluster(Duration::from_secs(10), &[]);
     let limit = HoldLimit::new(1);
     let refresh = limit.refresh();
-    let begun = Instant::now();
-    let asked = async {
+    let began = Instant::now();
+    let refreshed = async {
         for _ in 0..5 {
             refresh.notified().await;
         }
-        begun.elapsed()
+        began.elapsed()
     };
-    let (asked, _) = tokio::join!(asked, acquire(&cluster, &limit, 2));
-    assert!(asked <= 4 * BACKOFF_MAX, "{asked:?}");
+    let (refreshed, _) = tokio::join!(refreshed, acquire(&cluster, &limit, 2));
+    assert!(refreshed <= 4 * BACKOFF_MAX, "{refreshed:?}");
 }
 
 /// Requires the descriptor of a permit.
