@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin::{self, Admin, Knows};
-use crate::cluster::hold::Gate;
+use crate::cluster::acquire::HoldLimit;
 use crate::config::{self, AdminAddr, Config};
 use crate::discovery::file::File;
 use crate::discovery::follow;
@@ -62,7 +62,7 @@ pub async fn build_watched(config: Config, stalls: StallMonitor) -> Result<Bound
     let fds = Arc::new(FdBudget::within(raised_file_limit(), config.workers.get(), admins));
     let control = Control::default();
     let shared = Arc::new(Shared {
-        gate: Gate::new(config.max_held),
+        hold_limit: HoldLimit::new(config.max_held),
         force: control.force.clone(),
         stop: control.stop.clone(),
         fds,

@@ -33,7 +33,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use crate::address::EndpointSpec;
 use crate::cluster::Cluster;
 use crate::cluster::health::probe::Network;
-use crate::cluster::watch::{Means, OWN_PROBES, watch};
+use crate::cluster::monitor::{self, MonitorContext, OWN_PROBES};
 use crate::config::{AdminAddr, Config};
 use crate::connect::LocalAddrs;
 use crate::diagnostic::{Diagnostic, Place};
@@ -130,7 +130,7 @@ pub struct Reconciler {
     workers: Option<Workers>,
     loads: Loads,
     stalls: StallCounts,
-    means: Arc<Means<Network>>,
+    means: Arc<MonitorContext<Network>>,
     shared: Arc<Shared>,
     stop: CancellationToken,
     /// `SIGHUP`, for the files of endpoints.
@@ -150,7 +150,7 @@ impl Reconciler {
         stalls: StallCounts,
     ) -> Reconciler {
         let (news, inbox) = mpsc::channel(UPDATES_MAX);
-        let means = Arc::new(Means::new(Network, config.max_ejected, events.clone()));
+        let means = Arc::new(MonitorContext::new(Network, config.max_ejected, events.clone()));
         let (commands, pending_commands) = CommandSender::channel();
         Reconciler {
             resolver: Resolver::from_system().within(config.dns),
@@ -438,7 +438,7 @@ impl Reconciler {
 
     fn close(&mut self, listen: &Listen) {
         if let Some(running) = self.running.remove(listen) {
-            let route = running.cluster.glance().options.name.clone();
+            let route = running.cluster.members().options.name.clone();
             self.events.emit(EventKind::RouteClosed { route });
             self.shared.withdraw(&running.cluster);
             self.closing.add(listen.clone(), running, Instant::now());
@@ -485,7 +485,7 @@ impl Reconciler {
             workers.listen(listener, cluster.clone(), stop.clone(), open.token());
         }
         // What is not known yet at the start is told by `status`, and logged once it changes.
-        let watch = watch(cluster.clone(), self.means.clone());
+        let monitor = monitor::spawn(cluster.clone(), self.means.clone());
         let running = Running {
             cluster,
             listeners: open,
@@ -495,7 +495,7 @@ impl Reconciler {
             retired: Vec::new(),
             _closes: stop.clone().drop_guard(),
             stop,
-            _watch: watch,
+            _monitor: monitor,
             _fds: fds,
         };
         self.running.insert(listen.clone(), running);
@@ -544,7 +544,7 @@ impl Reconciler {
             let is_served = endpoints.iter().any(|endpoint| endpoint.weight > 0);
             let up = running.problems.update(name, problems, is_served, now);
             let problem = running.problems.current().first().filter(|_| endpoints.is_empty());
-            running.cluster.note_problem(problem);
+            running.cluster.set_problem(problem);
             changes
                 .into_iter()
                 .chain(up)

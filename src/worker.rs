@@ -19,12 +19,12 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::cluster::Cluster;
 use crate::listener::{self, Accepted, Listener};
 use crate::relay;
-use crate::relay::udp::{self, UdpLimits};
 use crate::route::Protocol;
 use crate::session::flow::Flows;
 use crate::session::live::{Live, Page, Query};
 use crate::session::{self, Shared};
 use crate::stall::StallMonitor;
+use crate::udp::{self, UdpLimits};
 
 /// Connections on their way to another worker. When it is full, that worker is behind: the session stays.
 const HANDOVERS_MAX: usize = 1024;
@@ -226,7 +226,7 @@ impl Worker {
                     None => break,
                 },
                 Some(handover) = handovers.recv() => self.serve(handover),
-                Some(query) = queries.recv() => query.answer(),
+                Some(query) = queries.recv() => query.respond(),
                 () = &mut ticking => {}
             }
         }
@@ -234,7 +234,7 @@ impl Worker {
         loop {
             tokio::select! {
                 Some(handover) = handovers.recv() => self.serve(handover),
-                Some(query) = queries.recv() => query.answer(),
+                Some(query) = queries.recv() => query.respond(),
                 () = self.tracker.wait() => match handovers.try_recv() {
                     Ok(late) => self.serve(late),
                     Err(_) => return,
@@ -279,7 +279,7 @@ impl Worker {
     /// When what waits in the backlog of a closed listener is no longer waited for, should there be no descriptors for it:
     /// while the process drains, at the end of that. A route that was taken out gives its port back in the end.
     async fn give_up(&self, cluster: &Cluster) {
-        let (is_draining, hold) = (self.shared.stop.is_cancelled(), cluster.glance().options.hold);
+        let (is_draining, hold) = (self.shared.stop.is_cancelled(), cluster.members().options.hold);
         tokio::select! {
             () = self.shared.force.cancelled() => {}
             () = tokio::time::sleep(hold), if !is_draining => {}

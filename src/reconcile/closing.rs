@@ -36,7 +36,7 @@ impl Closing {
         running.listeners.close();
         let listeners = running.listeners.clone();
         let has_grace = listen.protocol() == Protocol::Tcp
-            && running.cluster.glance().options.on_remove == OnRemove::Drain;
+            && running.cluster.members().options.on_remove == OnRemove::Drain;
         if !has_grace {
             end(&running);
         }
@@ -58,7 +58,7 @@ impl Closing {
     /// outlive its container.
     pub(super) fn finish_containers(&mut self) {
         self.finish_if(|running, _| {
-            let members = running.cluster.glance();
+            let members = running.cluster.members();
             members
                 .all()
                 .any(|(_, member)| matches!(member.endpoint.key.identity, Identity::Container { .. }))

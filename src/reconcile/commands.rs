@@ -107,7 +107,7 @@ impl Reconciler {
         let on_trial = self.trials.count();
         let (moves, running, proofs) = (&self.moves, &self.running, &self.proofs);
         let unsettled = |name: &str| {
-            let of_name = |running: &&Running| running.cluster.glance().options.name == name;
+            let of_name = |running: &&Running| running.cluster.members().options.name == name;
             let Some(running) = running.values().find(of_name) else {
                 return Some("the route is not open".to_owned());
             };
@@ -212,7 +212,7 @@ impl Reconciler {
 
     fn endpoint_of(&self, route: &str, endpoint: &str) -> Result<(String, EndpointKey), CommandError> {
         let route = self.named(route)?;
-        let members = self.running.get(&route.listen).map(|running| running.cluster.members());
+        let members = self.running.get(&route.listen).map(|running| running.cluster.members_arc());
         let key =
             members.as_deref().map_or_else(|| unknown_endpoint(endpoint, &[]), |m| find(m, endpoint))?;
         Ok((route.options.name.clone(), key))

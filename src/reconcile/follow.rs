@@ -77,7 +77,7 @@ impl Reconciler {
         let (resolver, news) = (self.resolver.clone(), self.news.clone());
         match target {
             Target::Host { .. } | Target::Srv { .. } => {
-                Some(follow(Dns::of(target, resolver, self.shared.gate.trouble())?, news))
+                Some(follow(Dns::of(target, resolver, self.shared.hold_limit.refresh())?, news))
             }
             Target::Etcd(keys) => Some(follow(Etcd::new(keys.clone(), &self.config.etcd, resolver), news)),
             Target::Consul(service) => {
@@ -101,7 +101,7 @@ impl Reconciler {
         };
         match host {
             Some(host) if self.docker.is_none() => {
-                let docker = Docker { host: host.clone(), trouble: self.shared.gate.trouble() };
+                let docker = Docker { host: host.clone(), trouble: self.shared.hold_limit.refresh() };
                 self.docker = Some(follow(docker, self.news.clone()));
             }
             Some(_) => {}

@@ -10,7 +10,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::problems::Problems;
 use crate::address::{EndpointKey, EndpointSpec, Identity};
-use crate::cluster::{Change, Cluster, Endpoint, Members};
+use crate::cluster::{Cluster, Endpoint, Members, MembershipChange};
 use crate::discovery::containers::Containers;
 use crate::events::EventKind;
 use crate::fd_budget::ListenerFds;
@@ -32,14 +32,14 @@ pub(super) struct Running {
     /// When it is dropped.
     pub(super) _closes: DropGuard,
     /// Checks its endpoints, until dropped.
-    pub(super) _watch: AbortOnDropHandle<()>,
+    pub(super) _monitor: AbortOnDropHandle<()>,
     pub(super) _fds: ListenerFds,
 }
 
 impl Running {
     /// Gives the cluster its endpoints, and returns what that changed.
     pub(super) fn update(&mut self, options: &Options, endpoints: &[EndpointSpec]) -> Vec<EventKind> {
-        let before = self.cluster.members();
+        let before = self.cluster.members_arc();
         let change = self.cluster.update(options, endpoints);
         let gone: BTreeSet<&EndpointKey> = change.left.iter().collect();
         self.retire(before.clone(), &change);
@@ -58,7 +58,7 @@ impl Running {
         removed.chain(added).collect()
     }
 
-    fn retire(&mut self, before: Arc<Members>, change: &Change) {
+    fn retire(&mut self, before: Arc<Members>, change: &MembershipChange) {
         self.retired.retain(|members| Arc::strong_count(members) > 1);
         if !change.left.is_empty() {
             self.retired.push(before);
@@ -67,17 +67,17 @@ impl Running {
 
     /// Problems that have lasted long enough to be reported.
     pub(super) fn settle(&mut self, now: Instant) -> Vec<EventKind> {
-        self.problems.settle(&self.cluster.glance().options.name, now)
+        self.problems.settle(&self.cluster.members().options.name, now)
     }
 
     pub(super) fn has_any(&self, endpoints: &[EndpointKey]) -> bool {
-        let members = self.cluster.glance();
+        let members = self.cluster.members();
         !endpoints.is_empty() && members.all().any(|(_, member)| endpoints.contains(&member.endpoint.key))
     }
 
     /// Why its last switch has not settled. `None` when there is an endpoint, and none that left has a session.
     pub(super) fn unsettled(&self) -> Option<String> {
-        if self.cluster.glance().is_empty() {
+        if self.cluster.members().is_empty() {
             return Some(self.without_endpoint());
         }
         match sessions(&self.leaving) {
@@ -95,10 +95,10 @@ impl Running {
 
     /// Tells endpoints whether their containers are unhealthy. Returns those that no longer are.
     pub(super) fn note_health(&self, containers: &Containers) -> Vec<EventKind> {
-        let members = self.cluster.glance();
+        let members = self.cluster.members();
         let recovered = members.all().map(|(_, member)| &member.endpoint).filter(|endpoint| {
             let Identity::Container { id, .. } = &endpoint.key.identity else { return false };
-            endpoint.note_container(containers.health(id))
+            endpoint.set_container_health(containers.health(id))
         });
         let (route, endpoint) = (&members.options.name, |endpoint: &Arc<Endpoint>| endpoint.key.to_string());
         let healthy =

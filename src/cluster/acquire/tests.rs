@@ -1,15 +1,16 @@
-//! The life of a held session, in virtual time.
+//! Acquiring an endpoint, in virtual time.
 
 use std::future::{pending, ready};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::address::{EndpointAddr, EndpointKey, EndpointSpec, Identity};
 use crate::cluster::Endpoint;
+use crate::fd_budget::RouteFds;
 
 fn spec(port: u16) -> EndpointSpec {
     let addr = EndpointAddr::Inet(SocketAddr::from(([127, 0, 0, 1], port)));
@@ -26,7 +27,7 @@ fn refused() -> io::Error {
     io::ErrorKind::ConnectionRefused.into()
 }
 
-/// Connects as the function says, at once.
+/// Connects at once, with the result of a function.
 struct Scripted<F>(F);
 
 impl<T: Send, F: Fn(&Endpoint) -> io::Result<T>> Dial for Scripted<F> {
@@ -37,60 +38,60 @@ impl<T: Send, F: Fn(&Endpoint) -> io::Result<T>> Dial for Scripted<F> {
     }
 }
 
-async fn acquire(cluster: &Cluster, gate: &Gate, good: u16) -> (Result<(), Ending>, Effort) {
-    let mut effort = Effort::default();
+async fn acquire(cluster: &Cluster, limit: &HoldLimit, good: u16) -> (Result<(), Ending>, ConnectStats) {
+    let mut stats = ConnectStats::default();
     let dialler =
         Scripted(|endpoint: &Endpoint| if endpoint.key == spec(good).key { Ok(()) } else { Err(refused()) });
-    let result = cluster.acquire(gate, None, &mut effort, pending(), &dialler).await.map(|((), _)| ());
-    (result, effort)
+    let result = cluster.acquire(limit, None, &mut stats, pending(), &dialler).await.map(|((), _)| ());
+    (result, stats)
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_next_choice_is_tried_at_once() {
+async fn next_choice_is_tried_at_once() {
     let cluster = cluster(Duration::ZERO, &[spec(1), spec(2), spec(3)]);
-    let (result, effort) = acquire(&cluster, &Gate::new(0), 3).await;
+    let (result, stats) = acquire(&cluster, &HoldLimit::new(0), 3).await;
     assert_eq!(result, Ok(()));
-    assert_eq!(effort, Effort { attempts: 3, held: Duration::ZERO, error: effort.error });
+    assert_eq!(stats, ConnectStats { attempts: 3, held: Duration::ZERO, error: stats.error });
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_hold_a_refusal_is_final() {
-    let (result, _) = acquire(&cluster(Duration::ZERO, &[spec(1)]), &Gate::new(9), 2).await;
+async fn refusal_without_hold_is_final() {
+    let (result, _) = acquire(&cluster(Duration::ZERO, &[spec(1)]), &HoldLimit::new(9), 2).await;
     assert_eq!(result, Err(Ending::ConnectFailed));
-    let (result, _) = acquire(&cluster(Duration::ZERO, &[]), &Gate::new(9), 2).await;
+    let (result, _) = acquire(&cluster(Duration::ZERO, &[]), &HoldLimit::new(9), 2).await;
     assert_eq!(result, Err(Ending::NoEndpoint));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_waits_out_its_hold_and_no_longer() {
+async fn session_is_held_for_hold_and_no_longer() {
     let hold = Duration::from_secs(10);
-    let (result, effort) = acquire(&cluster(hold, &[spec(1)]), &Gate::new(9), 2).await;
+    let (result, stats) = acquire(&cluster(hold, &[spec(1)]), &HoldLimit::new(9), 2).await;
     assert_eq!(result, Err(Ending::HoldExpired));
-    assert_eq!(effort.held, hold);
-    assert!(effort.attempts > 10, "{effort:?}");
-    let (result, effort) = acquire(&cluster(hold, &[]), &Gate::new(9), 2).await;
-    assert_eq!((result, effort.attempts), (Err(Ending::NoEndpoint), 0));
+    assert_eq!(stats.held, hold);
+    assert!(stats.attempts > 10, "{stats:?}");
+    let (result, stats) = acquire(&cluster(hold, &[]), &HoldLimit::new(9), 2).await;
+    assert_eq!((result, stats.attempts), (Err(Ending::NoEndpoint), 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_held_session_is_woken_by_the_change_itself() {
+async fn held_session_is_woken_by_a_change() {
     let cluster = cluster(Duration::from_secs(10), &[]);
-    let options = cluster.members().options.clone();
+    let options = cluster.members_arc().options.clone();
     let changes = async {
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert_eq!(cluster.counters.held.load(Relaxed), 1);
         cluster.update(&options, &[spec(2)]);
     };
-    let gate = Gate::new(1);
-    let ((result, effort), ()) = tokio::join!(acquire(&cluster, &gate, 2), changes);
+    let limit = HoldLimit::new(1);
+    let ((result, stats), ()) = tokio::join!(acquire(&cluster, &limit, 2), changes);
     assert_eq!(result, Ok(()));
-    assert_eq!(effort.attempts, 1);
-    assert_eq!(effort.held, Duration::from_secs(3), "no polling");
+    assert_eq!(stats.attempts, 1);
+    assert_eq!(stats.held, Duration::from_secs(3), "without polling");
     assert_eq!(cluster.counters.held.load(Relaxed), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_paused_session_waits_for_the_operator_and_not_for_its_hold() {
+async fn session_of_a_paused_route_waits_for_resume_and_not_for_hold() {
     for hold in [Duration::ZERO, Duration::from_secs(1)] {
         let cluster = cluster(hold, &[spec(2)]);
         cluster.pause(true);
@@ -99,16 +100,16 @@ async fn a_paused_session_waits_for_the_operator_and_not_for_its_hold() {
             assert_eq!(cluster.counters.held.load(Relaxed), 1);
             cluster.pause(false);
         };
-        let gate = Gate::new(1);
-        let ((result, effort), ()) = tokio::join!(acquire(&cluster, &gate, 2), resume);
-        assert_eq!((result, effort.attempts), (Ok(()), 1));
-        assert_eq!(effort.held, Duration::from_secs(60));
-        assert_eq!(gate.held.used(), 0);
+        let limit = HoldLimit::new(1);
+        let ((result, stats), ()) = tokio::join!(acquire(&cluster, &limit, 2), resume);
+        assert_eq!((result, stats.attempts), (Ok(()), 1));
+        assert_eq!(stats.held, Duration::from_secs(60));
+        assert_eq!(limit.held(), 0);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pause_while_it_is_held_stops_the_clock_of_its_hold() {
+async fn pause_stops_the_clock_of_hold() {
     let cluster = cluster(Duration::from_secs(10), &[]);
     let operator = async {
         tokio::time::sleep(Duration::from_secs(4)).await;
@@ -116,18 +117,18 @@ async fn a_pause_while_it_is_held_stops_the_clock_of_its_hold() {
         tokio::time::sleep(Duration::from_secs(60)).await;
         cluster.pause(false);
     };
-    let gate = Gate::new(1);
-    let ((result, effort), ()) = tokio::join!(acquire(&cluster, &gate, 2), operator);
+    let limit = HoldLimit::new(1);
+    let ((result, stats), ()) = tokio::join!(acquire(&cluster, &limit, 2), operator);
     assert_eq!(result, Err(Ending::NoEndpoint));
-    assert_eq!(effort.held, Duration::from_secs(70));
+    assert_eq!(stats.held, Duration::from_secs(70));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pause_stops_the_clock_of_who_is_too_many() {
+async fn pause_stops_the_clock_of_a_session_that_waits_for_a_slot() {
     let options = Options { max_sessions: Some(1), ..Options::named("test") };
     let cluster = limited(&options, &[1]);
-    let gate = Gate::new(9);
-    let first = enter(&cluster, &gate).await.unwrap();
+    let limit = HoldLimit::new(9);
+    let first = enter(&cluster, &limit).await.unwrap();
     let operator = async {
         pass(4_000).await;
         cluster.pause(true);
@@ -136,44 +137,44 @@ async fn a_pause_stops_the_clock_of_who_is_too_many() {
         pass(3_000).await;
         drop(first);
     };
-    let (second, ()) = tokio::join!(enter(&cluster, &gate), operator);
+    let (second, ()) = tokio::join!(enter(&cluster, &limit), operator);
     assert!(second.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_without_weight_gets_no_session() {
+async fn endpoint_of_weight_zero_gets_no_session() {
     let drained = EndpointSpec { weight: 0, ..spec(2) };
-    let (result, effort) = acquire(&cluster(Duration::from_secs(1), &[drained]), &Gate::new(1), 2).await;
-    assert_eq!((result, effort.attempts), (Err(Ending::NoEndpoint), 0));
+    let (result, stats) = acquire(&cluster(Duration::from_secs(1), &[drained]), &HoldLimit::new(1), 2).await;
+    assert_eq!((result, stats.attempts), (Err(Ending::NoEndpoint), 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_queue_is_bounded() {
+async fn number_of_held_sessions_is_limited() {
     let cluster = cluster(Duration::from_secs(1), &[]);
-    let gate = Gate::new(1);
-    let (first, second) = tokio::join!(acquire(&cluster, &gate, 2), acquire(&cluster, &gate, 2));
+    let limit = HoldLimit::new(1);
+    let (first, second) = tokio::join!(acquire(&cluster, &limit, 2), acquire(&cluster, &limit, 2));
     assert_eq!(first.0, Err(Ending::NoEndpoint));
     assert_eq!(second.0, Err(Ending::HoldFull));
-    assert_eq!(gate.held.used(), 0);
+    assert_eq!(limit.held(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_leaves_while_it_is_dialled_gets_no_session() {
+async fn endpoint_that_leaves_while_it_is_dialled_gets_no_session() {
     let cluster = cluster(Duration::from_secs(5), &[spec(1)]);
-    let options = cluster.members().options.clone();
-    let mut effort = Effort::default();
-    let gate = Gate::new(1);
+    let options = cluster.members_arc().options.clone();
+    let mut stats = ConnectStats::default();
+    let limit = HoldLimit::new(1);
     let dialler = Scripted(|endpoint: &Endpoint| {
         if endpoint.key == spec(1).key {
             cluster.update(&options, &[spec(2)]);
         }
         Ok(endpoint.key.clone())
     });
-    let acquired = cluster.acquire(&gate, None, &mut effort, pending(), &dialler).await;
+    let acquired = cluster.acquire(&limit, None, &mut stats, pending(), &dialler).await;
     assert_eq!(acquired.map(|(endpoint, _)| endpoint), Ok(spec(2).key));
 }
 
-/// Connects after some milliseconds, right after a call of the function.
+/// Connects after some milliseconds, and calls a function just before.
 struct Slow<F>(u64, F);
 
 impl<F: Fn() + Sync> Dial for Slow<F> {
@@ -187,42 +188,42 @@ impl<F: Fn() + Sync> Dial for Slow<F> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dial_that_is_done_when_the_route_is_paused_makes_no_session_until_resume() {
+async fn dial_that_completes_as_the_route_is_paused_makes_no_session_until_resume() {
     let cluster = cluster(Duration::ZERO, &[spec(1)]);
-    let (gate, mut effort, paused) = (Gate::new(1), Effort::default(), AtomicUsize::new(0));
-    // In the same poll as the connect, so that nothing could cancel it.
+    let (limit, mut stats, paused) = (HoldLimit::new(1), ConnectStats::default(), AtomicUsize::new(0));
+    // In the same poll as the connect, so that it cannot be cancelled.
     let dialler = Slow(1_000, || cluster.pause(paused.fetch_add(1, Relaxed) == 0));
     let resume = async {
         pass(60_000).await;
-        assert!(cluster.members().all().all(|(_, member)| member.endpoint.sessions() == 0));
+        assert!(cluster.members_arc().all().all(|(_, member)| member.endpoint.sessions() == 0));
         assert_eq!(cluster.counters.held.load(Relaxed), 1);
         cluster.pause(false);
     };
     let began = Instant::now();
-    let (acquired, ()) = tokio::join!(cluster.acquire(&gate, None, &mut effort, pending(), &dialler), resume);
+    let (acquired, ()) = tokio::join!(cluster.acquire(&limit, None, &mut stats, pending(), &dialler), resume);
     assert!(acquired.is_ok());
-    assert_eq!(began.elapsed(), Duration::from_secs(61), "it is dialled anew");
+    assert_eq!(began.elapsed(), Duration::from_secs(61), "it is dialled again");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dial_that_is_done_when_its_endpoint_is_drained_goes_to_another() {
+async fn dial_that_completes_as_its_endpoint_is_drained_is_retried_on_another() {
     let cluster = cluster(Duration::from_secs(5), &[spec(1)]);
-    let options = cluster.members().options.clone();
+    let options = cluster.members_arc().options.clone();
     let drained = EndpointSpec { weight: 0, ..spec(1) };
     let dialler = Slow(1_000, || {
         cluster.update(&options, &[drained.clone(), spec(2)]);
     });
-    let (gate, mut effort) = (Gate::new(1), Effort::default());
-    let acquired = cluster.acquire(&gate, None, &mut effort, pending(), &dialler).await;
+    let (limit, mut stats) = (HoldLimit::new(1), ConnectStats::default());
+    let acquired = cluster.acquire(&limit, None, &mut stats, pending(), &dialler).await;
     assert_eq!(acquired.map(|(endpoint, _)| endpoint), Ok(spec(2).key));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_that_leaves_the_endpoint_does_not_disturb_its_dial() {
+async fn change_that_keeps_the_endpoint_does_not_interrupt_its_dial() {
     let cluster = cluster(Duration::ZERO, &[spec(1)]);
-    let options = cluster.members().options.clone();
+    let options = cluster.members_arc().options.clone();
     let dialler = Slow(1_000, || ());
-    let (gate, mut effort) = (Gate::new(1), Effort::default());
+    let (limit, mut stats) = (HoldLimit::new(1), ConnectStats::default());
     let changes = async {
         for port in 2..5 {
             pass(200).await;
@@ -231,18 +232,18 @@ async fn a_change_that_leaves_the_endpoint_does_not_disturb_its_dial() {
     };
     let began = Instant::now();
     let (acquired, ()) =
-        tokio::join!(cluster.acquire(&gate, None, &mut effort, pending(), &dialler), changes);
+        tokio::join!(cluster.acquire(&limit, None, &mut stats, pending(), &dialler), changes);
     assert_eq!(acquired.map(|(endpoint, _)| endpoint), Ok(spec(1).key));
     assert_eq!(began.elapsed(), Duration::from_secs(1));
-    assert_eq!(effort.attempts, 1);
+    assert_eq!(stats.attempts, 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_leaves_or_is_forced_to_end_does_not_wait_for_its_dial() {
+async fn client_that_leaves_and_forced_end_do_not_wait_for_the_dial() {
     let force = CancellationToken::new();
     let cluster = Cluster::seeded(Options::named("test"), force.clone(), 1);
     cluster.update(&Options::named("test"), &[spec(1)]);
-    let (gate, mut effort) = (Gate::new(1), Effort::default());
+    let (limit, mut stats) = (HoldLimit::new(1), ConnectStats::default());
     let dialler = Slow(1_000, || ());
     let began = Instant::now();
     let left = tokio::time::sleep(Duration::from_millis(300));
@@ -250,37 +251,37 @@ async fn who_leaves_or_is_forced_to_end_does_not_wait_for_its_dial() {
         left.await;
         Ok(())
     };
-    let acquired = cluster.acquire(&gate, None, &mut effort, left, &dialler).await;
+    let acquired = cluster.acquire(&limit, None, &mut stats, left, &dialler).await;
     assert_eq!(acquired.map(|_| ()), Err(Ending::LeftWhileHeld));
     let end = async {
         pass(100).await;
         force.cancel();
     };
-    let (acquired, ()) = tokio::join!(cluster.acquire(&gate, None, &mut effort, pending(), &dialler), end);
+    let (acquired, ()) = tokio::join!(cluster.acquire(&limit, None, &mut stats, pending(), &dialler), end);
     assert_eq!(acquired.map(|_| ()), Err(Ending::Drained));
     assert_eq!(began.elapsed(), Duration::from_millis(400));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_half_closes_at_once_is_connected_if_that_is_quick() {
+async fn client_that_half_closes_at_once_is_connected_by_a_fast_dial() {
     let cluster = cluster(Duration::ZERO, &[spec(1)]);
-    let (gate, mut effort, dialler) = (Gate::new(1), Effort::default(), Slow(200, || ()));
-    let acquired = cluster.acquire(&gate, None, &mut effort, ready(Ok(())), &dialler).await;
+    let (limit, mut stats, dialler) = (HoldLimit::new(1), ConnectStats::default(), Slow(200, || ()));
+    let acquired = cluster.acquire(&limit, None, &mut stats, ready(Ok(())), &dialler).await;
     assert_eq!(acquired.map(|(endpoint, _)| endpoint), Ok(spec(1).key));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_consumer_that_leaves_is_noticed() {
+async fn client_that_leaves_while_held_is_noticed() {
     let cluster = cluster(Duration::from_secs(5), &[]);
-    let mut effort = Effort::default();
+    let mut stats = ConnectStats::default();
     let left = async {
         tokio::time::sleep(Duration::from_secs(2)).await;
         Ok(())
     };
     let dialler = Scripted(|_: &Endpoint| Ok(()));
-    let acquired = cluster.acquire(&Gate::new(1), None, &mut effort, left, &dialler).await;
+    let acquired = cluster.acquire(&HoldLimit::new(1), None, &mut stats, left, &dialler).await;
     assert!(matches!(acquired, Err(Ending::LeftWhileHeld)));
-    assert_eq!(effort.held, Duration::from_secs(2));
+    assert_eq!(stats.held, Duration::from_secs(2));
 }
 
 // === limits ===
@@ -292,10 +293,10 @@ fn limited(options: &Options, ports: &[u16]) -> Arc<Cluster> {
     Arc::new(cluster)
 }
 
-/// Every endpoint answers.
-async fn enter(cluster: &Cluster, gate: &Gate) -> Result<(EndpointKey, InFlight), Ending> {
+/// Acquires an endpoint; every one answers.
+async fn enter(cluster: &Cluster, limit: &HoldLimit) -> Result<(EndpointKey, InFlight), Ending> {
     let dialler = Scripted(|endpoint: &Endpoint| Ok(endpoint.key.clone()));
-    cluster.acquire(gate, None, &mut Effort::default(), pending(), &dialler).await
+    cluster.acquire(limit, None, &mut ConnectStats::default(), pending(), &dialler).await
 }
 
 async fn pass(millis: u64) {
@@ -303,66 +304,66 @@ async fn pass(millis: u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_too_many_waits_in_the_order_of_coming() {
+async fn excess_sessions_queue_in_fifo_order() {
     let cluster = limited(&Options { max_sessions: Some(1), ..Options::named("test") }, &[1, 2]);
-    let gate = Gate::new(9);
+    let limit = HoldLimit::new(9);
     let order = std::cell::RefCell::new(Vec::new());
     let session = async |n: u64| {
         pass(n).await;
-        let (_, in_flight) = enter(&cluster, &gate).await.unwrap();
+        let (_, in_flight) = enter(&cluster, &limit).await.unwrap();
         order.borrow_mut().push(n);
         pass(1_000).await;
         drop(in_flight);
     };
     tokio::join!(session(3), session(1), session(2), session(5), session(4));
     assert_eq!(*order.borrow(), [1, 2, 3, 4, 5]);
-    assert_eq!((cluster.inside(), gate.held.used(), cluster.counters.held.load(Relaxed)), (0, 0, 0));
+    assert_eq!((cluster.admitted(), limit.held(), cluster.counters.held.load(Relaxed)), (0, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_too_many_waits_no_longer_than_hold() {
+async fn excess_session_waits_no_longer_than_hold() {
     for hold in [Duration::ZERO, Duration::from_secs(3)] {
         let options = Options { max_sessions: Some(1), hold, ..Options::named("test") };
         let cluster = limited(&options, &[1]);
-        let gate = Gate::new(9);
-        let _first = enter(&cluster, &gate).await.unwrap();
+        let limit = HoldLimit::new(9);
+        let _first = enter(&cluster, &limit).await.unwrap();
         let began = Instant::now();
-        assert_eq!(enter(&cluster, &gate).await.err(), Some(Ending::TooMany));
+        assert_eq!(enter(&cluster, &limit).await.err(), Some(Ending::TooMany));
         assert_eq!(began.elapsed(), hold);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_raised_limit_lets_those_in_who_wait() {
+async fn raised_limit_admits_queued_sessions() {
     let options = Options { max_sessions: Some(1), ..Options::named("test") };
     let cluster = limited(&options, &[1]);
-    let gate = Gate::new(9);
-    let _first = enter(&cluster, &gate).await.unwrap();
+    let limit = HoldLimit::new(9);
+    let _first = enter(&cluster, &limit).await.unwrap();
     let raise = async {
         pass(500).await;
         cluster.update(&Options { max_sessions: None, ..options }, &[spec(1)]);
     };
     let began = Instant::now();
-    let (second, third, ()) = tokio::join!(enter(&cluster, &gate), enter(&cluster, &gate), raise);
+    let (second, third, ()) = tokio::join!(enter(&cluster, &limit), enter(&cluster, &limit), raise);
     assert!(second.is_ok() && third.is_ok());
     assert_eq!(began.elapsed(), Duration::from_millis(500));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_endpoint_is_passed_by_and_when_all_are_full_the_next_to_leave_calls() {
+async fn full_endpoint_is_skipped_and_a_session_that_ends_wakes_the_next() {
     let options = Options { max_sessions_per_endpoint: Some(1), ..Options::named("test") };
     let cluster = limited(&options, &[1, 2]);
-    let gate = Gate::new(9);
-    let (first, second) = (enter(&cluster, &gate).await.unwrap(), enter(&cluster, &gate).await.unwrap());
+    let limit = HoldLimit::new(9);
+    let (first, second) = (enter(&cluster, &limit).await.unwrap(), enter(&cluster, &limit).await.unwrap());
     assert_ne!(first.0, second.0);
     let leave = async {
         pass(100).await;
         drop(second);
     };
     let began = Instant::now();
-    let (third, ()) = tokio::join!(enter(&cluster, &gate), leave);
+    let (third, ()) = tokio::join!(enter(&cluster, &limit), leave);
     assert_eq!(began.elapsed(), Duration::from_millis(100));
-    let members = cluster.members();
+    let members = cluster.members_arc();
     let loads: Vec<usize> = members.all().map(|(_, member)| member.endpoint.sessions()).collect();
     assert_eq!(loads, [1, 1]);
     drop((first, third));
@@ -370,97 +371,99 @@ async fn a_full_endpoint_is_passed_by_and_when_all_are_full_the_next_to_leave_ca
 }
 
 #[tokio::test(start_paused = true)]
-async fn full_endpoints_are_no_failed_ones() {
+async fn full_endpoint_is_not_a_failed_one() {
     let hold = Duration::from_secs(2);
     let options = Options { max_sessions_per_endpoint: Some(1), hold, ..Options::named("test") };
     let cluster = limited(&options, &[1]);
-    let gate = Gate::new(9);
-    let _first = enter(&cluster, &gate).await.unwrap();
-    assert_eq!(enter(&cluster, &gate).await.err(), Some(Ending::TooMany));
+    let limit = HoldLimit::new(9);
+    let _first = enter(&cluster, &limit).await.unwrap();
+    assert_eq!(enter(&cluster, &limit).await.err(), Some(Ending::TooMany));
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_there_is_no_endpoint_its_source_is_asked_every_second() {
+async fn sources_are_refreshed_every_second_while_there_is_no_endpoint() {
     let cluster = cluster(Duration::from_secs(10), &[]);
-    let gate = Gate::new(1);
-    let trouble = gate.trouble();
-    let begun = Instant::now();
-    let asked = async {
+    let limit = HoldLimit::new(1);
+    let refresh = limit.refresh();
+    let began = Instant::now();
+    let refreshed = async {
         for _ in 0..5 {
-            trouble.notified().await;
+            refresh.notified().await;
         }
-        begun.elapsed()
+        began.elapsed()
     };
-    let (asked, _) = tokio::join!(asked, acquire(&cluster, &gate, 2));
-    assert!(asked <= 4 * BACKOFF_MAX, "{asked:?}");
+    let (refreshed, _) = tokio::join!(refreshed, acquire(&cluster, &limit, 2));
+    assert!(refreshed <= 4 * BACKOFF_MAX, "{refreshed:?}");
 }
 
-/// Needs a descriptor for each round; there is none before a time.
-struct Short {
-    has: AtomicBool,
-    since: Instant,
-}
+/// Requires the descriptor of a permit.
+struct Permitted(FdPermit);
 
-const SHORT: Duration = Duration::from_secs(3);
-
-impl Dial for Short {
+impl Dial for Permitted {
     type Connection = ();
 
     async fn dial(&self, _: &Endpoint, _: Duration) -> io::Result<()> {
-        assert!(self.has.load(Relaxed), "dialled without a descriptor");
+        assert!(self.0.try_reserve(), "dialled without a descriptor");
         Ok(())
     }
 
-    fn release(&self) {
-        self.has.store(false, Relaxed);
+    fn permit(&self) -> Option<&FdPermit> {
+        Some(&self.0)
     }
+}
 
-    fn try_reserve(&self) -> bool {
-        self.has.fetch_or(self.since.elapsed() >= SHORT, Relaxed);
-        self.has.load(Relaxed)
-    }
+/// How long no descriptor is free.
+const EXHAUSTED: Duration = Duration::from_secs(3);
 
-    async fn reserve(&self) {
-        tokio::time::sleep_until(self.since + SHORT).await;
-        self.has.store(true, Relaxed);
+#[tokio::test(start_paused = true)]
+async fn session_without_a_descriptor_is_held_no_longer_than_hold() {
+    for (hold, expected) in [(EXHAUSTED * 2, Ok(())), (EXHAUSTED / 2, Err(Ending::Local))] {
+        let (cluster, limit) = (cluster(hold, &[spec(1)]), HoldLimit::new(1));
+        let fds = RouteFds::limited(3);
+        let dialler = Permitted(fds.accept().unwrap());
+        dialler.0.release_upstream();
+        let others: Vec<_> = std::iter::from_fn(|| fds.accept()).collect();
+        assert!(!others.is_empty() && !dialler.0.try_reserve());
+        let mut stats = ConnectStats::default();
+        let acquired = async {
+            let acquired = cluster.acquire(&limit, None, &mut stats, pending(), &dialler).await;
+            acquired.map(|((), _)| ())
+        };
+        let free = async {
+            tokio::time::sleep(EXHAUSTED).await;
+            drop(others);
+        };
+        let (acquired, ()) = tokio::join!(acquired, free);
+        assert_eq!(acquired, expected);
+        assert_eq!(stats.held, hold.min(EXHAUSTED));
+        assert_eq!(limit.held(), 0);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_without_a_descriptor_is_held_for_no_longer_than_its_hold() {
-    for (hold, expected) in [(SHORT * 2, Ok(())), (SHORT / 2, Err(Ending::Local))] {
-        let (cluster, gate) = (cluster(hold, &[spec(1)]), Gate::new(1));
-        let dialler = Short { has: AtomicBool::new(false), since: Instant::now() };
-        let mut effort = Effort::default();
-        let acquired = cluster.acquire(&gate, None, &mut effort, pending(), &dialler).await;
-        assert_eq!(acquired.map(|((), _)| ()), expected);
-        assert_eq!(effort.held, hold.min(SHORT));
-        assert_eq!(gate.held.used(), 0);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_waiting_session_gives_up_its_descriptor() {
-    let (cluster, gate) = (cluster(SHORT * 2, &[]), Gate::new(1));
-    let dialler = Short { has: AtomicBool::new(true), since: Instant::now() };
-    let mut effort = Effort::default();
-    let acquired = cluster.acquire(&gate, None, &mut effort, pending(), &dialler);
+async fn held_session_returns_its_descriptor() {
+    let (cluster, limit) = (cluster(EXHAUSTED * 2, &[]), HoldLimit::new(1));
+    let fds = RouteFds::limited(2);
+    let dialler = Permitted(fds.accept().unwrap());
+    assert_eq!(fds.used(), 2);
+    let mut stats = ConnectStats::default();
+    let acquired = cluster.acquire(&limit, None, &mut stats, pending(), &dialler);
     let look = async {
-        tokio::time::sleep(SHORT / 2).await;
-        assert!(!dialler.has.load(Relaxed));
+        tokio::time::sleep(EXHAUSTED / 2).await;
+        assert_eq!(fds.used(), 1);
     };
     let (acquired, ()) = tokio::join!(acquired, look);
     assert_eq!(acquired.map(|((), _)| ()), Err(Ending::NoEndpoint));
 }
 
 #[tokio::test(start_paused = true)]
-async fn sessions_of_one_route_do_not_take_the_places_of_another() {
-    let gate = Gate::new(8);
+async fn held_sessions_of_one_route_leave_the_guarantee_of_another() {
+    let limit = HoldLimit::new(8);
     let hold = Duration::from_secs(9);
     let (greedy, modest) = (cluster(hold, &[]), cluster(hold, &[]));
-    gate.divide([&*greedy, &*modest].into_iter());
-    let places: Vec<_> = std::iter::from_fn(|| gate.enter(&greedy)).collect();
-    assert_eq!(places.len(), 6);
-    let left: Vec<_> = std::iter::from_fn(|| gate.enter(&modest)).collect();
+    limit.divide([&*greedy, &*modest].into_iter());
+    let permits: Vec<_> = std::iter::from_fn(|| limit.hold(&greedy)).collect();
+    assert_eq!(permits.len(), 6);
+    let left: Vec<_> = std::iter::from_fn(|| limit.hold(&modest)).collect();
     assert_eq!(left.len(), 2);
 }

@@ -1,5 +1,5 @@
-//! One open flow: sending up on its connected socket, answering down from the address the client wrote to, and knowing
-//! when it is over.
+//! One open flow: sends up on its connected socket, sends responses down from the address the client wrote to, and determines
+//! when the flow ends.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -10,12 +10,12 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::wire::{Datagrams, Wire};
+use super::socket::{DatagramSocket, Datagrams};
 use super::{Flow, IDLE_DEFAULT};
 use crate::ending::Ending;
-use crate::relay::Direction;
+use crate::traffic::Direction;
 
-/// Who a flow belongs to, as the socket says it.
+/// Identifies a flow by the addresses that the socket reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) client: SocketAddr,
@@ -23,7 +23,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// Where answers leave from. Nothing leaves from a group's address.
+    /// Returns the source address of responses. A multicast or broadcast address cannot be one.
     fn source(&self) -> Option<IpAddr> {
         self.local.filter(|ip| match ip.to_canonical() {
             IpAddr::V4(ip) => !ip.is_multicast() && !ip.is_broadcast(),
@@ -32,53 +32,54 @@ impl Key {
     }
 }
 
-/// An open flow, as the table and the flow's task see it.
+/// An open flow, shared by the table and the flow's task.
 pub(super) struct Upstream<F> {
-    wire: Wire,
+    socket: DatagramSocket,
     endpoint: SocketAddr,
     pub(super) flow: F,
-    /// The endpoint's host says that nobody listens: heard by whoever sent or received next.
+    /// The endpoint's host has refused a datagram, which the next send or receive reports.
     refused: Notify,
-    /// It must make room for others.
+    /// The flow must end in favour of another one.
     evicted: Notify,
     opened_at: Instant,
-    /// The last datagram either way, in milliseconds after `opened_at`.
+    /// The time of the last datagram in either direction, in milliseconds after `opened_at`.
     last_ms: AtomicU64,
 }
 
 impl<F: Flow> Upstream<F> {
-    /// `None` when the socket is of no use; then the flow is told.
+    /// Returns `None` if the socket cannot be registered; the ending of the flow has then been recorded.
     pub(super) fn new(socket: UdpSocket, flow: F) -> Option<Upstream<F>> {
-        let registered = socket.peer_addr().and_then(|endpoint| Ok((endpoint, Wire::connected(socket)?)));
-        let Ok((endpoint, wire)) = registered else {
+        let registered =
+            socket.peer_addr().and_then(|endpoint| Ok((endpoint, DatagramSocket::connected(socket)?)));
+        let Ok((endpoint, socket)) = registered else {
             flow.ended(Ending::Local);
             return None;
         };
         let (refused, evicted, opened_at) = (Notify::new(), Notify::new(), Instant::now());
-        Some(Upstream { wire, endpoint, flow, refused, evicted, opened_at, last_ms: AtomicU64::new(0) })
+        Some(Upstream { socket, endpoint, flow, refused, evicted, opened_at, last_ms: AtomicU64::new(0) })
     }
 
-    /// False when the endpoint refuses: the flow is over. Datagrams for which there is no room are lost, because
-    /// waiting for one endpoint would hold up all others.
+    /// Sends datagrams to the endpoint. Returns `false` if the endpoint refuses, which ends the flow. Datagrams that the socket
+    /// does not accept are dropped, because waiting for one endpoint would delay all others.
     pub(super) fn send(&self, datagrams: &Datagrams<'_>) -> bool {
-        match self.wire.send(self.endpoint, None, datagrams) {
-            Ok(()) => self.note(Direction::Up, datagrams.bytes.len()),
+        match self.socket.send(self.endpoint, None, datagrams) {
+            Ok(()) => self.count(Direction::Up, datagrams.bytes.len()),
             Err(error) if is_refusal(&error) => {
                 self.flow.unreachable(&error);
                 self.refused.notify_one();
                 return false;
             }
-            Err(error) => tracing::debug!(%error, endpoint = %self.endpoint, "a UDP datagram was not sent"),
+            Err(error) => tracing::debug!(%error, endpoint = %self.endpoint, "UDP datagram not sent"),
         }
         true
     }
 
-    /// Ends it as [`Ending::TooMany`].
+    /// Ends the flow as [`Ending::TooMany`].
     pub(super) fn evict(&self) {
         self.evicted.notify_one();
     }
 
-    fn note(&self, direction: Direction, bytes: usize) {
+    fn count(&self, direction: Direction, bytes: usize) {
         let elapsed_ms = u64::try_from(self.opened_at.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_ms.store(elapsed_ms, Ordering::Relaxed);
         self.flow.moved(direction, bytes);
@@ -87,29 +88,29 @@ impl<F: Flow> Upstream<F> {
     fn idle_at(&self) -> Instant {
         let idle = self.flow.idle_timeout().unwrap_or(IDLE_DEFAULT);
         let last = self.opened_at + Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
-        // A limit beyond time: look again in a day.
+        // A limit beyond the range of `Instant`: check again in a day.
         last.checked_add(idle).unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400))
     }
 }
 
-/// Sends what the endpoint answers to the client, until the flow is over. `answered` is notified of the first answer.
-pub(super) async fn answer<F: Flow>(
-    downstream: &Wire,
+/// Sends the responses of the endpoint to the client until the flow ends. Calls `on_first` at the first response.
+pub(super) async fn relay_responses<F: Flow>(
+    downstream: &DatagramSocket,
     upstream: &Upstream<F>,
     key: Key,
-    answered: impl FnOnce(),
+    on_first: impl FnOnce(),
 ) -> Ending {
     let mut stopped = pin!(upstream.flow.stopped());
-    // Registered before the limit is read, so that a change in between is not missed.
+    // Enabled before the limit is read, so that a change after that is not missed.
     let mut changed = pin!(upstream.flow.changed());
     changed.as_mut().enable();
-    let mut alarm = pin!(sleep_until(upstream.idle_at()));
-    let mut answered = Some(answered);
+    let mut idle_timer = pin!(sleep_until(upstream.idle_at()));
+    let mut on_first = Some(on_first);
     loop {
-        // Answers wait in the endpoint's socket while the listening one has no room.
+        // Responses stay in the receive buffer of the flow's socket while the listening socket is blocked.
         let readable = async {
             downstream.writable().await;
-            upstream.wire.readable().await
+            upstream.socket.readable().await
         };
         tokio::select! {
             ending = &mut stopped => return ending,
@@ -118,20 +119,20 @@ pub(super) async fn answer<F: Flow>(
             () = &mut changed => {
                 changed.set(upstream.flow.changed());
                 changed.as_mut().enable();
-                alarm.as_mut().reset(upstream.idle_at());
+                idle_timer.as_mut().reset(upstream.idle_at());
             }
-            () = &mut alarm => {
+            () = &mut idle_timer => {
                 let deadline = upstream.idle_at();
                 if deadline <= Instant::now() {
                     return Ending::Idle;
                 }
-                alarm.as_mut().reset(deadline);
+                idle_timer.as_mut().reset(deadline);
             }
             guard = readable => {
                 let received = guard.and_then(|guard| {
-                    upstream.wire.receive(guard, |datagrams| {
-                        if let Some(answered) = answered.take() {
-                            answered();
+                    upstream.socket.receive(guard, |datagrams| {
+                        if let Some(on_first) = on_first.take() {
+                            on_first();
                         }
                         send_down(downstream, upstream, key, datagrams);
                     })
@@ -149,14 +150,19 @@ pub(super) async fn answer<F: Flow>(
     }
 }
 
-fn send_down<F: Flow>(downstream: &Wire, upstream: &Upstream<F>, key: Key, datagrams: &Datagrams<'_>) {
+fn send_down<F: Flow>(
+    downstream: &DatagramSocket,
+    upstream: &Upstream<F>,
+    key: Key,
+    datagrams: &Datagrams<'_>,
+) {
     match downstream.send(key.client, key.source(), datagrams) {
-        Ok(()) => upstream.note(Direction::Down, datagrams.bytes.len()),
-        Err(error) => tracing::debug!(%error, client = %key.client, "a UDP answer was not sent"),
+        Ok(()) => upstream.count(Direction::Down, datagrams.bytes.len()),
+        Err(error) => tracing::debug!(%error, client = %key.client, "UDP response not sent"),
     }
 }
 
-/// An ICMP answer to an earlier datagram, told at the next call on the socket.
+/// Returns whether an error is an ICMP refusal of an earlier datagram, which the next call on the socket reports.
 fn is_refusal(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
     matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)

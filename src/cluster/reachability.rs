@@ -1,5 +1,5 @@
-//! Whether sessions reach an endpoint, and the last error where they did not. Written by sessions without a lock, read by
-//! the control plane and `status`.
+//! Whether sessions reach an endpoint, and the last error. Written by sessions without a lock, read by the control plane and
+//! `status`.
 
 use std::fmt;
 use std::io;
@@ -16,6 +16,7 @@ use rustix::io::Errno;
 pub struct ConnectError(u16);
 
 impl ConnectError {
+    /// Returns the code of an error, or the closest one for an error without a code.
     pub fn of(error: &io::Error) -> ConnectError {
         let errno = Errno::from_io_error(error).unwrap_or(match error.kind() {
             io::ErrorKind::TimedOut => Errno::TIMEDOUT,
@@ -28,7 +29,7 @@ impl ConnectError {
 }
 
 impl fmt::Display for ConnectError {
-    /// The same on every libc, where the error is a usual one.
+    /// Common errors read the same with every libc.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let errno = Errno::from_raw_os_error(i32::from(self.0));
         f.write_str(match errno {
@@ -45,7 +46,7 @@ impl fmt::Display for ConnectError {
     }
 }
 
-/// An error of the network for people: lower case, and without the number that the standard library appends.
+/// Formats a network error for people: lower case, and without the number that the standard library appends.
 pub(super) fn cause(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(_) => ConnectError::of(error).to_string(),
@@ -60,38 +61,39 @@ fn in_words(error: &io::Error) -> String {
     letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
-/// Which change of an endpoint the control plane wants to be woken for.
+/// The event of an endpoint that wakes the monitor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Awaited {
     #[default]
     Failure,
     Recovery,
-    /// It was reported a moment ago.
+    /// None, because the endpoint was just reported.
     Nothing,
 }
 
+/// Whether the last connect failed, and the last error.
 #[derive(Debug, Default)]
-pub(super) struct Reach {
-    /// The code, and above its 16 bits the milliseconds from when the endpoint joined. Zero for none.
+pub(super) struct Reachability {
+    /// The code of the last error in 16 bits, and above them its time in milliseconds since the endpoint joined. Zero for none.
     last: AtomicU64,
     failing: AtomicBool,
-    /// [`Awaited`], written by the control plane alone.
+    /// An [`Awaited`]. Written by the control plane alone.
     awaited: AtomicU8,
 }
 
-impl Reach {
-    /// Returns whether to wake the control plane.
+impl Reachability {
+    /// Records an error. Returns whether to wake the monitor.
     pub(super) fn failed(&self, error: ConnectError, after: Duration) -> bool {
         let ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
         self.last.store(ms << 16 | u64::from(error.0), Relaxed);
-        // In this order, as in `set_awaited`: one of both sees what the other wrote.
+        // In this order, as in `set_awaited`, so that one of the two sees what the other has written.
         self.failing.store(true, SeqCst);
         self.awaited.load(SeqCst) == Awaited::Failure as u8
     }
 
-    /// Returns whether to wake the control plane.
+    /// Records an answer. Returns whether to wake the monitor.
     pub(super) fn answered(&self) -> bool {
-        // Read first, since the usual case must not take the cache line from other workers.
+        // Read first: in the usual case this must not take the cache line from other workers.
         if !self.failing.load(Relaxed) {
             return false;
         }
@@ -103,14 +105,14 @@ impl Reach {
         self.failing.load(SeqCst)
     }
 
-    /// The last error, with how long after joining it was.
+    /// Returns the last error, and when it happened after the endpoint joined.
     pub(super) fn last(&self) -> Option<(ConnectError, Duration)> {
         let last = self.last.load(Relaxed);
         let code = u16::try_from(last & 0xffff).ok().filter(|code| *code != 0)?;
         Some((ConnectError(code), Duration::from_millis(last >> 16)))
     }
 
-    /// Returns whether what is awaited has happened already.
+    /// Sets the event that wakes the monitor. Returns whether it has happened already.
     pub(super) fn set_awaited(&self, awaited: Awaited) -> bool {
         if self.awaited.load(Relaxed) == awaited as u8 {
             return false;
@@ -140,16 +142,16 @@ mod tests {
     }
 
     #[test]
-    fn the_last_error_outlives_the_recovery_and_only_what_is_awaited_wakes() {
-        let (reach, error) = (Reach::default(), ConnectError::of(&Errno::CONNREFUSED.into()));
-        assert!(!reach.answered());
-        assert!(reach.failed(error, Duration::from_millis(70_000)));
-        assert!(!reach.set_awaited(Awaited::Recovery));
-        assert!(!reach.failed(error, Duration::from_millis(70_001)));
-        assert!(reach.is_failing() && reach.answered() && !reach.answered());
-        assert_eq!(reach.last(), Some((error, Duration::from_millis(70_001))));
-        assert!(!reach.set_awaited(Awaited::Nothing));
-        assert!(!reach.failed(error, Duration::ZERO));
-        assert!(reach.set_awaited(Awaited::Failure), "it has failed meanwhile");
+    fn last_error_is_kept_after_a_recovery_and_only_the_awaited_event_wakes() {
+        let (reachability, error) = (Reachability::default(), ConnectError::of(&Errno::CONNREFUSED.into()));
+        assert!(!reachability.answered());
+        assert!(reachability.failed(error, Duration::from_millis(70_000)));
+        assert!(!reachability.set_awaited(Awaited::Recovery));
+        assert!(!reachability.failed(error, Duration::from_millis(70_001)));
+        assert!(reachability.is_failing() && reachability.answered() && !reachability.answered());
+        assert_eq!(reachability.last(), Some((error, Duration::from_millis(70_001))));
+        assert!(!reachability.set_awaited(Awaited::Nothing));
+        assert!(!reachability.failed(error, Duration::ZERO));
+        assert!(reachability.set_awaited(Awaited::Failure), "it has failed in the meantime");
     }
 }

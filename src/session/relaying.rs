@@ -1,5 +1,5 @@
-//! A connected session, until both sides are done or it must end. Written by hand, since idle sessions are made of it: as
-//! `async` blocks it would keep its arguments twice.
+//! A connected session: relays until both sides have finished or the session must end. Written by hand, because every idle session
+//! has one of these futures, and an `async` block would store its arguments twice.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,33 +8,35 @@ use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::WaitForCancellationFuture;
 
-use super::{Record, Shared};
+use super::Shared;
+use super::record::Record;
 use crate::cluster::InFlight;
 use crate::ending::Ending;
 use crate::relay::{Limits, Relay, relay};
 use crate::socket::Socket;
 
 pin_project! {
-    pub(super) struct Served<'a> {
+    /// Resolves when the session has ended, with its ending.
+    pub(super) struct Relaying<'a> {
         relay: Relay<'a, &'a Record>,
         #[pin]
         stopped: Stopped<'a>,
     }
 }
 
-impl<'a> Served<'a> {
+impl<'a> Relaying<'a> {
     pub(super) fn new(
         downstream: &'a Socket,
         upstream: &'a Socket,
         limits: Limits,
         record: &'a Record,
         shared: &'a Shared,
-    ) -> Served<'a> {
-        Served { relay: relay(downstream, upstream, limits, record), stopped: record.stopped(shared) }
+    ) -> Relaying<'a> {
+        Relaying { relay: relay(downstream, upstream, limits, record), stopped: record.stopped(shared) }
     }
 }
 
-impl Future for Served<'_> {
+impl Future for Relaying<'_> {
     type Output = Ending;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ending> {
@@ -49,25 +51,26 @@ impl Future for Served<'_> {
 }
 
 pin_project! {
-    /// Resolves when the session must end, with why.
+    /// Resolves when the session must end, with its ending.
     pub(super) struct Stopped<'a> {
         endpoint: Option<&'a InFlight>,
         shared: &'a Shared,
         #[pin]
         cut: Option<WaitForCancellationFuture<'a>>,
-        // Boxed, since few routes have a `max-duration`.
-        over: Option<Pin<Box<Sleep>>>,
+        // Boxed, because few routes have a `max-duration`.
+        max_duration: Option<Pin<Box<Sleep>>>,
     }
 }
 
 impl Record {
+    /// Resolves when the session must end: its endpoint's sessions are cut, the process ends all, or `max-duration` has passed.
     pub(super) fn stopped<'a>(&'a self, shared: &'a Shared) -> Stopped<'a> {
-        let max = self.live.cluster.glance().options.max_duration;
+        let max_duration = self.live.cluster.members().options.max_duration;
         Stopped {
             endpoint: self.endpoint.as_ref(),
             shared,
             cut: self.endpoint.as_ref().map(InFlight::cut),
-            over: max.map(|max| Box::pin(sleep(max))),
+            max_duration: max_duration.map(|max| Box::pin(sleep(max))),
         }
     }
 }
@@ -80,16 +83,17 @@ impl Future for Stopped<'_> {
         if let (Some(endpoint), Some(cut)) = (*this.endpoint, this.cut.as_pin_mut())
             && cut.poll(cx).is_ready()
         {
-            return Poll::Ready(why_cut(endpoint, this.shared));
+            return Poll::Ready(cut_ending(endpoint, this.shared));
         }
-        match this.over {
-            Some(over) => over.as_mut().poll(cx).map(|()| Ending::MaxDuration),
+        match this.max_duration {
+            Some(timer) => timer.as_mut().poll(cx).map(|()| Ending::MaxDuration),
             None => Poll::Pending,
         }
     }
 }
 
-fn why_cut(endpoint: &InFlight, shared: &Shared) -> Ending {
+/// Returns why the sessions of an endpoint were cut.
+fn cut_ending(endpoint: &InFlight, shared: &Shared) -> Ending {
     if shared.force.is_cancelled() {
         Ending::Drained
     } else if endpoint.is_removed() {

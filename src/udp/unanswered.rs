@@ -1,14 +1,14 @@
-//! The flows that no endpoint has answered yet, in the order in which they began.
+//! The flows without a response, in the order in which they began. Pure.
 //!
-//! The source address of a datagram may be forged. When there is no room for a new flow, these flows are evicted, oldest first,
-//! and one source has at most a share of them.
+//! The source address of a datagram may be forged. These flows are evicted, oldest first, when the limit of flows is reached, and
+//! one source may only have a part of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::flow::Key;
 use crate::client_net::ClientNet;
 
-/// Flows by their serial numbers, which grow. Each step takes O(log n).
+/// Flows by their serial numbers, which increase. Each operation takes O(log n).
 #[derive(Debug, Default)]
 pub(super) struct Unanswered {
     all: BTreeMap<u64, Key>,
@@ -21,7 +21,7 @@ impl Unanswered {
         self.by_source.entry(source(key)).or_default().insert(serial);
     }
 
-    /// Call it when the flow is answered or over.
+    /// Removes a flow that has a response or has ended.
     pub(super) fn remove(&mut self, serial: u64) {
         let Some(key) = self.all.remove(&serial) else { return };
         let source = source(key);
@@ -33,11 +33,12 @@ impl Unanswered {
         }
     }
 
+    /// Returns the oldest flow.
     pub(super) fn oldest(&self) -> Option<Key> {
         self.all.values().next().copied()
     }
 
-    /// The oldest flow from the source of `key`, if that source has `max` flows or more.
+    /// Returns the oldest flow from the source of `key`, if that source has `max` flows or more.
     pub(super) fn oldest_like(&self, key: Key, max: usize) -> Option<Key> {
         let serials = self.by_source.get(&source(key)).filter(|serials| serials.len() >= max)?;
         serials.first().and_then(|serial| self.all.get(serial)).copied()
@@ -57,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_is_found_of_all_and_of_one_source() {
+    fn oldest_flow_is_found_among_all_and_among_those_of_one_source() {
         let mut unanswered = Unanswered::default();
         let keys = ["[2001:db8::1]:1", "192.0.2.1:1", "[2001:db8::2]:1", "192.0.2.1:2"].map(key);
         for (serial, key) in (1..).zip(keys) {
