@@ -1,5 +1,5 @@
 //! `cargo xtask growth`: the measurement of `tests/it/growth.rs`, optimized, and the page and plots of it in
-//! `docs/benchmarks`.
+//! `docs/internals/benchmarks`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::plot::{Axis, Scale, Series, lines, number};
 use crate::process::{cargo, command, output, succeed};
 
-const DIR: &str = "docs/benchmarks";
+const DIR: &str = "docs/internals/benchmarks";
 /// The goals: what the issue of growth asks for.
 const RELOAD_GOAL_MS: f64 = 1_000.0;
 const WAIT_GOAL_MS: f64 = 5.0;
@@ -131,7 +131,7 @@ fn page(measured: &Value) -> Option<String> {
     let mut page = format!(
         "# What grows, and what does not\n\n\
          Measured by `cargo xtask growth` on {}, at {}: {}, {} cores, Linux {}. The numbers are in \
-         [growth.json](growth.json). What they mean for more than one machine: [scaling.md](../scaling.md).\n",
+         [growth.json](growth.json). What they mean for more than one machine: [scaling.md](../../scaling.md).\n",
         text("date")?,
         text("commit")?,
         text("cpu")?,
