@@ -139,7 +139,7 @@ fn write(results: &Results, dir: &Path) -> Result<()> {
     let file = |name: &str, text: String| {
         output_with(sudo::as_user("tee").arg(dir.join(name)), text.into_bytes()).map(drop)
     };
-    file("results.json", serde_json::to_string_pretty(results)? + "\n")?;
+    file("results.json", results.to_json()?)?;
     file("README.md", report::page(results))?;
     for (name, svg) in report::pictures(results) {
         file(name, svg)?;
