@@ -28,10 +28,10 @@ fn index_links_every_page_of_the_documentation() {
     let index = pages.iter().find(|page| page.path == docs.join("README.md")).expect("an index");
     let linked: HashSet<_> =
         index.links.iter().filter_map(|link| docs.join(link).canonicalize().ok()).collect();
-    let missing: Vec<_> =
-        pages.iter().filter(|page| page.path.starts_with(&docs) && page.path != index.path).collect();
-    let missing: Vec<_> =
-        missing.iter().map(|page| &page.path).filter(|path| !linked.contains(*path)).collect();
+    let is_missing = |page: &&Page| {
+        page.path.starts_with(&docs) && page.path != index.path && !linked.contains(&page.path)
+    };
+    let missing: Vec<_> = pages.iter().filter(is_missing).map(|page| &page.path).collect();
     assert!(missing.is_empty(), "not in docs/README.md: {missing:?}");
 }
 
