@@ -121,7 +121,7 @@ impl Source for Dns {
 
     /// A container that is made anew has no name in between. And what is stale shall not stand until a long back-off is
     /// over.
-    async fn wanted(&mut self) {
+    async fn retry_requested(&mut self) {
         let stale_at = self.question.stale_at(&self.resolver.limits);
         tokio::select! {
             () = self.trouble.notified() => {}
@@ -159,7 +159,7 @@ impl Dns {
                 publisher.publish(self.snapshot(endpoints, problem)).await?;
                 is_told = true;
             }
-            super::rest(pause, TTL_FLOOR, self.trouble.notified()).await;
+            super::pause(pause, TTL_FLOOR, self.trouble.notified()).await;
         }
     }
 

@@ -1,11 +1,12 @@
 //! What every source said last, and what follows from it: the routes, and the endpoints of each. Pure.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::Arc;
 
-use super::containers::{Containers, Resolution, Selector};
-use super::label::Implied;
-use super::{ENDPOINTS_MAX, Snapshot, label};
+use super::docker::labels::Policy;
+use super::docker::links::OwnLinks;
+use super::docker::named::{NamedRoutes, named_routes};
+use super::docker::{DockerSnapshot, Resolution, Selector};
+use super::{ENDPOINTS_MAX, Snapshot};
 use crate::address::{BACKUP_TIER, EndpointAddr, EndpointSpec, Identity};
 use crate::diagnostic::Diagnostic;
 use crate::route::{Layer, Route, Target};
@@ -14,9 +15,9 @@ use crate::route::{Layer, Route, Target};
 #[derive(Clone, Debug, Default)]
 pub struct DiscoveryState {
     pub file: Layer,
-    pub docker: Option<Arc<Containers>>,
-    /// Of our own container, those included that Docker has forgotten.
-    pub links: label::OwnLinks,
+    pub docker: Option<DockerSnapshot>,
+    /// The links of our own container, including those that Docker has deleted.
+    pub links: OwnLinks,
     /// Of the targets that have a source of their own.
     pub targets: BTreeMap<Target, Resolution>,
 }
@@ -45,8 +46,8 @@ impl DiscoveryState {
         match snapshot {
             Snapshot::File(routes) => self.file = Layer { routes },
             Snapshot::Docker(containers) => {
-                self.links.learn(&containers);
-                self.docker = Some(containers);
+                self.links.update(&containers);
+                self.docker = Some(containers.into());
             }
             Snapshot::Target { target, endpoints, problem } => {
                 let problem = problem.or_else(|| endpoints.is_empty().then(|| "has no endpoint".to_owned()));
@@ -61,15 +62,15 @@ impl DiscoveryState {
     pub fn docker_layers(
         &self,
         names: &[String],
-        implicit: Option<&label::Policy<'_>>,
+        implicit: Option<&Policy<'_>>,
         written: &[Layer],
     ) -> DockerLayers {
-        let Some(containers) = &self.docker else { return DockerLayers::default() };
-        let Implied { routes, mistakes, mut notices } = label::named(names, containers);
+        let Some(docker) = &self.docker else { return DockerLayers::default() };
+        let NamedRoutes { routes, mistakes, mut notices } = named_routes(names, docker);
         let mut told = vec![(routes, mistakes)];
         if let Some(policy) = implicit {
             told.push(self.links.routes());
-            told.push(label::labelled(containers, policy));
+            told.push(docker.labels().routes(policy));
             let is_empty = |(routes, mistakes): &(Vec<_>, Vec<_>)| routes.is_empty() && mistakes.is_empty();
             let is_written = written.iter().any(|layer| !layer.routes.is_empty());
             if names.is_empty() && !is_written && told.iter().all(is_empty) {
@@ -245,6 +246,35 @@ mod tests {
             state.apply(Snapshot::Target { target: redis(), endpoints: Vec::new(), problem });
             assert_eq!(state.resolve(&route(vec![redis()])).problems, [expected]);
         }
+    }
+
+    #[test]
+    fn labels_of_a_snapshot_are_parsed_once() {
+        use crate::discovery::docker::fixtures::{container, engine, labelled};
+        use crate::discovery::docker::labels::tests::PARSED;
+
+        let parsed = || PARSED.get();
+        let containers = |port: &str| {
+            let label = [("ambassador.listen.80", port)];
+            Snapshot::Docker(std::sync::Arc::new(engine([("a", labelled(container("web", 2), &label))])))
+        };
+        let mut state = DiscoveryState::default();
+        let target = |state: &mut DiscoveryState| {
+            let layers = state.docker_layers(&[], Some(&Policy::default()), &[]).layers;
+            layers.last().unwrap().routes[0].targets[0].to_string()
+        };
+        let before = parsed();
+        state.apply(containers("81"));
+        assert!(target(&mut state).ends_with(":81"));
+        for n in 1..100 {
+            let endpoints = vec![EndpointSpec::new(EndpointAddr::Unix("/x".into()), Identity::Literal); n];
+            state.apply(Snapshot::Target { target: redis(), endpoints, problem: None });
+            target(&mut state);
+        }
+        assert_eq!(parsed() - before, 1);
+        state.apply(containers("82"));
+        assert!(target(&mut state).ends_with(":82"));
+        assert_eq!(parsed() - before, 2);
     }
 
     #[test]

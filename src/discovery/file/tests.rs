@@ -215,7 +215,7 @@ fn a_pipe_is_not_read_a_second_time() {
 fn each_refusal_is_reported_once_and_a_file_that_is_back_is_accepted_again() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.toml");
-    let mut known = Known::default();
+    let mut known = LastReading::default();
     let mut read = |asked| {
         let found = known.read(&path, asked, &Events::default());
         found.map(|found| found.map(|file| file.routes.len()))
@@ -238,7 +238,7 @@ fn refusal_names_ten_mistakes_and_counts_the_rest() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.toml");
     std::fs::write(&path, "[[route]]\nlisten = 80\ntarget = 'x'\nblance = 1\n".repeat(12)).unwrap();
-    let why = Known::default().read(&path, false, &Events::default()).unwrap().unwrap_err();
+    let why = LastReading::default().read(&path, false, &Events::default()).unwrap().unwrap_err();
     assert_eq!(why.matches("blance").count(), 10, "{why}");
     assert!(why.ends_with(" more: `ambassador check` lists them"), "{why}");
 }

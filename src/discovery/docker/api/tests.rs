@@ -67,7 +67,7 @@ fn an_inspection_of_20_10_is_read() {
             inherited: BTreeMap::new(),
             running: true,
             paused: false,
-            leaving: Leaving::No,
+            stopping: Stopping::No,
             labels: BTreeMap::from([("ambassador.listen.6379".to_owned(), "6379".to_owned())]),
             health: ContainerHealth::Unchecked,
             network_mode: NetworkMode::Networks,
@@ -261,7 +261,7 @@ fn a_containers_own_health_check_is_read_from_both_answers() {
         let networks = answer["NetworkSettings"]["Networks"].clone();
         let mut line = json!({ "Id": ID, "Names": ["/redis"], "State": "running", "Status": in_list,
             "NetworkSettings": { "Networks": networks } });
-        let listed = |line: &Value| listed_one(line).unwrap();
+        let listed = |line: &Value| summary(line).unwrap();
         assert!(listed(&line).agrees(&known), "{in_list}");
         line["Status"] = json!("Up 5 minutes (unhealthy)");
         assert_eq!(listed(&line).agrees(&known), health == ContainerHealth::Unhealthy, "{status}");

@@ -20,22 +20,25 @@ fn network(action: &str) -> Value {
         "Actor": { "ID": "net", "Attributes": { "container": ID, "name": "back", "type": "bridge" } } })
 }
 
-fn check(line: &Value, expected: Option<&Event>) {
+fn check(line: &Value, expected: Option<&DockerEvent>) {
     assert_eq!(event(line).as_ref(), expected, "{line}");
 }
 
 #[test]
 fn what_takes_away_is_told_from_what_changes() {
-    check(&container("die"), Some(&Event::Stopped(id())));
-    check(&container("pause"), Some(&Event::Stopped(id())));
-    check(&container("destroy"), Some(&Event::Destroyed(id())));
+    check(&container("die"), Some(&DockerEvent::Stopped(id())));
+    check(&container("pause"), Some(&DockerEvent::Stopped(id())));
+    check(&container("destroy"), Some(&DockerEvent::Destroyed(id())));
     for action in
         ["create", "start", "restart", "stop", "unpause", "rename", "something new", "health_status: sick"]
     {
-        check(&container(action), Some(&Event::Touched(id())));
+        check(&container(action), Some(&DockerEvent::Changed(id())));
     }
-    check(&network("connect"), Some(&Event::Touched(id())));
-    check(&network("disconnect"), Some(&Event::Left { container: id(), network: "net".to_owned() }));
+    check(&network("connect"), Some(&DockerEvent::Changed(id())));
+    check(
+        &network("disconnect"),
+        Some(&DockerEvent::Disconnected { container: id(), network: "net".to_owned() }),
+    );
 }
 
 #[test]
@@ -45,10 +48,10 @@ fn a_signal_that_ends_is_told_from_one_that_asks_for_something_else() {
             "Actor": { "ID": ID, "Attributes": { "name": "redis", "signal": signal } } })
     };
     for signal in ["15", "9", "2"] {
-        check(&kill(signal), Some(&Event::Leaving(id(), Leaving::Surely)));
+        check(&kill(signal), Some(&DockerEvent::Stopping(id(), Stopping::Certainly)));
     }
     for signal in ["3", "28"] {
-        check(&kill(signal), Some(&Event::Leaving(id(), Leaving::Perhaps)));
+        check(&kill(signal), Some(&DockerEvent::Stopping(id(), Stopping::Possibly)));
     }
     for signal in ["1", "10", "", "SIGTERM?"] {
         check(&kill(signal), None);
@@ -58,8 +61,8 @@ fn a_signal_that_ends_is_told_from_one_that_asks_for_something_else() {
 #[test]
 fn newer_and_older_shapes_are_read() {
     let newer = json!({ "Type": "container", "Action": "die", "Actor": { "ID": ID }, "timeNano": 1 });
-    check(&newer, Some(&Event::Stopped(id())));
-    check(&json!({ "status": "die", "id": ID }), Some(&Event::Stopped(id())));
+    check(&newer, Some(&DockerEvent::Stopped(id())));
+    check(&json!({ "status": "die", "id": ID }), Some(&DockerEvent::Stopped(id())));
 }
 
 #[test]
