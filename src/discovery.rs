@@ -88,7 +88,7 @@ pub struct Publisher {
     published: bool,
     /// Whether the source is lost, so that this is reported once.
     lost: bool,
-    /// What the control loop has of the source, for [`Publisher::publish_changed`].
+    /// The snapshot that the control loop uses.
     last: Option<Snapshot>,
 }
 
@@ -106,7 +106,7 @@ impl Publisher {
     pub async fn publish(&mut self, snapshot: Snapshot) -> Result<(), Stopped> {
         self.published = true;
         self.lost = false;
-        self.last = None;
+        self.last = Some(snapshot.clone());
         self.send(SourceUpdate::Snapshot(snapshot)).await
     }
 
@@ -116,9 +116,7 @@ impl Publisher {
         if self.published && !self.lost && self.last.as_ref() == Some(&snapshot) {
             return Ok(());
         }
-        self.publish(snapshot.clone()).await?;
-        self.last = Some(snapshot);
-        Ok(())
+        self.publish(snapshot).await
     }
 
     /// Reports that the source failed, unless that was reported already: for sources that retry by themselves.

@@ -75,7 +75,7 @@ fn script(answers: Vec<Option<Reply>>) -> impl FnMut(&Asked) -> Option<Reply> + 
 }
 
 #[tokio::test]
-async fn each_question_is_asked_at_the_index_of_the_last_answer() {
+async fn query_has_the_index_of_the_last_response() {
     let answers = vec![at(7, &["10.0.0.1"]), at(9, &["10.0.0.2"]), at(9, &["10.0.0.2"]), at(10, &[])];
     let mut followed = followed(script(answers)).await;
     followed.sees(&["10.0.0.1:6379"]).await;
@@ -90,7 +90,7 @@ async fn each_question_is_asked_at_the_index_of_the_last_answer() {
 }
 
 #[tokio::test]
-async fn an_index_that_goes_backwards_is_asked_for_from_the_start() {
+async fn query_after_a_lower_index_starts_again() {
     let answers = vec![at(700, &["10.0.0.1"]), at(3, &["10.0.0.2"]), at(3, &["10.0.0.2"]), at(4, &[])];
     let mut followed = followed(script(answers)).await;
     followed.sees(&["10.0.0.1:6379"]).await;
@@ -104,7 +104,7 @@ async fn an_index_that_goes_backwards_is_asked_for_from_the_start() {
 }
 
 #[tokio::test]
-async fn an_agent_that_goes_and_comes_is_lost_once_and_what_it_said_is_published_again() {
+async fn agent_that_fails_is_lost_once_and_published_again_when_it_returns() {
     let down = Arc::new(Mutex::new(false));
     let is_down = down.clone();
     let mut first = true;
@@ -134,7 +134,7 @@ async fn an_agent_that_goes_and_comes_is_lost_once_and_what_it_said_is_published
 }
 
 #[tokio::test]
-async fn what_is_no_consul_is_told_and_the_token_never() {
+async fn other_server_is_an_error_without_the_token() {
     for (reply, said) in [
         (Reply::json(&json!([])), "is this Consul?"),
         (Reply::status("200 OK\r\nX-Consul-Index: 1", "{}"), "expected a list"),
@@ -148,7 +148,7 @@ async fn what_is_no_consul_is_told_and_the_token_never() {
 }
 
 #[tokio::test]
-async fn a_service_whose_index_never_rests_is_asked_for_ten_times_a_second_at_most() {
+async fn service_with_a_changing_index_is_queried_at_most_ten_times_a_second() {
     let mut index = 0;
     let mut followed = followed(move |_| {
         index += 1;

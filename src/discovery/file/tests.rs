@@ -66,7 +66,7 @@ impl Followed {
 }
 
 #[tokio::test]
-async fn a_file_written_in_place_is_read_again() {
+async fn file_written_in_place_is_read_again() {
     let mut followed = follow_plain().await;
     followed.write("a.toml", &line("second"));
     followed.sees("second").await;
@@ -75,7 +75,7 @@ async fn a_file_written_in_place_is_read_again() {
 }
 
 #[tokio::test]
-async fn a_file_that_an_editor_renames_over_the_old_one_is_read() {
+async fn file_renamed_over_the_old_one_is_read() {
     let mut followed = follow_plain().await;
     for target in ["second", "third"] {
         followed.write(".a.toml.swp", &line(target));
@@ -85,7 +85,7 @@ async fn a_file_that_an_editor_renames_over_the_old_one_is_read() {
 }
 
 #[tokio::test]
-async fn a_kubernetes_volume_is_followed_through_the_swap_of_its_link() {
+async fn swapped_link_of_a_kubernetes_volume_is_followed() {
     let volume = |directory: &Path, version: &str| {
         std::fs::create_dir(directory.join(version)).unwrap();
         std::fs::write(directory.join(version).join("a.toml"), line(version.trim_matches('.'))).unwrap();
@@ -105,7 +105,7 @@ async fn a_kubernetes_volume_is_followed_through_the_swap_of_its_link() {
 }
 
 #[tokio::test]
-async fn a_file_written_through_another_directory_is_read_again() {
+async fn file_written_through_another_directory_is_read_again() {
     // What a bind mount does: the inode is ours, the directory of whoever writes it is not.
     let mut followed = follow(|directory| {
         std::fs::create_dir(directory.join("host")).unwrap();
@@ -118,7 +118,7 @@ async fn a_file_written_through_another_directory_is_read_again() {
 }
 
 #[tokio::test]
-async fn a_deleted_file_changes_nothing_until_it_is_back() {
+async fn deleted_file_changes_nothing_until_it_reappears() {
     let mut followed = follow_plain().await;
     std::fs::remove_file(followed.at("a.toml")).unwrap();
     followed.write("a.toml", &line("second"));
@@ -126,7 +126,7 @@ async fn a_deleted_file_changes_nothing_until_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_directory_that_is_replaced_is_followed() {
+async fn replaced_directory_is_followed() {
     let mut followed = follow(|directory| {
         std::fs::create_dir(directory.join("d")).unwrap();
         std::fs::write(directory.join("d/a.toml"), line("first")).unwrap();
@@ -140,7 +140,7 @@ async fn a_directory_that_is_replaced_is_followed() {
 }
 
 #[tokio::test]
-async fn a_broken_file_changes_nothing() {
+async fn invalid_file_changes_nothing() {
     let mut followed = follow_plain().await;
     followed.write("a.toml", "[[route]]\nlisten = 80\n");
     followed.write("a.toml", "not toml at all");
@@ -152,7 +152,7 @@ async fn a_broken_file_changes_nothing() {
 }
 
 #[tokio::test]
-async fn the_same_bytes_again_are_not_published() {
+async fn unchanged_file_is_not_published_again() {
     let mut followed = follow_plain().await;
     followed.write("a.toml", &line("first"));
     followed.write("other.toml", "in the same directory");
@@ -169,7 +169,7 @@ async fn sighup_reads_it_whether_or_not_it_changed() {
 }
 
 #[tokio::test]
-async fn a_file_emptied_empties() {
+async fn empty_file_removes_all_routes() {
     let mut followed = follow_plain().await;
     followed.write("a.toml", "# no routes\n");
     let news = timeout(PATIENCE, followed.news.recv()).await.unwrap();
@@ -180,7 +180,7 @@ async fn a_file_emptied_empties() {
 }
 
 #[tokio::test]
-async fn a_writer_that_pauses_is_waited_for() {
+async fn file_is_read_after_a_pause_of_its_writer() {
     use std::io::Write;
     let mut followed = follow_plain().await;
     let mut writer = std::fs::File::create(followed.at("a.toml")).unwrap();
@@ -206,13 +206,13 @@ async fn a_change_is_seen_within_300_ms() {
 }
 
 #[test]
-fn a_pipe_is_not_read_a_second_time() {
+fn pipe_is_read_once() {
     let error = read_text(Path::new("/dev/null")).unwrap_err();
     assert!(error.to_string().contains("not a regular file"), "{error}");
 }
 
 #[test]
-fn each_refusal_is_reported_once_and_a_file_that_is_back_is_accepted_again() {
+fn refusal_is_reported_once_and_a_restored_file_is_accepted() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.toml");
     let mut known = LastReading::default();

@@ -186,12 +186,12 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_file_is_watched_in_its_directory() {
+    fn plain_file_is_watched_in_its_directory() {
         check(|root| std::fs::write(root.join("a"), "").unwrap(), "a", &[""], &["a"]);
     }
 
     #[test]
-    fn a_kubernetes_volume_is_watched_where_its_link_is_swapped() {
+    fn kubernetes_volume_is_watched_where_its_link_is_swapped() {
         let lay = |root: &Path| {
             std::fs::create_dir(root.join("..2026")).unwrap();
             std::fs::write(root.join("..2026/a"), "").unwrap();
@@ -202,14 +202,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_waited_for_where_it_would_appear() {
+    fn missing_component_is_watched_where_it_would_appear() {
         check(|_| {}, "b/c", &[""], &["b"]);
         check(|root| std::fs::create_dir(root.join("b")).unwrap(), "b/c", &["b"], &["b/c"]);
         check(|root| symlink("gone", root.join("a")).unwrap(), "a", &[""], &["a", "gone"]);
     }
 
     #[test]
-    fn links_that_go_in_a_circle_come_to_an_end() {
+    fn link_cycle_is_limited() {
         let lay = |root: &Path| {
             symlink("b", root.join("a")).unwrap();
             symlink("a", root.join("b")).unwrap();
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_up_are_taken_from_where_the_links_lead() {
+    fn parent_directories_are_those_of_the_link_targets() {
         let lay = |root: &Path| {
             std::fs::create_dir_all(root.join("x/y")).unwrap();
             std::fs::write(root.join("x/a"), "").unwrap();

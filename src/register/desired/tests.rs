@@ -48,7 +48,7 @@ fn check(container: Container, choice: &Choice, expected: &[&str], problem: &str
 const EVERY: (&str, &str) = ("ambassador.register", "redis");
 
 #[test]
-fn a_label_registers_every_published_port_or_one() {
+fn label_registers_every_published_port_or_one() {
     let labels = choice(&[], false);
     let ports = ["0.0.0.0:49153:6379", "[::]:49153:6379", "0.0.0.0:49154:53/udp"];
     let both = ["redis/53-udp/a00000000000 10.0.0.5:49154", "redis/6379/a00000000000 10.0.0.5:49153"];
@@ -63,7 +63,7 @@ fn a_label_registers_every_published_port_or_one() {
 }
 
 #[test]
-fn names_and_all_register_what_has_no_label() {
+fn names_and_all_register_unlabelled_containers() {
     let ports = ["0.0.0.0:80:6379"];
     check(redis(&[], &ports), &choice(&["redis-1"], false), &["redis-1/6379/a00000000000 10.0.0.5:80"], "");
     check(redis(&[], &ports), &choice(&[], true), &["redis-1/6379/a00000000000 10.0.0.5:80"], "");
@@ -89,7 +89,7 @@ fn names_and_all_register_what_has_no_label() {
 }
 
 #[test]
-fn what_does_not_run_is_not_registered_nor_what_says_that_it_is_ill() {
+fn stopped_and_unhealthy_containers_are_not_registered() {
     let dead = Container { running: false, ..redis(&[EVERY], &["0.0.0.0:80:6379"]) };
     check(dead, &choice(&[], true), &[], "");
     let ill = Container { health: ContainerHealth::Unhealthy, ..redis(&[EVERY], &["0.0.0.0:80:6379"]) };
@@ -99,25 +99,25 @@ fn what_does_not_run_is_not_registered_nor_what_says_that_it_is_ill() {
 }
 
 #[test]
-fn only_what_others_reach_is_registered_and_the_rest_is_told() {
+fn only_reachable_ports_are_registered() {
     let labels = choice(&[], false);
     check(redis(&[EVERY], &["10.0.0.5:80:6379"]), &labels, &["redis/6379/a00000000000 10.0.0.5:80"], "");
     for elsewhere in ["127.0.0.1:80:6379", "10.0.0.6:80:6379", "[::]:80:6379"] {
-        check(redis(&[EVERY], &[elsewhere]), &labels, &[], "does not lead");
+        check(redis(&[EVERY], &[elsewhere]), &labels, &[], "is not reached at");
     }
     check(redis(&[EVERY], &[]), &labels, &[], "publishes no port");
     check(redis(&[("ambassador.register.80", "x")], &["0.0.0.0:1:6379"]), &labels, &[], "-p 80");
 }
 
 #[test]
-fn a_container_on_the_hosts_network_is_reached_at_the_port_its_label_says() {
+fn container_on_the_host_network_is_registered_with_the_port_of_its_label() {
     let host =
         Container { network_mode: NetworkMode::Host, ..redis(&[("ambassador.register.80", "x")], &[]) };
     check(host, &choice(&[], true), &["x/80/a00000000000 10.0.0.5:80"], "");
 }
 
 #[test]
-fn labels_that_make_no_sense_are_told_and_remove_no_other() {
+fn invalid_label_is_a_problem_and_affects_no_other() {
     let good = ("ambassador.register.6379", "redis");
     for bad in [
         ("ambassador.register.x", "a"),
@@ -133,7 +133,7 @@ fn labels_that_make_no_sense_are_told_and_remove_no_other() {
 }
 
 #[test]
-fn two_containers_of_one_service_are_two_entries_and_we_are_none() {
+fn replicas_are_separate_entries_and_the_own_container_is_not_registered() {
     let of = |last| publishing(labelled(container("web", last), &[EVERY]), &[&format!("0.0.0.0:{last}:80")]);
     let containers = engine([("0", of(1)), ("a", of(2)), ("b", of(3))]);
     let desired = desired(&containers, &choice(&[], true));
@@ -141,7 +141,7 @@ fn two_containers_of_one_service_are_two_entries_and_we_are_none() {
 }
 
 #[test]
-fn there_is_an_end_to_what_is_registered() {
+fn entries_are_limited() {
     let published: Vec<_> = (1..=2000u16).map(|port| format!("0.0.0.0:{port}:{port}")).collect();
     let ports: Vec<&str> = published.iter().map(String::as_str).collect();
     let desired = desired(&engine([("a", redis(&[EVERY], &ports))]), &choice(&[], false));

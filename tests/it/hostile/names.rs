@@ -162,7 +162,7 @@ fn event_stream_that_missed_a_change_and_stays_silent_is_subscribed_to_again() {
         (_, 1) => Err(ambassador.log()),
         _ => Ok(()),
     });
-    assert!(!ambassador.log().contains("source lost"), "{}", ambassador.log());
+    assert!(!ambassador.log().contains("source unavailable"), "{}", ambassador.log());
     // Events count again.
     has_listed(&engine);
     let lists = engine.asked().0;

@@ -123,7 +123,7 @@ async fn events_are_read_line_by_line() {
 }
 
 #[tokio::test]
-async fn an_event_without_end_is_refused() {
+async fn event_that_is_too_long_is_an_error() {
     let answer = ok(&"x".repeat(EVENT_MAX + 2));
     let engine = engine(&[VERSION, &answer]);
     let mut events = negotiated(&engine).await.events().await.unwrap();
@@ -131,7 +131,7 @@ async fn an_event_without_end_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_engine_that_says_nothing_is_given_up() {
+async fn engine_that_does_not_respond_times_out() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("docker.sock");
     let _listener = UnixListener::bind(&socket).unwrap();
@@ -149,7 +149,7 @@ async fn labels(client: &Client) -> (Vec<String>, Vec<String>) {
 }
 
 #[tokio::test]
-async fn an_image_is_asked_for_once_and_its_labels_are_told_apart() {
+async fn image_is_inspected_once_and_its_labels_are_separated() {
     let container = labelled(r#"{"own":"1","image":"2"}"#);
     let mut engine =
         engine(&[VERSION, &container, &ok(r#"{"Config":{"Labels":{"image":"2"}}}"#), &container]);

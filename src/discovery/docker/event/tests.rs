@@ -25,7 +25,7 @@ fn check(line: &Value, expected: Option<&DockerEvent>) {
 }
 
 #[test]
-fn what_takes_away_is_told_from_what_changes() {
+fn removals_are_distinguished_from_changes() {
     check(&container("die"), Some(&DockerEvent::Stopped(id())));
     check(&container("pause"), Some(&DockerEvent::Stopped(id())));
     check(&container("destroy"), Some(&DockerEvent::Destroyed(id())));
@@ -42,7 +42,7 @@ fn what_takes_away_is_told_from_what_changes() {
 }
 
 #[test]
-fn a_signal_that_ends_is_told_from_one_that_asks_for_something_else() {
+fn ending_signals_are_distinguished_from_others() {
     let kill = |signal: &str| {
         json!({ "Type": "container", "Action": "kill",
             "Actor": { "ID": ID, "Attributes": { "name": "redis", "signal": signal } } })
@@ -59,14 +59,14 @@ fn a_signal_that_ends_is_told_from_one_that_asks_for_something_else() {
 }
 
 #[test]
-fn newer_and_older_shapes_are_read() {
+fn newer_and_older_formats_are_accepted() {
     let newer = json!({ "Type": "container", "Action": "die", "Actor": { "ID": ID }, "timeNano": 1 });
     check(&newer, Some(&DockerEvent::Stopped(id())));
     check(&json!({ "status": "die", "id": ID }), Some(&DockerEvent::Stopped(id())));
 }
 
 #[test]
-fn what_is_not_about_a_container_is_nothing() {
+fn events_without_a_container_are_ignored() {
     check(&json!({ "Type": "image", "Action": "pull", "Actor": { "ID": "redis" } }), None);
     check(
         &json!({ "Type": "network", "Action": "create", "Actor": { "ID": "net", "Attributes": {} } }),

@@ -34,7 +34,7 @@ fn check_problem(containers: &Containers, name: &str, said: &[&str]) {
 // Names.
 
 #[test]
-fn a_container_is_found_by_name_id_or_the_beginning_of_its_id() {
+fn container_is_found_by_name_id_or_id_prefix() {
     let now = engine([("a1b2c3d4e5f6", container("redis", 2)), ("a1b2c3d4e5f7", container("db", 3))]);
     check(&now, "redis", &["172.17.0.2:80"]);
     check(&now, "/redis", &["172.17.0.2:80"]);
@@ -45,14 +45,14 @@ fn a_container_is_found_by_name_id_or_the_beginning_of_its_id() {
 }
 
 #[test]
-fn an_endpoint_is_a_container_and_not_an_address() {
+fn endpoint_is_identified_by_its_container() {
     let now = engine([("a", container("redis", 2))]);
     let endpoints = now.resolve("redis", Some(80), None, Protocol::Tcp).endpoints;
     assert_eq!(endpoints[0].key.identity, Identity::Container { id: id("a").0, name: "redis".to_owned() });
 }
 
 #[test]
-fn the_beginning_of_two_ids_means_neither() {
+fn prefix_of_two_ids_is_ambiguous() {
     let now = engine([("abcdefabcdef1", container("one", 2)), ("abcdefabcdef2", container("two", 3))]);
     check_problem(&now, "abcdefabcdef", &["one, two", "write more digits"]);
     check(&now, "abcdefabcdef1", &["172.17.0.2:80"]);
@@ -71,7 +71,7 @@ fn every_replica_of_a_service_is_an_endpoint() {
 }
 
 #[test]
-fn a_stopped_replica_is_a_problem_and_no_endpoint() {
+fn stopped_replica_is_a_problem_and_not_an_endpoint() {
     let stopped = Container { running: false, ..service("p-redis-2", 3, "p", "redis") };
     let now = engine([("a", service("p-redis-1", 2, "p", "redis")), ("b", stopped)]);
     let resolution = now.resolve("redis", None, None, Protocol::Tcp);
@@ -80,13 +80,13 @@ fn a_stopped_replica_is_a_problem_and_no_endpoint() {
 }
 
 #[test]
-fn a_paused_container_is_a_problem_with_its_way_out() {
+fn paused_container_is_a_problem_with_a_help() {
     let now = engine([("a", Container { running: false, paused: true, ..container("redis", 2) })]);
     check_problem(&now, "redis", &["container redis is paused: `docker unpause redis`"]);
 }
 
 #[test]
-fn a_container_that_is_gone_is_named_by_twelve_digits() {
+fn removed_container_is_named_by_twelve_digits() {
     let resolution = engine([]).resolve(id("a").0.as_str(), Some(80), None, Protocol::Tcp);
     assert_eq!(resolution.problems, ["container a00000000000 does not exist any more"]);
 }
@@ -96,7 +96,7 @@ fn in_health(name: &str, last: u8, health: ContainerHealth) -> Container {
 }
 
 #[test]
-fn an_unhealthy_container_takes_no_new_session_and_one_that_starts_is_tried_last() {
+fn unhealthy_container_takes_no_new_session_and_starting_container_is_tried_last() {
     let now = engine([
         ("a", in_health("p-redis-1", 1, ContainerHealth::Healthy)),
         ("b", in_health("p-redis-2", 2, ContainerHealth::Unhealthy)),
@@ -112,7 +112,7 @@ fn an_unhealthy_container_takes_no_new_session_and_one_that_starts_is_tried_last
 }
 
 #[test]
-fn health_is_no_part_of_who_an_endpoint_is() {
+fn health_is_not_part_of_the_identity() {
     let endpoint = |health| {
         let now = engine([("a", in_health("p-redis-1", 1, health))]);
         now.resolve("redis", None, None, Protocol::Tcp).endpoints.remove(0).key
@@ -121,7 +121,7 @@ fn health_is_no_part_of_who_an_endpoint_is() {
 }
 
 #[test]
-fn a_label_means_every_container_that_has_it_of_whatever_project() {
+fn label_selects_containers_of_every_project() {
     let has = |container: Container, value: &str| labelled(container, &[("role", value)]);
     let once = labelled(container("once", 7), &[("role", "cache"), ("com.docker.compose.oneoff", "True")]);
     let now = engine([
@@ -143,7 +143,7 @@ fn a_label_means_every_container_that_has_it_of_whatever_project() {
 }
 
 #[test]
-fn a_replica_that_was_told_to_stop_takes_no_new_sessions_and_where_that_is_not_sure_comes_last() {
+fn stopping_replica_takes_no_new_sessions_and_possibly_stopping_replica_is_tried_last() {
     let shares = |stopping| {
         let stopping = Container { stopping, ..service("p_web_1", 2, "p", "web") };
         let containers = engine([("a1", stopping), ("a2", service("p_web_2", 3, "p", "web"))]);
@@ -160,7 +160,7 @@ fn a_replica_that_was_told_to_stop_takes_no_new_sessions_and_where_that_is_not_s
 }
 
 #[test]
-fn a_service_is_that_of_our_own_project() {
+fn service_of_the_own_project_is_selected() {
     let now = engine([
         ("0", service("p-ambassador-1", 9, "p", "ambassador")),
         ("a", service("p-redis-1", 2, "p", "redis")),
@@ -173,7 +173,7 @@ fn a_service_is_that_of_our_own_project() {
 }
 
 #[test]
-fn outside_compose_a_service_of_two_projects_means_neither() {
+fn outside_compose_a_service_of_two_projects_is_ambiguous() {
     let now = engine([
         ("a", service("p-redis-1", 2, "p", "redis")),
         ("b", service("q-redis-1", 3, "q", "redis")),
@@ -184,13 +184,13 @@ fn outside_compose_a_service_of_two_projects_means_neither() {
 }
 
 #[test]
-fn a_containers_name_goes_before_a_services() {
+fn container_name_precedes_service_name() {
     let now = engine([("a", container("redis", 2)), ("b", service("q-redis-1", 3, "q", "redis"))]);
     check(&now, "redis", &["172.17.0.2:80"]);
 }
 
 #[test]
-fn an_ambassador_does_not_stand_in_for_itself() {
+fn own_container_is_never_selected() {
     let now =
         engine([("0", service("p-redis-1", 9, "p", "redis")), ("a", service("p-redis-2", 2, "p", "redis"))]);
     check(&now, "redis", &["172.17.0.2:80"]);
@@ -198,7 +198,7 @@ fn an_ambassador_does_not_stand_in_for_itself() {
 }
 
 #[test]
-fn a_name_that_is_not_there_is_compared_with_those_that_are() {
+fn unknown_name_is_a_problem_with_similar_names() {
     let now = engine([("a", container("postgres", 2)), ("b", service("shop-redis-1", 3, "shop", "redis"))]);
     check_problem(&now, "postgers", &["called postgers", "did you mean postgres?"]);
     check_problem(&now, "shop_redis_1", &["did you mean", "shop-redis-1"]);
@@ -208,7 +208,7 @@ fn a_name_that_is_not_there_is_compared_with_those_that_are() {
 }
 
 #[test]
-fn a_stopped_container_says_so() {
+fn stopped_container_is_a_problem() {
     let now = engine([("a", Container { running: false, ..container("redis", 2) })]);
     check_problem(&now, "redis", &["container redis is not running"]);
 }
@@ -230,14 +230,14 @@ fn with_mode(name: &str, network_mode: NetworkMode) -> Container {
 }
 
 #[test]
-fn the_address_is_one_on_a_network_we_share() {
+fn address_is_on_a_shared_network() {
     let target = target_on(&[("alpha", [10, 1, 0, 2]), ("beta", [10, 2, 0, 2]), ("gamma", [10, 3, 0, 2])]);
     let now = engine([own_on(&[("gamma", [10, 3, 0, 9]), ("beta", [10, 2, 0, 9])]), target]);
     check(&now, "redis", &["10.2.0.2:80"]);
 }
 
 #[test]
-fn networks_are_the_same_by_id_and_not_by_name() {
+fn networks_are_compared_by_id() {
     let (other_id, attachment) = ("other-id".to_owned(), on("back", [10, 1, 0, 2]).1);
     let target = Container { networks: BTreeMap::from([(other_id, attachment)]), ..container("redis", 0) };
     let now = engine([own_on(&[("back", [10, 9, 0, 9])]), ("a", target)]);
@@ -245,13 +245,13 @@ fn networks_are_the_same_by_id_and_not_by_name() {
 }
 
 #[test]
-fn no_shared_network_is_a_problem_with_a_way_out() {
+fn missing_shared_network_is_a_problem_with_a_help() {
     let now = engine([own_on(&[("front", [10, 1, 0, 9])]), target_on(&[("back", [10, 2, 0, 2])])]);
     check_problem(&now, "redis", &["is on back", "is on front", "docker network connect back ambassador"]);
 }
 
 #[test]
-fn from_the_host_every_network_can_be_reached() {
+fn host_reaches_every_network() {
     let target = target_on(&[("beta", [10, 2, 0, 2]), ("alpha", [10, 1, 0, 2])]);
     check(&engine([target.clone()]), "redis", &["10.1.0.2:80"]);
     let now = engine([("0", with_mode("ambassador", NetworkMode::Host)), target]);
@@ -259,7 +259,7 @@ fn from_the_host_every_network_can_be_reached() {
 }
 
 #[test]
-fn ipv6_is_for_those_who_have_nothing_else() {
+fn ipv6_is_used_only_without_ipv4() {
     let mut target = container("redis", 2);
     target.networks = BTreeMap::from([on("b", [10, 2, 0, 2]), on("a", [10, 1, 0, 2])]);
     target.networks.get_mut("a-id").unwrap().ipv4 = None;
@@ -272,7 +272,7 @@ fn ipv6_is_for_those_who_have_nothing_else() {
 }
 
 #[test]
-fn a_container_on_anothers_network_has_the_others_address() {
+fn container_on_the_network_of_another_has_its_address() {
     let by_name = with_mode("app", NetworkMode::Container("vpn".to_owned()));
     let by_id = with_mode("app2", NetworkMode::Container(id("b").0));
     let now = engine([("a", by_name), ("b", container("vpn", 7)), ("c", by_id)]);
@@ -281,7 +281,7 @@ fn a_container_on_anothers_network_has_the_others_address() {
 }
 
 #[test]
-fn a_chain_of_containers_ends() {
+fn chain_of_containers_is_limited() {
     let follows = |name: &str, followed: &str| with_mode(name, NetworkMode::Container(followed.to_owned()));
     let now = engine([("a", follows("a", "b")), ("b", follows("b", "a")), ("c", follows("c", "gone"))]);
     check_problem(&now, "a", &["refers to too many"]);
@@ -292,7 +292,7 @@ fn a_chain_of_containers_ends() {
 }
 
 #[test]
-fn our_own_network_may_be_anothers() {
+fn own_network_may_be_that_of_another_container() {
     let own = with_mode("ambassador", NetworkMode::Container("vpn".to_owned()));
     let vpn = Container { networks: BTreeMap::from([on("back", [10, 2, 0, 9])]), ..container("vpn", 0) };
     let now =
@@ -303,7 +303,7 @@ fn our_own_network_may_be_anothers() {
 }
 
 #[test]
-fn the_hosts_network_and_none_are_told_with_a_way_out() {
+fn host_network_and_no_network_are_problems_with_a_help() {
     let host = with_mode("redis", NetworkMode::Host);
     let none = with_mode("batch", NetworkMode::None);
     let now = engine([("a", host), ("b", none), ("0", container("ambassador", 9))]);
@@ -314,7 +314,7 @@ fn the_hosts_network_and_none_are_told_with_a_way_out() {
 }
 
 #[test]
-fn on_the_hosts_network_together_the_loopback_is_shared() {
+fn containers_on_the_host_network_share_the_loopback() {
     let now =
         engine([("0", with_mode("me", NetworkMode::Host)), ("a", with_mode("redis", NetworkMode::Host))]);
     check(&now, "redis", &["127.0.0.1:80"]);
@@ -337,7 +337,7 @@ fn check_port(
 }
 
 #[test]
-fn the_port_is_the_listeners_if_exposed_else_the_only_one() {
+fn port_is_that_of_the_listener_if_exposed_or_else_the_only_one() {
     use Protocol::{Tcp, Udp};
     check_port(&[(80, Tcp), (443, Tcp)], Some(443), Tcp, Ok(443));
     check_port(&[(80, Tcp)], Some(8080), Tcp, Ok(80));
@@ -353,7 +353,7 @@ fn the_port_is_the_listeners_if_exposed_else_the_only_one() {
 
 proptest::proptest! {
     #[test]
-    fn any_name_means_something_or_nothing(name in "[0-9a-f]{0,70}|\\PC*", project in "\\PC{0,5}") {
+    fn any_name_has_endpoints_or_a_problem(name in "[0-9a-f]{0,70}|\\PC*", project in "\\PC{0,5}") {
         let now = engine([
             ("0", service("p-ambassador-1", 9, "p", "ambassador")),
             ("a", service("p-redis-1", 2, &project, "redis")),
@@ -370,7 +370,7 @@ const COMPOSE: [(&str, &str); 2] =
     [("com.docker.compose.project", "p"), ("com.docker.compose.service", "db")];
 
 #[test]
-fn a_container_is_of_a_compose_service_where_compose_created_it() {
+fn container_belongs_to_a_compose_service_if_compose_created_it() {
     let built = Some(&COMPOSE[..]);
     let made =
         labelled(labelled(container("p-db-1", 2), &COMPOSE), &[("com.docker.compose.container-number", "1")]);
@@ -382,7 +382,7 @@ fn a_container_is_of_a_compose_service_where_compose_created_it() {
 }
 
 #[test]
-fn a_label_that_is_looked_for_is_the_containers_own() {
+fn inherited_label_does_not_select_a_container() {
     let evil = with_image_labels(labelled(container("evil", 3), &[("role", "db")]), Some(&[("role", "db")]));
     let selector = Selector::Label { key: "role", value: Some("db") };
     let resolution = engine([("a", evil)]).resolve(selector, Some(80), None, Protocol::Tcp);
@@ -391,7 +391,7 @@ fn a_label_that_is_looked_for_is_the_containers_own() {
 }
 
 #[test]
-fn no_container_takes_anothers_place_by_its_name() {
+fn container_name_does_not_replace_an_id_or_a_service() {
     let own = service("ambassador", 9, "p", "ambassador");
     let evil = [("d", container("db", 3)), ("e", container("a1b2c3d4e5f6", 4))];
     let [one, two] = evil;

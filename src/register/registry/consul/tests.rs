@@ -28,7 +28,7 @@ fn fine() -> Option<Reply> {
 }
 
 #[tokio::test]
-async fn a_service_is_registered_with_a_check_that_must_be_renewed() {
+async fn service_is_registered_with_a_ttl_check() {
     let mut fake = Fake::new(|_| fine()).await;
     let mut consul = consul(&fake);
     consul.sync(&entries(&[6379])).await.unwrap();
@@ -46,7 +46,7 @@ async fn a_service_is_registered_with_a_check_that_must_be_renewed() {
 }
 
 #[tokio::test]
-async fn several_ports_of_a_service_are_several_services() {
+async fn ports_of_a_service_are_separate_services() {
     let mut fake = Fake::new(|_| fine()).await;
     consul(&fake).sync(&entries(&[80, 443])).await.unwrap();
     let bodies: Vec<Value> = std::iter::from_fn(|| fake.asked.try_recv().ok())
@@ -58,7 +58,7 @@ async fn several_ports_of_a_service_are_several_services() {
 }
 
 #[tokio::test]
-async fn what_the_agent_forgot_is_registered_anew() {
+async fn service_lost_by_the_agent_is_registered_again() {
     let forgotten = |asked: &Asked| {
         let pass = asked.line.contains("/check/pass/");
         let why = "CheckID \"service:redis:6379:080ecd3b75b1\" does not have associated TTL";
@@ -74,7 +74,7 @@ async fn what_the_agent_forgot_is_registered_anew() {
 }
 
 #[tokio::test]
-async fn what_may_not_be_done_is_told_and_not_taken_for_forgotten() {
+async fn refused_renewal_is_not_a_lost_service() {
     let fake = Fake::new(|asked: &Asked| {
         if asked.line.contains("/check/pass/") {
             Some(Reply::status("403 Forbidden", "Permission denied"))
@@ -93,7 +93,7 @@ async fn what_may_not_be_done_is_told_and_not_taken_for_forgotten() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_refused_stops_no_other_and_is_tried_again_after_a_pause() {
+async fn refused_service_affects_no_other_and_is_retried() {
     let mut fake = Fake::new(|asked: &Asked| {
         if asked.body.contains("redis:1:") { Some(Reply::status("400 Bad Request", "no")) } else { fine() }
     })
@@ -110,7 +110,7 @@ async fn a_service_that_is_refused_stops_no_other_and_is_tried_again_after_a_pau
 }
 
 #[tokio::test]
-async fn an_agent_that_hangs_up_is_a_failure_of_all() {
+async fn closed_connection_is_an_error() {
     let fake = Fake::new(|asked: &Asked| if asked.line.starts_with("GET") { fine() } else { None }).await;
     let mut consul = consul(&fake);
     assert!(consul.sync(&entries(&[1, 2, 3])).await.is_err());
@@ -118,7 +118,7 @@ async fn an_agent_that_hangs_up_is_a_failure_of_all() {
 }
 
 #[tokio::test]
-async fn what_a_process_before_us_left_behind_is_withdrawn() {
+async fn services_of_an_earlier_process_are_withdrawn() {
     let services = json!({
         "redis:6379:dead": { "ID": "redis:6379:dead", "Meta": { "ambassador-register": "10.0.0.5" } },
         "redis:6379:other": { "ID": "redis:6379:other", "Meta": { "ambassador-register": "10.0.0.6" } },

@@ -22,19 +22,19 @@ fn check(has: &[(&str, Option<&str>)], wanted: &[(&str, &str)], expected: &[&str
 }
 
 #[test]
-fn what_is_gone_is_deleted_and_what_is_there_is_left_alone() {
+fn removed_keys_are_deleted_and_unchanged_keys_are_not_written() {
     check(&[], &[("a", "1")], &["a=1"]);
     check(&[("a", Some("1"))], &[("a", "1")], &[]);
     check(&[("a", Some("1")), ("b", Some("2"))], &[("a", "9"), ("c", "3")], &["a=9", "-b", "c=3"]);
 }
 
 #[test]
-fn a_key_of_unknown_value_is_written_again_or_removed() {
+fn key_with_unknown_value_is_written_or_deleted() {
     check(&[("a", None), ("b", None)], &[("a", "1")], &["a=1", "-b"]);
 }
 
 #[test]
-fn a_key_is_put_under_the_lease() {
+fn key_is_attached_to_the_lease() {
     let put = request("/s/a", &KeyUpdate::Put("x".to_owned()), 7);
     assert_eq!(put, ("/v3/kv/put", json!({ "key": "L3MvYQ==", "value": "eA==", "lease": "7" })));
     let delete = request("/s/b", &KeyUpdate::Delete, 7);
@@ -74,7 +74,7 @@ fn entries(ports: &[u16]) -> Entries {
 }
 
 #[tokio::test]
-async fn a_key_that_is_refused_stops_no_other_and_is_tried_again() {
+async fn refused_key_affects_no_other_and_is_retried() {
     let refused = Arc::new(Mutex::new(Some("/s/x/1/c")));
     let (mut fake, mut etcd) = etcd(refused.clone()).await;
     etcd.sync(&entries(&[1, 2, 3])).await.unwrap();
@@ -90,7 +90,7 @@ async fn a_key_that_is_refused_stops_no_other_and_is_tried_again() {
 }
 
 #[test]
-fn the_keys_of_a_lease_are_read_as_etcd_3_4_writes_them() {
+fn keys_of_a_lease_of_etcd_3_4_are_accepted() {
     assert_eq!(
         keys(&json!({ "ID": "1", "TTL": "9", "grantedTTL": "10", "keys": ["L3MvYQ==", "%", 7] })).len(),
         1
