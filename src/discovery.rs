@@ -41,7 +41,7 @@ pub enum Snapshot {
     Target {
         target: Target,
         endpoints: Vec<EndpointSpec>,
-        /// Why there is none, where the source can say more than that.
+        /// Why there is none, if the source knows more than that.
         problem: Option<String>,
     },
 }
@@ -53,6 +53,14 @@ impl Snapshot {
             Snapshot::File(_) => "file".to_owned(),
             Snapshot::Docker(_) => "docker".to_owned(),
             Snapshot::Target { target, .. } => target.to_string(),
+        }
+    }
+
+    /// Returns the endpoints of a target.
+    fn endpoints(&self) -> Option<&[EndpointSpec]> {
+        match self {
+            Snapshot::Target { endpoints, .. } => Some(endpoints),
+            Snapshot::File(_) | Snapshot::Docker(_) => None,
         }
     }
 }
@@ -140,9 +148,10 @@ impl Publisher {
         self.send(SourceUpdate::Panicked { source, why }).await
     }
 
-    /// Replaces the last snapshot of a source that is lost, unless it is the same. Does nothing before the first snapshot.
+    /// Replaces the last snapshot of a source that is lost, unless it has the same endpoints. Does nothing before the first
+    /// snapshot.
     pub async fn expire(&mut self, snapshot: Snapshot) -> Result<(), Stopped> {
-        if self.last.as_ref().is_none_or(|last| *last == snapshot) {
+        if self.last.as_ref().is_none_or(|last| last.endpoints() == snapshot.endpoints()) {
             return Ok(());
         }
         self.last = Some(snapshot.clone());

@@ -54,7 +54,11 @@ async fn snapshot_is_published_when_it_changed_or_after_a_failure() {
             let addr = crate::address::EndpointAddr::Unix(format!("/{n}").into());
             EndpointSpec::new(addr, crate::address::Identity::Literal)
         };
-        Snapshot::Target { target: Target::Unix("/x".into()), endpoints: (0..n).map(spec).collect() }
+        Snapshot::Target {
+            target: Target::Unix("/x".into()),
+            endpoints: (0..n).map(spec).collect(),
+            problem: None,
+        }
     };
     let (sender, mut updates) = mpsc::channel(16);
     let mut publisher = Publisher::new("x", sender);
