@@ -141,5 +141,5 @@ fn silent_name_server_is_reported_within_seconds_and_once_as_its_return_is() {
     dns.is_silent(false);
     logs(&ambassador, "INFO source is back");
     assert_eq!(ask(ambassador.addr("r")), "one");
-    assert_eq!(ambassador.log().matches("source lost").count(), 1, "{}", ambassador.log());
+    assert_eq!(ambassador.log().matches("source unavailable").count(), 1, "{}", ambassador.log());
 }

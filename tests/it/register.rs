@@ -209,7 +209,7 @@ fn consul_has_what_runs_and_no_longer_what_ended_or_whose_registrar_died() {
     passing(&["10.0.0.5:4002"], &registrar);
     let services = consul.ask("GET", "/v1/agent/services", &Value::Null);
     consul.deregister(&services.as_object().unwrap().keys().next().unwrap().replace(':', "%3A"));
-    logs(&registrar, "registered anew");
+    logs(&registrar, "registering it again");
     passing(&["10.0.0.5:4002"], &registrar);
 
     registrar.signal(Signal::KILL);

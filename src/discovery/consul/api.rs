@@ -144,8 +144,8 @@ mod tests {
 
     #[test]
     fn index_that_goes_backwards_starts_again() {
-        for (asked, told, next) in [(0, 7, 7), (7, 7, 7), (7, 9, 9), (7, 3, 0), (0, 0, 1), (1, 0, 0)] {
-            assert_eq!(next_index(asked, told), next, "{asked} {told}");
+        for (before, new, next) in [(0, 7, 7), (7, 7, 7), (7, 9, 9), (7, 3, 0), (0, 0, 1), (1, 0, 0)] {
+            assert_eq!(next_index(before, new), next, "{before} {new}");
         }
     }
 

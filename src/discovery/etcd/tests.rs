@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::discovery::http::fake::{Asked, Fake, Reply};
+use crate::discovery::http::fake::{Fake, ReceivedRequest, Reply};
 use crate::discovery::{SourceUpdate, supervise};
 
 fn source(members: &[&str]) -> Etcd {
@@ -19,8 +19,8 @@ fn listing(revision: i64, addresses: &[&str]) -> Reply {
     Reply::json(&json!({ "header": { "revision": revision.to_string() }, "kvs": keys }))
 }
 
-fn is_list(asked: &Asked) -> bool {
-    asked.line == "POST /v3/kv/range"
+fn is_list(request: &ReceivedRequest) -> bool {
+    request.line == "POST /v3/kv/range"
 }
 
 /// A source that is followed, and its updates.
@@ -58,8 +58,8 @@ impl Followed {
 async fn watch_begins_after_the_revision_of_the_list() {
     let put = json!({ "result": { "events": [
         { "kv": { "key": api::encoded("/s/9"), "value": api::encoded("10.0.0.9:9"), "mod_revision": "8" } } ] } });
-    let answers = move |asked: &Asked| {
-        Some(if is_list(asked) {
+    let answers = move |request: &ReceivedRequest| {
+        Some(if is_list(request) {
             listing(7, &["10.0.0.1:1"])
         } else {
             Reply::stream(std::slice::from_ref(&put))
@@ -69,8 +69,8 @@ async fn watch_begins_after_the_revision_of_the_list() {
     let mut followed = Followed::start(source(&[&fake.address]));
     assert_eq!(followed.endpoints().await, ["10.0.0.1:1"]);
     assert_eq!(followed.endpoints().await, ["10.0.0.1:1", "10.0.0.9:9"]);
-    fake.asked.recv().await.unwrap();
-    let watch: Value = serde_json::from_str(&fake.asked.recv().await.unwrap().body).unwrap();
+    fake.requests.recv().await.unwrap();
+    let watch: Value = serde_json::from_str(&fake.requests.recv().await.unwrap().body).unwrap();
     assert_eq!(watch["create_request"]["start_revision"], "8");
     assert_eq!(watch["create_request"]["key"], api::encoded("/s"));
 }
@@ -79,8 +79,8 @@ async fn watch_begins_after_the_revision_of_the_list() {
 async fn compacted_watch_lists_again_without_being_lost() {
     let compacted = json!({ "result": { "canceled": true, "compact_revision": "9" } });
     let mut lists = 0;
-    let answers = move |asked: &Asked| {
-        if !is_list(asked) {
+    let answers = move |request: &ReceivedRequest| {
+        if !is_list(request) {
             return Some(Reply::stream(if lists == 1 { std::slice::from_ref(&compacted) } else { &[] }));
         }
         lists += 1;
@@ -95,8 +95,8 @@ async fn compacted_watch_lists_again_without_being_lost() {
 #[tokio::test]
 async fn next_member_is_tried_before_the_source_is_lost() {
     let dead = Fake::new(|_| None).await;
-    let alive = Fake::new(|asked| {
-        Some(if is_list(asked) { listing(1, &["10.0.0.1:1"]) } else { Reply::stream(&[]) })
+    let alive = Fake::new(|request| {
+        Some(if is_list(request) { listing(1, &["10.0.0.1:1"]) } else { Reply::stream(&[]) })
     })
     .await;
     let mut followed = Followed::start(source(&[&dead.address, &alive.address]));
@@ -117,15 +117,15 @@ async fn source_is_lost_when_every_member_fails_and_each_is_named() {
 #[tokio::test]
 async fn prefix_without_keys_is_an_empty_snapshot() {
     let fake =
-        Fake::new(|asked| Some(if is_list(asked) { listing(1, &[]) } else { Reply::stream(&[]) })).await;
+        Fake::new(|request| Some(if is_list(request) { listing(1, &[]) } else { Reply::stream(&[]) })).await;
     assert_eq!(Followed::start(source(&[&fake.address])).endpoints().await, [""; 0]);
 }
 
 #[tokio::test]
 async fn watch_that_failed_silently_is_detected_by_the_list() {
     let mut lists = 0;
-    let answers = move |asked: &Asked| {
-        if !is_list(asked) {
+    let answers = move |request: &ReceivedRequest| {
+        if !is_list(request) {
             return Some(Reply::stream(&[]));
         }
         lists += 1;
@@ -134,7 +134,7 @@ async fn watch_that_failed_silently_is_detected_by_the_list() {
     let mut fake = Fake::new(answers).await;
     let mut followed = Followed::start(source(&[&fake.address]));
     assert_eq!(followed.endpoints().await, ["10.0.0.1:1"]);
-    while fake.asked.recv().await.unwrap().line != "POST /v3/watch" {}
+    while fake.requests.recv().await.unwrap().line != "POST /v3/watch" {}
     tokio::time::pause();
     assert_eq!(followed.endpoints().await, ["10.0.0.2:1"]);
     // The third list is the second one without a response of the watch.
@@ -153,8 +153,8 @@ async fn fragments_of_a_change_are_published_together() {
         json!({ "result": { "events": [deleted("/s/3")] } }),
     ];
     let addresses = ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1", "10.0.0.4:1"];
-    let fake = Fake::new(move |asked| {
-        Some(if is_list(asked) { listing(7, &addresses) } else { Reply::stream(&lines) })
+    let fake = Fake::new(move |request| {
+        Some(if is_list(request) { listing(7, &addresses) } else { Reply::stream(&lines) })
     })
     .await;
     let mut followed = Followed::start(source(&[&fake.address]));
@@ -165,8 +165,8 @@ async fn fragments_of_a_change_are_published_together() {
 #[tokio::test]
 async fn list_with_a_lower_revision_starts_again() {
     let mut lists = 0;
-    let answers = move |asked: &Asked| {
-        if !is_list(asked) {
+    let answers = move |request: &ReceivedRequest| {
+        if !is_list(request) {
             return Some(Reply::stream(&[]));
         }
         lists += 1;
@@ -175,7 +175,7 @@ async fn list_with_a_lower_revision_starts_again() {
     let mut fake = Fake::new(answers).await;
     let mut followed = Followed::start(source(&[&fake.address]));
     assert_eq!(followed.endpoints().await, ["10.0.0.1:1"]);
-    while fake.asked.recv().await.unwrap().line != "POST /v3/watch" {}
+    while fake.requests.recv().await.unwrap().line != "POST /v3/watch" {}
     tokio::time::pause();
     assert_eq!(followed.endpoints().await, ["10.0.0.2:1"]);
 }
@@ -184,8 +184,8 @@ async fn list_with_a_lower_revision_starts_again() {
 async fn response_with_too_many_fragments_starts_again() {
     let fragment = json!({ "result": { "fragment": true, "events": [] } });
     let mut lists = 0;
-    let answers = move |asked: &Asked| {
-        if !is_list(asked) {
+    let answers = move |request: &ReceivedRequest| {
+        if !is_list(request) {
             return Some(Reply::stream(&vec![fragment.clone(); if lists == 1 { 100 } else { 0 }]));
         }
         lists += 1;

@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn invalid_value_is_rejected_with_a_reason() {
-        for (text, said) in [
+        for (text, expected) in [
             ("", "empty"),
             ("redis", "no port"),
             ("10.0.0.2", "no port"),
@@ -107,7 +107,7 @@ mod tests {
             (r#"{"address":"10.0.0.2:80","tier":65536}"#, "\"tier\""),
         ] {
             let why = read(text).expect_err(text);
-            assert!(why.contains(said), "{text}: {why}");
+            assert!(why.contains(expected), "{text}: {why}");
         }
         assert!(parse("/k", &[0xff]).unwrap_err().contains("not UTF-8"));
         assert!(parse("/k", &vec![b'a'; 5000]).unwrap_err().contains("4096 bytes"));

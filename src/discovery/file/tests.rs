@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Followed {
     directory: tempfile::TempDir,
-    news: mpsc::Receiver<SourceUpdate>,
+    updates: mpsc::Receiver<SourceUpdate>,
     reload: Arc<Notify>,
     _task: AbortOnDropHandle<()>,
 }
@@ -24,16 +24,16 @@ fn line(target: &str) -> String {
     format!("[[route]]\nlisten = 80\ntarget = '{target}'\n")
 }
 
-/// Follows `a.toml` in a directory that `lay` fills with it, until its first reading is out and its watch stands.
+/// Follows `a.toml` in a directory that `lay` fills, until its first reading is published and its watch has begun.
 #[expect(clippy::disallowed_methods, reason = "its handle is kept, and ends it when dropped")]
 async fn follow(lay: impl Fn(&Path)) -> Followed {
     let directory = tempfile::tempdir().unwrap();
     lay(directory.path());
-    let (sender, news) = mpsc::channel(1);
+    let (sender, updates) = mpsc::channel(1);
     let reload = Arc::new(Notify::new());
     let file = File { path: directory.path().join("a.toml"), reload: reload.clone(), events: Arc::default() };
     let _task = AbortOnDropHandle::new(tokio::spawn(supervise(file, sender, crate::backoff::jittered)));
-    let mut followed = Followed { directory, news, reload, _task };
+    let mut followed = Followed { directory, updates, reload, _task };
     followed.sees("first").await;
     followed
 }
@@ -53,13 +53,13 @@ impl Followed {
 
     /// The next snapshot is the one with this target, and no other.
     async fn sees(&mut self, target: &str) {
-        let news = loop {
-            match timeout(PATIENCE, self.news.recv()).await.expect(target) {
+        let updates = loop {
+            match timeout(PATIENCE, self.updates.recv()).await.expect(target) {
                 Some(SourceUpdate::FileRefused { .. }) => {}
-                news => break news,
+                updates => break updates,
             }
         };
-        let Some(SourceUpdate::Snapshot(Snapshot::File(routes))) = news else { panic!("{news:?}") };
+        let Some(SourceUpdate::Snapshot(Snapshot::File(routes))) = updates else { panic!("{updates:?}") };
         let lines: Vec<String> = routes.iter().map(ToString::to_string).collect();
         assert_eq!(lines, [format!("80={target}:80")]);
     }
@@ -106,7 +106,7 @@ async fn swapped_link_of_a_kubernetes_volume_is_followed() {
 
 #[tokio::test]
 async fn file_written_through_another_directory_is_read_again() {
-    // What a bind mount does: the inode is ours, the directory of whoever writes it is not.
+    // As with a bind mount: the same inode, written through another directory.
     let mut followed = follow(|directory| {
         std::fs::create_dir(directory.join("host")).unwrap();
         std::fs::write(directory.join("host/b.toml"), line("first")).unwrap();
@@ -144,7 +144,7 @@ async fn invalid_file_changes_nothing() {
     let mut followed = follow_plain().await;
     followed.write("a.toml", "[[route]]\nlisten = 80\n");
     followed.write("a.toml", "not toml at all");
-    // Read as it is, broken: asked for, so that it is certain to be read before the next write.
+    // Forces a reading of the invalid file before the next write.
     followed.reload.notify_one();
     tokio::task::yield_now().await;
     followed.write("a.toml", &line("second"));
@@ -172,10 +172,10 @@ async fn sighup_reads_it_whether_or_not_it_changed() {
 async fn empty_file_removes_all_routes() {
     let mut followed = follow_plain().await;
     followed.write("a.toml", "# no routes\n");
-    let news = timeout(PATIENCE, followed.news.recv()).await.unwrap();
+    let updates = timeout(PATIENCE, followed.updates.recv()).await.unwrap();
     assert!(
-        matches!(&news, Some(SourceUpdate::Snapshot(Snapshot::File(routes))) if routes.is_empty()),
-        "{news:?}"
+        matches!(&updates, Some(SourceUpdate::Snapshot(Snapshot::File(routes))) if routes.is_empty()),
+        "{updates:?}"
     );
 }
 
@@ -184,7 +184,7 @@ async fn file_is_read_after_a_pause_of_its_writer() {
     use std::io::Write;
     let mut followed = follow_plain().await;
     let mut writer = std::fs::File::create(followed.at("a.toml")).unwrap();
-    // The bytes so far are a file without routes; the writer is heard writing, so they are not taken for all.
+    // The bytes so far are a file without routes, which is not read while the writer continues.
     tokio::task::yield_now().await;
     writer.write_all(line("second").as_bytes()).unwrap();
     drop(writer);
@@ -216,8 +216,8 @@ fn refusal_is_reported_once_and_a_restored_file_is_accepted() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.toml");
     let mut known = LastReading::default();
-    let mut read = |asked| {
-        let found = known.read(&path, asked, &Events::default());
+    let mut read = |request| {
+        let found = known.read(&path, request, &Events::default());
         found.map(|found| found.map(|file| file.routes.len()))
     };
     assert!(read(false).is_some_and(|found| found.unwrap_err().contains("cannot be read: No such file")));

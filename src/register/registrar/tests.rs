@@ -7,7 +7,7 @@ use super::*;
 use crate::config::ConsulConfig;
 use crate::discovery::docker::fixtures::{container, engine, labelled};
 use crate::discovery::docker::{Containers, Published};
-use crate::discovery::http::fake::{Asked, Fake, Reply};
+use crate::discovery::http::fake::{Fake, ReceivedRequest, Reply};
 use crate::register::RegistryConfig;
 use crate::route::Protocol;
 
@@ -15,11 +15,11 @@ type Requests = Arc<Mutex<Vec<String>>>;
 
 /// An agent that accepts all requests while it is available.
 async fn agent(unavailable: Arc<AtomicBool>, requests: Requests) -> Fake {
-    Fake::new(move |asked: &Asked| {
+    Fake::new(move |request: &ReceivedRequest| {
         if unavailable.load(Ordering::Relaxed) {
             return None;
         }
-        requests.lock().unwrap().push(asked.line.clone());
+        requests.lock().unwrap().push(request.line.clone());
         Some(Reply::status("200 OK", "{}"))
     })
     .await

@@ -18,14 +18,14 @@ async fn check(resolver: &Resolver, host: &str, expected: &[&str]) {
 }
 
 #[tokio::test]
-async fn both_kinds_of_address_are_found_sorted_and_each_once() {
+async fn addresses_of_both_families_are_sorted_and_deduplicated() {
     let server = Server::new().await;
     server.has("redis.", 9, &["10.0.0.2", "fd00::1", "10.0.0.1", "10.0.0.2"]);
     check(&server.resolver(&[]), "redis", &["10.0.0.1", "10.0.0.2", "fd00::1"]).await;
 }
 
 #[tokio::test]
-async fn names_as_compose_makes_them_are_asked_for() {
+async fn names_with_underscores_are_looked_up() {
     let server = Server::new().await;
     server.has("testapp_fpm_1.", 9, &["10.0.0.2"]);
     check(&server.resolver(&[]), "testapp_fpm_1", &["10.0.0.2"]).await;
@@ -42,19 +42,19 @@ async fn aliases_are_followed() {
 }
 
 #[tokio::test]
-async fn the_search_list_is_tried_in_order() {
+async fn search_list_is_tried_in_order() {
     let server = Server::new().await;
     server.has("redis.two.example.", 9, &["10.0.0.2"]);
     server.has("redis.", 9, &["10.0.0.3"]);
     let resolver = server.resolver(&["one.example", "two.example"]);
     check(&resolver, "redis", &["10.0.0.2"]).await;
     check(&resolver, "redis.", &["10.0.0.3"]).await;
-    let asked: Vec<String> = server.asked.lock().unwrap().iter().step_by(2).cloned().collect();
-    assert_eq!(asked, ["redis.one.example.", "redis.two.example.", "redis."]);
+    let queries: Vec<String> = server.queries.lock().unwrap().iter().step_by(2).cloned().collect();
+    assert_eq!(queries, ["redis.one.example.", "redis.two.example.", "redis."]);
 }
 
 #[tokio::test]
-async fn a_form_of_the_name_that_fails_does_not_lead_to_the_next() {
+async fn failure_for_a_search_domain_does_not_lead_to_the_next() {
     let failures = [
         Reply::Code(ResponseCode::ServFail),
         Reply::Code(ResponseCode::Refused),
@@ -78,13 +78,13 @@ async fn a_form_of_the_name_that_fails_does_not_lead_to_the_next() {
             let resolver = Resolver::new(system::Origin::Fixed(settings), "/nowhere/hosts".into());
             let why = resolver.addresses("db").await.expect_err(&format!("{failure:?}"));
             assert!(why.starts_with("db.corp.example.: "), "{failure:?}: {why}");
-            assert!(!server.asked.lock().unwrap().contains(&"db.".to_owned()), "{failure:?}");
+            assert!(!server.queries.lock().unwrap().contains(&"db.".to_owned()), "{failure:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_form_of_the_name_that_does_not_exist_leads_to_the_next_though_one_question_stays_unanswered() {
+async fn denial_for_a_search_domain_leads_to_the_next_although_aaaa_fails() {
     let server = Server::new().await;
     server.has("db.", 9, &["10.0.0.9"]);
     server.says("db.corp.example.", RecordType::AAAA, Reply::Code(ResponseCode::ServFail));
@@ -96,7 +96,7 @@ async fn a_form_of_the_name_that_does_not_exist_leads_to_the_next_though_one_que
 }
 
 #[tokio::test]
-async fn a_form_of_a_service_that_fails_does_not_lead_to_the_next() {
+async fn failure_of_a_service_lookup_does_not_lead_to_the_next_domain() {
     let server = Server::new().await;
     server.says("_db._tcp.", RecordType::SRV, Reply::Code(ResponseCode::ServFail));
     server.says("_db._tcp.example.", RecordType::SRV, Reply::Records(1, vec![srv(1, 1, 1, "db.")]));
@@ -105,7 +105,7 @@ async fn a_form_of_a_service_that_fails_does_not_lead_to_the_next() {
 }
 
 #[tokio::test]
-async fn the_second_server_is_asked_when_the_first_is_silent() {
+async fn second_server_is_queried_if_the_first_does_not_answer() {
     let (first, second) = (Server::new().await, Server::new().await);
     for kind in [RecordType::A, RecordType::AAAA] {
         first.says("redis.", kind, Reply::Silence);
@@ -118,7 +118,7 @@ async fn the_second_server_is_asked_when_the_first_is_silent() {
 }
 
 #[tokio::test]
-async fn a_file_that_cannot_be_read_is_not_an_empty_one() {
+async fn unreadable_file_is_an_error() {
     let server = Server::new().await;
     server.has("redis.", 9, &["10.0.0.1"]);
     let directory = tempfile::tempdir().unwrap();
@@ -131,7 +131,7 @@ async fn a_file_that_cannot_be_read_is_not_an_empty_one() {
 }
 
 #[tokio::test]
-async fn one_kind_that_fails_does_not_lose_the_other() {
+async fn failure_of_one_record_type_keeps_the_other() {
     let server = Server::new().await;
     let resolver = server.resolver(&[]);
     let mut last = Families::default();
@@ -156,7 +156,7 @@ async fn one_kind_that_fails_does_not_lose_the_other() {
 }
 
 #[tokio::test]
-async fn a_server_that_fails_is_not_a_name_without_addresses() {
+async fn server_failure_is_an_error_and_not_a_denial() {
     let server = Server::new().await;
     for kind in [RecordType::A, RecordType::AAAA] {
         server.says("redis.", kind, Reply::Code(ResponseCode::ServFail));
@@ -172,7 +172,7 @@ async fn a_server_that_fails_is_not_a_name_without_addresses() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_silent_is_given_up() {
+async fn lookup_times_out() {
     let server = Server::new().await;
     for kind in [RecordType::A, RecordType::AAAA] {
         server.says("redis.", kind, Reply::Silence);
@@ -185,7 +185,7 @@ async fn a_server_that_is_silent_is_given_up() {
 }
 
 #[tokio::test]
-async fn what_is_no_name_is_told() {
+async fn invalid_name_is_an_error() {
     let server = Server::new().await;
     for host in ["", "a..b", &"x".repeat(64), &"x.".repeat(200)] {
         assert!(server.resolver(&[]).addresses(host).await.is_err(), "{host}");
@@ -193,7 +193,7 @@ async fn what_is_no_name_is_told() {
 }
 
 #[tokio::test]
-async fn the_hosts_file_goes_first_and_is_read_again() {
+async fn hosts_file_precedes_servers_and_is_read_again() {
     let server = Server::new().await;
     server.has("redis.", 9, &["10.0.0.1"]);
     let directory = tempfile::tempdir().unwrap();
@@ -209,7 +209,7 @@ async fn the_hosts_file_goes_first_and_is_read_again() {
 }
 
 #[tokio::test]
-async fn the_servers_are_those_that_the_file_names_now() {
+async fn servers_are_updated_with_resolv_conf() {
     let directory = tempfile::tempdir().unwrap();
     let resolv_conf = directory.path().join("resolv.conf");
     let resolver = Resolver::new(system::Origin::File(resolv_conf.clone()), directory.path().join("hosts"));
@@ -220,7 +220,7 @@ async fn the_servers_are_those_that_the_file_names_now() {
 }
 
 #[test]
-fn the_systems_files_can_be_read_whatever_is_in_them() {
+fn system_files_with_any_content_are_accepted() {
     let resolver =
         Resolver::new(system::Origin::File(Path::new("/proc/self/exe").into()), "/proc/self/exe".into());
     assert_eq!(resolver.names("redis"), ["redis."]);

@@ -30,7 +30,7 @@ pub(super) enum Reply {
 pub(super) struct Server {
     pub(super) address: SocketAddr,
     zone: Arc<Mutex<Zone>>,
-    pub(super) asked: Arc<Mutex<Vec<String>>>,
+    pub(super) queries: Arc<Mutex<Vec<String>>>,
     _serving: JoinSet<()>,
 }
 
@@ -38,10 +38,10 @@ impl Server {
     pub(super) async fn new() -> Server {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
-        let (zone, asked) = (Arc::<Mutex<Zone>>::default(), Arc::<Mutex<Vec<String>>>::default());
+        let (zone, queries) = (Arc::<Mutex<Zone>>::default(), Arc::<Mutex<Vec<String>>>::default());
         let mut serving = JoinSet::new();
-        serving.spawn(serve(socket, Arc::clone(&zone), Arc::clone(&asked)));
-        Server { address, zone, asked, _serving: serving }
+        serving.spawn(serve(socket, Arc::clone(&zone), Arc::clone(&queries)));
+        Server { address, zone, queries, _serving: serving }
     }
 
     pub(super) fn says(&self, name: &str, kind: RecordType, reply: Reply) {
@@ -75,14 +75,14 @@ fn data(ip: IpAddr) -> RData {
     }
 }
 
-async fn serve(socket: UdpSocket, zone: Arc<Mutex<Zone>>, asked: Arc<Mutex<Vec<String>>>) {
+async fn serve(socket: UdpSocket, zone: Arc<Mutex<Zone>>, queries: Arc<Mutex<Vec<String>>>) {
     let mut buffer = [0; 4096];
     loop {
         let (length, client) = socket.recv_from(&mut buffer).await.unwrap();
         let request = Message::from_vec(&buffer[..length]).unwrap();
         let query = request.queries[0].clone();
         let name = query.name().to_ascii().to_ascii_lowercase();
-        asked.lock().unwrap().push(name.clone());
+        queries.lock().unwrap().push(name.clone());
         let reply = zone.lock().unwrap().get(&(name, query.query_type())).cloned();
         let mut answer = Message::response(request.metadata.id, request.metadata.op_code);
         answer.add_query(query.clone());

@@ -26,7 +26,7 @@ fn held_sessions(source: &Followed) -> JoinSet<()> {
 }
 
 #[tokio::test]
-async fn a_changed_address_is_published_once_its_ttl_has_passed() {
+async fn changed_address_is_published_after_its_ttl() {
     let server = Server::new().await;
     server.has("redis.", 1, &["10.0.0.1"]);
     let mut source = follow("redis", &server.resolver(&[]));
@@ -38,7 +38,7 @@ async fn a_changed_address_is_published_once_its_ttl_has_passed() {
 }
 
 #[tokio::test]
-async fn while_its_addresses_do_not_answer_a_name_is_asked_for_before_its_ttl_has_passed() {
+async fn name_is_looked_up_before_its_ttl_while_endpoints_do_not_respond() {
     let server = Server::new().await;
     server.has("redis.", 600, &["10.0.0.1"]);
     let mut source = follow("redis", &server.resolver(&[]));
@@ -46,11 +46,11 @@ async fn while_its_addresses_do_not_answer_a_name_is_asked_for_before_its_ttl_ha
     server.has("redis.", 600, &["10.0.0.2"]);
     let _held_sessions = held_sessions(&source);
     assert_eq!(source.next().await, ips(&["10.0.0.2"]));
-    assert_eq!(server.asked.lock().unwrap().len(), 4);
+    assert_eq!(server.queries.lock().unwrap().len(), 4);
 }
 
 #[tokio::test]
-async fn a_server_is_asked_no_more_than_once_a_second() {
+async fn server_is_queried_at_most_once_a_second() {
     let server = Server::new().await;
     server.has("redis.", 0, &["10.0.0.1"]);
     let mut source = follow("redis", &server.resolver(&[]));
@@ -59,11 +59,11 @@ async fn a_server_is_asked_no_more_than_once_a_second() {
     let begun = Instant::now();
     source.next().await;
     assert!(begun.elapsed() > Duration::from_millis(800), "{:?}", begun.elapsed());
-    assert_eq!(server.asked.lock().unwrap().len(), 4);
+    assert_eq!(server.queries.lock().unwrap().len(), 4);
 }
 
 #[tokio::test]
-async fn a_name_that_is_not_there_yet_is_empty_until_it_is() {
+async fn name_that_does_not_exist_yet_is_an_empty_snapshot() {
     let server = Server::new().await;
     let mut source = follow("redis", &server.resolver(&[]));
     assert_eq!(source.next().await, ips(&[]));
@@ -86,7 +86,7 @@ async fn silent_server_is_reported_before_the_first_lookup_has_failed_and_once()
 }
 
 #[tokio::test]
-async fn a_name_that_vanishes_is_lost_once_and_found_again_but_never_empty() {
+async fn denied_name_is_lost_once_and_published_when_it_returns() {
     let server = Server::new().await;
     server.has("redis.", 1, &["10.0.0.1"]);
     let mut source = follow("redis", &server.resolver(&[]));
@@ -105,7 +105,7 @@ async fn a_name_that_vanishes_is_lost_once_and_found_again_but_never_empty() {
 
 /// The back-off of the source would have grown to more than three seconds by then, and at its maximum exceeds `hold`.
 #[tokio::test]
-async fn a_name_that_was_away_for_seconds_is_found_within_one_while_sessions_wait_for_it() {
+async fn name_is_found_within_a_second_of_its_return_while_sessions_are_held() {
     let server = Server::new().await;
     server.has("redis.", 1, &["10.0.0.1"]);
     let mut source = follow("redis", &server.resolver(&[]));
@@ -124,7 +124,7 @@ async fn a_name_that_was_away_for_seconds_is_found_within_one_while_sessions_wai
 async fn check_stale(
     limits: impl Fn(Duration) -> Limits,
     break_it: impl Fn(&Server),
-    said: &str,
+    expected: &str,
 ) -> (Server, Followed) {
     let server = Server::new().await;
     server.has("redis.", 1, &["10.0.0.1"]);
@@ -134,7 +134,7 @@ async fn check_stale(
     source.next().await;
     break_it(&server);
     let why = source.failure().await;
-    assert!(why.contains(said), "{why}");
+    assert!(why.contains(expected), "{why}");
     match source.update().await {
         SourceUpdate::Expired(Snapshot::Target { endpoints, .. }) => assert_eq!(endpoints, []),
         other => panic!("{other:?}"),
@@ -144,7 +144,7 @@ async fn check_stale(
 }
 
 #[tokio::test]
-async fn a_denied_name_keeps_its_addresses_for_the_short_hold_alone_and_is_lost_until_it_is_back() {
+async fn denied_name_expires_after_nx_stale_and_is_lost_until_it_returns() {
     let denied = |nx_stale| Limits { nx_stale, ..Limits::default() };
     let forgets = |server: &Server| server.forgets("redis.");
     let (server, mut source) = check_stale(denied, forgets, "no such name").await;
@@ -155,7 +155,7 @@ async fn a_denied_name_keeps_its_addresses_for_the_short_hold_alone_and_is_lost_
 }
 
 #[tokio::test]
-async fn servers_that_stay_away_are_believed_for_the_stale_time_and_then_nothing_is_known() {
+async fn addresses_expire_after_stale_while_servers_fail() {
     let fails = |server: &Server| {
         for kind in [RecordType::A, RecordType::AAAA] {
             server.says("redis.", kind, Reply::Code(ResponseCode::ServFail));

@@ -21,7 +21,7 @@ fn shown(endpoints: &[EndpointSpec]) -> Vec<String> {
 const REDIS: &str = "_redis._tcp.example.";
 
 #[tokio::test]
-async fn a_services_records_say_hosts_ports_tiers_and_weights() {
+async fn records_have_hosts_ports_tiers_and_weights() {
     let server = Server::new().await;
     let records = vec![srv(10, 60, 6379, "One.example."), srv(20, 0, 6380, "two.example.")];
     server.says(REDIS, RecordType::SRV, Reply::Records(600, records));
@@ -40,17 +40,17 @@ async fn a_services_records_say_hosts_ports_tiers_and_weights() {
 }
 
 #[tokio::test]
-async fn addresses_that_come_with_the_records_are_not_asked_for() {
+async fn additional_addresses_are_not_looked_up() {
     let server = Server::new().await;
     let more = vec![("one.example.", 600, "10.0.0.1".parse().unwrap())];
     server.says(REDIS, RecordType::SRV, Reply::More(600, vec![srv(1, 1, 6379, "one.example.")], more));
     let mut source = follow(&format!("srv://{REDIS}"), &server.resolver(&[]));
     assert_eq!(shown(&source.endpoints().await), ["10.0.0.1:6379 (one.example) 1 1"]);
-    assert_eq!(*server.asked.lock().unwrap(), [REDIS]);
+    assert_eq!(*server.queries.lock().unwrap(), [REDIS]);
 }
 
 #[tokio::test]
-async fn the_hosts_file_goes_before_addresses_that_come_with_the_records() {
+async fn hosts_file_precedes_additional_addresses() {
     let server = Server::new().await;
     let more = vec![("one.example.", 600, "10.0.0.1".parse().unwrap())];
     server.says(REDIS, RecordType::SRV, Reply::More(600, vec![srv(1, 1, 6379, "one.example.")], more));
@@ -63,7 +63,7 @@ async fn the_hosts_file_goes_before_addresses_that_come_with_the_records() {
 }
 
 #[tokio::test]
-async fn a_service_whose_only_host_is_denied_keeps_it_for_the_short_hold() {
+async fn service_with_a_denied_host_expires_after_nx_stale() {
     let server = Server::new().await;
     server.has("one.example.", 1, &["10.0.0.1"]);
     server.says(REDIS, RecordType::SRV, Reply::Records(1, vec![srv(1, 1, 1, "one.example.")]));
@@ -89,7 +89,7 @@ async fn a_service_whose_only_host_is_denied_keeps_it_for_the_short_hold() {
 }
 
 #[tokio::test]
-async fn a_host_that_fails_keeps_its_addresses_and_takes_no_other_with_it() {
+async fn host_that_fails_keeps_its_addresses_and_affects_no_other() {
     let server = Server::new().await;
     let records =
         vec![srv(1, 1, 1, "one.example."), srv(1, 1, 2, "two.example."), srv(1, 1, 3, "gone.example.")];
@@ -108,7 +108,7 @@ async fn a_host_that_fails_keeps_its_addresses_and_takes_no_other_with_it() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_not_there_yet_is_empty_and_one_that_vanishes_is_lost() {
+async fn service_that_does_not_exist_yet_is_empty_and_a_denied_one_is_lost() {
     let server = Server::new().await;
     let mut source = follow(&format!("srv://{REDIS}"), &server.resolver(&[]));
     assert_eq!(shown(&source.endpoints().await), [""; 0]);
@@ -124,7 +124,7 @@ async fn a_service_that_is_not_there_yet_is_empty_and_one_that_vanishes_is_lost(
 }
 
 #[tokio::test]
-async fn an_offer_of_a_host_that_cannot_be_found_does_not_take_away_the_one_before() {
+async fn record_of_an_unknown_host_does_not_replace_the_last_record() {
     let server = Server::new().await;
     server.has("one.example.", 1, &["10.0.0.1"]);
     server.says(REDIS, RecordType::SRV, Reply::Records(1, vec![srv(1, 1, 1, "one.example.")]));
@@ -140,7 +140,7 @@ async fn an_offer_of_a_host_that_cannot_be_found_does_not_take_away_the_one_befo
 }
 
 #[tokio::test]
-async fn a_host_that_nobody_confirms_expires_though_the_service_is_still_offered() {
+async fn unconfirmed_host_expires_although_the_service_exists() {
     let server = Server::new().await;
     server.has("one.example.", 1, &["10.0.0.1"]);
     server.says(REDIS, RecordType::SRV, Reply::Records(1, vec![srv(1, 1, 1, "one.example.")]));

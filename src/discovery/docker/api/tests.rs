@@ -265,7 +265,7 @@ fn health_is_read_from_list_and_inspection() {
         assert!(listed(&line).agrees(&known), "{in_list}");
         line["Status"] = json!("Up 5 minutes (unhealthy)");
         assert_eq!(listed(&line).agrees(&known), health == ContainerHealth::Unhealthy, "{status}");
-        // An engine that does not say it there says nothing about it.
+        // Some engines do not report the health in the list.
         line["Status"] = json!("Up 5 minutes");
         assert!(listed(&line).agrees(&known));
     }

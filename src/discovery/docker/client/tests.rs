@@ -71,7 +71,7 @@ async fn error_contains_the_message_of_the_engine() {
 
 #[tokio::test]
 async fn other_server_is_an_error() {
-    for (answer, said) in [
+    for (answer, expected) in [
         ("HTTP/1.1 200 OK\r\n\r\n<html>", "/version: expected value"),
         ("HTTP/1.1 200 OK\r\n\r\n{}", "is this a Docker engine?"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}", "/version: "),
@@ -80,7 +80,7 @@ async fn other_server_is_an_error() {
     ] {
         let engine = engine(&[answer]);
         let why = why(Client::negotiate(&engine.host).await);
-        assert!(why.contains(said), "{answer:?}: {why}");
+        assert!(why.contains(expected), "{answer:?}: {why}");
     }
 }
 
@@ -118,8 +118,8 @@ async fn events_are_read_line_by_line() {
     assert_eq!(events.next().await.unwrap(), DockerEvent::Changed(id("b")));
     assert!(why(events.next().await).contains("closed the stream"));
     engine.requests.recv().await.unwrap();
-    let asked = engine.requests.recv().await.unwrap();
-    assert!(asked.starts_with("GET /v1.41/events?filters=%7B%22event%22%3A%5B%22create%22"), "{asked}");
+    let request = engine.requests.recv().await.unwrap();
+    assert!(request.starts_with("GET /v1.41/events?filters=%7B%22event%22%3A%5B%22create%22"), "{request}");
 }
 
 #[tokio::test]
@@ -159,8 +159,8 @@ async fn image_is_inspected_once_and_its_labels_are_separated() {
     }
     engine.requests.recv().await.unwrap();
     engine.requests.recv().await.unwrap();
-    let asked = engine.requests.recv().await.unwrap();
-    assert_eq!(asked, format!("GET /v1.41/images/sha256:{}/json HTTP/1.1", "1".repeat(64)));
+    let request = engine.requests.recv().await.unwrap();
+    assert_eq!(request, format!("GET /v1.41/images/sha256:{}/json HTTP/1.1", "1".repeat(64)));
 }
 
 #[tokio::test]
@@ -169,5 +169,5 @@ async fn labels_of_an_image_that_cannot_be_inspected_may_be_its_own() {
     let engine = engine(&[VERSION, &labelled(r#"{"own":"1"}"#), refused, &labelled("{}")]);
     let client = negotiated(&engine).await;
     assert_eq!(labels(&client).await, (vec![], vec!["own".to_owned()]));
-    assert_eq!(labels(&client).await, (vec![], vec![]), "an image is asked for where there are labels");
+    assert_eq!(labels(&client).await, (vec![], vec![]), "an image is request for where there are labels");
 }

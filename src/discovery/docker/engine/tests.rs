@@ -170,8 +170,8 @@ fn list_reveals_changes_without_an_event() {
         line("f", "new", "running", "172.17.0.7"),
     ]));
     state.apply_list(&list.unwrap(), &before);
-    let asked: Vec<_> = std::iter::from_fn(|| state.next_inspection()).collect();
-    assert_eq!(asked, [id("b"), id("d"), id("f")]);
+    let inspected: Vec<_> = std::iter::from_fn(|| state.next_inspection()).collect();
+    assert_eq!(inspected, [id("b"), id("d"), id("f")]);
     let snapshot = state.snapshot();
     assert!(!snapshot.by_id.contains_key(&id("c")));
     assert!(snapshot.by_id.contains_key(&id("e")));

@@ -22,11 +22,11 @@ fn check(containers: &Containers, name: &str, expected: &[&str]) {
 }
 
 /// No endpoint, and one problem that says each of these.
-fn check_problem(containers: &Containers, name: &str, said: &[&str]) {
+fn check_problem(containers: &Containers, name: &str, expected: &[&str]) {
     let resolution = containers.resolve(name, Some(80), None, Protocol::Tcp);
     assert_eq!(resolution.endpoints, [], "{name}");
     let problem = resolution.problems.join("\n");
-    for words in said {
+    for words in expected {
         assert!(problem.contains(words), "{words:?} is not in: {problem}");
     }
 }
@@ -332,7 +332,9 @@ fn check_port(
     let resolution = now.resolve("redis", None, listen_port, protocol);
     match expected {
         Ok(port) => assert_eq!(shown(&resolution), [format!("172.17.0.2:{port}")]),
-        Err(said) => assert!(resolution.problems.concat().contains(said), "{:?}", resolution.problems),
+        Err(expected) => {
+            assert!(resolution.problems.concat().contains(expected), "{:?}", resolution.problems)
+        }
     }
 }
 

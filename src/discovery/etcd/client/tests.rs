@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::hosts::Hosts;
-use crate::discovery::http::fake::{Asked, Fake, Reply};
+use crate::discovery::http::fake::{Fake, ReceivedRequest, Reply};
 
 fn client(fake: &Fake, login: bool) -> Client {
     let login = login.then(|| Login { user: "root".to_owned(), password: "secret".to_owned() });
@@ -19,15 +19,15 @@ fn refused(status: &str, message: &str) -> Reply {
 }
 
 /// Issues tokens, and accepts only the one with this number.
-fn with_tokens(tokens: usize) -> impl FnMut(&Asked) -> Option<Reply> {
+fn with_tokens(tokens: usize) -> impl FnMut(&ReceivedRequest) -> Option<Reply> {
     let mut given = 0;
-    move |asked| {
-        if asked.line.ends_with("/v3/auth/authenticate") {
-            assert_eq!(asked.body, "{\"name\":\"root\",\"password\":\"secret\"}");
+    move |request| {
+        if request.line.ends_with("/v3/auth/authenticate") {
+            assert_eq!(request.body, "{\"name\":\"root\",\"password\":\"secret\"}");
             given += 1;
             return Some(Reply::json(&json!({ "token": format!("t{given}") })));
         }
-        let shown = asked.head.contains(&format!("authorization: t{tokens}"));
+        let shown = request.head.contains(&format!("authorization: t{tokens}"));
         Some(if shown { listing() } else { refused("401 Unauthorized", "etcdserver: invalid auth token") })
     }
 }
@@ -57,8 +57,8 @@ async fn token_that_is_never_accepted_is_an_error() {
 
 #[tokio::test]
 async fn without_authentication_no_token_is_sent() {
-    let fake = Fake::new(|asked| {
-        let auth = asked.line.contains("authenticate");
+    let fake = Fake::new(|request| {
+        let auth = request.line.contains("authenticate");
         Some(if auth {
             refused("412 Precondition Failed", "etcdserver: authentication is not enabled")
         } else {

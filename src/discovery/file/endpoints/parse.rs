@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn every_mistake_has_its_line_and_a_help() {
-        for (line, place, said) in [
+        for (line, place, expected) in [
             ("10.0.0.2", "a:1:1", "`10.0.0.2` has no port"),
             ("  redis:99999", "a:1:3", "from 1 to 65535"),
             ("unix:r.sock", "a:1:1", "begin the path"),
@@ -148,7 +148,7 @@ mod tests {
             let mistakes = read(line).expect_err(line);
             assert_eq!(mistakes.len(), 1, "{mistakes:?}");
             assert!(
-                mistakes[0].starts_with(&format!("{place}: ")) && mistakes[0].contains(said),
+                mistakes[0].starts_with(&format!("{place}: ")) && mistakes[0].contains(expected),
                 "{mistakes:?}"
             );
         }

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Followed {
     directory: tempfile::TempDir,
-    news: mpsc::Receiver<SourceUpdate>,
+    updates: mpsc::Receiver<SourceUpdate>,
     reload: Arc<Notify>,
     _source: AbortOnDropHandle<()>,
 }
@@ -26,10 +26,10 @@ fn begin(lay: impl Fn(&Path)) -> Followed {
     lay(directory.path());
     let hosts = directory.path().join("hosts");
     let resolver = Resolver::with_servers(Vec::new(), Vec::new(), hosts);
-    let (sender, news) = mpsc::channel(16);
+    let (sender, updates) = mpsc::channel(16);
     let reload = Arc::new(Notify::new());
     let source = EndpointFile::new(directory.path().join("a"), reload.clone(), resolver);
-    Followed { directory, news, reload, _source: follow(source, sender) }
+    Followed { directory, updates, reload, _source: follow(source, sender) }
 }
 
 /// Of a file with one endpoint, until that is out.
@@ -49,7 +49,7 @@ impl Followed {
     }
 
     async fn next(&mut self) -> SourceUpdate {
-        timeout(PATIENCE, self.news.recv()).await.expect("news in time").expect("a source that runs")
+        timeout(PATIENCE, self.updates.recv()).await.expect("an update in time").expect("a source that runs")
     }
 
     async fn sees(&mut self, expected: &[&str]) {

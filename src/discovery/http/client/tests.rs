@@ -12,13 +12,13 @@ use crate::discovery::http::error::REASON_SHOWN_MAX;
 pub(crate) struct Fake {
     /// `127.0.0.1:port`.
     pub(crate) address: String,
-    pub(crate) asked: mpsc::UnboundedReceiver<Asked>,
+    pub(crate) requests: mpsc::UnboundedReceiver<ReceivedRequest>,
     _serving: JoinSet<()>,
 }
 
 /// One request, as received.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct ReceivedRequest {
     /// `POST /v3/kv/range`.
     pub(crate) line: String,
     /// With lower-case names.
@@ -54,32 +54,32 @@ impl Reply {
 
 impl Fake {
     /// Starts a server; `None` closes the connection without a response.
-    pub(crate) async fn new(answer: impl FnMut(&Asked) -> Option<Reply> + Send + 'static) -> Fake {
+    pub(crate) async fn new(answer: impl FnMut(&ReceivedRequest) -> Option<Reply> + Send + 'static) -> Fake {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let (sender, asked) = mpsc::unbounded_channel();
+        let (sender, requests) = mpsc::unbounded_channel();
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, answer, sender));
-        Fake { address, asked, _serving: serving }
+        Fake { address, requests, _serving: serving }
     }
 
     /// The lines of the requests so far.
     pub(crate) fn lines(&mut self) -> Vec<String> {
-        std::iter::from_fn(|| self.asked.try_recv().ok()).map(|asked| asked.line).collect()
+        std::iter::from_fn(|| self.requests.try_recv().ok()).map(|request| request.line).collect()
     }
 }
 
 async fn serve(
     listener: TcpListener,
-    mut answer: impl FnMut(&Asked) -> Option<Reply>,
-    sender: mpsc::UnboundedSender<Asked>,
+    mut answer: impl FnMut(&ReceivedRequest) -> Option<Reply>,
+    sender: mpsc::UnboundedSender<ReceivedRequest>,
 ) {
     let mut open = Vec::new();
     loop {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let Some(asked) = read(&mut stream).await else { continue };
-        let reply = answer(&asked);
-        sender.send(asked).unwrap_or_default();
+        let Some(request) = read(&mut stream).await else { continue };
+        let reply = answer(&request);
+        sender.send(request).unwrap_or_default();
         if let Some(reply) = reply {
             stream.write_all(reply.text.as_bytes()).await.unwrap_or_default();
             if reply.open {
@@ -89,7 +89,7 @@ async fn serve(
     }
 }
 
-async fn read(stream: &mut TcpStream) -> Option<Asked> {
+async fn read(stream: &mut TcpStream) -> Option<ReceivedRequest> {
     let mut bytes = Vec::new();
     loop {
         let mut piece = [0; 4096];
@@ -105,7 +105,7 @@ async fn read(stream: &mut TcpStream) -> Option<Asked> {
             .map_or(0, |n| n.parse().unwrap());
         if body.len() == length {
             let line = line.trim_end_matches(" HTTP/1.1").to_owned();
-            return Some(Asked { line, head, body: body.to_owned() });
+            return Some(ReceivedRequest { line, head, body: body.to_owned() });
         }
     }
 }
@@ -122,24 +122,25 @@ async fn method_headers_and_body_are_sent() {
         .header(hyper::header::COOKIE, "a\nb");
     let answer: Value = client(&fake).send(request).await.unwrap().json().await.unwrap();
     assert_eq!(answer, serde_json::json!({ "a": 1 }));
-    let asked = fake.asked.recv().await.unwrap();
-    assert_eq!((asked.line.as_str(), asked.body.as_str()), ("PUT /v1/x?y=z", "{\"b\":2}"));
+    let request = fake.requests.recv().await.unwrap();
+    assert_eq!((request.line.as_str(), request.body.as_str()), ("PUT /v1/x?y=z", "{\"b\":2}"));
     assert!(
-        asked.head.contains("authorization: secret") && asked.head.contains("content-type: application/json")
+        request.head.contains("authorization: secret")
+            && request.head.contains("content-type: application/json")
     );
-    assert!(!asked.head.contains("cookie"), "it is not valid in a header");
+    assert!(!request.head.contains("cookie"), "it is not valid in a header");
 }
 
 #[tokio::test]
 async fn error_contains_the_message_of_the_server_and_not_the_query() {
-    for (body, said) in [
+    for (body, expected) in [
         ("{\"message\":\"no\"}", "/v1/x: 403 Forbidden: no"),
         ("Permission\x07 denied\n", "/v1/x: 403 Forbidden: Permission  denied"),
         ("", "/v1/x: 403 Forbidden"),
     ] {
         let fake = Fake::new(move |_| Some(Reply::status("403 Forbidden", body))).await;
         let error = client(&fake).send(Request::get("/v1/x?token=secret")).await.err().unwrap();
-        assert_eq!(error.to_string(), said);
+        assert_eq!(error.to_string(), expected);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Against a TLS server that asks for a client's certificate, as an engine with `--tlsverify` does.
+//! Connections to a TLS server that requests a client certificate, as an engine with `--tlsverify` does.
 
 use std::path::PathBuf;
 
@@ -42,7 +42,7 @@ async fn shake(host: &str, ca: &str, cert: &str, verify: bool) -> Result<(), Str
 fn check(outcome: &Result<(), String>, expected: Result<(), &str>) {
     match (outcome, expected) {
         (Ok(()), Ok(())) => {}
-        (Err(why), Err(said)) => assert!(why.contains(said), "{why}"),
+        (Err(why), Err(expected)) => assert!(why.contains(expected), "{why}"),
         _ => panic!("{outcome:?}"),
     }
 }

@@ -1,7 +1,7 @@
-//! An agent that says what the test tells it to: its answers are those of Consul 1.8.
+//! A scripted agent with the responses of Consul 1.8.
 
 use super::*;
-use crate::discovery::http::fake::{Asked, Fake, Reply};
+use crate::discovery::http::fake::{Fake, ReceivedRequest, Reply};
 
 fn entry(port: u16) -> (Entry, SocketAddr) {
     let entry = Entry {
@@ -32,10 +32,10 @@ async fn service_is_registered_with_a_ttl_check() {
     let mut fake = Fake::new(|_| fine()).await;
     let mut consul = consul(&fake);
     consul.sync(&entries(&[6379])).await.unwrap();
-    fake.asked.recv().await.unwrap();
-    let asked = fake.asked.recv().await.unwrap();
-    assert!(asked.head.contains("x-consul-token: hush"), "{}", asked.head);
-    let service: Value = serde_json::from_str(&asked.body).unwrap();
+    fake.requests.recv().await.unwrap();
+    let request = fake.requests.recv().await.unwrap();
+    assert!(request.head.contains("x-consul-token: hush"), "{}", request.head);
+    let service: Value = serde_json::from_str(&request.body).unwrap();
     assert_eq!(service["ID"], "redis:6379:080ecd3b75b1");
     assert_eq!((&service["Name"], &service["Tags"][0]), (&json!("redis"), &json!("6379")));
     assert_eq!((&service["Address"], &service["Port"]), (&json!("10.0.0.5"), &json!(46379)));
@@ -49,8 +49,8 @@ async fn service_is_registered_with_a_ttl_check() {
 async fn ports_of_a_service_are_separate_services() {
     let mut fake = Fake::new(|_| fine()).await;
     consul(&fake).sync(&entries(&[80, 443])).await.unwrap();
-    let bodies: Vec<Value> = std::iter::from_fn(|| fake.asked.try_recv().ok())
-        .filter_map(|asked| serde_json::from_str(&asked.body).ok())
+    let bodies: Vec<Value> = std::iter::from_fn(|| fake.requests.try_recv().ok())
+        .filter_map(|request| serde_json::from_str(&request.body).ok())
         .collect();
     let mut names: Vec<_> = bodies.iter().map(|body| body["Name"].as_str().unwrap_or_default()).collect();
     names.sort_unstable();
@@ -59,8 +59,8 @@ async fn ports_of_a_service_are_separate_services() {
 
 #[tokio::test]
 async fn service_lost_by_the_agent_is_registered_again() {
-    let forgotten = |asked: &Asked| {
-        let pass = asked.line.contains("/check/pass/");
+    let forgotten = |request: &ReceivedRequest| {
+        let pass = request.line.contains("/check/pass/");
         let why = "CheckID \"service:redis:6379:080ecd3b75b1\" does not have associated TTL";
         if pass { Some(Reply::status("500 Internal Server Error", why)) } else { fine() }
     };
@@ -75,8 +75,8 @@ async fn service_lost_by_the_agent_is_registered_again() {
 
 #[tokio::test]
 async fn refused_renewal_is_not_a_lost_service() {
-    let fake = Fake::new(|asked: &Asked| {
-        if asked.line.contains("/check/pass/") {
+    let fake = Fake::new(|request: &ReceivedRequest| {
+        if request.line.contains("/check/pass/") {
             Some(Reply::status("403 Forbidden", "Permission denied"))
         } else {
             fine()
@@ -94,8 +94,8 @@ async fn refused_renewal_is_not_a_lost_service() {
 
 #[tokio::test]
 async fn refused_service_affects_no_other_and_is_retried() {
-    let mut fake = Fake::new(|asked: &Asked| {
-        if asked.body.contains("redis:1:") { Some(Reply::status("400 Bad Request", "no")) } else { fine() }
+    let mut fake = Fake::new(|request: &ReceivedRequest| {
+        if request.body.contains("redis:1:") { Some(Reply::status("400 Bad Request", "no")) } else { fine() }
     })
     .await;
     let mut consul = consul(&fake);
@@ -111,7 +111,9 @@ async fn refused_service_affects_no_other_and_is_retried() {
 
 #[tokio::test]
 async fn closed_connection_is_an_error() {
-    let fake = Fake::new(|asked: &Asked| if asked.line.starts_with("GET") { fine() } else { None }).await;
+    let fake =
+        Fake::new(|request: &ReceivedRequest| if request.line.starts_with("GET") { fine() } else { None })
+            .await;
     let mut consul = consul(&fake);
     assert!(consul.sync(&entries(&[1, 2, 3])).await.is_err());
     assert!(consul.retry_at().is_none());
@@ -126,8 +128,8 @@ async fn services_of_an_earlier_process_are_withdrawn() {
     });
     let mut fake =
         Fake::new(
-            move |asked: &Asked| {
-                if asked.line.starts_with("GET") { Some(Reply::json(&services)) } else { fine() }
+            move |request: &ReceivedRequest| {
+                if request.line.starts_with("GET") { Some(Reply::json(&services)) } else { fine() }
             },
         )
         .await;

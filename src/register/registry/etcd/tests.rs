@@ -1,10 +1,10 @@
-//! From what etcd has to what it shall have.
+//! The updates from registered to desired keys.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::discovery::http::fake::{Asked, Fake, Reply};
+use crate::discovery::http::fake::{Fake, ReceivedRequest, Reply};
 use crate::register::desired::Entry;
 use crate::route::Protocol;
 
@@ -41,11 +41,11 @@ fn key_is_attached_to_the_lease() {
     assert_eq!(delete, ("/v3/kv/deleterange", json!({ "key": "L3MvYg==" })));
 }
 
-/// A lease, and keys of which those with this word in them are refused, until it is taken out.
+/// Returns a scripted etcd that refuses keys with this text in them, while it is set.
 async fn etcd(refused: Arc<Mutex<Option<&'static str>>>) -> (Fake, Etcd) {
-    let fake = Fake::new(move |asked: &Asked| {
-        let is_refused = |word: &str| asked.body.contains(&encoded(word));
-        Some(if asked.line.ends_with("/v3/lease/grant") {
+    let fake = Fake::new(move |request: &ReceivedRequest| {
+        let is_refused = |word: &str| request.body.contains(&encoded(word));
+        Some(if request.line.ends_with("/v3/lease/grant") {
             Reply::json(&json!({ "ID": "7" }))
         } else if refused.lock().unwrap().is_some_and(is_refused) {
             Reply::status("403 Forbidden", "{\"message\":\"etcdserver: permission denied\"}")
