@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -253,6 +254,14 @@ async fn pause(pause: Duration, min: Duration, early: impl Future<Output = ()>) 
     tokio::select! {
         () = tokio::time::sleep(pause - min) => {}
         () = early => {}
+    }
+}
+
+/// Waits for a request that is in flight; for ever if there is none.
+async fn in_flight<T>(request: &mut Option<BoxFuture<'static, T>>) -> T {
+    match request {
+        Some(request) => request.await,
+        None => std::future::pending().await,
     }
 }
 

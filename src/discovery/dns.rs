@@ -270,7 +270,7 @@ pub fn read_any(text: &str) {
 /// Fuzz target: reads a server's answer, as received from the network.
 #[doc(hidden)]
 pub fn read_any_answer(bytes: &[u8]) {
-    records::read_any(bytes);
+    lookup::read_any(bytes);
 }
 
 #[cfg(test)]

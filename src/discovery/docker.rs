@@ -18,8 +18,6 @@ mod api;
 mod client;
 mod engine;
 mod event;
-#[cfg(test)]
-pub(crate) mod fixtures;
 pub mod labels;
 pub(super) mod links;
 pub(crate) mod model;
@@ -134,3 +132,6 @@ pub fn read_any(answer: &serde_json::Value) -> Option<(ContainerId, Container)> 
 pub fn read_any_text(text: &str) {
     let _ = own::found(text, text, text);
 }
+
+#[cfg(test)]
+pub(crate) mod fixtures;

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::dns::Resolver;
 use super::endpoint_resolver::EndpointResolver;
-use super::{Publisher, Snapshot, Source, SourceError, Stopped};
+use super::{Publisher, Snapshot, Source, SourceError, Stopped, in_flight};
 use crate::backoff::jittered;
 use crate::config::etcd::EtcdAccess;
 use crate::route::{EtcdKeys, Target};
@@ -155,7 +155,7 @@ impl Etcd {
         loop {
             let step = tokio::select! {
                 response = member.watch.next() => Step::Watched(response?),
-                listed = pending(&mut member.relist) => {
+                listed = in_flight(&mut member.relist) => {
                     let (listing, before) = listed?;
                     Step::Listed(listing, before)
                 }
@@ -208,14 +208,6 @@ impl Etcd {
     async fn publish(&mut self, publisher: &mut Publisher) -> Result<(), Stopped> {
         let endpoints = self.endpoints.endpoints();
         publisher.publish_changed(Snapshot::Target { target: self.target(), endpoints, problem: None }).await
-    }
-}
-
-/// Waits for a list that is under way; for ever if there is none.
-async fn pending(relist: &mut Option<Relist>) -> Result<(Listing, i64), EtcdError> {
-    match relist {
-        Some(relist) => relist.await,
-        None => std::future::pending().await,
     }
 }
 

@@ -15,7 +15,7 @@ use hickory_resolver::config::{
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError, NoRecords};
-use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RecordType};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -220,7 +220,7 @@ impl Servers {
         for name in self.names(host)? {
             match (self.query)(name.clone(), RecordType::SRV).await {
                 Ok(found) => {
-                    let answer = srv_answer(&found);
+                    let answer = srv_answer(&found, Instant::now());
                     if !answer.records.is_empty() {
                         return Ok(Outcome::Found(answer));
                     }
@@ -351,4 +351,15 @@ fn read(path: &Path) -> Result<String, String> {
         }
         Err(error) => Err(format!("{}: {error}", path.display())),
     }
+}
+
+/// Fuzz target: reads a server's answer.
+pub(super) fn read_any(bytes: &[u8]) {
+    let Ok(message) = Message::from_vec(bytes) else { return };
+    let query = message.queries.first().cloned().unwrap_or_default();
+    let mut found = Lookup::new_with_max_ttl(query, message.answers);
+    found.extend_additionals(message.additionals);
+    let _ = srv_answer(&found, Instant::now());
+    let _ = found.answers().iter().filter_map(address).count();
+    let _ = min_ttl(found.answers());
 }

@@ -1,11 +1,10 @@
-//! The records of a server's answer. Pure, but for the time of the answer.
+//! The records of a server's answer. Pure.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use hickory_resolver::lookup::Lookup;
-use hickory_resolver::proto::op::Message;
 use hickory_resolver::proto::rr::{RData, Record};
 use tokio::time::Instant;
 
@@ -53,8 +52,8 @@ pub(super) fn address(record: &Record) -> Option<IpAddr> {
     }
 }
 
-/// Returns the SRV records of an answer, with the addresses of its additional section.
-pub(super) fn srv_answer(found: &Lookup) -> SrvAnswer {
+/// Returns the SRV records of an answer of this moment, with the addresses of its additional section.
+pub(super) fn srv_answer(found: &Lookup, now: Instant) -> SrvAnswer {
     let records = found.answers().iter().filter_map(|record| match &record.data {
         RData::SRV(srv) => Some(SrvRecord {
             priority: srv.priority,
@@ -71,19 +70,8 @@ pub(super) fn srv_answer(found: &Lookup) -> SrvAnswer {
     }
     for (host, records) in by_host {
         let addresses = records.iter().copied().filter_map(address);
-        let families = Families::new(addresses, Instant::now());
+        let families = Families::new(addresses, now);
         additional.insert(host, Found { families, ttl: min_ttl(records) });
     }
     SrvAnswer { records: records.collect(), additional, ttl: min_ttl(found.answers()) }
-}
-
-/// Fuzz target: reads a server's answer.
-pub(super) fn read_any(bytes: &[u8]) {
-    let Ok(message) = Message::from_vec(bytes) else { return };
-    let query = message.queries.first().cloned().unwrap_or_default();
-    let mut found = Lookup::new_with_max_ttl(query, message.answers);
-    found.extend_additionals(message.additionals);
-    let _ = srv_answer(&found);
-    let _ = found.answers().iter().filter_map(address).count();
-    let _ = min_ttl(found.answers());
 }

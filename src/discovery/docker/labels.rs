@@ -52,8 +52,6 @@ pub struct Labels {
 impl Labels {
     /// Parses the labels of all containers but our own. An invalid label does not affect any other.
     pub fn parse(containers: &Containers) -> Labels {
-        #[cfg(test)]
-        tests::PARSED.set(tests::PARSED.get() + 1);
         let mut labels = Labels::default();
         for (id, container) in containers.others() {
             labels.mistakes.extend(inherited_label(container));
@@ -62,10 +60,7 @@ impl Labels {
             labels.mistakes.extend(mistakes);
             labels.unknown.extend(unknown::first_unknown(container));
         }
-        labels.valid.sort_by(|one, other| one.age().cmp(&other.age()));
-        labels.mistakes.truncate(MISTAKES_MAX);
-        labels.unknown.truncate(MISTAKES_MAX);
-        labels
+        sorted_and_limited(labels)
     }
 
     /// Returns the routes of these labels. Replicas with the same listener are endpoints of one route. Of other labels that
@@ -117,6 +112,15 @@ fn abbreviated(label: &str) -> String {
         return label.to_owned();
     }
     label.chars().take(SHOWN_MAX).chain("...".chars()).collect()
+}
+
+fn sorted_and_limited(mut labels: Labels) -> Labels {
+    labels.valid.sort_by(|one, other| one.age().cmp(&other.age()));
+    labels.mistakes.truncate(MISTAKES_MAX);
+    labels.unknown.truncate(MISTAKES_MAX);
+    #[cfg(test)]
+    tests::PARSED.set(tests::PARSED.get() + 1);
+    labels
 }
 
 #[cfg(test)]

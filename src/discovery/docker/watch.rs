@@ -20,6 +20,7 @@ use super::client::{ApiError, Client, EventStream};
 use super::engine::{EngineState, Inspection};
 use super::event::DockerEvent;
 use super::model::{ContainerId, Containers};
+use crate::discovery::in_flight;
 
 /// Concurrent inspections: enough to hide their latency, few enough not to be a burst to the engine.
 const INSPECTIONS_MAX: usize = 8;
@@ -133,8 +134,8 @@ impl EngineWatch {
         tokio::select! {
             event = self.events.next() => self.apply_event(event?),
             Some((id, result)) = self.inspections.next() => self.apply_inspection(id, result),
-            response = pending(&mut self.listing) => self.apply_list(response)?,
-            events = pending(&mut self.subscription) => self.subscribed(events?),
+            response = in_flight(&mut self.listing) => self.apply_list(response)?,
+            events = in_flight(&mut self.subscription) => self.subscribed(events?),
             () = sleep_until(self.next_list), if self.is_idle() => self.resync(),
             () = self.trouble.notified() => self.next_list = self.next_list.min(self.earliest_list()),
         }
@@ -239,13 +240,5 @@ impl EngineWatch {
             }
         };
         self.state.apply_inspection(id, inspection);
-    }
-}
-
-/// Waits for a request that is under way; for ever if there is none.
-async fn pending<T>(request: &mut Option<BoxFuture<'static, T>>) -> T {
-    match request {
-        Some(request) => request.await,
-        None => std::future::pending().await,
     }
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::error::HttpError;
 use super::{Response, json};
+use crate::discovery::in_flight;
 
 /// A stream of JSON values.
 pub(crate) struct Lines<T = Value> {
@@ -56,10 +57,7 @@ impl<T: DeserializeOwned + Send + 'static> Lines<T> {
         if self.parsing.is_none() {
             self.parsing = Some(json::parse(self.line().await?).boxed());
         }
-        let parsed = match &mut self.parsing {
-            Some(parsing) => parsing.await,
-            None => std::future::pending().await,
-        };
+        let parsed = in_flight(&mut self.parsing).await;
         self.parsing = None;
         parsed.map_err(|why| HttpError::exchange(&self.path, &why))
     }

@@ -333,7 +333,7 @@ fn check_port(
     match expected {
         Ok(port) => assert_eq!(shown(&resolution), [format!("172.17.0.2:{port}")]),
         Err(expected) => {
-            assert!(resolution.problems.concat().contains(expected), "{:?}", resolution.problems)
+            assert!(resolution.problems.concat().contains(expected), "{:?}", resolution.problems);
         }
     }
 }
