@@ -139,7 +139,7 @@ fn silent_name_server_is_reported_within_seconds_and_once_as_its_return_is() {
     // A lookup takes 15 s to fail.
     assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
     dns.is_silent(false);
-    logs(&ambassador, "INFO source is back");
+    logs(&ambassador, "INFO source available again");
     assert_eq!(ask(ambassador.addr("r")), "one");
     assert_eq!(ambassador.log().matches("source unavailable").count(), 1, "{}", ambassador.log());
 }
