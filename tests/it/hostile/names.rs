@@ -218,7 +218,7 @@ fn engine_that_no_longer_answers_is_lost_and_its_containers_are_kept() {
     has(&ambassador, "db", &["127.0.0.2"]);
     has_listed(&engine);
     engine.freezes();
-    is_lost(&ambassador, "no answer");
+    is_lost(&ambassador, "no response");
     assert_eq!(addresses(&ambassador, "db"), ["127.0.0.2"]);
 }
 
