@@ -1,4 +1,4 @@
-//! What an endpoint is: its address, its identity, and its place in a cluster. Pure.
+//! The address, the identity and the share of an endpoint. Pure.
 
 use std::fmt;
 use std::io;
@@ -7,59 +7,59 @@ use std::path::PathBuf;
 
 use crate::digits::write_socket_addr;
 
-/// What a source says about one endpoint.
+/// An endpoint as a source reports it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointSpec {
     pub key: EndpointKey,
-    /// Its share of new sessions, relative to the others of its tier. Zero takes none.
+    /// Its share of new sessions, relative to the other endpoints of its tier. With zero it takes none.
     pub weight: u32,
-    /// Tried only when no endpoint of a lower tier answers. Those of `backup` start at [`BACKUP_TIER`].
+    /// It is tried only if no endpoint of a lower tier accepts a connection. Tiers of `backup` start at [`BACKUP_TIER`].
     pub tier: u32,
 }
 
-/// Tiers of a route's own targets are below it: SRV priorities have 16 bits (RFC 2782).
+/// The first tier of `backup`. Tiers of other targets are lower: SRV priorities have 16 bits (RFC 2782).
 pub const BACKUP_TIER: u32 = 1 << 16;
 
 /// The largest weight of any source: that of DNS SRV records (RFC 2782), so that a cluster can mix them.
 pub const WEIGHT_MAX: u32 = 65_535;
 
-/// What makes an endpoint this one and no other.
+/// What identifies an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointKey {
     pub addr: EndpointAddr,
     pub identity: Identity,
 }
 
-/// Where to connect to. The port is the one of the route's first listener port.
+/// The address to connect to. The port corresponds to the first port of the route's listener.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EndpointAddr {
     Inet(SocketAddr),
     Unix(PathBuf),
 }
 
-/// Who an endpoint is, beside its address: two containers that have the same address one after the other are two
-/// endpoints.
+/// The identity of an endpoint, in addition to its address: two containers that have the same address one after the other are
+/// two endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Identity {
-    /// Written out in a route.
+    /// An address in a route.
     Literal,
-    /// A DNS name's address.
+    /// An address of a DNS name.
     Name(String),
-    /// A container: its full ID, and its name for people.
+    /// A container: its full ID, and its name for messages.
     Container { id: String, name: String },
-    /// What a registry calls it: an etcd key, a Consul service ID.
+    /// The key of a registry: an etcd key, a Consul service ID.
     Key(String),
 }
 
 impl EndpointSpec {
-    /// Of weight 1, in the first tier.
+    /// Returns an endpoint of weight 1 in the first tier.
     pub fn new(addr: EndpointAddr, identity: Identity) -> EndpointSpec {
         EndpointSpec { key: EndpointKey { addr, identity }, weight: 1, tier: 0 }
     }
 }
 
 impl EndpointAddr {
-    /// The address for the n-th port of a range. Fails where that would be beyond the last port.
+    /// Returns the address for the n-th port of a range. Fails if the port would exceed 65535.
     pub fn shifted(&self, offset: u16) -> io::Result<EndpointAddr> {
         match self {
             EndpointAddr::Inet(addr) => {

@@ -1,16 +1,15 @@
-//! Where routes and endpoints come from, and what happens while a source is away.
+//! The sources of routes and endpoints, and their supervision.
 //!
-//! A [`Source`] publishes whole snapshots. *Failing* and *empty* are two different things: a source that fails
-//! publishes nothing, so the last snapshot stands; one that publishes an empty snapshot empties.
+//! A [`Source`] publishes whole snapshots. Failing and publishing an empty snapshot are different: a source that fails publishes
+//! nothing, so its last snapshot is kept; an empty snapshot removes its endpoints.
 
 pub mod consul;
-pub mod containers;
 pub mod dns;
 pub mod docker;
+mod endpoint_resolver;
 pub mod etcd;
 pub mod file;
 pub mod http;
-pub mod label;
 pub mod state;
 
 use std::any::Any;
@@ -20,34 +19,36 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::address::EndpointSpec;
+use crate::backoff::Backoff;
 use crate::route::{Route, Target};
-use containers::Containers;
+use docker::Containers;
 
-/// Endpoints of one target that are used, as many as a file of endpoints has lines at most. A DNS answer over TCP (64 KB)
-/// holds 6,400 addresses, but SRV records multiply them.
+/// Endpoints of one target that are used, as many as a file of endpoints has lines at most. A DNS response over TCP (64 KB)
+/// contains up to 6,400 addresses, but SRV records multiply them.
 pub(crate) const ENDPOINTS_MAX: usize = 16_384;
 
-/// All that one source knows, at one moment.
-#[derive(Clone, Debug)]
+/// The whole state of one source.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Snapshot {
-    /// The configuration file, read without a mistake.
+    /// The routes of the configuration file, which has no mistake.
     File(Vec<Route>),
     Docker(Arc<Containers>),
-    /// The endpoints of a target that has a source of its own. Empty: it has none, and that is an answer.
+    /// The endpoints of a target that has a source of its own. An empty list removes all of them.
     Target {
         target: Target,
         endpoints: Vec<EndpointSpec>,
-        /// Why there is none, where the source can say more than that.
+        /// Why there is none, if the source knows more than that.
         problem: Option<String>,
     },
 }
 
 impl Snapshot {
-    /// The name of the source that published it, as [`Source::name`].
+    /// Returns the name of its source, as [`Source::name`].
     pub fn source(&self) -> String {
         match self {
             Snapshot::File(_) => "file".to_owned(),
@@ -55,181 +56,212 @@ impl Snapshot {
             Snapshot::Target { target, .. } => target.to_string(),
         }
     }
+
+    /// Returns the endpoints of a target.
+    fn endpoints(&self) -> Option<&[EndpointSpec]> {
+        match self {
+            Snapshot::Target { endpoints, .. } => Some(endpoints),
+            Snapshot::File(_) | Snapshot::Docker(_) => None,
+        }
+    }
 }
 
-/// What the control loop hears from a source.
+/// A message of a source to the control loop.
 #[derive(Clone, Debug)]
 pub enum SourceUpdate {
     Snapshot(Snapshot),
-    /// The configuration file was refused or cannot be read; the routes of the last good one stay in use.
+    /// The configuration file is invalid or cannot be read; the routes of the last valid one stay in use.
     FileRefused {
         why: String,
     },
-    /// The source failed; what it published last stands.
+    /// The source failed; its last snapshot is kept.
     Lost {
         source: String,
         why: String,
     },
-    /// The source panicked: a mistake in this program. It is run again, and what it published last stands.
+    /// The source panicked, which is a defect of this program. It is run again, and its last snapshot is kept.
     Panicked {
         source: String,
         why: String,
     },
-    /// The source is away for so long that what it published last is no longer to be believed, but this; it is still
-    /// lost.
+    /// The source has failed for so long that this replaces its last snapshot; it is still lost.
     Expired(Snapshot),
 }
 
-/// The sending half that a source publishes through.
+/// Sends the updates of one source to the control loop.
 #[derive(Clone, Debug)]
 pub struct Publisher {
     source: String,
-    news: mpsc::Sender<SourceUpdate>,
-    /// Since the run began.
+    updates: mpsc::Sender<SourceUpdate>,
+    /// Whether a snapshot was published in this run of the source.
     published: bool,
-    /// So that the control loop is told once.
+    /// Whether the source is lost, so that this is reported once.
     lost: bool,
+    /// The snapshot that the control loop uses.
+    last: Option<Snapshot>,
 }
 
-/// The control loop is gone: the process is on its way out.
-#[derive(Debug)]
+/// The control loop has ended, because the process is about to exit.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("stopped")]
 pub struct Stopped;
 
 impl Publisher {
-    pub fn new(source: impl Into<String>, news: mpsc::Sender<SourceUpdate>) -> Publisher {
-        Publisher { source: source.into(), news, published: false, lost: false }
+    pub fn new(source: impl Into<String>, updates: mpsc::Sender<SourceUpdate>) -> Publisher {
+        Publisher { source: source.into(), updates, published: false, lost: false, last: None }
     }
 
-    /// Hands a whole snapshot to the control loop; waits while that is busy.
+    /// Sends a snapshot to the control loop; waits while its queue is full.
     pub async fn publish(&mut self, snapshot: Snapshot) -> Result<(), Stopped> {
         self.published = true;
         self.lost = false;
-        self.news.send(SourceUpdate::Snapshot(snapshot)).await.map_err(|_| Stopped)
+        self.last = Some(snapshot.clone());
+        self.send(SourceUpdate::Snapshot(snapshot)).await
     }
 
-    /// Says that the source failed, unless that was said already: for those that go on trying by themselves.
+    /// Sends a snapshot, unless the control loop has the same one already. The first of a run, and the first after a failure,
+    /// are always sent: they report that the source is available again.
+    pub async fn publish_changed(&mut self, snapshot: Snapshot) -> Result<(), Stopped> {
+        if self.published && !self.lost && self.last.as_ref() == Some(&snapshot) {
+            return Ok(());
+        }
+        self.publish(snapshot).await
+    }
+
+    /// Reports that the source failed, unless that was reported already: for sources that retry by themselves.
     pub async fn lost(&mut self, why: String) -> Result<(), Stopped> {
         if std::mem::replace(&mut self.lost, true) {
             return Ok(());
         }
         let source = self.source.clone();
-        self.news.send(SourceUpdate::Lost { source, why }).await.map_err(|_| Stopped)
+        self.send(SourceUpdate::Lost { source, why }).await
     }
 
-    /// Reports that the configuration file was refused: every time, since each has reasons of its own.
+    /// Reports that the configuration file is invalid: every time, because the reasons differ.
     pub async fn refuse(&mut self, why: String) -> Result<(), Stopped> {
-        self.news.send(SourceUpdate::FileRefused { why }).await.map_err(|_| Stopped)
+        self.send(SourceUpdate::FileRefused { why }).await
     }
 
-    /// Says that the source panicked: every time, since each is to be counted.
+    /// Reports that the source panicked: every time, because panics are counted.
     async fn panicked(&mut self, why: String) -> Result<(), Stopped> {
         self.lost = true;
         let source = self.source.clone();
-        self.news.send(SourceUpdate::Panicked { source, why }).await.map_err(|_| Stopped)
+        self.send(SourceUpdate::Panicked { source, why }).await
     }
 
-    /// Takes back what was published, without having anything new to say.
+    /// Replaces the last snapshot of a source that is lost, unless it has the same endpoints. Does nothing before the first
+    /// snapshot.
     pub async fn expire(&mut self, snapshot: Snapshot) -> Result<(), Stopped> {
-        self.news.send(SourceUpdate::Expired(snapshot)).await.map_err(|_| Stopped)
+        if self.last.as_ref().is_none_or(|last| last.endpoints() == snapshot.endpoints()) {
+            return Ok(());
+        }
+        self.last = Some(snapshot.clone());
+        self.send(SourceUpdate::Expired(snapshot)).await
+    }
+
+    async fn send(&self, update: SourceUpdate) -> Result<(), Stopped> {
+        self.updates.send(update).await.map_err(|_| Stopped)
     }
 }
 
-/// Something that knows, and can lose touch.
+/// A source of routes or endpoints.
 pub trait Source: Send {
-    /// As logs and `ambassador_discovery_up` name it: `docker`, `redis:6379`.
+    /// Returns its name in logs and in `ambassador_discovery_up`: `docker`, `redis:6379`.
     fn name(&self) -> String;
 
-    /// Publishes snapshots for as long as it can; returns why it no longer can. Begins anew when it is called again, also
-    /// after a panic, which leaves `self` as it was at that moment.
+    /// Publishes snapshots until it fails. It is called again after that, also after a panic, which leaves `self` as it was at
+    /// that moment.
     fn run(&mut self, publisher: &mut Publisher) -> impl Future<Output = SourceError> + Send;
 
-    /// Comes back when somebody waits for what this source may know by now: then it is tried again before its back-off
-    /// is over, but not within [`WANTED_FLOOR`]. Never, for one that hears of changes as they happen.
-    fn wanted(&mut self) -> impl Future<Output = ()> + Send {
+    /// Completes when a new attempt is worthwhile before the back-off has ended, for example because a session waits for an
+    /// endpoint; it then follows at once, but not within [`EARLY_RETRY_MIN`]. Never completes for a source that is notified of
+    /// changes.
+    fn retry_requested(&mut self) -> impl Future<Output = ()> + Send {
         std::future::pending()
     }
 }
 
+/// Why a source ended.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// Tried again, with back-off.
+    /// It failed, and is run again with back-off. The reason is for people alone.
     #[error("{0}")]
     Failed(String),
-    /// The control loop is gone; not tried again.
-    #[error("stopped")]
-    Stopped,
+    /// The control loop has ended; the source is not run again.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
 }
 
-impl From<Stopped> for SourceError {
-    fn from(Stopped: Stopped) -> SourceError {
-        SourceError::Stopped
-    }
-}
-
-/// First and longest pause between two attempts at a source. A local Docker daemon restarts in seconds; a source that
-/// is down for an hour shall still be found within ten seconds of its return.
+/// The shortest and the longest pause between two runs of a source. A local Docker daemon restarts in seconds; a source that was
+/// unavailable for an hour is found within ten seconds of its return.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
-/// A held session has ten seconds by default: it shall not spend them waiting for a back-off.
-const WANTED_FLOOR: Duration = Duration::from_secs(1);
+/// The shortest pause before an early retry. A session is held for ten seconds by default, which a back-off must not use up.
+const EARLY_RETRY_MIN: Duration = Duration::from_secs(1);
 
-/// Follows a source until the handle is dropped.
-pub fn follow(source: impl Source + 'static, news: mpsc::Sender<SourceUpdate>) -> AbortOnDropHandle<()> {
-    follow_by(source, news, crate::backoff::jittered)
+/// Runs a source until the handle is dropped.
+pub fn follow(source: impl Source + 'static, updates: mpsc::Sender<SourceUpdate>) -> AbortOnDropHandle<()> {
+    follow_by(source, updates, crate::backoff::jittered)
 }
 
-/// The same, with a jitter of the caller's choice.
+/// Runs a source as [`follow`] does, with this jitter.
 pub fn follow_by(
     source: impl Source + 'static,
-    news: mpsc::Sender<SourceUpdate>,
+    updates: mpsc::Sender<SourceUpdate>,
     jittered: impl Fn(Duration) -> Duration + Send + 'static,
 ) -> AbortOnDropHandle<()> {
     #[expect(clippy::disallowed_methods, reason = "its handle is returned, and ends it when dropped")]
-    let task = tokio::spawn(supervise(source, news, jittered));
+    let task = tokio::spawn(supervise(source, updates, jittered));
     AbortOnDropHandle::new(task)
 }
 
-/// Runs a source for ever: retries with jittered back-off, says once when it is lost and once when it is back. A panic
-/// ends a run like a failure does.
+/// Runs a source again whenever it fails or panics, with jittered back-off. Reports each failure once.
 async fn supervise(
     mut source: impl Source,
-    news: mpsc::Sender<SourceUpdate>,
+    updates: mpsc::Sender<SourceUpdate>,
     jittered: impl Fn(Duration) -> Duration,
 ) {
-    let mut publisher = Publisher::new(source.name(), news);
-    let mut backoff = BACKOFF_MIN;
+    let mut publisher = Publisher::new(source.name(), updates);
+    let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
     loop {
         publisher.published = false;
         let ended = AssertUnwindSafe(source.run(&mut publisher)).catch_unwind().await;
         if publisher.published && ended.is_ok() {
-            backoff = BACKOFF_MIN;
+            backoff.reset();
         }
-        let told = match ended {
-            Ok(SourceError::Stopped) => return,
+        let reported = match ended {
+            Ok(SourceError::Stopped(Stopped)) => return,
             Ok(SourceError::Failed(why)) => publisher.lost(why).await,
             Err(panic) => publisher.panicked(panic_message(&*panic)).await,
         };
-        if told.is_err() {
+        if reported.is_err() {
             return;
         }
-        rest(jittered(backoff), WANTED_FLOOR, source.wanted()).await;
-        backoff = (backoff * 2).min(BACKOFF_MAX);
+        pause(jittered(backoff.next_pause()), EARLY_RETRY_MIN, source.retry_requested()).await;
     }
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
-    format!("it panicked, which is a mistake in this program: {}", text.unwrap_or("no message"))
+    format!("the source panicked, which is a defect of this program: {}", text.unwrap_or("no message"))
 }
 
-/// Pauses; once the floor is passed, for no longer than until it is wanted.
-async fn rest(pause: Duration, floor: Duration, wanted: impl Future<Output = ()>) {
-    let floor = pause.min(floor);
-    tokio::time::sleep(floor).await;
+/// Waits for `pause`, or for `early` if that completes sooner, but at least for `min` (or `pause`, if that is shorter).
+async fn pause(pause: Duration, min: Duration, early: impl Future<Output = ()>) {
+    let min = pause.min(min);
+    tokio::time::sleep(min).await;
     tokio::select! {
-        () = tokio::time::sleep(pause - floor) => {}
-        () = wanted => {}
+        () = tokio::time::sleep(pause - min) => {}
+        () = early => {}
+    }
+}
+
+/// Waits for a request that is in flight; for ever if there is none.
+async fn in_flight<T>(request: &mut Option<BoxFuture<'static, T>>) -> T {
+    match request {
+        Some(request) => request.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,7 +1,6 @@
-//! What the control plane did and learned: a closed set, written to the log and kept in a ring for `/events`.
+//! The events of the control plane: a closed set, written to the log and kept in a ring buffer for `/events`.
 //!
-//! One place for both, so that what an operator reads in one is in the other. Sessions are not in it: their ends are
-//! the access log.
+//! One call does both, so log and `/events` contain the same. The ends of sessions are not events: they are in the access log.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,10 +11,10 @@ use tokio::sync::watch;
 use tracing::Level;
 use tracing::field::display;
 
-/// Events kept for those who ask later. At some 200 bytes each, 200 KB.
+/// Events kept for later readers: 200 KB, at about 200 bytes each.
 const EVENTS_MAX: usize = 1_000;
 
-/// One kind each. `route` is a route's name, `endpoint` its address with what it is, as `status` has them.
+/// The kinds of events. `route` is a route's name; `endpoint` is an address and its identity, as in `status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum EventKind {
@@ -33,7 +32,7 @@ pub enum EventKind {
     RouteClosed {
         route: String,
     },
-    /// Its listener cannot be bound. Tried again until it can.
+    /// Its listener cannot be bound, which is retried.
     RouteNotBound {
         route: String,
         why: String,
@@ -46,13 +45,13 @@ pub enum EventKind {
         route: String,
         endpoint: String,
     },
-    /// Takes no new sessions for a while: a health check or its own sessions failed.
+    /// It takes no new sessions for a while: a health check or its own sessions failed.
     EndpointEjected {
         route: String,
         endpoint: String,
         why: String,
     },
-    /// Takes sessions again.
+    /// It takes sessions again.
     EndpointReturned {
         route: String,
         endpoint: String,
@@ -87,32 +86,32 @@ pub enum EventKind {
         route: String,
         why: String,
     },
-    /// For the first time.
+    /// The source published its first snapshot.
     SourceAnswered {
         source: String,
         why: String,
     },
-    /// What it said last stands.
+    /// The source failed; its last snapshot is kept.
     SourceLost {
         source: String,
         why: String,
     },
-    /// Lost for so long that what it said last is no longer believed.
+    /// The source has failed for so long that its last snapshot is no longer used.
     SourceExpired {
         source: String,
     },
     SourceBack {
         source: String,
     },
-    /// In a label, or a route that an earlier one keeps from running.
+    /// A label is invalid, or a route conflicts with an earlier one.
     Mistake {
         why: String,
     },
-    /// What was asked for does not exist yet.
+    /// Something that is configured does not exist yet.
     Notice {
         why: String,
     },
-    /// It has a mistake or cannot be read. The routes of the last good one stay in use.
+    /// The configuration file is invalid or cannot be read. The routes of the last valid one stay in use.
     FileRefused {
         path: String,
         why: String,
@@ -136,7 +135,7 @@ pub enum EventKind {
         route: String,
         targets: String,
     },
-    /// The time of its trial passed.
+    /// The deadline of its trial passed.
     SwitchRolledBack {
         route: String,
         targets: String,
@@ -164,23 +163,23 @@ pub enum EventKind {
     },
 }
 
-/// One of the log's entries.
+/// An event, with its number and time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Event {
     /// Counts from 1, without a gap.
     pub seq: u64,
     /// RFC 3339, UTC, to the millisecond.
     pub time: String,
-    /// As the log has it.
+    /// The message of the log.
     pub message: &'static str,
     #[serde(flatten)]
     pub kind: EventKind,
 }
 
-/// The last [`EVENTS_MAX`] events. Written by the control plane alone; no session takes its lock.
+/// The last [`EVENTS_MAX`] events. Only the control plane writes them; no session takes the lock.
 #[derive(Debug)]
 pub struct Events {
-    /// Guards the ring and the next number, for as long as it takes to push or to copy.
+    /// Guards the ring and the next number; locked only to push or to copy.
     ring: Mutex<Ring>,
     latest: watch::Sender<u64>,
 }
@@ -191,10 +190,10 @@ struct Ring {
     latest: u64,
 }
 
-/// What a reader has not seen.
+/// The events after a number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unseen {
-    /// Events that have left the ring before they were asked for.
+    /// The number of events that are not kept any more.
     pub missed: u64,
     pub events: Vec<Event>,
 }
@@ -206,7 +205,7 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Writes it to the log, and keeps it.
+    /// Writes an event to the log, and keeps it.
     pub fn emit(&self, kind: EventKind) {
         kind.log();
         let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
@@ -214,12 +213,12 @@ impl Events {
         self.latest.send_replace(seq);
     }
 
-    /// The events after this number; 0 for all that are kept.
+    /// Returns the events after this number; all that are kept after 0.
     pub fn since(&self, seq: u64) -> Unseen {
         self.ring().since(seq)
     }
 
-    /// Changes at each event; holds its number.
+    /// Returns a receiver of the number of the latest event.
     pub fn follow(&self) -> watch::Receiver<u64> {
         self.latest.subscribe()
     }
@@ -239,7 +238,7 @@ impl Ring {
         self.latest
     }
 
-    /// A number that is yet to come is of a process before this one: its reader has seen nothing of ours.
+    /// A number that has not been reached yet is from an earlier process, whose reader has seen none of these events.
     fn since(&self, seq: u64) -> Unseen {
         let seq = if seq > self.latest { 0 } else { seq };
         let first = self.events.front().map_or(self.latest + 1, |event| event.seq);
@@ -249,13 +248,13 @@ impl Ring {
 }
 
 impl EventKind {
-    /// In two or three words, for people.
+    /// Returns the message of the log.
     pub fn message(&self) -> &'static str {
         match self {
-            EventKind::RouteOpened { .. } => "route open",
+            EventKind::RouteOpened { .. } => "route opened",
             EventKind::RouteReplaced { .. } => "route replaced",
             EventKind::RouteClosed { .. } => "route closed",
-            EventKind::RouteNotBound { .. } => "route not open",
+            EventKind::RouteNotBound { .. } => "route not opened",
             EventKind::RouteDown { .. } => "route down: no endpoint takes new sessions",
             EventKind::RouteUp { .. } => "route up",
             EventKind::EndpointAdded { .. } => "endpoint added",
@@ -266,16 +265,14 @@ impl EventKind {
             EventKind::EndpointReachable { .. } => "endpoint reachable again",
             EventKind::EndpointHealthy { .. } => "endpoint healthy again",
             EventKind::TargetProblem { .. } => "target without endpoint",
-            EventKind::SourceAnswered { .. } => "source answered",
-            EventKind::SourceLost { .. } => "source lost; what it said last stands",
-            EventKind::SourceExpired { .. } => "source is lost for too long; its endpoints go",
-            EventKind::SourceBack { .. } => "source is back",
-            EventKind::Mistake { .. } => "mistake",
+            EventKind::SourceAnswered { .. } => "source connected",
+            EventKind::SourceLost { .. } => "source unavailable; keeping its last snapshot",
+            EventKind::SourceExpired { .. } => "source expired; removing its endpoints",
+            EventKind::SourceBack { .. } => "source available again",
+            EventKind::Mistake { .. } => "invalid label or route",
             EventKind::Notice { .. } => "notice",
-            EventKind::FileRefused { .. } => {
-                "configuration refused; the routes of the last good one are in use"
-            }
-            EventKind::FileRead { .. } => "configuration read again",
+            EventKind::FileRefused { .. } => "configuration refused; keeping the previous routes",
+            EventKind::FileRead { .. } => "configuration reloaded",
             EventKind::Paused { .. } => "paused by hand",
             EventKind::Resumed { .. } => "resumed by hand",
             EventKind::Switched { .. } => "switched by hand",
@@ -289,7 +286,7 @@ impl EventKind {
         }
     }
 
-    /// An error where somebody must act, a warning where something is wrong.
+    /// Returns an error where an operator has to act, a warning where something is wrong.
     fn level(&self) -> Level {
         match self {
             EventKind::RouteNotBound { .. } | EventKind::FileRefused { .. } => Level::ERROR,
@@ -309,7 +306,7 @@ impl EventKind {
         let text = |key: &str| fields.get(key).and_then(serde_json::Value::as_str).map(display);
         let number = |key: &str| fields.get(key).and_then(serde_json::Value::as_u64);
         let message = self.message();
-        // The level of a log line is a constant of its call.
+        // `tracing` requires a constant level for each call.
         macro_rules! write {
             ($level:expr) => {
                 tracing::event!(
@@ -346,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_numbered_without_a_gap_and_the_oldest_are_forgotten() {
+    fn events_are_numbered_without_gaps_and_the_oldest_are_dropped() {
         let events = Events::default();
         assert_eq!(events.since(0), Unseen::default());
         for n in 1..=EVENTS_MAX + 3 {
@@ -358,11 +355,11 @@ mod tests {
         assert_eq!(all.last().map(|event| event.kind.clone()), Some(added(EVENTS_MAX + 3)));
         let Unseen { missed, events: late } = events.since(1_001);
         assert_eq!((missed, late.iter().map(|event| event.seq).collect::<Vec<_>>()), (0, vec![1_002, 1_003]));
-        assert_eq!(events.since(9_999), events.since(0), "a number of a process before this one");
+        assert_eq!(events.since(9_999), events.since(0), "a number of an earlier process");
     }
 
     #[tokio::test]
-    async fn a_follower_hears_of_what_comes() {
+    async fn follower_is_notified_of_events() {
         let events = Events::default();
         let mut latest = events.follow();
         events.emit(added(1));
@@ -371,13 +368,13 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_one_flat_object() {
+    fn event_is_one_flat_json_object() {
         let events = Events::default();
         events.emit(EventKind::SourceLost { source: "docker".to_owned(), why: "refused".to_owned() });
         let value = serde_json::to_value(&events.since(0).events[0]).unwrap();
         assert_eq!(value["seq"], 1);
         assert_eq!(value["event"], "source-lost");
-        assert_eq!(value["message"], "source lost; what it said last stands");
+        assert_eq!(value["message"], "source unavailable; keeping its last snapshot");
         assert_eq!((&value["source"], &value["why"]), (&"docker".into(), &"refused".into()));
         assert!(value["time"].as_str().unwrap().ends_with('Z'));
     }

@@ -39,7 +39,7 @@ use crate::connect::LocalAddrs;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::discovery::SourceUpdate;
 use crate::discovery::dns::Resolver;
-use crate::discovery::label::Policy;
+use crate::discovery::docker::labels::Policy;
 use crate::discovery::state::{DiscoveryState, DockerLayers, Resolved};
 use crate::drain::Control;
 use crate::events::{EventKind, Events};

@@ -1,19 +1,15 @@
-//! `ambassador register`: tells etcd or Consul where this host's containers are, for as long as they and this process
-//! live.
+//! `ambassador register`: registers this host's containers in etcd or Consul, while they and this process run.
 //!
 //! ```text
-//!   Docker ──snapshot──► wanted ──► registrar ──► registry: keys under a lease, or services with a check
-//!                                     ▲   │
-//!                                     └───┘ keeps the lease alive, and compares, three times in its time
+//!   Docker ──snapshot──► desired ──► registrar ──► registry: keys under a lease, or services with a check
+//!                                      ▲   │
+//!                                      └───┘ renews and compares three times in each TTL
 //! ```
 
 pub mod args;
-mod consul;
-mod etcd;
-mod refusals;
+mod desired;
 mod registrar;
 mod registry;
-mod wanted;
 
 use std::io;
 use std::sync::Arc;
@@ -26,28 +22,28 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{DockerHost, LogConfig};
 use crate::discovery::docker::Docker;
 use crate::discovery::follow;
+pub use desired::Choice;
 use registrar::Registrar;
 use registry::Registry;
 pub use registry::RegistryConfig;
-pub use wanted::Choice;
 
-/// What will run.
+/// The configuration of the registrar.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub docker: DockerHost,
     pub choice: Choice,
     pub registry: RegistryConfig,
-    /// How long what is registered outlives a host or process that dies.
+    /// How long entries outlive a host or process that fails.
     pub ttl: Duration,
     pub log: LogConfig,
 }
 
-/// Registers until SIGTERM or SIGINT, and takes everything back then.
+/// Registers containers until SIGTERM or SIGINT, and withdraws everything then.
 pub async fn run(plan: Plan) -> io::Result<()> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let obey = async {
+    let signals = async {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
@@ -55,17 +51,16 @@ pub async fn run(plan: Plan) -> io::Result<()> {
         stop.cancel();
     };
     let Plan { docker, choice, registry, ttl, log: _ } = plan;
-    let (sender, news) = mpsc::channel(16);
+    let (sender, updates) = mpsc::channel(16);
     let _docker = follow(Docker { host: docker, trouble: Arc::default() }, sender);
     let registry = Registry::new(registry, ttl, choice.advertise);
     let registrar = Registrar::new(choice, registry, ttl, stop.clone());
-    futures_util::join!(obey, registrar.run(news));
+    futures_util::join!(signals, registrar.run(updates));
     Ok(())
 }
 
-/// What the fuzz targets feed: a registry's answer.
+/// Fuzz target: reads a registry's response.
 #[doc(hidden)]
-pub fn read_any(answer: &[u8]) {
-    consul::read_any(answer);
-    etcd::read_any(answer);
+pub fn read_any(response: &[u8]) {
+    registry::read_any(response);
 }

@@ -16,8 +16,8 @@ use ambassador::config::links::links;
 use ambassador::config::raw::parse_file;
 use ambassador::config::vars::Vars;
 use ambassador::diagnostic::Place;
-use ambassador::discovery::containers::Containers;
-use ambassador::discovery::label::{Policy, labelled};
+use ambassador::discovery::docker::Containers;
+use ambassador::discovery::docker::labels::{Labels, Policy};
 use ambassador::discovery::{self, consul, dns, docker, etcd, file};
 use ambassador::route::{self, Listen, Route};
 use serde_json::json;
@@ -105,7 +105,7 @@ pub fn label(bytes: &[u8]) {
     });
     let container = docker::read_any(&inspected).expect("a container");
     let containers = Containers { by_id: BTreeMap::from([container]), ..Containers::default() };
-    let (routes, mistakes) = labelled(&containers, &Policy::default());
+    let (routes, mistakes) = Labels::parse(&containers).routes(&Policy::default());
     assert!(routes.len() + mistakes.len() >= 1, "a label is a route or a mistake");
     for route in routes {
         let own =

@@ -2,20 +2,22 @@
 //! (<https://developer.hashicorp.com/consul/api-docs/features/blocking>).
 //!
 //! ```text
-//!   ask at index 0 ──answered at once──► publish ──► ask at its index ──answered when it changed──┐
-//!                                           ▲                                                     │
-//!                                           └─────────────────────────────────────────────────────┘
+//!   query at index 0 ──immediate response──► publish ──► query at its index ──response at a change──┐
+//!                                               ▲                                                   │
+//!                                               └───────────────────────────────────────────────────┘
 //! ```
 
 mod api;
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::time::Duration;
 
 use hyper::header::HeaderName;
 use tokio::time::{Instant, sleep_until};
 
-use super::dns::{Names, Resolver};
+use super::dns::Resolver;
+use super::endpoint_resolver::{EndpointResolver, ListedEndpoint, resolve};
 use super::http::{Client, Elements, HttpError, Limit, Request};
 use super::{Publisher, Snapshot, Source, SourceError, Stopped};
 use crate::address::EndpointSpec;
@@ -25,46 +27,45 @@ use crate::config::server::Server;
 use crate::route::{ConsulService, Target};
 use api::{Instance, next_index, path};
 
-/// How long Consul lets a query wait for a change. It adds up to a sixteenth, so that not all come at once.
+/// How long Consul waits for a change before it responds. It adds up to a sixteenth, so that queries are spread.
 const WAIT: Duration = Duration::from_secs(60);
-/// For the answer itself.
+/// For the response itself.
 const SLACK: Duration = Duration::from_secs(10);
 
-/// Between two questions: a service whose index changes all the time, as some versions of Consul have it, is asked for
-/// no more than ten times a second. A change after some quiet waits for nothing.
+/// The shortest time between two queries: a service whose index changes all the time, as with some versions of Consul, is queried
+/// at most ten times a second. A change after a pause is not delayed.
 const PACE: Duration = Duration::from_millis(100);
 
-/// Sixteen thousand instances of 2 KB each.
-const ANSWER: Limit = Limit { mib: 32, help: "narrow it down with tags, `consul://SERVICE+TAG`" };
+/// 16,000 instances of 2 KB each.
+const RESPONSE: Limit = Limit { mib: 32, help: "select fewer with tags, `consul://SERVICE+TAG`" };
 
 const INDEX: &str = "x-consul-index";
-const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
+pub(crate) const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
 
+/// The source for one service.
 pub struct Consul {
     service: ConsulService,
     client: Client,
     token: Option<Secret>,
     /// Instances may be registered with a name instead of an address.
-    names: Names,
+    endpoints: EndpointResolver,
 }
 
-/// What is known in one run.
-#[derive(Default)]
-struct Known {
-    instances: Vec<Instance>,
-    shown: Option<Vec<EndpointSpec>>,
-}
-
+/// Why a service is no longer followed.
+#[derive(Debug, thiserror::Error)]
 enum Failure {
-    Stopped(Stopped),
-    Http(HttpError),
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    #[error(transparent)]
+    Http(#[from] HttpError),
 }
 
 impl Consul {
     pub fn new(service: ConsulService, config: &ConsulConfig, resolver: Resolver) -> Consul {
         let agent = service.agent.clone().unwrap_or_else(|| config.agent.clone());
         let token = config.token(&agent).cloned();
-        Consul { service, client: Client::new(Server::Tcp(agent)), token, names: Names::new(resolver) }
+        let client = Client::new(Server::Tcp(agent));
+        Consul { service, client, token, endpoints: EndpointResolver::new(resolver) }
     }
 }
 
@@ -83,45 +84,41 @@ impl Source for Consul {
 
 impl Consul {
     async fn follow(&mut self, publisher: &mut Publisher) -> Result<Infallible, Failure> {
-        let mut known = Known::default();
-        let mut index = 0;
+        let (mut index, mut has_listed) = (0, false);
         loop {
-            let asked = Instant::now();
-            let (client, question) = (self.client.clone(), self.question(index));
-            let mut answer = std::pin::pin!(async move {
-                let answer = ask(&client, question).await?;
-                sleep_until(asked + PACE).await;
-                Ok::<_, HttpError>(answer)
+            let begun = Instant::now();
+            let (client, request) = (self.client.clone(), self.request(index));
+            let mut response = pin!(async move {
+                let response = query(&client, request).await?;
+                sleep_until(begun + PACE).await;
+                Ok::<_, HttpError>(response)
             });
-            let (instances, told) = loop {
+            let (endpoints, new_index) = loop {
                 tokio::select! {
-                    answer = &mut answer => break answer?,
-                    () = self.names.changed() => self.publish(&mut known, publisher).await?,
+                    response = &mut response => break response?,
+                    // Before the first response, the instances are those of the run that failed.
+                    () = self.endpoints.changed(), if has_listed => self.publish(publisher).await?,
                 }
             };
-            self.names.want(&api::names(&instances));
-            known.instances = instances;
-            self.publish(&mut known, publisher).await?;
-            index = next_index(index, told);
+            self.endpoints.set(endpoints);
+            has_listed = true;
+            self.publish(publisher).await?;
+            index = next_index(index, new_index);
         }
     }
 
-    fn question(&self, index: u64) -> Request {
-        let request = Request::get(path(&self.service, index, WAIT)).limit(ANSWER);
-        let request = request.patience(WAIT + WAIT / 16 + SLACK);
+    fn request(&self, index: u64) -> Request {
+        let request = Request::get(path(&self.service, index, WAIT)).limit(RESPONSE);
+        let request = request.timeout(WAIT + WAIT / 16 + SLACK);
         match &self.token {
             Some(token) => request.header(TOKEN, token.reveal()),
             None => request,
         }
     }
 
-    async fn publish(&mut self, known: &mut Known, publisher: &mut Publisher) -> Result<(), Stopped> {
-        let endpoints = api::endpoints(&known.instances, |name| self.names.addresses(name));
-        if known.shown.as_ref() == Some(&endpoints) {
-            return Ok(());
-        }
-        known.shown = Some(endpoints.clone());
-        publisher.publish(Snapshot::Target { target: self.target(), endpoints, problem: None }).await
+    async fn publish(&mut self, publisher: &mut Publisher) -> Result<(), Stopped> {
+        let endpoints = sorted(self.endpoints.endpoints());
+        publisher.publish_changed(Snapshot::Target { target: self.target(), endpoints, problem: None }).await
     }
 
     fn target(&self) -> Target {
@@ -129,33 +126,28 @@ impl Consul {
     }
 }
 
-/// The instances, and the index to ask at next.
-async fn ask(client: &Client, question: Request) -> Result<(Vec<Instance>, u64), HttpError> {
-    let answer = client.ask(question).await?;
-    let wrong = |why: &str| HttpError::exchange("/v1/health/service", &why);
-    let index = answer.headers.get(INDEX).and_then(|index| index.to_str().ok()?.parse().ok());
-    let index = index.ok_or_else(|| wrong("no index: is this Consul?"))?;
-    let Elements(instances) = answer.json().await?;
-    Ok((instances, index))
+/// Consul returns instances in any order.
+fn sorted(mut endpoints: Vec<EndpointSpec>) -> Vec<EndpointSpec> {
+    endpoints.sort();
+    endpoints
 }
 
-impl From<Stopped> for Failure {
-    fn from(stopped: Stopped) -> Failure {
-        Failure::Stopped(stopped)
-    }
+/// Returns the instances, and the index of the response.
+async fn query(client: &Client, request: Request) -> Result<(Vec<ListedEndpoint>, u64), HttpError> {
+    let response = client.send(request).await?;
+    let index = response.headers.get(INDEX).and_then(|index| index.to_str().ok()?.parse().ok());
+    let index =
+        index.ok_or_else(|| HttpError::exchange("/v1/health/service", &"no index: is this Consul?"))?;
+    let Elements(instances) = response.json().await?;
+    Ok((instances.into_iter().map(Instance::into_endpoint).collect(), index))
 }
 
-impl From<HttpError> for Failure {
-    fn from(error: HttpError) -> Failure {
-        Failure::Http(error)
-    }
-}
-
-/// What the fuzz targets feed: an answer of an agent.
+/// Fuzz target: reads a response of an agent.
 #[doc(hidden)]
-pub fn read_any(answer: &[u8]) {
-    if let Ok(Elements(instances)) = serde_json::from_slice::<Elements<Instance>>(answer) {
-        let _ = api::endpoints(&instances, |_| Vec::new());
+pub fn read_any(response: &[u8]) {
+    if let Ok(Elements(instances)) = serde_json::from_slice::<Elements<Instance>>(response) {
+        let listed: Vec<_> = instances.into_iter().map(Instance::into_endpoint).collect();
+        let _ = resolve(&listed, |_| Vec::new());
     }
 }
 

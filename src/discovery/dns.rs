@@ -1,17 +1,17 @@
-//! DNS names as sources: the addresses of a host, or the SRV records of a service, asked for again when their TTL has
-//! passed.
+//! DNS names as sources: the addresses of a host, or the SRV records of a service, looked up again after their TTL.
 //!
 //! ```text
-//!   ask ──addresses──► publish ──► rest for the TTL ──► ask
-//!    ├──none yet──► publish none ──► rest a little ──► ask
-//!    ├──none any more──► lost: the last answer is kept ──nx_stale──► ask ──the same──► it expires
-//!    └──no answer──► lost, at the first lookup after 2 s already: the last answer is kept ──stale──► ask ──the same──► it expires
+//!   look up ──addresses──► publish ──► pause for the TTL ──► look up
+//!    ├──never had any──► publish none ──► short pause ──► look up
+//!    ├──denied──► lost: the last answer is kept ──nx_stale──► look up ──still denied──► it expires
+//!    └──no answer (first lookup: within 2 s)──► lost: the last answer is kept ──stale──► look up ──none──► it expires
 //! ```
 
+mod cache;
 mod hosts;
 mod lookup;
-mod memory;
 mod names;
+mod records;
 mod srv;
 mod system;
 
@@ -27,90 +27,78 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Publisher, Snapshot, Source, SourceError, Stopped};
 use crate::address::{EndpointAddr, EndpointSpec, Identity};
+use crate::backoff::Backoff;
 use crate::config::dns::{Limits, TTL_FLOOR};
 use crate::route::Target;
-pub use lookup::{Asking, Resolver};
-use memory::Families;
+use cache::Families;
+pub use lookup::{QueryFn, Resolver};
 pub(crate) use names::NAMES_MAX;
 pub use names::Names;
-use srv::Hosts;
+use srv::SrvCache;
 
-/// A name that does not exist yet usually belongs to a service that is about to start.
+/// The pauses after a lookup of a name that has never existed: it usually belongs to a service that is about to start.
 const ABSENT_RETRY_MIN: Duration = Duration::from_secs(1);
 const ABSENT_RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// How long servers may be silent at the first lookup of a name before they are reported. A lookup that fails takes up to 15 s.
+/// The time after which servers that do not answer the first lookup of a name are reported. A lookup fails after up to 15 s.
 pub const SILENCE_MAX: Duration = Duration::from_secs(2);
 
-/// One name, followed.
+/// The source for one name.
 pub struct Dns {
-    question: Question,
+    query: Query,
     resolver: Resolver,
-    /// Notified while sessions find no endpoint that answers: then a name is asked for again after [`TTL_FLOOR`],
-    /// whatever its TTL. Docker's DNS gives a recreated container's old address ten minutes.
+    /// Notified while sessions find no endpoint that responds: then the name is looked up again after [`TTL_FLOOR`], whatever its
+    /// TTL. Docker's DNS gives the old address of a recreated container a TTL of ten minutes.
     trouble: Arc<Notify>,
-    /// When it was asked for last.
-    asked: Option<Instant>,
-    /// Whether it ever had an address.
-    answered: bool,
-    /// What was published last, but for what has expired since.
-    standing: Vec<EndpointSpec>,
-    /// Published with it.
-    problem: Option<String>,
+    last_lookup: Option<Instant>,
+    /// Whether the name has ever had an address.
+    has_existed: bool,
 }
 
-/// What is asked, and what was answered last, which outlives a run that fails.
-enum Question {
-    /// DNS tells addresses alone; the port is the target's.
+/// What is looked up, and the last answer, which outlives a run that fails.
+enum Query {
+    /// The addresses of a host; the port is that of the target.
     Host {
         host: String,
         port: u16,
-        last: Families,
+        cache: Families,
     },
     Srv {
         name: String,
-        last: Hosts,
+        cache: SrvCache,
     },
 }
 
-/// What a server answered.
+/// The answer of the servers.
 #[derive(Debug, PartialEq, Eq)]
-enum Answer<T> {
-    Has(T),
-    /// There is no such name, or it has no such record: which, in words, and the servers that were asked.
+enum Outcome<T> {
+    Found(T),
+    /// The name or its records do not exist: the reason, with the servers.
     Denied(String),
 }
 
-struct Said {
+struct Answer {
     endpoints: Vec<EndpointSpec>,
     ttl: Duration,
 }
 
 impl Dns {
-    /// `None` for a target that is no DNS name.
+    /// Returns the source of a target; `None` if the target is not a DNS name.
     pub fn of(target: &Target, resolver: Resolver, trouble: Arc<Notify>) -> Option<Dns> {
-        let question = match target {
+        let query = match target {
             Target::Host { host, port } => {
-                Question::Host { host: host.clone(), port: *port, last: Families::default() }
+                Query::Host { host: host.clone(), port: *port, cache: Families::default() }
             }
-            Target::Srv { name } => Question::Srv { name: name.clone(), last: Hosts::default() },
+            Target::Srv { name } => Query::Srv { name: name.clone(), cache: SrvCache::default() },
             _ => return None,
         };
-        Some(Dns {
-            question,
-            resolver,
-            trouble,
-            asked: None,
-            answered: false,
-            standing: Vec::new(),
-            problem: None,
-        })
+        Some(Dns { query, resolver, trouble, last_lookup: None, has_existed: false })
     }
 }
 
 impl Source for Dns {
     fn name(&self) -> String {
-        self.question.target().to_string()
+        self.query.target().to_string()
     }
 
     async fn run(&mut self, publisher: &mut Publisher) -> SourceError {
@@ -119,173 +107,159 @@ impl Source for Dns {
         }
     }
 
-    /// A container that is made anew has no name in between. And what is stale shall not stand until a long back-off is
-    /// over.
-    async fn wanted(&mut self) {
-        let stale_at = self.question.stale_at(&self.resolver.limits);
+    /// A container that is being recreated has no name meanwhile; and a long back-off must not delay the expiry of an answer.
+    async fn retry_requested(&mut self) {
+        let expires_at = self.query.expires_at(&self.resolver.limits);
         tokio::select! {
             () = self.trouble.notified() => {}
-            () = sleep_until(stale_at.unwrap_or_else(Instant::now)), if stale_at.is_some() => {}
+            () = sleep_until(expires_at.unwrap_or_else(Instant::now)), if expires_at.is_some() => {}
         }
     }
 }
 
 impl Dns {
     async fn follow(&mut self, publisher: &mut Publisher) -> Result<Infallible, SourceError> {
-        let mut is_told = false;
-        let mut absent_retry = ABSENT_RETRY_MIN;
+        let mut is_first = true;
+        let mut absent = Backoff::new(ABSENT_RETRY_MIN, ABSENT_RETRY_MAX);
         loop {
-            self.breathe().await;
-            let answer = match is_told {
-                true => self.question.ask(&self.resolver).await,
-                false => self.ask_first(publisher).await?,
+            self.wait_for_min_interval().await;
+            let outcome = match std::mem::take(&mut is_first) {
+                true => self.first_lookup(publisher).await?,
+                false => self.query.resolve(&self.resolver).await,
             };
-            let (endpoints, problem, pause) = match answer {
-                Ok(Answer::Has(Said { endpoints, ttl })) => {
-                    self.answered = true;
-                    absent_retry = ABSENT_RETRY_MIN;
+            let (endpoints, problem, pause) = match outcome {
+                Ok(Outcome::Found(Answer { endpoints, ttl })) => {
+                    self.has_existed = true;
+                    absent.reset();
                     (endpoints, None, self.resolver.limits.pause(ttl))
                 }
-                Ok(Answer::Denied(why)) if !self.answered => {
-                    let pause = absent_retry;
-                    absent_retry = (absent_retry * 2).min(ABSENT_RETRY_MAX);
-                    (Vec::new(), Some(why), pause)
-                }
-                // What it had may be what it has again in a moment: a server that restarts has an empty zone at first.
-                Ok(Answer::Denied(why)) | Err(why) => return Err(self.failed(why, publisher).await),
+                Ok(Outcome::Denied(why)) if !self.has_existed => (Vec::new(), Some(why), absent.next_pause()),
+                // A server that has just restarted may have an empty zone at first.
+                Ok(Outcome::Denied(why)) | Err(why) => return Err(self.failed(why, publisher).await),
             };
-            // The same again is news to those who were told that it is lost.
-            if !is_told || self.standing != endpoints || self.problem != problem {
-                publisher.publish(self.snapshot(endpoints, problem)).await?;
-                is_told = true;
-            }
-            super::rest(pause, TTL_FLOOR, self.trouble.notified()).await;
+            publisher.publish_changed(self.query.snapshot(endpoints, problem)).await?;
+            super::pause(pause, TTL_FLOOR, self.trouble.notified()).await;
         }
     }
 
-    /// While nothing is known of the name, reports servers that are silent before the lookup has failed.
-    async fn ask_first(
+    /// Looks up the name for the first time in this run, and reports servers that do not answer before the lookup has failed.
+    async fn first_lookup(
         &mut self,
         publisher: &mut Publisher,
-    ) -> Result<Result<Answer<Said>, String>, Stopped> {
-        let mut answer = pin!(self.question.ask(&self.resolver));
-        if let Ok(answer) = timeout(SILENCE_MAX, &mut answer).await {
-            return Ok(answer);
+    ) -> Result<Result<Outcome<Answer>, String>, Stopped> {
+        let mut lookup = pin!(self.query.resolve(&self.resolver));
+        if let Ok(outcome) = timeout(SILENCE_MAX, &mut lookup).await {
+            return Ok(outcome);
         }
         publisher.lost(format!("no answer (asked {})", self.resolver.shown())).await?;
-        Ok(answer.await)
+        Ok(lookup.await)
     }
 
-    /// Remembers what is published.
-    fn snapshot(&mut self, endpoints: Vec<EndpointSpec>, problem: Option<String>) -> Snapshot {
-        self.standing.clone_from(&endpoints);
-        self.problem.clone_from(&problem);
-        Snapshot::Target { target: self.question.target(), endpoints, problem }
-    }
-
-    /// A back-off begins shorter than the floor.
-    async fn breathe(&mut self) {
-        if let Some(asked) = self.asked {
-            sleep_until(asked + self.question.floor()).await;
+    /// Waits until the next lookup is allowed; the first back-offs are shorter than the interval.
+    async fn wait_for_min_interval(&mut self) {
+        if let Some(last) = self.last_lookup {
+            sleep_until(last + self.query.min_interval()).await;
         }
-        self.asked = Some(Instant::now());
+        self.last_lookup = Some(Instant::now());
     }
 
-    /// What was said last stands, but not for ever.
+    /// Returns the error of a failed lookup, after expiring what is too old.
     async fn failed(&mut self, why: String, publisher: &mut Publisher) -> SourceError {
-        let believed = self.question.believed(&self.resolver.limits, Instant::now());
-        if self.standing != believed {
-            let problem = believed.is_empty().then(|| why.clone());
-            if let Err(stopped) = publisher.expire(self.snapshot(believed, problem)).await {
-                return stopped.into();
-            }
+        let endpoints = self.query.unexpired(&self.resolver.limits, Instant::now());
+        let problem = endpoints.is_empty().then(|| why.clone());
+        match publisher.expire(self.query.snapshot(endpoints, problem)).await {
+            Ok(()) => SourceError::Failed(why),
+            Err(stopped) => stopped.into(),
         }
-        SourceError::Failed(why)
     }
 }
 
-impl Question {
-    /// An error is that no server could answer.
-    async fn ask(&mut self, resolver: &Resolver) -> Result<Answer<Said>, String> {
+impl Query {
+    /// Looks up the name. Fails if no server answers.
+    async fn resolve(&mut self, resolver: &Resolver) -> Result<Outcome<Answer>, String> {
         match self {
-            Question::Srv { name, last } => last.ask(name, resolver).await,
-            Question::Host { host, last, .. } => {
-                last.forget_stale(&resolver.limits, Instant::now());
-                match resolver.lookup(host, last).await? {
-                    Answer::Denied(why) => {
-                        last.deny(Instant::now());
-                        Ok(Answer::Denied(why))
+            Query::Srv { name, cache } => cache.resolve(name, resolver).await,
+            Query::Host { host, cache, .. } => {
+                cache.expire(&resolver.limits, Instant::now());
+                match resolver.lookup(host, cache).await? {
+                    Outcome::Denied(why) => {
+                        cache.deny(Instant::now());
+                        Ok(Outcome::Denied(why))
                     }
-                    Answer::Has(found) => {
-                        *last = found.families;
-                        Ok(Answer::Has(Said { endpoints: self.endpoints(), ttl: found.ttl }))
+                    Outcome::Found(found) => {
+                        *cache = found.families;
+                        Ok(Outcome::Found(Answer { endpoints: self.endpoints(), ttl: found.ttl }))
                     }
                 }
             }
         }
     }
 
-    /// By what was answered last and is not stale.
-    fn believed(&mut self, limits: &Limits, now: Instant) -> Vec<EndpointSpec> {
+    /// Returns the endpoints of the last answer that have not expired.
+    fn unexpired(&mut self, limits: &Limits, now: Instant) -> Vec<EndpointSpec> {
         match self {
-            Question::Host { last, .. } => last.forget_stale(limits, now),
-            Question::Srv { last, .. } => last.forget_stale(limits, now),
+            Query::Host { cache, .. } => cache.expire(limits, now),
+            Query::Srv { cache, .. } => cache.expire(limits, now),
         }
         self.endpoints()
     }
 
     fn endpoints(&self) -> Vec<EndpointSpec> {
         match self {
-            Question::Srv { last, .. } => last.endpoints(),
-            Question::Host { host, port, last } => {
+            Query::Srv { cache, .. } => cache.endpoints(),
+            Query::Host { host, port, cache } => {
                 let endpoint = |ip| {
                     let addr = EndpointAddr::Inet(SocketAddr::new(ip, *port));
                     EndpointSpec::new(addr, Identity::Name(host.clone()))
                 };
-                last.addresses().into_iter().map(endpoint).collect()
+                cache.addresses().into_iter().map(endpoint).collect()
             }
         }
     }
 
-    /// From one lookup to the next, at least.
-    fn floor(&self) -> Duration {
+    /// Returns the shortest time between two lookups.
+    fn min_interval(&self) -> Duration {
         match self {
-            Question::Host { .. } => TTL_FLOOR,
-            Question::Srv { last, .. } => last.floor(),
+            Query::Host { .. } => TTL_FLOOR,
+            Query::Srv { cache, .. } => cache.min_interval(),
         }
     }
 
-    /// When the first of it is.
-    fn stale_at(&self, limits: &Limits) -> Option<Instant> {
+    /// Returns when the first endpoint expires.
+    fn expires_at(&self, limits: &Limits) -> Option<Instant> {
         match self {
-            Question::Host { last, .. } => last.stale_at(limits),
-            Question::Srv { last, .. } => last.stale_at(limits),
+            Query::Host { cache, .. } => cache.expires_at(limits),
+            Query::Srv { cache, .. } => cache.expires_at(limits),
         }
     }
 
     fn target(&self) -> Target {
         match self {
-            Question::Host { host, port, .. } => Target::Host { host: host.clone(), port: *port },
-            Question::Srv { name, .. } => Target::Srv { name: name.clone() },
+            Query::Host { host, port, .. } => Target::Host { host: host.clone(), port: *port },
+            Query::Srv { name, .. } => Target::Srv { name: name.clone() },
         }
+    }
+
+    fn snapshot(&self, endpoints: Vec<EndpointSpec>, problem: Option<String>) -> Snapshot {
+        Snapshot::Target { target: self.target(), endpoints, problem }
     }
 }
 
 impl Resolver {
-    /// The system's servers, search domains and hosts file; each is read again when it changes, as Docker rewrites both
-    /// when a container joins its first network.
+    /// Returns a resolver with the system's servers, search domains and hosts file. Each is read again when it changes: Docker
+    /// rewrites both files when a container joins its first network.
     pub fn from_system() -> Resolver {
         Resolver::new(system::Origin::File(PathBuf::from("/etc/resolv.conf")), PathBuf::from("/etc/hosts"))
     }
 
-    /// With these servers, search domains and hosts file instead of the system's.
+    /// Returns a resolver with these servers, search domains and hosts file.
     pub fn with_servers(servers: Vec<SocketAddr>, search: Vec<String>, hosts: PathBuf) -> Resolver {
         let settings = system::Settings { servers, search, ..system::Settings::default() };
         Resolver::new(system::Origin::Fixed(settings), hosts)
     }
 }
 
-/// What the fuzz targets feed: a `resolv.conf`, or a hosts file.
+/// Fuzz target: reads a `resolv.conf`, or a hosts file.
 #[doc(hidden)]
 pub fn read_any(text: &str) {
     let settings = system::Settings::parse(text);
@@ -293,7 +267,7 @@ pub fn read_any(text: &str) {
     let _ = hosts::addresses(text, "redis");
 }
 
-/// The same: a server's answer, as it comes over the network.
+/// Fuzz target: reads a server's answer, as received from the network.
 #[doc(hidden)]
 pub fn read_any_answer(bytes: &[u8]) {
     lookup::read_any(bytes);

@@ -1,35 +1,52 @@
-//! Docker as a source: events and inspections over a GET-only API, made into [`super::containers::Containers`].
+//! Docker as a source: events and inspections over a GET-only API, published as [`Containers`].
 //!
 //! ```text
 //!   /version ─► /events ─► /containers/json ─► /containers/{id}/json ... ─► snapshot ─► snapshot ...
 //!              (subscribe first, then list)             ▲
-//!                  └── each event: look again ──────────┘
+//!                  └── each event: inspect again ───────┘
 //! ```
 //!
-//! An endpoint found here is a container and not an address: when the container dies its endpoint goes with the
-//! event, before an inspection, so before Docker can give the address to another. An event can be missing, so the list is
-//! read again every few seconds, and takes away as well: see [`watch`].
+//! An endpoint of this source is a container and not an address: when the container dies its endpoint is removed with the
+//! event, before an inspection, so before Docker can reassign the address. Since an event can be lost, the list is read again
+//! every few seconds, and removes endpoints as well: see [`watch`].
+//!
+//! [`model`] has the containers of a snapshot; [`select`], [`address`] and [`resolve`] turn a target into endpoints;
+//! [`labels`], [`named`] and [`links`] turn containers into routes.
 
+mod address;
 mod api;
 mod client;
+mod engine;
 mod event;
+pub mod labels;
+pub(super) mod links;
+pub(crate) mod model;
+pub(super) mod named;
 mod own;
+mod resolve;
+mod select;
 mod version;
-mod view;
 mod watch;
 
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
 
 use super::{Publisher, Snapshot, Source, SourceError};
 use crate::config::DockerHost;
 use client::{ApiError, Client};
-use watch::Watch;
+use labels::Labels;
+pub use model::{Container, ContainerId, Containers, NetworkMode, Published};
+pub use resolve::Resolution;
+pub(crate) use select::SelectError;
+pub use select::Selector;
+use watch::EngineWatch;
 
+/// The source for one engine.
 pub struct Docker {
     pub host: DockerHost,
-    /// Notified while sessions find no endpoint that answers: then containers are listed again soon.
+    /// Notified while sessions find no endpoint that responds: then containers are listed again soon.
     pub trouble: Arc<Notify>,
 }
 
@@ -44,26 +61,25 @@ impl Source for Docker {
             Err(error) => return error.into(),
         };
         loop {
-            match watch.changed().await {
-                Ok(containers) => {
-                    if let Err(stopped) = publisher.publish(Snapshot::Docker(Arc::new(containers))).await {
-                        return stopped.into();
-                    }
-                }
-                Err(error) => return error.into(),
+            let snapshot = Snapshot::Docker(Arc::new(watch.snapshot()));
+            if let Err(stopped) = publisher.publish_changed(snapshot).await {
+                return stopped.into();
+            }
+            if let Err(error) = watch.changed().await {
+                return error.into();
             }
         }
     }
 
-    async fn wanted(&mut self) {
+    async fn retry_requested(&mut self) {
         self.trouble.notified().await;
     }
 }
 
 impl Docker {
-    async fn begin(&self) -> Result<Watch, ApiError> {
+    async fn begin(&self) -> Result<EngineWatch, ApiError> {
         let client = Client::negotiate(&self.host).await?;
-        Watch::begin(client, own::candidates(), self.trouble.clone()).await
+        EngineWatch::begin(client, own::candidates(), self.trouble.clone()).await
     }
 }
 
@@ -73,19 +89,49 @@ impl From<ApiError> for SourceError {
     }
 }
 
-/// What the fuzz targets feed: an answer of an engine, or an event. A container, where it is one.
+/// A snapshot together with its parsed labels. Routes are recomputed whenever any source changes; labels are parsed once, when
+/// the routes of this snapshot are first requested.
+#[derive(Clone, Debug)]
+pub struct DockerSnapshot {
+    containers: Arc<Containers>,
+    labels: OnceLock<Arc<Labels>>,
+}
+
+impl DockerSnapshot {
+    /// Returns the labels of these containers.
+    pub fn labels(&self) -> &Labels {
+        self.labels.get_or_init(|| Arc::new(Labels::parse(&self.containers)))
+    }
+}
+
+impl From<Arc<Containers>> for DockerSnapshot {
+    fn from(containers: Arc<Containers>) -> DockerSnapshot {
+        DockerSnapshot { containers, labels: OnceLock::new() }
+    }
+}
+
+impl Deref for DockerSnapshot {
+    type Target = Containers;
+
+    fn deref(&self) -> &Containers {
+        &self.containers
+    }
+}
+
+/// Fuzz target: reads a response of an engine, or an event. Returns the container, if it is one.
 #[doc(hidden)]
-pub fn read_any(
-    answer: &serde_json::Value,
-) -> Option<(super::containers::ContainerId, super::containers::Container)> {
+pub fn read_any(answer: &serde_json::Value) -> Option<(ContainerId, Container)> {
     let _ = api::listed(answer);
     let _ = event::event(answer);
     let _ = version::Version::common(api::text(answer, "/MinAPIVersion"), api::text(answer, "/ApiVersion"));
     api::inspected(answer)
 }
 
-/// The same: what the kernel says of our own container.
+/// Fuzz target: reads the kernel's files about our own container.
 #[doc(hidden)]
 pub fn read_any_text(text: &str) {
     let _ = own::found(text, text, text);
 }
+
+#[cfg(test)]
+pub(crate) mod fixtures;

@@ -1,16 +1,15 @@
-//! The configuration file as a source: read again when it changes, however it is changed.
+//! The configuration file as a source, read again at each change.
 //!
 //! ```text
 //!   watch ──► read ──► other bytes than before? ──► publish ─┐
 //!     ▲                                                      │
-//!     └── quiet for 50 ms ◄── something stirred, or SIGHUP ◄─┘
+//!     └── quiet for 50 ms ◄── a change, or SIGHUP ◄──────────┘
 //! ```
 //!
-//! The watch stands before the file is read, so that no change falls between the two. A file with a mistake is refused
-//! as a whole, and so is a file that cannot be read: what was published last stays in use.
+//! The watch begins before the file is read, so no change between the two is lost. A file with a mistake is refused as a whole,
+//! and so is a file that cannot be read: the last snapshot stays in use.
 
 pub mod endpoints;
-mod line;
 mod watch;
 
 use std::convert::Infallible;
@@ -19,7 +18,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use self::watch::Watch;
+use self::watch::FileWatcher;
 use super::{Publisher, Snapshot, Source, SourceError, Stopped};
 use crate::config::raw::{RawFile, parse_file};
 use crate::config::settings::Settings;
@@ -27,15 +26,14 @@ use crate::config::{read_text, unreadable};
 use crate::diagnostic::Diagnostic;
 use crate::events::{EventKind, Events};
 
-/// Mistakes of a file that one event carries: a file of 4 MiB can have a hundred thousand.
+/// Mistakes of a file that one event reports: a file of 4 MiB can have 100,000.
 const MISTAKES_MAX: usize = 10;
 
-/// Publishes the file's routes at each change that holds no mistake; reports the mistakes of one that does, and changes
-/// nothing then. The first reading is published as well: it differs from that of `config` where the file changed
-/// between the two.
+/// Publishes the routes of the file at each change; reports the mistakes of an invalid file instead. The first reading is
+/// published as well: it differs from that of `config` if the file changed between the two.
 pub struct File {
     pub path: PathBuf,
-    /// `SIGHUP`: read it now, changed or not.
+    /// `SIGHUP`: read the file now, changed or not.
     pub reload: Arc<Notify>,
     pub events: Arc<Events>,
 }
@@ -54,50 +52,50 @@ impl Source for File {
 
 impl File {
     async fn follow(&self, publisher: &mut Publisher) -> Result<Infallible, Stopped> {
-        let mut known = Known::default();
-        let mut asked = false;
+        let mut last = LastReading::default();
+        let mut forced = false;
         loop {
             let reload = self.reload.notified();
-            let mut watch = Watch::or_poll(&self.path, &mut known.polling);
-            match known.read(&self.path, asked, &self.events) {
+            let mut watcher = FileWatcher::or_poll(&self.path, &mut last.polling);
+            match last.read(&self.path, forced, &self.events) {
                 Some(Ok(file)) => publisher.publish(Snapshot::File(file.routes)).await?,
                 Some(Err(why)) => publisher.refuse(why).await?,
                 None => {}
             }
-            asked = tokio::select! {
-                () = watch.stirred() => false,
+            forced = tokio::select! {
+                () = watcher.changed() => false,
                 () = reload => true,
             };
         }
     }
 }
 
-/// What was read last, so that each thing is said once.
+/// The last reading of the file, so that each result is reported once.
 #[derive(Debug, Default)]
-struct Known {
-    /// Whatever was in it, right or wrong.
+struct LastReading {
+    /// The text, valid or not.
     text: Option<String>,
     /// Why it cannot be read.
     unreadable: Option<String>,
-    /// Of the last reading without a mistake.
+    /// The settings of the last valid file.
     settings: Option<Settings>,
     polling: bool,
 }
 
-impl Known {
-    /// The file, or why it is refused, if there is something new about it, or if `asked`.
-    fn read(&mut self, path: &Path, asked: bool, events: &Events) -> Option<Result<RawFile, String>> {
-        // On the control thread, which does nothing else meanwhile: the file is local and small.
+impl LastReading {
+    /// Returns the file, or why it is refused, if that has changed or if `forced`.
+    fn read(&mut self, path: &Path, forced: bool, events: &Events) -> Option<Result<RawFile, String>> {
+        // Blocks the control thread: the file is local and small.
         let text = match read_text(path) {
             Ok(text) => text,
             Err(error) => {
                 let why = unreadable(path, &error).one_line();
-                let is_known = self.unreadable.replace(why.clone()).is_some_and(|before| before == why);
-                return (!is_known).then(|| Err(refuse(path, why, events)));
+                let is_same = self.unreadable.replace(why.clone()).is_some_and(|before| before == why);
+                return (!is_same).then(|| Err(refuse(path, why, events)));
             }
         };
         let was_unreadable = self.unreadable.take().is_some();
-        if self.text.as_ref() == Some(&text) && !asked && !was_unreadable {
+        if self.text.as_ref() == Some(&text) && !forced && !was_unreadable {
             return None;
         }
         let parsed = parse_file(path, &text);
@@ -134,10 +132,10 @@ fn summary(mistakes: &[Diagnostic]) -> String {
     format!("{}{more}", shown.join("; "))
 }
 
-/// What the fuzz targets feed: a file of endpoints.
+/// Fuzz target: reads a file of endpoints.
 #[doc(hidden)]
 pub fn read_any(text: &str) {
-    let _ = line::parse(Path::new("any"), text);
+    endpoints::read_any(text);
 }
 
 #[cfg(test)]

@@ -1,39 +1,40 @@
-//! What every source said last, and what follows from it: the routes, and the endpoints of each. Pure.
+//! The last snapshot of every source, and the routes and endpoints that follow from them. Pure.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::Arc;
 
-use super::containers::{Containers, Resolution, Selector};
-use super::label::Implied;
-use super::{ENDPOINTS_MAX, Snapshot, label};
+use super::docker::labels::Policy;
+use super::docker::links::OwnLinks;
+use super::docker::named::{NamedRoutes, named_routes};
+use super::docker::{DockerSnapshot, Resolution, Selector};
+use super::{ENDPOINTS_MAX, Snapshot};
 use crate::address::{BACKUP_TIER, EndpointAddr, EndpointSpec, Identity};
 use crate::diagnostic::Diagnostic;
 use crate::route::{Layer, Route, Target};
 
-/// `None`, or absent, is "has not said anything yet", which is not "said there is nothing".
+/// The last snapshots. A source without a snapshot yet is `None` or absent, which differs from an empty snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct DiscoveryState {
     pub file: Layer,
-    pub docker: Option<Arc<Containers>>,
-    /// Of our own container, those included that Docker has forgotten.
-    pub links: label::OwnLinks,
-    /// Of the targets that have a source of their own.
+    pub docker: Option<DockerSnapshot>,
+    /// The links of our own container, including those that Docker has deleted.
+    pub links: OwnLinks,
+    /// The endpoints of each target that has a source of its own.
     pub targets: BTreeMap<Target, Resolution>,
 }
 
-/// The endpoints of one route, and why there are not more.
+/// The endpoints of one route, and why others are missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resolved {
     pub endpoints: Vec<EndpointSpec>,
     pub problems: Vec<String>,
 }
 
-/// Routes that Docker's containers ask for, in the order of precedence.
+/// The routes of Docker's containers, in the order of precedence.
 #[derive(Clone, Debug, Default)]
 pub struct DockerLayers {
     pub layers: Vec<Layer>,
     pub mistakes: Vec<Diagnostic>,
-    /// What was asked for and does not exist yet.
+    /// Configured names that do not exist yet.
     pub notices: Vec<String>,
 }
 
@@ -41,12 +42,13 @@ const NO_ROUTE: &str = "Docker answered, but no container asks for a route: give
                         (ambassador.listen.6379=6379), or write a route";
 
 impl DiscoveryState {
+    /// Replaces the last snapshot of a source.
     pub fn apply(&mut self, snapshot: Snapshot) {
         match snapshot {
             Snapshot::File(routes) => self.file = Layer { routes },
             Snapshot::Docker(containers) => {
-                self.links.learn(&containers);
-                self.docker = Some(containers);
+                self.links.update(&containers);
+                self.docker = Some(containers.into());
             }
             Snapshot::Target { target, endpoints, problem } => {
                 let problem = problem.or_else(|| endpoints.is_empty().then(|| "has no endpoint".to_owned()));
@@ -56,32 +58,32 @@ impl DiscoveryState {
         }
     }
 
-    /// Routes that Docker tells of: `-name`s, and the implicit ones where they are asked for, which then have a policy.
-    /// Without any, this is a notice, unless routes were written.
+    /// Returns the routes from Docker: those of `-name`, and, with a policy, the implicit ones of links and labels. If there are no
+    /// routes at all, `written` ones included, that is a notice.
     pub fn docker_layers(
         &self,
         names: &[String],
-        implicit: Option<&label::Policy<'_>>,
+        implicit: Option<&Policy<'_>>,
         written: &[Layer],
     ) -> DockerLayers {
-        let Some(containers) = &self.docker else { return DockerLayers::default() };
-        let Implied { routes, mistakes, mut notices } = label::named(names, containers);
-        let mut told = vec![(routes, mistakes)];
+        let Some(docker) = &self.docker else { return DockerLayers::default() };
+        let NamedRoutes { routes, mistakes, mut notices } = named_routes(names, docker);
+        let mut found = vec![(routes, mistakes)];
         if let Some(policy) = implicit {
-            told.push(self.links.routes());
-            told.push(label::labelled(containers, policy));
+            found.push(self.links.routes());
+            found.push(docker.labels().routes(policy));
             let is_empty = |(routes, mistakes): &(Vec<_>, Vec<_>)| routes.is_empty() && mistakes.is_empty();
             let is_written = written.iter().any(|layer| !layer.routes.is_empty());
-            if names.is_empty() && !is_written && told.iter().all(is_empty) {
+            if names.is_empty() && !is_written && found.iter().all(is_empty) {
                 notices.push(NO_ROUTE.to_owned());
             }
         }
         let (layers, mistakes): (Vec<_>, Vec<_>) =
-            told.into_iter().map(|(routes, mistakes)| (Layer { routes }, mistakes)).unzip();
+            found.into_iter().map(|(routes, mistakes)| (Layer { routes }, mistakes)).unzip();
         DockerLayers { layers, mistakes: mistakes.concat(), notices }
     }
 
-    /// Two targets that mean the same endpoint mean it once, in the better of their tiers.
+    /// Returns the endpoints of a route. An endpoint of several targets is used once, in the lowest of its tiers.
     pub fn resolve(&self, route: &Route) -> Resolved {
         let mut resolved = Resolved::default();
         let mut known = HashSet::new();
@@ -139,7 +141,7 @@ impl DiscoveryState {
     }
 }
 
-/// The endpoints that have a port for each port of the listener, and what is wrong with the others.
+/// Returns the endpoints that have a port for each port of the listener, and why the others are not used.
 fn within_range(route: &Route, endpoints: Vec<EndpointSpec>) -> (Vec<EndpointSpec>, Option<String>) {
     let has_all = |endpoint: &EndpointSpec| match &endpoint.key.addr {
         EndpointAddr::Inet(addr) => route.listen.has_counterparts_from(addr.port()),
@@ -148,13 +150,13 @@ fn within_range(route: &Route, endpoints: Vec<EndpointSpec>) -> (Vec<EndpointSpe
     let (within, beyond): (Vec<_>, Vec<_>) = endpoints.into_iter().partition(has_all);
     let problem = beyond.first().map(|first| {
         let (count, ports) = (beyond.len(), route.listen.count());
-        format!("{first}: not used, as {ports} ports from there on would pass 65535 (endpoints like this: {count})",
+        format!("{first}: not used, because {ports} ports from there would exceed 65535 (such endpoints: {count})",
             first = first.key)
     });
     (within, problem)
 }
 
-/// The targets of these routes that have a source of their own.
+/// Returns the targets of these routes that have a source of their own.
 pub fn followed<'r>(routes: impl Iterator<Item = &'r Route>) -> BTreeSet<Target> {
     routes.flat_map(Route::all_targets).filter(|target| target.is_followed()).cloned().collect()
 }
@@ -183,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn every_address_of_a_name_is_an_endpoint_and_equal_targets_are_one() {
+    fn every_address_of_a_name_is_an_endpoint_and_equal_targets_are_merged() {
         let mut state = DiscoveryState::default();
         let addrs = ["10.0.0.1:6379", "[fd00::1]:6379"];
         let endpoint = |addr: &str| {
@@ -206,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_beyond_the_limit_of_a_target_are_a_problem_and_not_used() {
+    fn endpoints_beyond_the_limit_are_a_problem_and_not_used() {
         let mut state = DiscoveryState::default();
         let endpoint = |n: u32| {
             let addr = EndpointAddr::Inet((std::net::Ipv4Addr::from_bits(n), 6379).into());
@@ -220,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_without_a_port_for_each_of_a_range_is_not_used() {
+    fn endpoint_without_a_port_for_each_of_a_range_is_not_used() {
         let mut state = DiscoveryState::default();
         let endpoint =
             |addr: &str| EndpointSpec::new(EndpointAddr::Inet(addr.parse().unwrap()), Identity::Literal);
@@ -248,7 +250,36 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_yet_is_a_problem_and_not_an_endpoint() {
+    fn labels_of_a_snapshot_are_parsed_once() {
+        use crate::discovery::docker::fixtures::{container, engine, labelled};
+        use crate::discovery::docker::labels::tests::PARSED;
+
+        let parsed = || PARSED.get();
+        let containers = |port: &str| {
+            let label = [("ambassador.listen.80", port)];
+            Snapshot::Docker(std::sync::Arc::new(engine([("a", labelled(container("web", 2), &label))])))
+        };
+        let mut state = DiscoveryState::default();
+        let target = |state: &mut DiscoveryState| {
+            let layers = state.docker_layers(&[], Some(&Policy::default()), &[]).layers;
+            layers.last().unwrap().routes[0].targets[0].to_string()
+        };
+        let before = parsed();
+        state.apply(containers("81"));
+        assert!(target(&mut state).ends_with(":81"));
+        for n in 1..100 {
+            let endpoints = vec![EndpointSpec::new(EndpointAddr::Unix("/x".into()), Identity::Literal); n];
+            state.apply(Snapshot::Target { target: redis(), endpoints, problem: None });
+            target(&mut state);
+        }
+        assert_eq!(parsed() - before, 1);
+        state.apply(containers("82"));
+        assert!(target(&mut state).ends_with(":82"));
+        assert_eq!(parsed() - before, 2);
+    }
+
+    #[test]
+    fn target_without_a_snapshot_is_a_problem() {
         let targets = vec![redis(), Target::Docker { name: "redis".to_owned(), port: None }];
         let resolved = DiscoveryState::default().resolve(&route(targets.clone()));
         assert_eq!((resolved.endpoints.len(), resolved.problems.len()), (0, 2));

@@ -11,7 +11,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use super::problems::Problems;
 use crate::address::{EndpointKey, EndpointSpec, Identity};
 use crate::cluster::{Cluster, Endpoint, Members, MembershipChange};
-use crate::discovery::containers::Containers;
+use crate::discovery::docker::Containers;
 use crate::events::EventKind;
 use crate::fd_budget::ListenerFds;
 use crate::route::Options;

@@ -1,4 +1,4 @@
-//! What `ambassador register` takes, and the plan that it makes.
+//! The arguments of `ambassador register`.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,9 +12,9 @@ use crate::config::vars::Vars;
 use crate::config::{consul_config, docker_host, etcd_access, log_config};
 use crate::diagnostic::{Diagnostic, Mistake, Place};
 
-/// etcd gives no shorter lease (its election timeout and a half), and a busy host is late by a second at times.
+/// etcd grants no shorter lease (1.5 times its election timeout), and a busy host may be late by a second.
 const TTL_MIN: Duration = Duration::from_secs(2);
-/// What a dead host leaves behind is to be found there no longer than this.
+/// The longest time for which the entries of a failed host are found.
 const TTL_MAX: Duration = Duration::from_secs(3600);
 
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -41,7 +41,7 @@ pub struct RegisterArgs {
     #[arg(long)]
     pub all: bool,
 
-    /// How long what is registered outlives a host or a registrar that dies
+    /// How long entries outlive a host or a registrar that fails
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     pub ttl: String,
 
@@ -59,24 +59,24 @@ pub struct RegisterArgs {
 }
 
 const EXAMPLES: &str = "\
-A container asks for it by label; labels count whatever else is given:
+Containers with these labels are registered whatever else is given:
   docker run -d -p 6379 --label ambassador.register=redis redis
   docker run -d -P --label ambassador.register.80=web --label ambassador.register.53/udp=dns app
 
 Examples:
-  Register what is labelled on this host, for everybody who asks etcd:
+  Register the labelled containers of this host in etcd:
     ambassador register --to etcd://10.0.0.1:2379 --advertise 10.0.0.5
-  Register one Compose service, and all there is:
+  Register one Compose service, or all containers:
     ambassador register --to etcd://10.0.0.1,10.0.0.2,10.0.0.3 --advertise 10.0.0.5 --name web
     ambassador register --to consul://127.0.0.1:8500 --advertise 10.0.0.5 --all
-  Stand in for it elsewhere:
+  Use it from another host:
     ambassador 6379=etcd://10.0.0.1:2379/services/redis/6379
 
-A container that ends is taken back at once, and all of them on SIGTERM.
-What a host that dies had registered is gone when its TTL has passed.";
+Entries are withdrawn as soon as their container stops, and on SIGTERM.
+Those of a host that fails expire after their TTL.";
 
 impl RegisterArgs {
-    /// Every mistake at once.
+    /// Validates the arguments. Reports all mistakes.
     pub fn plan(&self, vars: &Vars) -> Result<Plan, Vec<Diagnostic>> {
         let mut mistakes = Vec::new();
         let mut keep = Keep(&mut mistakes);
@@ -108,7 +108,7 @@ impl RegisterArgs {
             return Ok(RegistryConfig::Etcd { access: etcd_access(vars)?, keys: keys? });
         }
         let Some(given) = self.to.strip_prefix("consul://") else {
-            let mistake = Mistake::new(format!("`{}` is no registry", self.to))
+            let mistake = Mistake::new(format!("invalid registry `{}`", self.to))
                 .help("write `etcd://HOST:2379` or `consul://HOST:8500`");
             return Err(vec![mistake.at(&place)]);
         };
@@ -136,7 +136,7 @@ impl Keep<'_> {
 }
 
 fn advertise(text: &str) -> Result<IpAddr, Mistake> {
-    let mistake = || Mistake::new(format!("`{text}` is no address that other hosts reach"));
+    let mistake = || Mistake::new(format!("invalid address `{text}` of this host"));
     let text = text.trim_start_matches('[').trim_end_matches(']');
     match text.parse::<IpAddr>() {
         Ok(ip) if !ip.is_unspecified() && !ip.is_multicast() => Ok(ip),
@@ -145,11 +145,11 @@ fn advertise(text: &str) -> Result<IpAddr, Mistake> {
     }
 }
 
-/// Registries count whole seconds.
+/// Parses a TTL. Registries use whole seconds.
 fn ttl(text: &str) -> Result<Duration, Mistake> {
     let ttl = duration(text)?;
     if ttl < TTL_MIN || ttl > TTL_MAX || ttl.subsec_nanos() != 0 {
-        return Err(Mistake::new(format!("`{text}` is no time for a lease"))
+        return Err(Mistake::new(format!("invalid TTL `{text}`"))
             .help("write whole seconds from `2s` to `1h`, such as `10s`"));
     }
     Ok(ttl)

@@ -1,4 +1,4 @@
-//! The loop: what Docker says goes in, what the registry has follows.
+//! The control loop: keeps the registry equal to the containers of this host.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,41 +7,40 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::registry::Registry;
-use super::wanted::{Choice, Wanted, wanted};
-use crate::backoff::jittered;
+use super::desired::{Choice, Desired, desired};
+use super::registry::{Registry, RegistryError};
+use crate::backoff::{Backoff, jittered};
 use crate::discovery::{Snapshot, SourceUpdate};
 
-/// A registry that was away is found again before a TTL of ten seconds has passed.
+/// A registry that was unavailable is found again within a TTL of ten seconds.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
-/// What Docker tells is heard at the latest after this long, whatever the registry leaves unanswered: longer than it is
-/// waited for any one answer.
+/// The time limit of one synchronization, after which updates of Docker are handled: longer than the timeout of one request.
 const SYNC_MAX: Duration = Duration::from_secs(6);
 
-/// For taking everything back at the end: well under the ten seconds that Docker leaves us.
-const FAREWELL: Duration = Duration::from_secs(4);
+/// The time limit for withdrawing everything at the end: well below the ten seconds after which Docker kills a container.
+const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(4);
 
 pub(super) struct Registrar {
     choice: Choice,
     registry: Registry,
     ttl: Duration,
     stop: CancellationToken,
-    /// `None` until Docker has answered.
-    wanted: Option<Wanted>,
-    /// When the registry is next told that we live, or asked whether it is back.
+    /// `None` until Docker's first snapshot.
+    desired: Option<Desired>,
+    /// When to renew next, or to retry.
     due: Instant,
-    /// The pause after the next failure; `None` while there is none.
-    backoff: Option<Duration>,
-    /// There was more to write than there was time for.
-    unfinished: bool,
+    /// `None` while the registry is available.
+    backoff: Option<Backoff>,
+    /// The last synchronization exceeded its time limit.
+    is_incomplete: bool,
 }
 
 #[derive(PartialEq)]
-enum Written {
-    All,
-    InPart,
+enum Synced {
+    Completely,
+    Partly,
 }
 
 impl Registrar {
@@ -56,62 +55,62 @@ impl Registrar {
             registry,
             ttl,
             stop,
-            wanted: None,
+            desired: None,
             due: Instant::now(),
             backoff: None,
-            unfinished: false,
+            is_incomplete: false,
         }
     }
 
-    /// Until it is stopped.
-    pub(super) async fn run(mut self, mut news: mpsc::Receiver<SourceUpdate>) {
+    /// Runs until it is stopped, and withdraws everything then.
+    pub(super) async fn run(mut self, mut updates: mpsc::Receiver<SourceUpdate>) {
         let stop = self.stop.clone();
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                Some(news) = news.recv() => self.learn(news),
-                () = sleep_until(self.next()), if self.wanted.is_some() => {}
+                Some(update) = updates.recv() => self.handle_update(update),
+                () = sleep_until(self.next_step()), if self.desired.is_some() => {}
             }
-            // What a container left must not wait for what another joined.
-            while let Ok(news) = news.try_recv() {
-                self.learn(news);
+            // Removed endpoints must not be delayed by added ones.
+            while let Ok(update) = updates.try_recv() {
+                self.handle_update(update);
             }
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = self.step() => {}
             }
         }
-        self.farewell().await;
+        self.withdraw_all().await;
     }
 
-    fn learn(&mut self, news: SourceUpdate) {
-        match news {
+    fn handle_update(&mut self, update: SourceUpdate) {
+        match update {
             SourceUpdate::Snapshot(Snapshot::Docker(containers)) => {
-                let now = wanted(&containers, &self.choice);
-                let before = self.wanted.replace(now.clone()).unwrap_or_default();
-                complain(&before.problems, &now.problems);
+                let now = desired(&containers, &self.choice);
+                let before = self.desired.replace(now.clone()).unwrap_or_default();
+                report_new(&before.problems, &now.problems);
             }
             SourceUpdate::Lost { source, why } => {
-                tracing::warn!(source, why, "source lost; what it said last stays registered");
+                tracing::warn!(source, why, "source unavailable; keeping its last snapshot registered");
             }
             SourceUpdate::Panicked { source, why } => {
-                tracing::error!(source, why, "source panicked; what it said last stays registered");
+                tracing::error!(source, why, "source panicked; keeping its last snapshot registered");
             }
             _ => {}
         }
     }
 
-    /// When there is something to do without any news.
-    fn next(&self) -> Instant {
+    /// Returns when the next step is due without an update.
+    fn next_step(&self) -> Instant {
         match self.backoff {
             Some(_) => self.due,
-            None if self.unfinished => Instant::now(),
+            None if self.is_incomplete => Instant::now(),
             None => self.registry.retry_at().map_or(self.due, |retry| retry.min(self.due)),
         }
     }
 
     async fn step(&mut self) {
-        let Some(wanted) = &self.wanted else { return };
+        let Some(desired) = &self.desired else { return };
         let now = Instant::now();
         let due = now >= self.due;
         if self.backoff.is_some() && !due {
@@ -121,53 +120,53 @@ impl Registrar {
             if due {
                 self.registry.keep_alive().await?;
             }
-            // It must not keep what is registered from being renewed in time.
-            let time = SYNC_MAX.min(self.ttl / 3);
-            let written = timeout(time, self.registry.sync(&wanted.entries)).await;
-            written.map_or(Ok(Written::InPart), |written| written.map(|()| Written::All))
+            // Must not delay the next renewal.
+            let limit = SYNC_MAX.min(self.ttl / 3);
+            let synced = timeout(limit, self.registry.sync(&desired.entries)).await;
+            synced.map_or(Ok(Synced::Partly), |synced| synced.map(|()| Synced::Completely))
         };
         match done.await {
-            Ok(written) => {
-                self.unfinished = written == Written::InPart;
+            Ok(synced) => {
+                self.is_incomplete = synced == Synced::Partly;
                 self.succeeded(due.then_some(now));
             }
-            Err(why) => self.failed(&why),
+            Err(error) => self.failed(&error),
         }
     }
 
-    fn succeeded(&mut self, kept_alive: Option<Instant>) {
+    fn succeeded(&mut self, renewed_at: Option<Instant>) {
         if self.backoff.take().is_some() {
-            tracing::info!("the registry is back");
+            tracing::info!("registry available again");
         }
-        // From when it began: renewing many takes time of its own.
-        if let Some(began) = kept_alive {
-            self.due = began + self.ttl / 3;
+        // From the start of the renewal, which takes time if there are many entries.
+        if let Some(start) = renewed_at {
+            self.due = start + self.ttl / 3;
         }
     }
 
-    fn failed(&mut self, why: &str) {
+    fn failed(&mut self, error: &RegistryError) {
         if self.backoff.is_none() {
-            let ttl = humantime::format_duration(self.ttl);
-            tracing::warn!(why, "the registry is lost; what it has of ours ends in {ttl} if it stays so");
+            let (why, ttl) = (error.to_string(), humantime::format_duration(self.ttl));
+            tracing::warn!(why, "registry unavailable; its entries expire in {ttl}");
         }
-        let pause = self.backoff.unwrap_or(BACKOFF_MIN);
-        self.backoff = Some((pause * 2).min(BACKOFF_MAX));
-        self.due = Instant::now() + jittered(pause);
+        let backoff = self.backoff.get_or_insert(Backoff::new(BACKOFF_MIN, BACKOFF_MAX));
+        self.due = Instant::now() + jittered(backoff.next_pause());
     }
 
-    async fn farewell(&mut self) {
-        match timeout(FAREWELL, self.registry.end()).await {
-            Ok(Ok(())) => tracing::info!("stopped: nothing is registered any more"),
-            Ok(Err(why)) => {
-                tracing::warn!(why, "what is registered cannot be taken back: it ends with its TTL");
+    async fn withdraw_all(&mut self) {
+        match timeout(DEREGISTER_TIMEOUT, self.registry.withdraw_all()).await {
+            Ok(Ok(())) => tracing::info!("stopped: all entries are withdrawn"),
+            Ok(Err(error)) => {
+                let why = error.to_string();
+                tracing::warn!(why, "cannot withdraw the entries: they expire with their TTL");
             }
-            Err(_) => tracing::warn!("the registry does not answer: what is registered ends with its TTL"),
+            Err(_) => tracing::warn!("the registry does not respond: the entries expire with their TTL"),
         }
     }
 }
 
-/// Each once.
-fn complain(before: &BTreeSet<String>, now: &BTreeSet<String>) {
+/// Logs each problem once.
+fn report_new(before: &BTreeSet<String>, now: &BTreeSet<String>) {
     for problem in now.difference(before) {
         tracing::warn!("{problem}");
     }

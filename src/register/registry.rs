@@ -1,16 +1,22 @@
-//! Where entries are written: etcd or Consul, behind one short interface.
+//! The registry that entries are written to: etcd or Consul, behind one interface.
+
+mod consul;
+mod etcd;
+mod refusals;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::consul::Consul;
-use super::etcd::Etcd;
-use super::wanted::Entries;
+use super::desired::Entries;
 use crate::config::ConsulConfig;
 use crate::config::etcd::EtcdAccess;
+use crate::discovery::etcd::client::EtcdError;
+use crate::discovery::http::HttpError;
 use crate::route::EtcdKeys;
+use consul::Consul;
+use etcd::Etcd;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistryConfig {
@@ -18,12 +24,21 @@ pub enum RegistryConfig {
     Consul(ConsulConfig),
 }
 
-/// Requests under way at once: enough to hide their latency, few enough not to be a burst to the registry.
-pub(super) const AT_ONCE: usize = 16;
+/// Concurrent requests: enough to hide their latency, few enough not to be a burst to the registry.
+const CONCURRENT_MAX: usize = 16;
 
 pub(super) enum Registry {
     Etcd(Etcd),
     Consul(Consul),
+}
+
+/// Why the registry as a whole cannot be used. The refusal of one entry does not affect the others and is not an error.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RegistryError {
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
+    #[error(transparent)]
+    Consul(#[from] HttpError),
 }
 
 impl Registry {
@@ -34,26 +49,24 @@ impl Registry {
         }
     }
 
-    /// Tells it that we live, and compares what it has with what we told it: before the first [`Registry::sync`], three
-    /// times in each TTL, and after each failure. May be dropped at any time. An error concerns the registry as a whole; an
-    /// entry that alone is refused stops no other.
-    pub(super) async fn keep_alive(&mut self) -> Result<(), String> {
+    /// Renews what is registered, and compares it with what should be: called before the first [`Registry::sync`], three times in
+    /// each TTL, and after each failure. Cancel safe.
+    pub(super) async fn keep_alive(&mut self) -> Result<(), RegistryError> {
         match self {
-            Registry::Etcd(etcd) => etcd.keep_alive().await,
-            Registry::Consul(consul) => consul.keep_alive().await,
+            Registry::Etcd(etcd) => Ok(etcd.keep_alive().await?),
+            Registry::Consul(consul) => Ok(consul.keep_alive().await?),
         }
     }
 
-    /// Makes what it has of ours equal to this. May be dropped at any time; what it was about to do is done again. Errors
-    /// are as above.
-    pub(super) async fn sync(&mut self, wanted: &Entries) -> Result<(), String> {
+    /// Registers and withdraws entries until these are registered. Cancel safe: an incomplete change is made again.
+    pub(super) async fn sync(&mut self, desired: &Entries) -> Result<(), RegistryError> {
         match self {
-            Registry::Etcd(etcd) => etcd.sync(wanted).await,
-            Registry::Consul(consul) => consul.sync(wanted).await,
+            Registry::Etcd(etcd) => Ok(etcd.sync(desired).await?),
+            Registry::Consul(consul) => Ok(consul.sync(desired).await?),
         }
     }
 
-    /// When an entry that was refused is tried again.
+    /// Returns when to retry an entry that was refused.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         match self {
             Registry::Etcd(etcd) => etcd.retry_at(),
@@ -61,11 +74,17 @@ impl Registry {
         }
     }
 
-    /// Takes all of it back.
-    pub(super) async fn end(&mut self) -> Result<(), String> {
+    /// Withdraws all entries.
+    pub(super) async fn withdraw_all(&mut self) -> Result<(), RegistryError> {
         match self {
-            Registry::Etcd(etcd) => etcd.end().await,
-            Registry::Consul(consul) => consul.end().await,
+            Registry::Etcd(etcd) => Ok(etcd.withdraw_all().await?),
+            Registry::Consul(consul) => Ok(consul.withdraw_all().await?),
         }
     }
+}
+
+/// Fuzz target: reads a registry's response.
+pub(super) fn read_any(response: &[u8]) {
+    consul::read_any(response);
+    etcd::read_any(response);
 }

@@ -132,7 +132,7 @@ fn a_consul_that_dies_changes_nothing_and_one_that_begins_anew_is_believed() {
     assert_eq!(ask(ambassador.addr("r")), "one");
 
     consul.kill();
-    logs(&ambassador, "source lost");
+    logs(&ambassador, "source unavailable");
     assert_eq!(ask(ambassador.addr("r")), "one");
     consul.start_again();
     consul.register("web", "web-2", &two.addr, &json!({}));
@@ -140,7 +140,11 @@ fn a_consul_that_dies_changes_nothing_and_one_that_begins_anew_is_believed() {
     consul.register("web", "web-1", &one.addr, &json!({}));
     has(&ambassador, &[shown(&one, "web-1", 1), shown(&two, "web-2", 1)]);
     let log = ambassador.log();
-    assert_eq!((log.matches("source lost").count(), log.matches("source is back").count()), (1, 1), "{log}");
+    assert_eq!(
+        (log.matches("source unavailable").count(), log.matches("source available again").count()),
+        (1, 1),
+        "{log}"
+    );
 }
 
 #[test]

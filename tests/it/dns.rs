@@ -84,12 +84,12 @@ fn a_name_that_vanishes_keeps_its_addresses_for_a_short_time_and_each_turn_is_sa
     assert_eq!(endpoints(&ambassador), there);
     assert_eq!(ask(ambassador.addr("r")), "one");
 
-    logs(&ambassador, "lost for too long; its endpoints go");
+    logs(&ambassador, "source expired; removing its endpoints");
     has(&ambassador, &[]);
     dns.has("redis.test.", 1, &["127.0.0.1"]);
     has(&ambassador, &there);
     let log = ambassador.log();
-    for once in ["source lost", "lost for too long; its endpoints go", "source is back"] {
+    for once in ["source unavailable", "source expired; removing its endpoints", "source available again"] {
         assert_eq!(log.matches(once).count(), 1, "{once}: {log}");
     }
 }
@@ -139,7 +139,7 @@ fn silent_name_server_is_reported_within_seconds_and_once_as_its_return_is() {
     // A lookup takes 15 s to fail.
     assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
     dns.is_silent(false);
-    logs(&ambassador, "INFO source is back");
+    logs(&ambassador, "INFO source available again");
     assert_eq!(ask(ambassador.addr("r")), "one");
-    assert_eq!(ambassador.log().matches("source lost").count(), 1, "{}", ambassador.log());
+    assert_eq!(ambassador.log().matches("source unavailable").count(), 1, "{}", ambassador.log());
 }

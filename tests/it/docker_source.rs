@@ -13,8 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ambassador::config::DockerHost;
-use ambassador::discovery::containers::{Container, ContainerId, Containers};
-use ambassador::discovery::docker::Docker;
+use ambassador::discovery::docker::{Container, ContainerId, Containers, Docker};
 use ambassador::discovery::{Snapshot, SourceUpdate, follow};
 use ambassador::route::Protocol;
 use tokio::sync::mpsc;

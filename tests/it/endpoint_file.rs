@@ -57,7 +57,11 @@ fn what_the_file_says_is_served_and_a_broken_one_changes_nothing() {
     assert_eq!(ask(ambassador.addr("r")), "two");
     // Missing and broken are two losses.
     let log = ambassador.log();
-    assert_eq!((log.matches("source lost").count(), log.matches("source is back").count()), (2, 2), "{log}");
+    assert_eq!(
+        (log.matches("source unavailable").count(), log.matches("source available again").count()),
+        (2, 2),
+        "{log}"
+    );
 }
 
 #[test]

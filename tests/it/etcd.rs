@@ -93,7 +93,7 @@ fn while_etcd_is_away_what_it_said_last_serves_and_when_it_is_back_all_is_read_a
     let ambassador = ambassador(&[&etcd.address()]);
     assert_eq!(ask(ambassador.addr("r")), "one");
     etcd.kill();
-    logs(&ambassador, "source lost");
+    logs(&ambassador, "source unavailable");
     assert_eq!(ask(ambassador.addr("r")), "one");
     etcd.start_again();
     etcd.put("/s/a", &two.addr);
@@ -101,7 +101,7 @@ fn while_etcd_is_away_what_it_said_last_serves_and_when_it_is_back_all_is_read_a
         "the other",
         || if ask(ambassador.addr("r")) == "two" { Ok(()) } else { Err(ambassador.log()) },
     );
-    logs(&ambassador, "source is back");
+    logs(&ambassador, "source available again");
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn an_etcd_that_is_not_there_yet_is_waited_for() {
     etcd.put("/s/a", &one.addr);
     etcd.kill();
     let ambassador = builder(&[&etcd.address()]).start_unready();
-    logs(&ambassador, "source lost");
+    logs(&ambassador, "source unavailable");
     etcd.start_again();
     assert_eq!(ask(ambassador.addr("r")), "one");
 }
@@ -123,7 +123,7 @@ fn a_dead_member_is_passed_over() {
     etcd.put("/s/a", &one.addr);
     let ambassador = ambassador(&["127.0.0.1:1", &etcd.address()]);
     assert_eq!(ask(ambassador.addr("r")), "one");
-    assert!(!ambassador.log().contains("source lost"), "{}", ambassador.log());
+    assert!(!ambassador.log().contains("source unavailable"), "{}", ambassador.log());
 }
 
 #[test]
@@ -142,13 +142,13 @@ fn of_three_members_one_may_die_and_without_two_what_was_said_last_serves() {
         "the other",
         || if ask(ambassador.addr("r")) == "two" { Ok(()) } else { Err(ambassador.log()) },
     );
-    assert!(!ambassador.log().contains("source lost"), "{}", ambassador.log());
+    assert!(!ambassador.log().contains("source unavailable"), "{}", ambassador.log());
     second.kill();
     // A member alone ends its watches, and answers no list.
-    logs(&ambassador, "source lost");
+    logs(&ambassador, "source unavailable");
     assert_eq!(ask(ambassador.addr("r")), "two");
     first.start_again();
-    logs(&ambassador, "source is back");
+    logs(&ambassador, "source available again");
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn what_happens_between_the_list_and_the_watch_is_not_lost() {
     etcd.put("/s/a", &one.addr);
     gate.open();
     assert_eq!(ask(ambassador.addr("r")), "one");
-    assert!(!ambassador.log().contains("source lost"), "{}", ambassador.log());
+    assert!(!ambassador.log().contains("source unavailable"), "{}", ambassador.log());
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn what_is_compacted_before_it_is_watched_is_listed_again() {
     etcd.compact();
     gate.open();
     has(&ambassador, &[&format!("{} (/s/a) 1 0", one.addr)]);
-    assert!(!ambassador.log().contains("source lost"), "{}", ambassador.log());
+    assert!(!ambassador.log().contains("source unavailable"), "{}", ambassador.log());
 }
 
 #[test]
@@ -203,9 +203,9 @@ fn user_and_password_come_from_the_environment_and_go_nowhere_else() {
     assert_eq!(ask(ambassador.addr("r")), "one");
     // Its tokens die with it.
     etcd.kill();
-    logs(&ambassador, "source lost");
+    logs(&ambassador, "source unavailable");
     etcd.start_again_unasked();
-    logs(&ambassador, "source is back");
+    logs(&ambassador, "source available again");
     assert!(!ambassador.log().contains("hush-hush"));
 }
 

@@ -116,7 +116,7 @@ fn what_happens_while_etcd_is_away_is_made_good_when_it_is_back() {
     etcd.kill();
     engine.kill(&one);
     eventually("the loss", || {
-        if registrar.log().contains("registry is lost") { Ok(()) } else { Err(registrar.log()) }
+        if registrar.log().contains("registry unavailable") { Ok(()) } else { Err(registrar.log()) }
     });
     let two = engine.run("redis-2", LABEL, 4002);
     etcd.start_again();
@@ -175,7 +175,7 @@ fn a_registry_that_is_not_there_yet_is_waited_for() {
     let one = engine.run("redis", LABEL, 4001);
     let registrar = registrar(&etcd, &engine, "10.0.0.5", "--ttl 5s");
     eventually("the loss", || {
-        if registrar.log().contains("registry is lost") { Ok(()) } else { Err(registrar.log()) }
+        if registrar.log().contains("registry unavailable") { Ok(()) } else { Err(registrar.log()) }
     });
     etcd.start_again();
     has(&etcd, &[entry(&one, "10.0.0.5:4001")], &registrar);
@@ -209,7 +209,7 @@ fn consul_has_what_runs_and_no_longer_what_ended_or_whose_registrar_died() {
     passing(&["10.0.0.5:4002"], &registrar);
     let services = consul.ask("GET", "/v1/agent/services", &Value::Null);
     consul.deregister(&services.as_object().unwrap().keys().next().unwrap().replace(':', "%3A"));
-    logs(&registrar, "registered anew");
+    logs(&registrar, "registering it again");
     passing(&["10.0.0.5:4002"], &registrar);
 
     registrar.signal(Signal::KILL);

@@ -1,33 +1,30 @@
-//! What is asked of Consul, and its answers, read leniently into our own words. Pure.
+//! The requests and responses of Consul, read leniently. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::address::{EndpointAddr, EndpointKey, EndpointSpec, Identity, WEIGHT_MAX};
-use crate::discovery::dns::NAMES_MAX;
+use crate::address::{Identity, WEIGHT_MAX};
+use crate::discovery::ENDPOINTS_MAX;
+use crate::discovery::endpoint_resolver::{ListedEndpoint, Location};
 use crate::discovery::http::{Element, Loose, percent_encoded};
 use crate::route::ConsulService;
 
-/// More than anybody balances over.
-const INSTANCES_MAX: usize = 16_384;
-/// Goes to logs and to `status`.
+/// Characters of a service ID, which is shown in logs and in `status`.
 const ID_MAX: usize = 200;
 
-/// One that passes its checks.
+/// An instance of a service that passes its checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Instance {
-    /// Of the service, on its node.
+    /// The ID of the service on its node.
     id: String,
-    /// An address, or a name.
+    /// An address or a name.
     host: String,
     port: u16,
     weight: u32,
 }
 
-/// `GET /v1/health/service/:service`
+/// Returns the path and query of `GET /v1/health/service/:service`.
 pub(super) fn path(service: &ConsulService, index: u64, wait: Duration) -> String {
     let ConsulService { agent: _, service, tags, datacenter } = service;
     let mut path = format!("/v1/health/service/{}?passing=1", percent_encoded(service));
@@ -43,13 +40,13 @@ pub(super) fn path(service: &ConsulService, index: u64, wait: Duration) -> Strin
     path
 }
 
-/// The index to ask at, after the answer to a question at `asked` said `told`: from the start where it went backwards
-/// (Consul was restored, or is another), and never 0 while it goes on, which would not wait.
-pub(super) fn next_index(asked: u64, told: u64) -> u64 {
-    if told < asked { 0 } else { told.max(1) }
+/// Returns the index of the next query, after the query at index `before` returned `new`: the start if the index went backwards
+/// (Consul was restored or replaced), and otherwise never 0, which would not block.
+pub(super) fn next_index(before: u64, new: u64) -> u64 {
+    if new < before { 0 } else { new.max(1) }
 }
 
-/// One element of the answer. What is of another type than expected is absent.
+/// One element of the response. A value of an unexpected type is absent.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub(super) struct Entry {
@@ -81,14 +78,25 @@ struct Weights {
 
 impl Element for Instance {
     type Json = Loose<Entry>;
-    const MAX: usize = INSTANCES_MAX;
+    const MAX: usize = ENDPOINTS_MAX;
 
     fn read(entry: Loose<Entry>) -> Result<Option<Instance>, String> {
         Ok(entry.object().and_then(instance))
     }
 }
 
-/// `None` for one without a port, or without an address.
+impl Instance {
+    pub(super) fn into_endpoint(self) -> ListedEndpoint {
+        ListedEndpoint {
+            location: Location::new(&self.host, self.port),
+            identity: Identity::Key(self.id),
+            weight: self.weight,
+            tier: 0,
+        }
+    }
+}
+
+/// Returns `None` for an instance without a port or without an address.
 fn instance(Entry { node, service }: Entry) -> Option<Instance> {
     let (node, service) = (node.object().unwrap_or_default(), service.object()?);
     let host = service.address.text().or(node.address.text())?;
@@ -105,34 +113,14 @@ fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(ID_MAX).collect()
 }
 
-/// Those to look up.
-pub(super) fn names(instances: &[Instance]) -> BTreeSet<String> {
-    let hosts = instances.iter().map(|instance| &instance.host);
-    hosts.filter(|host| host.parse::<IpAddr>().is_err()).take(NAMES_MAX).cloned().collect()
-}
-
-/// Sorted, each once.
-pub(super) fn endpoints(
-    instances: &[Instance],
-    addresses: impl Fn(&str) -> Vec<IpAddr>,
-) -> Vec<EndpointSpec> {
-    let mut endpoints: BTreeMap<EndpointKey, EndpointSpec> = BTreeMap::new();
-    for Instance { id, host, port, weight } in instances {
-        let ips = host.parse().map_or_else(|_| addresses(host), |ip| vec![ip]);
-        for ip in ips.into_iter().take(INSTANCES_MAX.saturating_sub(endpoints.len())) {
-            let addr = EndpointAddr::Inet(SocketAddr::new(ip, *port));
-            let spec = EndpointSpec::new(addr, Identity::Key(id.clone()));
-            endpoints.entry(spec.key.clone()).or_insert(EndpointSpec { weight: *weight, ..spec });
-        }
-    }
-    endpoints.into_values().collect()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::address::EndpointSpec;
+    use crate::discovery::consul::sorted;
+    use crate::discovery::endpoint_resolver::resolve;
     use crate::discovery::http::Elements;
 
     fn service(tags: &[&str], datacenter: Option<&str>) -> ConsulService {
@@ -145,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_question_does_not_wait_and_the_others_do() {
+    fn first_query_does_not_block_and_the_others_do() {
         let wait = Duration::from_secs(60);
         assert_eq!(path(&service(&[], None), 0, wait), "/v1/health/service/redis%5F1?passing=1");
         assert_eq!(
@@ -155,9 +143,9 @@ mod tests {
     }
 
     #[test]
-    fn an_index_that_goes_backwards_begins_again() {
-        for (asked, told, next) in [(0, 7, 7), (7, 7, 7), (7, 9, 9), (7, 3, 0), (0, 0, 1), (1, 0, 0)] {
-            assert_eq!(next_index(asked, told), next, "{asked} {told}");
+    fn index_that_goes_backwards_starts_again() {
+        for (before, new, next) in [(0, 7, 7), (7, 7, 7), (7, 9, 9), (7, 3, 0), (0, 0, 1), (1, 0, 0)] {
+            assert_eq!(next_index(before, new), next, "{before} {new}");
         }
     }
 
@@ -167,13 +155,14 @@ mod tests {
             "db.example" => vec!["10.0.0.8".parse().unwrap(), "10.0.0.9".parse().unwrap()],
             _ => Vec::new(),
         };
-        let Elements(instances) = serde_json::from_value(answer.clone()).expect("a list");
+        let Elements(instances): Elements<Instance> = serde_json::from_value(answer.clone()).expect("a list");
+        let listed: Vec<_> = instances.into_iter().map(Instance::into_endpoint).collect();
         let shown = |spec: &EndpointSpec| format!("{} {}", spec.key, spec.weight);
-        assert_eq!(endpoints(&instances, known).iter().map(shown).collect::<Vec<_>>(), expected);
+        assert_eq!(sorted(resolve(&listed, known)).iter().map(shown).collect::<Vec<_>>(), expected);
     }
 
     #[test]
-    fn an_instance_has_its_own_address_or_its_nodes() {
+    fn instance_has_its_own_address_or_that_of_its_node() {
         check(
             &json!([
                 { "Node": { "Address": "10.0.0.1" }, "Checks": [],
@@ -193,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_address_or_port_is_passed_over() {
+    fn instance_without_address_or_port_is_ignored() {
         check(
             &json!([
                 null, 7, {}, { "Service": null },

@@ -1,4 +1,4 @@
-//! A Consul that says what the test tells it to; the real one is in `tests/it/consul.rs`.
+//! The source with a scripted agent; tests with Consul itself are in `tests/it/consul.rs`.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -9,18 +9,18 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
-use crate::discovery::http::fake::{Asked, Fake, Reply};
+use crate::discovery::http::fake::{Fake, ReceivedRequest, Reply};
 use crate::discovery::{SourceUpdate, follow};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Followed {
-    news: mpsc::Receiver<SourceUpdate>,
+    updates: mpsc::Receiver<SourceUpdate>,
     fake: Fake,
     _source: AbortOnDropHandle<()>,
 }
 
-async fn followed(answer: impl FnMut(&Asked) -> Option<Reply> + Send + 'static) -> Followed {
+async fn followed(answer: impl FnMut(&ReceivedRequest) -> Option<Reply> + Send + 'static) -> Followed {
     let fake = Fake::new(answer).await;
     let token = Some(Secret::new("s3cret"));
     let config = ConsulConfig { agent: fake.address.clone(), token, ..ConsulConfig::default() };
@@ -31,13 +31,13 @@ async fn followed(answer: impl FnMut(&Asked) -> Option<Reply> + Send + 'static) 
         datacenter: None,
     };
     let resolver = Resolver::with_servers(Vec::new(), Vec::new(), PathBuf::from("/nowhere"));
-    let (sender, news) = mpsc::channel(16);
-    Followed { news, fake, _source: follow(Consul::new(service, &config, resolver), sender) }
+    let (sender, updates) = mpsc::channel(16);
+    Followed { updates, fake, _source: follow(Consul::new(service, &config, resolver), sender) }
 }
 
 impl Followed {
     async fn next(&mut self) -> SourceUpdate {
-        timeout(PATIENCE, self.news.recv()).await.expect("news in time").expect("a source that runs")
+        timeout(PATIENCE, self.updates.recv()).await.expect("an update in time").expect("a source that runs")
     }
 
     async fn sees(&mut self, expected: &[&str]) {
@@ -57,8 +57,8 @@ impl Followed {
         }
     }
 
-    async fn asked(&mut self) -> Asked {
-        timeout(PATIENCE, self.fake.asked.recv()).await.expect("a question in time").expect("a server")
+    async fn request(&mut self) -> ReceivedRequest {
+        timeout(PATIENCE, self.fake.requests.recv()).await.expect("a request in time").expect("a server")
     }
 }
 
@@ -69,13 +69,13 @@ fn at(index: u64, addresses: &[&str]) -> Option<Reply> {
 }
 
 /// One answer after the other; after the last it hangs up.
-fn script(answers: Vec<Option<Reply>>) -> impl FnMut(&Asked) -> Option<Reply> + Send {
+fn script(answers: Vec<Option<Reply>>) -> impl FnMut(&ReceivedRequest) -> Option<Reply> + Send {
     let mut answers = answers.into_iter();
     move |_| answers.next().flatten()
 }
 
 #[tokio::test]
-async fn each_question_is_asked_at_the_index_of_the_last_answer() {
+async fn query_has_the_index_of_the_last_response() {
     let answers = vec![at(7, &["10.0.0.1"]), at(9, &["10.0.0.2"]), at(9, &["10.0.0.2"]), at(10, &[])];
     let mut followed = followed(script(answers)).await;
     followed.sees(&["10.0.0.1:6379"]).await;
@@ -83,28 +83,28 @@ async fn each_question_is_asked_at_the_index_of_the_last_answer() {
     followed.sees(&[]).await;
     let base = "GET /v1/health/service/redis?passing=1&tag=primary";
     for index in ["", "&index=7&wait=60s", "&index=9&wait=60s", "&index=9&wait=60s"] {
-        let asked = followed.asked().await;
-        assert!(asked.line.starts_with(&format!("{base}{index}")), "{}", asked.line);
-        assert!(asked.head.contains("x-consul-token: s3cret"), "{}", asked.head);
+        let request = followed.request().await;
+        assert!(request.line.starts_with(&format!("{base}{index}")), "{}", request.line);
+        assert!(request.head.contains("x-consul-token: s3cret"), "{}", request.head);
     }
 }
 
 #[tokio::test]
-async fn an_index_that_goes_backwards_is_asked_for_from_the_start() {
+async fn query_after_a_lower_index_starts_again() {
     let answers = vec![at(700, &["10.0.0.1"]), at(3, &["10.0.0.2"]), at(3, &["10.0.0.2"]), at(4, &[])];
     let mut followed = followed(script(answers)).await;
     followed.sees(&["10.0.0.1:6379"]).await;
     followed.sees(&["10.0.0.2:6379"]).await;
     followed.sees(&[]).await;
     for index in [None, Some("&index=700&"), None, Some("&index=3&")] {
-        let line = followed.asked().await.line;
+        let line = followed.request().await.line;
         assert_eq!(line.contains("index"), index.is_some(), "{line}");
         assert!(line.contains(index.unwrap_or_default()), "{line}");
     }
 }
 
 #[tokio::test]
-async fn an_agent_that_goes_and_comes_is_lost_once_and_what_it_said_is_published_again() {
+async fn agent_that_fails_is_lost_once_and_published_again_when_it_returns() {
     let down = Arc::new(Mutex::new(false));
     let is_down = down.clone();
     let mut first = true;
@@ -128,14 +128,14 @@ async fn an_agent_that_goes_and_comes_is_lost_once_and_what_it_said_is_published
         }
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert!(followed.news.try_recv().is_err(), "said once");
+    assert!(followed.updates.try_recv().is_err(), "reported once");
     *down.lock().unwrap() = false;
     followed.sees(&["10.0.0.2:6379"]).await;
 }
 
 #[tokio::test]
-async fn what_is_no_consul_is_told_and_the_token_never() {
-    for (reply, said) in [
+async fn other_server_is_an_error_without_the_token() {
+    for (reply, expected) in [
         (Reply::json(&json!([])), "is this Consul?"),
         (Reply::status("200 OK\r\nX-Consul-Index: 1", "{}"), "expected a list"),
         (Reply::status("200 OK\r\nX-Consul-Index: 1", "<html>"), "expected value"),
@@ -143,12 +143,12 @@ async fn what_is_no_consul_is_told_and_the_token_never() {
     ] {
         let mut followed = followed(move |_| Some(reply.clone())).await;
         let why = followed.lost().await;
-        assert!(why.contains(said) && !why.contains("s3cret"), "{why}");
+        assert!(why.contains(expected) && !why.contains("s3cret"), "{why}");
     }
 }
 
 #[tokio::test]
-async fn a_service_whose_index_never_rests_is_asked_for_ten_times_a_second_at_most() {
+async fn service_with_a_changing_index_is_queried_at_most_ten_times_a_second() {
     let mut index = 0;
     let mut followed = followed(move |_| {
         index += 1;

@@ -1,13 +1,13 @@
-//! The hosts file, hosts(5): what it says of a name goes before what DNS says. Pure.
+//! The hosts file, hosts(5), which precedes DNS. Pure.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The addresses that the file gives a name, sorted. Lines that cannot be read are passed over.
+/// Returns the addresses of a name in the file, sorted. Invalid lines are ignored.
 pub(super) fn addresses(text: &str, host: &str) -> Vec<IpAddr> {
     let host = host.strip_suffix('.').unwrap_or(host);
     let mut found: BTreeSet<IpAddr> = text.lines().filter_map(|line| address(line, host)).collect();
-    // RFC 6761, 6.3: never asked of a server. An image FROM scratch has no hosts file but Docker's own.
+    // RFC 6761, 6.3: never sent to a server. An image FROM scratch has no hosts file but that of Docker.
     if found.is_empty() && host.eq_ignore_ascii_case("localhost") {
         found.extend([IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]);
     }
@@ -35,7 +35,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_that_names_the_host_counts() {
+    fn every_line_with_the_host_is_used() {
         check("testapp_fpm_1", &["172.17.0.5", "fd00::5"]);
         check("2bae5bf71e09", &["172.17.0.5"]);
         check("db.EXAMPLE.", &["172.17.0.9"]);
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_and_what_cannot_be_read_do_not() {
+    fn comments_and_invalid_lines_are_ignored() {
         check("db", &[]);
         check("", &[]);
         check("172.17.0.5", &[]);
@@ -56,7 +56,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn whatever_the_file_says_is_read(
+        fn any_file_is_accepted(
             text in "([0-9.:a-f%#]{0,9}[ \\t\\n]redis|\\PC){0,20}",
             host in "redis|\\PC*",
         ) {

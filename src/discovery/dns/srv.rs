@@ -1,7 +1,7 @@
-//! SRV records (RFC 2782): who offers a service, on which port, in which order.
+//! SRV records (RFC 2782): the hosts of a service, with port, priority and weight.
 //!
-//! A priority is a tier and a weight is a weight. A weight of 0 is 1 here, which gives it exactly the share that the RFC's
-//! own way of choosing does: 1 of (the sum of the weights + 1).
+//! A priority is a tier. A weight of 0 becomes 1, which gives the record exactly the share of the RFC's algorithm: 1 of (the sum
+//! of the weights + 1).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -11,197 +11,180 @@ use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{self, StreamExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::lookup::Found;
-use super::memory::{Denial, Families};
-use super::{Answer, Resolver, Said};
+use super::cache::{Denial, Families};
+use super::records::{Found, SrvAnswer, SrvRecord};
+use super::{Answer, Outcome, Resolver};
 use crate::address::{EndpointAddr, EndpointKey, EndpointSpec, Identity};
 use crate::config::dns::{Limits, TTL_FLOOR};
 use crate::discovery::ENDPOINTS_MAX;
 
-/// Of one name; an answer over TCP could hold two thousand.
+/// Hosts of one name; an answer over TCP may have 2,000.
 const HOSTS_MAX: usize = 256;
 
-/// Lookups under way at once: enough to hide their latency, few enough not to be a burst to the server.
+/// Concurrent lookups: enough to hide their latency, few enough not to be a burst to the server.
 const LOOKUPS_MAX: usize = 16;
 
-/// Lookups a second, on average, of the hosts of one name. Whoever answers for the name decides how many hosts it has and
-/// that their TTL is 0.
+/// Lookups per second, on average, of the hosts of one name, whose number and TTL the server chooses.
 const LOOKUPS_A_SECOND: usize = 64;
 
-/// For the addresses of all hosts; those that are not looked up by then have failed.
+/// The time limit for the addresses of all hosts; lookups that are not complete by then have failed.
 const HOSTS_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// One SRV record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Offer {
-    pub(super) priority: u16,
-    pub(super) weight: u16,
-    pub(super) port: u16,
-    /// In lower case, with the dot at its end. The root, `.`, is the RFC's word for "not offered here".
-    pub(super) host: String,
-}
-
-/// An answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Services {
-    /// At least one.
-    pub(super) offers: Vec<Offer>,
-    /// The hosts that the server gave the addresses of unasked.
-    pub(super) additional: BTreeMap<String, Found>,
-    pub(super) ttl: Duration,
-}
-
-/// Who offered the service, by the last answer, and the addresses of those hosts as they were told last.
+/// The last SRV records of a name, and the last addresses of their hosts.
 #[derive(Debug, Default)]
-pub(super) struct Hosts {
-    offers: Vec<Offer>,
-    told: BTreeMap<String, Families>,
+pub(super) struct SrvCache {
+    records: Vec<SrvRecord>,
+    addresses: BTreeMap<String, Families>,
     denial: Denial,
-    /// Hosts that were looked up for the last answer, whatever came of it.
-    asked: usize,
+    /// The number of hosts that were looked up for the last answer.
+    lookups: usize,
 }
 
-/// What came of looking up the hosts of an answer.
+/// The results for the hosts of an answer.
 #[derive(Default)]
 struct Resolved {
     found: BTreeMap<String, Found>,
-    /// With what the server answered.
+    /// With the reason.
     denied: BTreeMap<String, String>,
-    /// Why one of the others could not be looked up.
+    /// Why the lookup of another host failed.
     failure: Option<String>,
-    /// Lookups that took a question to a server.
-    asked: usize,
+    /// The number of lookups that queried a server.
+    lookups: usize,
 }
 
-impl Hosts {
-    /// Who offers the service now. An error leaves what was known as it was.
-    pub(super) async fn ask(&mut self, name: &str, resolver: &Resolver) -> Result<Answer<Said>, String> {
-        let services = match resolver.services(name).await? {
-            Answer::Has(services) => services,
-            Answer::Denied(why) => return Ok(self.denied(why)),
+impl SrvCache {
+    /// Looks up the service. After an error, the cache is unchanged.
+    pub(super) async fn resolve(
+        &mut self,
+        name: &str,
+        resolver: &Resolver,
+    ) -> Result<Outcome<Answer>, String> {
+        let answer = match resolver.srv(name).await? {
+            Outcome::Found(answer) => answer,
+            Outcome::Denied(why) => return Ok(self.denied(why)),
         };
-        let hosts = hosts(&services.offers);
-        let mut told = self.told.clone();
-        told.retain(|host, _| hosts.contains(host));
-        forget_stale(&mut told, &resolver.limits, Instant::now());
-        let Resolved { found, denied, failure, asked } = resolve(&hosts, &services, &told, resolver).await;
-        self.asked = asked;
-        let ttl = found.values().map(|found| found.ttl).min().unwrap_or(services.ttl).min(services.ttl);
-        told.extend(found.into_iter().map(|(host, found)| (host, found.families)));
+        let hosts = hosts(&answer.records);
+        let mut cached = self.addresses.clone();
+        cached.retain(|host, _| hosts.contains(host));
+        expire(&mut cached, &resolver.limits, Instant::now());
+        let Resolved { found, denied, failure, lookups } = resolve(&hosts, &answer, &cached, resolver).await;
+        self.lookups = lookups;
+        let ttl = found.values().map(|found| found.ttl).min().unwrap_or(answer.ttl).min(answer.ttl);
+        cached.extend(found.into_iter().map(|(host, found)| (host, found.families)));
         let now = Instant::now();
         for host in denied.keys() {
-            let families = told.entry(host.clone()).or_default();
+            let families = cached.entry(host.clone()).or_default();
             families.deny(now);
-            families.forget_stale(&resolver.limits, now);
+            families.expire(&resolver.limits, now);
         }
-        let answered = Hosts { offers: services.offers, told, denial: Denial::default(), asked };
-        let endpoints = answered.endpoints();
+        let new = SrvCache { records: answer.records, addresses: cached, denial: Denial::default(), lookups };
+        let endpoints = new.endpoints();
         match (failure, denied.first_key_value()) {
             (Some(why), _) if endpoints.is_empty() => Err(format!("{name}: {why}")),
             (None, Some((host, why))) if endpoints.is_empty() => Ok(self.denied(format!("{host}: {why}"))),
             _ => {
-                *self = answered;
-                Ok(Answer::Has(Said { endpoints, ttl }))
+                *self = new;
+                Ok(Outcome::Found(Answer { endpoints, ttl }))
             }
         }
     }
 
-    /// How long after it was asked for the name may be asked for again.
-    pub(super) fn floor(&self) -> Duration {
-        let seconds = self.asked.div_ceil(LOOKUPS_A_SECOND).max(1);
+    /// Returns the shortest time between two lookups of the name.
+    pub(super) fn min_interval(&self) -> Duration {
+        let seconds = self.lookups.div_ceil(LOOKUPS_A_SECOND).max(1);
         TTL_FLOOR.saturating_mul(u32::try_from(seconds).unwrap_or(u32::MAX))
     }
 
-    fn denied(&mut self, why: String) -> Answer<Said> {
+    fn denied(&mut self, why: String) -> Outcome<Answer> {
         self.denial.begin(Instant::now());
-        Answer::Denied(why)
+        Outcome::Denied(why)
     }
 
-    pub(super) fn forget_stale(&mut self, limits: &Limits, now: Instant) {
-        forget_stale(&mut self.told, limits, now);
+    pub(super) fn expire(&mut self, limits: &Limits, now: Instant) {
+        expire(&mut self.addresses, limits, now);
         if self.denial.is_over(limits, now) {
-            *self = Hosts { asked: self.asked, ..Hosts::default() };
+            *self = SrvCache { lookups: self.lookups, ..SrvCache::default() };
         }
     }
 
-    pub(super) fn stale_at(&self, limits: &Limits) -> Option<Instant> {
-        let first = self.told.values().filter_map(|families| families.stale_at(limits)).min()?;
+    pub(super) fn expires_at(&self, limits: &Limits) -> Option<Instant> {
+        let first = self.addresses.values().filter_map(|families| families.expires_at(limits)).min()?;
         Some(self.denial.ends_at(limits).map_or(first, |at| at.min(first)))
     }
 
-    /// By what is known.
+    /// Returns the endpoints by the cached records and addresses.
     pub(super) fn endpoints(&self) -> Vec<EndpointSpec> {
-        endpoints(&self.offers, |host| self.told.get(host).map(Families::addresses))
+        endpoints(&self.records, |host| self.addresses.get(host).map(Families::addresses))
     }
 }
 
-fn forget_stale(told: &mut BTreeMap<String, Families>, limits: &Limits, now: Instant) {
-    told.values_mut().for_each(|families| families.forget_stale(limits, now));
+fn expire(cached: &mut BTreeMap<String, Families>, limits: &Limits, now: Instant) {
+    cached.values_mut().for_each(|families| families.expire(limits, now));
 }
 
 async fn resolve(
     hosts: &BTreeSet<String>,
-    services: &Services,
-    told: &BTreeMap<String, Families>,
+    answer: &SrvAnswer,
+    cached: &BTreeMap<String, Families>,
     resolver: &Resolver,
 ) -> Resolved {
     let none = Families::default();
     let mut resolved = Resolved::default();
     let mut lookups: Vec<BoxFuture<'_, _>> = Vec::new();
     for host in hosts {
-        match unasked(host, services, resolver) {
+        match without_query(host, answer, resolver) {
             Ok(Some(found)) => {
                 resolved.found.insert(host.clone(), found);
             }
             Ok(None) => {
-                let last = told.get(host).unwrap_or(&none);
+                let last = cached.get(host).unwrap_or(&none);
                 lookups.push(async move { (host, resolver.lookup(host, last).await) }.boxed());
             }
             Err(why) => resolved.failure = Some(why),
         }
     }
-    resolved.asked = lookups.len();
+    resolved.lookups = lookups.len();
     let until = Instant::now() + HOSTS_TIMEOUT;
     let mut lookups = stream::iter(lookups).buffer_unordered(LOOKUPS_MAX);
     loop {
         match timeout_at(until, lookups.next()).await {
-            Ok(Some((host, Ok(Answer::Has(found))))) => {
+            Ok(Some((host, Ok(Outcome::Found(found))))) => {
                 resolved.found.insert(host.clone(), found);
             }
-            Ok(Some((host, Ok(Answer::Denied(why))))) => {
+            Ok(Some((host, Ok(Outcome::Denied(why))))) => {
                 resolved.denied.insert(host.clone(), why);
             }
             Ok(Some((_, Err(why)))) => resolved.failure = Some(why),
             Ok(None) => return resolved,
             Err(_) => {
-                resolved.failure = Some(format!("not all hosts were looked up in {HOSTS_TIMEOUT:?}"));
+                resolved.failure = Some(format!("not all hosts were looked up within {HOSTS_TIMEOUT:?}"));
                 return resolved;
             }
         }
     }
 }
 
-/// The addresses of a host without a question: by the hosts file, or as they came with the answer.
-fn unasked(host: &str, services: &Services, resolver: &Resolver) -> Result<Option<Found>, String> {
+/// Returns the addresses of a host that needs no query: those of the hosts file, or of the answer's additional section.
+fn without_query(host: &str, answer: &SrvAnswer, resolver: &Resolver) -> Result<Option<Found>, String> {
     let pinned = resolver.pinned(host)?;
-    Ok(pinned.or_else(|| services.additional.get(host).cloned()))
+    Ok(pinned.or_else(|| answer.additional.get(host).cloned()))
 }
 
-/// Those to look up, the first by priority.
-fn hosts(offers: &[Offer]) -> BTreeSet<String> {
-    let mut offers: Vec<&Offer> = offers.iter().filter(|offer| offer.host != ".").collect();
-    offers.sort_by_key(|offer| (offer.priority, &offer.host));
-    offers.into_iter().map(|offer| offer.host.clone()).take(HOSTS_MAX).collect()
+/// Returns the hosts to look up, by priority up to [`HOSTS_MAX`].
+fn hosts(records: &[SrvRecord]) -> BTreeSet<String> {
+    let mut records: Vec<&SrvRecord> = records.iter().filter(|record| record.host != ".").collect();
+    records.sort_by_key(|record| (record.priority, &record.host));
+    records.into_iter().map(|record| record.host.clone()).take(HOSTS_MAX).collect()
 }
 
-/// Every address of a host, on the port and with the weight of its record. Two records that mean the same address mean it
-/// once, in the better of their tiers. Stops one past [`ENDPOINTS_MAX`], which shows that there are more: three thousand
-/// records of one host with six thousand addresses would be eighteen million.
-fn endpoints(offers: &[Offer], addresses: impl Fn(&str) -> Option<Vec<IpAddr>>) -> Vec<EndpointSpec> {
+/// Returns every address of each host, with the port and weight of its record. An address of several records is used once, in the
+/// lowest tier. Ends one past [`ENDPOINTS_MAX`], which shows that there are more: 3,000 records of one host with 6,000 addresses
+/// would be 18 million.
+fn endpoints(records: &[SrvRecord], addresses: impl Fn(&str) -> Option<Vec<IpAddr>>) -> Vec<EndpointSpec> {
     let mut endpoints: BTreeMap<EndpointKey, EndpointSpec> = BTreeMap::new();
-    let mut offers: Vec<&Offer> = offers.iter().filter(|offer| offer.port != 0).collect();
-    offers.sort_by_key(|offer| offer.priority);
-    for Offer { priority, weight, port, host } in offers {
+    let mut records: Vec<&SrvRecord> = records.iter().filter(|record| record.port != 0).collect();
+    records.sort_by_key(|record| record.priority);
+    for SrvRecord { priority, weight, port, host } in records {
         for ip in addresses(host).unwrap_or_default() {
             if endpoints.len() > ENDPOINTS_MAX {
                 break;
@@ -222,49 +205,52 @@ mod tests {
 
     use super::*;
 
-    fn offer(priority: u16, weight: u16, port: u16, host: &str) -> Offer {
-        Offer { priority, weight, port, host: host.to_owned() }
+    fn record(priority: u16, weight: u16, port: u16, host: &str) -> SrvRecord {
+        SrvRecord { priority, weight, port, host: host.to_owned() }
     }
 
     /// As `ADDRESS tier weight`.
-    fn check(offers: &[Offer], expected: &[&str]) {
+    fn check(records: &[SrvRecord], expected: &[&str]) {
         let addresses = |host: &str| match host {
             "one." => Some(vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()]),
             "two." => Some(vec!["10.0.0.2".parse().unwrap()]),
             _ => None,
         };
         let shown = |spec: &EndpointSpec| format!("{} {} {}", spec.key.addr, spec.tier, spec.weight);
-        assert_eq!(endpoints(offers, addresses).iter().map(shown).collect::<Vec<_>>(), expected);
+        assert_eq!(endpoints(records, addresses).iter().map(shown).collect::<Vec<_>>(), expected);
     }
 
     #[test]
-    fn a_priority_is_a_tier_and_every_address_has_the_records_weight() {
+    fn priority_is_the_tier_and_every_address_has_the_weight() {
         check(
-            &[offer(10, 60, 6379, "one."), offer(20, 5, 6380, "two.")],
+            &[record(10, 60, 6379, "one."), record(20, 5, 6380, "two.")],
             &["10.0.0.1:6379 10 60", "10.0.0.2:6380 20 5", "[fd00::1]:6379 10 60"],
         );
     }
 
     #[test]
-    fn a_weight_of_zero_is_the_smallest_share_and_not_none() {
-        check(&[offer(0, 0, 1, "two."), offer(0, 9, 2, "two.")], &["10.0.0.2:1 0 1", "10.0.0.2:2 0 9"]);
+    fn weight_zero_is_the_smallest_share() {
+        check(&[record(0, 0, 1, "two."), record(0, 9, 2, "two.")], &["10.0.0.2:1 0 1", "10.0.0.2:2 0 9"]);
     }
 
     #[test]
-    fn the_same_address_twice_is_once_in_the_better_tier() {
-        check(&[offer(9, 1, 1, "two."), offer(3, 7, 1, "two."), offer(5, 1, 1, "two.")], &["10.0.0.2:1 3 7"]);
+    fn duplicate_address_is_used_once_in_the_lowest_tier() {
+        check(
+            &[record(9, 1, 1, "two."), record(3, 7, 1, "two."), record(5, 1, 1, "two.")],
+            &["10.0.0.2:1 3 7"],
+        );
     }
 
     #[test]
-    fn the_root_offers_nothing_and_port_zero_is_no_port() {
-        let none = [offer(0, 0, 80, "."), offer(0, 0, 0, "two."), offer(0, 0, 80, "unknown.")];
+    fn root_and_port_zero_are_not_endpoints() {
+        let none = [record(0, 0, 80, "."), record(0, 0, 0, "two."), record(0, 0, 80, "unknown.")];
         check(&none, &[]);
         assert_eq!(hosts(&none).into_iter().collect::<Vec<_>>(), ["two.", "unknown."]);
     }
 
     #[test]
-    fn records_times_addresses_are_bounded() {
-        let many: Vec<Offer> = (1..=3000).map(|port| offer(port % 7, 1, port, "one.")).collect();
+    fn records_times_addresses_are_limited() {
+        let many: Vec<SrvRecord> = (1..=3000).map(|port| record(port % 7, 1, port, "one.")).collect();
         let addresses = |_: &str| Some((0..6000).map(|n| IpAddr::V4(Ipv4Addr::from_bits(n))).collect());
         let found = endpoints(&many, addresses);
         assert_eq!(found.len(), ENDPOINTS_MAX + 1);
@@ -272,15 +258,19 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_many_hosts_is_asked_for_less_often() {
-        for (asked, seconds) in [(0, 1), (64, 1), (65, 2), (HOSTS_MAX, 4)] {
-            assert_eq!(Hosts { asked, ..Hosts::default() }.floor(), Duration::from_secs(seconds), "{asked}");
+    fn name_with_many_hosts_is_queried_less_often() {
+        for (lookups, seconds) in [(0, 1), (64, 1), (65, 2), (HOSTS_MAX, 4)] {
+            assert_eq!(
+                SrvCache { lookups, ..SrvCache::default() }.min_interval(),
+                Duration::from_secs(seconds),
+                "{lookups}"
+            );
         }
     }
 
     #[test]
-    fn no_more_hosts_are_looked_up_than_anybody_has_and_those_of_the_best_priority_are() {
-        let many: Vec<Offer> = (0..2000).map(|n| offer(2000 - n, 1, 80, &format!("h{n}."))).collect();
+    fn hosts_are_limited_to_those_of_the_lowest_priorities() {
+        let many: Vec<SrvRecord> = (0..2000).map(|n| record(2000 - n, 1, 80, &format!("h{n}."))).collect();
         let hosts = hosts(&many);
         assert_eq!(hosts.len(), HOSTS_MAX);
         assert!(hosts.contains("h1999.") && !hosts.contains("h0."));

@@ -1,25 +1,23 @@
-//! The engine's answers, read leniently into our own words. Pure.
+//! Converts the engine's responses to the types of [`super::model`], leniently. Pure.
 //!
-//! Read as JSON values and not as generated models: those refuse the whole answer for one value they do not know
-//! (a new container state, a new kind of mount), and engines from 20.10 to tomorrow's shall be understood. What is
-//! missing, null or of another type is absent; only an ID must be there.
+//! They are read as JSON values and not as generated models, which reject a whole response for one unknown value (a new
+//! container state, a new kind of mount): all engines from 20.10 on are to be supported. A value that is missing, null or of
+//! another type is absent; only the ID is required.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde_json::{Map, Value};
 
+use super::model::{Attachment, Container, ContainerId, Image, Link, NetworkMode, Published, Stopping};
 use crate::cluster::condition::ContainerHealth;
-use crate::discovery::containers::{
-    Attachment, Container, ContainerId, Image, Leaving, Link, NetworkMode, Published,
-};
 use crate::discovery::http::Element;
 use crate::route::Protocol;
 
-/// More containers than any engine runs; [`super::watch`] gives up on so many.
+/// More containers than any engine runs; [`super::watch`] fails with so many.
 const LISTED_MAX: usize = 200_000;
 
-/// `GET /containers/{id}/json`.
+/// Reads the response to `GET /containers/{id}/json`.
 pub(super) fn inspected(answer: &Value) -> Option<(ContainerId, Container)> {
     let id = container_id(text(answer, "/Id")?)?;
     let container = Container {
@@ -29,9 +27,9 @@ pub(super) fn inspected(answer: &Value) -> Option<(ContainerId, Container)> {
         running: running(answer),
         paused: has_state(answer, "Paused"),
         health: text(answer, "/State/Health/Status").map(health).unwrap_or_default(),
-        // Events alone tell.
-        leaving: Leaving::No,
-        // Those of the image are told apart once that was inspected.
+        // Only events report it.
+        stopping: Stopping::No,
+        // Those of the image are separated once the image was inspected.
         labels: labels(answer),
         inherited: BTreeMap::new(),
         network_mode: network_mode(text(answer, "/HostConfig/NetworkMode").unwrap_or_default()),
@@ -43,12 +41,12 @@ pub(super) fn inspected(answer: &Value) -> Option<(ContainerId, Container)> {
     Some((id, container))
 }
 
-/// `GET /images/{id}/json`: the image's labels. `None` if it is no image at all.
+/// Reads the labels from the response to `GET /images/{id}/json`. Returns `None` if it is not an image.
 pub(super) fn image_labels(answer: &Value) -> Option<BTreeMap<String, String>> {
     answer.is_object().then(|| labels(answer))
 }
 
-/// Only what is an ID can go into a request's path: `sha256:` and 64 digits.
+/// Accepts only an ID, `sha256:` and 64 digits, because it becomes part of a request's path.
 fn image_id(answer: &Value) -> Option<String> {
     let (algorithm, digits) = text(answer, "/Image")?.split_once(':')?;
     let is_id = algorithm.bytes().all(|b| b.is_ascii_alphanumeric())
@@ -57,47 +55,47 @@ fn image_id(answer: &Value) -> Option<String> {
     is_id.then(|| format!("{algorithm}:{digits}"))
 }
 
-/// One line of `GET /containers/json`: enough to see whether what we know is out of date.
+/// An element of `GET /containers/json`: enough to detect that the known state is out of date.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Listed {
+pub(super) struct ContainerSummary {
     pub(super) id: ContainerId,
     name: Option<String>,
-    /// `None` where the line does not say.
+    /// `None` if the element does not contain it.
     running: Option<bool>,
-    /// `None` where the line does not say.
+    /// `None` if the element does not contain it.
     health: Option<ContainerHealth>,
     networks: BTreeMap<String, Attachment>,
 }
 
-/// `GET /containers/json?all=1`: one line at a time, which costs less than the whole list as a value.
-impl Element for Listed {
+/// `GET /containers/json?all=1` is read one element at a time, which costs less than the whole list as a value.
+impl Element for ContainerSummary {
     type Json = Value;
     const MAX: usize = LISTED_MAX;
 
-    fn read(line: Value) -> Result<Option<Listed>, String> {
-        Ok(listed_one(&line))
+    fn read(element: Value) -> Result<Option<ContainerSummary>, String> {
+        Ok(summary(&element))
     }
 }
 
-/// The same of a list that is parsed already. `None` if it is no list at all.
-pub(super) fn listed(answer: &Value) -> Option<Vec<Listed>> {
-    Some(answer.as_array()?.iter().filter_map(listed_one).collect())
+/// Reads a list that is parsed already. Returns `None` if it is not a list.
+pub(super) fn listed(answer: &Value) -> Option<Vec<ContainerSummary>> {
+    Some(answer.as_array()?.iter().filter_map(summary).collect())
 }
 
-fn listed_one(line: &Value) -> Option<Listed> {
+fn summary(line: &Value) -> Option<ContainerSummary> {
     let id = container_id(text(line, "/Id")?)?;
     let names = line.get("Names").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    // `/redis` is its name; `/web/db` is the alias that a link gave it.
+    // `/redis` is its name; `/web/db` is an alias from a link.
     let own_names = names.iter().filter_map(Value::as_str).map(|name| name.trim_start_matches('/'));
     let name = own_names.filter(|name| !name.contains('/')).min().map(str::to_owned);
     let running = text(line, "/State").map(|state| state == "running");
     let health = text(line, "/Status").and_then(listed_health);
     let networks = networks(line.pointer("/NetworkSettings/Networks"));
-    Some(Listed { id, name, running, health, networks })
+    Some(ContainerSummary { id, name, running, health, networks })
 }
 
-impl Listed {
-    /// Whether this line says nothing that we do not know.
+impl ContainerSummary {
+    /// Returns whether it agrees with the known state of the container.
     pub(super) fn agrees(&self, known: &Container) -> bool {
         let same_name = self.name.as_ref().is_none_or(|name| *name == known.name);
         let same_networks = self.is_stopped() || self.networks == known.networks;
@@ -110,13 +108,13 @@ impl Listed {
         self.running == Some(false)
     }
 
-    /// What it has while it runs, by network ID.
+    /// Returns the networks of a running container, by ID.
     pub(super) fn networks(&self) -> impl Iterator<Item = (&String, &Attachment)> {
         self.networks.iter().filter(|_| self.running == Some(true))
     }
 }
 
-/// An engine that says something new says nothing bad.
+/// An unknown status counts as no health check.
 fn health(status: &str) -> ContainerHealth {
     match status {
         "starting" => ContainerHealth::Starting,
@@ -126,20 +124,20 @@ fn health(status: &str) -> ContainerHealth {
     }
 }
 
-/// Of the words for people: `Up 5 minutes (healthy)`, `Up 2 seconds (health: starting)`.
+/// Reads the health from the text for people: `Up 5 minutes (healthy)`, `Up 2 seconds (health: starting)`.
 fn listed_health(status: &str) -> Option<ContainerHealth> {
     let word = status.strip_suffix(')')?.rsplit_once('(')?.1;
     Some(health(word.strip_prefix("health: ").unwrap_or(word)))
         .filter(|health| *health != ContainerHealth::Unchecked)
 }
 
-/// Only what is an ID can go into a request's path, and be compared with one.
+/// Accepts only a full ID, because it becomes part of a request's path and is compared with others.
 pub(super) fn container_id(text: &str) -> Option<ContainerId> {
     let is_id = text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
     is_id.then(|| ContainerId(text.to_ascii_lowercase()))
 }
 
-/// `Running` is true of a container that is paused, and of one that waits to be restarted.
+/// `Running` is also true for a paused container and for one that is about to be restarted.
 fn running(answer: &Value) -> bool {
     let has = |flag: &str| has_state(answer, flag);
     has("Running") && !has("Paused") && !has("Restarting") && !has("Dead")
@@ -164,7 +162,7 @@ fn network_mode(text: &str) -> NetworkMode {
     }
 }
 
-/// From `Networks`; the older fields beside it are empty on networks other than the default one, and gone in 29.
+/// Reads `Networks`; the older fields beside it are empty for all networks but the default one, and were removed in 29.
 fn networks(networks: Option<&Value>) -> BTreeMap<String, Attachment> {
     let networks = networks.and_then(Value::as_object).into_iter().flatten();
     networks.filter(|(_, network)| network.is_object()).map(attachment).collect()
@@ -181,11 +179,11 @@ fn attachment((name, network): (&String, &Value)) -> (String, Attachment) {
             .and_then(|ip| ip.parse().ok())
             .filter(|ip: &Ipv6Addr| !ip.is_unspecified()),
     };
-    // A container that never ran has its networks by name only.
+    // A container that has never run has networks without IDs.
     (id.map_or_else(|| format!("name:{name}"), str::to_owned), attachment)
 }
 
-/// By the image or `--expose`, and those published without being exposed.
+/// Returns the ports exposed by the image or `--expose`, and those published without being exposed.
 fn exposed(answer: &Value) -> Vec<(u16, Protocol)> {
     const PLACES: [&str; 3] = ["/Config/ExposedPorts", "/HostConfig/PortBindings", "/NetworkSettings/Ports"];
     let keys = PLACES.iter().flat_map(|place| object(answer, place)).map(|(key, _)| key);
@@ -193,13 +191,13 @@ fn exposed(answer: &Value) -> Vec<(u16, Protocol)> {
     ports.into_iter().collect()
 }
 
-/// `"6379/tcp": [{"HostIp": "0.0.0.0", "HostPort": "49153"}]`; null for a port that is exposed alone.
+/// Reads `"6379/tcp": [{"HostIp": "0.0.0.0", "HostPort": "49153"}]`; null for a port that is exposed but not published.
 fn published(answer: &Value) -> Vec<Published> {
     let ports = object(answer, "/NetworkSettings/Ports").filter_map(|(key, bindings)| {
         let (port, protocol) = port(key)?;
         let bindings = bindings.as_array()?.iter().filter_map(move |binding| {
             let host_port = text(binding, "/HostPort")?.parse().ok().filter(|port| *port > 0)?;
-            // Older engines leave the address empty for all of IPv4.
+            // Older engines report an empty address for all of IPv4.
             let host_ip = text(binding, "/HostIp").filter(|ip| !ip.is_empty()).unwrap_or("0.0.0.0");
             Some(Published { port, protocol, host_ip: host_ip.parse().ok()?, host_port })
         });
@@ -209,7 +207,7 @@ fn published(answer: &Value) -> Vec<Published> {
     published.into_iter().collect()
 }
 
-/// `6379/tcp`; a bare `6379` is TCP. Ranges never reach the API; SCTP is not ours.
+/// Parses `6379/tcp`; `6379` is TCP. The API has no ranges; SCTP is not supported.
 fn port(key: &str) -> Option<(u16, Protocol)> {
     let (port, protocol) = key.split_once('/').unwrap_or((key, "tcp"));
     let protocol = match protocol.to_ascii_lowercase().as_str() {
@@ -220,7 +218,7 @@ fn port(key: &str) -> Option<(u16, Protocol)> {
     port.parse().ok().filter(|port| *port > 0).map(|port| (port, protocol))
 }
 
-/// `/target:/self/alias` on the default network; `target:alias` on others, each of which has its own.
+/// Reads `/target:/self/alias` of the default network, and `target:alias` of each other network.
 fn links(answer: &Value) -> Vec<Link> {
     let default = answer.pointer("/HostConfig/Links");
     let others = object(answer, "/NetworkSettings/Networks").map(|(_, network)| network.get("Links"));

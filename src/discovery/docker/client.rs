@@ -1,7 +1,7 @@
-//! GET requests to one engine: over a unix socket, TCP or TLS, at a version that both sides speak.
+//! GET requests to one engine, over a unix socket, TCP or TLS, with a version that both sides support.
 //!
-//! Not bollard: its models refuse a whole answer for one value they do not know and there is no way past them to the
-//! JSON, it has no TLS without verification (Docker's `--tls`), and it negotiates a version but then asks without one.
+//! bollard is not used: its models reject a whole response for one unknown value, without access to the JSON; it has no TLS
+//! without verification (Docker's `--tls`); and it negotiates a version, but then sends requests without one.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,32 +10,31 @@ use hyper::StatusCode;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::api::{self, Listed, text};
-use super::event::{self, Event};
+use super::api::{self, ContainerSummary, text};
+use super::engine::Inspection;
+use super::event::{self, DockerEvent};
+use super::model::{Container, ContainerId};
 use super::version::Version;
-use super::view::Answer;
 use crate::config::DockerHost;
-use crate::discovery::containers::{Container, ContainerId};
 use crate::discovery::http::{self, Elements, HttpError, Limit, Lines, Request, percent_encoded};
 
-/// The list of ten thousand containers is 20 MB.
+/// The list of 10,000 containers has 20 MB.
 const LIST: Limit = Limit { mib: 64, help: "remove containers that ended, or shorten their labels" };
 const INSPECTION: Limit = Limit { mib: 8, help: "shorten the labels of this container or image" };
 
-/// An event is a container's labels and some names.
+/// An event contains a container's labels and some names.
 const EVENT_MAX: usize = 1 << 20;
 
-/// Images whose labels are kept, and bytes of labels that are kept of one. What is more is asked for again: 16 MB in the
-/// worst case.
+/// Limits of the cache of image labels: 16 MB in the worst case. What exceeds them is requested again.
 const IMAGES_MAX: usize = 1024;
 const IMAGE_LABELS_MAX_BYTES: usize = 16 * 1024;
 
-/// Characters of it that are shown.
+/// Characters of the engine's version that are shown.
 const ENGINE_VERSION_MAX: usize = 32;
 
 type Labels = Arc<BTreeMap<String, String>>;
 
-/// Why the engine did not say.
+/// Why a request to the engine failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ApiError {
     #[error("{0}")]
@@ -47,16 +46,16 @@ pub(super) enum ApiError {
 #[derive(Clone)]
 pub(super) struct Client {
     http: http::Client,
-    /// `/v1.41`, or empty while it is being asked for.
+    /// `/v1.41`, or empty during negotiation.
     prefix: Arc<str>,
-    /// The version of the engine, `28.5.1`; empty where it does not say.
+    /// The version of the engine, such as `28.5.1`; empty if it does not report one.
     pub(super) engine: Arc<str>,
-    /// By image ID. An image never changes: its ID is a hash of it.
+    /// The labels of images, by ID. An image never changes: its ID is a hash of it.
     images: Arc<Mutex<BTreeMap<String, Labels>>>,
 }
 
 impl Client {
-    /// Asks the engine which versions it speaks.
+    /// Requests the versions that the engine supports, and selects one.
     pub(super) async fn negotiate(host: &DockerHost) -> Result<Client, ApiError> {
         let mut client = Client {
             http: http::Client::new(host.clone()),
@@ -73,27 +72,28 @@ impl Client {
         Ok(client)
     }
 
-    /// Every container, running or not.
-    pub(super) async fn list(&self) -> Result<Vec<Listed>, ApiError> {
+    /// Lists every container, running or not.
+    pub(super) async fn list(&self) -> Result<Vec<ContainerSummary>, ApiError> {
         let Elements(list) = self.get("/containers/json?all=1", LIST).await?;
         Ok(list)
     }
 
-    pub(super) async fn inspect(&self, id: &ContainerId) -> Result<Answer, ApiError> {
+    /// Inspects a container, and its image where it is needed to separate the labels.
+    pub(super) async fn inspect(&self, id: &ContainerId) -> Result<Inspection, ApiError> {
         let path = format!("/containers/{}/json", id.0);
         match self.get(&path, INSPECTION).await {
             Ok(answer) => match api::inspected(&answer) {
                 Some((answered, container)) if answered == *id => {
-                    Ok(Answer::Is(Box::new(self.with_own_labels(container).await?)))
+                    Ok(Inspection::Found(Box::new(self.with_own_labels(container).await?)))
                 }
-                _ => Err(HttpError::exchange(&path, &"not this container").into()),
+                _ => Err(HttpError::exchange(&path, &"the response is for another container").into()),
             },
-            Err(HttpError::Status { status: StatusCode::NOT_FOUND, .. }) => Ok(Answer::Gone),
+            Err(HttpError::Status { status: StatusCode::NOT_FOUND, .. }) => Ok(Inspection::NotFound),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Tells the labels of the container from those of its image.
+    /// Separates the labels of the container from those of its image.
     async fn with_own_labels(&self, mut container: Container) -> Result<Container, ApiError> {
         if !container.labels.is_empty() {
             let image = self.image_labels(&container.image.id).await?;
@@ -102,7 +102,7 @@ impl Client {
         Ok(container)
     }
 
-    /// `None` where the engine, or a proxy before it, does not tell.
+    /// Returns the labels of an image; `None` if the engine, or a proxy in front of it, refuses.
     async fn image_labels(&self, id: &str) -> Result<Option<Labels>, ApiError> {
         if id.is_empty() {
             return Ok(None);
@@ -116,11 +116,11 @@ impl Client {
             Err(HttpError::Status { .. }) => None,
             Err(error) => return Err(error.into()),
         };
-        self.keep(id, labels.as_ref());
+        self.cache(id, labels.as_ref());
         Ok(labels)
     }
 
-    fn keep(&self, id: &str, labels: Option<&Labels>) {
+    fn cache(&self, id: &str, labels: Option<&Labels>) {
         let size =
             |labels: &&Labels| labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
         let Some(labels) = labels.filter(|labels| size(labels) <= IMAGE_LABELS_MAX_BYTES) else { return };
@@ -131,12 +131,12 @@ impl Client {
         images.insert(id.to_owned(), labels.clone());
     }
 
-    /// Returns once the engine has begun to answer, so about when it has subscribed us (see
+    /// Subscribes to events. Returns once the engine has begun to respond, at about the time of the subscription (see
     /// [`super::watch::RESYNC_FIRST`]).
-    pub(super) async fn events(&self) -> Result<Events, ApiError> {
-        let filters = json!({ "type": ["container", "network"], "event": event::WANTED });
+    pub(super) async fn events(&self) -> Result<EventStream, ApiError> {
+        let filters = json!({ "type": ["container", "network"], "event": event::SUBSCRIBED });
         let path = format!("/events?filters={}", percent_encoded(&filters.to_string()));
-        Ok(Events { lines: self.http.lines(self.request(&path), EVENT_MAX).await? })
+        Ok(EventStream { lines: self.http.lines(self.request(&path), EVENT_MAX).await? })
     }
 
     async fn get<T: DeserializeOwned + Send + 'static>(
@@ -144,7 +144,7 @@ impl Client {
         path: &str,
         limit: Limit,
     ) -> Result<T, HttpError> {
-        self.http.ask(self.request(path).limit(limit)).await?.json().await
+        self.http.send(self.request(path).limit(limit)).await?.json().await
     }
 
     fn request(&self, path: &str) -> Request {
@@ -153,14 +153,13 @@ impl Client {
 }
 
 /// The event stream.
-pub(super) struct Events {
+pub(super) struct EventStream {
     lines: Lines,
 }
 
-impl Events {
-    /// The next event that concerns us. Never ends well: an event stream that ends is a lost engine. May be dropped
-    /// and called again without losing anything.
-    pub(super) async fn next(&mut self) -> Result<Event, ApiError> {
+impl EventStream {
+    /// Returns the next event that concerns a container. A stream that ends is an error. Cancel safe.
+    pub(super) async fn next(&mut self) -> Result<DockerEvent, ApiError> {
         loop {
             if let Some(event) = event::event(&self.lines.next().await?) {
                 return Ok(event);

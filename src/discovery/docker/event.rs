@@ -1,16 +1,16 @@
-//! What an event means for what we know. Pure.
+//! The effect of an event on the known state of an engine. Pure.
 //!
-//! An event is a reason to look again, never the news itself, but for two: what a container loses it loses at once,
-//! because its address may serve another before an inspection is answered.
+//! An event is a reason to inspect a container, with one exception: what a container loses is removed at once, because its
+//! address may be reassigned before the inspection completes.
 
 use serde_json::Value;
 
 use super::api::{container_id, text};
-use crate::discovery::containers::{ContainerId, Leaving};
+use super::model::{ContainerId, Stopping};
 
-/// What is asked of the engine: the rest (`exec_*` of health checks above all) never crosses the socket. `oom` is not
-/// among them: a container that dies of it says `die`.
-pub(super) const WANTED: [&str; 13] = [
+/// The events that are subscribed to; the others (above all `exec_*` of health checks) are not sent. `oom` is not needed: a
+/// container that dies of it also reports `die`.
+pub(super) const SUBSCRIBED: [&str; 13] = [
     "create",
     "start",
     "restart",
@@ -23,77 +23,79 @@ pub(super) const WANTED: [&str; 13] = [
     "rename",
     "connect",
     "disconnect",
-    // `health_status: healthy`. An engine compares by beginnings once it is asked for this, which suits the others too.
+    // `health_status: healthy`. With this filter, an engine compares prefixes, which works for the other events too.
     "health_status",
 ];
 
-/// Signals that mean an end wherever they are sent: INT, KILL, TERM. `docker stop` sends the image's.
+/// Signals that always end a container: INT, KILL, TERM. `docker stop` sends the one of the image.
 const ENDING_SIGNALS: [&str; 3] = ["2", "9", "15"];
 
-/// QUIT, with which nginx stops gracefully and a JVM prints its threads; WINCH, Apache's graceful stop. HUP and USR1 ask for
-/// a reload or for new log files.
-const PERHAPS_ENDING_SIGNALS: [&str; 2] = ["3", "28"];
+/// QUIT stops nginx gracefully and makes a JVM print its threads; WINCH is Apache's graceful stop. HUP and USR1 request a reload
+/// or a log rotation.
+const POSSIBLY_ENDING_SIGNALS: [&str; 2] = ["3", "28"];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Event {
-    /// Something about it changed.
-    Touched(ContainerId),
-    /// It was told to stop, and has until the engine loses its patience.
-    Leaving(ContainerId, Leaving),
-    /// Its process ended: it has no endpoint from now on.
+pub(super) enum DockerEvent {
+    /// Something changed.
+    Changed(ContainerId),
+    /// It was sent a stop signal, and is killed if it does not end in time.
+    Stopping(ContainerId, Stopping),
+    /// Its process ended: it has no endpoint any more.
     Stopped(ContainerId),
-    /// It left one network.
-    Left { container: ContainerId, network: String },
-    /// It is no more.
+    /// It was disconnected from one network.
+    Disconnected { container: ContainerId, network: String },
+    /// It was removed.
     Destroyed(ContainerId),
 }
 
-impl Event {
+impl DockerEvent {
     pub(super) fn container(&self) -> &ContainerId {
         match self {
-            Event::Touched(id)
-            | Event::Leaving(id, _)
-            | Event::Stopped(id)
-            | Event::Left { container: id, .. }
-            | Event::Destroyed(id) => id,
+            DockerEvent::Changed(id)
+            | DockerEvent::Stopping(id, _)
+            | DockerEvent::Stopped(id)
+            | DockerEvent::Disconnected { container: id, .. }
+            | DockerEvent::Destroyed(id) => id,
         }
     }
 }
 
-/// One line of `GET /events`; `None` for what does not concern us.
-pub(super) fn event(line: &Value) -> Option<Event> {
+/// Reads one line of `GET /events`. Returns `None` for an event that does not concern a container.
+pub(super) fn event(line: &Value) -> Option<DockerEvent> {
     let action = text(line, "/Action").or_else(|| text(line, "/status"))?;
     match text(line, "/Type") {
         Some("container") | None => {
             let id = text(line, "/Actor/ID").or_else(|| text(line, "/id"))?;
             let signal = text(line, "/Actor/Attributes/signal").unwrap_or_default();
-            of_container(container_id(id)?, action, signal)
+            container_event(container_id(id)?, action, signal)
         }
         Some("network") => {
             let container = container_id(text(line, "/Actor/Attributes/container")?)?;
             match (action, text(line, "/Actor/ID")) {
-                ("disconnect", Some(network)) => Some(Event::Left { container, network: network.to_owned() }),
-                _ => Some(Event::Touched(container)),
+                ("disconnect", Some(network)) => {
+                    Some(DockerEvent::Disconnected { container, network: network.to_owned() })
+                }
+                _ => Some(DockerEvent::Changed(container)),
             }
         }
         Some(_) => None,
     }
 }
 
-fn of_container(id: ContainerId, action: &str, signal: &str) -> Option<Event> {
+fn container_event(id: ContainerId, action: &str, signal: &str) -> Option<DockerEvent> {
     match action {
-        "kill" => leaving(signal).map(|leaving| Event::Leaving(id, leaving)),
-        "die" | "pause" => Some(Event::Stopped(id)),
-        "destroy" => Some(Event::Destroyed(id)),
-        _ => Some(Event::Touched(id)),
+        "kill" => stopping(signal).map(|stopping| DockerEvent::Stopping(id, stopping)),
+        "die" | "pause" => Some(DockerEvent::Stopped(id)),
+        "destroy" => Some(DockerEvent::Destroyed(id)),
+        _ => Some(DockerEvent::Changed(id)),
     }
 }
 
-fn leaving(signal: &str) -> Option<Leaving> {
+fn stopping(signal: &str) -> Option<Stopping> {
     if ENDING_SIGNALS.contains(&signal) {
-        return Some(Leaving::Surely);
+        return Some(Stopping::Certainly);
     }
-    PERHAPS_ENDING_SIGNALS.contains(&signal).then_some(Leaving::Perhaps)
+    POSSIBLY_ENDING_SIGNALS.contains(&signal).then_some(Stopping::Possibly)
 }
 
 #[cfg(test)]

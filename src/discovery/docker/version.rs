@@ -1,8 +1,8 @@
-//! The version of the API that both sides speak. Pure.
+//! The version of the API that both sides support. Pure.
 
 use std::fmt;
 
-/// 20.10 speaks 1.41 at most, 29 speaks 1.44 at least (later 29s again 1.40).
+/// 20.10 supports 1.41 at most, 29 supports 1.44 at least (later releases of 29 again 1.40).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Version {
     major: u16,
@@ -10,13 +10,13 @@ pub(super) struct Version {
 }
 
 impl Version {
-    /// The newest whose answers we have read. What we use of them has been the same since 1.24.
+    /// The newest version that was tested. The fields that are used have not changed since 1.24.
     const NEWEST: Version = Version { major: 1, minor: 44 };
 
-    /// The engine's oldest and newest in, the one to ask with out: ours, or the nearest to it that the engine speaks.
+    /// Returns the version to use with an engine that supports `oldest` to `newest`: the supported one closest to ours.
     pub(super) fn common(oldest: Option<&str>, newest: Option<&str>) -> Result<Version, String> {
         let Some(newest) = newest.and_then(Version::parse) else {
-            return Err("/version names no API version: is this a Docker engine?".to_owned());
+            return Err("/version reports no API version: is this a Docker engine?".to_owned());
         };
         let oldest = oldest.and_then(Version::parse).unwrap_or(newest).min(newest);
         Ok(Version::NEWEST.clamp(oldest, newest))
@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn each_engine_is_asked_at_a_version_it_speaks() {
+    fn version_supported_by_both_sides_is_used() {
         check(Some("1.12"), Some("1.41"), Some("1.41"));
         check(Some("1.24"), Some("1.43"), Some("1.43"));
         check(Some("1.44"), Some("1.52"), Some("1.44"));
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_that_says_little_is_asked_at_what_it_says() {
+    fn missing_or_invalid_versions_are_replaced_by_the_newest_of_the_engine() {
         check(None, Some("1.41"), Some("1.41"));
         check(Some("nonsense"), Some("1.52"), Some("1.52"));
         check(Some("1.44"), None, None);

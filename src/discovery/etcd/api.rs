@@ -1,6 +1,6 @@
-//! What etcd's JSON gateway says, read into our own words. Pure.
+//! The requests and responses of etcd's JSON gateway. Pure.
 //!
-//! Keys and values are base64, 64-bit numbers are strings, and what is zero, false or empty is not there at all
+//! Keys and values are base64, 64-bit numbers are strings, and fields that are zero, false or empty are omitted
 //! (<https://etcd.io/docs/v3.4/dev-guide/api_grpc_gateway/>).
 
 use data_encoding::BASE64;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::discovery::http::{Element, Elements, Loose};
 
-/// More keys are no service of anybody's: the prefix is wrong, and following them would cost memory without end.
+/// Keys below one prefix. No service has more: then the prefix is wrong, and following it would take unbounded memory.
 pub(crate) const KEYS_MAX: usize = 4096;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,50 +21,50 @@ pub(crate) struct KeyValue {
     pub(crate) changed: i64,
 }
 
-/// The keys of a range at one revision.
+/// The keys of a prefix at one revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listing {
     pub(crate) revision: i64,
-    /// Whose revision it is. `None` from a gateway that does not say.
+    /// The ID of the cluster, if the gateway reports it.
     pub(crate) cluster: Option<u64>,
     pub(crate) keys: Vec<KeyValue>,
-    /// There are more than [`KEYS_MAX`].
+    /// Whether there are more than [`KEYS_MAX`].
     pub(crate) more: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
+pub(crate) enum KeyChange {
     Put(KeyValue),
-    /// Deleted, or its lease ended. The value is empty.
+    /// Deleted, or its lease expired. The value is empty.
     Deleted(KeyValue),
 }
 
-/// What one line of a watch says.
+/// One response of a watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Watched {
+pub(crate) enum WatchResponse {
     Changes(Changes),
-    /// The revision to begin at is forgotten: list again.
+    /// The first revision of the watch is not available any more: list again.
     Compacted,
-    /// Why there will be no more.
+    /// The watch has ended, with the reason.
     Canceled(String),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
-    /// In the order in which they happened. None: the watch has begun, or goes on.
-    pub(crate) changes: Vec<Change>,
-    /// A fragment: the next line has more changes, which may be of the same revision.
-    pub(crate) goes_on: bool,
+    /// In order. Empty at the beginning of a watch, and in progress notifications.
+    pub(crate) changes: Vec<KeyChange>,
+    /// Whether the next line continues this response, possibly at the same revision.
+    pub(crate) is_fragment: bool,
     pub(crate) cluster: Option<u64>,
 }
 
-/// All that begins with `prefix`, up to the successor of the slash: `/a`, `/a/b`, and, to be left out by whoever reads,
-/// `/a-b`. One range for both the key itself and those below it.
+/// Returns a range request for all keys from `prefix` to the successor of the slash: `/a`, `/a/b`, and `/a-b`, which the reader
+/// has to ignore. One range covers both the key itself and those below it.
 pub(crate) fn range(prefix: &str) -> Value {
     json!({ "key": encoded(prefix), "range_end": encoded(&format!("{prefix}0")), "limit": (KEYS_MAX + 1).to_string() })
 }
 
-/// `fragment` keeps a change of thousands of keys in one transaction from being one line.
+/// Returns a watch request. `fragment` splits a transaction of thousands of keys into several lines.
 pub(crate) fn watch(prefix: &str, from: i64) -> Value {
     json!({ "create_request": {
         "key": encoded(prefix),
@@ -78,7 +78,7 @@ pub(crate) fn encoded(text: &str) -> String {
     BASE64.encode(text.as_bytes())
 }
 
-/// The answer to a range.
+/// The response to a range request.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Range {
     header: Header,
@@ -90,13 +90,13 @@ pub(crate) struct Range {
 
 /// A line of a watch.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Line {
-    result: Option<Told>,
-    error: Option<Refusal>,
+pub(crate) struct WatchLine {
+    result: Option<WatchResult>,
+    error: Option<GatewayError>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Told {
+struct WatchResult {
     header: Option<Header>,
     #[serde(default)]
     compact_revision: Loose,
@@ -107,11 +107,11 @@ struct Told {
     #[serde(default)]
     fragment: bool,
     #[serde(default)]
-    events: Elements<Change>,
+    events: Elements<KeyChange>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Refusal {
+struct GatewayError {
     #[serde(default)]
     message: Loose,
 }
@@ -142,59 +142,60 @@ pub(crate) struct EventJson {
 
 impl Element for KeyValue {
     type Json = KeyValueJson;
-    /// One more than are followed shows that there are too many.
+    /// One more than the limit, which shows that there are too many.
     const MAX: usize = KEYS_MAX + 1;
 
     fn read(KeyValueJson { key, value, mod_revision }: KeyValueJson) -> Result<Option<KeyValue>, String> {
-        let changed = signed(&mod_revision).ok_or("a key without a revision")?;
+        let changed = signed(&mod_revision).ok_or("missing revision of a key")?;
         Ok(Some(KeyValue { key, value, changed }))
     }
 }
 
-impl Element for Change {
+impl Element for KeyChange {
     type Json = EventJson;
-    /// The length of a line is the limit.
+    /// Limited by the length of a line.
     const MAX: usize = usize::MAX;
 
-    fn read(EventJson { kind, kv }: EventJson) -> Result<Option<Change>, String> {
+    fn read(EventJson { kind, kv }: EventJson) -> Result<Option<KeyChange>, String> {
         let key = KeyValue::read(kv)?;
         match kind {
-            Loose::Other => Ok(key.map(Change::Put)),
-            Loose::Text(kind) if kind == "PUT" => Ok(key.map(Change::Put)),
-            Loose::Text(kind) if kind == "DELETE" => Ok(key.map(Change::Deleted)),
-            _ => Err("an event of an unknown type".to_owned()),
+            Loose::Other => Ok(key.map(KeyChange::Put)),
+            Loose::Text(kind) if kind == "PUT" => Ok(key.map(KeyChange::Put)),
+            Loose::Text(kind) if kind == "DELETE" => Ok(key.map(KeyChange::Deleted)),
+            _ => Err("unknown type of an event".to_owned()),
         }
     }
 }
 
-/// `None` without a revision.
+/// Converts a response to a listing. Returns `None` if it has no revision.
 pub(crate) fn listing(Range { header, kvs: Elements(mut keys), more }: Range) -> Option<Listing> {
     let more = more || keys.len() > KEYS_MAX;
     keys.truncate(KEYS_MAX);
     Some(Listing { revision: signed(&header.revision)?, cluster: unsigned(&header.cluster_id), keys, more })
 }
 
-/// An error is what etcd says instead.
-pub(crate) fn watched(Line { result, error }: Line) -> Result<Watched, String> {
-    let Some(told) = result else {
-        let said = error.as_ref().and_then(|error| error.message.text());
-        return Err(said.unwrap_or("a line that makes no sense").to_owned());
+/// Converts a line of a watch. The error is etcd's message.
+pub(crate) fn watch_response(WatchLine { result, error }: WatchLine) -> Result<WatchResponse, String> {
+    let Some(result) = result else {
+        let message = error.as_ref().and_then(|error| error.message.text());
+        return Err(message.unwrap_or("unexpected line").to_owned());
     };
-    if unsigned(&told.compact_revision).is_some() {
-        return Ok(Watched::Compacted);
+    if unsigned(&result.compact_revision).is_some() {
+        return Ok(WatchResponse::Compacted);
     }
-    if told.canceled {
-        return Ok(Watched::Canceled(told.cancel_reason.text().unwrap_or("no reason given").to_owned()));
+    if result.canceled {
+        let why = result.cancel_reason.text().unwrap_or("no reason given");
+        return Ok(WatchResponse::Canceled(why.to_owned()));
     }
-    let cluster = told.header.and_then(|header| unsigned(&header.cluster_id));
-    Ok(Watched::Changes(Changes { changes: told.events.0, goes_on: told.fragment, cluster }))
+    let cluster = result.header.and_then(|header| unsigned(&header.cluster_id));
+    Ok(WatchResponse::Changes(Changes { changes: result.events.0, is_fragment: result.fragment, cluster }))
 }
 
 fn base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
     BASE64.decode(String::deserialize(deserializer)?.as_bytes()).map_err(D::Error::custom)
 }
 
-/// A string by the gateway's rule; a number from whoever stands in for it.
+/// Reads a number, which the gateway writes as a string, and some substitutes of it as a number.
 fn unsigned(value: &Loose) -> Option<u64> {
     value.number().or_else(|| value.text()?.parse().ok())
 }
@@ -203,25 +204,27 @@ fn signed(value: &Loose) -> Option<i64> {
     unsigned(value).and_then(|number| i64::try_from(number).ok())
 }
 
-/// The same of a value that is read already.
+/// Reads such a number from a parsed value.
 pub(crate) fn number(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_str()?.parse().ok())
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::from_value;
+
     use super::*;
 
     fn listing(answer: &Value) -> Option<Listing> {
-        super::listing(serde_json::from_value(answer.clone()).ok()?)
+        super::listing(from_value(answer.clone()).ok()?)
     }
 
-    fn watched(line: &Value) -> Result<Watched, String> {
-        super::watched(serde_json::from_value(line.clone()).map_err(|error| error.to_string())?)
+    fn watched(line: &Value) -> Result<WatchResponse, String> {
+        watch_response(from_value(line.clone()).map_err(|error| error.to_string())?)
     }
 
     #[test]
-    fn a_listing_is_read_as_etcd_3_4_writes_it() {
+    fn listing_of_etcd_3_4_is_accepted() {
         let answer = json!({ "header": { "cluster_id": "12101053776118486841", "revision": "2", "raft_term": "2" },
             "kvs": [{ "key": "L2E=", "create_revision": "2", "mod_revision": "2", "version": "1", "value": "MS4yLjMuNDo1" }],
             "count": "1" });
@@ -238,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_listing_is_none() {
+    fn invalid_listing_is_rejected() {
         for answer in [
             json!(null),
             json!({}),
@@ -251,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn more_keys_than_we_follow_are_told_and_not_kept() {
+    fn keys_beyond_the_limit_are_reported_and_dropped() {
         let key = json!({ "key": "L2E=", "mod_revision": "1" });
         let answer = json!({ "header": { "revision": "1" }, "kvs": vec![key; KEYS_MAX + 1] });
         let listing = listing(&answer).unwrap();
@@ -259,23 +262,23 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_of_a_watch_are_read_as_etcd_3_4_writes_them() {
+    fn lines_of_a_watch_of_etcd_3_4_are_accepted() {
         let line = |result: Value| json!({ "result": result });
         let created = line(json!({ "header": { "revision": "2" }, "created": true }));
-        assert_eq!(watched(&created), Ok(Watched::Changes(Changes::default())));
+        assert_eq!(watched(&created), Ok(WatchResponse::Changes(Changes::default())));
         let events = line(json!({ "header": { "cluster_id": "7" }, "fragment": true, "events": [
             { "kv": { "key": "L2E=", "mod_revision": "2", "value": "eA==" } },
             { "type": "DELETE", "kv": { "key": "L2E=", "mod_revision": "3" } },
         ] }));
         let key = |value: &str, changed| KeyValue { key: b"/a".to_vec(), value: value.into(), changed };
-        let changes = vec![Change::Put(key("x", 2)), Change::Deleted(key("", 3))];
-        let changes = Changes { changes, goes_on: true, cluster: Some(7) };
-        assert_eq!(watched(&events), Ok(Watched::Changes(changes)));
+        let changes = vec![KeyChange::Put(key("x", 2)), KeyChange::Deleted(key("", 3))];
+        let changes = Changes { changes, is_fragment: true, cluster: Some(7) };
+        assert_eq!(watched(&events), Ok(WatchResponse::Changes(changes)));
         let compacted = line(json!({ "canceled": true, "compact_revision": "3" }));
-        assert_eq!(watched(&compacted), Ok(Watched::Compacted));
+        assert_eq!(watched(&compacted), Ok(WatchResponse::Compacted));
         let canceled =
             line(json!({ "created": true, "canceled": true, "cancel_reason": "permission denied" }));
-        assert_eq!(watched(&canceled), Ok(Watched::Canceled("permission denied".to_owned())));
+        assert_eq!(watched(&canceled), Ok(WatchResponse::Canceled("permission denied".to_owned())));
         let error = json!({ "error": { "grpc_code": 14, "message": "etcdserver: no leader" } });
         assert_eq!(watched(&error), Err("etcdserver: no leader".to_owned()));
         assert!(watched(&json!([])).is_err());

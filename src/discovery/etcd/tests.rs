@@ -1,10 +1,10 @@
-//! A gateway that says what the test tells it to.
+//! The source with a scripted gateway.
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::discovery::http::fake::{Asked, Fake, Reply};
+use crate::discovery::http::fake::{Fake, ReceivedRequest, Reply};
 use crate::discovery::{SourceUpdate, supervise};
 
 fn source(members: &[&str]) -> Etcd {
@@ -19,26 +19,26 @@ fn listing(revision: i64, addresses: &[&str]) -> Reply {
     Reply::json(&json!({ "header": { "revision": revision.to_string() }, "kvs": keys }))
 }
 
-fn is_list(asked: &Asked) -> bool {
-    asked.line == "POST /v3/kv/range"
+fn is_list(request: &ReceivedRequest) -> bool {
+    request.line == "POST /v3/kv/range"
 }
 
-/// What the control loop hears.
-struct Heard {
-    news: mpsc::Receiver<SourceUpdate>,
+/// A source that is followed, and its updates.
+struct Followed {
+    updates: mpsc::Receiver<SourceUpdate>,
     _task: tokio::task::JoinSet<()>,
 }
 
-impl Heard {
-    fn from(source: Etcd) -> Heard {
-        let (sender, news) = mpsc::channel(64);
+impl Followed {
+    fn start(source: Etcd) -> Followed {
+        let (sender, updates) = mpsc::channel(64);
         let mut task = tokio::task::JoinSet::new();
         task.spawn(supervise(source, sender, jittered));
-        Heard { news, _task: task }
+        Followed { updates, _task: task }
     }
 
     async fn endpoints(&mut self) -> Vec<String> {
-        match self.news.recv().await.unwrap() {
+        match self.updates.recv().await.unwrap() {
             SourceUpdate::Snapshot(Snapshot::Target { endpoints, .. }) => {
                 endpoints.iter().map(|endpoint| endpoint.key.addr.to_string()).collect()
             }
@@ -47,7 +47,7 @@ impl Heard {
     }
 
     async fn lost(&mut self) -> String {
-        match self.news.recv().await.unwrap() {
+        match self.updates.recv().await.unwrap() {
             SourceUpdate::Lost { why, .. } => why,
             other => panic!("{other:?}"),
         }
@@ -55,59 +55,59 @@ impl Heard {
 }
 
 #[tokio::test]
-async fn the_watch_begins_right_after_what_was_listed() {
+async fn watch_begins_after_the_revision_of_the_list() {
     let put = json!({ "result": { "events": [
         { "kv": { "key": api::encoded("/s/9"), "value": api::encoded("10.0.0.9:9"), "mod_revision": "8" } } ] } });
-    let answers = move |asked: &Asked| {
-        Some(if is_list(asked) {
+    let answers = move |request: &ReceivedRequest| {
+        Some(if is_list(request) {
             listing(7, &["10.0.0.1:1"])
         } else {
             Reply::stream(std::slice::from_ref(&put))
         })
     };
     let mut fake = Fake::new(answers).await;
-    let mut heard = Heard::from(source(&[&fake.address]));
-    assert_eq!(heard.endpoints().await, ["10.0.0.1:1"]);
-    assert_eq!(heard.endpoints().await, ["10.0.0.1:1", "10.0.0.9:9"]);
-    fake.asked.recv().await.unwrap();
-    let watch: Value = serde_json::from_str(&fake.asked.recv().await.unwrap().body).unwrap();
+    let mut followed = Followed::start(source(&[&fake.address]));
+    assert_eq!(followed.endpoints().await, ["10.0.0.1:1"]);
+    assert_eq!(followed.endpoints().await, ["10.0.0.1:1", "10.0.0.9:9"]);
+    fake.requests.recv().await.unwrap();
+    let watch: Value = serde_json::from_str(&fake.requests.recv().await.unwrap().body).unwrap();
     assert_eq!(watch["create_request"]["start_revision"], "8");
     assert_eq!(watch["create_request"]["key"], api::encoded("/s"));
 }
 
 #[tokio::test]
-async fn a_compacted_watch_lists_again_without_being_lost() {
+async fn compacted_watch_lists_again_without_being_lost() {
     let compacted = json!({ "result": { "canceled": true, "compact_revision": "9" } });
     let mut lists = 0;
-    let answers = move |asked: &Asked| {
-        if !is_list(asked) {
+    let answers = move |request: &ReceivedRequest| {
+        if !is_list(request) {
             return Some(Reply::stream(if lists == 1 { std::slice::from_ref(&compacted) } else { &[] }));
         }
         lists += 1;
         Some(listing(lists, if lists == 1 { &["10.0.0.1:1"] } else { &["10.0.0.2:2"] }))
     };
     let fake = Fake::new(answers).await;
-    let mut heard = Heard::from(source(&[&fake.address]));
-    assert_eq!(heard.endpoints().await, ["10.0.0.1:1"]);
-    assert_eq!(heard.endpoints().await, ["10.0.0.2:2"]);
+    let mut followed = Followed::start(source(&[&fake.address]));
+    assert_eq!(followed.endpoints().await, ["10.0.0.1:1"]);
+    assert_eq!(followed.endpoints().await, ["10.0.0.2:2"]);
 }
 
 #[tokio::test]
-async fn the_next_member_is_asked_before_the_source_is_lost() {
+async fn next_member_is_tried_before_the_source_is_lost() {
     let dead = Fake::new(|_| None).await;
-    let alive = Fake::new(|asked| {
-        Some(if is_list(asked) { listing(1, &["10.0.0.1:1"]) } else { Reply::stream(&[]) })
+    let alive = Fake::new(|request| {
+        Some(if is_list(request) { listing(1, &["10.0.0.1:1"]) } else { Reply::stream(&[]) })
     })
     .await;
-    let mut heard = Heard::from(source(&[&dead.address, &alive.address]));
-    assert_eq!(heard.endpoints().await, ["10.0.0.1:1"]);
+    let mut followed = Followed::start(source(&[&dead.address, &alive.address]));
+    assert_eq!(followed.endpoints().await, ["10.0.0.1:1"]);
 }
 
 #[tokio::test]
-async fn when_every_member_fails_it_is_lost_and_each_is_named() {
+async fn source_is_lost_when_every_member_fails_and_each_is_named() {
     let (one, other) = (Fake::new(|_| None).await, Fake::new(|_| Some(Reply::json(&json!("hello")))).await);
-    let mut heard = Heard::from(source(&[&one.address, &other.address]));
-    let why = heard.lost().await;
+    let mut followed = Followed::start(source(&[&one.address, &other.address]));
+    let why = followed.lost().await;
     assert!(
         why.contains(&one.address) && why.contains(&other.address) && why.contains("expected struct"),
         "{why}"
@@ -115,36 +115,36 @@ async fn when_every_member_fails_it_is_lost_and_each_is_named() {
 }
 
 #[tokio::test]
-async fn an_empty_prefix_is_an_answer() {
+async fn prefix_without_keys_is_an_empty_snapshot() {
     let fake =
-        Fake::new(|asked| Some(if is_list(asked) { listing(1, &[]) } else { Reply::stream(&[]) })).await;
-    assert_eq!(Heard::from(source(&[&fake.address])).endpoints().await, [""; 0]);
+        Fake::new(|request| Some(if is_list(request) { listing(1, &[]) } else { Reply::stream(&[]) })).await;
+    assert_eq!(Followed::start(source(&[&fake.address])).endpoints().await, [""; 0]);
 }
 
 #[tokio::test]
-async fn a_watch_that_has_died_in_silence_is_found_by_the_list() {
+async fn watch_that_failed_silently_is_detected_by_the_list() {
     let mut lists = 0;
-    let answers = move |asked: &Asked| {
-        if !is_list(asked) {
+    let answers = move |request: &ReceivedRequest| {
+        if !is_list(request) {
             return Some(Reply::stream(&[]));
         }
         lists += 1;
         Some(listing(lists, &[&format!("10.0.0.{lists}:1")]))
     };
     let mut fake = Fake::new(answers).await;
-    let mut heard = Heard::from(source(&[&fake.address]));
-    assert_eq!(heard.endpoints().await, ["10.0.0.1:1"]);
-    while fake.asked.recv().await.unwrap().line != "POST /v3/watch" {}
+    let mut followed = Followed::start(source(&[&fake.address]));
+    assert_eq!(followed.endpoints().await, ["10.0.0.1:1"]);
+    while fake.requests.recv().await.unwrap().line != "POST /v3/watch" {}
     tokio::time::pause();
-    assert_eq!(heard.endpoints().await, ["10.0.0.2:1"]);
-    // The third list is the second without a word of the watch.
-    assert_eq!(heard.endpoints().await, ["10.0.0.4:1"]);
+    assert_eq!(followed.endpoints().await, ["10.0.0.2:1"]);
+    // The third list is the second one without a response of the watch.
+    assert_eq!(followed.endpoints().await, ["10.0.0.4:1"]);
     let lines: Vec<String> = fake.lines();
     assert_eq!(lines.iter().filter(|line| line.ends_with("range")).count(), 3, "{lines:?}");
 }
 
 #[tokio::test]
-async fn a_change_in_fragments_is_one_change() {
+async fn fragments_of_a_change_are_published_together() {
     let deleted =
         |key: &str| json!({ "type": "DELETE", "kv": { "key": api::encoded(key), "mod_revision": "8" } });
     let lines = [
@@ -153,46 +153,46 @@ async fn a_change_in_fragments_is_one_change() {
         json!({ "result": { "events": [deleted("/s/3")] } }),
     ];
     let addresses = ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1", "10.0.0.4:1"];
-    let fake = Fake::new(move |asked| {
-        Some(if is_list(asked) { listing(7, &addresses) } else { Reply::stream(&lines) })
+    let fake = Fake::new(move |request| {
+        Some(if is_list(request) { listing(7, &addresses) } else { Reply::stream(&lines) })
     })
     .await;
-    let mut heard = Heard::from(source(&[&fake.address]));
-    assert_eq!(heard.endpoints().await, addresses);
-    assert_eq!(heard.endpoints().await, [""; 0]);
+    let mut followed = Followed::start(source(&[&fake.address]));
+    assert_eq!(followed.endpoints().await, addresses);
+    assert_eq!(followed.endpoints().await, [""; 0]);
 }
 
 #[tokio::test]
-async fn a_list_whose_revision_went_back_begins_again() {
+async fn list_with_a_lower_revision_starts_again() {
     let mut lists = 0;
-    let answers = move |asked: &Asked| {
-        if !is_list(asked) {
+    let answers = move |request: &ReceivedRequest| {
+        if !is_list(request) {
             return Some(Reply::stream(&[]));
         }
         lists += 1;
         Some(if lists == 1 { listing(100, &["10.0.0.1:1"]) } else { listing(5, &["10.0.0.2:1"]) })
     };
     let mut fake = Fake::new(answers).await;
-    let mut heard = Heard::from(source(&[&fake.address]));
-    assert_eq!(heard.endpoints().await, ["10.0.0.1:1"]);
-    while fake.asked.recv().await.unwrap().line != "POST /v3/watch" {}
+    let mut followed = Followed::start(source(&[&fake.address]));
+    assert_eq!(followed.endpoints().await, ["10.0.0.1:1"]);
+    while fake.requests.recv().await.unwrap().line != "POST /v3/watch" {}
     tokio::time::pause();
-    assert_eq!(heard.endpoints().await, ["10.0.0.2:1"]);
+    assert_eq!(followed.endpoints().await, ["10.0.0.2:1"]);
 }
 
 #[tokio::test]
-async fn an_answer_of_too_many_fragments_is_not_waited_for_and_all_is_read_anew() {
+async fn response_with_too_many_fragments_starts_again() {
     let fragment = json!({ "result": { "fragment": true, "events": [] } });
     let mut lists = 0;
-    let answers = move |asked: &Asked| {
-        if !is_list(asked) {
+    let answers = move |request: &ReceivedRequest| {
+        if !is_list(request) {
             return Some(Reply::stream(&vec![fragment.clone(); if lists == 1 { 100 } else { 0 }]));
         }
         lists += 1;
         Some(listing(lists, &[&format!("10.0.0.{lists}:1")]))
     };
     let fake = Fake::new(answers).await;
-    let mut heard = Heard::from(source(&[&fake.address]));
-    assert_eq!(heard.endpoints().await, ["10.0.0.1:1"]);
-    assert_eq!(heard.endpoints().await, ["10.0.0.2:1"]);
+    let mut followed = Followed::start(source(&[&fake.address]));
+    assert_eq!(followed.endpoints().await, ["10.0.0.1:1"]);
+    assert_eq!(followed.endpoints().await, ["10.0.0.2:1"]);
 }

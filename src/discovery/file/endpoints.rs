@@ -1,41 +1,40 @@
-//! A file of endpoints as a source, watched as the configuration is: what a broken or a missing file said last stands.
+//! A file of endpoints as a source, watched as the configuration file is: while it is invalid or missing, the endpoints of the last
+//! valid one are kept.
+
+mod parse;
 
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::line::{self, Line};
-use super::watch::Watch;
+use super::watch::FileWatcher;
 use super::{Publisher, Snapshot, Source, SourceError, Stopped};
-use crate::address::EndpointSpec;
 use crate::config::{read_text, unreadable};
-use crate::discovery::dns::{Names, Resolver};
+use crate::discovery::dns::Resolver;
+use crate::discovery::endpoint_resolver::EndpointResolver;
 use crate::route::Target;
 
 pub struct EndpointFile {
     path: PathBuf,
-    /// `SIGHUP`: look at it now.
+    /// `SIGHUP`: check the file now.
     reload: Arc<Notify>,
-    names: Names,
+    endpoints: EndpointResolver,
 }
 
-/// What was read last.
+/// The last reading of the file.
 #[derive(Default)]
-struct Known {
-    /// Right or wrong. `None` while the file cannot be read.
+struct LastReading {
+    /// The text, valid or not; `None` while the file cannot be read.
     text: Option<String>,
-    /// Of the last reading without a mistake.
-    lines: Vec<Line>,
-    shown: Option<Vec<EndpointSpec>>,
     polling: bool,
 }
 
 impl EndpointFile {
     pub fn new(path: PathBuf, reload: Arc<Notify>, resolver: Resolver) -> EndpointFile {
-        EndpointFile { path, reload, names: Names::new(resolver) }
+        EndpointFile { path, reload, endpoints: EndpointResolver::new(resolver) }
     }
 }
 
@@ -53,42 +52,39 @@ impl Source for EndpointFile {
 
 impl EndpointFile {
     async fn follow(&mut self, publisher: &mut Publisher) -> Result<Infallible, Stopped> {
-        let mut known = Known::default();
+        let mut last = LastReading::default();
         let reload = self.reload.clone();
         loop {
             let mut reload = pin!(reload.notified());
-            let mut watch = Watch::or_poll(&self.path, &mut known.polling);
-            self.read(&mut known, publisher).await?;
+            let mut watcher = FileWatcher::or_poll(&self.path, &mut last.polling);
+            self.read(&mut last, publisher).await?;
             loop {
                 tokio::select! {
-                    () = watch.stirred() => break,
+                    () = watcher.changed() => break,
                     () = &mut reload => break,
-                    () = self.names.changed() => self.publish(&mut known, publisher).await?,
+                    () = self.endpoints.changed() => self.publish(publisher).await?,
                 }
             }
         }
     }
 
-    async fn read(&mut self, known: &mut Known, publisher: &mut Publisher) -> Result<(), Stopped> {
+    async fn read(&mut self, last: &mut LastReading, publisher: &mut Publisher) -> Result<(), Stopped> {
         let text = match read_text(&self.path) {
             Ok(text) => text,
             Err(error) => {
-                known.text = None;
+                last.text = None;
                 return publisher.lost(unreadable(&self.path, &error).one_line()).await;
             }
         };
-        if known.text.as_ref() == Some(&text) {
+        if last.text.as_ref() == Some(&text) {
             return Ok(());
         }
-        let parsed = line::parse(&self.path, &text);
-        known.text = Some(text);
+        let parsed = parse::parse(&self.path, &self.name(), &text);
+        last.text = Some(text);
         match parsed {
-            Ok(lines) => {
-                self.names.want(&line::names(&lines));
-                known.lines = lines;
-                // Anew: a file that was lost must say so when it is back, though nothing has changed.
-                known.shown = None;
-                self.publish(known, publisher).await
+            Ok(endpoints) => {
+                self.endpoints.set(endpoints);
+                self.publish(publisher).await
             }
             Err(mistakes) => {
                 mistakes.iter().for_each(|mistake| tracing::error!("{}", mistake.one_line()));
@@ -100,19 +96,19 @@ impl EndpointFile {
         }
     }
 
-    async fn publish(&mut self, known: &mut Known, publisher: &mut Publisher) -> Result<(), Stopped> {
-        let target = self.target();
-        let endpoints = line::endpoints(&known.lines, &target.to_string(), |name| self.names.addresses(name));
-        if known.shown.as_ref() == Some(&endpoints) {
-            return Ok(());
-        }
-        known.shown = Some(endpoints.clone());
-        publisher.publish(Snapshot::Target { target, endpoints, problem: None }).await
+    async fn publish(&mut self, publisher: &mut Publisher) -> Result<(), Stopped> {
+        let endpoints = self.endpoints.endpoints();
+        publisher.publish_changed(Snapshot::Target { target: self.target(), endpoints, problem: None }).await
     }
 
     fn target(&self) -> Target {
         Target::File(self.path.clone())
     }
+}
+
+/// Fuzz target: reads a file of endpoints.
+pub(super) fn read_any(text: &str) {
+    let _ = parse::parse(Path::new("any"), "any", text);
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Followed {
     directory: tempfile::TempDir,
-    news: mpsc::Receiver<SourceUpdate>,
+    updates: mpsc::Receiver<SourceUpdate>,
     reload: Arc<Notify>,
     _task: AbortOnDropHandle<()>,
 }
@@ -24,16 +24,16 @@ fn line(target: &str) -> String {
     format!("[[route]]\nlisten = 80\ntarget = '{target}'\n")
 }
 
-/// Follows `a.toml` in a directory that `lay` fills with it, until its first reading is out and its watch stands.
+/// Follows `a.toml` in a directory that `lay` fills, until its first reading is published and its watch has begun.
 #[expect(clippy::disallowed_methods, reason = "its handle is kept, and ends it when dropped")]
 async fn follow(lay: impl Fn(&Path)) -> Followed {
     let directory = tempfile::tempdir().unwrap();
     lay(directory.path());
-    let (sender, news) = mpsc::channel(1);
+    let (sender, updates) = mpsc::channel(1);
     let reload = Arc::new(Notify::new());
     let file = File { path: directory.path().join("a.toml"), reload: reload.clone(), events: Arc::default() };
     let _task = AbortOnDropHandle::new(tokio::spawn(supervise(file, sender, crate::backoff::jittered)));
-    let mut followed = Followed { directory, news, reload, _task };
+    let mut followed = Followed { directory, updates, reload, _task };
     followed.sees("first").await;
     followed
 }
@@ -53,20 +53,20 @@ impl Followed {
 
     /// The next snapshot is the one with this target, and no other.
     async fn sees(&mut self, target: &str) {
-        let news = loop {
-            match timeout(PATIENCE, self.news.recv()).await.expect(target) {
+        let updates = loop {
+            match timeout(PATIENCE, self.updates.recv()).await.expect(target) {
                 Some(SourceUpdate::FileRefused { .. }) => {}
-                news => break news,
+                updates => break updates,
             }
         };
-        let Some(SourceUpdate::Snapshot(Snapshot::File(routes))) = news else { panic!("{news:?}") };
+        let Some(SourceUpdate::Snapshot(Snapshot::File(routes))) = updates else { panic!("{updates:?}") };
         let lines: Vec<String> = routes.iter().map(ToString::to_string).collect();
         assert_eq!(lines, [format!("80={target}:80")]);
     }
 }
 
 #[tokio::test]
-async fn a_file_written_in_place_is_read_again() {
+async fn file_written_in_place_is_read_again() {
     let mut followed = follow_plain().await;
     followed.write("a.toml", &line("second"));
     followed.sees("second").await;
@@ -75,7 +75,7 @@ async fn a_file_written_in_place_is_read_again() {
 }
 
 #[tokio::test]
-async fn a_file_that_an_editor_renames_over_the_old_one_is_read() {
+async fn file_renamed_over_the_old_one_is_read() {
     let mut followed = follow_plain().await;
     for target in ["second", "third"] {
         followed.write(".a.toml.swp", &line(target));
@@ -85,7 +85,7 @@ async fn a_file_that_an_editor_renames_over_the_old_one_is_read() {
 }
 
 #[tokio::test]
-async fn a_kubernetes_volume_is_followed_through_the_swap_of_its_link() {
+async fn swapped_link_of_a_kubernetes_volume_is_followed() {
     let volume = |directory: &Path, version: &str| {
         std::fs::create_dir(directory.join(version)).unwrap();
         std::fs::write(directory.join(version).join("a.toml"), line(version.trim_matches('.'))).unwrap();
@@ -105,8 +105,8 @@ async fn a_kubernetes_volume_is_followed_through_the_swap_of_its_link() {
 }
 
 #[tokio::test]
-async fn a_file_written_through_another_directory_is_read_again() {
-    // What a bind mount does: the inode is ours, the directory of whoever writes it is not.
+async fn file_written_through_another_directory_is_read_again() {
+    // As with a bind mount: the same inode, written through another directory.
     let mut followed = follow(|directory| {
         std::fs::create_dir(directory.join("host")).unwrap();
         std::fs::write(directory.join("host/b.toml"), line("first")).unwrap();
@@ -118,7 +118,7 @@ async fn a_file_written_through_another_directory_is_read_again() {
 }
 
 #[tokio::test]
-async fn a_deleted_file_changes_nothing_until_it_is_back() {
+async fn deleted_file_changes_nothing_until_it_reappears() {
     let mut followed = follow_plain().await;
     std::fs::remove_file(followed.at("a.toml")).unwrap();
     followed.write("a.toml", &line("second"));
@@ -126,7 +126,7 @@ async fn a_deleted_file_changes_nothing_until_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_directory_that_is_replaced_is_followed() {
+async fn replaced_directory_is_followed() {
     let mut followed = follow(|directory| {
         std::fs::create_dir(directory.join("d")).unwrap();
         std::fs::write(directory.join("d/a.toml"), line("first")).unwrap();
@@ -140,11 +140,11 @@ async fn a_directory_that_is_replaced_is_followed() {
 }
 
 #[tokio::test]
-async fn a_broken_file_changes_nothing() {
+async fn invalid_file_changes_nothing() {
     let mut followed = follow_plain().await;
     followed.write("a.toml", "[[route]]\nlisten = 80\n");
     followed.write("a.toml", "not toml at all");
-    // Read as it is, broken: asked for, so that it is certain to be read before the next write.
+    // Forces a reading of the invalid file before the next write.
     followed.reload.notify_one();
     tokio::task::yield_now().await;
     followed.write("a.toml", &line("second"));
@@ -152,7 +152,7 @@ async fn a_broken_file_changes_nothing() {
 }
 
 #[tokio::test]
-async fn the_same_bytes_again_are_not_published() {
+async fn unchanged_file_is_not_published_again() {
     let mut followed = follow_plain().await;
     followed.write("a.toml", &line("first"));
     followed.write("other.toml", "in the same directory");
@@ -169,22 +169,22 @@ async fn sighup_reads_it_whether_or_not_it_changed() {
 }
 
 #[tokio::test]
-async fn a_file_emptied_empties() {
+async fn empty_file_removes_all_routes() {
     let mut followed = follow_plain().await;
     followed.write("a.toml", "# no routes\n");
-    let news = timeout(PATIENCE, followed.news.recv()).await.unwrap();
+    let updates = timeout(PATIENCE, followed.updates.recv()).await.unwrap();
     assert!(
-        matches!(&news, Some(SourceUpdate::Snapshot(Snapshot::File(routes))) if routes.is_empty()),
-        "{news:?}"
+        matches!(&updates, Some(SourceUpdate::Snapshot(Snapshot::File(routes))) if routes.is_empty()),
+        "{updates:?}"
     );
 }
 
 #[tokio::test]
-async fn a_writer_that_pauses_is_waited_for() {
+async fn file_is_read_after_a_pause_of_its_writer() {
     use std::io::Write;
     let mut followed = follow_plain().await;
     let mut writer = std::fs::File::create(followed.at("a.toml")).unwrap();
-    // The bytes so far are a file without routes; the writer is heard writing, so they are not taken for all.
+    // The bytes so far are a file without routes, which is not read while the writer continues.
     tokio::task::yield_now().await;
     writer.write_all(line("second").as_bytes()).unwrap();
     drop(writer);
@@ -206,18 +206,18 @@ async fn a_change_is_seen_within_300_ms() {
 }
 
 #[test]
-fn a_pipe_is_not_read_a_second_time() {
+fn pipe_is_read_once() {
     let error = read_text(Path::new("/dev/null")).unwrap_err();
     assert!(error.to_string().contains("not a regular file"), "{error}");
 }
 
 #[test]
-fn each_refusal_is_reported_once_and_a_file_that_is_back_is_accepted_again() {
+fn refusal_is_reported_once_and_a_restored_file_is_accepted() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.toml");
-    let mut known = Known::default();
-    let mut read = |asked| {
-        let found = known.read(&path, asked, &Events::default());
+    let mut known = LastReading::default();
+    let mut read = |request| {
+        let found = known.read(&path, request, &Events::default());
         found.map(|found| found.map(|file| file.routes.len()))
     };
     assert!(read(false).is_some_and(|found| found.unwrap_err().contains("cannot be read: No such file")));
@@ -238,7 +238,7 @@ fn refusal_names_ten_mistakes_and_counts_the_rest() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.toml");
     std::fs::write(&path, "[[route]]\nlisten = 80\ntarget = 'x'\nblance = 1\n".repeat(12)).unwrap();
-    let why = Known::default().read(&path, false, &Events::default()).unwrap().unwrap_err();
+    let why = LastReading::default().read(&path, false, &Events::default()).unwrap().unwrap_err();
     assert_eq!(why.matches("blance").count(), 10, "{why}");
     assert!(why.ends_with(" more: `ambassador check` lists them"), "{why}");
 }

@@ -1,4 +1,4 @@
-//! A TCP connection to whichever address of a name answers first (RFC 8305, "Happy Eyeballs").
+//! A TCP connection to the first address of a name that accepts it (RFC 8305, "Happy Eyeballs").
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,40 +12,40 @@ use tokio::time::{sleep, timeout};
 use super::split;
 use crate::discovery::dns::Resolver;
 
-/// Between the start of one attempt and that of the next, while none has failed (RFC 8305, section 8).
+/// The time between the starts of two attempts, unless one fails before (RFC 8305, section 8).
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// For all attempts at all addresses, the lookup included. A blocking query waits for more than a minute, a connection
-/// for it does not.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The time limit of all attempts at all addresses, including the lookup. A blocking query waits for more than a minute, its
+/// connection does not.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Of one name. All of them have been tried before [`PATIENCE`] is over.
+/// Addresses of one name: as many as can be tried within [`CONNECT_TIMEOUT`].
 const ADDRESSES_MAX: usize = 32;
 
-/// Failures that an error tells of.
+/// Failures that an error lists.
 const SHOWN_MAX: usize = 4;
 
-/// A stream of events may be silent for days: a peer that is gone without a word is found by these probes, within a
-/// minute, and a firewall that forgets idle connections (often after minutes) is reminded.
+/// A stream of events may be idle for days. These probes detect a peer that disappeared, within a minute, and keep the connection
+/// in the tables of firewalls, which often drop idle ones after minutes.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// Connects to `HOST:PORT`. The `turn` says which address is the first, so that a caller reaches the others of a name
-/// whose first accepts connections and answers nothing.
+/// Connects to `HOST:PORT`. `turn` selects the first address, so that a caller can reach the others if the first one accepts
+/// connections and does not respond.
 pub(super) async fn tcp(address: &str, turn: usize) -> Result<TcpStream, String> {
     let (host, port) = split(address)?;
     let connecting = async {
         let addrs = in_order(addresses(host).await?, turn).into_iter().map(|ip| SocketAddr::new(ip, port));
         first(addrs.collect()).await
     };
-    let late = |_| Err(format!("no connection within {}", humantime::format_duration(PATIENCE)));
-    let stream = timeout(PATIENCE, connecting).await.unwrap_or_else(late)?;
+    let late = |_| Err(format!("no connection within {}", humantime::format_duration(CONNECT_TIMEOUT)));
+    let stream = timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(late)?;
     keep_alive(&stream).map_err(|error| error.to_string())?;
     Ok(stream)
 }
 
-/// Not by the C library: a static binary does not have all of it.
+/// Does not use the C library, which is incomplete in a static binary.
 async fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
     match host.parse() {
         Ok(ip) => Ok(vec![ip]),
@@ -53,7 +53,7 @@ async fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
     }
 }
 
-/// IPv6 and IPv4 by turns, IPv6 first.
+/// Interleaves IPv6 and IPv4 addresses, IPv6 first.
 fn in_order(ips: Vec<IpAddr>, turn: usize) -> Vec<IpAddr> {
     let (v6, v4): (Vec<_>, Vec<_>) = ips.into_iter().partition(IpAddr::is_ipv6);
     let mut ordered = Vec::new();
@@ -67,7 +67,7 @@ fn in_order(ips: Vec<IpAddr>, turn: usize) -> Vec<IpAddr> {
     ordered
 }
 
-/// Starts one attempt after the other, the next one at once where one fails.
+/// Returns the first connection. Starts the attempts one after the other, and the next one at once if one fails.
 async fn first(addrs: Vec<SocketAddr>) -> Result<TcpStream, String> {
     let mut failures = Vec::new();
     let mut attempts = FuturesUnordered::new();

@@ -1,4 +1,4 @@
-//! JSON of servers, parsed without building a tree of it: what is not used costs no memory.
+//! Parses JSON of servers without building a tree: values that are not used take no memory.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -8,11 +8,11 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// A longer text is parsed on another thread: a debug build parses some 10 MB a second, and the control plane has one
-/// thread for everything.
+/// A longer text is parsed on another thread: a debug build parses about 10 MB a second, and the control plane has only one
+/// thread.
 const INLINE_MAX: usize = 64 << 10;
 
-/// Parses a text. The error is for a line of the log.
+/// Parses a text. The error is for the log.
 pub(super) async fn parse<T: DeserializeOwned + Send + 'static>(text: Bytes) -> Result<T, String> {
     if text.len() <= INLINE_MAX {
         return parse_here(&text);
@@ -25,7 +25,7 @@ fn parse_here<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
     serde_json::from_slice(text).map_err(|error| error.to_string())
 }
 
-/// A value that may be of any type. For answers of servers that are older or newer than this program.
+/// A value that may have any type, for responses of servers that are older or newer than this program.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Loose<T = IgnoredAny> {
     Text(String),
@@ -37,7 +37,7 @@ pub(crate) enum Loose<T = IgnoredAny> {
 }
 
 impl<T> Loose<T> {
-    /// `None` for an empty text, too.
+    /// Returns the text, unless it is empty.
     pub(crate) fn text(&self) -> Option<&str> {
         match self {
             Loose::Text(text) if !text.is_empty() => Some(text),
@@ -109,18 +109,18 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for LooseVisitor<T> {
     }
 }
 
-/// What is kept of one element of a list.
+/// The part of a list's element that is kept.
 pub(crate) trait Element: Sized {
-    /// As it is parsed.
+    /// The parsed element.
     type Json: DeserializeOwned;
-    /// Further elements are parsed and dropped.
+    /// The number of elements that are kept; further ones are parsed and dropped.
     const MAX: usize;
 
-    /// `None` for one that is of no use. An error refuses the whole list.
+    /// Converts an element. Returns `None` for one that is ignored; an error rejects the whole list.
     fn read(json: Self::Json) -> Result<Option<Self>, String>;
 }
 
-/// A list, of which each element is reduced to what is kept before the next is parsed.
+/// A list, each element of which is converted before the next one is parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Elements<T>(pub(crate) Vec<T>);
 

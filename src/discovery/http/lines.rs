@@ -1,36 +1,38 @@
-//! An answer that goes on for ever, one JSON value a line: Docker's events, etcd's watch.
+//! A response without an end, one JSON value a line: Docker's events, etcd's watch.
 
 use futures_util::future::{BoxFuture, FutureExt};
 use hyper::body::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::client::HttpError;
-use super::{Answer, json};
+use super::error::HttpError;
+use super::{Response, json};
+use crate::discovery::in_flight;
 
+/// A stream of JSON values.
 pub(crate) struct Lines<T = Value> {
     path: String,
-    answer: Answer,
+    response: Response,
     buffer: Buffer,
     line_max: usize,
-    /// The line that is being parsed. Kept here, so that it outlives a call of [`Lines::next`] that is dropped.
+    /// The line that is being parsed, which outlives a call of [`Lines::next`] that is dropped.
     parsing: Option<BoxFuture<'static, Result<T, String>>>,
 }
 
-/// What has come of the next lines.
+/// The bytes of the next lines that have arrived.
 #[derive(Default)]
 struct Buffer {
     bytes: Vec<u8>,
-    /// No line ends before here.
+    /// The bytes that are known to contain no end of a line.
     searched: usize,
 }
 
 impl<T> Lines<T> {
-    pub(super) fn new(path: &str, answer: Answer, line_max: usize) -> Lines<T> {
-        Lines { path: path.to_owned(), answer, buffer: Buffer::default(), line_max, parsing: None }
+    pub(super) fn new(path: &str, response: Response, line_max: usize) -> Lines<T> {
+        Lines { path: path.to_owned(), response, buffer: Buffer::default(), line_max, parsing: None }
     }
 
-    /// The next line that is not blank. May be dropped and called again without losing anything.
+    /// Returns the next line that is not blank. Cancel safe.
     async fn line(&mut self) -> Result<Bytes, HttpError> {
         loop {
             if let Some(line) = self.buffer.take_line() {
@@ -40,8 +42,8 @@ impl<T> Lines<T> {
                 let why = format!("a line of more than {} bytes", self.line_max);
                 return Err(HttpError::exchange(&self.path, &why));
             }
-            match self.answer.piece().await {
-                Some(Ok(piece)) => self.buffer.bytes.extend_from_slice(&piece),
+            match self.response.chunk().await {
+                Some(Ok(chunk)) => self.buffer.bytes.extend_from_slice(&chunk),
                 Some(Err(why)) => return Err(HttpError::exchange(&self.path, &why)),
                 None => return Err(HttpError::exchange(&self.path, &"the server closed the stream")),
             }
@@ -50,23 +52,19 @@ impl<T> Lines<T> {
 }
 
 impl<T: DeserializeOwned + Send + 'static> Lines<T> {
-    /// The next value. An answer that ends is an error: it should not. May be dropped and called again without losing
-    /// anything.
+    /// Returns the next value. A response that ends is an error. Cancel safe.
     pub(crate) async fn next(&mut self) -> Result<T, HttpError> {
         if self.parsing.is_none() {
             self.parsing = Some(json::parse(self.line().await?).boxed());
         }
-        let parsed = match &mut self.parsing {
-            Some(parsing) => parsing.await,
-            None => std::future::pending().await,
-        };
+        let parsed = in_flight(&mut self.parsing).await;
         self.parsing = None;
         parsed.map_err(|why| HttpError::exchange(&self.path, &why))
     }
 }
 
 impl Buffer {
-    /// The first line that is not blank, without its end, taken out.
+    /// Removes the first line that is not blank.
     fn take_line(&mut self) -> Option<Vec<u8>> {
         loop {
             let unsearched = self.bytes.get(self.searched..).unwrap_or_default();
@@ -89,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_taken_when_it_is_whole() {
+    fn line_is_returned_when_it_is_complete() {
         let mut buffer = Buffer { bytes: b"\n{}\r\n{\"a\"".to_vec(), searched: 0 };
         assert_eq!(buffer.take_line().as_deref(), Some(&b"{}\r\n"[..]));
         assert_eq!(buffer.take_line(), None);

@@ -1,5 +1,5 @@
-//! TLS to a server, as `docker --tlsverify` and `docker --tls` speak it: a client certificate where there is one, and
-//! the server's checked against the given authority alone, or not at all.
+//! TLS as with `docker --tlsverify` and `docker --tls`: an optional client certificate, and a server certificate that is verified
+//! with the given authority only, or not at all.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use tokio_rustls::rustls::{
 use crate::config::server::ClientFiles;
 use crate::regular;
 
-/// The certificates of every public authority are 220 KB.
+/// The certificates of all public authorities have 220 KB.
 const FILE_MAX: usize = 4 << 20;
 
-/// Read at each connection, so that renewed certificates are taken up.
+/// Reads the certificates. Called for each connection, so that renewed certificates are used.
 pub(super) fn config(
     ca: &Path,
     client: Option<&ClientFiles>,
@@ -88,7 +88,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     regular::read(path, FILE_MAX).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// `--tls` without `--tlsverify`: any certificate will do, but who shows it must hold its key.
+/// Accepts any certificate, but verifies that the server has its key (`--tls` without `--tlsverify`).
 #[derive(Debug)]
 struct AnyServer(Arc<CryptoProvider>);
 

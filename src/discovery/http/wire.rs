@@ -1,4 +1,4 @@
-//! The bytes under the HTTP: a unix socket, TCP, or TLS.
+//! The transport of HTTP: a unix socket, TCP, or TLS.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use super::dial::tcp;
 use super::{Wire, split, tls};
 use crate::config::server::Server;
 
-/// The `turn` is that of [`tcp`].
+/// Connects to a server. `turn` is as in [`tcp`].
 pub(super) async fn connect(server: &Server, turn: usize) -> Result<Box<dyn Wire>, String> {
     match server {
         Server::Unix(path) => {

@@ -1,4 +1,4 @@
-//! Command lines, and the plans that they make.
+//! Command lines and their plans.
 
 use super::*;
 use crate::route::EtcdKeys;
@@ -17,7 +17,7 @@ fn registry(to: &str) -> RegistryConfig {
 }
 
 #[test]
-fn every_registry_of_the_help_is_understood() {
+fn every_registry_of_the_help_is_accepted() {
     for (to, tls, members, prefix) in [
         ("etcd://h", false, vec!["h:2379"], "/services"),
         ("etcd://h:2379/", false, vec!["h:2379"], "/services"),
@@ -36,7 +36,7 @@ fn every_registry_of_the_help_is_understood() {
 }
 
 #[test]
-fn every_mistake_is_reported_at_once_with_the_way_out() {
+fn all_mistakes_are_reported_with_a_help() {
     let wrong = RegisterArgs {
         name: vec!["a b".to_owned()],
         ttl: "1ms".to_owned(),
@@ -51,7 +51,7 @@ fn every_mistake_is_reported_at_once_with_the_way_out() {
 }
 
 #[test]
-fn a_lease_lasts_whole_seconds_within_reason() {
+fn ttl_has_whole_seconds_within_limits() {
     for (text, good) in
         [("2s", true), ("10s", true), ("1h", true), ("1s", false), ("2500ms", false), ("2h", false)]
     {
@@ -61,7 +61,7 @@ fn a_lease_lasts_whole_seconds_within_reason() {
 }
 
 #[test]
-fn passwords_do_not_show_in_a_plan() {
+fn debug_output_of_a_plan_contains_no_password() {
     let secrets = vars(&[("AMBASSADOR_ETCD_USER", "root"), ("AMBASSADOR_ETCD_PASSWORD", "hush")]);
     let plan = args("etcd://h", "10.0.0.5").plan(&secrets).unwrap();
     assert!(!format!("{plan:?}").contains("hush"));

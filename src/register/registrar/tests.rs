@@ -1,25 +1,25 @@
-//! Two hosts, and an agent that may be away.
+//! A host, and a scripted agent that may be unavailable.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::config::ConsulConfig;
-use crate::discovery::containers::tests::{container, engine, labelled};
-use crate::discovery::containers::{Containers, Published};
-use crate::discovery::http::fake::{Asked, Fake, Reply};
+use crate::discovery::docker::fixtures::{container, engine, labelled};
+use crate::discovery::docker::{Containers, Published};
+use crate::discovery::http::fake::{Fake, ReceivedRequest, Reply};
 use crate::register::RegistryConfig;
 use crate::route::Protocol;
 
 type Requests = Arc<Mutex<Vec<String>>>;
 
-/// An agent that takes everything, while it is there.
-async fn agent(away: Arc<AtomicBool>, requests: Requests) -> Fake {
-    Fake::new(move |asked: &Asked| {
-        if away.load(Ordering::Relaxed) {
+/// An agent that accepts all requests while it is available.
+async fn agent(unavailable: Arc<AtomicBool>, requests: Requests) -> Fake {
+    Fake::new(move |request: &ReceivedRequest| {
+        if unavailable.load(Ordering::Relaxed) {
             return None;
         }
-        requests.lock().unwrap().push(asked.line.clone());
+        requests.lock().unwrap().push(request.line.clone());
         Some(Reply::status("200 OK", "{}"))
     })
     .await
@@ -33,42 +33,42 @@ fn published(host_port: u16) -> Containers {
 }
 
 struct Run {
-    news: mpsc::Sender<SourceUpdate>,
+    updates: mpsc::Sender<SourceUpdate>,
     stop: CancellationToken,
     requests: Requests,
-    away: Arc<AtomicBool>,
+    unavailable: Arc<AtomicBool>,
     task: tokio::task::JoinSet<()>,
     _agent: Fake,
 }
 
 impl Run {
     async fn start() -> Run {
-        let (away, requests) = (Arc::<AtomicBool>::default(), Requests::default());
-        let fake = agent(away.clone(), requests.clone()).await;
+        let (unavailable, requests) = (Arc::<AtomicBool>::default(), Requests::default());
+        let fake = agent(unavailable.clone(), requests.clone()).await;
         let config = ConsulConfig { agent: fake.address.clone(), ..ConsulConfig::default() };
         let choice = Choice { names: Vec::new(), all: false, advertise: "10.0.0.5".parse().unwrap() };
         let ttl = Duration::from_secs(2);
         let registry = Registry::new(RegistryConfig::Consul(config), ttl, choice.advertise);
         let stop = CancellationToken::new();
-        let (news, inbox) = mpsc::channel(16);
+        let (updates, inbox) = mpsc::channel(16);
         let mut task = tokio::task::JoinSet::new();
         task.spawn(Registrar::new(choice, registry, ttl, stop.clone()).run(inbox));
-        Run { news, stop, requests, away, task, _agent: fake }
+        Run { updates, stop, requests, unavailable, task, _agent: fake }
     }
 
-    async fn says(&self, containers: Containers) {
-        self.news.send(SourceUpdate::Snapshot(Snapshot::Docker(Arc::new(containers)))).await.unwrap();
+    async fn publish(&self, containers: Containers) {
+        self.updates.send(SourceUpdate::Snapshot(Snapshot::Docker(Arc::new(containers)))).await.unwrap();
     }
 
-    /// Until a request like this has come; forgets those up to then.
-    async fn asks(&self, part: &str) {
-        let come = || {
+    /// Waits for a request like this, and drops those up to it.
+    async fn requests(&self, part: &str) {
+        let received = || {
             let mut requests = self.requests.lock().unwrap();
             let at = requests.iter().position(|line| line.contains(part));
             at.map(|at| requests.drain(..=at).count()).is_some()
         };
         let found = async {
-            while !come() {
+            while !received() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -81,49 +81,52 @@ const REGISTER: &str = "PUT /v1/agent/service/register";
 const WITHDRAW: &str = "PUT /v1/agent/service/deregister/redis%3A6379%3Aa00000000000";
 
 #[tokio::test]
-async fn nothing_is_said_before_docker_has_and_all_is_taken_back_at_the_end() {
+async fn nothing_is_registered_before_the_first_snapshot_and_all_is_withdrawn_at_the_end() {
     let mut run = Run::start().await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(*run.requests.lock().unwrap(), [""; 0]);
-    run.says(published(80)).await;
-    run.asks(REGISTER).await;
-    run.asks("/v1/agent/check/pass/").await;
+    run.publish(published(80)).await;
+    run.requests(REGISTER).await;
+    run.requests("/v1/agent/check/pass/").await;
     run.stop.cancel();
-    run.asks(WITHDRAW).await;
+    run.requests(WITHDRAW).await;
     run.task.join_next().await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn a_container_that_is_gone_is_withdrawn_and_one_that_moved_is_registered_again() {
+async fn removed_container_is_withdrawn_and_a_new_address_is_registered() {
     let run = Run::start().await;
-    run.says(published(80)).await;
-    run.asks(REGISTER).await;
-    run.says(published(81)).await;
-    run.asks(REGISTER).await;
-    run.says(Containers::default()).await;
-    run.asks(WITHDRAW).await;
+    run.publish(published(80)).await;
+    run.requests(REGISTER).await;
+    run.publish(published(81)).await;
+    run.requests(REGISTER).await;
+    run.publish(Containers::default()).await;
+    run.requests(WITHDRAW).await;
 }
 
 #[tokio::test]
-async fn what_happens_while_the_registry_is_away_is_made_good_when_it_is_back() {
+async fn changes_while_the_registry_is_unavailable_are_applied_later() {
     let run = Run::start().await;
-    run.says(published(80)).await;
-    run.asks(REGISTER).await;
-    run.away.store(true, Ordering::Relaxed);
-    run.says(Containers::default()).await;
+    run.publish(published(80)).await;
+    run.requests(REGISTER).await;
+    run.unavailable.store(true, Ordering::Relaxed);
+    run.publish(Containers::default()).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
-    run.away.store(false, Ordering::Relaxed);
-    run.asks(WITHDRAW).await;
-    run.says(published(82)).await;
-    run.asks(REGISTER).await;
+    run.unavailable.store(false, Ordering::Relaxed);
+    run.requests(WITHDRAW).await;
+    run.publish(published(82)).await;
+    run.requests(REGISTER).await;
 }
 
 #[tokio::test]
-async fn a_docker_that_is_lost_takes_nothing_back() {
+async fn entries_stay_registered_while_docker_is_unavailable() {
     let run = Run::start().await;
-    run.says(published(80)).await;
-    run.asks(REGISTER).await;
-    run.news.send(SourceUpdate::Lost { source: "docker".to_owned(), why: "away".to_owned() }).await.unwrap();
-    run.asks("/v1/agent/check/pass/").await;
+    run.publish(published(80)).await;
+    run.requests(REGISTER).await;
+    run.updates
+        .send(SourceUpdate::Lost { source: "docker".to_owned(), why: "away".to_owned() })
+        .await
+        .unwrap();
+    run.requests("/v1/agent/check/pass/").await;
     assert!(run.requests.lock().unwrap().iter().all(|line| !line.contains("deregister")));
 }

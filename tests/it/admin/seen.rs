@@ -363,7 +363,7 @@ fn following_by_the_verb_ends_with_the_ambassador() {
     let mut line = String::new();
     let mut lines = std::io::BufReader::new(follower.stdout.take().unwrap());
     std::io::BufRead::read_line(&mut lines, &mut line).unwrap();
-    assert!(line.contains("route open  route=r"), "{line}");
+    assert!(line.contains("route opened  route=r"), "{line}");
     ambassador.signal(rustix::process::Signal::TERM);
     ambassador.ends_within(Duration::from_secs(30));
     let mut rest = String::new();

@@ -162,7 +162,7 @@ fn event_stream_that_missed_a_change_and_stays_silent_is_subscribed_to_again() {
         (_, 1) => Err(ambassador.log()),
         _ => Ok(()),
     });
-    assert!(!ambassador.log().contains("source lost"), "{}", ambassador.log());
+    assert!(!ambassador.log().contains("source unavailable"), "{}", ambassador.log());
     // Events count again.
     has_listed(&engine);
     let lists = engine.asked().0;
@@ -218,7 +218,7 @@ fn engine_that_no_longer_answers_is_lost_and_its_containers_are_kept() {
     has(&ambassador, "db", &["127.0.0.2"]);
     has_listed(&engine);
     engine.freezes();
-    is_lost(&ambassador, "no answer");
+    is_lost(&ambassador, "no response");
     assert_eq!(addresses(&ambassador, "db"), ["127.0.0.2"]);
 }
 

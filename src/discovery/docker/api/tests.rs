@@ -49,7 +49,7 @@ fn v29() -> Value {
 }
 
 #[test]
-fn an_inspection_of_20_10_is_read() {
+fn inspection_of_20_10_is_accepted() {
     let (id, container) = inspected(&v1_41()).unwrap();
     assert_eq!(id.0, ID);
     let link = |target: &str, alias: &str| Link { target: target.to_owned(), alias: alias.to_owned() };
@@ -67,7 +67,7 @@ fn an_inspection_of_20_10_is_read() {
             inherited: BTreeMap::new(),
             running: true,
             paused: false,
-            leaving: Leaving::No,
+            stopping: Stopping::No,
             labels: BTreeMap::from([("ambassador.listen.6379".to_owned(), "6379".to_owned())]),
             health: ContainerHealth::Unchecked,
             network_mode: NetworkMode::Networks,
@@ -84,7 +84,7 @@ fn published_at(host_ip: &str, host_port: u16) -> Published {
 }
 
 #[test]
-fn published_ports_are_read_as_engines_write_them() {
+fn published_ports_are_accepted() {
     let bindings = json!({ "80/tcp": [
         { "HostIp": "0.0.0.0", "HostPort": "49153" }, { "HostIp": "::", "HostPort": "49154" },
         { "HostIp": "", "HostPort": "81" }, { "HostPort": "82" }, { "HostIp": "0.0.0.0", "HostPort": "49153" },
@@ -97,7 +97,7 @@ fn published_ports_are_read_as_engines_write_them() {
 }
 
 #[test]
-fn an_inspection_of_29_is_read_whatever_is_new_in_it() {
+fn inspection_of_29_with_unknown_values_is_accepted() {
     let (_, container) = inspected(&v29()).unwrap();
     assert!(container.running);
     assert_eq!(container.exposed, [(6379, Protocol::Tcp)]);
@@ -107,7 +107,7 @@ fn an_inspection_of_29_is_read_whatever_is_new_in_it() {
 }
 
 #[test]
-fn only_the_id_must_be_there() {
+fn only_the_id_is_required() {
     let (_, container) = inspected(&json!({ "Id": ID })).unwrap();
     assert!(!container.running);
     assert_eq!(inspected(&json!({})), None);
@@ -157,7 +157,7 @@ fn nulls_and_other_types_are_absent() {
 }
 
 #[test]
-fn a_container_that_waits_or_sleeps_does_not_run() {
+fn restarting_or_paused_container_is_not_running() {
     for flag in ["Paused", "Restarting", "Dead"] {
         let mut answer = v1_41();
         answer["State"][flag] = json!(true);
@@ -166,7 +166,7 @@ fn a_container_that_waits_or_sleeps_does_not_run() {
 }
 
 #[test]
-fn network_modes_are_told_apart() {
+fn network_modes_are_recognized() {
     for (text, expected) in [
         ("default", NetworkMode::Networks),
         ("bridge", NetworkMode::Networks),
@@ -197,7 +197,7 @@ fn agrees(line: &Value) -> bool {
 }
 
 #[test]
-fn a_line_of_a_list_agrees_with_what_is_known_or_does_not() {
+fn summary_agrees_with_the_known_container_or_does_not() {
     assert!(agrees(&list_line()));
     for (pointer, instead) in [
         ("/Names", json!(["/other", "/web/redis"])),
@@ -213,7 +213,7 @@ fn a_line_of_a_list_agrees_with_what_is_known_or_does_not() {
 }
 
 #[test]
-fn a_list_that_is_none_is_told_from_an_empty_one() {
+fn invalid_list_is_not_an_empty_list() {
     assert_eq!(listed(&json!([])), Some(Vec::new()));
     assert_eq!(listed(&json!([null, {}, { "Id": "short" }])), Some(Vec::new()));
     assert_eq!(listed(&json!({ "message": "no" })), None);
@@ -222,7 +222,7 @@ fn a_list_that_is_none_is_told_from_an_empty_one() {
 proptest::proptest! {
     /// Any part of an answer may be anything.
     #[test]
-    fn whatever_an_engine_says_is_read(
+    fn any_response_is_accepted(
         at in 0usize..60,
         instead in "null|0|-1|1e300|true|\"[/:a-f0-9]{0,70}\"|\\[[0-9,]{0,3}\\]|\\{\\}",
     ) {
@@ -246,7 +246,7 @@ fn collect(value: &Value, at: String, pointers: &mut Vec<String>) {
 }
 
 #[test]
-fn a_containers_own_health_check_is_read_from_both_answers() {
+fn health_is_read_from_list_and_inspection() {
     for (status, in_list, health) in [
         ("starting", "Up 2 seconds (health: starting)", ContainerHealth::Starting),
         ("healthy", "Up 5 minutes (healthy)", ContainerHealth::Healthy),
@@ -261,11 +261,11 @@ fn a_containers_own_health_check_is_read_from_both_answers() {
         let networks = answer["NetworkSettings"]["Networks"].clone();
         let mut line = json!({ "Id": ID, "Names": ["/redis"], "State": "running", "Status": in_list,
             "NetworkSettings": { "Networks": networks } });
-        let listed = |line: &Value| listed_one(line).unwrap();
+        let listed = |line: &Value| summary(line).unwrap();
         assert!(listed(&line).agrees(&known), "{in_list}");
         line["Status"] = json!("Up 5 minutes (unhealthy)");
         assert_eq!(listed(&line).agrees(&known), health == ContainerHealth::Unhealthy, "{status}");
-        // An engine that does not say it there says nothing about it.
+        // Some engines do not report the health in the list.
         line["Status"] = json!("Up 5 minutes");
         assert!(listed(&line).agrees(&known));
     }

@@ -1,4 +1,4 @@
-//! A client and an engine that says what the test tells it to.
+//! A client and a scripted engine.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::discovery::containers::tests::id;
+use crate::discovery::docker::fixtures::id;
 
 /// Answers one connection after the other, each with the next of these bytes, and closes it.
 struct Engine {
@@ -53,7 +53,7 @@ fn why<T>(result: Result<T, ApiError>) -> String {
 }
 
 #[tokio::test]
-async fn the_version_is_asked_for_and_then_used() {
+async fn version_is_negotiated_and_then_used() {
     let mut engine = engine(&[VERSION, &ok("[]")]);
     let client = negotiated(&engine).await;
     assert_eq!(client.list().await.unwrap(), []);
@@ -62,7 +62,7 @@ async fn the_version_is_asked_for_and_then_used() {
 }
 
 #[tokio::test]
-async fn an_engines_own_words_are_kept() {
+async fn error_contains_the_message_of_the_engine() {
     let refusal = "HTTP/1.1 403 Forbidden\r\n\r\n{\"message\":\"the proxy says no\"}";
     let engine = engine(&[refusal]);
     let why = why(Client::negotiate(&engine.host).await);
@@ -70,8 +70,8 @@ async fn an_engines_own_words_are_kept() {
 }
 
 #[tokio::test]
-async fn what_is_no_engine_is_told() {
-    for (answer, said) in [
+async fn other_server_is_an_error() {
+    for (answer, expected) in [
         ("HTTP/1.1 200 OK\r\n\r\n<html>", "/version: expected value"),
         ("HTTP/1.1 200 OK\r\n\r\n{}", "is this a Docker engine?"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}", "/version: "),
@@ -80,27 +80,27 @@ async fn what_is_no_engine_is_told() {
     ] {
         let engine = engine(&[answer]);
         let why = why(Client::negotiate(&engine.host).await);
-        assert!(why.contains(said), "{answer:?}: {why}");
+        assert!(why.contains(expected), "{answer:?}: {why}");
     }
 }
 
 #[tokio::test]
-async fn no_socket_is_told_with_a_way_out() {
+async fn missing_socket_is_an_error_with_a_help() {
     let why = why(Client::negotiate(&DockerHost::Unix("/nowhere/docker.sock".into())).await);
     assert!(why.contains("unix:///nowhere/docker.sock") && why.contains("is the socket mounted"), "{why}");
 }
 
 #[tokio::test]
-async fn a_container_that_is_gone_is_an_answer() {
+async fn missing_container_is_not_an_error() {
     let gone = "HTTP/1.1 404 Not Found\r\n\r\n{\"message\":\"No such container\"}";
     let engine = engine(&[VERSION, gone, &ok("{}")]);
     let client = negotiated(&engine).await;
-    assert!(matches!(client.inspect(&id("a")).await, Ok(Answer::Gone)));
-    assert!(why(client.inspect(&id("a")).await).contains("not this container"));
+    assert!(matches!(client.inspect(&id("a")).await, Ok(Inspection::NotFound)));
+    assert!(why(client.inspect(&id("a")).await).contains("another container"));
 }
 
 #[tokio::test]
-async fn events_are_read_line_by_line_however_they_are_cut() {
+async fn events_are_read_line_by_line() {
     let (a, b) = (id("a").0, id("b").0);
     let body = format!(
         "{{\"Type\":\"container\",\"Action\":\"die\",\"Actor\":{{\"ID\":\"{a}\"}}}}\r\n\n{{\"Type\":\"image\",\"Action\":\
@@ -114,16 +114,16 @@ async fn events_are_read_line_by_line_however_they_are_cut() {
     let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n", chunks.concat());
     let mut engine = engine(&[VERSION, &answer]);
     let mut events = negotiated(&engine).await.events().await.unwrap();
-    assert_eq!(events.next().await.unwrap(), Event::Stopped(id("a")));
-    assert_eq!(events.next().await.unwrap(), Event::Touched(id("b")));
+    assert_eq!(events.next().await.unwrap(), DockerEvent::Stopped(id("a")));
+    assert_eq!(events.next().await.unwrap(), DockerEvent::Changed(id("b")));
     assert!(why(events.next().await).contains("closed the stream"));
     engine.requests.recv().await.unwrap();
-    let asked = engine.requests.recv().await.unwrap();
-    assert!(asked.starts_with("GET /v1.41/events?filters=%7B%22event%22%3A%5B%22create%22"), "{asked}");
+    let request = engine.requests.recv().await.unwrap();
+    assert!(request.starts_with("GET /v1.41/events?filters=%7B%22event%22%3A%5B%22create%22"), "{request}");
 }
 
 #[tokio::test]
-async fn an_event_without_end_is_refused() {
+async fn event_that_is_too_long_is_an_error() {
     let answer = ok(&"x".repeat(EVENT_MAX + 2));
     let engine = engine(&[VERSION, &answer]);
     let mut events = negotiated(&engine).await.events().await.unwrap();
@@ -131,11 +131,11 @@ async fn an_event_without_end_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_engine_that_says_nothing_is_given_up() {
+async fn engine_that_does_not_respond_times_out() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("docker.sock");
     let _listener = UnixListener::bind(&socket).unwrap();
-    assert_eq!(why(Client::negotiate(&DockerHost::Unix(socket)).await), "/version: no answer");
+    assert_eq!(why(Client::negotiate(&DockerHost::Unix(socket)).await), "/version: no response");
 }
 
 fn labelled(labels: &str) -> String {
@@ -144,12 +144,12 @@ fn labelled(labels: &str) -> String {
 }
 
 async fn labels(client: &Client) -> (Vec<String>, Vec<String>) {
-    let Ok(Answer::Is(container)) = client.inspect(&id("a")).await else { panic!("a container") };
+    let Ok(Inspection::Found(container)) = client.inspect(&id("a")).await else { panic!("a container") };
     (container.labels.into_keys().collect(), container.inherited.into_keys().collect())
 }
 
 #[tokio::test]
-async fn an_image_is_asked_for_once_and_its_labels_are_told_apart() {
+async fn image_is_inspected_once_and_its_labels_are_separated() {
     let container = labelled(r#"{"own":"1","image":"2"}"#);
     let mut engine =
         engine(&[VERSION, &container, &ok(r#"{"Config":{"Labels":{"image":"2"}}}"#), &container]);
@@ -159,8 +159,8 @@ async fn an_image_is_asked_for_once_and_its_labels_are_told_apart() {
     }
     engine.requests.recv().await.unwrap();
     engine.requests.recv().await.unwrap();
-    let asked = engine.requests.recv().await.unwrap();
-    assert_eq!(asked, format!("GET /v1.41/images/sha256:{}/json HTTP/1.1", "1".repeat(64)));
+    let request = engine.requests.recv().await.unwrap();
+    assert_eq!(request, format!("GET /v1.41/images/sha256:{}/json HTTP/1.1", "1".repeat(64)));
 }
 
 #[tokio::test]
@@ -169,5 +169,5 @@ async fn labels_of_an_image_that_cannot_be_inspected_may_be_its_own() {
     let engine = engine(&[VERSION, &labelled(r#"{"own":"1"}"#), refused, &labelled("{}")]);
     let client = negotiated(&engine).await;
     assert_eq!(labels(&client).await, (vec![], vec!["own".to_owned()]));
-    assert_eq!(labels(&client).await, (vec![], vec![]), "an image is asked for where there are labels");
+    assert_eq!(labels(&client).await, (vec![], vec![]), "an image is request for where there are labels");
 }

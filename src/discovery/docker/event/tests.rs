@@ -20,35 +20,38 @@ fn network(action: &str) -> Value {
         "Actor": { "ID": "net", "Attributes": { "container": ID, "name": "back", "type": "bridge" } } })
 }
 
-fn check(line: &Value, expected: Option<&Event>) {
+fn check(line: &Value, expected: Option<&DockerEvent>) {
     assert_eq!(event(line).as_ref(), expected, "{line}");
 }
 
 #[test]
-fn what_takes_away_is_told_from_what_changes() {
-    check(&container("die"), Some(&Event::Stopped(id())));
-    check(&container("pause"), Some(&Event::Stopped(id())));
-    check(&container("destroy"), Some(&Event::Destroyed(id())));
+fn removals_are_distinguished_from_changes() {
+    check(&container("die"), Some(&DockerEvent::Stopped(id())));
+    check(&container("pause"), Some(&DockerEvent::Stopped(id())));
+    check(&container("destroy"), Some(&DockerEvent::Destroyed(id())));
     for action in
         ["create", "start", "restart", "stop", "unpause", "rename", "something new", "health_status: sick"]
     {
-        check(&container(action), Some(&Event::Touched(id())));
+        check(&container(action), Some(&DockerEvent::Changed(id())));
     }
-    check(&network("connect"), Some(&Event::Touched(id())));
-    check(&network("disconnect"), Some(&Event::Left { container: id(), network: "net".to_owned() }));
+    check(&network("connect"), Some(&DockerEvent::Changed(id())));
+    check(
+        &network("disconnect"),
+        Some(&DockerEvent::Disconnected { container: id(), network: "net".to_owned() }),
+    );
 }
 
 #[test]
-fn a_signal_that_ends_is_told_from_one_that_asks_for_something_else() {
+fn ending_signals_are_distinguished_from_others() {
     let kill = |signal: &str| {
         json!({ "Type": "container", "Action": "kill",
             "Actor": { "ID": ID, "Attributes": { "name": "redis", "signal": signal } } })
     };
     for signal in ["15", "9", "2"] {
-        check(&kill(signal), Some(&Event::Leaving(id(), Leaving::Surely)));
+        check(&kill(signal), Some(&DockerEvent::Stopping(id(), Stopping::Certainly)));
     }
     for signal in ["3", "28"] {
-        check(&kill(signal), Some(&Event::Leaving(id(), Leaving::Perhaps)));
+        check(&kill(signal), Some(&DockerEvent::Stopping(id(), Stopping::Possibly)));
     }
     for signal in ["1", "10", "", "SIGTERM?"] {
         check(&kill(signal), None);
@@ -56,14 +59,14 @@ fn a_signal_that_ends_is_told_from_one_that_asks_for_something_else() {
 }
 
 #[test]
-fn newer_and_older_shapes_are_read() {
+fn newer_and_older_formats_are_accepted() {
     let newer = json!({ "Type": "container", "Action": "die", "Actor": { "ID": ID }, "timeNano": 1 });
-    check(&newer, Some(&Event::Stopped(id())));
-    check(&json!({ "status": "die", "id": ID }), Some(&Event::Stopped(id())));
+    check(&newer, Some(&DockerEvent::Stopped(id())));
+    check(&json!({ "status": "die", "id": ID }), Some(&DockerEvent::Stopped(id())));
 }
 
 #[test]
-fn what_is_not_about_a_container_is_nothing() {
+fn events_without_a_container_are_ignored() {
     check(&json!({ "Type": "image", "Action": "pull", "Actor": { "ID": "redis" } }), None);
     check(
         &json!({ "Type": "network", "Action": "create", "Actor": { "ID": "net", "Attributes": {} } }),

@@ -1,8 +1,8 @@
-//! Tokens: got when they are wanted, and again when they have expired.
+//! Authentication.
 
 use super::*;
 use crate::config::hosts::Hosts;
-use crate::discovery::http::fake::{Asked, Fake, Reply};
+use crate::discovery::http::fake::{Fake, ReceivedRequest, Reply};
 
 fn client(fake: &Fake, login: bool) -> Client {
     let login = login.then(|| Login { user: "root".to_owned(), password: "secret".to_owned() });
@@ -18,22 +18,22 @@ fn refused(status: &str, message: &str) -> Reply {
     Reply::status(status, &json!({ "error": message, "message": message, "code": 16 }).to_string())
 }
 
-/// Gives the n-th token, and takes only that from then on.
-fn with_tokens(tokens: usize) -> impl FnMut(&Asked) -> Option<Reply> {
+/// Issues tokens, and accepts only the one with this number.
+fn with_tokens(tokens: usize) -> impl FnMut(&ReceivedRequest) -> Option<Reply> {
     let mut given = 0;
-    move |asked| {
-        if asked.line.ends_with("/v3/auth/authenticate") {
-            assert_eq!(asked.body, "{\"name\":\"root\",\"password\":\"secret\"}");
+    move |request| {
+        if request.line.ends_with("/v3/auth/authenticate") {
+            assert_eq!(request.body, "{\"name\":\"root\",\"password\":\"secret\"}");
             given += 1;
             return Some(Reply::json(&json!({ "token": format!("t{given}") })));
         }
-        let shown = asked.head.contains(&format!("authorization: t{tokens}"));
+        let shown = request.head.contains(&format!("authorization: t{tokens}"));
         Some(if shown { listing() } else { refused("401 Unauthorized", "etcdserver: invalid auth token") })
     }
 }
 
 #[tokio::test]
-async fn a_token_is_got_first_and_then_used() {
+async fn token_is_obtained_once_and_reused() {
     let mut fake = Fake::new(with_tokens(1)).await;
     let client = client(&fake, true);
     client.list("/s").await.unwrap();
@@ -43,22 +43,22 @@ async fn a_token_is_got_first_and_then_used() {
 }
 
 #[tokio::test]
-async fn an_expired_token_is_got_again() {
+async fn expired_token_is_renewed() {
     let fake = Fake::new(with_tokens(2)).await;
     client(&fake, true).list("/s").await.unwrap();
 }
 
 #[tokio::test]
-async fn a_token_that_is_never_good_is_given_up() {
+async fn token_that_is_never_accepted_is_an_error() {
     let fake = Fake::new(with_tokens(9)).await;
     let why = client(&fake, true).list("/s").await.unwrap_err().to_string();
     assert!(why.contains("invalid auth token") && !why.contains("secret"), "{why}");
 }
 
 #[tokio::test]
-async fn an_etcd_that_asks_nobody_is_spoken_to_without_a_token() {
-    let fake = Fake::new(|asked| {
-        let auth = asked.line.contains("authenticate");
+async fn without_authentication_no_token_is_sent() {
+    let fake = Fake::new(|request| {
+        let auth = request.line.contains("authenticate");
         Some(if auth {
             refused("412 Precondition Failed", "etcdserver: authentication is not enabled")
         } else {
@@ -70,14 +70,14 @@ async fn an_etcd_that_asks_nobody_is_spoken_to_without_a_token() {
 }
 
 #[tokio::test]
-async fn who_wants_to_know_who_we_are_is_told_how() {
+async fn missing_credentials_are_an_error_with_a_help() {
     let fake = Fake::new(|_| Some(refused("400 Bad Request", "etcdserver: user name is empty"))).await;
     let why = client(&fake, false).list("/s").await.unwrap_err().to_string();
     assert!(why.contains("AMBASSADOR_ETCD_USER"), "{why}");
 }
 
 #[tokio::test]
-async fn credentials_for_others_are_not_sent_and_the_error_says_why() {
+async fn credentials_for_other_hosts_are_not_sent() {
     let mut fake = Fake::new(|_| Some(refused("400 Bad Request", "etcdserver: user name is empty"))).await;
     let login = Some(Login { user: "root".to_owned(), password: "secret".to_owned() });
     let hosts = Hosts::of_etcd(false, &["other:2379".to_owned()]);

@@ -1,4 +1,4 @@
-//! What the other files' tests show of the watch is not shown again; what this source makes of it is.
+//! Files of endpoints, and what is published of them; changes of files are tested in `file/tests.rs`.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Followed {
     directory: tempfile::TempDir,
-    news: mpsc::Receiver<SourceUpdate>,
+    updates: mpsc::Receiver<SourceUpdate>,
     reload: Arc<Notify>,
     _source: AbortOnDropHandle<()>,
 }
@@ -26,10 +26,10 @@ fn begin(lay: impl Fn(&Path)) -> Followed {
     lay(directory.path());
     let hosts = directory.path().join("hosts");
     let resolver = Resolver::with_servers(Vec::new(), Vec::new(), hosts);
-    let (sender, news) = mpsc::channel(16);
+    let (sender, updates) = mpsc::channel(16);
     let reload = Arc::new(Notify::new());
     let source = EndpointFile::new(directory.path().join("a"), reload.clone(), resolver);
-    Followed { directory, news, reload, _source: follow(source, sender) }
+    Followed { directory, updates, reload, _source: follow(source, sender) }
 }
 
 /// Of a file with one endpoint, until that is out.
@@ -49,7 +49,7 @@ impl Followed {
     }
 
     async fn next(&mut self) -> SourceUpdate {
-        timeout(PATIENCE, self.news.recv()).await.expect("news in time").expect("a source that runs")
+        timeout(PATIENCE, self.updates.recv()).await.expect("an update in time").expect("a source that runs")
     }
 
     async fn sees(&mut self, expected: &[&str]) {
@@ -80,12 +80,12 @@ async fn a_change_is_followed_however_it_is_made() {
     symlink("c", followed.at("link")).unwrap();
     std::fs::rename(followed.at("link"), followed.at("a")).unwrap();
     followed.sees(&["10.0.0.4:80"]).await;
-    followed.write("c", "# nobody\n");
+    followed.write("c", "# none\n");
     followed.sees(&[]).await;
 }
 
 #[tokio::test]
-async fn a_broken_file_is_lost_as_a_whole_and_what_it_said_stands_until_it_is_whole_again() {
+async fn invalid_file_is_lost_until_it_is_valid_again() {
     let mut followed = followed().await;
     followed.write("a", "10.0.0.2:80\nredis\n");
     let why = followed.lost().await;
@@ -96,7 +96,7 @@ async fn a_broken_file_is_lost_as_a_whole_and_what_it_said_stands_until_it_is_wh
 }
 
 #[tokio::test]
-async fn a_file_that_is_not_there_is_lost_once_and_waited_for() {
+async fn missing_file_is_lost_once_and_read_when_it_appears() {
     let mut followed = begin(|_| {});
     let why = followed.lost().await;
     assert!(why.contains("cannot be read"), "{why}");
@@ -109,20 +109,19 @@ async fn a_file_that_is_not_there_is_lost_once_and_waited_for() {
 }
 
 #[tokio::test]
-async fn a_name_is_its_addresses_now() {
+async fn name_is_resolved_to_its_current_addresses() {
     let mut followed = followed().await;
     followed.write("hosts", "10.0.0.8 db\n");
     followed.write("a", "10.0.0.1:80\ndb:5432\n");
-    followed.sees(&["10.0.0.1:80"]).await;
     followed.sees(&["10.0.0.1:80", "10.0.0.8:5432"]).await;
     followed.write("hosts", "10.0.0.9 db\n");
     followed.sees(&["10.0.0.1:80", "10.0.0.9:5432"]).await;
 }
 
 #[tokio::test]
-async fn sighup_has_it_looked_at() {
+async fn sighup_reads_the_file() {
     let mut followed = followed().await;
-    // Nothing changed, so nothing is said; and what changes afterwards is seen as before.
+    // The file has not changed, so nothing is published; later changes are.
     followed.reload.notify_waiters();
     followed.write("a", "10.0.0.2:80\n");
     followed.sees(&["10.0.0.2:80"]).await;

@@ -1,4 +1,4 @@
-//! A server that says what the test tells it to, for the tests of those who ask over HTTP.
+//! A scripted server, for the tests of all HTTP clients.
 
 use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -7,17 +7,18 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::discovery::http::error::REASON_SHOWN_MAX;
 
 pub(crate) struct Fake {
     /// `127.0.0.1:port`.
     pub(crate) address: String,
-    pub(crate) asked: mpsc::UnboundedReceiver<Asked>,
+    pub(crate) requests: mpsc::UnboundedReceiver<ReceivedRequest>,
     _serving: JoinSet<()>,
 }
 
-/// One request, as it came.
+/// One request, as received.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct ReceivedRequest {
     /// `POST /v3/kv/range`.
     pub(crate) line: String,
     /// With lower-case names.
@@ -25,7 +26,7 @@ pub(crate) struct Asked {
     pub(crate) body: String,
 }
 
-/// Answers, and then closes the connection, or leaves it open.
+/// A response, after which the connection is closed or left open.
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
     text: String,
@@ -44,7 +45,7 @@ impl Reply {
         }
     }
 
-    /// Lines, and no end.
+    /// A stream of lines that does not end.
     pub(crate) fn stream(lines: &[Value]) -> Reply {
         let body: String = lines.iter().map(|line| format!("{line}\n")).collect();
         Reply { text: format!("HTTP/1.1 200 OK\r\n\r\n{body}"), open: true }
@@ -52,33 +53,33 @@ impl Reply {
 }
 
 impl Fake {
-    /// `None` closes the connection without a word.
-    pub(crate) async fn new(answer: impl FnMut(&Asked) -> Option<Reply> + Send + 'static) -> Fake {
+    /// Starts a server; `None` closes the connection without a response.
+    pub(crate) async fn new(answer: impl FnMut(&ReceivedRequest) -> Option<Reply> + Send + 'static) -> Fake {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let (sender, asked) = mpsc::unbounded_channel();
+        let (sender, requests) = mpsc::unbounded_channel();
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, answer, sender));
-        Fake { address, asked, _serving: serving }
+        Fake { address, requests, _serving: serving }
     }
 
     /// The lines of the requests so far.
     pub(crate) fn lines(&mut self) -> Vec<String> {
-        std::iter::from_fn(|| self.asked.try_recv().ok()).map(|asked| asked.line).collect()
+        std::iter::from_fn(|| self.requests.try_recv().ok()).map(|request| request.line).collect()
     }
 }
 
 async fn serve(
     listener: TcpListener,
-    mut answer: impl FnMut(&Asked) -> Option<Reply>,
-    sender: mpsc::UnboundedSender<Asked>,
+    mut answer: impl FnMut(&ReceivedRequest) -> Option<Reply>,
+    sender: mpsc::UnboundedSender<ReceivedRequest>,
 ) {
     let mut open = Vec::new();
     loop {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let Some(asked) = read(&mut stream).await else { continue };
-        let reply = answer(&asked);
-        sender.send(asked).unwrap_or_default();
+        let Some(request) = read(&mut stream).await else { continue };
+        let reply = answer(&request);
+        sender.send(request).unwrap_or_default();
         if let Some(reply) = reply {
             stream.write_all(reply.text.as_bytes()).await.unwrap_or_default();
             if reply.open {
@@ -88,7 +89,7 @@ async fn serve(
     }
 }
 
-async fn read(stream: &mut TcpStream) -> Option<Asked> {
+async fn read(stream: &mut TcpStream) -> Option<ReceivedRequest> {
     let mut bytes = Vec::new();
     loop {
         let mut piece = [0; 4096];
@@ -104,7 +105,7 @@ async fn read(stream: &mut TcpStream) -> Option<Asked> {
             .map_or(0, |n| n.parse().unwrap());
         if body.len() == length {
             let line = line.trim_end_matches(" HTTP/1.1").to_owned();
-            return Some(Asked { line, head, body: body.to_owned() });
+            return Some(ReceivedRequest { line, head, body: body.to_owned() });
         }
     }
 }
@@ -114,77 +115,78 @@ fn client(fake: &Fake) -> Client {
 }
 
 #[tokio::test]
-async fn method_headers_and_body_arrive_as_they_were_given() {
+async fn method_headers_and_body_are_sent() {
     let mut fake = Fake::new(|_| Some(Reply::json(&serde_json::json!({ "a": 1 })))).await;
     let request = Request::put("/v1/x?y=z", &serde_json::json!({ "b": 2 }))
         .header(hyper::header::AUTHORIZATION, "secret")
         .header(hyper::header::COOKIE, "a\nb");
-    let answer: Value = client(&fake).ask(request).await.unwrap().json().await.unwrap();
+    let answer: Value = client(&fake).send(request).await.unwrap().json().await.unwrap();
     assert_eq!(answer, serde_json::json!({ "a": 1 }));
-    let asked = fake.asked.recv().await.unwrap();
-    assert_eq!((asked.line.as_str(), asked.body.as_str()), ("PUT /v1/x?y=z", "{\"b\":2}"));
+    let request = fake.requests.recv().await.unwrap();
+    assert_eq!((request.line.as_str(), request.body.as_str()), ("PUT /v1/x?y=z", "{\"b\":2}"));
     assert!(
-        asked.head.contains("authorization: secret") && asked.head.contains("content-type: application/json")
+        request.head.contains("authorization: secret")
+            && request.head.contains("content-type: application/json")
     );
-    assert!(!asked.head.contains("cookie"), "no header can hold it");
+    assert!(!request.head.contains("cookie"), "it is not valid in a header");
 }
 
 #[tokio::test]
-async fn a_refusal_keeps_the_servers_own_words_and_not_the_query() {
-    for (body, said) in [
+async fn error_contains_the_message_of_the_server_and_not_the_query() {
+    for (body, expected) in [
         ("{\"message\":\"no\"}", "/v1/x: 403 Forbidden: no"),
         ("Permission\x07 denied\n", "/v1/x: 403 Forbidden: Permission  denied"),
         ("", "/v1/x: 403 Forbidden"),
     ] {
         let fake = Fake::new(move |_| Some(Reply::status("403 Forbidden", body))).await;
-        let error = client(&fake).ask(Request::get("/v1/x?token=secret")).await.err().unwrap();
-        assert_eq!(error.to_string(), said);
+        let error = client(&fake).send(Request::get("/v1/x?token=secret")).await.err().unwrap();
+        assert_eq!(error.to_string(), expected);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn patience_has_an_end() {
+async fn request_without_a_response_times_out() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = Server::Tcp(listener.local_addr().unwrap().to_string());
     let error =
-        Client::new(server).ask(Request::get("/x").patience(Duration::from_secs(3))).await.err().unwrap();
-    assert_eq!(error.to_string(), "/x: no answer");
+        Client::new(server).send(Request::get("/x").timeout(Duration::from_secs(3))).await.err().unwrap();
+    assert_eq!(error.to_string(), "/x: no response");
 }
 
 #[tokio::test]
-async fn an_answer_that_is_too_long_is_not_read_and_the_error_says_what_to_do() {
+async fn response_that_is_too_long_is_an_error_with_a_help() {
     const LIMIT: Limit = Limit { mib: 1, help: "ask for less" };
     let announced =
         Reply { text: format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 2 << 20), open: true };
     let sent = Reply { text: format!("HTTP/1.1 200 OK\r\n\r\n{}", " ".repeat(2 << 20)), open: false };
     for reply in [announced, sent] {
         let fake = Fake::new(move |_| Some(reply.clone())).await;
-        let error = client(&fake).ask(Request::get("/x?y").limit(LIMIT)).await.err().unwrap();
-        assert_eq!(error.to_string(), "/x: the answer has more than 1 MiB: ask for less");
-        assert!(error.concerns_request_alone());
+        let error = client(&fake).send(Request::get("/x?y").limit(LIMIT)).await.err().unwrap();
+        assert_eq!(error.to_string(), "/x: the response has more than 1 MiB: ask for less");
+        assert!(error.is_request_specific());
     }
 }
 
 #[tokio::test]
-async fn a_redirect_is_a_refusal() {
+async fn redirect_is_an_error() {
     let elsewhere = Fake::new(|_| Some(Reply::json(&Value::Null))).await;
     let status = format!("302 Found\r\nlocation: http://{}/", elsewhere.address);
     let fake = Fake::new(move |_| Some(Reply::status(&status, ""))).await;
     let request = Request::get("/x").header(hyper::header::AUTHORIZATION, "secret");
-    let error = client(&fake).ask(request).await.err().unwrap();
+    let error = client(&fake).send(request).await.err().unwrap();
     assert_eq!(error.to_string(), "/x: 302 Found");
 }
 
 #[tokio::test]
-async fn a_word_of_the_server_in_an_error_is_cut() {
+async fn long_message_in_an_error_is_cut() {
     let body = format!("\"{}\"", "x".repeat(10_000));
     let fake = Fake::new(move |_| Some(Reply::status("200 OK", &body))).await;
-    let error = client(&fake).ask(Request::get("/x")).await.unwrap().json::<u64>().await.err().unwrap();
+    let error = client(&fake).send(Request::get("/x")).await.unwrap().json::<u64>().await.err().unwrap();
     assert!(error.to_string().len() < REASON_SHOWN_MAX + 10, "{error}");
 }
 
 #[tokio::test]
-async fn a_line_that_is_too_long_ends_the_stream() {
+async fn line_that_is_too_long_ends_the_stream() {
     let lines = ["a".repeat(100), "b".repeat(200_000)].map(Value::String);
     let fake = Fake::new(move |_| Some(Reply::stream(&lines))).await;
     let mut lines = client(&fake).lines::<String>(Request::get("/x"), 1_000).await.unwrap();
@@ -193,7 +195,7 @@ async fn a_line_that_is_too_long_ends_the_stream() {
 }
 
 #[tokio::test]
-async fn a_long_line_that_is_being_parsed_survives_a_call_that_is_dropped() {
+async fn line_being_parsed_is_not_lost_when_the_call_is_dropped() {
     let texts = ["a".repeat(200_000), "b".to_owned()].map(Value::String);
     let fake = Fake::new(move |_| Some(Reply::stream(&texts))).await;
     let mut lines = client(&fake).lines::<String>(Request::get("/x"), 1 << 20).await.unwrap();

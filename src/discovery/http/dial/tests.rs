@@ -25,7 +25,7 @@ async fn refusing() -> SocketAddr {
 }
 
 #[tokio::test]
-async fn an_address_that_refuses_is_passed_over_at_once() {
+async fn refused_address_is_followed_by_the_next_at_once() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let stream = first(vec![refusing().await, refusing().await, addr]).await.unwrap();
@@ -33,7 +33,7 @@ async fn an_address_that_refuses_is_passed_over_at_once() {
 }
 
 #[tokio::test]
-async fn the_error_names_every_address_up_to_a_limit() {
+async fn error_lists_every_address_up_to_a_limit() {
     let (one, other) = (refusing().await, refusing().await);
     let why = first(vec![one, other]).await.unwrap_err();
     assert!(why.contains(&one.to_string()) && why.contains(&other.to_string()), "{why}");

@@ -17,7 +17,7 @@ fn read(json: &serde_json::Value) -> Loose<Inner> {
 }
 
 #[test]
-fn a_loose_value_is_kept_if_it_is_of_the_type_that_is_asked_for() {
+fn loose_value_is_returned_if_its_type_matches() {
     assert_eq!(read(&json!("x")).text(), Some("x"));
     assert_eq!(read(&json!("")).text(), None);
     assert_eq!(read(&json!(7)).number(), Some(7));
@@ -45,7 +45,7 @@ impl Element for Even {
 }
 
 #[test]
-fn a_list_keeps_as_many_elements_as_are_of_use_and_no_more_than_its_limit() {
+fn list_keeps_used_elements_up_to_its_limit() {
     let read = |text: &str| serde_json::from_str::<Elements<Even>>(text);
     assert_eq!(read("[1,2,null,[[]],4]").unwrap(), Elements(vec![Even(2), Even(4)]));
     assert_eq!(read("[2,2,2,2,9]").unwrap().0.len(), 3);
@@ -65,7 +65,7 @@ impl<'de> Deserialize<'de> for On {
 }
 
 #[tokio::test]
-async fn a_long_text_is_parsed_on_another_thread_and_a_short_one_is_not() {
+async fn long_text_is_parsed_on_another_thread_and_short_text_is_not() {
     let own = thread::current().id();
     let text = |len: usize| Bytes::from(format!("\"{}\"", "x".repeat(len)));
     assert_eq!(parse::<On>(text(100)).await.unwrap().0, own);
@@ -83,7 +83,7 @@ impl<'de> Deserialize<'de> for Panics {
 }
 
 #[tokio::test]
-async fn a_panic_on_the_other_thread_is_an_error() {
+async fn panic_on_the_other_thread_is_an_error() {
     let why = parse::<Panics>(Bytes::from(vec![b' '; INLINE_MAX + 1])).await.unwrap_err();
     assert!(why.contains("panicked"), "{why}");
 }

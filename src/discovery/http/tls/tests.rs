@@ -1,4 +1,4 @@
-//! Against a TLS server that asks for a client's certificate, as an engine with `--tlsverify` does.
+//! Connections to a TLS server that requests a client certificate, as an engine with `--tlsverify` does.
 
 use std::path::PathBuf;
 
@@ -42,13 +42,13 @@ async fn shake(host: &str, ca: &str, cert: &str, verify: bool) -> Result<(), Str
 fn check(outcome: &Result<(), String>, expected: Result<(), &str>) {
     match (outcome, expected) {
         (Ok(()), Ok(())) => {}
-        (Err(why), Err(said)) => assert!(why.contains(said), "{why}"),
+        (Err(why), Err(expected)) => assert!(why.contains(expected), "{why}"),
         _ => panic!("{outcome:?}"),
     }
 }
 
 #[tokio::test]
-async fn a_server_is_who_the_authority_says() {
+async fn server_certificate_is_verified_with_the_authority() {
     check(&shake("127.0.0.1", "ca.pem", "client", true).await, Ok(()));
     check(&shake("docker.example", "ca.pem", "client", true).await, Ok(()));
     check(&shake("evil.example", "ca.pem", "client", true).await, Err("certificate"));
@@ -62,12 +62,12 @@ async fn without_verification_any_server_will_do() {
 }
 
 #[tokio::test]
-async fn a_client_without_a_certificate_shows_none() {
+async fn missing_client_certificate_is_not_sent() {
     check(&shake("127.0.0.1", "ca.pem", "not-there", true).await, Err("certificate"));
 }
 
 #[tokio::test]
-async fn a_file_that_is_missing_or_wrong_is_named() {
+async fn missing_or_invalid_file_is_named() {
     check(&shake("127.0.0.1", "not-there.pem", "client", true).await, Err("not-there.pem"));
     check(&shake("127.0.0.1", "client.key", "client", true).await, Err("holds no certificate"));
 }

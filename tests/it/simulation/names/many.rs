@@ -50,7 +50,7 @@ pub(in crate::simulation) async fn tell(mut lots: Lots, steps: usize) {
 impl Many {
     fn new(lots: &mut Lots) -> Many {
         let (zone, limits) = (Shared::default(), limits(lots));
-        let names = Names::new(Resolver::asking(asking(&zone)).within(limits));
+        let names = Names::new(Resolver::with_query(asking(&zone)).within(limits));
         let (wanted, known, told) = Default::default();
         Many { zone, limits, names, wanted, known, told }
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ambassador::discovery::dns::Asking;
+use ambassador::discovery::dns::QueryFn;
 use futures_util::FutureExt;
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::{DnsError, NetError, NoRecords};
@@ -143,7 +143,7 @@ impl Zone {
     }
 }
 
-pub(super) fn asking(zone: &Shared) -> Asking {
+pub(super) fn asking(zone: &Shared) -> QueryFn {
     let zone = zone.clone();
     Arc::new(move |name, kind| {
         let mut zone = zone.lock().unwrap();

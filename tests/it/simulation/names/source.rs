@@ -49,7 +49,7 @@ impl Followed {
     fn new(lots: &mut Lots) -> Followed {
         let (zone, trouble, limits) = (Shared::default(), Arc::<Notify>::default(), limits(lots));
         let target = Target::Host { host: "redis".to_owned(), port: 6379 };
-        let resolver = Resolver::asking(asking(&zone)).within(limits);
+        let resolver = Resolver::with_query(asking(&zone)).within(limits);
         let source = Dns::of(&target, resolver, trouble.clone()).unwrap();
         let (sender, news) = mpsc::channel(16);
         let jitter = Mutex::new(Lots::new(lots.bits()));
