@@ -90,7 +90,7 @@ pub async fn build_watched(config: Config, stalls: StallMonitor) -> Result<Bound
         env!("CARGO_PKG_VERSION")
     );
     let file = path.map(|path| File { path, reload: control.reload.clone(), events: events.clone() });
-    let file = file.map(|file| follow(file, reconciler.news()));
+    let file = file.map(|file| follow(file, reconciler.updates()));
     Ok(Bound {
         reconciler,
         admin,

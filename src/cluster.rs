@@ -46,7 +46,7 @@ use crate::ending::Ending;
 use crate::fd_budget::RouteFds;
 use crate::limit::RateLimit;
 use crate::relay::Direction;
-use crate::route::Options;
+use crate::route::{OnRemove, Options};
 use outlier::Outcome;
 use repeats::Repeats;
 use timings::Timings;
@@ -163,6 +163,11 @@ impl Cluster {
 
     /// Replaces policy and endpoints; endpoints in both stay what they are. Returns who joined and who left.
     pub fn update(&self, options: &Options, specs: &[EndpointSpec]) -> Change {
+        self.update_with(options, specs, options.on_remove)
+    }
+
+    /// As [`Cluster::update`], with another policy for the endpoints that this update removes.
+    pub fn update_with(&self, options: &Options, specs: &[EndpointSpec], on_remove: OnRemove) -> Change {
         let old = self.members();
         let specs: BTreeSet<&EndpointSpec> = specs.iter().collect();
         if old.options == *options && old.specs().iter().eq(specs.iter().copied()) {
@@ -188,7 +193,7 @@ impl Cluster {
         }
         self.members.store(new.clone());
         for endpoint in change.left.iter().filter_map(|key| before.get(key)) {
-            endpoint.remove(options.on_remove);
+            endpoint.remove(on_remove);
         }
         self.changed.notify_waiters();
         self.alarm.notify_one();

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::config::grammar::options;
 use crate::config::nearest::suggest;
-use crate::reconcile::command::{Command, Switch, Trial};
+use crate::reconcile::command::{Command, SwitchRequest, Trial};
 use crate::route::OnRemove;
 
 /// What can be posted to a route.
@@ -106,7 +106,7 @@ pub(super) fn order(name: &str, verb: &str, bytes: &[u8]) -> Result<Command, Str
     }
 }
 
-fn switch(route: String, body: SwitchBody) -> Result<Switch, String> {
+fn switch(route: String, body: SwitchBody) -> Result<SwitchRequest, String> {
     let SwitchBody { targets, reset, old, timeout, wait } = body;
     let targets = match (targets, reset) {
         (Some(Targets::Text(text)), false) => Some(text),
@@ -120,7 +120,7 @@ fn switch(route: String, body: SwitchBody) -> Result<Switch, String> {
     });
     let timeout = timeout.map(|text| trial_time(&text)).transpose()?;
     let trial = (wait || timeout.is_some()).then_some(Trial { timeout });
-    Ok(Switch { route, targets, old, trial })
+    Ok(SwitchRequest { route, targets, old, trial })
 }
 
 fn trial_time(text: &str) -> Result<Duration, String> {
@@ -159,7 +159,7 @@ mod tests {
     ) -> Result<Command, String> {
         let targets = targets.map(str::to_owned);
         let trial = trial.map(|timeout| Trial { timeout: Some(timeout) });
-        Ok(Command::Switch(Switch { route: "r".to_owned(), targets, old, trial }))
+        Ok(Command::Switch(SwitchRequest { route: "r".to_owned(), targets, old, trial }))
     }
 
     #[test]

@@ -41,9 +41,9 @@ fn what_is_wrong_is_an_error_in_json_with_the_way_out() {
     let admin = ambassador.admin();
     let long = format!("{{\"route\":\"{}\"}}", "x".repeat(70_000));
     for (line, body, status, says) in [
-        ("POST /routes/pg/pause", "", 404, "no route `pg`"),
-        ("GET /routes/pg", "", 404, "no route `pg`"),
-        ("GET /sessions?route=pg", "", 404, "no route `pg`"),
+        ("POST /routes/pg/pause", "", 404, "unknown route `pg`"),
+        ("GET /routes/pg", "", 404, "unknown route `pg`"),
+        ("GET /sessions?route=pg", "", 404, "unknown route `pg`"),
         ("GET /sessions?limit=many", "", 400, "limit"),
         ("GET /sessions?rout=r", "", 400, "rout"),
         ("GET /events?since=-1", "", 400, "since"),
