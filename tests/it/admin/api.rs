@@ -48,7 +48,7 @@ fn what_is_wrong_is_an_error_in_json_with_the_way_out() {
         ("GET /sessions?rout=r", "", 400, "rout"),
         ("GET /events?since=-1", "", 400, "since"),
         ("POST /routes/r/puase", "", 400, "did you mean `pause`"),
-        ("POST /routes/r/pause", "{", 400, "cannot be read"),
+        ("POST /routes/r/pause", "{", 400, "invalid body"),
         ("POST /routes/r/switch", "{}", 400, "targets"),
         ("POST /routes/r/switch", "{\"targets\":\"a:0\"}", 400, "from 1 to 65535"),
         ("POST /routes", "{\"route\":\"80\"}", 400, "6379=redis:6379"),
