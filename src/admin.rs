@@ -1,10 +1,10 @@
 //! The admin API: HTTP on a unix socket, and on TCP if configured. Shows what the control loop publishes, and sends it the
 //! commands of operators.
 
-pub mod address;
+pub(crate) mod address;
 mod api;
 mod body;
-pub mod client;
+pub(crate) mod client;
 mod connections;
 mod events;
 mod guard;
@@ -21,8 +21,9 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::AbortOnDropHandle;
 
-pub use address::{BindError, Choice};
-pub use state::AdminState;
+pub use address::BindError;
+pub(crate) use address::Choice;
+pub(crate) use state::AdminState;
 
 use address::AdminListener;
 use connections::{Connections, Streaming};
@@ -36,7 +37,7 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// The bound admin addresses: a unix socket, TCP, both, or none if none is available.
-pub struct Admin {
+pub(crate) struct Admin {
     listeners: Vec<AdminListener>,
     state: AdminState,
     /// Host names that are served on TCP.
@@ -49,18 +50,18 @@ impl Admin {
     /// # Errors
     ///
     /// Returns an error if an address that was configured cannot be bound.
-    pub fn bind(choice: &Choice, hosts: &[String], state: AdminState) -> Result<Admin, BindError> {
+    pub(crate) fn bind(choice: &Choice, hosts: &[String], state: AdminState) -> Result<Admin, BindError> {
         Ok(Admin { listeners: address::bind(choice)?, state, hosts: Arc::from(hosts) })
     }
 
     /// Returns the bound addresses in the format of `--admin`.
-    pub fn addrs(&self) -> Vec<String> {
+    pub(crate) fn addrs(&self) -> Vec<String> {
         self.listeners.iter().filter_map(|listener| Some(listener.addr().ok()?.to_string())).collect()
     }
 
     /// Serves until the handles are dropped. Each address has its own connections, so that a flood on TCP does not affect the
     /// unix socket.
-    pub fn serve(self) -> Vec<AbortOnDropHandle<()>> {
+    pub(crate) fn serve(self) -> Vec<AbortOnDropHandle<()>> {
         let Admin { listeners, state, hosts } = self;
         let serve = |listener: AdminListener| {
             let guard = match listener {

@@ -62,30 +62,14 @@ pub async fn build_watched(config: Config, stalls: StallMonitor) -> Result<Bound
     for warning in &config.warnings {
         tracing::warn!("{}", warning.one_line());
     }
-    // With TCP there is a unix socket as well.
-    let admins = if matches!(config.admin, Some(AdminAddr::Tcp(_))) { 2 } else { 1 };
-    let fds = Arc::new(FdBudget::within(raised_file_limit(), config.workers.get(), admins));
     let control = Control::default();
-    let shared = Arc::new(Shared {
-        gate: Gate::new(config.max_held),
-        force: control.force.clone(),
-        stop: control.stop.clone(),
-        fds,
-        access_log: config.access_log,
-    });
+    let shared = Arc::new(shared(&config, &control));
     let workers = Workers::start(config.workers, &shared, &stalls)?;
     let events = Arc::new(Events::default());
     let mut reconciler =
         Reconciler::new(config.clone(), workers, shared, &control, events.clone(), stalls.counts());
     reconciler.begin().await.map_err(BuildError::Bind)?;
-    let state = AdminState {
-        overview: reconciler.overview(),
-        commands: reconciler.commands(),
-        events: events.clone(),
-        stop: control.stop.clone(),
-        started: SystemTime::now(),
-    };
-    let admin = Admin::bind(&admin::Choice::of(&config), &config.admin_hosts, state)?;
+    let admin = bind_admin(&config, &reconciler, &control, events.clone())?;
     let path = config.path.filter(|path| !config::is_own_descriptor(path));
     let routes = reconciler.overview().load().routes.len();
     tracing::info!(
@@ -104,6 +88,35 @@ pub async fn build_watched(config: Config, stalls: StallMonitor) -> Result<Bound
         _file: file,
         _stalls: stalls,
     })
+}
+
+/// Creates what all sessions share.
+fn shared(config: &Config, control: &Control) -> Shared {
+    // With TCP there is a unix socket as well.
+    let admins = if matches!(config.admin, Some(AdminAddr::Tcp(_))) { 2 } else { 1 };
+    Shared {
+        gate: Gate::new(config.max_held),
+        force: control.force.clone(),
+        stop: control.stop.clone(),
+        fds: Arc::new(FdBudget::within(raised_file_limit(), config.workers.get(), admins)),
+        access_log: config.access_log,
+    }
+}
+
+fn bind_admin(
+    config: &Config,
+    reconciler: &Reconciler,
+    control: &Control,
+    events: Arc<Events>,
+) -> Result<Admin, admin::BindError> {
+    let state = AdminState {
+        overview: reconciler.overview(),
+        commands: reconciler.commands(),
+        events,
+        stop: control.stop.clone(),
+        started: SystemTime::now(),
+    };
+    Admin::bind(&admin::Choice::of(config), &config.admin_hosts, state)
 }
 
 /// Raises the limit of open files to the maximum that the administrator allows, since a session takes two descriptors and the

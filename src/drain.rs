@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -27,19 +27,16 @@ impl Control {
     /// kernel ignores signals to it that have none.
     pub fn handle_signals(&self) -> io::Result<impl Future<Output = ()> + use<>> {
         let control = self.clone();
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut stop = StopSignals::install()?;
         let mut hangup = signal(SignalKind::hangup())?;
         Ok(async move {
             loop {
                 tokio::select! {
-                    Some(()) = terminate.recv() => control.stop_or_force("SIGTERM"),
-                    Some(()) = interrupt.recv() => control.stop_or_force("SIGINT"),
+                    signal = stop.recv() => control.stop_or_force(signal),
                     Some(()) = hangup.recv() => {
                         tracing::info!("SIGHUP: reading the files again");
                         control.reload.notify_waiters();
                     }
-                    else => return,
                 }
             }
         })
@@ -52,6 +49,31 @@ impl Control {
         } else {
             tracing::info!("{signal}: taking no new sessions");
             self.stop.cancel();
+        }
+    }
+}
+
+/// The signals that stop the process: SIGTERM and SIGINT.
+#[derive(Debug)]
+pub(crate) struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// Installs the handlers. From then on the signals no longer end the process by themselves.
+    pub(crate) fn install() -> io::Result<StopSignals> {
+        Ok(StopSignals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next signal, and returns its name.
+    pub(crate) async fn recv(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
         }
     }
 }

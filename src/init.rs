@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Reaps orphans, such as those of `docker exec`, until the future is dropped. Does nothing unless this is process 1. The
 /// program starts no children of its own, so no exit status is lost.
-pub async fn reap_orphans() -> Infallible {
+pub(crate) async fn reap_orphans() -> Infallible {
     if getpid() != Pid::INIT {
         return pending().await;
     }

@@ -4,7 +4,7 @@ use crate::reconcile::Overview;
 
 /// Returns why the ambassador is not ready, or nothing if it is. A source that fails after its first answer is not a reason,
 /// since its last snapshot is in use. A source that has never answered is: routes or endpoints may be missing.
-pub fn reasons(overview: &Overview, draining: bool) -> Vec<String> {
+pub(crate) fn reasons(overview: &Overview, draining: bool) -> Vec<String> {
     let mut reasons = Vec::new();
     if draining {
         reasons.push("draining: the process is stopping".to_owned());

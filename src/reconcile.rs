@@ -1,11 +1,11 @@
-//! The control loop, in two halves: [`desired`] computes which routes are to be open and which endpoints each has, and the
+//! The control loop, in two halves: `desired` computes which routes are to be open and which endpoints each has, and the
 //! rest of this module opens listeners, follows sources and updates clusters to match.
 //!
 //! One task owns all of it, without a lock: sources send [`SourceUpdate`]s, operators send commands, and sessions and the admin
 //! API read what is published.
 
 mod closing;
-pub mod command;
+pub(crate) mod command;
 mod desired;
 mod open_route;
 mod open_routes;
@@ -37,7 +37,7 @@ use crate::worker::{Loads, Workers};
 use command::{Command, CommandError, CommandSender, Done, PendingCommand};
 use desired::{DesiredState, Outcome};
 use open_routes::{OpenRoutes, Unbound};
-use sources::{SourceMeans, Sources};
+use sources::{SourceContext, Sources};
 use trial_probes::TrialProbes;
 
 pub use desired::overrides::Override;
@@ -60,7 +60,7 @@ enum Wakeup {
 }
 
 /// The control loop.
-pub struct Reconciler {
+pub(crate) struct Reconciler {
     desired: DesiredState,
     routes: OpenRoutes,
     sources: Sources,
@@ -82,7 +82,7 @@ pub struct Reconciler {
 
 impl Reconciler {
     /// Creates a control loop that has neither opened a route nor followed a source.
-    pub fn new(
+    pub(crate) fn new(
         config: Config,
         workers: Workers,
         shared: Arc<Shared>,
@@ -93,9 +93,10 @@ impl Reconciler {
         let (updates, pending_updates) = mpsc::channel(UPDATES_MAX);
         let (commands, pending_commands) = CommandSender::channel();
         let watch_means = Means::new(Network, config.max_ejected, events.clone());
-        let means = SourceMeans { updates, reload: control.reload.clone(), trouble: shared.gate.trouble() };
+        let context =
+            SourceContext { updates, reload: control.reload.clone(), trouble: shared.gate.trouble() };
         Reconciler {
-            sources: Sources::new(&config, means),
+            sources: Sources::new(&config, context),
             desired: DesiredState::new(config),
             loads: workers.loads(),
             routes: OpenRoutes::new(workers, watch_means, shared, events.clone()),
@@ -113,17 +114,17 @@ impl Reconciler {
     }
 
     /// Returns where sources send their updates.
-    pub fn updates(&self) -> mpsc::Sender<SourceUpdate> {
+    pub(crate) fn updates(&self) -> mpsc::Sender<SourceUpdate> {
         self.sources.updates()
     }
 
     /// Returns where operators send their commands.
-    pub fn commands(&self) -> CommandSender {
+    pub(crate) fn commands(&self) -> CommandSender {
         self.commands.clone()
     }
 
     /// Returns what is published after each round.
-    pub fn overview(&self) -> Arc<ArcSwap<Overview>> {
+    pub(crate) fn overview(&self) -> Arc<ArcSwap<Overview>> {
         self.overview.clone()
     }
 
@@ -132,7 +133,7 @@ impl Reconciler {
     /// # Errors
     ///
     /// Returns the listeners that cannot be bound.
-    pub async fn begin(&mut self) -> Result<(), Vec<BindError>> {
+    pub(crate) async fn begin(&mut self) -> Result<(), Vec<BindError>> {
         let failed = self.apply().await;
         if failed.is_empty() { Ok(()) } else { Err(failed.into_iter().map(|(_, error)| error).collect()) }
     }
@@ -140,7 +141,7 @@ impl Reconciler {
     /// Runs until `end`. A round that has begun is finished first, so that no command is executed by half.
     ///
     /// Dropping the future at any await loses nothing: see [`OpenRoutes::apply`].
-    pub async fn run_until(&mut self, end: impl Future<Output = ()>) {
+    pub(crate) async fn run_until(&mut self, end: impl Future<Output = ()>) {
         let mut end = pin!(end);
         loop {
             let wakeup = tokio::select! {
@@ -297,12 +298,12 @@ impl Reconciler {
     }
 
     /// Closes the listeners, and returns the workers to wait for. Sources are still followed, for held sessions.
-    pub fn stop_listening(&mut self) -> Option<Workers> {
+    pub(crate) fn stop_listening(&mut self) -> Option<Workers> {
         self.routes.stop()
     }
 
     /// Returns the current sessions of all open routes.
-    pub fn sessions(&self) -> usize {
+    pub(crate) fn sessions(&self) -> usize {
         self.routes.sessions()
     }
 }

@@ -19,13 +19,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{DockerHost, LogConfig};
 use crate::discovery::docker::Docker;
 use crate::discovery::follow;
+use crate::drain::StopSignals;
 use registrar::Registrar;
 use registry::Registry;
 pub use registry::RegistryConfig;
@@ -45,13 +45,9 @@ pub struct Plan {
 /// Registers until SIGTERM or SIGINT, and takes everything back then.
 pub async fn run(plan: Plan) -> io::Result<()> {
     let stop = CancellationToken::new();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = StopSignals::install()?;
     let obey = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        signals.recv().await;
         stop.cancel();
     };
     let Plan { docker, choice, registry, ttl, log: _ } = plan;

@@ -26,7 +26,7 @@ pub(super) const ABSTRACT_PREFIX: &str = "ambassador/admin/";
 
 /// The admin addresses to bind, or to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Choice {
+pub(crate) struct Choice {
     pub(super) given: Option<AdminAddr>,
     /// The first of these that is available is used, or else an abstract socket.
     pub(super) defaults: Vec<PathBuf>,
@@ -53,12 +53,12 @@ pub(super) enum AdminListener {
 
 impl Choice {
     /// Returns the addresses of a configuration.
-    pub fn of(config: &Config) -> Choice {
+    pub(crate) fn of(config: &Config) -> Choice {
         Choice::new(config.admin.clone(), config.runtime_dir.as_deref())
     }
 
     /// Returns the given address, and the default addresses of a user with this `XDG_RUNTIME_DIR`.
-    pub fn new(given: Option<AdminAddr>, runtime_dir: Option<&Path>) -> Choice {
+    pub(crate) fn new(given: Option<AdminAddr>, runtime_dir: Option<&Path>) -> Choice {
         let user = runtime_dir.map(|dir| dir.join(USER_PATH));
         Choice { given, defaults: std::iter::once(PathBuf::from(SYSTEM_PATH)).chain(user).collect() }
     }

@@ -12,6 +12,7 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 
 use super::address::Choice;
+use crate::cluster::ConnectError;
 use crate::config::AdminAddr;
 
 /// The longest response. The ambassador sends none that is longer.
@@ -23,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A request to the admin API.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AdminRequest {
+pub(crate) struct AdminRequest {
     pub method: Method,
     pub path: String,
     /// JSON, or empty for no body.
@@ -32,7 +33,7 @@ pub struct AdminRequest {
 
 /// A response of the admin API.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AdminResponse {
+pub(crate) struct AdminResponse {
     /// The HTTP status code.
     pub status: u16,
     pub body: String,
@@ -40,11 +41,12 @@ pub struct AdminResponse {
 
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
+pub(crate) enum ClientError {
     #[error(
-        "no ambassador answers on its admin address: {0}; set the address with --admin or AMBASSADOR_ADMIN"
+        "no ambassador answers at {at} ({}): is one running? --admin or AMBASSADOR_ADMIN names another admin address",
+        cause(.error)
     )]
-    Unreachable(io::Error),
+    Unreachable { at: Choice, error: io::Error },
     /// Several ambassadors answer, at these addresses.
     #[error("several ambassadors are running: choose one with --admin or AMBASSADOR_ADMIN\n  {}", .0.join("\n  "))]
     Several(Vec<String>),
@@ -54,24 +56,42 @@ pub enum ClientError {
     Unexpected(String),
 }
 
+impl ClientError {
+    fn timed_out(choice: &Choice) -> ClientError {
+        let why = format!("no answer within {TIMEOUT:?}");
+        ClientError::Unreachable { at: choice.clone(), error: io::Error::new(io::ErrorKind::TimedOut, why) }
+    }
+}
+
+/// Returns the cause of an error. Errors of the system have the same wording as those of endpoints.
+fn cause(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(_) => ConnectError::of(error).to_string(),
+        None => error.to_string(),
+    }
+}
+
 impl AdminRequest {
-    pub fn get(path: impl Into<String>) -> AdminRequest {
+    /// Creates a GET request.
+    pub(crate) fn get(path: impl Into<String>) -> AdminRequest {
         AdminRequest { method: Method::GET, path: path.into(), body: String::new() }
     }
 
-    pub fn post(path: impl Into<String>, body: &serde_json::Value) -> AdminRequest {
+    /// Creates a POST request with a body of JSON.
+    pub(crate) fn post(path: impl Into<String>, body: &serde_json::Value) -> AdminRequest {
         AdminRequest { method: Method::POST, path: path.into(), body: body.to_string() }
     }
 }
 
 impl AdminResponse {
-    pub fn is_ok(&self) -> bool {
+    /// Returns whether the status code is one of success.
+    pub(crate) fn is_ok(&self) -> bool {
         (200..300).contains(&self.status)
     }
 }
 
 /// Sends a request, and reads the whole response.
-pub async fn send(choice: &Choice, request: &AdminRequest) -> Result<AdminResponse, ClientError> {
+pub(crate) async fn send(choice: &Choice, request: &AdminRequest) -> Result<AdminResponse, ClientError> {
     let response = async {
         let response = connect_and_send(choice, request).await?;
         let status = response.status().as_u16();
@@ -79,20 +99,20 @@ pub async fn send(choice: &Choice, request: &AdminRequest) -> Result<AdminRespon
     };
     match tokio::time::timeout(TIMEOUT, response).await {
         Ok(result) => result,
-        Err(_) => Err(ClientError::Unreachable(io::ErrorKind::TimedOut.into())),
+        Err(_) => Err(ClientError::timed_out(choice)),
     }
 }
 
 /// Sends a request for a stream. Calls `consume` with each chunk of the body until the stream ends or `consume` returns
 /// false. Returns the response, with a body only if it is an error.
-pub async fn stream(
+pub(crate) async fn stream(
     choice: &Choice,
     request: &AdminRequest,
     mut consume: impl FnMut(&[u8]) -> bool,
 ) -> Result<AdminResponse, ClientError> {
     let mut response = match tokio::time::timeout(TIMEOUT, connect_and_send(choice, request)).await {
         Ok(response) => response?,
-        Err(_) => return Err(ClientError::Unreachable(io::ErrorKind::TimedOut.into())),
+        Err(_) => return Err(ClientError::timed_out(choice)),
     };
     let status = response.status().as_u16();
     if !response.status().is_success() {
@@ -153,7 +173,7 @@ fn unexpected(error: &hyper::Error) -> ClientError {
 }
 
 /// Escapes text for use in a path. Slashes are not escaped: the name of a route is the rest of its path.
-pub fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let escape = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
             char::from(byte).to_string()

@@ -17,7 +17,7 @@ use crate::reconcile::command::{Command, CommandError, CommandSender};
 
 /// What the handlers read and send commands to.
 #[derive(Clone)]
-pub struct AdminState {
+pub(crate) struct AdminState {
     pub overview: Arc<ArcSwap<Overview>>,
     pub commands: CommandSender,
     pub events: Arc<Events>,
@@ -69,7 +69,7 @@ fn command_error(error: &CommandError) -> Response {
             value["known"] = known.clone().into();
             StatusCode::NOT_FOUND
         }
-        CommandError::Mistaken(_) => StatusCode::BAD_REQUEST,
+        CommandError::Invalid(_) => StatusCode::BAD_REQUEST,
         CommandError::Conflict(_) => StatusCode::CONFLICT,
         CommandError::NotBound(_) | CommandError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
     };

@@ -14,7 +14,7 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A change at run time. Routes are identified by name, endpoints as `status` shows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
+pub(crate) enum Command {
     /// Holds new sessions, even if endpoints answer.
     Pause { route: String },
     /// Ends a pause.
@@ -35,7 +35,8 @@ pub enum Command {
 
 /// A request to replace the targets of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SwitchRequest {
+pub(crate) struct SwitchRequest {
+    /// The name of the route.
     pub route: String,
     /// A comma-separated list in the grammar. `None` for the targets that the sources report.
     pub targets: Option<String>,
@@ -47,14 +48,14 @@ pub struct SwitchRequest {
 
 /// A switch that is completed only once it has settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trial {
+pub(crate) struct Trial {
     /// Rolls the switch back if it has not settled within this time.
     pub timeout: Option<Duration>,
 }
 
 /// The result of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Done {
+pub(crate) struct Done {
     /// What was done, for people.
     pub message: String,
     /// The name of the route that was changed.
@@ -63,11 +64,11 @@ pub struct Done {
 
 /// Why a command was not executed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CommandError {
+pub(crate) enum CommandError {
     #[error("unknown {what} `{name}`")]
     Unknown { what: &'static str, name: String, known: Vec<String> },
     #[error("{}", .0.iter().map(Diagnostic::one_line).collect::<Vec<_>>().join("; "))]
-    Mistaken(Vec<Diagnostic>),
+    Invalid(Vec<Diagnostic>),
     #[error("{0}")]
     Conflict(String),
     /// The listener of the route cannot be bound.
@@ -87,7 +88,7 @@ pub(super) struct PendingCommand {
 
 /// Sends commands to the control loop.
 #[derive(Clone, Debug)]
-pub struct CommandSender(mpsc::Sender<PendingCommand>);
+pub(crate) struct CommandSender(mpsc::Sender<PendingCommand>);
 
 impl CommandSender {
     pub(super) fn channel() -> (CommandSender, mpsc::Receiver<PendingCommand>) {
@@ -96,7 +97,7 @@ impl CommandSender {
     }
 
     /// Sends a command, and waits until it has taken effect or failed.
-    pub async fn send(&self, command: Command) -> Result<Done, CommandError> {
+    pub(crate) async fn send(&self, command: Command) -> Result<Done, CommandError> {
         let (reply, result) = oneshot::channel();
         if self.0.try_send(PendingCommand { command, reply }).is_err() {
             return Err(CommandError::Unavailable("too many commands at once: try again"));

@@ -47,6 +47,7 @@ pub struct Overview {
 /// The configuration file, and the result of the last attempt to read it.
 #[derive(Clone, Debug)]
 pub struct ConfigFile {
+    /// The path of the file.
     pub path: PathBuf,
     /// When the routes in use were read.
     pub loaded_at: SystemTime,
@@ -57,7 +58,9 @@ pub struct ConfigFile {
 /// Why and when a configuration file was refused.
 #[derive(Clone, Debug)]
 pub struct Refused {
+    /// What is wrong with the file.
     pub why: String,
+    /// When it was read.
     pub at: SystemTime,
 }
 
@@ -75,6 +78,7 @@ impl ConfigFile {
 /// One route of the table.
 #[derive(Clone, Debug)]
 pub struct RouteView {
+    /// The route, with the overrides of the operator.
     pub route: Route,
     /// `None` if the listener is not bound.
     pub cluster: Option<Arc<Cluster>>,
@@ -82,6 +86,7 @@ pub struct RouteView {
     pub addrs: Vec<SocketAddr>,
     /// Why the listener is not bound, or a target has no endpoint.
     pub problems: Vec<String>,
+    /// What an operator changed of it.
     pub by_hand: ByHand,
     /// Removed endpoints that may still have sessions.
     pub leaving: Vec<Weak<Endpoint>>,
@@ -90,6 +95,7 @@ pub struct RouteView {
 /// What an operator changed of a route.
 #[derive(Clone, Debug, Default)]
 pub struct ByHand {
+    /// The overrides, empty if there are none.
     pub change: Override,
     /// The targets that the sources report, if they are overridden.
     pub instead_of: Option<Vec<Target>>,

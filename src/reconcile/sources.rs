@@ -34,11 +34,11 @@ pub(super) struct Sources {
     etcd: EtcdAccess,
     consul: ConsulConfig,
     resolver: Resolver,
-    means: SourceMeans,
+    context: SourceContext,
 }
 
 /// What sources share with the rest of the process.
-pub(super) struct SourceMeans {
+pub(super) struct SourceContext {
     /// Where sources publish.
     pub(super) updates: mpsc::Sender<SourceUpdate>,
     /// SIGHUP, for files of endpoints.
@@ -48,7 +48,7 @@ pub(super) struct SourceMeans {
 }
 
 impl Sources {
-    pub(super) fn new(config: &Config, means: SourceMeans) -> Sources {
+    pub(super) fn new(config: &Config, context: SourceContext) -> Sources {
         Sources {
             targets: BTreeMap::new(),
             docker: None,
@@ -58,12 +58,12 @@ impl Sources {
             etcd: config.etcd.clone(),
             consul: config.consul.clone(),
             resolver: Resolver::from_system().within(config.dns),
-            means,
+            context,
         }
     }
 
     pub(super) fn updates(&self) -> mpsc::Sender<SourceUpdate> {
-        self.means.updates.clone()
+        self.context.updates.clone()
     }
 
     /// Follows the sources that the desired state needs, and no others.
@@ -84,7 +84,7 @@ impl Sources {
     fn follow_docker(&mut self, desired: &mut DesiredState) {
         match desired.docker_host() {
             Some(host) if self.docker.is_none() => {
-                let docker = Docker { host: host.clone(), trouble: self.means.trouble.clone() };
+                let docker = Docker { host: host.clone(), trouble: self.context.trouble.clone() };
                 self.docker = Some(follow(docker, self.updates()));
             }
             Some(_) => {}
@@ -125,14 +125,14 @@ impl Sources {
         let (resolver, updates) = (self.resolver.clone(), self.updates());
         match target {
             Target::Host { .. } | Target::Srv { .. } => {
-                Some(follow(Dns::of(target, resolver, self.means.trouble.clone())?, updates))
+                Some(follow(Dns::of(target, resolver, self.context.trouble.clone())?, updates))
             }
             Target::Etcd(keys) => Some(follow(Etcd::new(keys.clone(), &self.etcd, resolver), updates)),
             Target::Consul(service) => {
                 Some(follow(Consul::new(service.clone(), &self.consul, resolver), updates))
             }
             Target::File(path) => {
-                Some(follow(EndpointFile::new(path.clone(), self.means.reload.clone(), resolver), updates))
+                Some(follow(EndpointFile::new(path.clone(), self.context.reload.clone(), resolver), updates))
             }
             Target::Addr(_) | Target::Unix(_) | Target::Docker { .. } | Target::Labelled { .. } => None,
         }

@@ -4,8 +4,8 @@
 //! user or as root. Of several ambassadors, those in the same PID namespace, which is the same container, are preferred.
 
 use std::io;
-use std::path::PathBuf;
 
+use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -29,7 +29,7 @@ struct Found {
 /// Connects to the configured address, or to the only ambassador at the default addresses.
 pub(super) async fn connect(choice: &Choice) -> Result<Stream, ClientError> {
     let stream = match &choice.given {
-        None => Ok(Stream::Unix(connect_default(&choice.defaults)?)),
+        None => Ok(Stream::Unix(connect_default(choice)?)),
         Some(AdminAddr::Tcp(addr)) => TcpStream::connect(addr).await.map(Stream::Tcp),
         // The user of the server is not checked: the path was configured, and its directory has permissions.
         Some(AdminAddr::Unix(path)) => UnixStream::connect(path).await.map(Stream::Unix),
@@ -37,14 +37,14 @@ pub(super) async fn connect(choice: &Choice) -> Result<Stream, ClientError> {
             try_connect(addr.clone()).map(|found| Stream::Unix(found.stream))
         }
     };
-    stream.map_err(ClientError::Unreachable)
+    stream.map_err(|error| ClientError::Unreachable { at: choice.clone(), error })
 }
 
-fn connect_default(defaults: &[PathBuf]) -> Result<UnixStream, ClientError> {
+fn connect_default(choice: &Choice) -> Result<UnixStream, ClientError> {
     let sockets = std::fs::read(SOCKETS).unwrap_or_default();
-    let paths = defaults.iter().cloned().map(AdminAddr::Unix);
+    let paths = choice.defaults.iter().cloned().map(AdminAddr::Unix);
     let mut found = Vec::new();
-    let mut failure = io::Error::from(io::ErrorKind::NotFound);
+    let mut failure = io::Error::from(Errno::NOENT);
     for addr in paths.chain(abstract_names(&sockets)) {
         match try_connect(addr) {
             Ok(ambassador) => found.push(ambassador),
@@ -60,7 +60,8 @@ fn connect_default(defaults: &[PathBuf]) -> Result<UnixStream, ClientError> {
             found.iter().map(|ambassador| ambassador.addr.to_string()).collect(),
         ));
     }
-    found.pop().map(|ambassador| ambassador.stream).ok_or(ClientError::Unreachable(failure))
+    let unreachable = || ClientError::Unreachable { at: choice.clone(), error: failure };
+    found.pop().map(|ambassador| ambassador.stream).ok_or_else(unreachable)
 }
 
 /// Connects, and checks the user of the server where permissions do not.

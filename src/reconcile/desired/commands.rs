@@ -167,7 +167,7 @@ impl DesiredState {
     }
 
     fn add(&mut self, line: &str) -> Result<Outcome, CommandError> {
-        let route = parse_route(line, &Place::Operator).map_err(CommandError::Mistaken)?;
+        let route = parse_route(line, &Place::Operator).map_err(CommandError::Invalid)?;
         if let Some(other) = self.table.values().find(|other| other.excludes(&route)) {
             let (name, origin) = (&other.options.name, &other.origin);
             return Err(CommandError::Conflict(format!(
@@ -231,7 +231,7 @@ fn switch_message(route: &str, targets: &str, is_switched: bool, is_on_trial: bo
 
 fn parse_targets(text: &str, route: &Route) -> Result<Vec<Target>, CommandError> {
     target::parse_list(text, &route.listen).map_err(|mistakes| {
-        CommandError::Mistaken(mistakes.into_iter().map(|mistake| mistake.at(&Place::Operator)).collect())
+        CommandError::Invalid(mistakes.into_iter().map(|mistake| mistake.at(&Place::Operator)).collect())
     })
 }
 

@@ -33,6 +33,7 @@ pub enum SwitchPhase {
 pub struct LastSwitch {
     /// Counts from 1 over all routes, so that a client that waits for one switch notices another.
     pub number: u64,
+    /// The outcome so far.
     pub phase: SwitchPhase,
     /// Why it was rolled back, or has not settled yet.
     pub why: Option<String>,
