@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin::{self, Admin, AdminState};
-use crate::cluster::hold::Gate;
+use crate::cluster::acquire::HoldLimit;
 use crate::config::{self, AdminAddr, Config};
 use crate::discovery::file::File;
 use crate::discovery::follow;
@@ -95,7 +95,7 @@ fn shared(config: &Config, control: &Control) -> Shared {
     // With TCP there is a unix socket as well.
     let admins = if matches!(config.admin, Some(AdminAddr::Tcp(_))) { 2 } else { 1 };
     Shared {
-        gate: Gate::new(config.max_held),
+        hold_limit: HoldLimit::new(config.max_held),
         force: control.force.clone(),
         stop: control.stop.clone(),
         fds: Arc::new(FdBudget::within(raised_file_limit(), config.workers.get(), admins)),

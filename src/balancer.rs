@@ -1,136 +1,166 @@
-//! In which order to try the endpoints of a tier. Pure: indices in, indices out; chance and warmth are arguments.
+//! The order in which to try the endpoints of a tier. Pure: endpoints are indices; load, randomness and warmth are arguments.
 //!
-//! What can be computed beforehand is a [`Plan`], made anew when the endpoints, their weights or their standing change. A
-//! pick walks it and allocates nothing while the first choice will do. Of n endpoints it looks at:
+//! A [`Plan`] is computed in advance, whenever the endpoints, their weights or their conditions change. A pick reads it, and
+//! allocates nothing while the first choice connects. Of n endpoints it examines:
 //!
 //! | | for the first choice |
 //! |---|---|
 //! | round robin | one |
-//! | random, p2c | one, two, found in O(log n) |
+//! | random, p2c | one, two; found in O(log n) |
 //! | least connections | all up to 64, and 64 of more |
-//! | source hash | 16 places of a ring, found in O(1); so for each weight that differs |
+//! | source hash | 16 positions on a ring, found in O(1), for each distinct weight |
 //!
-//! The next choices cost the same, up to [`CAREFUL_MAX`] of them. Where so many did not answer, or were full, an order
-//! matters to nobody: the others come one after the other, so that to go through all of them is O(n).
+//! The next choices cost the same, up to [`RANKED_MAX`] of them. When that many endpoints have failed or were full, the order
+//! no longer matters: the rest follow one by one, so that going through all of them is O(n).
+//!
+//! ```
+//! use ambassador::balancer::{Pick, Plan, Pool, WARM};
+//! use ambassador::route::Balance;
+//!
+//! /// The number of sessions of each endpoint.
+//! struct Sessions([usize; 3]);
+//!
+//! impl Pool for &Sessions {
+//!     fn load(&self, index: usize) -> usize {
+//!         self.0[index]
+//!     }
+//!
+//!     fn warmth(&self, _index: usize) -> u32 {
+//!         WARM
+//!     }
+//! }
+//!
+//! let names = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"];
+//! let plan = Plan::new(Balance::LeastConnections, [1, 1, 0].into(), names.iter());
+//! let sessions = Sessions([5, 2, 0]);
+//! let mut choices = plan.choices(Pick { turn: 0, random: 7, client: None }, &sessions);
+//!
+//! assert_eq!(choices.next_of(&sessions), Some(1), "the least loaded");
+//! assert_eq!(choices.next_of(&sessions), Some(0), "the next, if that one does not answer");
+//! assert_eq!(choices.next_of(&sessions), None, "an endpoint of weight zero gets no session");
+//! ```
 
-mod chance;
 mod least_connections;
-mod lots;
 mod p2c;
 mod ring;
+mod rng;
 mod round_robin;
 mod schedule;
 mod slow_start;
 mod source_hash;
 mod tried;
+mod weighted;
 
 use std::net::IpAddr;
 
-pub(crate) use chance::nth;
+pub(crate) use rng::nth;
 pub use slow_start::{WARM, warmth};
 
 use crate::route::Balance;
-use chance::{Draws, hash};
-use least_connections::LOOKED_AT_MAX;
-use lots::Lots;
+use least_connections::SAMPLE_MAX;
+use rng::{Rng, hash};
 use schedule::Schedule;
-use slow_start::Thinned;
+use slow_start::SlowStart;
 use source_hash::Rings;
 use tried::Tried;
+use weighted::Weighted;
 
-/// Choices made with care in one pick. As many as least connections looks at, so that a small cluster's order is exact to
-/// its end.
-const CAREFUL_MAX: usize = LOOKED_AT_MAX;
+/// The number of choices per pick that the algorithm ranks. As many as least connections samples, so that the order of a small
+/// cluster is exact to its end.
+const RANKED_MAX: usize = SAMPLE_MAX;
 
-/// The endpoints of a tier as they are at the moment of a pick.
+/// The current state of the endpoints of a tier.
 pub trait Pool {
-    /// Sessions on this endpoint now.
+    /// Returns the number of sessions of an endpoint.
     fn load(&self, index: usize) -> usize;
 
-    /// How much of its weight it may take, of [`WARM`].
+    /// Returns the part of its weight that an endpoint may take, of [`WARM`].
     fn warmth(&self, index: usize) -> u32;
 }
 
-/// One session that wants an endpoint.
+/// The input of one pick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pick {
-    /// Grows by one with each session of a cluster, so that equals take turns.
+    /// A counter of picks, so that equal endpoints take turns.
     pub turn: u64,
-    /// Even bits.
+    /// Uniformly distributed bits.
     pub random: u64,
-    /// `None` for a client without an address: then each session is a client of its own.
+    /// The client. `None` for a client without an address: then each session counts as a client of its own.
     pub client: Option<IpAddr>,
 }
 
-/// A balancer, prepared for the endpoints of one tier.
+/// A balancing algorithm, prepared for the endpoints of one tier.
 #[derive(Debug)]
 pub struct Plan {
     weights: Box<[u32]>,
-    /// The indices of those that have a weight at all.
-    takers: Box<[u32]>,
-    way: Way,
+    /// The indices of the endpoints whose weight is not zero.
+    eligible: Box<[u32]>,
+    algorithm: Algorithm,
 }
 
 #[derive(Debug)]
-enum Way {
+enum Algorithm {
     RoundRobin(Schedule),
     LeastConnections(Schedule),
-    P2c(Lots),
-    Random(Lots),
+    P2c(Weighted),
+    Random(Weighted),
     SourceHash(Rings),
 }
 
-/// The endpoints of a tier in the order to try them. Each that has a weight comes once, the others never.
-pub struct Choices<'p, P>(Thinned<Order<'p, P>>);
+/// The endpoints of a tier in the order to try them. Yields each endpoint once, and those of weight zero never.
+pub struct Choices<'p, P>(SlowStart<Order<'p, P>>);
 
-/// As [`Choices`], of endpoints that are warm.
+/// The order without slow start.
 struct Order<'p, P> {
     plan: &'p Plan,
     pick: Pick,
     client: u64,
-    draws: Draws,
+    rng: Rng,
     pool: P,
     tried: Tried,
-    /// Of round robin: the slot after the last choice. Of the others: how many of the takers were passed once care had ended.
+    /// For round robin, the slot after the last choice. For the others, the number of eligible endpoints passed after
+    /// [`RANKED_MAX`] choices.
     next: usize,
 }
 
 impl Plan {
-    /// `names` tell the endpoints apart, wherever and whenever they are seen; in the order of `weights`.
+    /// Prepares an algorithm. `names` identify the endpoints across processes and restarts; they are in the order of `weights`.
     pub fn new<N: AsRef<[u8]>>(
         balance: Balance,
         weights: Box<[u32]>,
         names: impl Iterator<Item = N>,
     ) -> Plan {
-        let way = match balance {
-            Balance::RoundRobin => Way::RoundRobin(Schedule::new(&weights)),
-            Balance::LeastConnections => Way::LeastConnections(Schedule::new(&weights)),
-            Balance::P2c => Way::P2c(Lots::new(&weights)),
-            Balance::Random => Way::Random(Lots::new(&weights)),
+        let algorithm = match balance {
+            Balance::RoundRobin => Algorithm::RoundRobin(Schedule::new(&weights)),
+            Balance::LeastConnections => Algorithm::LeastConnections(Schedule::new(&weights)),
+            Balance::P2c => Algorithm::P2c(Weighted::new(&weights)),
+            Balance::Random => Algorithm::Random(Weighted::new(&weights)),
             Balance::SourceHash => {
-                Way::SourceHash(source_hash::rings(&weights, names.map(|name| hash(name.as_ref()))))
+                Algorithm::SourceHash(source_hash::rings(&weights, names.map(|name| hash(name.as_ref()))))
             }
         };
-        let takers = (0u32..).zip(&weights).filter(|(_, weight)| **weight > 0).map(|(index, _)| index);
-        Plan { takers: takers.collect(), weights, way }
+        let eligible = (0u32..).zip(&weights).filter(|(_, weight)| **weight > 0).map(|(index, _)| index);
+        Plan { eligible: eligible.collect(), weights, algorithm }
     }
 
+    /// Begins a pick.
     pub fn choices<P: Pool + Copy>(&self, pick: Pick, pool: P) -> Choices<'_, P> {
         let client = pick.client.map_or(pick.random, client_hash);
-        // A client of the source hash moves to a warming endpoint once, and does not come and go.
-        let luck = if matches!(self.way, Way::SourceHash(_)) { client } else { pick.random };
-        let next = match &self.way {
-            Way::RoundRobin(turns) => turns.slot(pick.turn),
+        // With source hash, a client moves to a warming endpoint once and does not alternate.
+        let is_source_hash = matches!(self.algorithm, Algorithm::SourceHash(_));
+        let seed = if is_source_hash { client } else { pick.random };
+        let next = match &self.algorithm {
+            Algorithm::RoundRobin(schedule) => schedule.slot(pick.turn),
             _ => 0,
         };
-        let draws = Draws::new(pick.random);
-        let order = Order { plan: self, pick, client, draws, pool, tried: Tried::default(), next };
-        Choices(Thinned::new(order, luck))
+        let rng = Rng::new(pick.random);
+        let order = Order { plan: self, pick, client, rng, pool, tried: Tried::default(), next };
+        Choices(SlowStart::new(order, seed))
     }
 }
 
 impl<P: Pool + Copy> Choices<'_, P> {
-    /// As [`Iterator::next`]; `pool` says how warm each is.
+    /// Returns the next choice, like [`Iterator::next`]. `pool` supplies the current warmth.
     pub fn next_of(&mut self, pool: P) -> Option<usize> {
         self.0.next_of(|index| pool.warmth(index))
     }
@@ -140,25 +170,25 @@ impl<P: Pool> Iterator for Order<'_, P> {
     type Item = usize;
 
     fn next(&mut self) -> Option<usize> {
-        let Plan { weights, takers, way } = self.plan;
-        let Order { pick, client, draws, pool, tried, .. } = self;
-        if tried.count() == takers.len() {
+        let Plan { weights, eligible, algorithm } = self.plan;
+        let Order { pick, client, rng, pool, tried, .. } = self;
+        if tried.count() == eligible.len() {
             return None;
         }
-        let choice = match way {
-            _ if takers.len() == 1 => takers.first().map(|index| *index as usize),
-            Way::RoundRobin(turns) => round_robin::choice(turns, tried, &mut self.next),
-            _ if tried.count() >= CAREFUL_MAX => self.any(),
-            Way::LeastConnections(turns) if takers.len() <= LOOKED_AT_MAX => {
-                let start = turns.at(turns.slot(pick.turn))?;
-                least_connections::of_all(takers, start, weights, pool, tried)
+        let choice = match algorithm {
+            _ if eligible.len() == 1 => eligible.first().map(|index| *index as usize),
+            Algorithm::RoundRobin(schedule) => round_robin::choice(schedule, tried, &mut self.next),
+            _ if tried.count() >= RANKED_MAX => self.next_untried(),
+            Algorithm::LeastConnections(schedule) if eligible.len() <= SAMPLE_MAX => {
+                let start = schedule.at(schedule.slot(pick.turn))?;
+                least_connections::of_all(eligible, start, weights, pool, tried)
             }
-            Way::LeastConnections(turns) => {
-                least_connections::of_some(turns, pick.turn, draws, weights, pool, tried)
+            Algorithm::LeastConnections(schedule) => {
+                least_connections::of_sample(schedule, pick.turn, rng, weights, pool, tried)
             }
-            Way::P2c(lots) => p2c::choice(lots, draws, weights, pool, tried),
-            Way::Random(lots) => lots.draw(draws, tried, None),
-            Way::SourceHash(rings) => source_hash::choice(rings, *client, tried),
+            Algorithm::P2c(weighted) => p2c::choice(weighted, rng, weights, pool, tried),
+            Algorithm::Random(weighted) => weighted.sample(rng, tried, None),
+            Algorithm::SourceHash(rings) => source_hash::choice(rings, *client, tried),
         }?;
         self.tried.add(choice);
         Some(choice)
@@ -166,15 +196,15 @@ impl<P: Pool> Iterator for Order<'_, P> {
 }
 
 impl<P> Order<'_, P> {
-    /// The next in the circle that was not tried.
-    fn any(&mut self) -> Option<usize> {
-        let takers = &self.plan.takers;
-        let start = chance::place(self.client, takers.len());
-        while self.next < takers.len() {
-            let place = (start + self.next) % takers.len();
+    /// Returns the next eligible endpoint that was not tried, from a start that depends on the client.
+    fn next_untried(&mut self) -> Option<usize> {
+        let eligible = &self.plan.eligible;
+        let start = rng::index_below(self.client, eligible.len());
+        while self.next < eligible.len() {
+            let position = (start + self.next) % eligible.len();
             self.next += 1;
-            let index = takers.get(place).map(|index| *index as usize);
-            if let Some(index) = index.filter(|index| !self.tried.has(*index)) {
+            let index = eligible.get(position).map(|index| *index as usize);
+            if let Some(index) = index.filter(|index| !self.tried.contains(*index)) {
                 return Some(index);
             }
         }
@@ -182,6 +212,7 @@ impl<P> Order<'_, P> {
     }
 }
 
+/// Returns a hash of a client's address that is the same in every process.
 pub(crate) fn client_hash(ip: IpAddr) -> u64 {
     match ip {
         IpAddr::V4(ip) => hash(&ip.octets()),

@@ -1,4 +1,4 @@
-//! Dials an endpoint, and waits between two attempts.
+//! Connects to endpoints, and sets the options of TCP connections.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,15 +13,19 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipprot
 use crate::address::EndpointAddr;
 use crate::socket::Socket;
 
-/// When a silent peer is asked whether it is still there, and how often; Linux's own defaults take two hours.
+/// The idle time before the first keepalive probe, and the interval of further ones. The defaults of Linux take two hours.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-/// How long sent bytes may stay unacknowledged (RFC 5482), and, counted from the last sign of life, after how long a peer
-/// that answers no keepalive is gone: it overrides a count of probes (tcp(7)), so none is set.
+/// How long sent bytes may stay unacknowledged (RFC 5482), and how long a peer may leave keepalive probes unanswered. It overrides
+/// the number of probes (tcp(7)), so that is not set.
 const USER_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Connects, within `timeout`. The errors are those of connect(2), and `TimedOut`.
-pub async fn dial(addr: &EndpointAddr, timeout: Duration) -> io::Result<Socket> {
+/// Connects a stream.
+///
+/// # Errors
+///
+/// Fails with the errors of connect(2), and with `TimedOut` after `timeout`.
+pub(crate) async fn dial(addr: &EndpointAddr, timeout: Duration) -> io::Result<Socket> {
     let (socket, connecting) = match addr {
         EndpointAddr::Inet(addr) => start_inet(*addr)?,
         EndpointAddr::Unix(path) => (start_unix(path)?, false),
@@ -43,7 +47,7 @@ fn start_inet(addr: SocketAddr) -> io::Result<(Socket, bool)> {
     }
 }
 
-/// A unix connect completes or fails at once; a full backlog is `EAGAIN`, which is a refusal to retry.
+/// A unix connect completes or fails at once. A full backlog is `EAGAIN`, which is retried like a refusal.
 fn start_unix(path: &Path) -> io::Result<Socket> {
     let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags(), None)?;
     rustix::net::connect(&fd, &SocketAddrUnix::new(path)?)?;
@@ -54,8 +58,12 @@ fn flags() -> SocketFlags {
     SocketFlags::NONBLOCK | SocketFlags::CLOEXEC
 }
 
-/// A UDP socket that exchanges datagrams with this endpoint alone. Fails for a unix socket, which has none.
-pub fn dial_datagram(addr: &EndpointAddr) -> io::Result<UdpSocket> {
+/// Creates a UDP socket that is connected to this endpoint.
+///
+/// # Errors
+///
+/// Fails for a unix socket, which has no datagrams.
+pub(crate) fn dial_datagram(addr: &EndpointAddr) -> io::Result<UdpSocket> {
     let EndpointAddr::Inet(addr) = addr else { return Err(io::ErrorKind::Unsupported.into()) };
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let fd = rustix::net::socket_with(family, SocketType::DGRAM, flags(), Some(ipproto::UDP))?;
@@ -63,8 +71,12 @@ pub fn dial_datagram(addr: &EndpointAddr) -> io::Result<UdpSocket> {
     Ok(fd.into())
 }
 
-/// What every TCP connection of ours has, either side. Set on a listener, Linux hands it on to what is accepted.
-pub fn set_tcp_options(fd: &OwnedFd) -> io::Result<()> {
+/// Sets the options of every TCP connection, upstream and downstream. Linux copies those of a listener to accepted connections.
+///
+/// # Errors
+///
+/// Fails if the kernel does not support an option.
+pub(crate) fn set_tcp_options(fd: &OwnedFd) -> io::Result<()> {
     sockopt::set_tcp_nodelay(fd, true)?;
     sockopt::set_socket_oobinline(fd, true)?;
     sockopt::set_socket_keepalive(fd, true)?;
@@ -74,19 +86,19 @@ pub fn set_tcp_options(fd: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// The addresses of this host, cached: a lookup takes four system calls.
+/// Determines which addresses belong to this host. Cached, because a lookup takes four system calls.
 #[derive(Debug, Default)]
-pub struct LocalAddrs {
+pub(crate) struct LocalAddrs {
     known: HashMap<IpAddr, bool>,
     since: Option<Instant>,
 }
 
-/// Addresses come and go with interfaces, leases and fail-overs.
+/// Interfaces, leases and fail-overs change the addresses of a host.
 const LOCAL_ADDRS_TTL: Duration = Duration::from_secs(10);
 
 impl LocalAddrs {
-    /// Whether a connection to this address stays on this host.
-    pub fn has(&mut self, ip: IpAddr) -> bool {
+    /// Returns whether a connection to this address stays on this host.
+    pub(crate) fn has(&mut self, ip: IpAddr) -> bool {
         if self.since.is_none_or(|since| since.elapsed() > LOCAL_ADDRS_TTL) {
             self.known.clear();
             self.since = Some(Instant::now());
@@ -95,11 +107,11 @@ impl LocalAddrs {
     }
 }
 
-/// The address that the kernel would connect to `ip` from: for an address of its own, that one. Nothing is sent.
+/// Returns the source address of connections to `ip`, which is `ip` itself if it belongs to this host. Sends nothing.
 fn source_to(ip: IpAddr) -> io::Result<IpAddr> {
     let any: IpAddr = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0))?;
-    // A port that nothing is sent to: discard (RFC 863).
+    // Any port will do: discard (RFC 863).
     socket.connect((ip, 9))?;
     Ok(socket.local_addr()?.ip())
 }

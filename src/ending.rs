@@ -1,50 +1,51 @@
-//! Why a session ended: a closed set, for the access log, the metrics and outlier detection.
+//! Why a session ended: a closed set, for the access log, the metrics and outlier detection. Pure.
 
 use std::fmt;
 
-/// Each session, TCP or UDP, has exactly one.
+/// The reason for which a session, TCP or UDP, ended. Each session has exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Ending {
-    /// Both sides said they were done.
+    /// Both sides closed the connection.
     Finished,
-    /// The consumer reset the connection, or vanished (keepalive, `TCP_USER_TIMEOUT`).
+    /// The client reset the connection, or vanished (keepalive, `TCP_USER_TIMEOUT`).
     DownstreamReset,
-    /// The service reset the connection, or vanished.
+    /// The endpoint reset the connection, or vanished.
     UpstreamReset,
-    /// No byte either way for `idle-timeout`. The usual end of a UDP flow.
+    /// No byte in either direction for `idle-timeout`. The usual end of a UDP flow.
     Idle,
-    /// One side was done and the other silent for `half-close-timeout`.
+    /// One side had finished and the other was idle for `half-close-timeout`.
     HalfCloseTimeout,
-    /// `hold` passed and there was never an endpoint to try.
+    /// `hold` passed, and there was no endpoint to try.
     NoEndpoint,
     /// `hold` is zero, and no endpoint accepted.
     ConnectFailed,
     /// `hold` passed, and no endpoint accepted in that time.
     HoldExpired,
-    /// The consumer left while its session was held.
+    /// The client left while its session was held.
     LeftWhileHeld,
-    /// `--max-held` sessions were waiting already.
+    /// `--max-held` sessions were held already.
     HoldFull,
     /// The client's address is in `deny`, or not in `allow`.
     Denied,
-    /// The client began more sessions than its `rate`.
+    /// The client exceeded its `rate` of new sessions.
     RateLimited,
-    /// `max-sessions` or `max-sessions-per-endpoint` was reached, and nobody made room within `hold`. Or too many UDP flows: it was
-    /// refused, or evicted before its endpoint had answered.
+    /// `max-sessions` or `max-sessions-per-endpoint` was reached, and no session ended within `hold`. Or there were too many UDP
+    /// flows, and this one was refused, or evicted before its endpoint had answered.
     TooMany,
     /// The session lasted for `max-duration`.
     MaxDuration,
     /// The endpoint failed its health checks, and `on-unhealthy=cut`.
     Unhealthy,
-    /// The endpoint left the cluster, and `on-remove=cut`; or a UDP flow's endpoint left.
+    /// The endpoint was removed from the cluster, and `on-remove=cut`; or the endpoint of a UDP flow was removed.
     Cut,
-    /// The process was told to stop, and the drain timeout passed.
+    /// The process was stopped, and the drain timeout passed.
     Drained,
-    /// Our own failure: out of file descriptors or memory.
+    /// A failure of this process: out of file descriptors or memory.
     Local,
 }
 
 impl Ending {
+    /// Every ending, in the order of its number.
     pub const ALL: [Ending; 18] = [
         Ending::Finished,
         Ending::DownstreamReset,
@@ -66,7 +67,7 @@ impl Ending {
         Ending::Local,
     ];
 
-    /// As the access log and the metrics write it.
+    /// Returns the name in the access log and the metrics.
     pub fn name(self) -> &'static str {
         match self {
             Ending::Finished => "finished",
@@ -91,18 +92,21 @@ impl Ending {
     }
 }
 
-/// Which sessions have a line in the access log.
+/// Which sessions are in the access log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum AccessLog {
+    /// None.
     Off,
     /// Those that did not end as [`Ending::Finished`].
     Errors,
+    /// All.
     #[default]
     All,
 }
 
 impl AccessLog {
-    pub fn has(self, ending: Ending) -> bool {
+    /// Returns whether a session with this ending is logged.
+    pub fn includes(self, ending: Ending) -> bool {
         match self {
             AccessLog::Off => false,
             AccessLog::Errors => ending != Ending::Finished,
@@ -110,7 +114,7 @@ impl AccessLog {
         }
     }
 
-    /// As the setting is written.
+    /// Returns the value of the setting.
     pub fn name(self) -> &'static str {
         match self {
             AccessLog::Off => "off",

@@ -1,11 +1,11 @@
 //! File descriptors, divided fairly among the routes.
 //!
-//! A route has two shares of the process's limit: one for the connections that it accepts, one for those that it dials. A
-//! session takes one of each when it is accepted, so that every accepted session can dial. While it is held it returns the
-//! second; the share for dialling then prevents that held sessions take all descriptors and none of them can be served.
+//! A route has two shares of the process's limit: one for accepted connections, one for dialled ones. A session takes one of each
+//! when it is accepted, so that every accepted session can dial. While it is held it returns the second; the share for dialling
+//! then prevents held sessions from taking all descriptors, so that none of them could be served.
 //!
-//! A route that has used its shares, when nothing is free to be borrowed, stops accepting: its connections wait in the
-//! kernel's backlog, and other routes go on.
+//! A route that has used its shares, and cannot borrow, stops accepting: its connections wait in the kernel's backlog, and other
+//! routes continue.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -19,31 +19,31 @@ use crate::budget::{Budget, Share, guarantee};
 use crate::relay::{OPEN_PIPES, PipeAllowance};
 use crate::route::Protocol;
 
-/// Left to each address of the admin API, whose connections and followers together are no more.
-pub const ADMIN: usize = 96;
+/// Reserved for each address of the admin API: the limit of its connections and event streams together.
+pub(crate) const ADMIN: usize = 96;
 
-/// Left to the control plane: logs, sources, watched files. One in 32 of the limit comes on top, for health checks and
-/// names, which grow with the number of routes.
+/// Reserved for the control plane: logs, sources, watched files. 1/32 of the limit is added for health checks and name lookups, which
+/// grow with the number of routes.
 const CONTROL: usize = 64;
 
-/// Of each worker's runtime: epoll twice, eventfd, signals.
+/// Descriptors of each worker's runtime: two for epoll, eventfd, signals.
 const WORKER: usize = 4;
 
-/// Of the rest, one in so many is for pipes, which carry the bytes of bulk transfers, as far as the workers open so many:
-/// sessions do not take those, nor slow receivers the descriptors of sessions. Without a pipe a transfer is copied.
+/// The divisor for the part of the rest that is reserved for the pipes of bulk transfers, up to the number that the workers open.
+/// Sessions cannot take these, and slow receivers cannot take the descriptors of sessions. Without a pipe a transfer is copied.
 const PIPES: usize = 16;
 
-/// A route is woken by descriptors of its own sessions only. For those that other routes return it looks again after this
+/// A route is woken only by descriptors that its own sessions return. For those of other routes, a listener retries after this
 /// time.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// The same for a waiting session, of which there may be thousands.
-const DIAL_AGAIN: Duration = Duration::from_secs(1);
+const DIAL_RETRY: Duration = Duration::from_secs(1);
 
-/// What a session of a stream needs.
+/// The descriptors of a stream session.
 const SESSION: u32 = 2;
 
-/// What listeners, sessions and flows may have, all together; and beside it, pipes.
+/// The descriptors of all listeners, sessions and flows together, and those of pipes.
 #[derive(Debug)]
 pub struct FdBudget {
     budget: Budget,
@@ -52,14 +52,14 @@ pub struct FdBudget {
     pipe: Share,
 }
 
-/// The shares of one route, and those of it that wait for a descriptor.
+/// The shares of one route, and its tasks that wait for a descriptor.
 #[derive(Debug)]
 pub struct RouteFds {
     fds: Arc<FdBudget>,
     protocol: Protocol,
     downstream: Share,
     upstream: Share,
-    /// Sessions before listeners: they came earlier.
+    /// Sessions are woken before listeners, because they were accepted earlier.
     dials: Waiters,
     accepts: Waiters,
 }
@@ -74,9 +74,9 @@ pub struct FdPermit {
     upstream: AtomicBool,
 }
 
-/// The descriptors of some listeners, returned on drop.
+/// The descriptors of listeners, returned on drop.
 #[derive(Debug)]
-pub struct ListenerFds {
+pub(crate) struct ListenerFds {
     fds: Arc<FdBudget>,
     count: u32,
 }
@@ -87,20 +87,21 @@ struct Waiters {
     freed: Notify,
 }
 
-/// One that waits, until it is dropped.
+/// A waiting task, until it is dropped.
 struct Waiter<'r> {
     route: &'r RouteFds,
     among: &'r Waiters,
 }
 
-/// A listener that does not accept for lack of descriptors, until it is dropped.
-pub struct AcceptPause<'r> {
+/// A listener that does not accept because there is no descriptor, until it is dropped.
+pub(crate) struct AcceptPause<'r> {
     route: &'r Arc<RouteFds>,
     waiter: Waiter<'r>,
 }
 
 impl FdBudget {
-    /// `limit` is that of getrlimit(2), `RLIMIT_NOFILE`; `admins` the number of addresses of the admin API.
+    /// Creates the budget of a process. `limit` is its `RLIMIT_NOFILE` (getrlimit(2)), `admins` the number of addresses of the admin
+    /// API.
     pub fn within(limit: usize, workers: usize, admins: usize) -> FdBudget {
         let reserved = ADMIN * admins + CONTROL + limit / 32 + workers.saturating_mul(WORKER);
         let rest = limit - reserved.min(limit / 2);
@@ -117,7 +118,7 @@ impl FdBudget {
         }
     }
 
-    /// The shares of a new route. It has no guarantee before the next [`FdBudget::divide`].
+    /// Creates the shares of a route. They have no guarantee before the next [`FdBudget::divide`].
     pub fn route(self: &Arc<FdBudget>, protocol: Protocol) -> Arc<RouteFds> {
         Arc::new(RouteFds {
             fds: self.clone(),
@@ -129,22 +130,22 @@ impl FdBudget {
         })
     }
 
-    /// For listeners that are bound already.
-    pub fn listeners(self: &Arc<FdBudget>, count: usize) -> ListenerFds {
+    /// Counts listeners that are bound already.
+    pub(crate) fn listeners(self: &Arc<FdBudget>, count: usize) -> ListenerFds {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         self.listeners.fetch_add(count, Relaxed);
         self.budget.claim(count);
         ListenerFds { fds: self.clone(), count }
     }
 
-    /// Guarantees each of these routes, which are all that there are, as much as the others.
-    pub fn divide<'r>(&self, routes: impl ExactSizeIterator<Item = &'r RouteFds>) {
+    /// Guarantees each of these routes, which must be all of them, an equal part.
+    pub(crate) fn divide<'r>(&self, routes: impl ExactSizeIterator<Item = &'r RouteFds>) {
         let free = self.budget.max().saturating_sub(self.listeners.load(Relaxed));
         let each = guarantee(free, routes.len(), SESSION);
         routes.for_each(|route| route.set_guarantee(each));
     }
 
-    /// What flows borrow leaves so many to the sessions of streams.
+    /// Returns how many descriptors flows must leave to stream sessions when they borrow.
     fn spare(&self) -> u32 {
         self.budget.max() / 4
     }
@@ -161,13 +162,19 @@ impl PipeAllowance for FdBudget {
 }
 
 impl RouteFds {
-    /// Of a budget of its own, without a limit.
+    /// Creates the shares of a route with an unlimited budget of its own.
     pub fn unlimited() -> Arc<RouteFds> {
         Arc::new(FdBudget::new(usize::MAX, 0)).route(Protocol::Tcp)
     }
 
-    /// Nothing for a route that is closed: what it has left is borrowed.
-    pub fn set_guarantee(&self, descriptors: u32) {
+    /// Creates the shares of a route with a budget of its own.
+    #[cfg(test)]
+    pub(crate) fn limited(max: usize) -> Arc<RouteFds> {
+        Arc::new(FdBudget::new(max, 0)).route(Protocol::Tcp)
+    }
+
+    /// Sets the guarantee. It is zero for a route that is closed, whose remaining sessions borrow.
+    pub(crate) fn set_guarantee(&self, descriptors: u32) {
         let downstream = match self.protocol {
             Protocol::Tcp => descriptors / 2,
             Protocol::Udp => 0,
@@ -176,37 +183,38 @@ impl RouteFds {
         self.fds.budget.set_guarantee(&self.upstream, descriptors - downstream);
     }
 
-    /// For a connection that is about to be accepted. `None` while sessions of the route wait to dial.
-    pub fn accept(self: &Arc<RouteFds>) -> Option<FdPermit> {
+    /// Takes the descriptors of a session that is about to be accepted. Returns `None` if there are none, and while sessions of the
+    /// route wait to dial.
+    pub(crate) fn accept(self: &Arc<RouteFds>) -> Option<FdPermit> {
         if self.dials.any() || !self.fds.budget.take([&self.downstream, &self.upstream], 0) {
             return None;
         }
         Some(FdPermit { route: self.clone(), downstream: true, upstream: AtomicBool::new(true) })
     }
 
-    /// For a UDP flow. Flows never borrow the last descriptors.
-    pub fn flow(self: &Arc<RouteFds>) -> Option<FdPermit> {
+    /// Takes the descriptor of a UDP flow. Flows never borrow the last descriptors.
+    pub(crate) fn flow(self: &Arc<RouteFds>) -> Option<FdPermit> {
         let permit = FdPermit { route: self.clone(), downstream: false, upstream: AtomicBool::new(false) };
         permit.try_reserve().then_some(permit)
     }
 
-    /// A listener of the route stops accepting.
-    pub fn pause_accepting(self: &Arc<RouteFds>) -> AcceptPause<'_> {
+    /// Marks a listener of the route as paused.
+    pub(crate) fn pause_accepting(self: &Arc<RouteFds>) -> AcceptPause<'_> {
         AcceptPause { route: self, waiter: self.wait_among(&self.accepts) }
     }
 
-    /// Whether connections wait in the backlog for lack of descriptors.
-    pub fn is_accept_paused(&self) -> bool {
+    /// Returns whether connections wait in the backlog because there are no descriptors.
+    pub(crate) fn is_accept_paused(&self) -> bool {
         self.accepts.any()
     }
 
-    /// By its sessions, listeners not included.
+    /// Returns the number of descriptors of its sessions, without listeners.
     pub fn used(&self) -> u32 {
         self.downstream.used() + self.upstream.used()
     }
 
-    /// What its sessions get regardless of other routes.
-    pub fn guaranteed(&self) -> u32 {
+    /// Returns the number of descriptors that its sessions get regardless of other routes.
+    pub(crate) fn guaranteed(&self) -> u32 {
         self.downstream.guaranteed() + self.upstream.guaranteed()
     }
 
@@ -215,7 +223,7 @@ impl RouteFds {
         Waiter { route: self, among }
     }
 
-    /// Some descriptors of the route came back. A wake-up that is missed for the lack of a lock is made up for by a timer.
+    /// Wakes a waiting task after descriptors were returned. A wake-up may be missed, because there is no lock; a timer covers that.
     fn wake_one(&self) {
         if self.dials.any() {
             self.dials.freed.notify_one();
@@ -227,15 +235,15 @@ impl RouteFds {
 
 impl FdPermit {
     /// Returns the descriptor for the upstream socket, which must be closed.
-    pub fn release_upstream(&self) {
+    pub(crate) fn release_upstream(&self) {
         if self.upstream.swap(false, Relaxed) {
             self.route.fds.budget.give_back([&self.route.upstream]);
             self.route.wake_one();
         }
     }
 
-    /// Takes it again, if it was returned.
-    pub fn try_reserve(&self) -> bool {
+    /// Takes the upstream descriptor again if it was returned. Returns whether the permit has it now.
+    pub(crate) fn try_reserve(&self) -> bool {
         let RouteFds { fds, protocol, upstream, .. } = &*self.route;
         let spare = match protocol {
             Protocol::Tcp => 0,
@@ -246,8 +254,8 @@ impl FdPermit {
         has
     }
 
-    /// Waits for it; the sessions of a route in the order in which they began to wait.
-    pub async fn reserve(&self) {
+    /// Waits for the upstream descriptor. The sessions of a route wait in FIFO order.
+    pub(crate) async fn reserve(&self) {
         let waiter = self.route.wait_among(&self.route.dials);
         let mut freed = pin!(waiter.freed());
         loop {
@@ -257,7 +265,7 @@ impl FdPermit {
             }
             tokio::select! {
                 () = freed.as_mut() => freed.set(waiter.freed()),
-                () = tokio::time::sleep(DIAL_AGAIN) => {}
+                () = tokio::time::sleep(DIAL_RETRY) => {}
             }
         }
     }
@@ -277,14 +285,14 @@ impl Drop for FdPermit {
 }
 
 impl AcceptPause<'_> {
-    /// Until there may be descriptors for a session.
-    pub async fn over(&self) {
+    /// Waits until there may be descriptors for a session.
+    pub(crate) async fn over(&self) {
         let mut freed = pin!(self.waiter.freed());
         freed.as_mut().enable();
         if self.route.accept().is_none() {
             tokio::select! {
                 () = freed => {}
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = tokio::time::sleep(ACCEPT_RETRY) => {}
             }
         }
     }
@@ -305,7 +313,7 @@ impl<'r> Waiter<'r> {
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         self.among.count.fetch_sub(1, Relaxed);
-        // There may be more than what this one waited for.
+        // More descriptors may be free than this task waited for.
         self.route.wake_one();
     }
 }
@@ -321,7 +329,7 @@ impl Drop for ListenerFds {
 mod tests {
     use super::*;
 
-    /// A route for each protocol, all of a budget.
+    /// Creates a route for each protocol, in one budget.
     fn routes<const N: usize>(max: usize, protocols: [Protocol; N]) -> [Arc<RouteFds>; N] {
         let fds = Arc::new(FdBudget::new(max, 5));
         let routes = protocols.map(|protocol| fds.route(protocol));
@@ -334,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_route_may_use_every_descriptor_and_returns_them_all() {
+    fn single_route_may_use_every_descriptor_and_returns_all() {
         let [route] = routes(100, [Protocol::Tcp]);
         let permits = accept_all(&route);
         assert_eq!((permits.len(), route.used()), (50, 100));
@@ -344,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_held_session_costs_one_descriptor_and_can_dial_however_many_are_held() {
+    fn held_session_takes_one_descriptor_and_some_can_always_dial() {
         let [held, other] = routes(800, [Protocol::Tcp; 2]);
         let mut permits = Vec::new();
         while let Some(permit) = held.accept() {
@@ -354,11 +362,11 @@ mod tests {
         assert_eq!(
             permits.len(),
             500,
-            "its 200, half of them for dialling, and the 400 that anyone may borrow"
+            "its 200, half of them for dialling, and the 400 that can be borrowed"
         );
         let dialling = permits.iter().filter(|permit| permit.try_reserve()).count();
         assert_eq!(dialling, 100);
-        assert_eq!(accept_all(&other).len(), 100, "what is guaranteed to another route stays free");
+        assert_eq!(accept_all(&other).len(), 100, "the guarantee of another route is available");
     }
 
     #[test]
@@ -370,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn pipes_have_descriptors_of_their_own() {
+    fn pipes_have_reserved_descriptors() {
         let [route] = routes(4, [Protocol::Tcp]);
         let permits = accept_all(&route);
         let pipes = || std::iter::from_fn(|| route.fds.take().then_some(())).count();
@@ -380,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_reserved_is_enough_for_the_rest_of_the_process_and_at_most_half() {
+    fn reserve_covers_the_rest_of_the_process_and_is_at_most_half() {
         assert_eq!(FdBudget::within(16, 2, 1).budget.max(), 8);
         let fds = Arc::new(FdBudget::within(1_024, 2, 1));
         assert_eq!((fds.budget.max(), fds.pipes.max()), (773, 51), "1,024 - 96 - 64 - 32 - 8");
@@ -389,7 +397,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn sessions_that_wait_to_dial_are_served_in_their_order_and_before_new_ones() {
+    async fn sessions_that_wait_to_dial_are_served_in_order_and_before_new_ones() {
         let [route] = routes(4, [Protocol::Tcp]);
         let (first, second) = (route.accept().unwrap(), route.accept().unwrap());
         first.release_upstream();
@@ -405,21 +413,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_paused_listener_is_woken_by_what_its_route_returns() {
+    async fn paused_listener_is_woken_by_descriptors_of_its_route() {
         let [route] = routes(2, [Protocol::Tcp]);
         let permit = route.accept().unwrap();
         let pause = route.pause_accepting();
         assert!(route.is_accept_paused());
         let began = tokio::time::Instant::now();
         pause.over().await;
-        assert_eq!(began.elapsed(), LOOK_AGAIN);
+        assert_eq!(began.elapsed(), ACCEPT_RETRY);
         {
             let mut over = pin!(pause.over());
             assert!(futures_util::poll!(over.as_mut()).is_pending());
             drop(permit);
             over.await;
         }
-        assert_eq!(began.elapsed(), LOOK_AGAIN);
+        assert_eq!(began.elapsed(), ACCEPT_RETRY);
         drop(pause);
         assert!(!route.is_accept_paused());
     }

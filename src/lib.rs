@@ -20,15 +20,18 @@ pub mod ending;
 pub mod escape;
 pub mod events;
 pub mod exit;
+pub(crate) mod log_throttle;
 pub(crate) mod regular;
 pub mod route;
 pub mod socket;
+pub mod traffic;
 
 pub mod balancer;
-pub mod budget;
-pub mod connect;
-pub mod limit;
+pub(crate) mod budget;
+pub(crate) mod connect;
+pub(crate) mod limit;
 pub mod relay;
+pub mod udp;
 
 pub mod fd_budget;
 

@@ -23,7 +23,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use crate::cluster::health::probe::Network;
-use crate::cluster::watch::Means;
+use crate::cluster::monitor::MonitorContext;
 use crate::config::Config;
 use crate::connect::LocalAddrs;
 use crate::discovery::SourceUpdate;
@@ -92,14 +92,14 @@ impl Reconciler {
     ) -> Reconciler {
         let (updates, pending_updates) = mpsc::channel(UPDATES_MAX);
         let (commands, pending_commands) = CommandSender::channel();
-        let watch_means = Means::new(Network, config.max_ejected, events.clone());
+        let monitor_context = MonitorContext::new(Network, config.max_ejected, events.clone());
         let context =
-            SourceContext { updates, reload: control.reload.clone(), trouble: shared.gate.trouble() };
+            SourceContext { updates, reload: control.reload.clone(), trouble: shared.hold_limit.refresh() };
         Reconciler {
             sources: Sources::new(&config, context),
             desired: DesiredState::new(config),
             loads: workers.loads(),
-            routes: OpenRoutes::new(workers, watch_means, shared, events.clone()),
+            routes: OpenRoutes::new(workers, monitor_context, shared, events.clone()),
             probes: TrialProbes::default(),
             local_addrs: LocalAddrs::default(),
             pending_updates,

@@ -1,26 +1,25 @@
-//! Moves the bytes of one session: two sockets in, an [`Ending`] out. Knows nothing else.
+//! Relays the bytes of one session: two sockets in, an [`Ending`] out.
 //!
-//! Each of the two directions is a `Half`, and a half that sleeps holds nothing unless its receiver is slow:
+//! Each of the two directions is a `Half`. While it waits, a half owns no buffer and no pipe, unless its receiver is slow:
 //!
 //! ```text
 //!                  ┌──────────────◄── all delivered ──◄──────────────┐
 //!                  ▼                                                 │
-//!   ┌─► empty: take what the sender has ──┬─ a short read ─► write ──┤
-//!   │      │                              │   (copy)                 ├─ the receiver is slow ─► held ─┐
-//!   │      │                              └─ a full one ─► splice ───┘   (aside, or in the pipe)      │
-//!   │      └─ FIN ─► pass it on ─► done ◄───────────────────────────────────────────────── delivered ─┘
-//!   └── asleep: no buffer, no pipe
+//!   ┌─► empty: read what the sender has ──┬─ a short read ─► write ──┤
+//!   │      │                              │   (copy)                 ├─ the receiver is slow ─► buffered ─┐
+//!   │      │                              └─ a full one ─► splice ───┘   (copied, or in the pipe)         │
+//!   │      └─ FIN ─► pass it on ─► done ◄───────────────────────────────────────────────────── delivered ─┘
+//!   └── waiting: no buffer, no pipe
 //! ```
 //!
-//! `copy` reads through one scratch buffer per thread, and it alone says that a sender is done. `splice` only moves
-//! bytes faster while there are many. So FIN is read only by a half that holds nothing, and is passed on at once. The
-//! session is finished when both halves are done, and ends early when either side is reset or when both are silent for
-//! too long.
+//! `copy` reads through one scratch buffer per thread, and only it detects the FIN of a sender; `splice` only moves bytes faster
+//! while there are many. FIN is therefore read only by a half that has nothing buffered, and is passed on at once. The session is
+//! finished when both halves are done. It ends early when either side is reset or when both are idle for too long.
 //!
 //! A service may answer and close before it has read the whole request (HTTP 413). Its kernel then resets the connection,
-//! and a write to it fails although its answer can still be read. Such a session is *refused*: the half down delivers what the
-//! service had sent, then FIN; the half up reads and discards what the client still sends, for a limited time
-//! (*lingering*), because a close with unread bytes would reset the client, which may lose the answer by that.
+//! and a write to it fails although its response can still be read. Such a session is *refused*: the down half delivers what the
+//! service had sent, then FIN; the up half reads and discards what the client still sends, for a limited time (*lingering*),
+//! because a close with unread bytes would reset the client, which could then lose the response.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -28,41 +27,36 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use crate::ending::Ending;
-use crate::relay::half::{Fault, Half, Mode, Path, Tally};
-use crate::relay::silence::Silence;
 use crate::socket::Socket;
+use crate::traffic::Direction;
+use fault::Fault;
+use half::{Half, Mode, Path, Tally};
+use idle::IdleTimer;
 
 mod copy;
+mod fault;
 mod half;
-mod silence;
+mod idle;
 mod splice;
-pub mod udp;
 
-pub use silence::Limits;
+pub use idle::Limits;
 pub use splice::{OPEN_PIPES, PipeAllowance, set_pipe_allowance};
 
-/// Bytes one session may move before the others of its thread get their turn: the most that one splice carries.
-/// Measured: turns of 8 MB make four bulk sessions on one thread no cheaper beyond the noise (3 %).
+/// Bytes that a session may move before other sessions of its thread are polled: the maximum of one splice. Measured with four
+/// bulk sessions on one thread, 8 MB gain no more than the noise (3 %).
 const TURN_BYTES: usize = 1 << 20;
 
-/// The same limit for a session whose bytes come in small pieces.
+/// Rounds after which other sessions are polled, for a session with small reads.
 const TURN_ROUNDS: usize = 16;
 
-/// How long a refused client may be silent, and how long it may go on sending, once it has its answer and FIN. Those of
-/// nginx's `lingering_timeout` and `lingering_time`.
-const LINGER_SILENCE: Duration = Duration::from_secs(5);
+/// How long a refused client may be idle, and how long it may send, after it got the response and FIN. The defaults of nginx's
+/// `lingering_timeout` and `lingering_time`.
+const LINGER_IDLE: Duration = Duration::from_secs(5);
 const LINGER_TIME: Duration = Duration::from_secs(30);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// From the consumer to the service.
-    Up,
-    /// From the service to the consumer.
-    Down,
-}
-
-/// Told of bytes as they leave, not at the end.
+/// Receives the number of bytes as they are delivered.
 pub trait Account {
+    /// Called after bytes were delivered.
     fn moved(&self, direction: Direction, bytes: usize);
 }
 
@@ -72,31 +66,30 @@ impl<F: Fn(Direction, usize)> Account for F {
     }
 }
 
-/// Relays until both sides are done or one is gone.
+/// Relays until both sides have finished or one has failed.
 ///
-/// After any ending but [`Ending::Finished`] the close of the sockets resets whoever is still there; but not a client
-/// that has all of the service's answer and its FIN.
+/// After any ending but [`Ending::Finished`], closing the sockets resets the peers that are still connected, except a client that
+/// has received the complete response and FIN.
 pub fn relay<'a, A: Account>(
     downstream: &'a Socket,
     upstream: &'a Socket,
     limits: Limits,
     account: A,
 ) -> Relay<'a, A> {
-    Relay { downstream, upstream, halves: Default::default(), account, limits, silence: None }
+    Relay { downstream, upstream, halves: Default::default(), account, limits, idle_timer: None }
 }
 
-/// The future of [`relay`]. Written by hand: an `async fn` would keep its arguments twice, and this is paid for by
-/// every idle session.
+/// The future of [`relay`]. Written by hand, because an `async fn` would store its arguments twice in every idle session.
 #[must_use = "futures do nothing unless polled"]
 pub struct Relay<'a, A> {
     downstream: &'a Socket,
     upstream: &'a Socket,
-    /// Up, down.
+    /// Up and down.
     halves: [Half<'a>; 2],
     account: A,
     limits: Limits,
-    /// Only while a limit applies, so that a session without one reads no clock. Boxed, since few have one.
-    silence: Option<Pin<Box<Silence>>>,
+    /// Present only while a limit applies, so that a session without one reads no clock. Boxed, because few have one.
+    idle_timer: Option<Pin<Box<IdleTimer>>>,
 }
 
 impl<A: Account + Unpin> Future for Relay<'_, A> {
@@ -106,7 +99,7 @@ impl<A: Account + Unpin> Future for Relay<'_, A> {
         let relay = &mut *self;
         let ending = match relay.poll_bytes(cx) {
             Poll::Ready(ending) => ending,
-            Poll::Pending => ready!(relay.poll_silence(cx)),
+            Poll::Pending => ready!(relay.poll_idle(cx)),
         };
         if ending != Ending::Finished && !relay.is_lingering() {
             relay.reset();
@@ -116,21 +109,21 @@ impl<A: Account + Unpin> Future for Relay<'_, A> {
 }
 
 impl<'a, A: Account> Relay<'a, A> {
-    /// As [`Relay::take_turns`], and notes when there was news.
+    /// Calls [`Relay::take_turns`], and restarts the idle timer after bytes or a half-close.
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
         let (half_closed, lingered) = (self.half_closed(), self.is_lingering());
         let (poll, bytes) = self.take_turns(cx);
         if self.is_lingering() && !lingered {
-            self.silence = Some(Silence::within(LINGER_TIME, LINGER_SILENCE));
+            self.idle_timer = Some(IdleTimer::within(LINGER_TIME, LINGER_IDLE));
         }
-        let news = bytes > 0 || self.half_closed() != half_closed;
-        if news && let Some(silence) = &mut self.silence {
-            silence.as_mut().broken();
+        let is_active = bytes > 0 || self.half_closed() != half_closed;
+        if is_active && let Some(idle_timer) = &mut self.idle_timer {
+            idle_timer.as_mut().touch();
         }
         poll
     }
 
-    /// Lets the halves take turns until both wait, or until it is the turn of other sessions. Returns how many bytes left.
+    /// Polls the halves in turn until both wait, or until other sessions are due. Returns the number of bytes moved.
     fn take_turns(&mut self, cx: &mut Context<'_>) -> (Poll<Ending>, usize) {
         let [path_up, path_down] = self.paths();
         let Relay { halves: [up, down], account, .. } = self;
@@ -140,7 +133,7 @@ impl<'a, A: Account> Relay<'a, A> {
         (poll, tally.bytes)
     }
 
-    /// Up, down.
+    /// Returns the paths up and down.
     fn paths(&self) -> [Path<'a>; 2] {
         let Relay { downstream, upstream, .. } = *self;
         [
@@ -153,38 +146,38 @@ impl<'a, A: Account> Relay<'a, A> {
         self.halves.iter().any(|half| half.done || half.mode == Mode::Discard)
     }
 
-    /// The client has the whole answer of a service that takes nothing more.
+    /// Returns whether the client has received the complete response of a service that accepts no more.
     fn is_lingering(&self) -> bool {
         let [up, down] = &self.halves;
         up.mode == Mode::Discard && down.done && down.has_delivered
     }
 
-    /// The silence that is allowed now.
-    fn limit(&self) -> Option<(Duration, Ending)> {
+    /// Returns the current idle limit and its ending.
+    fn idle_limit(&self) -> Option<(Duration, Ending)> {
         if self.is_lingering() {
-            return Some((LINGER_SILENCE, Ending::UpstreamReset));
+            return Some((LINGER_IDLE, Ending::UpstreamReset));
         }
-        self.limits.allowed(self.half_closed())
+        self.limits.current(self.half_closed())
     }
 
-    /// Ready when there was no byte for too long. A process that was stopped, or suspended with its machine, may find its
-    /// timers expired before it has seen what came in the meantime: so the sockets are asked first.
-    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
-        let Some((limit, ending)) = self.limit() else { return Poll::Pending };
-        let silence = self.silence.get_or_insert_with(|| Silence::of(limit));
-        ready!(silence.as_mut().poll(limit, cx));
-        if self.has_news() && self.silence.as_mut().is_some_and(|silence| silence.as_mut().extend()) {
+    /// Ready when the session was idle for too long. The timers of a process that was stopped or suspended may expire before it
+    /// has read what arrived in the meantime, so the sockets are polled first.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        let Some((limit, ending)) = self.idle_limit() else { return Poll::Pending };
+        let idle_timer = self.idle_timer.get_or_insert_with(|| IdleTimer::new(limit));
+        ready!(idle_timer.as_mut().poll(limit, cx));
+        if self.is_ready_now() && self.idle_timer.as_mut().is_some_and(|timer| timer.as_mut().extend()) {
             yield_turn(cx);
             return Poll::Pending;
         }
         Poll::Ready(ending)
     }
 
-    fn has_news(&self) -> bool {
-        self.halves.iter().zip(self.paths()).any(|(half, path)| half.has_news(path))
+    fn is_ready_now(&self) -> bool {
+        self.halves.iter().zip(self.paths()).any(|(half, path)| half.is_ready_now(path))
     }
 
-    /// Nobody may be left waiting for bytes that will not come.
+    /// Resets both peers, so that neither waits for bytes that will not come.
     pub(crate) fn reset(&self) {
         self.downstream.reset_on_close();
         self.upstream.reset_on_close();
@@ -202,12 +195,12 @@ fn take_turns<A: Account>(
         {
             let [up, _] = &turns;
             let refused = up.half.mode == Mode::Discard;
-            return Poll::Ready(if refused { Ending::UpstreamReset } else { path.reset_by(&fault) });
+            return Poll::Ready(if refused { Ending::UpstreamReset } else { fault.ending(path.direction) });
         }
         if let Some(ending) = ending(&turns) {
             return Poll::Ready(ending);
         }
-        // A half that is both has read its FIN just now. The last one is passed on by the close, for one call less.
+        // A half that is awake and done has just read its FIN. The last FIN is sent by the close, which saves a call.
         for turn in turns.iter().filter(|turn| turn.awake && turn.half.done) {
             turn.path.to.shutdown_write();
         }
@@ -222,7 +215,7 @@ fn take_turns<A: Account>(
     Poll::Pending
 }
 
-/// One round of each half that does not wait.
+/// Runs one round of each half that does not wait.
 fn take_round<'a, A: Account>(
     turns: &mut [Turn<'_, 'a>; 2],
     cx: &mut Context<'_>,
@@ -238,8 +231,8 @@ fn take_round<'a, A: Account>(
     None
 }
 
-/// Whether this fault only means that the service takes nothing more: it cannot be written to, or was reset after its
-/// FIN. Then the session goes on, without what the client sends.
+/// Returns whether a fault only means that the service accepts no more: it cannot be written to, or was reset after its FIN. The
+/// session then continues without what the client sends.
 fn is_refused(turns: &mut [Turn<'_, '_>; 2], path: Path<'_>, fault: &Fault) -> bool {
     let [up, down] = turns;
     let by_service = match (path.direction, fault) {
@@ -259,25 +252,25 @@ fn is_refused(turns: &mut [Turn<'_, '_>; 2], path: Path<'_>, fault: &Fault) -> b
 fn ending(turns: &[Turn<'_, '_>; 2]) -> Option<Ending> {
     let [up, down] = turns.each_ref().map(|turn| &*turn.half);
     match up.mode {
-        // Without an answer to wait for, the client is to see at once that nobody takes what it sends.
+        // Without a response to wait for, the client must learn at once that its bytes are not accepted.
         Mode::Discard if down.done && (up.done || !down.has_delivered) => Some(Ending::UpstreamReset),
         Mode::Relay if up.done && down.done => Some(Ending::Finished),
         _ => None,
     }
 }
 
-/// Comes back after the driver was asked for news. A plain `wake_by_ref` would not do: the runtime looks at the
-/// driver only every 61 polls, and each poll of a bulk session moves a megabyte.
+/// Schedules the next poll after the driver has been polled. `wake_by_ref` alone would not suffice: the runtime polls the driver
+/// only every 61 tasks, and each poll of a bulk session moves a megabyte.
 fn yield_turn(cx: &mut Context<'_>) {
-    // The first poll leaves the waker with the runtime; nothing else of the future is needed.
+    // The first poll registers the waker with the runtime; the rest of the future is not needed.
     let _: Poll<()> = pin!(tokio::task::yield_now()).poll(cx);
 }
 
-/// A half on its turn.
+/// A half in the current turn.
 struct Turn<'r, 'a> {
     half: &'r mut Half<'a>,
     path: Path<'a>,
-    /// It did not say yet that it must wait.
+    /// It has not returned `Pending` yet.
     awake: bool,
 }
 
@@ -292,7 +285,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
-    use super::half::Held;
+    use super::half::Buffered;
     use super::*;
 
     fn pair() -> (UnixStream, Socket) {
@@ -303,11 +296,11 @@ mod tests {
     }
 
     fn owns_nothing<A>(relay: &Relay<'_, A>) -> bool {
-        relay.silence.is_none()
-            && relay.halves.iter().all(|half| half.held.is_none() && half.breaking.is_none())
+        relay.idle_timer.is_none()
+            && relay.halves.iter().all(|half| half.buffered.is_none() && half.reset.is_none())
     }
 
-    /// Lets the relay run until nothing more happens.
+    /// Polls the relay until nothing more happens.
     async fn settle<A: Account + Unpin>(relay: &mut Relay<'_, A>) {
         for _ in 0..50 {
             let poll = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *relay).poll(cx))).await;
@@ -316,15 +309,15 @@ mod tests {
         }
     }
 
-    /// Ten thousand idle sessions are ten thousand of these, each beside its session's own state and tokio's.
+    /// Every idle session has one, beside the session's own state and tokio's.
     #[test]
-    fn the_future_of_a_session_stays_small() {
+    fn future_of_a_session_stays_small() {
         let size = size_of::<Relay<'_, fn(Direction, usize)>>();
         assert!(size <= 104, "{size} bytes");
     }
 
     #[tokio::test]
-    async fn a_session_owns_a_pipe_only_while_its_receiver_is_slow() {
+    async fn session_owns_a_pipe_only_while_its_receiver_is_slow() {
         let (mut client, downstream) = pair();
         let (mut server, upstream) = pair();
         let limits = Limits::new(None, Duration::from_secs(300));
@@ -337,8 +330,11 @@ mod tests {
             written += length;
             settle(&mut relay).await;
         }
-        assert!(matches!(relay.halves[0].held.as_deref(), Some(Held::Pipe(_))), "the receiver reads nothing");
-        assert!(relay.halves[0].breaking.is_some(), "and the sender is watched");
+        assert!(
+            matches!(relay.halves[0].buffered.as_deref(), Some(Buffered::Pipe(_))),
+            "the receiver reads nothing"
+        );
+        assert!(relay.halves[0].reset.is_some(), "a reset of the sender is detected");
 
         let mut read = 0;
         let mut buffer = vec![0; 65_536];
@@ -347,21 +343,21 @@ mod tests {
             settle(&mut relay).await;
         }
         assert_eq!(read, written);
-        assert!(owns_nothing(&relay), "once all is delivered");
+        assert!(owns_nothing(&relay), "after everything was delivered");
     }
 
     #[tokio::test]
-    async fn a_small_transfer_to_a_slow_receiver_is_held_aside() {
+    async fn small_transfer_to_a_slow_receiver_is_copied() {
         let (mut client, downstream) = pair();
         let (mut server, upstream) = pair();
         let limits = Limits::new(None, Duration::from_secs(300));
         let mut relay = relay(&downstream, &upstream, limits, |_, _| {});
         let mut written = 0;
-        while relay.halves[0].held.is_none() {
+        while relay.halves[0].buffered.is_none() {
             written += client.write(&[1; 3_000]).unwrap();
             settle(&mut relay).await;
         }
-        assert!(matches!(relay.halves[0].held.as_deref(), Some(Held::Aside(_))));
+        assert!(matches!(relay.halves[0].buffered.as_deref(), Some(Buffered::Copied(_))));
         let mut read = 0;
         let mut buffer = vec![0; 65_536];
         while let Ok(length) = server.read(&mut buffer) {

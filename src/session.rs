@@ -1,70 +1,75 @@
-//! One connection, from its acceptance to its ending, told as a story.
+//! One connection as a session: admitted, connected to an endpoint, relayed, recorded.
+//!
+//! ```text
+//!   Accepted ──► admit ──► acquire (held if necessary) ──► relay ──► Ending ──► Record
+//!   a stream,    policy    a stream to an endpoint
+//!   a client
+//! ```
 
+mod dial;
 pub mod flow;
 pub mod live;
-mod served;
+mod record;
+mod relaying;
 
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
-use crate::client_net::ClientNet;
-use crate::cluster::hold::{Dial, Effort, Gate};
-use crate::cluster::outlier::Outcome;
-use crate::cluster::timings::Timings;
-use crate::cluster::{Cluster, Endpoint, InFlight, Members};
-use crate::connect;
+use crate::cluster::acquire::HoldLimit;
+use crate::cluster::{Cluster, Members};
 use crate::ending::{AccessLog, Ending};
 use crate::fd_budget::{FdBudget, FdPermit};
 use crate::listener::{Accepted, ClientAddr};
-use crate::log::access::{self, Connected, Line, Milliseconds};
-use crate::relay::{self, Direction, Limits};
+use crate::relay::Limits;
 use crate::route::Protocol;
 use crate::socket::Socket;
-use live::{Listed, Live};
-use served::Served;
+use dial::StreamDial;
+use record::Record;
+use relaying::Relaying;
 
-/// What every session of a process shares.
+/// What all sessions of a process share.
 #[derive(Debug)]
 pub struct Shared {
-    pub gate: Gate,
-    /// Cancelled when the drain timeout has passed: every session ends now.
+    /// Limits held sessions.
+    pub hold_limit: HoldLimit,
+    /// Cancelled when the drain timeout has passed and every session must end.
     pub force: CancellationToken,
-    /// Cancelled when no new session is to be taken.
+    /// Cancelled when no new sessions are accepted.
     pub stop: CancellationToken,
+    /// The file descriptors.
     pub fds: Arc<FdBudget>,
+    /// Which sessions are logged.
     pub access_log: AccessLog,
 }
 
 impl Shared {
-    /// Divides what all routes share among these, which are all that are open.
+    /// Divides descriptors and held sessions among the open clusters, which must be all of them.
     pub fn divide<'c>(&self, open: impl ExactSizeIterator<Item = &'c Cluster> + Clone) {
         self.fds.divide(open.clone().map(|cluster| &*cluster.fds));
-        self.gate.divide(open);
+        self.hold_limit.divide(open);
     }
 
-    /// The route is closed: its last sessions have no guarantee.
+    /// Takes back the guarantees of a closed cluster, whose remaining sessions borrow.
     pub fn withdraw(&self, closed: &Cluster) {
         closed.fds.set_guarantee(0);
-        self.gate.withdraw(closed);
+        self.hold_limit.withdraw(closed);
     }
 }
 
-/// Serves one connection of a stream listener, on the worker that calls; `offset` is the listener's place in its route's
-/// port range. `place` is the session's place on its worker, given up at the end.
+/// Serves an accepted connection on the calling worker. `offset` is the listener's position in its route's port range.
+/// `counted` is dropped when the session has ended.
 ///
-/// Not an `async fn`: that would keep its arguments beside what becomes of them, for as long as the session lives.
+/// Not an `async fn`, which would store its arguments in addition to what they become, for the whole session.
 pub fn serve(
     accepted: Accepted,
     cluster: Arc<Cluster>,
     offset: u16,
     shared: Arc<Shared>,
-    place: impl Send,
+    counted: impl Send,
 ) -> impl Future<Output = ()> + Send {
     let Accepted { fd, client, permit } = accepted;
     let mut record = Record::begin(cluster, client, Protocol::Tcp, shared.access_log);
@@ -75,11 +80,11 @@ pub fn serve(
     async move {
         let ending = match &registered {
             Ok(downstream) => {
-                // Boxed, so that an idle session does not keep room for the kilobytes of its way here.
+                // Boxed, so that an idle session does not keep the kilobytes of this future.
                 let prepared = Box::pin(prepare(downstream, &mut record, offset, &permit, &shared)).await;
                 match &prepared {
                     Ok((upstream, limits)) => {
-                        let ending = Served::new(downstream, upstream, *limits, &record, &shared).await;
+                        let ending = Relaying::new(downstream, upstream, *limits, &record, &shared).await;
                         record.client_left = ending == Ending::UpstreamReset && downstream.peer_has_left();
                         ending
                     }
@@ -96,7 +101,7 @@ pub fn serve(
         };
         drop(registered);
         record.end(ending);
-        drop((place, permit));
+        drop((counted, permit));
     }
 }
 
@@ -107,13 +112,13 @@ async fn prepare(
     permit: &FdPermit,
     shared: &Shared,
 ) -> Result<(Socket, Limits), Ending> {
-    // A statement of its own, so that the glance ends before the await.
-    let limits = admit(&record.live.cluster.glance(), record.live.client.ip(), record.live.began)?;
+    // A separate statement, so that the guard of the members is dropped before the await.
+    let limits = admit(&record.live.cluster.members(), record.live.client.ip(), record.live.began)?;
     let upstream = connect(downstream, record, offset, permit, shared).await?;
     Ok((upstream, limits))
 }
 
-/// Who is served at all, and within which limits.
+/// Returns the limits of a session of this client, or the ending if the route does not serve it.
 fn admit(members: &Members, client: Option<IpAddr>, now: Instant) -> Result<Limits, Ending> {
     let options = &members.options;
     let in_any = |networks: &[IpNet]| client.is_some_and(|ip| networks.iter().any(|net| net.contains(&ip)));
@@ -135,160 +140,13 @@ async fn connect(
     permit: &FdPermit,
     shared: &Shared,
 ) -> Result<Socket, Ending> {
-    let Record { live, effort, .. } = record;
+    let Record { live, stats, .. } = record;
     let dial = StreamDial { offset, permit, timings: &live.cluster.counters.timings };
-    let acquired = live.cluster.acquire(&shared.gate, live.client.ip(), effort, downstream.left(), &dial);
+    let acquired =
+        live.cluster.acquire(&shared.hold_limit, live.client.ip(), stats, downstream.left(), &dial);
     let (upstream, endpoint) = acquired.await?;
     record.connected(endpoint);
     Ok(upstream)
-}
-
-/// Connects a stream, to the port of the endpoint that stands for the port we were reached on.
-struct StreamDial<'a> {
-    offset: u16,
-    permit: &'a FdPermit,
-    timings: &'a Timings,
-}
-
-impl Dial for StreamDial<'_> {
-    type Connection = Socket;
-
-    async fn dial(&self, endpoint: &Endpoint, timeout: Duration) -> io::Result<Socket> {
-        let began = Instant::now();
-        let socket = connect::dial(&endpoint.key.addr.shifted(self.offset)?, timeout).await?;
-        self.timings.connect.observe(began.elapsed());
-        Ok(socket)
-    }
-
-    fn release(&self) {
-        self.permit.release_upstream();
-    }
-
-    fn try_reserve(&self) -> bool {
-        self.permit.try_reserve()
-    }
-
-    fn reserve(&self) -> impl Future<Output = ()> + Send {
-        self.permit.reserve()
-    }
-}
-
-impl relay::Account for &Record {
-    fn moved(&self, direction: Direction, bytes: usize) {
-        Record::moved(self, direction, bytes);
-    }
-}
-
-/// The account of one session. Everything that must be undone when the session ends is undone by its drop: the gauge,
-/// the endpoint's in-flight count; and the ending is counted and logged, also where the session was dropped halfway.
-#[derive(Debug)]
-struct Record {
-    live: Listed,
-    effort: Effort,
-    endpoint: Option<InFlight>,
-    ending: Ending,
-    protocol: Protocol,
-    /// As in [`Outcome`].
-    client_left: bool,
-    access_log: AccessLog,
-}
-
-impl Record {
-    fn begin(cluster: Arc<Cluster>, client: ClientAddr, protocol: Protocol, access_log: AccessLog) -> Record {
-        cluster.counters.active.fetch_add(1, Relaxed);
-        Record {
-            live: Listed::enter(cluster, client),
-            effort: Effort::default(),
-            endpoint: None,
-            ending: Ending::Local,
-            protocol,
-            client_left: false,
-            access_log,
-        }
-    }
-
-    fn connected(&mut self, endpoint: InFlight) {
-        self.live.endpoint.store(Some(endpoint.endpoint()));
-        self.endpoint = Some(endpoint);
-    }
-
-    fn moved(&self, direction: Direction, bytes: usize) {
-        self.live.moved(direction, bytes);
-        self.live.cluster.moved(direction, bytes);
-    }
-
-    fn bytes(&self) -> u64 {
-        self.live.bytes_up.load(Relaxed).wrapping_add(self.live.bytes_down.load(Relaxed))
-    }
-
-    fn end(mut self, ending: Ending) {
-        self.ending = ending;
-    }
-
-    /// For outlier detection.
-    fn outcome(&self, lasted: Duration) -> Outcome {
-        Outcome {
-            protocol: self.protocol,
-            ending: self.ending,
-            bytes_up: self.live.bytes_up.load(Relaxed),
-            bytes_down: self.live.bytes_down.load(Relaxed),
-            lasted,
-            client: self.live.client.ip().map(ClientNet::of),
-            client_left: self.client_left,
-        }
-    }
-
-    /// Of a session that was never connected: why no endpoint answered, or why there was none.
-    fn why(&self) -> Option<String> {
-        if self.endpoint.is_some() {
-            return None;
-        }
-        let error = self.effort.error.map(|error| error.to_string());
-        let problem = || self.live.cluster.problem().filter(|_| self.ending == Ending::NoEndpoint);
-        error.or_else(|| problem().map(|problem| problem.to_string()))
-    }
-
-    /// Whether the session cost its client next to nothing, so that it can be repeated without limit: the address of a UDP
-    /// client may be forged until it is answered, and a rejected connection is closed at once.
-    fn was_free(&self) -> bool {
-        match self.protocol {
-            Protocol::Udp => self.live.bytes_down.load(Relaxed) == 0,
-            Protocol::Tcp => matches!(self.ending, Ending::Denied | Ending::RateLimited),
-        }
-    }
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        let Live { cluster, client, began, bytes_up, bytes_down, .. } = &*self.live;
-        let duration = began.elapsed();
-        cluster.counters.active.fetch_sub(1, Relaxed);
-        cluster.counters.ended(self.ending);
-        cluster.counters.timings.ended(duration, self.effort.held);
-        if let Some(endpoint) = &self.endpoint {
-            let lasted = duration.saturating_sub(self.effort.held);
-            cluster.ended(endpoint, &self.outcome(lasted));
-        }
-        if !self.access_log.has(self.ending) {
-            return;
-        }
-        if self.was_free() && !cluster.is_worth_a_line(self.ending) {
-            return;
-        }
-        let Some(log) = access::sink() else { return };
-        log.write(&Line {
-            route: &cluster.glance().options.name,
-            client: *client,
-            endpoint: Connected(self.endpoint.as_ref().map(|endpoint| &endpoint.key)),
-            bytes_up: bytes_up.load(Relaxed),
-            bytes_down: bytes_down.load(Relaxed),
-            duration_ms: Milliseconds(duration),
-            held_ms: Milliseconds(self.effort.held),
-            attempts: self.effort.attempts,
-            ending: self.ending,
-            why: self.why(),
-        });
-    }
 }
 
 #[cfg(test)]
@@ -296,19 +154,18 @@ mod tests {
     use super::*;
     use crate::route::Options;
 
-    /// A session's memory is its task: ten thousand idle ones are ten thousand times this future, twice 256 bytes of
-    /// tokio's registrations, and a hundred bytes of [`Live`]. With what tokio adds, 400 bytes make a task of 512, and the
-    /// next byte one of 640.
+    /// The memory of a session is mostly its task: this future, besides twice 256 bytes of tokio's registrations and a hundred
+    /// bytes of [`live::Live`]. With what tokio adds, 400 bytes fill a task of 512; one byte more takes 640.
     const FUTURE_BYTES_MAX: usize = 400;
 
     #[tokio::test]
-    async fn the_future_of_a_session_stays_small() {
+    async fn future_of_a_session_stays_small() {
         let force = CancellationToken::new();
         let cluster = Arc::new(Cluster::new(Options::named("test"), force.clone()));
         let permit = cluster.fds.accept().unwrap();
         let fds = Arc::new(FdBudget::within(64, 1, 1));
         let shared = Arc::new(Shared {
-            gate: Gate::new(0),
+            hold_limit: HoldLimit::new(0),
             stop: force.clone(),
             force,
             fds,

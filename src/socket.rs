@@ -1,11 +1,10 @@
-//! One connected stream socket, TCP or unix: the only shape of connection that the data plane knows.
+//! A connected stream socket, TCP or unix: the only kind of stream that the data plane uses.
 //!
-//! An own type and not tokio's two, because the relay is the same for both, because a connection that was accepted on
-//! one worker may be registered on another, and because each read here knows whether it emptied the socket: a read
-//! that was short clears the readiness without asking the kernel once more.
+//! It replaces tokio's two types, because the relay is the same for both, because a connection that was accepted on one worker
+//! may be registered on another, and because a short read clears the readiness without another system call.
 //!
 //! A short read has not always emptied the socket. A TCP read stops before urgent data (tcp(7)), a read of a unix socket
-//! also behind bytes that were sent with descriptors (unix(7)). Urgent data shows as `EPOLLPRI` from its arrival until
+//! also after bytes that were sent with descriptors (unix(7)). Urgent data is reported as `EPOLLPRI` from its arrival until
 //! it is read, dropped descriptors as `MSG_CTRUNC`; after such a read the socket is read again until `EAGAIN`.
 //! Urgent data is read in line (`SO_OOBINLINE`), because the kernel discards it otherwise.
 
@@ -20,6 +19,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, Shutdo
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 
+/// A connected stream socket, registered with the runtime of a thread.
 #[derive(Debug)]
 pub struct Socket {
     fd: AsyncFd<Stream>,
@@ -28,7 +28,7 @@ pub struct Socket {
 #[derive(Debug)]
 struct Stream {
     fd: OwnedFd,
-    /// Reads stop at bytes that were sent with descriptors.
+    /// On a unix socket, reads stop at bytes that were sent with descriptors.
     is_unix: bool,
 }
 
@@ -39,14 +39,21 @@ impl AsRawFd for Stream {
 }
 
 impl Socket {
-    /// Registers a non-blocking TCP socket, which has [`crate::connect::set_tcp_options`], with the runtime of this thread.
-    /// To connect, call `connect` first: a socket that is not even connecting is reported as hung up, and tokio never
-    /// forgets that.
+    /// Registers a non-blocking TCP socket, which must have [`crate::connect::set_tcp_options`], with the runtime of this thread.
+    /// To connect, call `connect` first: a socket that is not connecting is reported as hung up, and tokio never clears that.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the socket cannot be added to the runtime's epoll.
     pub fn register(fd: OwnedFd) -> io::Result<Socket> {
         Socket::with(Stream { fd, is_unix: false })
     }
 
-    /// The same for a unix stream socket, which inherits no option from its listener.
+    /// Registers a unix stream socket, which inherits no options from its listener.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Socket::register`].
     pub fn register_unix(fd: OwnedFd) -> io::Result<Socket> {
         sockopt::set_socket_oobinline(&fd, true)?;
         Socket::with(Stream { fd, is_unix: true })
@@ -61,7 +68,7 @@ impl Socket {
         Ok(Socket { fd: AsyncFd::with_interest(stream, interest)? })
     }
 
-    /// Reads what is there. `Ok(0)` is the peer's FIN.
+    /// Reads the available bytes. Zero is the peer's FIN.
     pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
@@ -74,7 +81,7 @@ impl Socket {
                 }
                 Err(Errno::AGAIN) => {
                     guard.clear_ready();
-                    self.forget_urgent_data();
+                    self.clear_urgent_data();
                 }
                 Err(Errno::INTR) => {}
                 Err(error) => return Poll::Ready(Err(error.into())),
@@ -82,8 +89,8 @@ impl Socket {
         }
     }
 
-    /// Returns how many bytes were read, and whether the read may have stopped before all that is there. Descriptors that
-    /// come with the bytes are closed by the kernel, since there is no buffer for them.
+    /// Returns how many bytes were read, and whether the read may have stopped before the last available byte. Descriptors sent with
+    /// the bytes are closed by the kernel, because there is no buffer for them.
     fn receive(&self, buffer: &mut [u8]) -> Result<(usize, bool), Errno> {
         if !self.is_unix() {
             let (_, received) = rustix::net::recv(self, buffer, RecvFlags::empty())?;
@@ -95,18 +102,22 @@ impl Socket {
         Ok((received.bytes, received.flags.contains(ReturnFlags::CTRUNC) || self.has_urgent_data()))
     }
 
-    /// Whether the driver has reported urgent data since the socket was last found empty. True after a FIN as well: there the
-    /// socket stays readable anyway. Costs no system call.
+    /// Returns whether the driver has reported urgent data since the socket was last empty. Also true after a FIN, where the socket
+    /// stays readable anyway. Makes no system call.
     fn has_urgent_data(&self) -> bool {
         self.fd.try_io(Interest::PRIORITY, |_| Ok(())).is_ok()
     }
 
-    fn forget_urgent_data(&self) {
+    fn clear_urgent_data(&self) {
         let nothing = |_: &Stream| Err::<(), _>(io::ErrorKind::WouldBlock.into());
         let _ = self.fd.try_io(Interest::PRIORITY, nothing);
     }
 
-    /// Writes what fits without waiting. `WouldBlock` when nothing does; then [`Socket::poll_write_with`] waits.
+    /// Writes without waiting. Returns the number of bytes written.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `WouldBlock` if the socket accepts no byte; [`Socket::poll_write_with`] waits until it does.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match rustix::net::send(self, bytes, SendFlags::NOSIGNAL) {
@@ -116,7 +127,7 @@ impl Socket {
         }
     }
 
-    /// Ready when `attempt` was: calls it while the socket may be readable, until it is something else than `WouldBlock`.
+    /// Calls `attempt` while the socket may be readable, until it returns anything but `WouldBlock`.
     pub fn poll_read_with<T>(
         &self,
         cx: &mut Context<'_>,
@@ -131,7 +142,7 @@ impl Socket {
         }
     }
 
-    /// As [`Socket::poll_read_with`], while the socket may be writable.
+    /// Calls `attempt` while the socket may be writable, until it returns anything but `WouldBlock`.
     pub fn poll_write_with<T>(
         &self,
         cx: &mut Context<'_>,
@@ -146,15 +157,19 @@ impl Socket {
         }
     }
 
-    /// Whether one of these events has happened, whatever the driver has reported so far. Bytes, a FIN and an error are
+    /// Polls the socket for one of these events, independently of what the driver has reported. Bytes, a FIN and an error are
     /// [`PollFlags::IN`].
     pub fn has_now(&self, events: PollFlags) -> bool {
         let mut fds = [PollFd::new(self, events)];
         rustix::event::poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
-    /// Waits for the end of a connect in progress. One that failed is hung up as well as writable (tcp_poll in Linux), and
-    /// only that is asked for its error.
+    /// Waits for the end of a connect in progress. A failed one is hung up as well as writable (tcp_poll in Linux), and only then
+    /// the error is read.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the error of the connect.
     pub async fn connected(&self) -> io::Result<()> {
         let is_hung_up = self.fd.ready(Interest::WRITABLE).await?.ready().is_write_closed();
         if is_hung_up {
@@ -163,8 +178,12 @@ impl Socket {
         Ok(())
     }
 
-    /// Waits until the peer has left without being served: a FIN before any byte, or a RST. A FIN after bytes may be
-    /// a request whose sender waits for the answer, so it is not taken for leaving.
+    /// Waits until the peer has left without being served: a FIN before any byte, or a RST. A FIN after bytes may follow a request
+    /// whose sender waits for the response, so it does not count.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the runtime shuts down.
     pub async fn left(&self) -> io::Result<()> {
         let mut byte = [0; 1];
         loop {
@@ -177,44 +196,44 @@ impl Socket {
                 Err(_reset) => return Ok(()),
             }
         }
-        // The bytes that wait keep the socket readable; an error is the only news left to wait for.
+        // Unread bytes keep the socket readable, so only an error can be waited for.
         self.fd.ready(Interest::ERROR).await.map(drop)
     }
 
-    /// Whether the peer has closed its side, or has gone. Bytes that were not read yet are a peer that is there.
+    /// Returns whether the peer has closed its side or vanished. Unread bytes count as present.
     pub fn peer_has_left(&self) -> bool {
         let received = rustix::net::recv(&self.fd, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
         matches!(received, Ok((_, 0))) || received.is_err_and(|error| error != Errno::AGAIN)
     }
 
-    /// Waits until the connection is broken: reset, or given up by the kernel. Sees it without reading, so bytes that
-    /// came before stay unread.
+    /// Waits until the connection is reset, or abandoned by the kernel. Does not read, so that earlier bytes stay available.
     pub async fn broken(&self) {
-        // An error here is a runtime that shuts down; there the connection ends too.
+        // Fails only when the runtime shuts down, which ends the connection, too.
         let _ = self.fd.ready(Interest::ERROR).await;
     }
 
-    /// Tells the peer that nothing more comes.
+    /// Sends FIN.
     pub fn shutdown_write(&self) {
-        // Not connected any more: then the peer knows already.
+        // Fails if the connection is closed already, which is fine.
         let _ = rustix::net::shutdown(self, Shutdown::Write);
     }
 
-    /// Makes the close to come a RST, where the protocol has one.
+    /// Makes the close send RST, where the protocol has one.
     pub fn reset_on_close(&self) {
         let _ = sockopt::set_socket_linger(self, Some(std::time::Duration::ZERO));
     }
 
+    /// Returns whether this is a unix socket.
     pub fn is_unix(&self) -> bool {
         self.fd.get_ref().is_unix
     }
 
-    /// Sends without pacing where both ends are on this host. BBR spreads what it sends over time, on a loopback too, where
-    /// there is no queue to spare: measured, that halves what a transfer moves. Any other congestion control stays.
+    /// Disables pacing if both ends are on this host. BBR spreads its packets over time on a loopback, too, where there is no queue
+    /// to protect; measured, that halves the throughput. Any other congestion control is kept.
     pub fn do_not_pace_on_this_host(&self) {
         let is_paced = sockopt::tcp_congestion(self).is_ok_and(|name| name.starts_with("bbr"));
         if is_paced && self.is_on_this_host() {
-            // Of those that do not pace, the one that every user may choose (`tcp_allowed_congestion_control`).
+            // Does not pace, and every user may choose it (`tcp_allowed_congestion_control`).
             let _ = sockopt::set_tcp_congestion(self, "reno");
         }
     }
@@ -226,7 +245,7 @@ impl Socket {
         peer.is_some_and(|peer| peer.is_loopback() || own == Some(peer))
     }
 
-    /// The address we reached the peer from, or were reached at; `None` for a unix socket.
+    /// Returns the local address, or `None` for a unix socket.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         rustix::net::getsockname(self).ok()?.try_into().ok()
     }
@@ -244,14 +263,14 @@ mod tests {
 
     use super::*;
 
-    /// What the kernel can do, of what it names there.
+    /// Returns whether the kernel supports BBR.
     fn has_bbr() -> bool {
         let names = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control").unwrap();
         names.split_whitespace().any(|name| name == "bbr")
     }
 
     #[tokio::test]
-    async fn bbr_does_not_pace_on_this_host_and_others_stay_as_they_are() {
+    async fn bbr_is_replaced_on_this_host_and_others_are_kept() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         for (before, after) in [("bbr", "reno"), ("cubic", "cubic")] {
             let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -19,12 +19,12 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::cluster::Cluster;
 use crate::listener::{self, Accepted, Listener};
 use crate::relay;
-use crate::relay::udp::{self, UdpLimits};
 use crate::route::Protocol;
 use crate::session::flow::Flows;
 use crate::session::live::{Live, Page, Query};
 use crate::session::{self, Shared};
 use crate::stall::StallMonitor;
+use crate::udp::{self, UdpLimits};
 
 /// Connections in the queue of a worker. While it is full, that worker is overloaded and gets no further connections.
 const HANDOVERS_MAX: usize = 1024;
@@ -226,7 +226,7 @@ impl Worker {
                     None => break,
                 },
                 Some(handover) = handovers.recv() => self.serve(handover),
-                Some(query) = queries.recv() => query.answer(),
+                Some(query) = queries.recv() => query.respond(),
                 () = &mut ticking => {}
             }
         }
@@ -234,7 +234,7 @@ impl Worker {
         loop {
             tokio::select! {
                 Some(handover) = handovers.recv() => self.serve(handover),
-                Some(query) = queries.recv() => query.answer(),
+                Some(query) = queries.recv() => query.respond(),
                 () = self.tracker.wait() => match handovers.try_recv() {
                     Ok(late) => self.serve(late),
                     Err(_) => return,
@@ -278,7 +278,7 @@ impl Worker {
     /// Resolves when the connections in the backlog of a closed listener, for which there are no descriptors, are abandoned:
     /// after the hold of the route, so that a removed route releases its port, or at the end of the drain.
     async fn backlog_expired(&self, cluster: &Cluster) {
-        let (is_draining, hold) = (self.shared.stop.is_cancelled(), cluster.glance().options.hold);
+        let (is_draining, hold) = (self.shared.stop.is_cancelled(), cluster.members().options.hold);
         tokio::select! {
             () = self.shared.force.cancelled() => {}
             () = tokio::time::sleep(hold), if !is_draining => {}

@@ -1,44 +1,45 @@
-//! Least connections: the endpoint with the fewest sessions for its weight; among equals everyone in turn.
+//! Least connections: the endpoint with the fewest sessions for its weight. Equal endpoints take turns. Pure.
 //!
-//! Of many endpoints only some are looked at, drawn by weight, so that a pick costs the same however many there are: how
-//! good the least of 64 is, the tests below say.
+//! Of many endpoints only a random sample, drawn by weight, is compared, so that the cost of a pick does not grow with their
+//! number. The tests below show how close the least of 64 is to the least of all.
 
 use super::Pool;
-use super::chance::Draws;
+use super::rng::Rng;
 use super::round_robin;
 use super::schedule::Schedule;
 use super::tried::Tried;
 
-/// Endpoints looked at for one choice. Up to here it is exact. With half as many, a fifth of all new sessions would miss the
-/// one endpoint in twenty that is empty; with these, one in twenty-five does.
-pub(super) const LOOKED_AT_MAX: usize = 64;
+/// The number of endpoints compared for one choice. Up to that many the choice is exact. If one endpoint in twenty is idle, one
+/// new session in twenty-five misses all idle ones; with half the sample it would be one in five.
+pub(super) const SAMPLE_MAX: usize = 64;
 
-/// The least of all; of equals the one that comes first from `start` on.
+/// Returns the least loaded of all; among equals the first one from `start` on.
 pub(super) fn of_all(
-    takers: &[u32],
+    eligible: &[u32],
     start: usize,
     weights: &[u32],
     pool: &impl Pool,
     tried: &Tried,
 ) -> Option<usize> {
-    let (before, from) = takers.split_at(takers.partition_point(|index| (*index as usize) < start));
+    let (before, from) = eligible.split_at(eligible.partition_point(|index| (*index as usize) < start));
     let all = from.iter().chain(before).map(|index| *index as usize);
     least(all, weights, pool, tried)
 }
 
-/// The least of some: of the one whose turn it is, and of others that are drawn.
-pub(super) fn of_some(
-    turns: &Schedule,
+/// Returns the least loaded of a sample: the endpoint whose turn it is, and random others.
+pub(super) fn of_sample(
+    schedule: &Schedule,
     turn: u64,
-    draws: &mut Draws,
+    rng: &mut Rng,
     weights: &[u32],
     pool: &impl Pool,
     tried: &Tried,
 ) -> Option<usize> {
-    let first = turns.at(turns.slot(turn));
-    let others = std::iter::repeat_with(|| turns.at(turns.slot_of(draws)));
-    let some = first.into_iter().chain(others.take(LOOKED_AT_MAX - 1).flatten());
-    least(some, weights, pool, tried).or_else(|| round_robin::choice(turns, tried, &mut turns.slot(turn)))
+    let first = schedule.at(schedule.slot(turn));
+    let others = std::iter::repeat_with(|| schedule.at(schedule.slot_of(rng)));
+    let sample = first.into_iter().chain(others.take(SAMPLE_MAX - 1).flatten());
+    least(sample, weights, pool, tried)
+        .or_else(|| round_robin::choice(schedule, tried, &mut schedule.slot(turn)))
 }
 
 fn least(
@@ -48,9 +49,9 @@ fn least(
     tried: &Tried,
 ) -> Option<usize> {
     let mut best: Option<(usize, Busy)> = None;
-    for index in indices.filter(|index| !tried.has(*index)) {
+    for index in indices.filter(|index| !tried.contains(*index)) {
         let busy = Busy::of(pool, index, weights);
-        // The first of equals stays.
+        // Among equals the first one wins.
         if best.as_ref().is_none_or(|(_, least)| busy.is_less_than(least)) {
             let idle = busy.load == 0;
             best = Some((index, busy));
@@ -62,7 +63,7 @@ fn least(
     best.map(|(index, _)| index)
 }
 
-/// Sessions for each unit of weight, as a fraction.
+/// Sessions per unit of weight, as a fraction.
 pub(super) struct Busy {
     load: usize,
     capacity: u64,
@@ -71,7 +72,7 @@ pub(super) struct Busy {
 impl Busy {
     pub(super) fn of(pool: &impl Pool, index: usize, weights: &[u32]) -> Busy {
         let weight = weights.get(index).copied().unwrap_or(1);
-        // A cold endpoint is worth a part of its weight, but never nothing.
+        // A cold endpoint counts with a part of its weight, at least the smallest one.
         let warmth = u64::from(pool.warmth(index).max(1));
         Busy { load: pool.load(index), capacity: u64::from(weight) * warmth }
     }
@@ -85,7 +86,7 @@ impl Busy {
 #[cfg(test)]
 mod tests {
     use super::super::WARM;
-    use super::super::tests::{Growing, Still, order_of, pick, plan};
+    use super::super::tests::{Constant, Growing, order_of, pick, plan};
     use super::*;
     use crate::route::Balance::LeastConnections;
 
@@ -94,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_loaded_comes_first_and_equals_take_turns() {
+    fn least_loaded_is_first_and_equals_take_turns() {
         assert_eq!(order(0, &[1, 1, 1], &[3, 1, 2]), [1, 2, 0]);
         assert_eq!(order(0, &[1, 1, 1], &[1, 1, 1]), [0, 1, 2]);
         assert_eq!(order(2, &[1, 1, 1], &[1, 1, 1]), [2, 0, 1]);
@@ -103,32 +104,32 @@ mod tests {
     }
 
     #[test]
-    fn sessions_count_for_what_they_weigh() {
+    fn load_is_relative_to_weight() {
         assert_eq!(order(0, &[1, 4], &[1, 3])[0], 1);
         assert_eq!(order(0, &[1, 4], &[1, 5])[0], 0);
-        assert_eq!(order(0, &[1, 0], &[9, 0]), [0], "weight zero takes none");
+        assert_eq!(order(0, &[1, 0], &[9, 0]), [0], "an endpoint of weight zero is never chosen");
         let first = [0, 1, 2, 3].map(|turn| order(turn, &[3, 1], &[0, 0])[0]);
-        assert_eq!(first, [0, 0, 1, 0], "idle ones take weighted turns");
+        assert_eq!(first, [0, 0, 1, 0], "idle endpoints take weighted turns");
     }
 
     #[test]
-    fn a_cold_endpoint_is_worth_a_part_of_its_weight() {
-        let pool = Still { loads: vec![10, 1], warmth: vec![1000, 50] };
+    fn cold_endpoint_counts_with_a_part_of_its_weight() {
+        let pool = Constant { loads: vec![10, 1], warmth: vec![1000, 50] };
         let weights = [1, 1];
         let choice = of_all(&[0, 1], 0, &weights, &&pool, &Tried::default());
-        assert_eq!(choice, Some(0), "1 session at a twentieth is as 20");
+        assert_eq!(choice, Some(0), "one session at a twentieth of the weight equals 20");
     }
 
-    /// Exact is 11 at most, where half the endpoints have 10 sessions and half have 11.
+    /// An exact choice would give at most 11, with 10 sessions on one half of the endpoints and 11 on the other.
     #[test]
-    fn while_sessions_come_and_go_the_busiest_of_many_has_one_more_than_it_must() {
+    fn busiest_of_many_has_one_session_more_than_with_an_exact_choice() {
         for (count, most) in [(64, 11), (1_000, 12)] {
-            let mut draws = Draws::new(3);
+            let mut rng = Rng::new(3);
             let (plan, pool) = (plan(LeastConnections, &vec![1; count]), Growing::from(vec![0; count]));
             let mut sessions = Vec::new();
             for turn in 0..60 * count as u64 {
                 if 2 * sessions.len() > 21 * count {
-                    let ended = sessions.swap_remove(draws.place(sessions.len()));
+                    let ended = sessions.swap_remove(rng.index_below(sessions.len()));
                     pool.0.borrow_mut()[ended] -= 1;
                 }
                 let choice = plan.choices(pick(turn), &pool).next_of(&pool).unwrap();
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn of_ten_thousand_those_that_are_new_get_nearly_all_sessions_until_they_are_level() {
+    fn new_endpoints_among_ten_thousand_get_nearly_all_sessions_until_they_are_level() {
         let mut before = vec![10; 9_500];
         before.resize(10_000, 0);
         let (plan, pool) = (plan(LeastConnections, &[1; 10_000]), Growing::from(before));
@@ -155,8 +156,8 @@ mod tests {
     }
 
     #[test]
-    fn idle_ones_of_many_take_weighted_turns() {
-        let (weights, pool) = ([1; 100], Still { loads: vec![0; 100], warmth: vec![WARM; 100] });
+    fn idle_endpoints_of_many_take_weighted_turns() {
+        let (weights, pool) = ([1; 100], Constant { loads: vec![0; 100], warmth: vec![WARM; 100] });
         let plan = plan(LeastConnections, &weights);
         let firsts: Vec<_> =
             (0..100).filter_map(|turn| plan.choices(pick(turn), &pool).next_of(&pool)).collect();

@@ -1,14 +1,14 @@
-//! Round robin: everyone in turn, as often as its weight says, and the next one when that fails.
+//! Round robin: endpoints take turns, as often as their weights require. Pure.
 
 use super::schedule::Schedule;
 use super::tried::Tried;
 
-/// From this slot on, the first that was not tried: there is one. Leaves the slot after it.
-pub(super) fn choice(turns: &Schedule, tried: &Tried, slot: &mut usize) -> Option<usize> {
+/// Returns the first endpoint from `slot` on that was not tried; there must be one. Sets `slot` to the one after it.
+pub(super) fn choice(schedule: &Schedule, tried: &Tried, slot: &mut usize) -> Option<usize> {
     loop {
-        let choice = turns.at(*slot)?;
+        let choice = schedule.at(*slot)?;
         *slot += 1;
-        if !tried.has(choice) {
+        if !tried.contains(choice) {
             return Some(choice);
         }
     }
@@ -24,7 +24,7 @@ mod tests {
     }
 
     #[test]
-    fn each_turn_starts_one_further_and_goes_round() {
+    fn each_turn_starts_at_the_next_endpoint_and_wraps_around() {
         assert_eq!(order(0, &[1, 1, 1]), [0, 1, 2]);
         assert_eq!(order(1, &[1, 1, 1]), [1, 2, 0]);
         assert_eq!(order(5, &[1, 1, 1]), [2, 0, 1]);
@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn the_turns_of_one_that_fails_go_to_the_others_by_weight() {
+    fn turns_of_a_failed_endpoint_go_to_the_others_by_weight() {
         assert_eq!([0, 1, 2, 3].map(|turn| order(turn, &[3, 1])[0]), [0, 0, 1, 0]);
         assert_eq!(order(0, &[3, 0, 1]), [0, 2]);
     }

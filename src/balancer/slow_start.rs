@@ -1,19 +1,19 @@
-//! Slow start: an endpoint that is new, or well again, takes a growing part of the sessions that fall to it.
+//! Slow start: an endpoint that is new, or has recovered, takes a growing part of its share of sessions. Pure.
 //!
-//! Above any balancer: a choice that is not warm yet is passed over as often as it is cold, and stays in the order,
-//! behind those that were not. So nothing is refused for the sake of slow start.
+//! It wraps any algorithm. A choice that is not warm yet is deferred with a probability that decreases as it warms up, and
+//! follows after the warm ones. No session is refused because of slow start.
 
 use std::time::Duration;
 
-use super::chance::{below, mix};
+use super::rng::{below, mix};
 
-/// As warm as can be.
+/// The warmth of an endpoint that takes its full share.
 pub const WARM: u32 = 1000;
 
-/// Passed over in one pick, at most. When this many were cold, all are: then they are taken as they come.
-const PASSED_MAX: usize = 16;
+/// The maximum number of choices deferred in one pick. When that many are cold, all are assumed to be, and are taken in order.
+const DEFERRED_MAX: usize = 16;
 
-/// How warm an endpoint is that has been there for so long.
+/// Returns the warmth of an endpoint of this age, of [`WARM`].
 pub fn warmth(age: Duration, slow_start: Duration) -> u32 {
     if age >= slow_start {
         return WARM;
@@ -22,33 +22,33 @@ pub fn warmth(age: Duration, slow_start: Duration) -> u32 {
     u32::try_from(part).unwrap_or(WARM)
 }
 
-/// An order, and of it those that were passed over.
-pub(super) struct Thinned<I> {
+/// An order whose cold endpoints are deferred.
+pub(super) struct SlowStart<I> {
     order: I,
-    luck: u64,
-    passed: Vec<usize>,
-    /// How many of `passed` were yielded. `None` while more may be passed over.
+    seed: u64,
+    deferred: Vec<usize>,
+    /// How many of `deferred` were yielded. `None` while more may be deferred.
     yielded: Option<usize>,
 }
 
-impl<I: Iterator<Item = usize>> Thinned<I> {
-    pub(super) fn new(order: I, luck: u64) -> Thinned<I> {
-        Thinned { order, luck, passed: Vec::new(), yielded: None }
+impl<I: Iterator<Item = usize>> SlowStart<I> {
+    pub(super) fn new(order: I, seed: u64) -> SlowStart<I> {
+        SlowStart { order, seed, deferred: Vec::new(), yielded: None }
     }
 
     pub(super) fn next_of(&mut self, warmth: impl Fn(usize) -> u32) -> Option<usize> {
         while self.yielded.is_none() {
             match self.order.next() {
-                Some(index) if self.is_passed_over(index, warmth(index)) => self.passed.push(index),
+                Some(index) if self.is_deferred(index, warmth(index)) => self.deferred.push(index),
                 Some(index) => return Some(index),
                 None => self.yielded = Some(0),
             }
-            if self.passed.len() == PASSED_MAX {
+            if self.deferred.len() == DEFERRED_MAX {
                 self.yielded = Some(0);
             }
         }
         let yielded = self.yielded.as_mut()?;
-        match self.passed.get(*yielded) {
+        match self.deferred.get(*yielded) {
             Some(index) => {
                 *yielded += 1;
                 Some(*index)
@@ -57,9 +57,9 @@ impl<I: Iterator<Item = usize>> Thinned<I> {
         }
     }
 
-    /// As one endpoint warms, the lucky ones are always lucky still.
-    fn is_passed_over(&self, index: usize, warmth: u32) -> bool {
-        warmth < WARM && below(mix(self.luck ^ mix(index as u64)), u64::from(WARM)) >= u64::from(warmth)
+    /// For a given seed this is monotonic: an endpoint that is not deferred stays so as it warms up.
+    fn is_deferred(&self, index: usize, warmth: u32) -> bool {
+        warmth < WARM && below(mix(self.seed ^ mix(index as u64)), u64::from(WARM)) >= u64::from(warmth)
     }
 }
 
@@ -67,13 +67,13 @@ impl<I: Iterator<Item = usize>> Thinned<I> {
 mod tests {
     use super::*;
 
-    fn order(luck: u64, count: usize, warmth: impl Fn(usize) -> u32) -> Vec<usize> {
-        let mut thinned = Thinned::new(0..count, luck);
-        std::iter::from_fn(|| thinned.next_of(&warmth)).collect()
+    fn order(seed: u64, count: usize, warmth: impl Fn(usize) -> u32) -> Vec<usize> {
+        let mut slow_start = SlowStart::new(0..count, seed);
+        std::iter::from_fn(|| slow_start.next_of(&warmth)).collect()
     }
 
     #[test]
-    fn warmth_grows_from_nothing_to_all() {
+    fn warmth_grows_from_zero_to_full() {
         let ten = Duration::from_secs(10);
         let at = |millis| warmth(Duration::from_millis(millis), ten);
         assert_eq!([0, 1, 10, 5_000, 9_999, 10_000, 99_999].map(at), [0, 0, 1, 500, 999, WARM, WARM]);
@@ -81,20 +81,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cold_waits_behind_what_is_warm_and_is_there_still() {
-        for luck in 0..50 {
-            assert_eq!(order(luck, 3, |index| if index == 0 { 0 } else { WARM }), [1, 2, 0]);
-            assert_eq!(order(luck, 3, |_| 0), [0, 1, 2], "all are cold: as they come");
-            assert_eq!(order(luck, 40, |_| 0), (0..40).collect::<Vec<_>>());
-            assert_eq!(order(luck, 3, |_| WARM), [0, 1, 2]);
+    fn cold_endpoints_follow_warm_ones() {
+        for seed in 0..50 {
+            assert_eq!(order(seed, 3, |index| if index == 0 { 0 } else { WARM }), [1, 2, 0]);
+            assert_eq!(order(seed, 3, |_| 0), [0, 1, 2], "all are cold: in order");
+            assert_eq!(order(seed, 40, |_| 0), (0..40).collect::<Vec<_>>());
+            assert_eq!(order(seed, 3, |_| WARM), [0, 1, 2]);
         }
     }
 
     #[test]
-    fn its_share_is_as_large_as_it_is_warm() {
+    fn share_is_proportional_to_warmth() {
         for warm in [100, 500, 900] {
             let firsts = (0..10_000u64)
-                .filter(|luck| order(mix(*luck), 2, |index| if index == 0 { warm } else { WARM })[0] == 0);
+                .filter(|seed| order(mix(*seed), 2, |index| if index == 0 { warm } else { WARM })[0] == 0);
             let share = firsts.count() as u64 / 10;
             assert!(share.abs_diff(u64::from(warm)) < 20, "{share} of {warm}");
         }

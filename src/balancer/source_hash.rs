@@ -1,26 +1,25 @@
-//! Source hash: a client's sessions go to one endpoint, the one that is nearest to it.
+//! Source hash: the sessions of a client go to one endpoint, the nearest one on a hash ring. Pure.
 //!
-//! Each endpoint has 32 points on a circle, each client 16 places on it; how far an endpoint is from a client is the
-//! shortest way from any of these places on to any of those points, divided by the endpoint's weight (multi-probe
-//! consistent hashing: Appleton and O'Reilly, 2015). That depends on the two alone, as a score of rendezvous hashing does.
-//! So one endpoint gone moves its own clients and nobody else's, to the one that is nearest then; another weight moves
-//! clients to it or from it alone; and every process says the same. Unlike a score, the nearest is found without looking at
-//! all: the points of one weight are in one [`Ring`].
+//! Each endpoint has 32 points on a circle, each client 16 positions. The distance of an endpoint from a client is the smallest
+//! one from any of the positions to any of the points, divided by the endpoint's weight (multi-probe consistent hashing:
+//! Appleton and O'Reilly, 2015). It depends on these two alone, like a score of rendezvous hashing. An endpoint that leaves
+//! therefore moves only its own clients, a changed weight moves clients only to or from that endpoint, and all processes agree.
+//! Unlike a score, the smallest distance is found without examining all endpoints: the points of one weight form a [`Ring`].
 
 use std::collections::BTreeMap;
 
-use super::chance::nth;
 use super::ring::Ring;
+use super::rng::nth;
 use super::tried::Tried;
 
-/// Of each client. What more of them cost in a pick, more points would cost in memory.
-const PLACES: u64 = 16;
+/// Positions per client. More of them make the distribution more even and each pick slower; more points would take more memory.
+const POSITIONS: u64 = 16;
 
-/// Significant bits of a weight, so that there are few rings however many weights there are: up to 15 exact, then within
-/// 6 %, and at most 111 different ones up to 65,535.
+/// Significant bits of a weight. They bound the number of rings: weights up to 15 are exact, larger ones are rounded by at most
+/// 6 %, and there are at most 111 distinct ones up to 65,535.
 const WEIGHT_BITS: u32 = 4;
 
-/// One for each weight.
+/// A ring for each distinct weight.
 pub(super) type Rings = Box<[Ring]>;
 
 pub(super) fn rings(weights: &[u32], names: impl Iterator<Item = u64>) -> Rings {
@@ -32,12 +31,12 @@ pub(super) fn rings(weights: &[u32], names: impl Iterator<Item = u64>) -> Rings 
     weighted.map(|(weight, nodes)| Ring::new(*weight, nodes)).collect()
 }
 
-/// The nearest of those that were not tried.
+/// Returns the nearest endpoint that was not tried.
 pub(super) fn choice(rings: &Rings, client: u64, tried: &Tried) -> Option<usize> {
     let mut best: Option<(u64, u32, usize)> = None;
     for ring in rings {
         let weight = ring.weight;
-        let nearest = (0..PLACES).filter_map(|n| ring.next(nth(client, n), tried)).min();
+        let nearest = (0..POSITIONS).filter_map(|n| ring.next(nth(client, n), tried)).min();
         let Some((distance, index)) = nearest else { continue };
         let is_nearer = |(other, its_weight, _): &(u64, u32, usize)| {
             u128::from(distance) * u128::from(*its_weight) < u128::from(*other) * u128::from(weight)
@@ -57,7 +56,7 @@ fn rounded(weight: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::chance::hash;
+    use super::super::rng::hash;
     use super::*;
 
     const CLIENTS: u64 = 20_000;
@@ -81,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn one_endpoint_gone_moves_only_its_own_clients_and_to_their_next_choice() {
+    fn endpoint_that_leaves_moves_only_its_own_clients_to_their_next_choice() {
         let (all, fewer) = (names(&["a", "b", "c", "d"]), names(&["a", "b", "d"]));
         for weights in [[1, 1, 1, 1], [1, 5, 2, 9]] {
             let [a, b, _, d] = weights;
@@ -97,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn another_weight_moves_clients_to_it_or_from_it_alone() {
+    fn changed_weight_moves_clients_only_to_or_from_that_endpoint() {
         let names = names(&["a", "b", "c"]);
         for client in 0..CLIENTS / 10 {
             let (before, after) = (first(&[2, 2, 2], &names, client), first(&[2, 3, 2], &names, client));
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_are_spread_by_weight() {
+    fn clients_are_distributed_by_weight() {
         let names = names(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", "10.0.0.4:80"]);
         for weights in [[1, 1, 1, 1], [1, 2, 0, 5]] {
             let mut counts = [0f64; 4];

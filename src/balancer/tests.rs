@@ -1,27 +1,27 @@
-//! What all balancers promise alike.
+//! Properties that all algorithms share.
 
 use std::cell::{Cell, RefCell};
 
 use proptest::prelude::*;
 
-use super::chance::nth;
+use super::rng::nth;
 use super::*;
 
-/// Endpoints whose sessions do not change.
+/// Endpoints whose load is constant.
 #[derive(Default)]
-pub(super) struct Still {
+pub(super) struct Constant {
     pub(super) loads: Vec<usize>,
-    /// Missing is warm.
+    /// Endpoints without an entry are warm.
     pub(super) warmth: Vec<u32>,
 }
 
-impl Still {
-    pub(super) fn loaded(loads: &[usize]) -> Still {
-        Still { loads: loads.to_vec(), warmth: Vec::new() }
+impl Constant {
+    pub(super) fn loaded(loads: &[usize]) -> Constant {
+        Constant { loads: loads.to_vec(), warmth: Vec::new() }
     }
 }
 
-impl Pool for &Still {
+impl Pool for &Constant {
     fn load(&self, index: usize) -> usize {
         self.loads[index]
     }
@@ -31,7 +31,7 @@ impl Pool for &Still {
     }
 }
 
-/// Endpoints that keep every session.
+/// Endpoints whose sessions never end.
 pub(super) struct Growing(pub(super) RefCell<Vec<usize>>);
 
 impl From<Vec<usize>> for Growing {
@@ -54,9 +54,9 @@ pub(super) fn plan(balance: Balance, weights: &[u32]) -> Plan {
     Plan::new(balance, weights.into(), (0..weights.len()).map(|n| format!("10.0.0.1:{n}")))
 }
 
-/// All choices of one turn, by endpoints that are warm.
+/// Returns all choices of one turn, with warm endpoints.
 pub(super) fn order_of(balance: Balance, weights: &[u32], turn: u64, loads: &[usize]) -> Vec<usize> {
-    order(&plan(balance, weights), pick(turn), &Still::loaded(loads))
+    order(&plan(balance, weights), pick(turn), &Constant::loaded(loads))
 }
 
 pub(super) fn pick(turn: u64) -> Pick {
@@ -71,26 +71,26 @@ fn order<P: Pool + Copy>(plan: &Plan, pick: Pick, pool: P) -> Vec<usize> {
 
 proptest! {
     #[test]
-    fn every_endpoint_that_has_a_weight_is_yielded_once(
+    fn every_endpoint_with_a_weight_is_yielded_once(
         which in 0..Balance::ALL.len(),
         turn: u64,
         endpoints in prop::collection::vec((0usize..5, 0u32..4, 0u32..=WARM), 0..20),
     ) {
         let weights: Vec<u32> = endpoints.iter().map(|(_, weight, _)| *weight).collect();
-        let pool = Still {
+        let pool = Constant {
             loads: endpoints.iter().map(|(load, ..)| *load).collect(),
             warmth: endpoints.iter().map(|(.., warmth)| *warmth).collect(),
         };
         let mut order = order(&plan(Balance::ALL[which], &weights), pick(turn), &pool);
         order.sort_unstable();
-        let takers: Vec<usize> = (0..weights.len()).filter(|n| weights[*n] > 0).collect();
-        prop_assert_eq!(order, takers);
+        let eligible: Vec<usize> = (0..weights.len()).filter(|n| weights[*n] > 0).collect();
+        prop_assert_eq!(order, eligible);
     }
 }
 
-/// Sessions that stay, so that those who look at loads see some.
+/// With sessions that never end, for algorithms that compare loads.
 #[test]
-fn every_balancer_respects_the_weights() {
+fn every_algorithm_respects_the_weights() {
     let weights = [4, 0, 1, 3];
     for balance in Balance::ALL {
         let (plan, pool) = (plan(balance, &weights), Growing(RefCell::new(vec![0; 4])));
@@ -105,10 +105,9 @@ fn every_balancer_respects_the_weights() {
     }
 }
 
-/// Sessions that end at once, so that all loads are zero.
 #[test]
-fn every_balancer_respects_the_weights_of_idle_endpoints() {
-    let (weights, pool) = ([4, 0, 1, 3], Still::loaded(&[0; 4]));
+fn every_algorithm_respects_the_weights_of_idle_endpoints() {
+    let (weights, pool) = ([4, 0, 1, 3], Constant::loaded(&[0; 4]));
     for balance in Balance::ALL {
         let plan = plan(balance, &weights);
         let mut counts = [0usize; 4];
@@ -123,11 +122,11 @@ fn every_balancer_respects_the_weights_of_idle_endpoints() {
 }
 
 #[test]
-fn a_client_stays_while_its_endpoint_warms_and_moves_there_once() {
+fn client_moves_to_a_warming_endpoint_at_most_once() {
     let plan = plan(Balance::SourceHash, &[1, 1]);
     for client in 0..500 {
         let moves = (0..=WARM).map(|warmth| {
-            let pool = Still { loads: vec![0, 0], warmth: vec![WARM, warmth] };
+            let pool = Constant { loads: vec![0, 0], warmth: vec![WARM, warmth] };
             plan.choices(pick(client), &pool).next_of(&pool)
         });
         let moves: Vec<_> = moves.collect();
@@ -136,15 +135,15 @@ fn a_client_stays_while_its_endpoint_warms_and_moves_there_once() {
 }
 
 #[test]
-fn a_client_without_an_address_is_spread() {
+fn sessions_without_a_client_address_are_distributed() {
     let plan = plan(Balance::SourceHash, &[1, 1]);
-    let pool = Still::loaded(&[0, 0]);
+    let pool = Constant::loaded(&[0, 0]);
     let of = |turn| plan.choices(Pick { client: None, ..pick(turn) }, &pool).next_of(&pool);
     let second = (0..1_000).filter(|turn| of(*turn) == Some(1)).count();
     assert!((400..600).contains(&second), "{second}");
 }
 
-/// Counts how often it is asked.
+/// Counts the calls of `load`.
 struct Counting(Cell<usize>);
 
 impl Pool for &Counting {
@@ -159,9 +158,9 @@ impl Pool for &Counting {
 }
 
 #[test]
-fn a_pick_looks_at_no_more_of_ten_thousand_endpoints_than_of_a_hundred() {
+fn pick_examines_no_more_of_ten_thousand_endpoints_than_of_a_hundred() {
     for balance in Balance::ALL {
-        let looks_at = |count| {
+        let examined = |count| {
             let (plan, pool) = (plan(balance, &vec![1; count]), Counting(Cell::new(0)));
             let most = (0..200).map(|turn| {
                 plan.choices(pick(turn), &pool).next_of(&pool).unwrap();
@@ -169,17 +168,17 @@ fn a_pick_looks_at_no_more_of_ten_thousand_endpoints_than_of_a_hundred() {
             });
             most.max().unwrap()
         };
-        let (few, many) = (looks_at(100), looks_at(10_000));
-        assert!(many <= few && many <= LOOKED_AT_MAX, "{balance:?}: {few} of 100, {many} of 10,000");
+        let (few, many) = (examined(100), examined(10_000));
+        assert!(many <= few && many <= SAMPLE_MAX, "{balance:?}: {few} of 100, {many} of 10,000");
     }
 }
 
-/// So that where all are full, to find that out costs a session no more than to look at each.
+/// A session that finds all endpoints full must not cost more than examining each of them once.
 #[test]
-fn to_go_through_all_of_ten_thousand_is_to_look_at_each_but_a_few() {
+fn going_through_all_of_ten_thousand_endpoints_is_linear() {
     for balance in Balance::ALL {
         let (plan, pool) = (plan(balance, &[1; 10_000]), Counting(Cell::new(0)));
         assert_eq!(order(&plan, pick(3), &pool).len(), 10_000);
-        assert!(pool.0.get() <= CAREFUL_MAX * LOOKED_AT_MAX, "{balance:?}: {}", pool.0.get());
+        assert!(pool.0.get() <= RANKED_MAX * SAMPLE_MAX, "{balance:?}: {}", pool.0.get());
     }
 }

@@ -1,16 +1,16 @@
-//! Which endpoints a pick has yielded already: nothing at all, while the first will do.
+//! The endpoints that a pick has yielded. Pure. Allocates only from the second one on.
 
 /// A set of indices.
 #[derive(Debug, Default)]
 pub(super) struct Tried {
-    /// The last one is put into `words` only when another is asked for, so that the usual case allocates nothing.
+    /// Moved into `words` when the next index is added, so that the usual case of one index does not allocate.
     last: Option<usize>,
     words: Vec<u64>,
     count: usize,
 }
 
 impl Tried {
-    /// One that it has not.
+    /// Adds an index that is not in the set.
     pub(super) fn add(&mut self, index: usize) {
         self.count += 1;
         if let Some(last) = self.last.replace(index) {
@@ -28,7 +28,7 @@ impl Tried {
         self.count
     }
 
-    pub(super) fn has(&self, index: usize) -> bool {
+    pub(super) fn contains(&self, index: usize) -> bool {
         let bit = |word: &u64| word >> (index % 64) & 1 == 1;
         self.last == Some(index) || self.words.get(index / 64).is_some_and(bit)
     }
@@ -39,15 +39,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_added_is_there_and_the_first_costs_nothing() {
+    fn set_contains_what_was_added_and_the_first_index_does_not_allocate() {
         let mut tried = Tried::default();
-        assert!(!tried.has(0));
+        assert!(!tried.contains(0));
         tried.add(700);
-        assert!(tried.has(700) && tried.words.is_empty());
+        assert!(tried.contains(700) && tried.words.is_empty());
         for index in [0, 63, 64] {
             tried.add(index);
         }
-        let there: Vec<usize> = (0..800).filter(|index| tried.has(*index)).collect();
-        assert_eq!((there, tried.count()), (vec![0, 63, 64, 700], 4));
+        let contained: Vec<usize> = (0..800).filter(|index| tried.contains(*index)).collect();
+        assert_eq!((contained, tried.count()), (vec![0, 63, 64, 700], 4));
     }
 }

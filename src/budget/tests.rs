@@ -1,10 +1,10 @@
-//! Whatever is taken, returned and guaranteed in which order: the limits hold, and the books balance.
+//! In any order of operations the limits hold and the counters stay consistent.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// As many as can be taken.
+/// Takes as many units as possible.
 fn fill(budget: &Budget, share: &Share) -> usize {
     std::iter::from_fn(|| budget.take([share], 0).then_some(())).count()
 }
@@ -14,7 +14,7 @@ fn committed(budget: &Budget) -> i64 {
 }
 
 #[test]
-fn a_lone_share_may_use_everything() {
+fn single_share_may_use_everything() {
     let (budget, share) = (Budget::new(100), Share::default());
     budget.set_guarantee(&share, guarantee(100, 1, 2));
     assert_eq!((fill(&budget, &share), share.guaranteed()), (100, 50));
@@ -33,22 +33,19 @@ fn unused_guarantees_of_others_are_not_borrowed() {
 }
 
 #[test]
-fn a_share_opened_later_gets_its_guarantee_as_others_return_theirs() {
+fn later_share_gets_its_guarantee_as_others_return_what_they_borrowed() {
     let (budget, early, late) = (Budget::new(100), Share::default(), Share::default());
     assert_eq!(fill(&budget, &early), 100);
     budget.set_guarantee(&early, 25);
     budget.set_guarantee(&late, 25);
     assert!(!budget.take([&late], 0), "nothing is free");
     budget.give_back([&early]);
-    assert!(
-        !budget.take([&early], 0),
-        "what is returned is not for the one that has more than its guarantee"
-    );
+    assert!(!budget.take([&early], 0), "a share above its guarantee does not get what it returned");
     assert!(budget.take([&late], 0));
 }
 
 #[test]
-fn what_is_spared_is_left_to_others_but_not_what_is_guaranteed() {
+fn borrowing_leaves_the_spare_units_but_the_guarantee_is_available() {
     let (budget, sparing, other) = (Budget::new(100), Share::default(), Share::default());
     budget.set_guarantee(&sparing, 10);
     let taken = std::iter::from_fn(|| budget.take([&sparing], 30).then_some(())).count();
@@ -62,7 +59,7 @@ fn what_is_spared_is_left_to_others_but_not_what_is_guaranteed() {
 }
 
 #[test]
-fn a_pair_is_taken_whole_or_not_at_all() {
+fn pair_is_taken_as_a_whole_or_not_at_all() {
     let (budget, share) = (Budget::new(3), Share::default());
     assert!(budget.take([&share, &share], 0));
     assert!(!budget.take([&share, &share], 0));
@@ -71,10 +68,10 @@ fn a_pair_is_taken_whole_or_not_at_all() {
 }
 
 #[test]
-fn guarantees_are_half_of_what_is_free_and_cover_the_least_where_they_can() {
+fn guarantees_are_half_of_what_is_free_and_at_least_the_minimum_if_possible() {
     assert_eq!(guarantee(800, 1, 2), 400);
     assert_eq!(guarantee(800, 2, 2), 200);
-    assert_eq!(guarantee(800, 300, 2), 2, "rather than one, with which nothing can be done");
+    assert_eq!(guarantee(800, 300, 2), 2, "one would be of no use");
     assert_eq!(guarantee(800, 500, 2), 1);
     assert_eq!((guarantee(800, 0, 2), guarantee(0, 8, 2)), (0, 0));
 }
@@ -96,7 +93,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
-    fn limits_hold_and_a_share_below_its_guarantee_is_served(steps in prop::collection::vec(step(), 0..300)) {
+    fn limits_hold_and_a_share_below_its_guarantee_succeeds(steps in prop::collection::vec(step(), 0..300)) {
         let (budget, shares) = (Budget::new(40), [(); 3].map(|()| Share::default()));
         for step in steps {
             match step {
@@ -120,7 +117,7 @@ proptest! {
 }
 
 #[test]
-fn the_books_balance_when_all_threads_have_returned_what_they_took() {
+fn counters_are_zero_after_all_threads_have_returned_their_units() {
     let (budget, shares) = (Budget::new(7), [Share::default(), Share::default()]);
     std::thread::scope(|scope| {
         for n in 0..4 {

@@ -1,12 +1,12 @@
 //! The endpoints of a cluster in the order in which a session tries them.
 //!
-//! First those in good standing, tier after tier and each tier by its balancer. Then those whose standing is doubtful:
-//! an endpoint that was left out because it refused connections may be back, and to ask costs little where nobody else
-//! answers. Those in bad standing only where there is no other at all, since then nothing is lost.
+//! Preferred endpoints come first, tier by tier, each tier in the order of its balancer. Fallback endpoints follow: one that
+//! was ejected for refusing connections may be back, and where no other endpoint answers an attempt costs little. Endpoints
+//! of last resort are tried only where there is no other.
 //!
-//! Each standing of a tier has a plan of its own, so that a session never looks through those that are left out, however
-//! many they are; and what they are due is spread over all the others by weight. Plans are made anew when a standing
-//! changes: that is rare, and the control plane's work.
+//! Each preference of a tier has its own plan, so that a session never iterates over endpoints that are left out, however many
+//! they are, and their share is spread over all others by weight. Plans are rebuilt by the control plane when the condition of
+//! an endpoint changes, which is rare.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,46 +15,45 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::condition::Standing;
-use super::{Cluster, Endpoint, Member, Members, Tier};
-use crate::address::EndpointKey;
-use crate::balancer::{self, Pick, Plan, Pool, WARM, warmth};
-use crate::route::Balance;
+use super::condition::Preference;
+use super::endpoint::Endpoint;
+use super::members::{Member, Members};
+use crate::balancer::{self, Pick, Pool, WARM, warmth};
 
-/// Yields each endpoint once, as they stood when the members were made; but not one that has been found bad since.
+/// Yields each endpoint once, by the preference it had when the members were built. Endpoints that became a last resort since
+/// then are skipped.
 pub struct Choices<'m> {
     members: &'m Members,
     pick: Pick,
-    warming: Option<Warming>,
-    /// Whose turn it is now.
-    standing: Standing,
-    /// The tier to begin when the one under way is used up.
+    slow_start: Option<SlowStartClock>,
+    preference: Preference,
+    /// The tier to begin once the current one is exhausted.
     next_tier: usize,
-    tier: Option<(Seen<'m>, balancer::Choices<'m, Seen<'m>>)>,
+    tier: Option<(TierPool<'m>, balancer::Choices<'m, TierPool<'m>>)>,
     has_yielded: bool,
 }
 
-/// What slow start needs to know of a pick.
+/// The time of a pick, on a route with slow start.
 #[derive(Clone, Copy)]
-struct Warming {
+struct SlowStartClock {
     slow_start: Duration,
     now: Instant,
 }
 
-/// A tier as a balancer sees it.
+/// The members of a tier as the balancer sees them.
 #[derive(Clone, Copy)]
-struct Seen<'m> {
+struct TierPool<'m> {
     members: &'m [Member],
-    warming: Option<Warming>,
+    slow_start: Option<SlowStartClock>,
 }
 
-impl Pool for Seen<'_> {
+impl Pool for TierPool<'_> {
     fn load(&self, index: usize) -> usize {
         self.members.get(index).map_or(0, |member| member.endpoint.sessions())
     }
 
     fn warmth(&self, index: usize) -> u32 {
-        let Some(Warming { slow_start, now }) = self.warming else { return WARM };
+        let Some(SlowStartClock { slow_start, now }) = self.slow_start else { return WARM };
         match self.members.get(index).and_then(|member| member.endpoint.warms_since()) {
             Some(since) => warmth(now.saturating_duration_since(since), slow_start),
             None => WARM,
@@ -62,19 +61,19 @@ impl Pool for Seen<'_> {
     }
 }
 
-impl Cluster {
-    /// Endpoints in the order to try them, for a session of this client.
+impl super::Cluster {
+    /// Returns the endpoints in the order to try them for a session of this client.
     pub fn choices<'m>(&self, members: &'m Members, client: Option<IpAddr>) -> Choices<'m> {
         let turn = self.turn.fetch_add(1, Relaxed);
         let slow_start = members.options.slow_start;
-        // The clock is read only where somebody warms by it.
-        let warming = (!slow_start.is_zero()).then(|| Warming { slow_start, now: Instant::now() });
+        // Only routes with slow start read the clock.
+        let slow_start = (!slow_start.is_zero()).then(|| SlowStartClock { slow_start, now: Instant::now() });
         let pick = Pick { turn, random: balancer::nth(self.seed, turn), client };
         Choices {
             members,
             pick,
-            warming,
-            standing: Standing::Good,
+            slow_start,
+            preference: Preference::Preferred,
             next_tier: 0,
             tier: None,
             has_yielded: false,
@@ -88,7 +87,9 @@ impl<'m> Iterator for Choices<'m> {
     fn next(&mut self) -> Option<&'m Arc<Endpoint>> {
         loop {
             while let Some(member) = self.next_of_tier() {
-                if self.standing == Standing::Bad || member.endpoint.standing() != Standing::Bad {
+                if self.preference == Preference::LastResort
+                    || member.endpoint.preference() != Preference::LastResort
+                {
                     self.has_yielded = true;
                     return Some(&member.endpoint);
                 }
@@ -100,52 +101,25 @@ impl<'m> Iterator for Choices<'m> {
 
 impl<'m> Choices<'m> {
     fn next_of_tier(&mut self) -> Option<&'m Member> {
-        let (seen, choices) = self.tier.as_mut()?;
-        let index = choices.next_of(*seen)?;
-        seen.members.get(index)
+        let (pool, choices) = self.tier.as_mut()?;
+        let index = choices.next_of(*pool)?;
+        pool.members.get(index)
     }
 
-    /// The next tier, or the first again for those of the next standing; `None` when all was tried.
+    /// Moves to the next tier, or to the first one with the next preference. Returns `None` at the end.
     fn begin_next_tier(&mut self) -> Option<()> {
         if self.next_tier >= self.members.tiers.len() {
-            self.standing = match self.standing {
-                Standing::Good => Standing::Doubtful,
-                Standing::Doubtful if !self.has_yielded => Standing::Bad,
-                Standing::Doubtful | Standing::Bad => return None,
+            self.preference = match self.preference {
+                Preference::Preferred => Preference::Fallback,
+                Preference::Fallback if !self.has_yielded => Preference::LastResort,
+                Preference::Fallback | Preference::LastResort => return None,
             };
             self.next_tier = 0;
         }
         let tier = self.members.tiers.get(self.next_tier)?;
         self.next_tier += 1;
-        let seen = Seen { members: &tier.members, warming: self.warming };
-        self.tier = tier.plan(self.standing).map(|plan| (seen, plan.choices(self.pick, seen)));
+        let pool = TierPool { members: &tier.members, slow_start: self.slow_start };
+        self.tier = tier.plan(self.preference).map(|plan| (pool, plan.choices(self.pick, pool)));
         Some(())
     }
-}
-
-impl Tier {
-    /// With plans for its members as they stand now.
-    pub(super) fn new(number: u32, members: Vec<Member>, balance: Balance) -> Tier {
-        let standings: Vec<Standing> = members.iter().map(|member| member.endpoint.standing()).collect();
-        let plan = |standing| {
-            let weight =
-                |(member, its): (&Member, &Standing)| if *its == standing { member.weight } else { 0 };
-            let weights: Box<[u32]> = members.iter().zip(&standings).map(weight).collect();
-            let some = weights.iter().any(|weight| *weight > 0);
-            some.then(|| Plan::new(balance, weights, members.iter().map(|member| name(&member.endpoint.key))))
-        };
-        let plans =
-            Standing::ALL.map(|standing| standings.contains(&standing).then(|| plan(standing)).flatten());
-        Tier { number, members, plans }
-    }
-
-    /// Over its members of this standing; `None` where none of them takes sessions.
-    fn plan(&self, standing: Standing) -> Option<&Plan> {
-        self.plans.get(standing as usize)?.as_ref()
-    }
-}
-
-/// By its address alone, so that every ambassador sends a client to the same endpoint, whoever told of it.
-fn name(key: &EndpointKey) -> String {
-    key.addr.to_string()
 }

@@ -1,56 +1,61 @@
-//! What is known of an endpoint's well-being, in one word that sessions read without a lock.
+//! The condition of an endpoint, encoded in one byte that sessions read without a lock. Pure.
 
 use super::health;
 use super::outlier::Cause;
 
-/// Written by the control plane alone.
+/// The result of health checks and outlier detection. Written by the control plane alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
-    /// `None` where it is not checked.
+    /// The state by health checks. `None` if the route has none.
     pub health: Option<health::State>,
-    /// Why it is left out for a while.
+    /// The reason for which the endpoint is ejected, if it is.
     pub ejected: Option<Cause>,
 }
 
 /// The state of a container's own health check (`HEALTHCHECK`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum ContainerHealth {
-    /// It has none.
+    /// The container has no health check.
     #[default]
     Unchecked,
-    /// It has not passed since it was started, nor failed often enough.
+    /// The check has neither passed since the container was started, nor failed often enough.
     Starting,
+    /// The last check passed.
     Healthy,
+    /// The check failed as often as Docker requires in a row.
     Unhealthy,
 }
 
-/// In which order endpoints come into question.
+/// The order in which endpoints are tried, by their condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Standing {
-    Good,
-    /// Not checked yet, or it refused connections: asking costs a session nothing but time.
-    Doubtful,
-    /// It fails its checks, or resets what it accepts: it would take a session and spoil it.
-    Bad,
+pub enum Preference {
+    /// Healthy, or not checked.
+    Preferred,
+    /// Not checked yet, or ejected for refusing connections: an attempt costs a session only time.
+    Fallback,
+    /// Fails its checks, or resets accepted connections: it would accept a session and break it.
+    LastResort,
 }
 
-impl Standing {
-    pub(super) const ALL: [Standing; 3] = [Standing::Good, Standing::Doubtful, Standing::Bad];
+impl Preference {
+    pub(super) const ALL: [Preference; 3] =
+        [Preference::Preferred, Preference::Fallback, Preference::LastResort];
 }
 
 impl Condition {
-    pub fn standing(self) -> Standing {
+    /// Returns when an endpoint in this condition is tried.
+    pub fn preference(self) -> Preference {
         match self {
             Condition { health: Some(health::State::Unhealthy), .. }
-            | Condition { ejected: Some(Cause::Reset), .. } => Standing::Bad,
+            | Condition { ejected: Some(Cause::Reset), .. } => Preference::LastResort,
             Condition { health: Some(health::State::Unknown), .. }
-            | Condition { ejected: Some(Cause::Refused), .. } => Standing::Doubtful,
-            Condition { health: None | Some(health::State::Healthy), ejected: None } => Standing::Good,
+            | Condition { ejected: Some(Cause::Refused), .. } => Preference::Fallback,
+            Condition { health: None | Some(health::State::Healthy), ejected: None } => Preference::Preferred,
         }
     }
 
-    /// Nothing speaks against it.
-    pub fn is_well(self) -> bool {
+    /// Returns whether the endpoint is neither unhealthy nor ejected.
+    pub(crate) fn is_eligible(self) -> bool {
         self.health != Some(health::State::Unhealthy) && self.ejected.is_none()
     }
 
@@ -69,14 +74,14 @@ impl Condition {
         health | ejected
     }
 
-    pub(super) fn decode(word: u8) -> Condition {
-        let health = match word & 3 {
+    pub(super) fn decode(byte: u8) -> Condition {
+        let health = match byte & 3 {
             1 => Some(health::State::Unknown),
             2 => Some(health::State::Healthy),
             3 => Some(health::State::Unhealthy),
             _ => None,
         };
-        let ejected = match word & 12 {
+        let ejected = match byte & 12 {
             4 => Some(Cause::Refused),
             8 => Some(Cause::Reset),
             _ => None,
@@ -91,7 +96,7 @@ mod tests {
     use crate::cluster::health::State;
 
     #[test]
-    fn every_condition_is_read_as_it_was_written() {
+    fn every_condition_survives_encoding() {
         for health in [None, Some(State::Unknown), Some(State::Healthy), Some(State::Unhealthy)] {
             for ejected in [None, Some(Cause::Refused), Some(Cause::Reset)] {
                 let condition = Condition { health, ejected };

@@ -1,4 +1,4 @@
-//! One endpoint of one cluster, and a session's place on it.
+//! One endpoint of one cluster: its sessions, its condition, and its recent failures.
 
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -9,44 +9,42 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tokio_util::sync::CancellationToken;
 
-use super::Cluster;
-use super::condition::{Condition, Standing};
+use super::condition::{Condition, ContainerHealth, Preference};
 use super::outlier::{Evidence, FAILURES_MAX, Outcome, Streak};
-use super::reach::{Awaited, ConnectError, Reach};
-use super::turnstile::{Slot, Turnstile};
+use super::reachability::{Awaited, ConnectError, Reachability};
 use crate::address::EndpointKey;
 use crate::balancer::client_hash;
 use crate::client_net::ClientNet;
-use crate::cluster::condition::ContainerHealth;
 use crate::route::OnRemove;
 
-/// One endpoint of one cluster, for as long as it is in it.
+/// One endpoint of one cluster, from joining to leaving it.
 #[derive(Debug)]
 pub struct Endpoint {
+    /// Address and identity.
     pub key: EndpointKey,
     sessions: AtomicUsize,
+    /// An encoded [`Condition`].
     condition: AtomicU8,
-    /// In a row; see [`Streak`].
+    /// Failed connects in a row; see [`Streak`].
     failures: AtomicU32,
     resets: Resets,
-    reach: Reach,
-    /// The last check failed. Written by the control plane alone.
+    reachability: Reachability,
+    /// The last check, if it failed. Written by the control plane alone.
     check_failure: ArcSwapOption<CheckFailure>,
-    /// Its container is unhealthy. Written by the control plane alone.
+    /// Whether its container is unhealthy. Written by the control plane alone.
     container_unhealthy: AtomicBool,
-    /// When it joined. The zero of `warms_since_ms` and of `reach`.
+    /// When it joined. The zero of `warms_since_ms` and of `reachability`.
     joined: Instant,
-    /// Milliseconds after `joined`, plus one; zero for an endpoint that was warm from the start.
+    /// Milliseconds after `joined`, plus one. Zero for an endpoint that does not warm up.
     warms_since_ms: AtomicU64,
     /// Cancelled when the endpoint leaves the cluster.
     removed: CancellationToken,
-    /// Cancelled when its sessions must end; another one then, for those to come.
+    /// Cancelled when its sessions must end, and replaced for later sessions.
     cut: ArcSwap<CancellationToken>,
-    /// The process's last word, the parent of every `cut`.
+    /// Cancelled when the process ends all sessions. The parent of every `cut`.
     force: CancellationToken,
-    turnstile: Arc<Turnstile>,
 }
 
 #[derive(Debug)]
@@ -55,32 +53,33 @@ struct CheckFailure {
     at: Instant,
 }
 
-/// Why an endpoint did not answer, when it last did not.
+/// The last failed connect or check of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LastError {
+pub(crate) struct LastError {
+    /// The cause, for people.
     pub why: String,
+    /// When it happened.
     pub at: Instant,
-    /// It has not answered since.
+    /// Whether the endpoint has not answered since.
     pub is_current: bool,
 }
 
 impl Endpoint {
-    pub(super) fn new(key: EndpointKey, cluster: &Cluster) -> Endpoint {
+    pub(super) fn new(key: EndpointKey, force: CancellationToken) -> Endpoint {
         Endpoint {
             key,
             sessions: AtomicUsize::new(0),
             condition: AtomicU8::new(Condition::default().encode()),
             failures: AtomicU32::new(0),
             resets: Resets::default(),
-            reach: Reach::default(),
+            reachability: Reachability::default(),
             check_failure: ArcSwapOption::empty(),
             container_unhealthy: AtomicBool::new(false),
             joined: Instant::now(),
             warms_since_ms: AtomicU64::new(0),
             removed: CancellationToken::new(),
-            cut: ArcSwap::from_pointee(cluster.force.child_token()),
-            force: cluster.force.clone(),
-            turnstile: cluster.turnstile.clone(),
+            cut: ArcSwap::from_pointee(force.child_token()),
+            force,
         }
     }
 
@@ -91,23 +90,37 @@ impl Endpoint {
         }
     }
 
-    /// Ends the sessions that it has now, those that are being connected included.
+    /// Ends its current sessions, including those that are connecting.
     pub(super) fn cut_sessions(&self) {
         self.cut.swap(Arc::new(self.force.child_token())).cancel();
     }
 
-    /// Its share of new sessions grows from nothing again, where the route has a slow start.
+    /// Counts a session, unless there are `max` already. Returns the token that ends the session.
+    pub(super) fn begin_session(&self, max: Option<u32>) -> Option<Arc<CancellationToken>> {
+        let max = max.map_or(usize::MAX, |max| max as usize);
+        let one_more = |sessions: usize| (sessions < max).then_some(sessions + 1);
+        // See `Cluster::takes_sessions` for the ordering.
+        self.sessions.fetch_update(SeqCst, Relaxed, one_more).ok()?;
+        Some(self.cut.load_full())
+    }
+
+    pub(super) fn end_session(&self) {
+        self.sessions.fetch_sub(1, Relaxed);
+    }
+
+    /// Begins the slow start, where the route has one.
     pub(super) fn warm_from(&self, now: Instant) {
         let age = now.saturating_duration_since(self.joined).as_millis();
         self.warms_since_ms.store(u64::try_from(age).unwrap_or(u64::MAX - 1).saturating_add(1), Relaxed);
     }
 
-    /// `None` for an endpoint that was warm from the start.
+    /// Returns when the slow start began. `None` for an endpoint that does not warm up.
     pub(super) fn warms_since(&self) -> Option<Instant> {
         let since = self.warms_since_ms.load(Relaxed).checked_sub(1)?;
         self.joined.checked_add(Duration::from_millis(since))
     }
 
+    /// Returns the result of health checks and outlier detection.
     pub fn condition(&self) -> Condition {
         Condition::decode(self.condition.load(Relaxed))
     }
@@ -116,57 +129,57 @@ impl Endpoint {
         self.condition.store(condition.encode(), Relaxed);
     }
 
-    pub(super) fn standing(&self) -> Standing {
-        self.condition().standing()
+    pub(super) fn preference(&self) -> Preference {
+        self.condition().preference()
     }
 
     pub(super) fn streak(&self) -> Streak {
         Streak { failures: self.failures.load(Relaxed), resets: self.resets.count() }
     }
 
-    pub(super) fn forget_streak(&self) {
+    pub(super) fn clear_streak(&self) {
         self.failures.store(0, Relaxed);
-        self.resets.forget();
+        self.resets.clear();
     }
 
-    /// A connect failed. Returns whether that is news for the control plane.
+    /// Records a failed connect. Returns whether to wake the monitor.
     pub(super) fn failed(&self, error: ConnectError) -> bool {
-        let is_report = self.reach.failed(error, self.joined.elapsed());
-        self.failures.fetch_add(1, Relaxed) + 1 == FAILURES_MAX || is_report
+        let is_outage = self.reachability.failed(error, self.joined.elapsed());
+        self.failures.fetch_add(1, Relaxed) + 1 == FAILURES_MAX || is_outage
     }
 
-    /// A connect did not fail. Returns whether that is news for the control plane.
+    /// Records a connect that did not fail. Returns whether to wake the monitor.
     pub(super) fn connected(&self) -> bool {
-        // Read first, since the usual case must not take the cache line from other workers.
+        // Read first: in the usual case this must not take the cache line from other workers.
         self.failures.load(Relaxed) > 0 && self.failures.swap(0, Relaxed) >= FAILURES_MAX
     }
 
-    /// The endpoint answered a connect. Returns whether that is news for the control plane.
+    /// Records a connect that the endpoint answered. Returns whether to wake the monitor.
     pub(super) fn answered(&self) -> bool {
-        let is_report = self.reach.answered();
-        self.connected() || is_report
+        let is_outage_over = self.reachability.answered();
+        self.connected() || is_outage_over
     }
 
-    /// As [`Cluster::unreachable`]. Returns whether that is news for the control plane.
+    /// Records a refused datagram, like [`Cluster::unreachable`](super::Cluster::unreachable).
     pub(super) fn unreachable(&self, error: ConnectError) -> bool {
-        self.reach.failed(error, self.joined.elapsed())
+        self.reachability.failed(error, self.joined.elapsed())
     }
 
-    /// As [`Cluster::reached`]. Returns whether that is news for the control plane.
+    /// Records that datagrams arrive, like [`Cluster::reached`](super::Cluster::reached).
     pub(super) fn reached(&self) -> bool {
-        self.reach.answered()
+        self.reachability.answered()
     }
 
-    /// The last connects failed, so that sessions wait.
+    /// Returns whether the last connects failed, so that sessions wait.
     pub(super) fn refuses_connects(&self) -> bool {
         self.failures.load(Relaxed) > 0
     }
 
-    /// A check passed, or failed for this reason.
+    /// Records the result of a health check.
     pub(super) fn checked(&self, result: Result<(), &str>) {
         match result {
             Ok(()) => {
-                self.reach.answered();
+                self.reachability.answered();
                 if self.check_failure.load().is_some() {
                     self.check_failure.store(None);
                 }
@@ -178,35 +191,35 @@ impl Endpoint {
         }
     }
 
-    /// What its container's own health check says. Returns whether it is healthy after it was not.
-    pub fn note_container(&self, health: ContainerHealth) -> bool {
+    /// Records the health of its container. Returns whether the container has recovered.
+    pub(crate) fn set_container_health(&self, health: ContainerHealth) -> bool {
         let is_unhealthy = health == ContainerHealth::Unhealthy;
         let was_unhealthy = self.container_unhealthy.swap(is_unhealthy, Relaxed);
         was_unhealthy && health == ContainerHealth::Healthy
     }
 
-    /// By the health check of its container.
-    pub fn has_unhealthy_container(&self) -> bool {
+    /// Returns whether the health check of its container fails.
+    pub(crate) fn has_unhealthy_container(&self) -> bool {
         self.container_unhealthy.load(Relaxed)
     }
 
-    /// The last connect failed, or the last datagram was refused.
-    pub fn is_failing(&self) -> bool {
-        self.reach.is_failing()
+    /// Returns whether the last connect failed, or the last datagram was refused.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.reachability.is_failing()
     }
 
     pub(super) fn connect_error(&self) -> Option<ConnectError> {
-        self.reach.last().map(|(error, _)| error)
+        self.reachability.last().map(|(error, _)| error)
     }
 
-    /// Returns whether what is awaited has happened already.
+    /// Sets the event that wakes the monitor. Returns whether it has happened already.
     pub(super) fn set_awaited(&self, awaited: Awaited) -> bool {
-        self.reach.set_awaited(awaited)
+        self.reachability.set_awaited(awaited)
     }
 
-    /// Of its connects and checks, the later one.
-    pub fn last_error(&self) -> Option<LastError> {
-        let connect = self.reach.last().and_then(|(error, after)| {
+    /// Returns the later one of the last failed connect and the last failed check.
+    pub(crate) fn last_error(&self) -> Option<LastError> {
+        let connect = self.reachability.last().and_then(|(error, after)| {
             let at = self.joined.checked_add(after)?;
             Some(LastError { why: error.to_string(), at, is_current: self.is_failing() })
         });
@@ -219,57 +232,59 @@ impl Endpoint {
         connect.into_iter().chain(check).max_by_key(|error| error.at)
     }
 
-    /// A session ended. Returns whether that is news for outlier detection.
+    /// Records the outcome of a session. Returns whether to wake the monitor.
     pub(super) fn ended(&self, outcome: &Outcome) -> bool {
         match outcome.evidence() {
             Some(Evidence::ResetOn(client)) => self.resets.add(client_tag(client)),
-            Some(Evidence::Unreachable) => self.resets.add(EACH),
+            Some(Evidence::Unreachable) => self.resets.add(ALWAYS_COUNTED),
             Some(Evidence::Served) => {
-                self.resets.forget();
+                self.resets.clear();
                 false
             }
             None => false,
         }
     }
 
-    /// Sessions on this endpoint now.
+    /// Returns the number of its current sessions.
     pub fn sessions(&self) -> usize {
         self.sessions.load(SeqCst)
     }
 
-    /// No longer in its cluster. A dial that was under way then must not become a session: the address may be
-    /// somebody else's by now.
+    /// Returns whether it has left its cluster. A dial in progress must then not become a session, because the address may have
+    /// been reassigned.
     pub fn is_removed(&self) -> bool {
         self.removed.is_cancelled()
     }
 
-    pub async fn removed(&self) {
+    /// Waits until it leaves its cluster.
+    pub(crate) async fn removed(&self) {
         self.removed.cancelled().await;
     }
 }
 
-/// The clients of the resets in a row, as many as it takes to eject: each in a place of its own, the first places first.
+/// The clients of consecutive resets, up to the number that ejects the endpoint. Entries are filled from the first.
 #[derive(Debug, Default)]
 struct Resets([AtomicU32; FAILURES_MAX as usize]);
 
+/// An unused entry.
 const FREE: u32 = 0;
-/// A reset that counts whoever the client was.
-const EACH: u32 = 1;
+/// The tag of a reset that counts whatever the client.
+const ALWAYS_COUNTED: u32 = 1;
 
-/// Two clients with the same tag count as one, which ejects nobody.
+/// Returns a tag of the client. Clients whose tags collide count as one, which errs towards not ejecting.
 fn client_tag(client: Option<ClientNet>) -> u32 {
     #[expect(clippy::cast_possible_truncation, reason = "half of a hash is a hash")]
     let tag = client.map_or(0, |client| client_hash(client.ip()) as u32);
-    tag.max(EACH + 1)
+    tag.max(ALWAYS_COUNTED + 1)
 }
 
 impl Resets {
-    /// Returns whether the last place was taken by this.
+    /// Adds a reset. Returns whether it filled the last entry.
     fn add(&self, tag: u32) -> bool {
-        for (n, place) in self.0.iter().enumerate() {
-            match place.compare_exchange(FREE, tag, Relaxed, Relaxed) {
+        for (n, entry) in self.0.iter().enumerate() {
+            match entry.compare_exchange(FREE, tag, Relaxed, Relaxed) {
                 Ok(_) => return n + 1 == self.0.len(),
-                Err(other) if other == tag && tag != EACH => return false,
+                Err(other) if other == tag && tag != ALWAYS_COUNTED => return false,
                 Err(_) => {}
             }
         }
@@ -277,74 +292,14 @@ impl Resets {
     }
 
     fn count(&self) -> u32 {
-        self.0.iter().map(|place| u32::from(place.load(Relaxed) != FREE)).sum()
+        self.0.iter().map(|entry| u32::from(entry.load(Relaxed) != FREE)).sum()
     }
 
-    /// The first place is freed last, so that all are free when it is.
-    fn forget(&self) {
-        // Read first, since the usual case must not take the cache line from other workers.
+    /// Frees all entries, the first one last: where it is free, all are.
+    fn clear(&self) {
+        // Read first: in the usual case this must not take the cache line from other workers.
         if self.0.first().is_some_and(|first| first.load(Relaxed) != FREE) {
-            self.0.iter().rev().for_each(|place| place.store(FREE, Relaxed));
-        }
-    }
-}
-
-/// A session's place on an endpoint: counted from the first attempt to connect until it is dropped.
-#[derive(Debug)]
-pub struct InFlight {
-    endpoint: Arc<Endpoint>,
-    /// As it was when the session came.
-    cut: Arc<CancellationToken>,
-    /// Its place in the route, from when it is connected.
-    slot: Option<Slot>,
-}
-
-impl InFlight {
-    /// `None` where there are `max` sessions already.
-    pub fn on(endpoint: Arc<Endpoint>, max: Option<u32>) -> Option<InFlight> {
-        let max = max.map_or(usize::MAX, |max| max as usize);
-        let one_more = |sessions: usize| (sessions < max).then_some(sessions + 1);
-        // See `Cluster::takes_sessions` for the order.
-        endpoint.sessions.fetch_update(SeqCst, Relaxed, one_more).ok()?;
-        let cut = endpoint.cut.load_full();
-        Some(InFlight { endpoint, cut, slot: None })
-    }
-
-    pub(super) fn connected(self, slot: Slot) -> InFlight {
-        let mut this = self;
-        this.slot = Some(slot);
-        this
-    }
-
-    pub fn endpoint(&self) -> Arc<Endpoint> {
-        self.endpoint.clone()
-    }
-
-    /// Resolves when the session must end.
-    pub fn cut(&self) -> WaitForCancellationFuture<'_> {
-        self.cut.cancelled()
-    }
-
-    #[cfg(test)]
-    pub(super) fn is_cut(&self) -> bool {
-        self.cut.is_cancelled()
-    }
-}
-
-impl std::ops::Deref for InFlight {
-    type Target = Endpoint;
-
-    fn deref(&self) -> &Endpoint {
-        &self.endpoint
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.endpoint.sessions.fetch_sub(1, Relaxed);
-        // An attempt that failed calls nobody: those who wait would fail one after the other, and without a pause.
-        if self.slot.is_some() {
-            self.endpoint.turnstile.room.call();
+            self.0.iter().rev().for_each(|entry| entry.store(FREE, Relaxed));
         }
     }
 }
@@ -354,12 +309,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_takes_one_place_and_the_last_place_is_news() {
+    fn each_client_fills_one_entry_and_the_last_entry_is_reported() {
         let resets = Resets::default();
-        let added = [7, 7, 8, 7, EACH, EACH, 9, 9, 10].map(|tag| resets.add(tag));
+        let added = [7, 7, 8, 7, ALWAYS_COUNTED, ALWAYS_COUNTED, 9, 9, 10].map(|tag| resets.add(tag));
         assert_eq!(added, [false, false, false, false, false, false, true, false, false]);
         assert_eq!(resets.count(), FAILURES_MAX);
-        resets.forget();
+        resets.clear();
         assert_eq!((resets.count(), resets.add(7)), (0, false));
     }
 }

@@ -1,4 +1,4 @@
-//! Whether an endpoint is well, from the checks it passed and failed. Pure; [`probe`] asks.
+//! The health of an endpoint, from the results of its checks. Pure; [`probe`] runs the checks.
 //!
 //! ```text
 //!                  ┌──── passed ───► healthy ◄──── `rise` passed in a row ────┐
@@ -7,56 +7,61 @@
 //!                                 └───────────────────────────────────────────▲
 //! ```
 //!
-//! The first check decides alone: an endpoint that joins broken shall not be asked `fall` times while sessions go there.
+//! The first result decides alone: an endpoint that is broken when it joins must not get sessions for `fall` checks.
 
 pub mod probe;
 
 use crate::route;
 
+/// The health of an endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
     /// Not checked yet.
     #[default]
     Unknown,
+    /// It passes its checks.
     Healthy,
+    /// It fails its checks.
     Unhealthy,
 }
 
-/// The record of one endpoint.
+/// The check history of one endpoint.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Record {
+pub(crate) struct History {
     state: State,
-    /// Checks in a row that speak against `state`.
-    against: u32,
+    /// The number of results in a row that contradict `state`.
+    contrary: u32,
 }
 
-impl Record {
-    pub fn state(self) -> State {
+impl History {
+    /// Returns the current state.
+    pub(crate) fn state(self) -> State {
         self.state
     }
 
-    /// Takes a check into account. Returns the new state when it is another.
-    pub fn checked(&mut self, passed: bool, policy: &route::Health) -> Option<State> {
-        let (speaks_for, needed) = match (self.state, passed) {
+    /// Adds a result. Returns the new state if it has changed.
+    pub(crate) fn add(&mut self, passed: bool, policy: &route::Health) -> Option<State> {
+        let (next, needed) = match (self.state, passed) {
             (State::Unknown, true) => (State::Healthy, 1),
             (State::Unknown, false) => (State::Unhealthy, 1),
             (State::Healthy, _) => (State::Unhealthy, policy.fall),
             (State::Unhealthy, _) => (State::Healthy, policy.rise),
         };
-        if passed != (speaks_for == State::Healthy) {
-            self.against = 0;
+        if passed != (next == State::Healthy) {
+            self.contrary = 0;
             return None;
         }
-        self.against = self.against.saturating_add(1);
-        if self.against < needed {
+        self.contrary = self.contrary.saturating_add(1);
+        if self.contrary < needed {
             return None;
         }
-        *self = Record { state: speaks_for, against: 0 };
-        Some(speaks_for)
+        *self = History { state: next, contrary: 0 };
+        Some(next)
     }
 }
 
 impl State {
+    /// Returns the name in `status` and the log.
     pub fn name(self) -> &'static str {
         match self {
             State::Unknown => "unknown",
@@ -70,24 +75,24 @@ impl State {
 mod tests {
     use super::*;
 
-    /// `+` passes, `-` fails; the states after each: `h`, `u`.
+    /// `results`: `+` passes, `-` fails. `expected`: the states after each, `h` or `u`.
     fn check(results: &str, expected: &str) {
         let policy = route::Health { rise: 2, fall: 3, ..route::Health::default() };
-        let mut record = Record::default();
+        let mut history = History::default();
         let states: String = results
             .chars()
             .map(|result| {
-                let before = record.state();
-                let change = record.checked(result == '+', &policy);
-                assert_eq!(change.is_some(), before != record.state());
-                record.state().name().chars().next().unwrap()
+                let before = history.state();
+                let change = history.add(result == '+', &policy);
+                assert_eq!(change.is_some(), before != history.state());
+                history.state().name().chars().next().unwrap()
             })
             .collect();
         assert_eq!(states, expected, "{results}");
     }
 
     #[test]
-    fn the_first_check_decides_and_then_rise_and_fall_are_counted_in_a_row() {
+    fn first_result_decides_and_then_rise_and_fall_count_in_a_row() {
         check("+---", "hhhu");
         check("-++", "uuh");
         check("+--+---", "hhhhhhu");

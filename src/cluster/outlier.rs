@@ -1,11 +1,11 @@
-//! Who is left out for a while, for what its sessions met: decided here, from counts and a clock that are arguments.
+//! Outlier detection: ejects endpoints whose sessions fail. Pure; counts and the clock are arguments.
 //!
 //! ```text
-//!             failures or resets in a row, and room to spare
-//!       in ──────────────────────────────────────────────────► out
-//!        ▲                                                      │
-//!        └──── its time is over; or it answered after all ──────┘
-//!              or too few are left without it
+//!             failures or resets in a row, and below the ejection limit
+//!       in ─────────────────────────────────────────────────────────────► ejected
+//!        ▲                                                                   │
+//!        └──── the ejection time has passed; or the endpoint answered ───────┘
+//!              or too few endpoints are left
 //! ```
 
 use std::borrow::Borrow;
@@ -16,199 +16,220 @@ use crate::client_net::ClientNet;
 use crate::ending::Ending;
 use crate::route::Protocol;
 
-/// In a row, without a success between: a lone refusal is chance, and a restart is over sooner.
-pub const FAILURES_MAX: u32 = 5;
+/// Consecutive failures that eject an endpoint. A single refusal may be coincidence, and a restart causes fewer.
+pub(crate) const FAILURES_MAX: u32 = 5;
 
-/// A session that its endpoint reset within this time, without a byte, was not served by it.
+/// A session that its endpoint resets within this time, without a byte, counts as not served.
 const INSTANT: Duration = Duration::from_secs(1);
 
-/// The first time out. The second is twice as long, and so on. (Envoy: 30 s. We retry on another endpoint at once, so
-/// little is lost by asking again.)
+/// The time of the first ejection. The second is twice as long, the third three times. Shorter than Envoy's 30 s, because a
+/// session is retried on another endpoint at once and an early attempt costs little.
 const EJECTION: Duration = Duration::from_secs(5);
 const EJECTION_MAX: Duration = Duration::from_secs(300);
 
-/// Half of a cluster, in percent: more out than in, and the rest may break under what the others bore.
+/// The default limit of ejected endpoints, in percent: with more, the remaining ones may break under the load of the others.
 pub const MAX_EJECTED_DEFAULT: u8 = 50;
 
-/// Why an endpoint is left out.
+/// Why an endpoint is ejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// It did not take connections.
+    /// It refuses connections.
     Refused,
-    /// It took connections and reset them at once.
+    /// It accepts connections and resets them at once.
     Reset,
 }
 
-/// A session that was connected to its endpoint, when it has ended.
+/// The outcome of a session that was connected to an endpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct Outcome {
+    /// The protocol of the session.
     pub protocol: Protocol,
+    /// Why the session ended.
     pub ending: Ending,
+    /// Bytes relayed to the endpoint.
     pub bytes_up: u64,
+    /// Bytes relayed to the client.
     pub bytes_down: u64,
-    /// From when it was connected.
+    /// The time since the session was connected.
     pub lasted: Duration,
-    /// `None` for a unix socket's client.
+    /// The client's network. `None` for a unix socket.
     pub client: Option<ClientNet>,
-    /// It had closed its side, or vanished, before the end.
+    /// Whether the client had closed its side, or vanished, before the end.
     pub client_left: bool,
 }
 
-/// What the end of a session shows about its endpoint.
+/// What an outcome shows about the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Evidence {
-    /// It was served.
+pub(crate) enum Evidence {
+    /// The endpoint served the session.
     Served,
-    /// Reset although the client had neither sent a byte nor left. Counts once per client: what happens to one client alone
-    /// may be caused by that client.
+    /// The endpoint reset the session although the client had neither sent a byte nor left. Counts once per client, because a
+    /// failure that affects a single client may be caused by it.
     ResetOn(Option<ClientNet>),
-    /// The endpoint's host refused a datagram (ICMP), as it refuses a connect. Counts each time.
+    /// The endpoint's host refused a datagram (ICMP), which is equivalent to a refused connect. Counts each time.
     Unreachable,
 }
 
-/// What one endpoint's sessions met in a row.
+/// Consecutive failures of one endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Streak {
-    /// Connects that failed, since one that did not.
+pub(crate) struct Streak {
+    /// Failed connects since the last successful one.
     pub failures: u32,
-    /// Sessions that it reset at once, of different clients, since one that it served.
+    /// Sessions of different clients that were reset at once, since the last one that was served.
     pub resets: u32,
 }
 
-/// What has become of an endpoint.
+/// A change of an endpoint's ejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    Ejected { cause: Cause, time: Duration },
+pub(crate) enum StatusChange {
+    /// The endpoint is ejected for this time.
+    Ejected {
+        /// Why it is ejected.
+        cause: Cause,
+        /// How long it stays ejected.
+        time: Duration,
+    },
+    /// The endpoint takes sessions again.
     Returned,
 }
 
-/// The outliers of one cluster. `K` tells its endpoints apart.
+/// The outliers of one cluster, whose endpoints are identified by `K`.
 #[derive(Debug)]
-pub struct Outliers<K> {
+pub(crate) struct Outliers<K> {
     max_percent: u8,
-    /// Those that are out, or have been.
+    /// Endpoints that are or were ejected.
     known: BTreeMap<K, Outlier>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Outlier {
-    out: Option<(Cause, Instant)>,
-    /// How often in a row, since it last was in for long.
+    /// Why it is ejected, and until when.
+    ejected: Option<(Cause, Instant)>,
+    /// Consecutive ejections.
     ejections: u32,
-    /// When it came back.
+    /// The end of its last ejection.
     returned: Option<Instant>,
 }
 
 impl<K: Ord + Clone> Outliers<K> {
-    pub fn new(max_percent: u8) -> Outliers<K> {
+    /// Creates a detector that ejects at most `max_percent` of the endpoints.
+    pub(crate) fn new(max_percent: u8) -> Outliers<K> {
         Outliers { max_percent, known: BTreeMap::new() }
     }
 
-    /// Looks at all endpoints of the cluster, and only those: others are forgotten.
-    pub fn judge<Q: Borrow<K>>(&mut self, now: Instant, seen: &[(Q, Streak)]) -> Vec<(K, Change)> {
+    /// Updates the ejections. `endpoints` must be all endpoints of the cluster; others are forgotten.
+    pub(crate) fn update<Q: Borrow<K>>(
+        &mut self,
+        now: Instant,
+        endpoints: &[(Q, Streak)],
+    ) -> Vec<(K, StatusChange)> {
         let mut changes = Vec::new();
-        // Usually nobody is known, and the others are many.
+        // Skipped in the usual case, where no endpoint was ever ejected.
         if !self.known.is_empty() {
-            let there: BTreeSet<&K> = seen.iter().map(|(key, _)| key.borrow()).collect();
-            self.known.retain(|key, _| there.contains(key));
-            changes.extend(self.give_back(now, seen));
-            changes.extend(self.make_room(now, seen.len()));
+            let present: BTreeSet<&K> = endpoints.iter().map(|(key, _)| key.borrow()).collect();
+            self.known.retain(|key, _| present.contains(key));
+            changes.extend(self.end_ejections(now, endpoints));
+            changes.extend(self.enforce_limit(now, endpoints.len()));
         }
-        changes.extend(self.eject(now, seen));
+        changes.extend(self.eject(now, endpoints));
         changes
     }
 
-    /// Why it is out, if it is.
-    pub fn ejected(&self, key: &K) -> Option<Cause> {
-        self.known.get(key)?.out.map(|(cause, _)| cause)
+    /// Returns why an endpoint is ejected, if it is.
+    pub(crate) fn ejected(&self, key: &K) -> Option<Cause> {
+        self.known.get(key)?.ejected.map(|(cause, _)| cause)
     }
 
-    /// When the next one may come back.
-    pub fn next(&self) -> Option<Instant> {
-        self.known.values().filter_map(|outlier| outlier.out).map(|(_, until)| until).min()
+    /// Returns when the next ejection ends.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.known.values().filter_map(|outlier| outlier.ejected).map(|(_, until)| until).min()
     }
 
-    fn give_back<Q: Borrow<K>>(&mut self, now: Instant, seen: &[(Q, Streak)]) -> Vec<(K, Change)> {
+    fn end_ejections<Q: Borrow<K>>(
+        &mut self,
+        now: Instant,
+        endpoints: &[(Q, Streak)],
+    ) -> Vec<(K, StatusChange)> {
         let mut changes = Vec::new();
-        for (key, streak) in seen {
+        for (key, streak) in endpoints {
             let key = key.borrow();
             let Some(outlier) = self.known.get_mut(key) else { continue };
-            let over = match outlier.out {
+            let is_over = match outlier.ejected {
                 Some((Cause::Refused, _)) if streak.failures < FAILURES_MAX => true,
                 Some((_, until)) => until <= now,
                 None => false,
             };
-            if over {
-                outlier.come_back(now);
-                changes.push((key.clone(), Change::Returned));
+            if is_over {
+                outlier.end_ejection(now);
+                changes.push((key.clone(), StatusChange::Returned));
             }
         }
         changes
     }
 
-    /// Endpoints have left, and of those that stayed too many are out: who would be back first, is back now.
-    fn make_room(&mut self, now: Instant, count: usize) -> Vec<(K, Change)> {
+    /// Ends the ejections that would end next, while more endpoints are ejected than the limit allows after others have left.
+    fn enforce_limit(&mut self, now: Instant, count: usize) -> Vec<(K, StatusChange)> {
         let mut changes = Vec::new();
-        while self.out() > self.out_max(count) {
-            let out = self.known.iter_mut().filter_map(|(key, outlier)| {
-                let (_, until) = outlier.out?;
+        while self.ejected_count() > self.ejected_max(count) {
+            let ejected = self.known.iter_mut().filter_map(|(key, outlier)| {
+                let (_, until) = outlier.ejected?;
                 Some((until, key, outlier))
             });
-            let Some((_, key, outlier)) = out.min_by_key(|(until, ..)| *until) else { break };
-            outlier.come_back(now);
-            changes.push((key.clone(), Change::Returned));
+            let Some((_, key, outlier)) = ejected.min_by_key(|(until, ..)| *until) else { break };
+            outlier.end_ejection(now);
+            changes.push((key.clone(), StatusChange::Returned));
         }
         changes
     }
 
-    fn eject<Q: Borrow<K>>(&mut self, now: Instant, seen: &[(Q, Streak)]) -> Vec<(K, Change)> {
-        let mut room = self.out_max(seen.len()).saturating_sub(self.out());
+    fn eject<Q: Borrow<K>>(&mut self, now: Instant, endpoints: &[(Q, Streak)]) -> Vec<(K, StatusChange)> {
+        let mut remaining = self.ejected_max(endpoints.len()).saturating_sub(self.ejected_count());
         let mut changes = Vec::new();
-        for (key, streak) in seen {
-            let Some(cause) = streak.cause().filter(|_| room > 0) else { continue };
+        for (key, streak) in endpoints {
+            let Some(cause) = streak.cause().filter(|_| remaining > 0) else { continue };
             let key = key.borrow();
-            // Whoever has come back in this very moment is let try.
-            let stays = |outlier: &Outlier| outlier.out.is_some() || outlier.returned == Some(now);
-            if self.known.get(key).is_some_and(stays) {
+            // An endpoint that returned in this update is not ejected again before it was tried.
+            let is_exempt = |outlier: &Outlier| outlier.ejected.is_some() || outlier.returned == Some(now);
+            if self.known.get(key).is_some_and(is_exempt) {
                 continue;
             }
             let outlier = self.known.entry(key.clone()).or_default();
-            room -= 1;
-            let time = outlier.go_out(cause, now);
-            changes.push((key.clone(), Change::Ejected { cause, time }));
+            remaining -= 1;
+            let time = outlier.eject(cause, now);
+            changes.push((key.clone(), StatusChange::Ejected { cause, time }));
         }
         changes
     }
 
-    fn out(&self) -> usize {
-        self.known.values().filter(|outlier| outlier.out.is_some()).count()
+    fn ejected_count(&self) -> usize {
+        self.known.values().filter(|outlier| outlier.ejected.is_some()).count()
     }
 
-    /// The only one of a cluster never goes: to be held is all that its sessions could gain.
-    fn out_max(&self, count: usize) -> usize {
+    /// The only endpoint of a cluster is never ejected, because its sessions could only be held.
+    fn ejected_max(&self, count: usize) -> usize {
         if count < 2 { 0 } else { count * usize::from(self.max_percent) / 100 }
     }
 }
 
 impl Outlier {
-    fn come_back(&mut self, now: Instant) {
-        self.out = None;
+    fn end_ejection(&mut self, now: Instant) {
+        self.ejected = None;
         self.returned = Some(now);
     }
 
-    fn go_out(&mut self, cause: Cause, now: Instant) -> Duration {
-        // In for as long as the longest ejection, it has made up for what was before.
-        let forgotten = self.returned.is_none_or(|back| now.saturating_duration_since(back) > EJECTION_MAX);
-        self.ejections = if forgotten { 1 } else { self.ejections.saturating_add(1) };
+    fn eject(&mut self, cause: Cause, now: Instant) -> Duration {
+        // Earlier ejections no longer count once the endpoint was in for as long as the longest ejection.
+        let is_first = self.returned.is_none_or(|back| now.saturating_duration_since(back) > EJECTION_MAX);
+        self.ejections = if is_first { 1 } else { self.ejections.saturating_add(1) };
         let time = EJECTION.saturating_mul(self.ejections).min(EJECTION_MAX);
-        self.out = Some((cause, now + time));
+        self.ejected = Some((cause, now + time));
         time
     }
 }
 
 impl Outcome {
-    /// `None` for a session that shows nothing.
-    pub fn evidence(&self) -> Option<Evidence> {
+    /// Returns what the session shows about its endpoint, if anything.
+    pub(crate) fn evidence(&self) -> Option<Evidence> {
         let Outcome { protocol, ending, bytes_up, bytes_down, lasted, client, client_left } = *self;
         if bytes_down > 0 {
             return Some(Evidence::Served);
@@ -218,7 +239,7 @@ impl Outcome {
         }
         match protocol {
             Protocol::Udp => Some(Evidence::Unreachable),
-            // What the client sent may be the reason, and so may be that it left.
+            // The reset may be a reaction to what the client sent, or to its leaving.
             Protocol::Tcp if bytes_up > 0 || client_left => None,
             Protocol::Tcp => Some(Evidence::ResetOn(client)),
         }
@@ -236,7 +257,8 @@ impl Streak {
 }
 
 impl Cause {
-    pub fn name(self) -> &'static str {
+    /// Returns the cause for events and the log.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Cause::Refused => "refuses connections",
             Cause::Reset => "resets connections at once",
@@ -259,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_reset_without_a_reason_speaks_against_an_endpoint() {
+    fn only_an_unprovoked_reset_counts_against_an_endpoint() {
         let client = Some(ClientNet::of([192, 0, 2, 1].into()));
         let reset = Outcome {
             protocol: Protocol::Tcp,
@@ -283,72 +305,77 @@ mod tests {
     }
 
     #[test]
-    fn five_failures_in_a_row_are_five_seconds_out_and_longer_each_time() {
+    fn five_consecutive_failures_eject_for_five_seconds_and_longer_each_time() {
         let (mut outliers, mut now) = (Outliers::new(50), Instant::now());
         let few = Streak { failures: FAILURES_MAX - 1, resets: FAILURES_MAX - 1 };
-        assert_eq!(outliers.judge(now, &[("a", few), ("b", FINE)]), []);
+        assert_eq!(outliers.update(now, &[("a", few), ("b", FINE)]), []);
         for time in [5, 10, 15].map(seconds) {
-            let ejected = Change::Ejected { cause: Cause::Refused, time };
-            assert_eq!(outliers.judge(now, &[("a", FAILS), ("b", FINE)]), [("a", ejected)]);
+            let ejected = StatusChange::Ejected { cause: Cause::Refused, time };
+            assert_eq!(outliers.update(now, &[("a", FAILS), ("b", FINE)]), [("a", ejected)]);
             assert_eq!(outliers.next(), Some(now + time));
             now += time - Duration::from_nanos(1);
-            assert_eq!(outliers.judge(now, &[("a", FAILS), ("b", FINE)]), []);
+            assert_eq!(outliers.update(now, &[("a", FAILS), ("b", FINE)]), []);
             now += Duration::from_nanos(1);
-            assert_eq!(outliers.judge(now, &[("a", FAILS), ("b", FINE)]), [("a", Change::Returned)]);
+            assert_eq!(outliers.update(now, &[("a", FAILS), ("b", FINE)]), [("a", StatusChange::Returned)]);
             assert_eq!(outliers.next(), None);
             now += seconds(1);
         }
         now += EJECTION_MAX;
-        let ejected = Change::Ejected { cause: Cause::Reset, time: EJECTION };
-        assert_eq!(outliers.judge(now, &[("a", RESETS), ("b", FINE)]), [("a", ejected)], "it is forgotten");
+        let ejected = StatusChange::Ejected { cause: Cause::Reset, time: EJECTION };
+        assert_eq!(
+            outliers.update(now, &[("a", RESETS), ("b", FINE)]),
+            [("a", ejected)],
+            "earlier ejections no longer count"
+        );
     }
 
     #[test]
-    fn who_refused_and_answers_is_back_at_once_and_who_reset_is_not() {
+    fn endpoint_ejected_for_refusals_returns_when_it_answers_and_one_for_resets_does_not() {
         let (mut outliers, now) = (Outliers::new(50), Instant::now());
-        outliers.judge(now, &[("a", FAILS), ("b", RESETS), ("c", FINE), ("d", FINE)]);
+        outliers.update(now, &[("a", FAILS), ("b", RESETS), ("c", FINE), ("d", FINE)]);
         assert_eq!(outliers.ejected(&"a"), Some(Cause::Refused));
         assert_eq!(outliers.ejected(&"b"), Some(Cause::Reset));
-        let changes = outliers.judge(now + seconds(1), &[("a", FINE), ("b", FINE), ("c", FINE), ("d", FINE)]);
-        assert_eq!(changes, [("a", Change::Returned)]);
+        let changes =
+            outliers.update(now + seconds(1), &[("a", FINE), ("b", FINE), ("c", FINE), ("d", FINE)]);
+        assert_eq!(changes, [("a", StatusChange::Returned)]);
     }
 
     #[test]
     fn no_ejection_lasts_longer_than_five_minutes() {
         let (mut outliers, mut now) = (Outliers::new(50), Instant::now());
         for _ in 0..70 {
-            outliers.judge(now, &[("a", FAILS), ("b", FINE)]);
+            outliers.update(now, &[("a", FAILS), ("b", FINE)]);
             now = outliers.next().unwrap();
-            outliers.judge(now, &[("a", FAILS), ("b", FINE)]);
+            outliers.update(now, &[("a", FAILS), ("b", FINE)]);
             now += seconds(1);
         }
-        let changes = outliers.judge(now, &[("a", FAILS), ("b", FINE)]);
-        assert_eq!(changes, [("a", Change::Ejected { cause: Cause::Refused, time: EJECTION_MAX })]);
+        let changes = outliers.update(now, &[("a", FAILS), ("b", FINE)]);
+        assert_eq!(changes, [("a", StatusChange::Ejected { cause: Cause::Refused, time: EJECTION_MAX })]);
     }
 
     #[test]
-    fn the_only_endpoint_is_never_ejected_and_zero_percent_is_off() {
+    fn only_endpoint_is_never_ejected_and_zero_percent_disables_ejection() {
         let now = Instant::now();
-        assert_eq!(Outliers::<&str>::new(100).judge(now, &[("a", FAILS)]), []);
-        assert_eq!(Outliers::<&str>::new(0).judge(now, &[("a", FAILS), ("b", FINE)]), []);
-        assert_eq!(Outliers::<&str>::new(100).judge(now, &[("a", FAILS), ("b", FAILS)]).len(), 2);
+        assert_eq!(Outliers::<&str>::new(100).update(now, &[("a", FAILS)]), []);
+        assert_eq!(Outliers::<&str>::new(0).update(now, &[("a", FAILS), ("b", FINE)]), []);
+        assert_eq!(Outliers::<&str>::new(100).update(now, &[("a", FAILS), ("b", FAILS)]).len(), 2);
         assert_eq!(
-            Outliers::<&str>::new(50).judge(now, &[("a", FAILS), ("b", FAILS), ("c", FAILS)]).len(),
+            Outliers::<&str>::new(50).update(now, &[("a", FAILS), ("b", FAILS), ("c", FAILS)]).len(),
             1
         );
     }
 
     #[test]
-    fn when_endpoints_leave_those_that_are_out_come_back() {
+    fn ejections_end_when_too_many_endpoints_leave() {
         let (mut outliers, now) = (Outliers::new(50), Instant::now());
-        outliers.judge(now, &[("a", FAILS), ("b", FAILS), ("c", FINE), ("d", FINE)]);
-        let changes = outliers.judge(now, &[("a", FAILS), ("b", FAILS), ("c", FINE)]);
-        assert_eq!(changes, [("a", Change::Returned)]);
+        outliers.update(now, &[("a", FAILS), ("b", FAILS), ("c", FINE), ("d", FINE)]);
+        let changes = outliers.update(now, &[("a", FAILS), ("b", FAILS), ("c", FINE)]);
+        assert_eq!(changes, [("a", StatusChange::Returned)]);
     }
 
     proptest! {
         #[test]
-        fn never_more_than_the_bound_are_out(
+        fn ejected_endpoints_never_exceed_the_limit(
             percent in 0u8..=100,
             rounds in prop::collection::vec((prop::collection::vec((0u8..12, 0u32..8, 0u32..8), 0..12), 0u64..20), 1..30),
         ) {
@@ -357,7 +384,7 @@ mod tests {
                 let seen: BTreeMap<u8, Streak> =
                     endpoints.into_iter().map(|(key, failures, resets)| (key, Streak { failures, resets })).collect();
                 let seen: Vec<_> = seen.into_iter().collect();
-                outliers.judge(now, &seen);
+                outliers.update(now, &seen);
                 let out = seen.iter().filter(|(key, _)| outliers.ejected(key).is_some()).count();
                 prop_assert!(out * 100 <= seen.len() * usize::from(percent));
                 prop_assert!(seen.len() > 1 || out == 0);

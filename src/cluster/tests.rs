@@ -1,18 +1,12 @@
-//! What a cluster keeps through its changes.
+//! Updates of a cluster.
 
-use std::time::Duration;
-
-use super::condition::Condition;
-use super::*;
 use std::io;
 use std::net::SocketAddr;
 
-use crate::address::BACKUP_TIER;
-use crate::address::EndpointAddr;
-use crate::address::EndpointKey;
-use crate::address::EndpointSpec;
-use crate::address::Identity;
-use crate::route::OnRemove;
+use super::condition::Condition;
+use super::*;
+use crate::address::{BACKUP_TIER, EndpointAddr, EndpointKey, Identity};
+use crate::route::{Balance, OnRemove};
 
 fn spec(port: u16, id: &str) -> EndpointSpec {
     let addr = EndpointAddr::Inet(SocketAddr::from(([10, 0, 0, 1], port)));
@@ -24,14 +18,14 @@ fn endpoint(members: &Members, n: usize) -> Arc<Endpoint> {
 }
 
 #[test]
-fn another_weight_is_no_other_endpoint() {
+fn endpoint_with_another_weight_stays_the_same_endpoint() {
     let cluster = cluster();
     cluster.update(&Options::named("test"), &[spec(1, "a")]);
-    let before = endpoint(&cluster.members(), 0);
+    let before = endpoint(&cluster.members_arc(), 0);
     let change =
         cluster.update(&Options::named("test"), &[EndpointSpec { weight: 5, tier: 7, ..spec(1, "a") }]);
-    assert_eq!(change, Change::default());
-    let members = cluster.members();
+    assert_eq!(change, MembershipChange::default());
+    let members = cluster.members_arc();
     assert!(Arc::ptr_eq(&before, &endpoint(&members, 0)) && !before.is_removed());
     assert_eq!((members.tiers[0].number, members.tiers[0].members[0].weight), (7, 5));
 }
@@ -41,45 +35,45 @@ fn cluster() -> Cluster {
 }
 
 #[test]
-fn an_endpoint_that_stays_keeps_its_sessions_and_one_that_leaves_is_told() {
+fn endpoint_that_stays_keeps_its_sessions_and_one_that_leaves_is_removed() {
     let cluster = cluster();
     let options = Options::named("test");
     cluster.update(&options, &[spec(1, "a"), spec(2, "b")]);
-    let members = cluster.members();
+    let members = cluster.members_arc();
     let (stays, leaves) = (endpoint(&members, 0), endpoint(&members, 1));
     let _session = InFlight::on(stays.clone(), None).unwrap();
     let on_leaving = InFlight::on(leaves.clone(), None).unwrap();
 
     let change = cluster.update(&options, &[spec(1, "a"), spec(3, "c")]);
 
-    assert_eq!(change, Change { joined: vec![spec(3, "c").key], left: vec![spec(2, "b").key] });
-    assert_eq!(endpoint(&cluster.members(), 0).sessions(), 1);
+    assert_eq!(change, MembershipChange { joined: vec![spec(3, "c").key], left: vec![spec(2, "b").key] });
+    assert_eq!(endpoint(&cluster.members_arc(), 0).sessions(), 1);
     assert!(leaves.is_removed() && !stays.is_removed());
     assert!(!on_leaving.is_cut(), "drain is the default");
 }
 
 #[test]
-fn the_same_address_with_another_identity_is_another_endpoint() {
+fn same_address_with_another_identity_is_another_endpoint() {
     let cluster = cluster();
     let options = Options { on_remove: OnRemove::Cut, ..Options::named("test") };
-    cluster.update(&options, &[spec(1, "dead")]);
-    let dead = endpoint(&cluster.members(), 0);
-    let session = InFlight::on(dead.clone(), None).unwrap();
+    cluster.update(&options, &[spec(1, "old")]);
+    let old = endpoint(&cluster.members_arc(), 0);
+    let session = InFlight::on(old.clone(), None).unwrap();
 
-    cluster.update(&options, &[spec(1, "stranger")]);
+    cluster.update(&options, &[spec(1, "new")]);
 
-    assert!(dead.is_removed() && session.is_cut());
-    assert!(!endpoint(&cluster.members(), 0).is_removed());
+    assert!(old.is_removed() && session.is_cut());
+    assert!(!endpoint(&cluster.members_arc(), 0).is_removed());
 }
 
 #[test]
-fn the_backup_tier_comes_after_every_primary_endpoint() {
+fn backup_tier_comes_after_every_primary_endpoint() {
     let cluster = cluster();
     cluster.update(
         &Options::named("test"),
         &[EndpointSpec { tier: BACKUP_TIER, ..spec(3, "c") }, spec(1, "a"), spec(2, "b")],
     );
-    let members = cluster.members();
+    let members = cluster.members_arc();
     for _ in 0..4 {
         let order: Vec<_> = cluster.choices(&members, None).map(|e| e.key.clone()).collect();
         assert_eq!(order.len(), 3);
@@ -88,45 +82,45 @@ fn the_backup_tier_comes_after_every_primary_endpoint() {
 }
 
 #[test]
-fn forcing_the_process_cuts_also_the_sessions_of_endpoints_that_left_long_ago() {
+fn forced_end_cuts_the_sessions_of_removed_endpoints_too() {
     let force = CancellationToken::new();
     let cluster = Cluster::new(Options::named("test"), force.clone());
     cluster.update(&Options::named("test"), &[spec(1, "a")]);
-    let endpoint = InFlight::on(endpoint(&cluster.members(), 0), None).unwrap();
+    let endpoint = InFlight::on(endpoint(&cluster.members_arc(), 0), None).unwrap();
     cluster.close();
     assert!(!endpoint.is_cut());
     force.cancel();
     assert!(endpoint.is_cut());
 }
 
-/// As where an ambassador stands on each host, with a session or two.
+/// As with an ambassador on each host and a session or two on each ambassador.
 #[test]
-fn of_many_clusters_with_one_session_each_not_all_begin_with_the_same_endpoint() {
+fn clusters_do_not_all_begin_with_the_same_endpoint() {
     let specs: Vec<_> = (1..=10).map(|port| spec(port, "a")).collect();
     let firsts: BTreeSet<EndpointKey> = (0..100)
         .filter_map(|_| {
             let cluster = cluster();
             cluster.update(&Options::named("test"), &specs);
-            Some(cluster.choices(&cluster.members(), None).next()?.key.clone())
+            Some(cluster.choices(&cluster.members_arc(), None).next()?.key.clone())
         })
         .collect();
     assert!(firsts.len() > 5, "{firsts:?}");
 }
 
-/// However many they are: nobody is looked at to be passed over, and what they are due goes to all others alike.
+/// Their share is spread evenly over all others.
 #[test]
-fn endpoints_in_bad_standing_are_no_part_of_a_pick() {
-    for balance in crate::route::Balance::ALL {
+fn endpoints_of_last_resort_are_not_part_of_a_pick() {
+    for balance in Balance::ALL {
         let options = Options { balance, ..Options::named("test") };
         let cluster = Cluster::seeded(options.clone(), CancellationToken::new(), 1);
         cluster.update(&options, &(0..1_000).map(|port| spec(port, "a")).collect::<Vec<_>>());
         let bad = Condition { health: Some(health::State::Unhealthy), ejected: None };
-        for (n, (_, member)) in cluster.members().all().enumerate() {
+        for (n, (_, member)) in cluster.members_arc().all().enumerate() {
             if ![7, 8, 500, 900].contains(&n) {
                 member.endpoint.set_condition(bad);
             }
         }
-        let members = cluster.regroup();
+        let members = cluster.rebuild_plans();
         let mut counts = BTreeMap::new();
         for n in 0..4_000u32 {
             let first = cluster.choices(&members, Some(n.to_be_bytes().into())).next().unwrap();
@@ -142,15 +136,15 @@ fn endpoints_in_bad_standing_are_no_part_of_a_pick() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_joins_others_gets_a_growing_share_and_nobody_does_at_the_start() {
+async fn endpoint_that_joins_others_warms_up_and_the_first_ones_do_not() {
     let options = Options {
         slow_start: Duration::from_secs(100),
-        balance: crate::route::Balance::RoundRobin,
+        balance: Balance::RoundRobin,
         ..Options::named("test")
     };
     let cluster = Cluster::seeded(options.clone(), CancellationToken::new(), 1);
     let share = |key: &EndpointKey| {
-        let members = cluster.members();
+        let members = cluster.members_arc();
         let first = |_: &i32| cluster.choices(&members, None).next().is_some_and(|first| first.key == *key);
         (0..1_000).filter(first).count()
     };
@@ -164,7 +158,7 @@ async fn who_joins_others_gets_a_growing_share_and_nobody_does_at_the_start() {
 
     let cluster = Cluster::seeded(options.clone(), CancellationToken::new(), 1);
     cluster.update(&options, &[spec(1, "a"), spec(2, "b")]);
-    let members = cluster.members();
+    let members = cluster.members_arc();
     let firsts: Vec<_> = (0..4).filter_map(|_| cluster.choices(&members, None).next()).collect();
     assert_ne!(firsts[0].key, firsts[1].key);
     assert!(firsts.iter().all(|endpoint| endpoint.warms_since().is_none()));

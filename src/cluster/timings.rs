@@ -1,4 +1,4 @@
-//! How long things took, counted into buckets. No lock: a session adds, a scrape reads.
+//! Histograms of durations. Sessions add without a lock; a scrape reads.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -12,35 +12,38 @@ const HOLD_US: &[u64] = &[
     10_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000,
     60_000_000,
 ];
-/// From a request on a connection of its own to a connection pool's day.
+/// From a connection with one request to one that a pool keeps for a day.
 const DURATION_US: &[u64] =
     &[1_000, 10_000, 100_000, 1_000_000, 10_000_000, 60_000_000, 600_000_000, 3_600_000_000, 86_400_000_000];
 
-/// Of the sessions of one cluster.
+/// The histograms of one cluster.
 #[derive(Debug)]
 pub struct Timings {
-    /// Connects that succeeded.
+    /// The duration of each successful connect.
     pub connect: Histogram,
-    /// Sessions that were held, for how long all in all.
+    /// The total time that each held session was held.
     pub hold: Histogram,
-    /// All sessions, from accepted to ended.
+    /// The duration of each session, from accepted to ended.
     pub duration: Histogram,
 }
 
+/// Counts of durations by bucket.
 #[derive(Debug)]
 pub struct Histogram {
     bounds_us: &'static [u64],
-    /// One for each bound, and one for what is above all.
+    /// One for each bound, and one for values above the last bound.
     counts: Box<[AtomicU64]>,
     sum_us: AtomicU64,
 }
 
-/// A histogram as it was when it was read.
+/// The values of a histogram at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// Each bound with the number of values up to it.
+    /// Each bound with the number of values not above it.
     pub up_to: Vec<(Duration, u64)>,
+    /// The number of values.
     pub count: u64,
+    /// The sum of the values.
     pub sum: Duration,
 }
 
@@ -55,7 +58,7 @@ impl Default for Timings {
 }
 
 impl Timings {
-    /// Counts a session that ended. One that was never held is not in the histogram of those that were.
+    /// Counts a session that has ended. `hold` includes it only if it was held.
     pub fn ended(&self, duration: Duration, held: Duration) {
         self.duration.observe(duration);
         if !held.is_zero() {
@@ -70,6 +73,7 @@ impl Histogram {
         Histogram { bounds_us, counts, sum_us: AtomicU64::new(0) }
     }
 
+    /// Counts a value.
     pub fn observe(&self, value: Duration) {
         let us = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
         let bucket = self.bounds_us.partition_point(|bound| *bound < us);
@@ -79,6 +83,7 @@ impl Histogram {
         self.sum_us.fetch_add(us, Relaxed);
     }
 
+    /// Returns the current values.
     pub fn read(&self) -> Reading {
         let sum = Duration::from_micros(self.sum_us.load(Relaxed));
         let mut count = 0;
@@ -98,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_in_its_bucket_and_in_all_above() {
+    fn value_counts_in_its_bucket_and_in_all_above() {
         let histogram = Histogram::new(&[10, 100]);
         for us in [1, 10, 11, 100, 101, 5_000] {
             histogram.observe(Duration::from_micros(us));
@@ -109,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_not_held_is_not_in_the_histogram_of_those_who_were() {
+    fn session_that_was_not_held_is_not_in_the_hold_histogram() {
         let timings = Timings::default();
         timings.ended(Duration::from_secs(1), Duration::ZERO);
         timings.ended(Duration::from_secs(1), Duration::from_millis(1));

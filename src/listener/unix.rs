@@ -1,6 +1,6 @@
 //! Unix stream sockets at a path, for listeners and for the admin API.
 //!
-//! Only a socket that refuses connections is replaced; any other file at the path is kept. Nothing here blocks.
+//! Replaces only a socket that refuses connections; any other file at the path is kept. No call blocks.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,23 +10,26 @@ use rustix::fs::{FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::BACKLOG;
+/// The requested backlog, capped by `net.core.somaxconn`: it must hold a burst while the worker is busy.
+pub(super) const BACKLOG: i32 = 4096;
 
-/// How often the lock of a directory is tried: another ambassador has it for microseconds.
+/// Attempts to lock a directory. Another ambassador holds the lock for microseconds.
 const LOCK_ATTEMPTS: usize = 1_000;
 
-/// The path of a bound socket. Dropping it removes the path, unless another process owns it by now.
+/// The path of a bound socket. Dropping it removes the path, unless another process has replaced it.
 #[derive(Debug)]
-pub struct UnixPath {
+pub(crate) struct UnixPath {
     path: PathBuf,
-    /// Device and number: unique while the socket is open, since a bound socket keeps its inode.
+    /// Device and inode number: unique while the socket is open, because a bound socket keeps its inode.
     inode: (u64, u64),
 }
 
-/// Binds and listens. With `mode` the path has exactly this mode from its first moment, else what the umask leaves.
+/// Binds and listens. With `mode`, the path has exactly this mode from the moment it exists; otherwise the umask applies.
 ///
-/// The error is `AddrInUse` where something is at the path that is not a dead socket, and names it.
-pub fn bind(path: &Path, mode: Option<Mode>) -> io::Result<(OwnedFd, UnixPath)> {
+/// # Errors
+///
+/// Fails with `AddrInUse`, naming what is at the path, if that is not a dead socket.
+pub(crate) fn bind(path: &Path, mode: Option<Mode>) -> io::Result<(OwnedFd, UnixPath)> {
     let _lock = lock_directory(path);
     remove_dead_socket(path)?;
     let fd = socket()?;
@@ -46,8 +49,12 @@ pub fn bind(path: &Path, mode: Option<Mode>) -> io::Result<(OwnedFd, UnixPath)> 
     Ok((fd, path))
 }
 
-/// Connects without waiting: a server whose backlog is full is `EAGAIN`.
-pub fn connect(addr: &SocketAddrUnix) -> Result<OwnedFd, Errno> {
+/// Connects without waiting.
+///
+/// # Errors
+///
+/// Fails with `EAGAIN` if the backlog of the server is full.
+pub(crate) fn connect(addr: &SocketAddrUnix) -> Result<OwnedFd, Errno> {
     let fd = socket()?;
     rustix::net::connect(&fd, addr)?;
     Ok(fd)
@@ -58,8 +65,8 @@ fn socket() -> Result<OwnedFd, Errno> {
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
 }
 
-/// Two ambassadors that start at once must not take each other's socket, bound and not listening yet, for a dead one.
-/// `None` where the directory cannot be locked, or another program keeps it locked: only that race is open then.
+/// Locks the directory of `path`, so that an ambassador that starts at the same time does not mistake a socket that is bound and not
+/// listening yet for a dead one. Returns `None` if the directory cannot be locked; then only that race is possible.
 fn lock_directory(path: &Path) -> Option<OwnedFd> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let dir =
@@ -83,7 +90,7 @@ fn remove_dead_socket(path: &Path) -> io::Result<()> {
         return Err(in_use(&format!("{what} is there and is kept: remove it")));
     }
     match connect(&SocketAddrUnix::new(path)?) {
-        // A file that is moved here since is lost; to move it takes the right to delete it.
+        // A file moved here in the meantime would be deleted; moving it requires the permission to delete it.
         Err(Errno::CONNREFUSED) => Ok(rustix::fs::unlink(path)?),
         Err(Errno::NOENT) => Ok(()),
         Ok(_) | Err(Errno::AGAIN | Errno::PROTOTYPE) => Err(in_use("another program listens there: stop it")),
@@ -91,7 +98,7 @@ fn remove_dead_socket(path: &Path) -> io::Result<()> {
     }
 }
 
-/// What is in the way, if it is no socket.
+/// Returns what is at the path if it is not a socket.
 fn obstacle(found: &Stat) -> Option<&'static str> {
     match FileType::from_raw_mode(found.st_mode) {
         FileType::Socket => None,
@@ -133,9 +140,8 @@ mod tests {
 
     use super::*;
 
-    /// Of threads that bind one path at the same moment, over a dead socket and without one, one has it and is reached.
     #[test]
-    fn one_of_many_that_bind_at_once_has_the_path() {
+    fn one_of_many_concurrent_binds_succeeds_with_and_without_a_dead_socket() {
         const THREADS: usize = 4;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.sock");
@@ -160,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn directory_that_a_stranger_keeps_locked_delays_and_refuses_nothing() {
+    fn directory_locked_by_another_program_does_not_prevent_binding() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.sock");
         let _theirs = lock_directory(&path).unwrap();

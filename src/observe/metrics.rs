@@ -86,8 +86,8 @@ fn sessions(to: &mut Exposition, open: &Open<'_>) {
     let help = "Bytes relayed: up to the service, down to the consumer. Advances while they move.";
     to.family("ambassador_bytes_total", Kind::Counter, help);
     for (route, cluster) in open {
-        to.sample(&[("route", route), ("direction", "up")], cluster.counters.bytes_up.load(Relaxed));
-        to.sample(&[("route", route), ("direction", "down")], cluster.counters.bytes_down.load(Relaxed));
+        to.sample(&[("route", route), ("direction", "up")], cluster.counters.traffic.up());
+        to.sample(&[("route", route), ("direction", "down")], cluster.counters.traffic.down());
     }
 }
 
@@ -109,10 +109,10 @@ fn timings(to: &mut Exposition, open: &Open<'_>) {
 fn endpoints(to: &mut Exposition, open: &Open<'_>) {
     let mut found: BTreeMap<(&str, String), (usize, bool)> = BTreeMap::new();
     for (route, cluster) in open {
-        for (_, member) in cluster.members().all() {
+        for (_, member) in cluster.members_arc().all() {
             let (sessions, is_well) = found.entry((route, member.endpoint.key.addr.to_string())).or_default();
             *sessions += member.endpoint.sessions();
-            *is_well |= member.endpoint.condition().is_well();
+            *is_well |= member.endpoint.condition().is_eligible();
         }
     }
     let help =

@@ -1,7 +1,6 @@
 //! What `ambassador sessions` shows.
 
 use std::cmp::Reverse;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -77,13 +76,13 @@ impl SessionStatus {
     fn of(live: &Live, worker: usize) -> SessionStatus {
         let endpoint = live.endpoint.load().as_ref().map(|endpoint| endpoint.key.to_string());
         SessionStatus {
-            route: live.cluster.glance().options.name.clone(),
+            route: live.cluster.members().options.name.clone(),
             client: live.client.to_string(),
             state: if endpoint.is_some() { State::Relaying } else { State::Held },
             endpoint,
             age_ms: u64::try_from(live.began.elapsed().as_millis()).unwrap_or(u64::MAX),
-            bytes_up: live.bytes_up.load(Relaxed),
-            bytes_down: live.bytes_down.load(Relaxed),
+            bytes_up: live.traffic.up(),
+            bytes_down: live.traffic.down(),
             worker,
         }
     }

@@ -226,8 +226,8 @@ impl RouteStatus {
             descriptors: cluster.map(DescriptorStatus::of).unwrap_or_default(),
             active: cluster.map_or(0, |cluster| cluster.counters.active.load(Relaxed)),
             held: cluster.map_or(0, |cluster| cluster.counters.held.load(Relaxed)),
-            bytes_up: count(|cluster| cluster.counters.bytes_up.load(Relaxed)),
-            bytes_down: count(|cluster| cluster.counters.bytes_down.load(Relaxed)),
+            bytes_up: count(|cluster| cluster.counters.traffic.up()),
+            bytes_down: count(|cluster| cluster.counters.traffic.down()),
             endings: cluster.map(endings).unwrap_or_default(),
             problems: problems.clone(),
         };
@@ -403,7 +403,7 @@ fn endpoints(cluster: &Cluster, change: &Override) -> Vec<EndpointStatus> {
         drained: change.drained.contains(&member.endpoint.key),
         ..EndpointStatus::of(&member.endpoint)
     };
-    cluster.members().all().map(describe).collect()
+    cluster.members_arc().all().map(describe).collect()
 }
 
 /// `None` once its last session has ended.

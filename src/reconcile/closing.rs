@@ -36,8 +36,8 @@ impl ClosingRoutes {
         route.stop.cancel();
         route.listeners.close();
         let listeners = route.listeners.clone();
-        let has_grace =
-            listen.protocol() == Protocol::Tcp && route.cluster.glance().options.on_remove == OnRemove::Drain;
+        let has_grace = listen.protocol() == Protocol::Tcp
+            && route.cluster.members().options.on_remove == OnRemove::Drain;
         if !has_grace {
             end(&route);
         }
@@ -58,7 +58,7 @@ impl ClosingRoutes {
     /// Ends the routes to containers: updates of containers no longer reach them, and no address may outlive its container.
     pub(super) fn finish_containers(&mut self) {
         self.finish_if(|route, _| {
-            let members = route.cluster.glance();
+            let members = route.cluster.members();
             members
                 .all()
                 .any(|(_, member)| matches!(member.endpoint.key.identity, Identity::Container { .. }))

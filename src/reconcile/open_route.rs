@@ -11,7 +11,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use super::desired::DesiredCluster;
 use super::problems::Problems;
 use crate::address::{EndpointKey, EndpointSpec, Identity};
-use crate::cluster::{Change, Cluster, Endpoint, Members};
+use crate::cluster::{Cluster, Endpoint, Members, MembershipChange};
 use crate::discovery::containers::Containers;
 use crate::events::EventKind;
 use crate::fd_budget::ListenerFds;
@@ -33,7 +33,7 @@ pub(super) struct OpenRoute {
     /// Cancels `stop` when dropped.
     pub(super) _stop_guard: DropGuard,
     /// Checks the endpoints until dropped.
-    pub(super) _watch: AbortOnDropHandle<()>,
+    pub(super) _monitor: AbortOnDropHandle<()>,
     pub(super) _fds: ListenerFds,
 }
 
@@ -52,7 +52,7 @@ impl OpenRoute {
         let mut events = self.update(&route.options, &endpoints, on_remove);
         let is_served = endpoints.iter().any(|endpoint| endpoint.weight > 0);
         events.extend(self.problems.update(&route.options.name, problems, is_served, now));
-        self.cluster.note_problem(self.problems.current().first().filter(|_| endpoints.is_empty()));
+        self.cluster.set_problem(self.problems.current().first().filter(|_| endpoints.is_empty()));
         events.extend(containers.into_iter().flat_map(|containers| self.set_container_health(containers)));
         events
     }
@@ -63,7 +63,7 @@ impl OpenRoute {
         endpoints: &[EndpointSpec],
         on_remove: OnRemove,
     ) -> Vec<EventKind> {
-        let before = self.cluster.members();
+        let before = self.cluster.members_arc();
         let change = self.cluster.update_with(options, endpoints, on_remove);
         let gone: BTreeSet<&EndpointKey> = change.left.iter().collect();
         self.retire(before.clone(), &change);
@@ -82,7 +82,7 @@ impl OpenRoute {
         removed.chain(added).collect()
     }
 
-    fn retire(&mut self, before: Arc<Members>, change: &Change) {
+    fn retire(&mut self, before: Arc<Members>, change: &MembershipChange) {
         self.retired.retain(|members| Arc::strong_count(members) > 1);
         if !change.left.is_empty() {
             self.retired.push(before);
@@ -91,17 +91,17 @@ impl OpenRoute {
 
     /// Returns the problems that have lasted long enough to be reported.
     pub(super) fn settle(&mut self, now: Instant) -> Vec<EventKind> {
-        self.problems.settle(&self.cluster.glance().options.name, now)
+        self.problems.settle(&self.cluster.members().options.name, now)
     }
 
     fn has_any(&self, endpoints: &[EndpointKey]) -> bool {
-        let members = self.cluster.glance();
+        let members = self.cluster.members();
         !endpoints.is_empty() && members.all().any(|(_, member)| endpoints.contains(&member.endpoint.key))
     }
 
     /// Returns why the last switch of the route has not settled: it has no endpoint, or removed endpoints have sessions.
     pub(super) fn unsettled(&self, is_pending: bool) -> Option<String> {
-        if is_pending || self.cluster.glance().is_empty() {
+        if is_pending || self.cluster.members().is_empty() {
             return Some(self.without_endpoint());
         }
         let sessions: usize =
@@ -118,10 +118,10 @@ impl OpenRoute {
 
     /// Copies the health of containers to their endpoints. Returns the endpoints that have recovered.
     fn set_container_health(&self, containers: &Containers) -> Vec<EventKind> {
-        let members = self.cluster.glance();
+        let members = self.cluster.members();
         let recovered = members.all().map(|(_, member)| &member.endpoint).filter(|endpoint| {
             let Identity::Container { id, .. } = &endpoint.key.identity else { return false };
-            endpoint.note_container(containers.health(id))
+            endpoint.set_container_health(containers.health(id))
         });
         let healthy = |endpoint: &Arc<Endpoint>| EventKind::EndpointHealthy {
             route: members.options.name.clone(),

@@ -16,7 +16,7 @@ use super::problems::Problems;
 use crate::address::EndpointKey;
 use crate::cluster::Cluster;
 use crate::cluster::health::probe::Network;
-use crate::cluster::watch::{Means, OWN_PROBES, watch};
+use crate::cluster::monitor::{self, MonitorContext, OWN_PROBES};
 use crate::events::{EventKind, Events};
 use crate::listener::{self, BindError, Listener};
 use crate::route::{Listen, Route};
@@ -43,7 +43,7 @@ pub(super) struct OpenRoutes {
     closing: ClosingRoutes,
     /// `None` once no listener is to be opened.
     workers: Option<Workers>,
-    watch_means: Arc<Means<Network>>,
+    monitor_context: Arc<MonitorContext<Network>>,
     shared: Arc<Shared>,
     events: Arc<Events>,
 }
@@ -51,7 +51,7 @@ pub(super) struct OpenRoutes {
 impl OpenRoutes {
     pub(super) fn new(
         workers: Workers,
-        watch_means: Means<Network>,
+        monitor_context: MonitorContext<Network>,
         shared: Arc<Shared>,
         events: Arc<Events>,
     ) -> OpenRoutes {
@@ -60,7 +60,7 @@ impl OpenRoutes {
             unbound: BTreeMap::new(),
             closing: ClosingRoutes::default(),
             workers: Some(workers),
-            watch_means: Arc::new(watch_means),
+            monitor_context: Arc::new(monitor_context),
             shared,
             events,
         }
@@ -111,7 +111,7 @@ impl OpenRoutes {
 
     fn close(&mut self, listen: &Listen) {
         if let Some(route) = self.open.remove(listen) {
-            let name = route.cluster.glance().options.name.clone();
+            let name = route.cluster.members().options.name.clone();
             self.events.emit(EventKind::RouteClosed { route: name });
             self.shared.withdraw(&route.cluster);
             self.closing.add(listen.clone(), route, Instant::now());
@@ -163,7 +163,7 @@ impl OpenRoutes {
         for listener in listeners {
             workers.listen(listener, cluster.clone(), stop.clone(), open.token());
         }
-        let watch = watch(cluster.clone(), self.watch_means.clone());
+        let monitor = monitor::spawn(cluster.clone(), self.monitor_context.clone());
         let open_route = OpenRoute {
             cluster,
             listeners: open,
@@ -174,7 +174,7 @@ impl OpenRoutes {
             retired: Vec::new(),
             _stop_guard: stop.clone().drop_guard(),
             stop,
-            _watch: watch,
+            _monitor: monitor,
             _fds: fds,
         };
         self.open.insert(listen.clone(), open_route);
@@ -203,7 +203,7 @@ impl OpenRoutes {
 
     /// Returns the open route of this name.
     pub(super) fn named(&self, name: &str) -> Option<&OpenRoute> {
-        self.open.values().find(|route| route.cluster.glance().options.name == name)
+        self.open.values().find(|route| route.cluster.members().options.name == name)
     }
 
     /// Returns the listeners that are open, with their addresses.
@@ -213,7 +213,7 @@ impl OpenRoutes {
 
     /// Returns the endpoints of an open route.
     pub(super) fn endpoints(&self, listen: &Listen) -> Vec<EndpointKey> {
-        let members = self.open.get(listen).map(|route| route.cluster.members());
+        let members = self.open.get(listen).map(|route| route.cluster.members_arc());
         let members = members.iter().flat_map(|members| members.all());
         members.map(|(_, member)| member.endpoint.key.clone()).collect()
     }

@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use super::open_routes::CLOSE_BURST;
 use super::*;
-use crate::cluster::hold::Gate;
+use crate::cluster::acquire::HoldLimit;
 use crate::config::grammar::parse_route;
 use crate::diagnostic::Place;
 use crate::discovery::Snapshot;
@@ -49,7 +49,8 @@ fn reconciler(stalls: &StallMonitor) -> Reconciler {
     let control = Control::default();
     let fds = Arc::new(FdBudget::within(20_000, 2, 1));
     let (force, stop) = (control.force.clone(), control.stop.clone());
-    let shared = Arc::new(Shared { gate: Gate::new(9), force, stop, fds, access_log: AccessLog::All });
+    let shared =
+        Arc::new(Shared { hold_limit: HoldLimit::new(9), force, stop, fds, access_log: AccessLog::All });
     let workers = Workers::start(NonZeroUsize::new(2).unwrap(), &shared, stalls).unwrap();
     let mut config = Config::with_routes(Vec::new());
     config.file = Layer { routes: before() };

@@ -1,38 +1,39 @@
-//! The way of small transfers: one scratch buffer for all sessions of a thread, and bytes copied aside only when the
-//! receiver has no room for them.
+//! Relays small transfers through one scratch buffer per thread. Bytes are copied out of it only if the receiver does not accept
+//! them at once.
 
 use std::cell::Cell;
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use super::half::Fault;
+use super::fault::Fault;
 use crate::socket::Socket;
 
-/// What one read takes at most; a read that takes all of it turns its direction to splice. 64 KB: measured on loopback,
-/// messages smaller than that cost less CPU when they are copied.
+/// The size of the buffer. A read that fills it switches its direction to splice. Measured on loopback, messages smaller than
+/// 64 KB cost less CPU when they are copied.
 const SCRATCH_BYTES: usize = 64 << 10;
 
 thread_local! {
-    /// Absent before the first use, and while it is used.
+    /// `None` before the first use and while in use.
     static SCRATCH: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
 }
 
-/// What became of one read.
+/// The result of one read.
 pub(super) struct Copied {
     pub(super) delivered: usize,
-    pub(super) aside: Option<Aside>,
-    /// The read took all it could: there may be much more.
+    /// The bytes that the receiver did not accept.
+    pub(super) rest: Option<Unsent>,
+    /// The read filled the buffer, so there may be much more.
     pub(super) filled: bool,
-    /// The sender is done.
+    /// The sender has finished.
     pub(super) fin: bool,
 }
 
-/// Reads once, and writes what fits at once.
+/// Reads once, and writes what the receiver accepts at once.
 pub(super) fn poll_copy(cx: &mut Context<'_>, from: &Socket, to: &Socket) -> Poll<Result<Copied, Fault>> {
     with_scratch(|scratch| poll_through(cx, from, to, scratch))
 }
 
-/// Reads once, and discards what it read: how many bytes; none is a FIN.
+/// Reads once and discards the bytes. Returns how many; zero is a FIN.
 pub(super) fn poll_discard(cx: &mut Context<'_>, from: &Socket) -> Poll<Result<usize, Fault>> {
     with_scratch(|scratch| from.poll_read(cx, scratch)).map_err(Fault::From)
 }
@@ -55,7 +56,7 @@ fn poll_through(
     let bytes = scratch.get(..received).unwrap_or_default();
     let delivered = write_at_once(to, bytes).map_err(Fault::To)?;
     let rest = bytes.get(delivered..).unwrap_or_default();
-    Poll::Ready(Ok(Copied { delivered, aside: Aside::new(rest), filled, fin: received == 0 }))
+    Poll::Ready(Ok(Copied { delivered, rest: Unsent::new(rest), filled, fin: received == 0 }))
 }
 
 fn write_at_once(to: &Socket, bytes: &[u8]) -> io::Result<usize> {
@@ -68,15 +69,15 @@ fn write_at_once(to: &Socket, bytes: &[u8]) -> io::Result<usize> {
     }
 }
 
-/// Bytes for which the receiver had no room: at most one scratch buffer of them, as nothing is read while they wait.
-pub(super) struct Aside {
+/// Bytes that the receiver did not accept: at most one scratch buffer, because no more is read while they wait.
+pub(super) struct Unsent {
     bytes: Box<[u8]>,
     delivered: usize,
 }
 
-impl Aside {
-    fn new(bytes: &[u8]) -> Option<Aside> {
-        (!bytes.is_empty()).then(|| Aside { bytes: bytes.into(), delivered: 0 })
+impl Unsent {
+    fn new(bytes: &[u8]) -> Option<Unsent> {
+        (!bytes.is_empty()).then(|| Unsent { bytes: bytes.into(), delivered: 0 })
     }
 
     fn rest(&self) -> &[u8] {
@@ -87,7 +88,7 @@ impl Aside {
         self.rest().is_empty()
     }
 
-    /// Writes once, when there is room.
+    /// Writes once, as soon as the receiver accepts bytes.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>, to: &Socket) -> Poll<io::Result<usize>> {
         let written = ready!(to.poll_write_with(cx, |_| to.try_write(self.rest())))?;
         self.delivered += written;

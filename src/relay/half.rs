@@ -1,4 +1,4 @@
-//! One direction of a session: takes, holds what its receiver has no room for, delivers.
+//! One direction of a session: reads, buffers what the receiver does not accept, writes.
 
 use std::io;
 use std::pin::Pin;
@@ -6,13 +6,14 @@ use std::task::{Context, Poll, ready};
 
 use rustix::event::PollFlags;
 
-use super::copy::{self, Aside};
+use super::Account;
+use super::copy::{self, Unsent};
+use super::fault::Fault;
 use super::splice::{self, Pipe};
-use super::{Account, Direction};
-use crate::ending::Ending;
 use crate::socket::Socket;
+use crate::traffic::Direction;
 
-/// Which way a half moves its bytes.
+/// The sockets between which a half moves bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Path<'a> {
     pub(super) direction: Direction,
@@ -20,90 +21,61 @@ pub(super) struct Path<'a> {
     pub(super) to: &'a Socket,
 }
 
-impl Path<'_> {
-    pub(super) fn reset_by(self, fault: &Fault) -> Ending {
-        let (error, from_side) = match fault {
-            Fault::From(error) => (error, true),
-            Fault::To(error) => (error, false),
-        };
-        if matches!(error.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::InvalidInput) {
-            return Ending::Local;
-        }
-        match (self.direction, from_side) {
-            (Direction::Up, true) | (Direction::Down, false) => Ending::DownstreamReset,
-            (Direction::Up, false) | (Direction::Down, true) => Ending::UpstreamReset,
-        }
-    }
-}
-
-/// What a half does with what its sender sends.
+/// What a half does with the bytes of its sender.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Mode {
+    /// Delivers them.
     #[default]
     Relay,
-    /// The receiver takes nothing more: reads until the sender's FIN, and discards.
+    /// The receiver accepts no more: reads and discards until the sender's FIN.
     Discard,
-    /// The sender has reset the connection: relays what it had sent before. The error behind that may have been
-    /// reported by a write already, so an error and a FIN both mean the end.
+    /// The sender has reset the connection: delivers what it had sent before. A write may have reported the error already, so
+    /// that an error and a FIN both mean the end.
     Drain,
 }
 
 /// One direction of a session.
 #[derive(Default)]
 pub(super) struct Half<'a> {
-    /// Boxed, since most sessions hold nothing.
-    pub(super) held: Option<Box<Held>>,
-    /// Waits for the sender to break, while nobody reads it.
-    pub(super) breaking: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
-    /// The last read was large: splice the next.
+    /// Boxed, because most sessions buffer nothing.
+    pub(super) buffered: Option<Box<Buffered>>,
+    /// Waits for a reset by the sender while it is not read.
+    pub(super) reset: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
+    /// The last read filled the buffer: splice next.
     bulk: bool,
-    /// `bulk` was true before.
+    /// `bulk` was true at least once.
     was_bulk: bool,
-    /// The sender's FIN was read, and nothing is held.
+    /// The sender's FIN was read, and nothing is buffered.
     pub(super) done: bool,
     /// At least one byte was delivered.
     pub(super) has_delivered: bool,
     pub(super) mode: Mode,
 }
 
-/// Bytes that were taken and not yet delivered.
-pub(super) enum Held {
-    Aside(Aside),
+/// Bytes that were read and not yet delivered.
+pub(super) enum Buffered {
+    Copied(Unsent),
     Pipe(Pipe),
 }
 
-impl Held {
+impl Buffered {
     fn is_empty(&self) -> bool {
         match self {
-            Held::Aside(aside) => aside.is_empty(),
-            Held::Pipe(pipe) => pipe.is_empty(),
+            Buffered::Copied(unsent) => unsent.is_empty(),
+            Buffered::Pipe(pipe) => pipe.is_empty(),
         }
     }
 
-    /// All is delivered.
+    /// Returns the pipe to the pool, after all bytes were delivered.
     fn release(self) {
-        if let Held::Pipe(pipe) = self {
+        if let Buffered::Pipe(pipe) = self {
             pipe.into_pool();
         }
     }
 }
 
-/// Which socket failed.
-pub(super) enum Fault {
-    From(io::Error),
-    To(io::Error),
-}
-
-impl Fault {
-    /// The peer closed or reset the connection, as opposed to: it vanished, or we are out of something.
-    pub(super) fn is_by_peer(&self) -> bool {
-        let (Fault::From(error) | Fault::To(error)) = self;
-        matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
-    }
-}
-
 impl<'a> Half<'a> {
-    /// Delivers what is held, takes more, delivers it. Pending when `from` has nothing or `to` has no room.
+    /// Delivers what is buffered, reads more and delivers it. Pending while `from` has no bytes or `to` accepts none.
     pub(super) fn poll_round<A: Account>(
         &mut self,
         path: Path<'a>,
@@ -113,8 +85,8 @@ impl<'a> Half<'a> {
         match self.mode {
             Mode::Relay => {
                 let round = self.poll_move(path, cx, tally);
-                if round.is_pending() && (self.done || self.held.is_some()) {
-                    ready!(self.poll_breaking(path.from, cx));
+                if round.is_pending() && (self.done || self.buffered.is_some()) {
+                    ready!(self.poll_reset(path.from, cx));
                     return Poll::Ready(Err(Fault::From(io::ErrorKind::ConnectionReset.into())));
                 }
                 round
@@ -130,7 +102,7 @@ impl<'a> Half<'a> {
         }
     }
 
-    /// From now on, what the sender sends is discarded, as is what is held.
+    /// Discards what is buffered and all that the sender still sends.
     pub(super) fn discard(&mut self) {
         *self = Half {
             done: self.done,
@@ -140,9 +112,9 @@ impl<'a> Half<'a> {
         };
     }
 
-    /// From now on, the sender's end is no error.
+    /// Treats an error of the sender as its end.
     pub(super) fn drain(&mut self) {
-        self.breaking = None;
+        self.reset = None;
         self.mode = Mode::Drain;
     }
 
@@ -161,9 +133,9 @@ impl<'a> Half<'a> {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether the next thing that this half waits for has happened already, and the driver has not reported it yet.
-    pub(super) fn has_news(&self, path: Path<'_>) -> bool {
-        match (&self.held, self.done) {
+    /// Returns whether an event that this half waits for has happened, although the driver has not reported it yet.
+    pub(super) fn is_ready_now(&self, path: Path<'_>) -> bool {
+        match (&self.buffered, self.done) {
             (Some(_), _) => path.to.has_now(PollFlags::OUT),
             (None, false) => path.from.has_now(PollFlags::IN),
             (None, true) => false,
@@ -180,13 +152,13 @@ impl<'a> Half<'a> {
             return Poll::Pending;
         }
         ready!(self.poll_deliver(path, cx, tally))?;
-        ready!(self.poll_take(path, cx, tally))?;
+        ready!(self.poll_fill(path, cx, tally))?;
         self.poll_deliver(path, cx, tally)
     }
 
-    /// A reset is news even while `from` is not read, because its receiver is slow or because it has sent its FIN.
-    fn poll_breaking(&mut self, from: &'a Socket, cx: &mut Context<'_>) -> Poll<()> {
-        self.breaking.get_or_insert_with(|| Box::pin(from.broken())).as_mut().poll(cx)
+    /// Detects a reset while `from` is not read, because its receiver is slow or because it has sent its FIN.
+    fn poll_reset(&mut self, from: &'a Socket, cx: &mut Context<'_>) -> Poll<()> {
+        self.reset.get_or_insert_with(|| Box::pin(from.broken())).as_mut().poll(cx)
     }
 
     fn poll_deliver<A: Account>(
@@ -195,10 +167,10 @@ impl<'a> Half<'a> {
         cx: &mut Context<'_>,
         tally: &mut Tally<'_, A>,
     ) -> Poll<Result<(), Fault>> {
-        while let Some(held) = &mut self.held {
-            let delivered = match &mut **held {
-                Held::Aside(aside) => ready!(aside.poll_flush(cx, path.to)),
-                Held::Pipe(pipe) => ready!(pipe.poll_flush(cx, path.to)),
+        while let Some(buffered) = &mut self.buffered {
+            let delivered = match &mut **buffered {
+                Buffered::Copied(unsent) => ready!(unsent.poll_flush(cx, path.to)),
+                Buffered::Pipe(pipe) => ready!(pipe.poll_flush(cx, path.to)),
             };
             match delivered.map_err(Fault::To)? {
                 0 => return Poll::Ready(Err(Fault::To(io::ErrorKind::WriteZero.into()))),
@@ -207,28 +179,28 @@ impl<'a> Half<'a> {
                     tally.add(path.direction, bytes);
                 }
             }
-            if held.is_empty()
-                && let Some(held) = self.held.take()
+            if buffered.is_empty()
+                && let Some(buffered) = self.buffered.take()
             {
-                held.release();
+                buffered.release();
             }
-            self.breaking = None;
+            self.reset = None;
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Takes what `from` has, by splice after a large read.
-    fn poll_take<A: Account>(
+    /// Reads what `from` has, by splice after a large read.
+    fn poll_fill<A: Account>(
         &mut self,
         path: Path<'a>,
         cx: &mut Context<'_>,
         tally: &mut Tally<'_, A>,
     ) -> Poll<Result<(), Fault>> {
         if self.bulk
-            && let Some(pipe) = ready!(splice::poll_take(cx, path.from)).map_err(Fault::From)?
+            && let Some(pipe) = ready!(splice::poll_fill(cx, path.from)).map_err(Fault::From)?
         {
-            self.bulk = pipe.is_worth_it();
-            self.held = Some(Box::new(Held::Pipe(pipe)));
+            self.bulk = pipe.is_bulk();
+            self.buffered = Some(Box::new(Buffered::Pipe(pipe)));
             return Poll::Ready(Ok(()));
         }
         let copied = ready!(copy::poll_copy(cx, path.from, path.to))?;
@@ -239,13 +211,13 @@ impl<'a> Half<'a> {
             self.was_bulk = true;
             path.to.do_not_pace_on_this_host();
         }
-        self.held = copied.aside.map(|aside| Box::new(Held::Aside(aside)));
+        self.buffered = copied.rest.map(|unsent| Box::new(Buffered::Copied(unsent)));
         self.done = copied.fin;
         Poll::Ready(Ok(()))
     }
 }
 
-/// Who is told of bytes as they leave, and how many have left or were discarded in this turn.
+/// Reports bytes to the account as they are delivered, and counts those delivered or discarded in this turn.
 pub(super) struct Tally<'a, A> {
     pub(super) account: &'a A,
     pub(super) bytes: usize,

@@ -1,4 +1,4 @@
-//! One UDP flow as a session: the same admission, hold, accounting and endings as a connection.
+//! A UDP flow as a session, with the same admission, hold, records and endings as a connection.
 
 use std::future::pending;
 use std::io;
@@ -8,34 +8,36 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::futures::Notified;
 
-use super::{Record, Shared, admit};
+use super::dial::DatagramDial;
+use super::record::Record;
+use super::{Shared, admit};
 use crate::address::Identity;
-use crate::cluster::hold::Dial;
-use crate::cluster::{Cluster, Endpoint};
-use crate::connect;
+use crate::cluster::Cluster;
 use crate::ending::Ending;
 use crate::fd_budget::FdPermit;
 use crate::listener::ClientAddr;
-use crate::relay::Direction;
-use crate::relay::udp::{Flow, Open};
 use crate::route::Protocol;
+use crate::traffic::Direction;
+use crate::udp::{Flow, Open};
 
-/// How long a flow must be silent to be over while the process stops.
-const DRAIN_QUIET: Duration = Duration::from_secs(1);
+/// How long a flow must be idle to end while the process stops.
+const DRAIN_IDLE: Duration = Duration::from_secs(1);
 
-/// A flow that sends for so long without a refusal reaches its endpoint, though it may never be answered (syslog). Hosts
-/// limit how often they refuse: Linux to once a second for each peer (icmp(7), `icmp_ratelimit`).
+/// How long a flow must send without a refusal for its endpoint to be considered reachable, since it may never get a response
+/// (syslog). Hosts limit how often they refuse: Linux to once per second and peer (icmp(7), `icmp_ratelimit`).
 const UNREFUSED: Duration = Duration::from_secs(5);
 
 /// Opens the flows of one listener.
 pub struct Flows {
+    /// The cluster of the route.
     pub cluster: Arc<Cluster>,
-    /// The listener's place in its route's port range.
+    /// The listener's position in its route's port range.
     pub offset: u16,
+    /// What all sessions share.
     pub shared: Arc<Shared>,
 }
 
-/// A flow that has its endpoint.
+/// A flow that is connected to an endpoint.
 pub struct OpenFlow {
     record: Record,
     opened: Instant,
@@ -44,12 +46,12 @@ pub struct OpenFlow {
 }
 
 impl OpenFlow {
-    /// A flow has no end that a drain could wait for; a second of silence is taken for one.
-    async fn quiet_after_stop(&self) {
+    /// Waits until the process stops and the flow is idle for a second. A flow has no end that a drain could wait for.
+    async fn idle_after_stop(&self) {
         self.shared.stop.cancelled().await;
         let mut moved = None;
         while moved.replace(self.record.bytes()) != Some(self.record.bytes()) {
-            tokio::time::sleep(DRAIN_QUIET).await;
+            tokio::time::sleep(DRAIN_IDLE).await;
         }
     }
 }
@@ -59,7 +61,7 @@ impl Open for Flows {
     type Permit = FdPermit;
 
     fn admits(&self, client: SocketAddr) -> bool {
-        let admitted = admit(&self.cluster.glance(), Some(client.ip()), Instant::now());
+        let admitted = admit(&self.cluster.members(), Some(client.ip()), Instant::now());
         if let Err(ending) = admitted {
             self.record(client).end(ending);
         }
@@ -107,41 +109,12 @@ impl Flows {
     async fn connect(&self, record: &mut Record, permit: &FdPermit) -> Result<UdpSocket, Ending> {
         let client = record.live.client.ip();
         let dial = DatagramDial { offset: self.offset, permit };
-        // Nobody can tell that a UDP client has left.
-        let acquired = self.cluster.acquire(&self.shared.gate, client, &mut record.effort, pending(), &dial);
+        // A UDP client that leaves cannot be detected.
+        let acquired =
+            self.cluster.acquire(&self.shared.hold_limit, client, &mut record.stats, pending(), &dial);
         let (socket, endpoint) = acquired.await?;
         record.connected(endpoint);
         Ok(socket)
-    }
-}
-
-struct DatagramDial<'a> {
-    offset: u16,
-    permit: &'a FdPermit,
-}
-
-impl Dial for DatagramDial<'_> {
-    type Connection = UdpSocket;
-
-    async fn dial(&self, endpoint: &Endpoint, _: Duration) -> io::Result<UdpSocket> {
-        connect::dial_datagram(&endpoint.key.addr.shifted(self.offset)?)
-    }
-
-    /// It sends nothing.
-    fn is_answer(&self) -> bool {
-        false
-    }
-
-    fn release(&self) {
-        self.permit.release_upstream();
-    }
-
-    fn try_reserve(&self) -> bool {
-        self.permit.try_reserve()
-    }
-
-    fn reserve(&self) -> impl Future<Output = ()> + Send {
-        self.permit.reserve()
     }
 }
 
@@ -162,25 +135,25 @@ impl Flow for OpenFlow {
     }
 
     fn idle_timeout(&self) -> Option<Duration> {
-        self.record.live.cluster.glance().options.idle_timeout
+        self.record.live.cluster.members().options.idle_timeout
     }
 
     fn changed(&self) -> Notified<'_> {
         self.record.live.cluster.changes()
     }
 
-    /// A container's flow ends with its endpoint, since nothing else would keep its datagrams from whoever has the
-    /// address next; the client's next datagram begins a new one. Other flows end as sessions do.
+    /// The flow to a container ends when the container is removed. Otherwise its datagrams could reach another container that gets
+    /// the address; the client's next datagram opens a new flow. Other flows end like sessions.
     async fn stopped(&self) -> Ending {
         match &self.record.endpoint {
             Some(endpoint) if matches!(endpoint.key.identity, Identity::Container { .. }) => tokio::select! {
                 () = endpoint.removed() => Ending::Cut,
                 ending = self.record.stopped(&self.shared) => ending,
-                () = self.quiet_after_stop() => Ending::Drained,
+                () = self.idle_after_stop() => Ending::Drained,
             },
             _ => tokio::select! {
                 ending = self.record.stopped(&self.shared) => ending,
-                () = self.quiet_after_stop() => Ending::Drained,
+                () = self.idle_after_stop() => Ending::Drained,
             },
         }
     }

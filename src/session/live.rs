@@ -1,11 +1,10 @@
-//! The sessions that a worker has now, for whoever asks to see them.
+//! The list of a worker's current sessions.
 //!
-//! Each worker keeps its own list, on its own thread, so that a session enters and leaves it without a lock or an atomic
-//! operation. The list is read by the worker itself, when it is asked to by message, a page at a time.
+//! Each worker has its own list, on its own thread, so that a session is added and removed without a lock or an atomic
+//! operation. The worker itself reads the list, a page per [`Query`].
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
@@ -14,71 +13,64 @@ use tokio::sync::oneshot;
 
 use crate::cluster::{Cluster, Endpoint};
 use crate::listener::ClientAddr;
-use crate::relay::Direction;
+use crate::traffic::Traffic;
 
-/// Sessions listed in one go. The worker serves nobody meanwhile: 10 us.
+/// Sessions per page. Listing them blocks the worker for 10 us.
 const PAGE: usize = 512;
 
 thread_local! {
     static LIVE: RefCell<Slab<Arc<Live>>> = const { RefCell::new(Slab::new()) };
 }
 
-/// What can be seen of a session while it lives.
+/// The visible state of a current session.
 #[derive(Debug)]
 pub struct Live {
+    /// The cluster of its route.
     pub cluster: Arc<Cluster>,
+    /// The address of its client.
     pub client: ClientAddr,
+    /// When it was accepted.
     pub began: Instant,
-    /// Set once it is connected.
+    /// Its endpoint, once it is connected.
     pub endpoint: ArcSwapOption<Endpoint>,
-    pub bytes_up: AtomicU64,
-    pub bytes_down: AtomicU64,
+    /// Bytes relayed.
+    pub traffic: Traffic,
 }
 
-/// A session's place in the list of its worker, left on drop.
+/// A session in the list of its worker. Dropping it removes the session.
 #[derive(Debug)]
 pub(super) struct Listed {
     live: Arc<Live>,
     index: usize,
 }
 
-/// Asks a worker for a part of its list.
+/// Requests a page of a worker's list.
 #[derive(Debug)]
-pub struct Query {
+pub(crate) struct Query {
     from: usize,
     reply: oneshot::Sender<Page>,
 }
 
-/// Some sessions, and where to go on.
+/// A part of a list.
 #[derive(Debug, Default)]
-pub struct Page {
+pub(crate) struct Page {
+    /// The sessions of the page.
     pub sessions: Vec<Arc<Live>>,
-    /// `None` at the end.
+    /// Where the next page begins. `None` at the end.
     pub next: Option<usize>,
 }
 
-impl Live {
-    pub(super) fn moved(&self, direction: Direction, bytes: usize) {
-        let counter = match direction {
-            Direction::Up => &self.bytes_up,
-            Direction::Down => &self.bytes_down,
-        };
-        counter.fetch_add(bytes as u64, Relaxed);
-    }
-}
-
 impl Listed {
-    /// On the list of this thread.
+    /// Adds a session to the list of this thread.
     pub(super) fn enter(cluster: Arc<Cluster>, client: ClientAddr) -> Listed {
         let live = Arc::new(Live {
             cluster,
             client,
             began: Instant::now(),
             endpoint: ArcSwapOption::empty(),
-            bytes_up: AtomicU64::new(0),
-            bytes_down: AtomicU64::new(0),
+            traffic: Traffic::default(),
         });
-        // Without a list, at the very end of the thread, nobody asks for it either.
+        // At the end of the thread there is no list any more, and no query either.
         let index = LIVE.try_with(|list| list.borrow_mut().insert(live.clone())).unwrap_or(usize::MAX);
         Listed { live, index }
     }
@@ -96,12 +88,12 @@ impl Drop for Listed {
     fn drop(&mut self) {
         let _ = LIVE.try_with(|list| {
             let mut list = list.borrow_mut();
-            // Not somebody else's place, should it ever be dropped on another thread.
+            // On another thread the index would be that of another session.
             if list.get(self.index).is_some_and(|live| Arc::ptr_eq(live, &self.live)) {
                 list.remove(self.index);
             }
             if list.is_empty() && list.capacity() > PAGE {
-                // What a flood left of it goes with its last session.
+                // Frees the memory that a burst of sessions took.
                 list.shrink_to_fit();
             }
         });
@@ -109,20 +101,21 @@ impl Drop for Listed {
 }
 
 impl Query {
+    /// Creates a query for the page that begins at `from`, and the receiver of its result.
     pub(crate) fn new(from: usize) -> (Query, oneshot::Receiver<Page>) {
         let (reply, page) = oneshot::channel();
         (Query { from, reply }, page)
     }
 
-    /// Answers from the list of this thread.
-    pub(crate) fn answer(self) {
+    /// Responds with a page of the list of this thread.
+    pub(crate) fn respond(self) {
         let page = LIVE.try_with(|list| page(&list.borrow(), self.from)).unwrap_or_default();
-        // Whoever asked may have left.
+        // Fails if the receiver was dropped.
         let _ = self.reply.send(page);
     }
 }
 
-/// Sessions that come or go between two pages are in one, in none, but never in both.
+/// Returns a page. A session that begins or ends between two pages is in one of them or in none, but never in both.
 fn page(list: &Slab<Arc<Live>>, from: usize) -> Page {
     let end = from.saturating_add(PAGE).min(list.capacity());
     let sessions = (from..end).filter_map(|index| list.get(index)).cloned().collect();
@@ -146,7 +139,7 @@ mod tests {
         let mut count = 0;
         while let Some(at) = from {
             let (query, mut page) = Query::new(at);
-            query.answer();
+            query.respond();
             let page = page.try_recv().unwrap();
             assert!(page.sessions.len() <= PAGE);
             count += page.sessions.len();
@@ -156,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_read_by_pages_and_holds_whoever_is_there() {
+    fn list_is_read_by_pages_and_contains_the_current_sessions() {
         assert_eq!(listed(), 0);
         let mut sessions = enter(3 * PAGE + 7);
         assert_eq!(listed(), 3 * PAGE + 7);
@@ -167,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_is_dropped_on_another_thread_takes_nobody_off_its_list() {
+    fn session_dropped_on_another_thread_removes_no_other_session() {
         let ours = enter(1);
         std::thread::spawn(|| enter(1)).join().unwrap();
         let theirs = std::thread::spawn(|| enter(1)).join().unwrap();

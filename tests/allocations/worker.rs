@@ -9,15 +9,15 @@ use std::task::Poll;
 
 use ambassador::address::{EndpointAddr, EndpointSpec, Identity};
 use ambassador::cluster::Cluster;
-use ambassador::cluster::hold::Gate;
+use ambassador::cluster::acquire::HoldLimit;
 use ambassador::config::grammar::parse_route;
 use ambassador::diagnostic::Place;
 use ambassador::ending::AccessLog;
 use ambassador::fd_budget::FdBudget;
 use ambassador::listener::{Listener, accept_loop, bind};
-use ambassador::relay::udp::{self, UdpLimits};
 use ambassador::session::flow::Flows;
 use ambassador::session::{self, Shared};
+use ambassador::udp::{self, UdpLimits};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -48,7 +48,7 @@ impl Means {
         let route = parse_route(&format!("{listen}={endpoint}"), &Place::Built).unwrap();
         let stop = CancellationToken::new();
         let shared = Shared {
-            gate: Gate::new(ROOM),
+            hold_limit: HoldLimit::new(ROOM),
             force: stop.clone(),
             stop: stop.clone(),
             fds: Arc::new(FdBudget::within(ROOM, 1, 1)),

@@ -20,7 +20,7 @@ use crate::app::{App, PATIENCE, Service, eventually, greeting, nobody};
 
 /// What is known of the endpoint at this address.
 fn condition(app: &App, route: &str, addr: SocketAddr) -> Condition {
-    let members = app.cluster(route).members();
+    let members = app.cluster(route).members_arc();
     let found = members.all().find(|(_, member)| member.endpoint.key.addr.to_string() == addr.to_string());
     found.expect("an endpoint at this address").1.endpoint.condition()
 }
@@ -247,11 +247,11 @@ async fn who_is_too_many_is_served_when_somebody_leaves() {
         let mut second = JoinSet::new();
         second.spawn(greeting(app.addr("r"), "one"));
         app.await_held("r", 1).await;
-        assert_eq!(app.cluster("r").inside(), if limit == "max-sessions" { 1 } else { 2 });
+        assert_eq!(app.cluster("r").admitted(), if limit == "max-sessions" { 1 } else { 2 });
         drop(first);
         second.join_all().await;
         app.await_held("r", 0).await;
-        eventually("all have left", || app.cluster("r").inside() == 0).await;
+        eventually("all have left", || app.cluster("r").admitted() == 0).await;
     }
 }
 

@@ -1,6 +1,5 @@
 //! The life of a connection, through the real app: pick, hold, retry, refuse, drain, end.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use ambassador::ending::Ending;
@@ -284,7 +283,7 @@ async fn a_udp_flow_is_a_session_with_its_own_ending() {
     }
     app.await_ended("r", Ending::Idle, 1).await;
     let counters = &app.cluster("r").counters;
-    assert_eq!((counters.bytes_up.load(Relaxed), counters.bytes_down.load(Relaxed)), (80, 80));
+    assert_eq!((counters.traffic.up(), counters.traffic.down()), (80, 80));
     ask(&client, b"the next flow").await;
 }
 

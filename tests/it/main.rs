@@ -19,6 +19,7 @@ mod demo;
 mod dns;
 mod docker_health;
 mod docker_source;
+mod docs;
 mod endpoint_file;
 mod etcd;
 mod grammar;

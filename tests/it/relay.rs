@@ -10,8 +10,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ambassador::ending::Ending;
-use ambassador::relay::{Direction, Limits, relay};
+use ambassador::relay::{Limits, relay};
 use ambassador::socket::Socket;
+use ambassador::traffic::Direction;
 use rustix::net::sockopt;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;

@@ -47,9 +47,12 @@ const RULES: &[Rule] = &[
             "src/fd_budget.rs",
             "src/relay.rs",
             "src/relay/",
+            "src/udp.rs",
+            "src/udp/",
             "src/balancer.rs",
             "src/balancer/",
             "src/listener.rs",
+            "src/listener/",
         ]),
         but: &[],
         words: &["Mutex", "RwLock", ".lock()"],
@@ -105,6 +108,8 @@ const RULES: &[Rule] = &[
             "src/connect.rs",
             "src/relay.rs",
             "src/relay/",
+            "src/udp.rs",
+            "src/udp/",
             "src/session.rs",
             "src/session/",
             "src/socket.rs",
@@ -122,7 +127,7 @@ const RULES: &[Rule] = &[
 ];
 
 /// What the relay may know of: two sockets in, an ending out.
-const RELAY_KNOWS: &[&str] = &["relay", "ending", "socket", "client_net"];
+const RELAY_KNOWS: &[&str] = &["relay", "ending", "socket", "traffic"];
 
 #[test]
 fn the_sources_keep_the_rules() {

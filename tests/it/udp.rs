@@ -8,8 +8,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ambassador::ending::Ending;
-use ambassador::relay::Direction;
-use ambassador::relay::udp::{Flow, Open, UdpLimits, serve};
+use ambassador::traffic::Direction;
+use ambassador::udp::{Flow, Open, UdpLimits, serve};
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;

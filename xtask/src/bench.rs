@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: the ambassador beside those that people would use instead, measured on this machine.
 //!
 //! In each round every subject gets each measurement in turn, so that what disturbs the machine disturbs all alike;
-//! ratios are taken within a round. `docs/benchmarks/README.md` says how it is measured.
+//! ratios are taken within a round. `docs/internals/benchmarks/README.md` says how it is measured.
 
 mod child;
 mod client;
@@ -62,7 +62,7 @@ pub(crate) struct Args {
     /// A binary to measure instead of building one; with several, the ratios are those of the first
     #[arg(long, value_name = "[NAME=]PATH")]
     ambassador: Vec<String>,
-    /// Where the results go [default: docs/benchmarks; of anything but a full run: target/bench]
+    /// Where the results go [default: docs/internals/benchmarks; of anything but a full run: target/bench]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print the results as JSON instead of as tables
@@ -117,7 +117,8 @@ impl Args {
     fn out(&self) -> PathBuf {
         let partial =
             self.quick || !self.only.is_empty() || self.peers.is_some() || !self.ambassador.is_empty();
-        let default = || if partial { target_dir().join("bench") } else { PathBuf::from("docs/benchmarks") };
+        let default =
+            || if partial { target_dir().join("bench") } else { PathBuf::from("docs/internals/benchmarks") };
         self.out.clone().unwrap_or_else(default)
     }
 
@@ -138,7 +139,7 @@ fn write(results: &Results, dir: &Path) -> Result<()> {
     let file = |name: &str, text: String| {
         output_with(sudo::as_user("tee").arg(dir.join(name)), text.into_bytes()).map(drop)
     };
-    file("results.json", serde_json::to_string_pretty(results)? + "\n")?;
+    file("results.json", results.to_json()?)?;
     file("README.md", report::page(results))?;
     for (name, svg) in report::pictures(results) {
         file(name, svg)?;

@@ -1,5 +1,5 @@
 //! `cargo xtask growth`: the measurement of `tests/it/growth.rs`, optimized, and the page and plots of it in
-//! `docs/benchmarks`.
+//! `docs/internals/benchmarks`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::plot::{Axis, Scale, Series, lines, number};
 use crate::process::{cargo, command, output, succeed};
 
-const DIR: &str = "docs/benchmarks";
+const DIR: &str = "docs/internals/benchmarks";
 /// The goals: what the issue of growth asks for.
 const RELOAD_GOAL_MS: f64 = 1_000.0;
 const WAIT_GOAL_MS: f64 = 5.0;
@@ -21,7 +21,7 @@ const RELOADS: [(&str, &str); 4] = [
     ("one", "one target changes"),
     ("hundred", "100 targets change"),
     ("all", "all targets change"),
-    ("half", "half of the routes go"),
+    ("half", "half are removed"),
 ];
 
 pub(crate) fn run() -> Result<()> {
@@ -81,9 +81,9 @@ fn plots(measured: &Value) -> Vec<(&'static str, String)> {
     let cpu = of_sessions("cpu_us", "a request, 50 sessions active");
     let cpu = lines("CPU", &sessions, &from_zero("us of the ambassador"), &cpu);
     let reload = of_reloads("ms", (&["start_ms"], "start"));
-    let reload = lines("From SIGHUP until the last route has it", &routes, &over("ms"), &reload);
+    let reload = lines("From SIGHUP until the last route is updated", &routes, &over("ms"), &reload);
     let wait = of_reloads("longest_wait_ms", (&["quiet", "longest_wait_ms"], "no reload"));
-    let wait = lines("The longest wait of a request meanwhile", &routes, &from_zero("ms"), &wait);
+    let wait = lines("Longest request latency during the reload", &routes, &from_zero("ms"), &wait);
     vec![
         ("growth-picks.svg", picks),
         ("growth-updates.svg", updates),
@@ -129,9 +129,9 @@ fn page(measured: &Value) -> Option<String> {
     let machine = &measured["machine"];
     let text = |key: &str| machine[key].as_str();
     let mut page = format!(
-        "# What grows, and what does not\n\n\
+        "# Cost by number of endpoints, sessions and routes\n\n\
          Measured by `cargo xtask growth` on {}, at {}: {}, {} cores, Linux {}. The numbers are in \
-         [growth.json](growth.json). What they mean for more than one machine: [scaling.md](../scaling.md).\n",
+         [growth.json](growth.json). Capacity planning: [scaling.md](../../scaling.md).\n",
         text("date")?,
         text("commit")?,
         text("cpu")?,
@@ -147,12 +147,12 @@ fn page(measured: &Value) -> Option<String> {
 
 fn picks(measured: &Value) -> Option<String> {
     let mut text = "\n## A pick\n\n\
-         The choice of an endpoint for one session, in nanoseconds; each endpoint has a session. Up to 64 endpoints \
-         `least-connections` looks at all of them, of more at 64.\n\n![picks](growth-picks.svg)\n\n"
+         The choice of an endpoint for one session, in nanoseconds; each endpoint has one session. `least-connections` \
+         compares at most 64 endpoints.\n\n![picks](growth-picks.svg)\n\n"
         .to_owned();
     text += &table_by_balance(measured, "pick_ns")?;
     text += "\n## One endpoint changes\n\n\
-         What the control thread does to the cluster then, in milliseconds. Sessions do not wait for it.\n\n\
+         Time of the control thread to update the cluster, in milliseconds. Sessions are not delayed.\n\n\
          ![updates](growth-updates.svg)\n\n";
     text += &table_by_balance(measured, "update_ms")?;
     Some(text)
@@ -171,9 +171,9 @@ fn table_by_balance(measured: &Value, key: &str) -> Option<String> {
 
 fn sessions(measured: &Value) -> Option<String> {
     let mut text = "\n## A session\n\n\
-         Memory of the process for each idle session, and its CPU time for a request and its answer of one byte on 50 of \
+         Memory of the process per idle session, and its CPU time for a request and a response of one byte on 50 of \
          them.\n\n![memory](growth-memory.svg)\n\n![cpu](growth-cpu.svg)\n\n\
-         | sessions | bytes each | us a request |\n|---|---|---|\n"
+         | sessions | bytes each | us per request |\n|---|---|---|\n"
         .to_owned();
     for row in rows(&measured["sessions"]) {
         let (bytes, cpu) = (row["bytes_each"].as_f64()?, row["cpu_us"].as_f64()?);
@@ -185,20 +185,20 @@ fn sessions(measured: &Value) -> Option<String> {
 fn reloads(measured: &Value) -> Option<String> {
     let mut text = format!(
         "\n## A reload\n\n\
-         From `SIGHUP` until the last route of the file goes where the file says now; and the longest that one request \
-         waited for its answer meanwhile, of one client that asks all the time through the first route. In brackets the \
-         same of a client that asks the server itself: what the machine does to both. Goals: a reload of 10,000 routes \
-         below {RELOAD_GOAL_MS} ms, no wait above {WAIT_GOAL_MS} ms that is ours.\n\n\
+         Time from `SIGHUP` until the last route of the file uses its new target, and the longest latency of a request \
+         meanwhile, of one client that sends requests continuously through the first route. In brackets the latency of a \
+         client that connects directly to the server, which shows the noise of the machine. Goals: a reload of 10,000 \
+         routes below {RELOAD_GOAL_MS} ms, no latency above {WAIT_GOAL_MS} ms caused by the ambassador.\n\n\
          ![reload](growth-reload.svg)\n\n![wait](growth-wait.svg)\n\n\
-         | routes | what | ms | longest wait, ms | waits above {WAIT_GOAL_MS} ms, of requests |\n|---|---|---|---|---|\n"
+         | routes | change | ms | longest latency, ms | above {WAIT_GOAL_MS} ms, of requests |\n|---|---|---|---|---|\n"
     );
     for row in rows(&measured["reloads"]) {
         let routes = &row["routes"];
         writeln!(text, "| {routes} | start | {} | | |", number(row["start_ms"].as_f64()?)).ok()?;
-        for (kind, name) in [("quiet", "nothing")].into_iter().chain(RELOADS) {
+        for (kind, name) in [("quiet", "none")].into_iter().chain(RELOADS) {
             text += &reload(routes, name, &row[kind])?;
         }
-        writeln!(text, "| {routes} | memory of the process, for each: {} bytes | | | |", row["bytes_each"])
+        writeln!(text, "| {routes} | memory of the process, per route: {} bytes | | | |", row["bytes_each"])
             .ok()?;
     }
     Some(text)
@@ -206,12 +206,12 @@ fn reloads(measured: &Value) -> Option<String> {
 
 fn endpoints(measured: &Value) -> Option<String> {
     let mut text = "\n## One line of a file of endpoints\n\n\
-         The same, where one endpoint of a route's many comes.\n\n\
-         | endpoints | what | ms | longest wait, ms | waits above 5 ms, of requests |\n|---|---|---|---|---|\n"
+         The same for one endpoint added to a route.\n\n\
+         | endpoints | change | ms | longest latency, ms | above 5 ms, of requests |\n|---|---|---|---|---|\n"
         .to_owned();
     for row in rows(&measured["endpoints"]) {
-        text += &reload(&row["endpoints"], "nothing", &row["quiet"])?;
-        text += &reload(&row["endpoints"], "one comes", &row["one"])?;
+        text += &reload(&row["endpoints"], "none", &row["quiet"])?;
+        text += &reload(&row["endpoints"], "one added", &row["one"])?;
     }
     Some(text)
 }

@@ -45,7 +45,7 @@ enum Task {
     /// The benchmark's client and service
     #[command(subcommand, hide = true)]
     BenchLoad(bench::Load),
-    /// Measure what grows with endpoints, sessions and routes, and write docs/benchmarks/growth.*
+    /// Measure what grows with endpoints, sessions and routes, and write docs/internals/benchmarks/growth.*
     Growth,
     /// Give each fuzz target some time; needs a nightly compiler and cargo-fuzz
     Fuzz(fuzz::Args),

@@ -1,18 +1,22 @@
-//! Asks an endpoint whether it is well: one connection, one question, one answer.
+//! Health checks over the network: one connection, one request, one response.
 
 use std::future::poll_fn;
 use std::io;
 use std::time::Duration;
 
 use crate::address::EndpointAddr;
-use crate::cluster::reach::cause;
+use crate::cluster::reachability::cause;
 use crate::connect;
 use crate::route::Check;
 use crate::socket::Socket;
 
-/// One way to ask. The tests have others.
+/// Runs health checks. Tests have implementations without a network.
 pub trait Probe: Send + Sync + 'static {
-    /// `Err` is for people: why it is not well.
+    /// Checks an endpoint once.
+    ///
+    /// # Errors
+    ///
+    /// Why the endpoint is unhealthy, for people.
     fn probe(
         &self,
         check: &Check,
@@ -21,13 +25,13 @@ pub trait Probe: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), String>> + Send;
 }
 
-/// Over the network.
+/// Checks over the network.
 #[derive(Clone, Copy, Debug)]
 pub struct Network;
 
 impl Probe for Network {
     async fn probe(&self, check: &Check, addr: &EndpointAddr, timeout: Duration) -> Result<(), String> {
-        match tokio::time::timeout(timeout, ask(check, addr, timeout)).await {
+        match tokio::time::timeout(timeout, exchange(check, addr, timeout)).await {
             Ok(Ok(result)) => result,
             Ok(Err(error)) => Err(cause(&error)),
             Err(_) => Err(format!("no answer within {}", humantime::format_duration(timeout))),
@@ -35,77 +39,81 @@ impl Probe for Network {
     }
 }
 
-/// What is said and what is understood.
-struct Language {
-    question: Vec<u8>,
-    is_whole: fn(&[u8]) -> bool,
-    judge: fn(&[u8]) -> Result<(), String>,
+/// The request of a check, and how to read the response.
+struct CheckProtocol {
+    request: Vec<u8>,
+    is_complete: fn(&[u8]) -> bool,
+    evaluate: fn(&[u8]) -> Result<(), String>,
 }
 
-impl Language {
-    /// `None`: a connection says enough.
-    fn of(check: &Check, addr: &EndpointAddr) -> Option<Language> {
+impl CheckProtocol {
+    /// Returns `None` for a check that only connects.
+    fn of(check: &Check, addr: &EndpointAddr) -> Option<CheckProtocol> {
         match check {
             Check::Off | Check::Tcp => None,
-            Check::Redis => {
-                Some(Language { question: PING.to_vec(), is_whole: has_line, judge: judge_redis })
-            }
-            Check::Postgres => Some(Language {
-                question: startup_packet(),
-                is_whole: is_whole_postgres,
-                judge: judge_postgres,
+            Check::Redis => Some(CheckProtocol {
+                request: PING.to_vec(),
+                is_complete: has_line,
+                evaluate: evaluate_redis,
             }),
-            Check::Http(path) => {
-                Some(Language { question: request(path, addr), is_whole: has_line, judge: judge_http })
-            }
+            Check::Postgres => Some(CheckProtocol {
+                request: startup_packet(),
+                is_complete: is_complete_postgres,
+                evaluate: evaluate_postgres,
+            }),
+            Check::Http(path) => Some(CheckProtocol {
+                request: http_request(path, addr),
+                is_complete: has_line,
+                evaluate: evaluate_http,
+            }),
         }
     }
 }
 
-/// The outer error is one of the network, the inner one of what was answered.
-async fn ask(check: &Check, addr: &EndpointAddr, timeout: Duration) -> io::Result<Result<(), String>> {
+/// Returns a network error as the outer result, and the evaluation of the response as the inner one.
+async fn exchange(check: &Check, addr: &EndpointAddr, timeout: Duration) -> io::Result<Result<(), String>> {
     let socket = connect::dial(addr, timeout).await?;
-    let Some(Language { question, is_whole, judge }) = Language::of(check, addr) else {
-        // A close by RST, so that ten thousand checks leave no ten thousand ports in TIME_WAIT.
+    let Some(CheckProtocol { request, is_complete, evaluate }) = CheckProtocol::of(check, addr) else {
+        // Closes by RST, so that ten thousand checks do not leave ten thousand ports in TIME_WAIT.
         socket.reset_on_close();
         return Ok(Ok(()));
     };
-    // A fresh socket takes a hundred bytes at once.
-    if socket.try_write(&question)? < question.len() {
+    // A new socket takes a hundred bytes at once.
+    if socket.try_write(&request)? < request.len() {
         return Err(io::ErrorKind::WriteZero.into());
     }
-    Ok(judge(&answer(&socket, is_whole).await?))
+    Ok(evaluate(&read_response(&socket, is_complete).await?))
 }
 
-/// What comes, until it is whole, or all, or more than any answer that we would understand.
-async fn answer(socket: &Socket, is_whole: fn(&[u8]) -> bool) -> io::Result<Vec<u8>> {
-    let mut answer = Vec::new();
+/// Reads until the response is complete, ends, or exceeds [`RESPONSE_MAX`].
+async fn read_response(socket: &Socket, is_complete: fn(&[u8]) -> bool) -> io::Result<Vec<u8>> {
+    let mut response = Vec::new();
     let mut buffer = [0; 512];
-    while !is_whole(&answer) && answer.len() < ANSWER_MAX {
+    while !is_complete(&response) && response.len() < RESPONSE_MAX {
         match poll_fn(|cx| socket.poll_read(cx, &mut buffer)).await? {
             0 => break,
-            received => answer.extend_from_slice(buffer.get(..received).unwrap_or_default()),
+            received => response.extend_from_slice(buffer.get(..received).unwrap_or_default()),
         }
     }
-    Ok(answer)
+    Ok(response)
 }
 
-/// A first line, or an error packet.
-const ANSWER_MAX: usize = 8 << 10;
+/// Enough for a first line or an error packet.
+const RESPONSE_MAX: usize = 8 << 10;
 
-fn has_line(answer: &[u8]) -> bool {
-    answer.contains(&b'\n')
+fn has_line(response: &[u8]) -> bool {
+    response.contains(&b'\n')
 }
 
-fn first_line(answer: &[u8]) -> String {
-    let line = answer.split(|byte| *byte == b'\r' || *byte == b'\n').next().unwrap_or_default();
+fn first_line(response: &[u8]) -> String {
+    let line = response.split(|byte| *byte == b'\r' || *byte == b'\n').next().unwrap_or_default();
     String::from_utf8_lossy(line).chars().take(100).collect()
 }
 
-fn not_understood(answer: &[u8]) -> String {
-    match answer {
+fn unexpected(response: &[u8]) -> String {
+    match response {
         [] => "closed the connection without an answer".to_owned(),
-        _ => format!("answered {:?}", first_line(answer)),
+        _ => format!("answered {:?}", first_line(response)),
     }
 }
 
@@ -113,56 +121,56 @@ fn not_understood(answer: &[u8]) -> String {
 
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
-/// `-NOAUTH` is the answer of one that is well and has a password. `-LOADING` and the like are not well.
-fn judge_redis(answer: &[u8]) -> Result<(), String> {
-    if answer.starts_with(b"+PONG\r") || answer.starts_with(b"-NOAUTH ") {
+/// `-NOAUTH` is the response of a healthy server with a password. `-LOADING` and similar errors are unhealthy.
+fn evaluate_redis(response: &[u8]) -> Result<(), String> {
+    if response.starts_with(b"+PONG\r") || response.starts_with(b"-NOAUTH ") {
         return Ok(());
     }
-    Err(not_understood(answer))
+    Err(unexpected(response))
 }
 
 // === PostgreSQL: "Message Formats" in its manual ===
 
-/// Protocol 3.0, and a user that need not exist.
+/// Returns a startup packet of protocol 3.0. The user need not exist.
 fn startup_packet() -> Vec<u8> {
     let body = b"\0\x03\0\0user\0ambassador\0database\0postgres\0\0";
     let length = u32::try_from(body.len() + 4).unwrap_or_default().to_be_bytes();
     [length.as_slice(), body].concat()
 }
 
-/// All but an error is known by its first byte.
-fn is_whole_postgres(answer: &[u8]) -> bool {
-    match answer {
+/// An error must be read to its end; for any other message the first byte is enough.
+fn is_complete_postgres(response: &[u8]) -> bool {
+    match response {
         [b'E', a, b, c, d, fields @ ..] => fields.len() + 4 >= u32::from_be_bytes([*a, *b, *c, *d]) as usize,
         [first, ..] => *first != b'E',
         [] => false,
     }
 }
 
-/// `cannot_connect_now`: it starts, stops or recovers. `pg_isready` says "rejecting connections".
+/// `cannot_connect_now`: the server is starting, stopping or recovering. `pg_isready` reports "rejecting connections".
 const CANNOT_CONNECT_NOW: &[u8] = b"C57P03";
 
-/// A request to authenticate, or any other error: that somebody is not let in is said by one that is well.
-fn judge_postgres(answer: &[u8]) -> Result<(), String> {
-    match answer {
+/// A request to authenticate is healthy, and so is any other error: only a healthy server rejects a user.
+fn evaluate_postgres(response: &[u8]) -> Result<(), String> {
+    match response {
         [b'R', ..] => Ok(()),
         [b'E', _, _, _, _, fields @ ..] => {
             let mut fields = fields.split(|byte| *byte == 0);
-            let refuses = fields.clone().any(|field| field == CANNOT_CONNECT_NOW);
+            let is_unavailable = fields.clone().any(|field| field == CANNOT_CONNECT_NOW);
             let message = fields.find(|field| field.starts_with(b"M")).unwrap_or_default();
-            if refuses {
+            if is_unavailable {
                 Err(String::from_utf8_lossy(message.get(1..).unwrap_or_default()).into())
             } else {
                 Ok(())
             }
         }
-        _ => Err(not_understood(answer)),
+        _ => Err(unexpected(response)),
     }
 }
 
 // === HTTP/1.1, RFC 9112 ===
 
-fn request(path: &str, addr: &EndpointAddr) -> Vec<u8> {
+fn http_request(path: &str, addr: &EndpointAddr) -> Vec<u8> {
     let host = match addr {
         EndpointAddr::Inet(addr) => addr.to_string(),
         EndpointAddr::Unix(_) => "localhost".to_owned(),
@@ -175,20 +183,20 @@ fn request(path: &str, addr: &EndpointAddr) -> Vec<u8> {
     .into_bytes()
 }
 
-fn judge_http(answer: &[u8]) -> Result<(), String> {
-    let line = first_line(answer);
+fn evaluate_http(response: &[u8]) -> Result<(), String> {
+    let line = first_line(response);
     let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1));
     match status.map(str::as_bytes) {
         Some([b'2' | b'3', _, _]) => Ok(()),
-        _ => Err(not_understood(answer)),
+        _ => Err(unexpected(response)),
     }
 }
 
-/// What the fuzz targets feed: any answer to any question.
+/// Evaluates a response to every request, for the fuzz targets.
 #[doc(hidden)]
-pub fn read_any(answer: &[u8]) {
-    let _ = (has_line(answer), is_whole_postgres(answer));
-    let _ = (judge_redis(answer), judge_postgres(answer), judge_http(answer));
+pub fn read_any(response: &[u8]) {
+    let _ = (has_line(response), is_complete_postgres(response));
+    let _ = (evaluate_redis(response), evaluate_postgres(response), evaluate_http(response));
 }
 
 #[cfg(test)]
@@ -196,15 +204,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn redis_is_well_when_it_answers_or_asks_who_we_are() {
-        for (answer, expected) in [
+    fn redis_is_healthy_when_it_answers_or_requires_a_password() {
+        for (response, expected) in [
             ("+PONG\r\n", Ok(())),
             ("-NOAUTH Authentication required.\r\n", Ok(())),
             ("-LOADING Redis is loading\r\n", Err("answered \"-LOADING Redis is loading\"")),
             ("HTTP/1.1 400 Bad Request\r\n", Err("answered \"HTTP/1.1 400 Bad Request\"")),
             ("", Err("closed the connection without an answer")),
         ] {
-            assert_eq!(judge_redis(answer.as_bytes()), expected.map_err(str::to_owned));
+            assert_eq!(evaluate_redis(response.as_bytes()), expected.map_err(str::to_owned));
         }
     }
 
@@ -215,27 +223,27 @@ mod tests {
     }
 
     #[test]
-    fn postgres_is_well_when_it_would_let_somebody_in() {
-        assert_eq!(judge_postgres(b"R\0\0\0\x08\0\0\0\x05"), Ok(()));
-        assert_eq!(judge_postgres(&postgres_error("28000")), Ok(()), "no such role");
+    fn postgres_is_healthy_when_it_authenticates_users() {
+        assert_eq!(evaluate_postgres(b"R\0\0\0\x08\0\0\0\x05"), Ok(()));
+        assert_eq!(evaluate_postgres(&postgres_error("28000")), Ok(()), "no such role");
         let starting = "the database system is starting up".to_owned();
-        assert_eq!(judge_postgres(&postgres_error("57P03")), Err(starting));
-        assert!(judge_postgres(b"").is_err() && judge_postgres(b"HTTP/1.1 400").is_err());
+        assert_eq!(evaluate_postgres(&postgres_error("57P03")), Err(starting));
+        assert!(evaluate_postgres(b"").is_err() && evaluate_postgres(b"HTTP/1.1 400").is_err());
         let error = postgres_error("57P03");
-        let whole = (0..=error.len()).find(|length| is_whole_postgres(&error[..*length]));
-        assert_eq!(whole, Some(error.len()), "an error is read to its end");
+        let complete = (0..=error.len()).find(|length| is_complete_postgres(&error[..*length]));
+        assert_eq!(complete, Some(error.len()), "an error is read to its end");
     }
 
     #[test]
-    fn a_startup_packet_is_what_the_manual_says() {
+    fn startup_packet_has_the_documented_format() {
         let packet = startup_packet();
         assert_eq!(packet[..8], [0, 0, 0, packet.len() as u8, 0, 3, 0, 0]);
         assert!(packet.ends_with(b"\0\0"));
     }
 
     #[test]
-    fn http_is_well_with_success_and_redirection() {
-        for (answer, well) in [
+    fn http_is_healthy_with_success_and_redirection() {
+        for (response, is_healthy) in [
             ("HTTP/1.1 200 OK\r\n", true),
             ("HTTP/1.0 302 Found\r\n", true),
             ("HTTP/1.1 204\r\n", true),
@@ -244,7 +252,7 @@ mod tests {
             ("HTTP/1.1 2000 ?\r\n", false),
             ("+PONG\r\n", false),
         ] {
-            assert_eq!(judge_http(answer.as_bytes()).is_ok(), well, "{answer}");
+            assert_eq!(evaluate_http(response.as_bytes()).is_ok(), is_healthy, "{response}");
         }
     }
 }

@@ -26,7 +26,7 @@ fn one(balance: Balance, count: u16) -> Value {
     let specs: Vec<_> = (0..count).map(spec).collect();
     cluster.update(&options, &specs);
     let update = (0..ROUNDS).map(|_| time(|| without_one_and_back(&cluster, &options, &specs))).min();
-    let members = cluster.members();
+    let members = cluster.members_arc();
     // Each has a session, for one without would be found at once.
     let _busy: Vec<_> =
         members.all().map(|(_, member)| InFlight::on(member.endpoint.clone(), None)).collect();

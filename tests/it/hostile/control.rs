@@ -128,7 +128,7 @@ async fn a_client_that_leaves_while_its_endpoint_is_dialled_ends_its_session() {
     let app = App::start(&[&slow_route(target.addr)]).await;
     let dials = |count: usize| {
         let cluster = app.cluster("r");
-        move || cluster.members().all().all(|(_, member)| member.endpoint.sessions() == count)
+        move || cluster.members_arc().all().all(|(_, member)| member.endpoint.sessions() == count)
     };
     let connect = || TcpStream::connect(app.addr("r")).unwrap();
     let (silent, silent_reset, mut reset) = (connect(), connect(), connect());

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use crate::app::{App, PATIENCE, Service, eventually};
 
 fn condition(app: &App, route: &str, addr: SocketAddr) -> Condition {
-    let members = app.cluster(route).members();
+    let members = app.cluster(route).members_arc();
     let found = members.all().find(|(_, member)| member.endpoint.key.addr.to_string() == addr.to_string());
     found.expect("an endpoint at this address").1.endpoint.condition()
 }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ambassador::address::{BACKUP_TIER, EndpointAddr, EndpointSpec, Identity};
-use ambassador::cluster::hold::Gate;
-use ambassador::cluster::watch::{Means, watch};
+use ambassador::cluster::acquire::HoldLimit;
+use ambassador::cluster::monitor::{self, MonitorContext};
 use ambassador::cluster::{Cluster, Endpoint};
 use ambassador::route::{Balance, Check, Health, OnRemove, OnUnhealthy, Options};
 use tokio::task::JoinSet;
@@ -72,13 +72,13 @@ struct World {
     options: Options,
     specs: Vec<EndpointSpec>,
     max_ejected: u8,
-    gate: Arc<Gate>,
+    hold_limit: Arc<HoldLimit>,
     sessions: JoinSet<()>,
     /// Every endpoint there ever was.
     endpoints: BTreeMap<Life, Arc<Endpoint>>,
     /// Those whose sessions were to end with them.
     cut: BTreeSet<Life>,
-    _watch: AbortOnDropHandle<()>,
+    _monitor: AbortOnDropHandle<()>,
 }
 
 pub(super) async fn tell(mut lots: Lots, steps: usize) {
@@ -113,20 +113,20 @@ impl World {
         let cluster = Arc::new(Cluster::seeded(options.clone(), CancellationToken::new(), lots.bits()));
         let truth = Shared::default();
         let max_ejected = lots.of(&[0, 30, 50, 50, 100]);
-        let means = Arc::new(Means::new(Prober(truth.clone()), max_ejected, Arc::default()));
-        let watch = watch(cluster.clone(), means);
-        let gate = Arc::new(Gate::new(HELD_MAX));
+        let context = Arc::new(MonitorContext::new(Prober(truth.clone()), max_ejected, Arc::default()));
+        let monitor = monitor::spawn(cluster.clone(), context);
+        let hold_limit = Arc::new(HoldLimit::new(HELD_MAX));
         World {
             cluster,
             truth,
             options,
             specs: Vec::new(),
             max_ejected,
-            gate,
+            hold_limit,
             sessions: JoinSet::new(),
             endpoints: BTreeMap::new(),
             cut: BTreeSet::new(),
-            _watch: watch,
+            _monitor: monitor,
         }
     }
 
@@ -170,7 +170,7 @@ impl World {
             lifetime,
             patience,
             dialler: Dialler { truth: self.truth.clone(), cluster: self.cluster.clone() },
-            gate: self.gate.clone(),
+            hold_limit: self.hold_limit.clone(),
         };
         self.truth.lock().unwrap().pending += 1;
         self.sessions.spawn(session.run());
@@ -187,7 +187,7 @@ impl World {
             }
             *truth.lives.entry(life.0).or_default() += 1;
         }
-        for (_, member) in self.cluster.members().all() {
+        for (_, member) in self.cluster.members_arc().all() {
             self.endpoints.insert(truth.life(port(&member.endpoint.key.addr)), member.endpoint.clone());
         }
     }

@@ -37,7 +37,7 @@ const LATENCY_FILE: &str = "latency.svg";
 
 /// The page, with the pictures that there are.
 pub(super) fn page(results: &Results) -> String {
-    let results = if results.measurements.is_empty() {
+    let results = if results.measured.is_empty() {
         "## Results\n\nNone yet: no full run has been made on a quiet machine.".to_owned()
     } else {
         body(results)
@@ -184,7 +184,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::{body, page};
-    use crate::bench::results::{Described, Measurement, Results, Role};
+    use crate::bench::results::{Described, Results, Role};
+    use crate::bench::row::ROWS;
 
     fn some() -> Results {
         let mut results = Results::default();
@@ -194,12 +195,9 @@ mod tests {
             ("direct", Role::Limit, [20.0, 20.0]),
         ] {
             results.subjects.push(Described { name: name.into(), role, version: String::new() });
-            results.measurements.extend(rates.into_iter().enumerate().map(|(round, rate)| Measurement {
-                round,
-                row: "bulk-1".into(),
-                subject: name.into(),
-                metrics: BTreeMap::from([("gbps".to_owned(), rate)]),
-            }));
+            for (round, rate) in rates.into_iter().enumerate() {
+                results.add(round, &ROWS[0], name, &BTreeMap::from([("gbps".to_owned(), rate)]));
+            }
         }
         results
     }

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::to_string;
 
 use super::measure::Metrics;
+use super::metric::metrics;
+use super::row::Row;
 use super::stats::Rounds;
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -12,7 +15,8 @@ pub(super) struct Results {
     pub(super) machine: BTreeMap<String, String>,
     pub(super) settings: BTreeMap<String, String>,
     pub(super) subjects: Vec<Described>,
-    pub(super) measurements: Vec<Measurement>,
+    /// By row, subject and metric.
+    pub(super) measured: BTreeMap<String, BTreeMap<String, BTreeMap<String, Rounds>>>,
     /// What was not measured, and why.
     pub(super) left_out: Vec<String>,
 }
@@ -36,38 +40,64 @@ pub(super) enum Role {
     Limit,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Measurement {
-    pub(super) round: usize,
-    pub(super) row: String,
-    pub(super) subject: String,
-    pub(super) metrics: Metrics,
-}
-
 const ONE_WORKER: &str = "bulk-4";
 const TWO_WORKERS: &str = "bulk-4-2w";
 const RATE: &str = "gbps";
+const SCALING: &str = "scaling";
 
 impl Results {
-    /// One metric of one subject, over the rounds.
-    pub(super) fn rounds(&self, row: &str, subject: &str, metric: &str) -> Rounds {
-        let of = |one: &&Measurement| one.row == row && one.subject == subject;
-        let value = |one: &Measurement| Some((one.round, *one.metrics.get(metric)?));
-        self.measurements.iter().filter(of).filter_map(value).collect()
+    /// Adds those metrics of a measurement that the page shows.
+    pub(super) fn add(&mut self, round: usize, row: &'static Row, subject: &str, measured: &Metrics) {
+        for metric in metrics(row) {
+            if let Some(value) = measured.get(metric.name).filter(|value| value.is_finite()) {
+                self.insert(round, row.id, subject, metric.name, *value);
+            }
+        }
     }
 
-    /// Adds how much more went through two workers than through one, in each round.
+    fn insert(&mut self, round: usize, row: &str, subject: &str, metric: &str, value: f64) {
+        let subjects = self.measured.entry(row.to_owned()).or_default();
+        let metrics = subjects.entry(subject.to_owned()).or_default();
+        metrics.entry(metric.to_owned()).or_default().insert(round, rounded(value));
+    }
+
+    /// One metric of one subject, over the rounds.
+    pub(super) fn rounds(&self, row: &str, subject: &str, metric: &str) -> Rounds {
+        let rounds = || self.measured.get(row)?.get(subject)?.get(metric).cloned();
+        rounds().unwrap_or_default()
+    }
+
+    /// Adds the ratio of the throughput with two workers to that with one, in each round.
     pub(super) fn add_scaling(&mut self) {
-        let one_worker: Vec<_> = self.measurements.iter().filter(|one| one.row == ONE_WORKER).collect();
-        let rate = |of: &Measurement| {
-            let same = one_worker.iter().find(|one| one.round == of.round && one.subject == of.subject)?;
-            Some(of.metrics.get(RATE)? / same.metrics.get(RATE)?)
-        };
-        let scaling: Vec<_> =
-            self.measurements.iter().map(|one| rate(one).filter(|_| one.row == TWO_WORKERS)).collect();
-        for (one, scaling) in self.measurements.iter_mut().zip(scaling) {
-            one.metrics.extend(scaling.map(|scaling| ("scaling".to_owned(), scaling)));
+        let subjects: Vec<String> = self.subjects.iter().map(|subject| subject.name.clone()).collect();
+        for subject in subjects {
+            let one_worker = self.rounds(ONE_WORKER, &subject, RATE);
+            for (round, rate) in self.rounds(TWO_WORKERS, &subject, RATE) {
+                if let Some(one_worker) = one_worker.get(&round) {
+                    self.insert(round, TWO_WORKERS, &subject, SCALING, rate / one_worker);
+                }
+            }
         }
+    }
+
+    /// Returns the text of `results.json`, with a line for each row and subject.
+    pub(super) fn to_json(&self) -> serde_json::Result<String> {
+        let Results { machine, settings, subjects, measured, left_out } = self;
+        let mut rows = Vec::new();
+        for (row, subjects) in measured {
+            let line = |subject, metrics| Ok(format!("{}: {}", to_string(subject)?, to_string(metrics)?));
+            let lines = subjects.iter().map(|(subject, metrics)| line(subject, metrics));
+            let lines: Vec<String> = lines.collect::<serde_json::Result<_>>()?;
+            rows.push(format!("{}: {{\n{}\n}}", to_string(row)?, lines.join(",\n")));
+        }
+        let fields = [
+            format!("\"machine\": {}", to_string(machine)?),
+            format!("\"settings\": {}", to_string(settings)?),
+            format!("\"subjects\": {}", to_string(subjects)?),
+            format!("\"measured\": {{\n{}\n}}", rows.join(",\n")),
+            format!("\"left_out\": {}", to_string(left_out)?),
+        ];
+        Ok(format!("{{\n{}\n}}\n", fields.join(",\n")))
     }
 
     pub(super) fn subjects_with(&self, role: Role) -> impl Iterator<Item = &str> {
@@ -75,28 +105,49 @@ impl Results {
     }
 }
 
+/// Rounds to six significant digits, more than the page shows.
+fn rounded(value: f64) -> f64 {
+    format!("{value:.5e}").parse().unwrap_or(value)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::{Measurement, Results};
+    use super::super::row::ROWS;
+    use super::{Described, Results, Role};
+
+    fn add(results: &mut Results, round: usize, row: &str, subject: &str, metric: &str, value: f64) {
+        let row = ROWS.iter().find(|one| one.id == row).expect("a row");
+        results.add(round, row, subject, &BTreeMap::from([(metric.to_owned(), value)]));
+    }
+
+    #[test]
+    fn file_has_the_metrics_that_the_page_shows_and_can_be_read_again() {
+        let mut results = Results::default();
+        add(&mut results, 2, "bulk-1", "we", "gbps", 1.0 / 3.0);
+        add(&mut results, 2, "bulk-1", "we", "not_shown", 1.0);
+        let text = results.to_json().expect("serializable");
+        let read: Results = serde_json::from_str(&text).expect("what was written");
+        assert_eq!(read.rounds("bulk-1", "we", "gbps"), BTreeMap::from([(2, 0.333_333)]));
+        assert!(!text.contains("not_shown"), "{text}");
+    }
 
     #[test]
     fn scaling_is_two_workers_to_one_of_the_same_subject_and_round() {
-        let one = |round, row: &str, subject: &str, rate| Measurement {
-            round,
-            row: row.into(),
-            subject: subject.into(),
-            metrics: BTreeMap::from([("gbps".to_owned(), rate)]),
-        };
-        let measurements = vec![
-            one(0, "bulk-4", "we", 10.0),
-            one(0, "bulk-4-2w", "we", 15.0),
-            one(1, "bulk-4-2w", "we", 40.0),
-            one(1, "bulk-4", "we", 20.0),
-            one(0, "bulk-4-2w", "they", 7.0),
-        ];
-        let mut results = Results { measurements, ..Results::default() };
+        let mut results = Results::default();
+        for name in ["we", "they"] {
+            results.subjects.push(Described { name: name.into(), role: Role::Peer, version: String::new() });
+        }
+        for (round, row, subject, rate) in [
+            (0, "bulk-4", "we", 10.0),
+            (0, "bulk-4-2w", "we", 15.0),
+            (1, "bulk-4-2w", "we", 40.0),
+            (1, "bulk-4", "we", 20.0),
+            (0, "bulk-4-2w", "they", 7.0),
+        ] {
+            add(&mut results, round, row, subject, "gbps", rate);
+        }
         results.add_scaling();
         let scaling = |subject| results.rounds("bulk-4-2w", subject, "scaling");
         assert_eq!(scaling("we"), BTreeMap::from([(0, 1.5), (1, 2.0)]));

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::measure::Bench;
 use super::namespace::Congestion;
 use super::place::Place;
-use super::results::{Measurement, Results};
+use super::results::Results;
 use super::row::{Layout, Row};
 use super::subject::Subject;
 use crate::interrupt;
@@ -70,10 +70,7 @@ pub(super) fn measure_all(
         let measured = bench.measure(row.work, subject, place);
         drop(inside);
         match measured {
-            Ok(metrics) => {
-                let (row, subject) = (row.id.to_owned(), subject.name.clone());
-                results.measurements.push(Measurement { round: *round, row, subject, metrics });
-            }
+            Ok(metrics) => results.add(*round, row, &subject.name, &metrics),
             Err(error) => {
                 interrupt::check()?;
                 eprintln!("bench: {error:#}");

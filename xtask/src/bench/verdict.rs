@@ -90,20 +90,18 @@ mod tests {
 
     use super::{best_peer, verdicts};
     use crate::bench::metric::metrics;
-    use crate::bench::results::{Described, Measurement, Results, Role};
+    use crate::bench::results::{Described, Results, Role};
     use crate::bench::row::ROWS;
 
     /// Of the row `start`, `bulk-1` or what else, one metric in several rounds.
     fn results(row: &str, metric: &str, numbers: &[(&str, Role, &[f64])]) -> Results {
         let mut results = Results::default();
+        let row = ROWS.iter().find(|one| one.id == row).expect("a row");
         for (name, role, values) in numbers {
             results.subjects.push(Described { name: (*name).into(), role: *role, version: String::new() });
-            results.measurements.extend(values.iter().enumerate().map(|(round, value)| Measurement {
-                round,
-                row: row.into(),
-                subject: (*name).into(),
-                metrics: BTreeMap::from([(metric.to_owned(), *value)]),
-            }));
+            for (round, value) in values.iter().enumerate() {
+                results.add(round, row, name, &BTreeMap::from([(metric.to_owned(), *value)]));
+            }
         }
         results
     }

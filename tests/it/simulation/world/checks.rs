@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ambassador::address::Identity;
 use ambassador::cluster::Member;
-use ambassador::cluster::condition::Standing;
+use ambassador::cluster::condition::Preference;
 use ambassador::route::{Balance, Check};
 
 use super::{HELD_MAX, HOLD_MAX, Life, Truth, World, port, spec};
@@ -25,7 +25,7 @@ impl World {
         Limits {
             max_sessions: self.options.max_sessions,
             max_per_endpoint: self.options.max_sessions_per_endpoint,
-            inside: self.cluster.inside(),
+            inside: self.cluster.admitted(),
             sessions: self.endpoints.iter().map(|(life, endpoint)| (*life, endpoint.sessions())).collect(),
         }
     }
@@ -38,7 +38,7 @@ impl World {
         self.ejection_keeps_its_bound(event);
         let held = self.cluster.counters.held.load(Relaxed);
         assert!(held <= truth.pending.min(HELD_MAX), "{event}: {held} held of {} pending", truth.pending);
-        let (inside, open): (usize, usize) = (self.cluster.inside(), truth.open.values().sum());
+        let (inside, open): (usize, usize) = (self.cluster.admitted(), truth.open.values().sum());
         assert!(inside >= open && inside <= open + truth.pending, "{event}");
         let waits_for_a_place = open + truth.pending > inside;
         let is_full = self.options.max_sessions.is_some_and(|max| inside >= max as usize);
@@ -64,7 +64,7 @@ impl World {
             max.is_none_or(|max| now <= before.max(max as usize))
         };
         if before.max_sessions == self.options.max_sessions {
-            assert!(keeps(before.max_sessions, before.inside, self.cluster.inside()), "{event}: inside");
+            assert!(keeps(before.max_sessions, before.inside, self.cluster.admitted()), "{event}: inside");
         }
         if before.max_per_endpoint == self.options.max_sessions_per_endpoint {
             for (life, endpoint) in &self.endpoints {
@@ -75,7 +75,7 @@ impl World {
     }
 
     fn ejection_keeps_its_bound(&self, event: &str) {
-        let members = self.cluster.members();
+        let members = self.cluster.members_arc();
         let takers: Vec<&Member> =
             members.all().map(|(_, member)| member).filter(|member| member.weight > 0).collect();
         let out = takers.iter().filter(|member| member.endpoint.condition().ejected.is_some()).count();
@@ -94,8 +94,9 @@ impl World {
         for balance in [Balance::RoundRobin, Balance::Random, Balance::SourceHash] {
             self.options.balance = balance;
             self.update();
-            let members = self.cluster.members();
-            let is_good = |member: &&Member| member.endpoint.condition().standing() == Standing::Good;
+            let members = self.cluster.members_arc();
+            let is_good =
+                |member: &&Member| member.endpoint.condition().preference() == Preference::Preferred;
             let good = |tier: &&ambassador::cluster::Tier| -> Vec<Member> {
                 tier.members.iter().filter(|member| member.weight > 0).filter(is_good).cloned().collect()
             };
@@ -140,7 +141,7 @@ impl World {
         self.settle(Duration::from_secs(30)).await;
         assert!(self.sessions.is_empty(), "a session never ends");
         assert!(self.endpoints.values().all(|endpoint| endpoint.sessions() == 0), "in flight");
-        assert_eq!((self.cluster.inside(), self.cluster.counters.held.load(Relaxed)), (0, 0));
+        assert_eq!((self.cluster.admitted(), self.cluster.counters.held.load(Relaxed)), (0, 0));
         assert!(self.truth.lock().unwrap().broken.is_empty());
     }
 }

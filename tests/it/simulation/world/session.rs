@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use ambassador::address::EndpointAddr;
 use ambassador::client_net::ClientNet;
-use ambassador::cluster::condition::Standing;
+use ambassador::cluster::acquire::{ConnectStats, Dial, HoldLimit};
+use ambassador::cluster::condition::Preference;
 use ambassador::cluster::health::probe::Probe;
-use ambassador::cluster::hold::{Dial, Effort, Gate};
 use ambassador::cluster::outlier::Outcome;
 use ambassador::cluster::{Cluster, Endpoint, InFlight};
 use ambassador::ending::Ending;
@@ -25,7 +25,7 @@ pub(super) struct Session {
     /// How long its consumer waits for an endpoint.
     pub(super) patience: Option<Duration>,
     pub(super) dialler: Dialler,
-    pub(super) gate: Arc<Gate>,
+    pub(super) hold_limit: Arc<HoldLimit>,
 }
 
 pub(super) struct Dialler {
@@ -38,7 +38,7 @@ pub(super) struct Prober(pub(super) Shared);
 
 impl Session {
     pub(super) async fn run(self) {
-        let Session { client, lifetime, patience, dialler, gate } = self;
+        let Session { client, lifetime, patience, dialler, hold_limit } = self;
         let Dialler { truth, cluster } = &dialler;
         let left = async {
             match patience {
@@ -47,8 +47,8 @@ impl Session {
             }
             Ok(())
         };
-        let (began, mut effort) = (Instant::now(), Effort::default());
-        let acquired = cluster.acquire(&gate, Some(client), &mut effort, left, &dialler).await;
+        let (began, mut stats) = (Instant::now(), ConnectStats::default());
+        let acquired = cluster.acquire(&hold_limit, Some(client), &mut stats, left, &dialler).await;
         truth.lock().unwrap().pending -= 1;
         // A round that began in time may ask everyone for as long as an attempt takes.
         let longest = HOLD_MAX + CONNECT_TIMEOUT * u32::try_from(PORTS + 1).unwrap();
@@ -159,13 +159,13 @@ impl Dialler {
         if endpoint.is_removed() {
             broken("which has left");
         }
-        let members = self.cluster.members();
+        let members = self.cluster.members_arc();
         let takers =
             || members.all().filter(|(_, member)| member.weight > 0).map(|(_, member)| &member.endpoint);
-        let standing = |endpoint: &Endpoint| endpoint.condition().standing();
+        let preference = |endpoint: &Endpoint| endpoint.condition().preference();
         let is_taker = takers().any(|taker| std::ptr::eq(&raw const **taker, endpoint));
-        let is_worst =
-            standing(endpoint) == Standing::Bad && takers().any(|taker| standing(taker) < Standing::Bad);
+        let is_worst = preference(endpoint) == Preference::LastResort
+            && takers().any(|taker| preference(taker) < Preference::LastResort);
         if truth.hanging_until.is_some_and(|until| Instant::now() <= until) {
             return;
         }

@@ -1,0 +1,35 @@
+//! Totals of a cluster's sessions. Written by sessions without a lock, read by metrics and `status`.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use super::timings::Timings;
+use crate::ending::Ending;
+use crate::traffic::Traffic;
+
+/// Totals since the route was opened.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Open sessions.
+    pub active: AtomicUsize,
+    /// Held sessions.
+    pub held: AtomicUsize,
+    /// Bytes relayed.
+    pub traffic: Traffic,
+    /// Histograms of durations.
+    pub timings: Timings,
+    endings: [AtomicU64; Ending::ALL.len()],
+}
+
+impl Counters {
+    /// Counts a session that has ended.
+    pub(crate) fn ended(&self, ending: Ending) {
+        if let Some(counter) = self.endings.get(ending as usize) {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Returns every ending with its count, zeros included.
+    pub fn endings(&self) -> impl Iterator<Item = (Ending, u64)> {
+        Ending::ALL.into_iter().zip(&self.endings).map(|(ending, count)| (ending, count.load(Relaxed)))
+    }
+}

@@ -1,0 +1,157 @@
+//! Whether sessions reach an endpoint, and the last error. Written by sessions without a lock, read by the control plane and
+//! `status`.
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+/// Why a connect failed: an error code of the system, never zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectError(u16);
+
+impl ConnectError {
+    /// Returns the code of an error, or the closest one for an error without a code.
+    pub fn of(error: &io::Error) -> ConnectError {
+        let errno = Errno::from_io_error(error).unwrap_or(match error.kind() {
+            io::ErrorKind::TimedOut => Errno::TIMEDOUT,
+            io::ErrorKind::AddrNotAvailable => Errno::ADDRNOTAVAIL,
+            io::ErrorKind::Unsupported => Errno::OPNOTSUPP,
+            _ => Errno::IO,
+        });
+        ConnectError(u16::try_from(errno.raw_os_error()).unwrap_or(u16::MAX))
+    }
+}
+
+impl fmt::Display for ConnectError {
+    /// Common errors read the same with every libc.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let errno = Errno::from_raw_os_error(i32::from(self.0));
+        f.write_str(match errno {
+            Errno::CONNREFUSED => "connection refused",
+            Errno::TIMEDOUT => "connection timed out",
+            Errno::NETUNREACH => "network is unreachable",
+            Errno::HOSTUNREACH => "host is unreachable",
+            Errno::CONNRESET => "connection reset",
+            Errno::NOENT => "no such file or directory",
+            Errno::ACCESS | Errno::PERM => "permission denied",
+            Errno::AGAIN => "backlog is full",
+            _ => return f.write_str(&in_words(&io::Error::from(errno))),
+        })
+    }
+}
+
+/// Formats a network error for people: lower case, and without the number that the standard library appends.
+pub(super) fn cause(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(_) => ConnectError::of(error).to_string(),
+        None => in_words(error),
+    }
+}
+
+fn in_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error ").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}
+
+/// The event of an endpoint that wakes the monitor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Awaited {
+    #[default]
+    Failure,
+    Recovery,
+    /// None, because the endpoint was just reported.
+    Nothing,
+}
+
+/// Whether the last connect failed, and the last error.
+#[derive(Debug, Default)]
+pub(super) struct Reachability {
+    /// The code of the last error in 16 bits, and above them its time in milliseconds since the endpoint joined. Zero for none.
+    last: AtomicU64,
+    failing: AtomicBool,
+    /// An [`Awaited`]. Written by the control plane alone.
+    awaited: AtomicU8,
+}
+
+impl Reachability {
+    /// Records an error. Returns whether to wake the monitor.
+    pub(super) fn failed(&self, error: ConnectError, after: Duration) -> bool {
+        let ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        self.last.store(ms << 16 | u64::from(error.0), Relaxed);
+        // In this order, as in `set_awaited`, so that one of the two sees what the other has written.
+        self.failing.store(true, SeqCst);
+        self.awaited.load(SeqCst) == Awaited::Failure as u8
+    }
+
+    /// Records an answer. Returns whether to wake the monitor.
+    pub(super) fn answered(&self) -> bool {
+        // Read first: in the usual case this must not take the cache line from other workers.
+        if !self.failing.load(Relaxed) {
+            return false;
+        }
+        self.failing.store(false, SeqCst);
+        self.awaited.load(SeqCst) == Awaited::Recovery as u8
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.load(SeqCst)
+    }
+
+    /// Returns the last error, and when it happened after the endpoint joined.
+    pub(super) fn last(&self) -> Option<(ConnectError, Duration)> {
+        let last = self.last.load(Relaxed);
+        let code = u16::try_from(last & 0xffff).ok().filter(|code| *code != 0)?;
+        Some((ConnectError(code), Duration::from_millis(last >> 16)))
+    }
+
+    /// Sets the event that wakes the monitor. Returns whether it has happened already.
+    pub(super) fn set_awaited(&self, awaited: Awaited) -> bool {
+        if self.awaited.load(Relaxed) == awaited as u8 {
+            return false;
+        }
+        self.awaited.store(awaited as u8, SeqCst);
+        match awaited {
+            Awaited::Failure => self.is_failing(),
+            Awaited::Recovery => !self.is_failing(),
+            Awaited::Nothing => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_read_as_lower_case_causes() {
+        let check =
+            |error: io::Error, expected: &str| assert_eq!(ConnectError::of(&error).to_string(), expected);
+        check(Errno::CONNREFUSED.into(), "connection refused");
+        check(Errno::NETUNREACH.into(), "network is unreachable");
+        check(io::ErrorKind::TimedOut.into(), "connection timed out");
+        check(Errno::NOTSOCK.into(), "socket operation on non-socket");
+        assert_eq!(cause(&io::ErrorKind::WriteZero.into()), "write zero");
+    }
+
+    #[test]
+    fn last_error_is_kept_after_a_recovery_and_only_the_awaited_event_wakes() {
+        let (reachability, error) = (Reachability::default(), ConnectError::of(&Errno::CONNREFUSED.into()));
+        assert!(!reachability.answered());
+        assert!(reachability.failed(error, Duration::from_millis(70_000)));
+        assert!(!reachability.set_awaited(Awaited::Recovery));
+        assert!(!reachability.failed(error, Duration::from_millis(70_001)));
+        assert!(reachability.is_failing() && reachability.answered() && !reachability.answered());
+        assert_eq!(reachability.last(), Some((error, Duration::from_millis(70_001))));
+        assert!(!reachability.set_awaited(Awaited::Nothing));
+        assert!(!reachability.failed(error, Duration::ZERO));
+        assert!(reachability.set_awaited(Awaited::Failure), "it has failed in the meantime");
+    }
+}
