@@ -1,14 +1,14 @@
-//! The admin API: HTTP on a unix socket, and on TCP beside it when asked. Shows what the control loop publishes, and hands it
-//! the commands of operators.
+//! The admin API: HTTP on a unix socket, and on TCP if configured. Shows what the control loop publishes, and sends it the
+//! commands of operators.
 
-pub mod address;
+pub(crate) mod address;
 mod api;
 mod body;
-pub mod client;
-mod crowd;
-mod find;
+pub(crate) mod client;
+mod connections;
+mod events;
 mod guard;
-mod stream;
+mod state;
 mod wire;
 
 use std::pin::pin;
@@ -21,46 +21,54 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::AbortOnDropHandle;
 
-pub use address::{BindError, Choice};
-pub use api::Knows;
+pub use address::BindError;
+pub(crate) use address::Choice;
+pub(crate) use state::AdminState;
 
 use address::AdminListener;
-use crowd::{Crowd, Follows};
+use connections::{Connections, Streaming};
 use guard::Guard;
 
-/// A client must send its request's head within this time, and each connection serves one request.
+/// Time in which a client must send the head of its request. Each connection serves one request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// All of a connection, slow readers included; but for those that follow the events.
+/// Lifetime of a connection, slow readers included, unless it streams events.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause after an error of `accept`.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// The bound admin addresses: a unix socket, TCP, both, or none where none can be had.
-pub struct Admin {
+/// The bound admin addresses: a unix socket, TCP, both, or none if none is available.
+pub(crate) struct Admin {
     listeners: Vec<AdminListener>,
-    knows: Knows,
-    /// Names by which it may be reached on TCP.
+    state: AdminState,
+    /// Host names that are served on TCP.
     hosts: Arc<[String]>,
 }
 
 impl Admin {
-    pub fn bind(choice: &Choice, hosts: &[String], knows: Knows) -> Result<Admin, BindError> {
-        Ok(Admin { listeners: address::bind(choice)?, knows, hosts: Arc::from(hosts) })
+    /// Binds the admin addresses.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if an address that was configured cannot be bound.
+    pub(crate) fn bind(choice: &Choice, hosts: &[String], state: AdminState) -> Result<Admin, BindError> {
+        Ok(Admin { listeners: address::bind(choice)?, state, hosts: Arc::from(hosts) })
     }
 
-    /// As bound, in the words of `--admin`.
-    pub fn addrs(&self) -> Vec<String> {
+    /// Returns the bound addresses in the format of `--admin`.
+    pub(crate) fn addrs(&self) -> Vec<String> {
         self.listeners.iter().filter_map(|listener| Some(listener.addr().ok()?.to_string())).collect()
     }
 
-    /// Serves until the handles are dropped. Each address has connections of its own, so that a flood on TCP keeps nobody
-    /// from the unix socket.
-    pub fn serve(self) -> Vec<AbortOnDropHandle<()>> {
-        let Admin { listeners, knows, hosts } = self;
+    /// Serves until the handles are dropped. Each address has its own connections, so that a flood on TCP does not affect the
+    /// unix socket.
+    pub(crate) fn serve(self) -> Vec<AbortOnDropHandle<()>> {
+        let Admin { listeners, state, hosts } = self;
         let serve = |listener: AdminListener| {
             let guard = match listener {
                 AdminListener::Path { .. } | AdminListener::Abstract(_) => Guard::Unix,
                 AdminListener::Tcp(_) => Guard::Tcp { names: hosts.clone() },
             };
-            let router = api::router(knows.clone(), guard);
+            let router = api::router(state.clone(), guard);
             #[expect(clippy::disallowed_methods, reason = "its handle is returned, and ends it when dropped")]
             let task = tokio::spawn(accept_loop(listener, router));
             AbortOnDropHandle::new(task)
@@ -70,18 +78,18 @@ impl Admin {
 }
 
 async fn accept_loop(listener: AdminListener, router: axum::Router) {
-    let mut crowd = Crowd::default();
+    let mut connections = Connections::default();
     loop {
         match listener.accept().await {
             Ok(Some(stream)) => {
-                let follows = Follows::default();
-                let router = router.clone().layer(Extension(follows.clone()));
-                crowd.admit(follows.clone(), serve(stream, router, follows));
+                let streaming = Streaming::default();
+                let router = router.clone().layer(Extension(streaming.clone()));
+                connections.add(streaming.clone(), serve(stream, router, streaming));
             }
             Ok(None) => {}
             Err(error) => {
                 tracing::warn!(%error, "admin: cannot accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }
     }
@@ -90,7 +98,7 @@ async fn accept_loop(listener: AdminListener, router: axum::Router) {
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: axum::Router,
-    follows: Follows,
+    streaming: Streaming,
 ) {
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -101,21 +109,21 @@ async fn serve(
     let served = tokio::select! {
         served = &mut connection => served,
         () = tokio::time::sleep(CONNECTION_TIMEOUT) => {
-            if !follows.is_set() {
+            if !streaming.is_set() {
                 return;
             }
             connection.await
         }
     };
     if let Err(error) = served {
-        tracing::debug!(%error, "admin: a request failed");
+        tracing::debug!(%error, "admin: request failed");
     }
 }
 
-/// What the fuzz targets feed: an order's body, the head of a request, or the kernel's table of unix sockets.
+/// Parses the body of a command, the head of a request, and the kernel's table of unix sockets, for the fuzz targets.
 #[doc(hidden)]
 pub fn read_any(bytes: &[u8]) {
-    find::read_any(bytes);
+    client::read_any(bytes);
     body::read_any(bytes);
     if let Ok(text) = std::str::from_utf8(bytes) {
         guard::read_any(text);

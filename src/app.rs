@@ -1,4 +1,4 @@
-//! The whole program: built, with every address bound, and then run until it is told to stop.
+//! The application: built, with every address bound, then run until it is stopped.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::admin::{self, Admin, Knows};
+use crate::admin::{self, Admin, AdminState};
 use crate::cluster::acquire::HoldLimit;
 use crate::config::{self, AdminAddr, Config};
 use crate::discovery::file::File;
@@ -24,9 +24,10 @@ use crate::session::Shared;
 use crate::stall::StallMonitor;
 use crate::worker::Workers;
 
-/// How long forced sessions may take to write their last log line.
+/// Time in which sessions that are forced to end may write their last log line.
 const FORCE_GRACE: Duration = Duration::from_secs(2);
 
+/// Why the application cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
@@ -37,7 +38,7 @@ pub enum BuildError {
     Io(#[from] std::io::Error),
 }
 
-/// An ambassador that owns its addresses and serves from [`Bound::run`] on.
+/// An ambassador that has bound its addresses. [`Bound::run`] serves them.
 pub struct Bound {
     reconciler: Reconciler,
     admin: Admin,
@@ -47,40 +48,28 @@ pub struct Bound {
     _stalls: StallMonitor,
 }
 
-/// Binds what can be bound and starts what must be running before the first session.
+/// Binds the addresses, and starts what must run before the first session.
+///
+/// # Errors
+///
+/// Returns an error if an address cannot be bound or a thread cannot be started.
 pub async fn build(config: Config) -> Result<Bound, BuildError> {
     build_watched(config, StallMonitor::start()?).await
 }
 
-/// The same, with a monitor that watches this thread already.
+/// As [`build`], with a monitor that already watches this thread.
 pub async fn build_watched(config: Config, stalls: StallMonitor) -> Result<Bound, BuildError> {
     for warning in &config.warnings {
         tracing::warn!("{}", warning.one_line());
     }
-    // On TCP it listens beside the unix socket.
-    let admins = if matches!(config.admin, Some(AdminAddr::Tcp(_))) { 2 } else { 1 };
-    let fds = Arc::new(FdBudget::within(raised_file_limit(), config.workers.get(), admins));
     let control = Control::default();
-    let shared = Arc::new(Shared {
-        hold_limit: HoldLimit::new(config.max_held),
-        force: control.force.clone(),
-        stop: control.stop.clone(),
-        fds,
-        access_log: config.access_log,
-    });
+    let shared = Arc::new(shared(&config, &control));
     let workers = Workers::start(config.workers, &shared, &stalls)?;
     let events = Arc::new(Events::default());
     let mut reconciler =
         Reconciler::new(config.clone(), workers, shared, &control, events.clone(), stalls.counts());
     reconciler.begin().await.map_err(BuildError::Bind)?;
-    let knows = Knows {
-        overview: reconciler.overview(),
-        commands: reconciler.commands(),
-        events: events.clone(),
-        stop: control.stop.clone(),
-        started: SystemTime::now(),
-    };
-    let admin = Admin::bind(&admin::Choice::of(&config), &config.admin_hosts, knows)?;
+    let admin = bind_admin(&config, &reconciler, &control, events.clone())?;
     let path = config.path.filter(|path| !config::is_own_descriptor(path));
     let routes = reconciler.overview().load().routes.len();
     tracing::info!(
@@ -90,7 +79,7 @@ pub async fn build_watched(config: Config, stalls: StallMonitor) -> Result<Bound
         env!("CARGO_PKG_VERSION")
     );
     let file = path.map(|path| File { path, reload: control.reload.clone(), events: events.clone() });
-    let file = file.map(|file| follow(file, reconciler.news()));
+    let file = file.map(|file| follow(file, reconciler.updates()));
     Ok(Bound {
         reconciler,
         admin,
@@ -101,7 +90,37 @@ pub async fn build_watched(config: Config, stalls: StallMonitor) -> Result<Bound
     })
 }
 
-/// Two descriptors a session: as many as the administrator allows, not the shell's default of 1,024.
+/// Creates what all sessions share.
+fn shared(config: &Config, control: &Control) -> Shared {
+    // With TCP there is a unix socket as well.
+    let admins = if matches!(config.admin, Some(AdminAddr::Tcp(_))) { 2 } else { 1 };
+    Shared {
+        hold_limit: HoldLimit::new(config.max_held),
+        force: control.force.clone(),
+        stop: control.stop.clone(),
+        fds: Arc::new(FdBudget::within(raised_file_limit(), config.workers.get(), admins)),
+        access_log: config.access_log,
+    }
+}
+
+fn bind_admin(
+    config: &Config,
+    reconciler: &Reconciler,
+    control: &Control,
+    events: Arc<Events>,
+) -> Result<Admin, admin::BindError> {
+    let state = AdminState {
+        overview: reconciler.overview(),
+        commands: reconciler.commands(),
+        events,
+        stop: control.stop.clone(),
+        started: SystemTime::now(),
+    };
+    Admin::bind(&admin::Choice::of(config), &config.admin_hosts, state)
+}
+
+/// Raises the limit of open files to the maximum that the administrator allows, since a session takes two descriptors and the
+/// usual default is 1,024. Returns the limit.
 fn raised_file_limit() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -115,22 +134,24 @@ fn raised_file_limit() -> usize {
 }
 
 impl Bound {
+    /// Returns the handles that stop the ambassador.
     pub fn control(&self) -> Control {
         self.control.clone()
     }
 
+    /// Returns what the control loop publishes.
     pub fn overview(&self) -> Arc<ArcSwap<Overview>> {
         self.reconciler.overview()
     }
 
-    /// The first address of the route of this name.
+    /// Returns the first address of the route of this name.
     pub fn addr(&self, route: &str) -> Option<SocketAddr> {
         let overview = self.reconciler.overview().load_full();
         let view = overview.routes.iter().find(|view| view.route.options.name == route)?;
         view.addrs.first().copied()
     }
 
-    /// Serves until `control.stop`, then lets sessions finish for the drain timeout, then ends them.
+    /// Serves until `control.stop`, lets sessions finish until the drain timeout, then ends them.
     pub async fn run(self) {
         let Bound { mut reconciler, admin, control, drain_timeout, _file, _stalls } = self;
         let _admin = admin.serve();
@@ -152,10 +173,10 @@ impl Bound {
     }
 }
 
-/// A worker that hangs does not keep the process: nothing here waits for its thread.
+/// Ends all sessions. Does not wait for the threads of the workers: one that hangs must not keep the process alive.
 async fn force(force: &CancellationToken, finished: Pin<&mut impl Future<Output = ()>>) {
     force.cancel();
     if tokio::time::timeout(FORCE_GRACE, finished).await.is_err() {
-        tracing::error!("sessions did not end when told to");
+        tracing::error!("sessions did not end in time");
     }
 }

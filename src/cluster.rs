@@ -46,7 +46,7 @@ use crate::balancer::nth;
 use crate::budget::Share;
 use crate::ending::Ending;
 use crate::fd_budget::RouteFds;
-use crate::route::Options;
+use crate::route::{OnRemove, Options};
 use acquire::Admission;
 use log_limit::LogLimit;
 use outlier::Outcome;
@@ -127,6 +127,16 @@ impl Cluster {
 
     /// Replaces policy and endpoints. Endpoints that are in both keep their state. Returns the difference.
     pub fn update(&self, options: &Options, specs: &[EndpointSpec]) -> MembershipChange {
+        self.update_with(options, specs, options.on_remove)
+    }
+
+    /// As [`Cluster::update`], with another policy for the endpoints that this update removes.
+    pub fn update_with(
+        &self,
+        options: &Options,
+        specs: &[EndpointSpec],
+        on_remove: OnRemove,
+    ) -> MembershipChange {
         let old = self.members_arc();
         let specs: BTreeSet<&EndpointSpec> = specs.iter().collect();
         if old.options == *options && old.specs().iter().eq(specs.iter().copied()) {
@@ -146,7 +156,7 @@ impl Cluster {
         }
         self.members.store(new.clone());
         for endpoint in change.left.iter().filter_map(|key| before.get(key)) {
-            endpoint.remove(options.on_remove);
+            endpoint.remove(on_remove);
         }
         self.changed.notify_waiters();
         self.monitor_wakeup.notify_one();

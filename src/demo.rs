@@ -13,13 +13,13 @@ mod story;
 
 use std::io;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::app::{self, Bound};
 use crate::config::args::RunArgs;
 use crate::config::vars::Vars;
 use crate::config::{self, Config};
+use crate::drain::StopSignals;
 use crate::exit::Exit;
 use home::Home;
 use screen::Screen;
@@ -109,12 +109,7 @@ async fn beside(bound: Bound, show: impl Future<Output = Result<(), Trouble>>) -
 }
 
 async fn interrupted() -> io::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+    StopSignals::install()?.recv().await;
     Ok(())
 }
 

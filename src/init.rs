@@ -1,4 +1,4 @@
-//! What the kernel expects of process 1 of a container: it reaps processes whose parents have ended.
+//! The duty of process 1 of a container: to reap processes whose parents have ended.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -6,9 +6,9 @@ use std::future::pending;
 use rustix::process::{Pid, WaitOptions, getpid, wait};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Reaps orphans, such as those of `docker exec`, until it is dropped. Does nothing unless this is process 1. The program
-/// starts no children of its own, so no exit status is lost.
-pub async fn reap_orphans() -> Infallible {
+/// Reaps orphans, such as those of `docker exec`, until the future is dropped. Does nothing unless this is process 1. The
+/// program starts no children of its own, so no exit status is lost.
+pub(crate) async fn reap_orphans() -> Infallible {
     if getpid() != Pid::INIT {
         return pending().await;
     }

@@ -50,13 +50,13 @@ pub mod drain;
 pub mod reconcile;
 
 pub mod observe;
-pub mod ready;
+pub(crate) mod ready;
 
 pub mod admin;
 pub mod app;
 pub mod register;
 
 pub mod demo;
-pub mod init;
+pub(crate) mod init;
 
 pub mod cli;

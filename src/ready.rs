@@ -1,13 +1,13 @@
-//! Whether consumers can be sent here: what `/ready` and `ambassador health` answer.
+//! Readiness: the result of `/ready` and `ambassador health`. Pure.
 
 use crate::reconcile::Overview;
 
-/// Why not, in words; empty when ready. A source that fails after its first answer is no reason: its last snapshot is in
-/// use. One that never answered is: routes may be missing, and the endpoints of others.
-pub fn reasons(overview: &Overview, draining: bool) -> Vec<String> {
+/// Returns why the ambassador is not ready, or nothing if it is. A source that fails after its first answer is not a reason,
+/// since its last snapshot is in use. A source that has never answered is: routes or endpoints may be missing.
+pub(crate) fn reasons(overview: &Overview, draining: bool) -> Vec<String> {
     let mut reasons = Vec::new();
     if draining {
-        reasons.push("draining: told to stop".to_owned());
+        reasons.push("draining: the process is stopping".to_owned());
     }
     reasons.extend(overview.unanswered.iter().map(|source| unanswered(source, overview.lost.get(source))));
     let unbound = overview.routes.iter().filter(|view| view.cluster.is_none());
@@ -33,7 +33,7 @@ mod tests {
     use crate::route::{Listen, Route};
 
     #[test]
-    fn an_unbound_listener_an_unanswered_source_and_a_drain_are_reasons() {
+    fn unbound_listener_unanswered_source_and_drain_are_reasons() {
         let listen = Listen::Unix("/run/x.sock".into());
         let view = RouteView {
             route: Route::new(listen, Vec::new(), Place::Built),
@@ -52,7 +52,7 @@ mod tests {
         assert_eq!(
             reasons(&overview, true),
             [
-                "draining: told to stop",
+                "draining: the process is stopping",
                 "Docker has not answered yet: permission denied",
                 "etcd://e:2379/db has not answered yet",
                 "route /run/x.sock: taken"

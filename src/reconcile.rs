@@ -1,147 +1,88 @@
-//! The control loop: discovery comes in, the merged table of routes comes out, and the difference to what runs is done.
+//! The control loop, in two halves: `desired` computes which routes are to be open and which endpoints each has, and the
+//! rest of this module opens listeners, follows sources and updates clusters to match.
 //!
-//! One owner for all of it, and no lock: sources send [`SourceUpdate`], sessions and the admin API read what is published.
+//! One task owns all of it, without a lock: sources send [`SourceUpdate`]s, operators send commands, and sessions and the admin
+//! API read what is published.
 
 mod closing;
-mod follow;
-mod hear;
-mod linger;
-mod loops;
-mod moves;
-
-pub mod command;
-mod commands;
-pub mod overrides;
+pub(crate) mod command;
+mod desired;
+mod open_route;
+mod open_routes;
+mod overview;
 mod problems;
-mod proof;
-mod running;
-pub mod trial;
-mod view;
+mod sources;
+mod trial_probes;
+mod updates;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Notify, mpsc};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tokio::sync::mpsc;
 
-use crate::address::EndpointSpec;
-use crate::cluster::Cluster;
 use crate::cluster::health::probe::Network;
-use crate::cluster::monitor::{self, MonitorContext, OWN_PROBES};
-use crate::config::{AdminAddr, Config};
+use crate::cluster::monitor::MonitorContext;
+use crate::config::Config;
 use crate::connect::LocalAddrs;
-use crate::diagnostic::{Diagnostic, Place};
 use crate::discovery::SourceUpdate;
-use crate::discovery::dns::Resolver;
-use crate::discovery::docker::labels::Policy;
-use crate::discovery::state::{DiscoveryState, DockerLayers, Resolved};
 use crate::drain::Control;
 use crate::events::{EventKind, Events};
-use crate::listener::{self, BindError, Listener};
-use crate::route::{self, Layer, Listen, OnRemove, Route, RouteTable, Shadowed, Target};
+use crate::listener::BindError;
+use crate::route::Listen;
 use crate::session::Shared;
 use crate::stall::StallCounts;
 use crate::worker::{Loads, Workers};
-use closing::Closing;
-use command::{CommandSender, PendingCommand};
-use linger::Linger;
-use loops::{Ports, Wanted};
-use moves::Moves;
-use overrides::Overrides;
-use problems::Problems;
-use proof::Proofs;
-use running::Running;
-use trial::Trials;
+use command::{Command, CommandError, CommandSender, Done, PendingCommand};
+use desired::{DesiredState, Outcome};
+use open_routes::{OpenRoutes, Unbound};
+use sources::{SourceContext, Sources};
+use trial_probes::TrialProbes;
 
-pub use view::{ByHand, ConfigFile, Overview, Refused, RouteView};
+pub use desired::overrides::Override;
+pub use desired::switches::{LastSwitch, SwitchPhase};
+pub use overview::{ByHand, ConfigFile, Overview, Refused, RouteView};
 
-/// How long after a listener could not be bound it is tried again.
-const REBIND_PAUSE: Duration = Duration::from_secs(1);
-
-/// Snapshots on their way; all that wait are applied at once. Sources wait while there are so many.
+/// Updates that wait for the control loop. Sources wait while there are as many.
 const UPDATES_MAX: usize = 1024;
 
-/// How long the loop rests at most after a long round, while sources have more to say.
+/// The longest rest after a round, in which further updates are collected.
 const REST_MAX: Duration = Duration::from_millis(100);
 
-/// Routes closed in a row before the workers, which close their listeners, get time for their sessions.
-const CLOSE_BURST: usize = 64;
-const CLOSE_PAUSE: Duration = Duration::from_millis(1);
-
-/// Routes opened in a row before the rest of the control thread, signals included, gets its turn.
-const OPEN_BURST: usize = 64;
-
-/// Lines kept to be logged once. When there are more, they are forgotten.
-const REPORTED_MAX: usize = 4096;
-
-/// All that wakes the control loop.
+/// What wakes the control loop.
 #[derive(Debug)]
-enum Event {
-    SourceUpdate(SourceUpdate),
+enum Wakeup {
+    Update(SourceUpdate),
     Command(PendingCommand),
-    /// Time to try again what could not be bound, to close what has lingered, to end what is closed, or to judge a switch.
+    /// A listener is to be bound again, a grace period has ended, a problem is to be reported, or a switch is to be judged.
     Due,
 }
 
-pub struct Reconciler {
-    config: Config,
-    discovery: DiscoveryState,
-    table: RouteTable,
-    running: BTreeMap<Listen, Running>,
-    /// Why these listeners of the table do not run.
-    unbound: BTreeMap<Listen, String>,
-    closing: Closing,
-    linger: Linger,
-    /// What the sources tell, before the overrides.
-    told: RouteTable,
-    overrides: Overrides,
-    trials: Trials,
-    moves: Moves,
-    proofs: Proofs,
-    /// Mistakes that are there now.
-    mistakes: BTreeSet<String>,
-    /// Mistakes and notices that were logged, so that none is repeated. At most [`REPORTED_MAX`].
-    reported: BTreeSet<String>,
-    notices: Vec<String>,
-    /// When a problem of a route is to be reported.
-    settling: Option<Instant>,
-    /// Sources that are lost, and why.
-    lost: BTreeMap<String, String>,
-    /// `None` without a configuration file.
-    file: Option<ConfigFile>,
-    /// How often the task of a source has panicked, by its name.
-    panics: BTreeMap<String, u64>,
-    resolver: Resolver,
+/// The control loop.
+pub(crate) struct Reconciler {
+    desired: DesiredState,
+    routes: OpenRoutes,
+    sources: Sources,
+    /// Probes of the endpoints of switches on trial.
+    probes: TrialProbes,
     local_addrs: LocalAddrs,
-    followed: BTreeMap<Target, AbortOnDropHandle<()>>,
-    docker: Option<AbortOnDropHandle<()>>,
-    news: mpsc::Sender<SourceUpdate>,
-    inbox: mpsc::Receiver<SourceUpdate>,
+    pending_updates: mpsc::Receiver<SourceUpdate>,
     commands: CommandSender,
     pending_commands: mpsc::Receiver<PendingCommand>,
     events: Arc<Events>,
-    /// `None` once no new listener shall be opened.
-    workers: Option<Workers>,
     loads: Loads,
     stalls: StallCounts,
-    means: Arc<MonitorContext<Network>>,
-    shared: Arc<Shared>,
-    stop: CancellationToken,
-    /// `SIGHUP`, for the files of endpoints.
-    reload: Arc<Notify>,
     overview: Arc<ArcSwap<Overview>>,
-    /// Until then sources get the thread to themselves, if they have more to say.
-    rested: Instant,
+    /// When a problem of a route is to be reported.
+    next_problem: Option<Instant>,
+    /// Until then updates are only collected.
+    rest_until: Instant,
 }
 
 impl Reconciler {
-    pub fn new(
+    /// Creates a control loop that has neither opened a route nor followed a source.
+    pub(crate) fn new(
         config: Config,
         workers: Workers,
         shared: Arc<Shared>,
@@ -149,134 +90,73 @@ impl Reconciler {
         events: Arc<Events>,
         stalls: StallCounts,
     ) -> Reconciler {
-        let (news, inbox) = mpsc::channel(UPDATES_MAX);
-        let means = Arc::new(MonitorContext::new(Network, config.max_ejected, events.clone()));
+        let (updates, pending_updates) = mpsc::channel(UPDATES_MAX);
         let (commands, pending_commands) = CommandSender::channel();
+        let monitor_context = MonitorContext::new(Network, config.max_ejected, events.clone());
+        let context =
+            SourceContext { updates, reload: control.reload.clone(), trouble: shared.hold_limit.refresh() };
         Reconciler {
-            resolver: Resolver::from_system().within(config.dns),
-            discovery: DiscoveryState { file: config.file.clone(), ..DiscoveryState::default() },
-            file: config.path.clone().map(ConfigFile::loaded),
-            config,
-            table: RouteTable::new(),
-            running: BTreeMap::new(),
-            unbound: BTreeMap::new(),
-            closing: Closing::default(),
-            linger: Linger::default(),
-            told: RouteTable::new(),
-            overrides: Overrides::default(),
-            trials: Trials::default(),
-            moves: Moves::default(),
-            proofs: Proofs::default(),
+            sources: Sources::new(&config, context),
+            desired: DesiredState::new(config),
+            loads: workers.loads(),
+            routes: OpenRoutes::new(workers, monitor_context, shared, events.clone()),
+            probes: TrialProbes::default(),
             local_addrs: LocalAddrs::default(),
-            mistakes: BTreeSet::new(),
-            reported: BTreeSet::new(),
-            notices: Vec::new(),
-            settling: None,
-            lost: BTreeMap::new(),
-            panics: BTreeMap::new(),
-            followed: BTreeMap::new(),
-            docker: None,
-            news,
-            inbox,
+            pending_updates,
             commands,
             pending_commands,
             events,
-            loads: workers.loads(),
             stalls,
-            means,
-            workers: Some(workers),
-            shared,
-            stop: control.stop.clone(),
-            reload: control.reload.clone(),
             overview: Arc::default(),
-            rested: Instant::now(),
+            next_problem: None,
+            rest_until: Instant::now(),
         }
     }
 
-    pub fn news(&self) -> mpsc::Sender<SourceUpdate> {
-        self.news.clone()
+    /// Returns where sources send their updates.
+    pub(crate) fn updates(&self) -> mpsc::Sender<SourceUpdate> {
+        self.sources.updates()
     }
 
-    pub fn commands(&self) -> CommandSender {
+    /// Returns where operators send their commands.
+    pub(crate) fn commands(&self) -> CommandSender {
         self.commands.clone()
     }
 
-    pub fn overview(&self) -> Arc<ArcSwap<Overview>> {
+    /// Returns what is published after each round.
+    pub(crate) fn overview(&self) -> Arc<ArcSwap<Overview>> {
         self.overview.clone()
     }
 
-    /// The first round: what is known without asking anybody. A listener that cannot be bound now is an error.
-    pub async fn begin(&mut self) -> Result<(), Vec<BindError>> {
+    /// Runs the first round, with what is known before any source has reported.
+    ///
+    /// # Errors
+    ///
+    /// Returns the listeners that cannot be bound.
+    pub(crate) async fn begin(&mut self) -> Result<(), Vec<BindError>> {
         let failed = self.apply().await;
         if failed.is_empty() { Ok(()) } else { Err(failed.into_iter().map(|(_, error)| error).collect()) }
     }
 
-    /// Until `end`. A round that has begun is finished first, so that a command is not carried out by half.
+    /// Runs until `end`. A round that has begun is finished first, so that no command is executed by half.
     ///
-    /// Dropping it at any await loses nothing either: what was opened belongs to `self` before the next await, and each
-    /// round compares what runs with what is to run, not with what the round before meant to do.
-    pub async fn run_until(&mut self, end: impl Future<Output = ()>) {
+    /// Dropping the future at any await loses nothing: see [`OpenRoutes::apply`].
+    pub(crate) async fn run_until(&mut self, end: impl Future<Output = ()>) {
         let mut end = pin!(end);
         loop {
-            let event = tokio::select! {
+            let wakeup = tokio::select! {
                 biased;
                 () = &mut end => return,
-                event = self.next_event() => event,
+                wakeup = self.next_wakeup() => wakeup,
             };
-            self.handle(event).await;
+            self.handle(wakeup).await;
         }
     }
 
-    async fn handle(&mut self, event: Event) {
-        match event {
-            Event::SourceUpdate(news) => {
-                self.handle_update(news);
-                self.handle_pending_updates().await;
-            }
-            Event::Command(PendingCommand { command, reply }) => {
-                // Whoever gave it may have left.
-                let _ = reply.send(self.execute(command).await);
-                return;
-            }
-            Event::Due => {
-                self.closing.finish(Instant::now());
-                let is_judged = self.judge_switches();
-                let is_proven = self.proofs.has_news();
-                self.settle_problems(Instant::now());
-                // While a switch is on trial it is asked often, and mostly nothing has come of it.
-                if !is_judged && !is_proven && self.unbound.is_empty() && !self.linger.is_due(Instant::now())
-                {
-                    return;
-                }
-            }
-        }
-        self.apply_and_note().await;
-    }
-
-    /// Closes the listeners, and returns the workers to wait for. Endpoints are still followed, for held sessions.
-    pub fn stop_listening(&mut self) -> Option<Workers> {
-        self.stop.cancel();
-        self.running.values().for_each(|running| running.stop.cancel());
-        self.workers.take()
-    }
-
-    /// Sessions now, of all routes that are open.
-    pub fn sessions(&self) -> usize {
-        let active = |running: &Running| running.cluster.counters.active.load(Ordering::Relaxed);
-        self.running.values().map(active).sum()
-    }
-
-    async fn next_event(&mut self) -> Event {
-        let rebind = (!self.unbound.is_empty()).then(|| Instant::now() + REBIND_PAUSE);
-        let judge = self.trials.next(Instant::now());
-        let due = rebind
-            .into_iter()
-            .chain(judge)
-            .chain(self.linger.next())
-            .chain(self.closing.next())
-            .chain(self.settling)
-            .min()
-            .filter(|_| self.workers.is_some());
+    async fn next_wakeup(&mut self) -> Wakeup {
+        let now = Instant::now();
+        let due = self.routes.next(now).into_iter().chain(self.desired.next(now)).chain(self.next_problem);
+        let due = due.min().filter(|_| self.routes.is_listening());
         let wait = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due.into()).await,
@@ -284,324 +164,148 @@ impl Reconciler {
             }
         };
         tokio::select! {
-            // The sending halves are ours too, so that the channels never close.
-            Some(news) = self.inbox.recv() => Event::SourceUpdate(news),
-            Some(pending_commands) = self.pending_commands.recv() => Event::Command(pending_commands),
-            () = wait => Event::Due,
+            // The sending halves are part of `self`, so that the channels never close.
+            Some(update) = self.pending_updates.recv() => Wakeup::Update(update),
+            Some(command) = self.pending_commands.recv() => Wakeup::Command(command),
+            () = wait => Wakeup::Due,
         }
     }
 
-    async fn apply_and_note(&mut self) {
+    async fn handle(&mut self, wakeup: Wakeup) {
+        match wakeup {
+            Wakeup::Update(update) => {
+                self.handle_update(update);
+                self.handle_pending_updates().await;
+                self.apply_and_log().await;
+            }
+            Wakeup::Command(PendingCommand { command, reply }) => {
+                // The client may have disconnected.
+                let _ = reply.send(self.execute(&command).await);
+            }
+            Wakeup::Due => self.handle_due(Instant::now()).await,
+        }
+    }
+
+    /// Does what is due. A round follows only if something has changed: switches on trial are judged often.
+    async fn handle_due(&mut self, now: Instant) {
+        self.routes.finish_closed(now);
+        let has_trial_ended = self.judge_switches(now);
+        let have_probes_changed = self.probes.have_changed();
+        self.log_settled_problems(now);
+        if has_trial_ended || have_probes_changed || self.routes.has_unbound() || self.desired.is_due(now) {
+            self.apply_and_log().await;
+        }
+    }
+
+    /// Executes one command, or changes nothing.
+    async fn execute(&mut self, command: &Command) -> Result<Done, CommandError> {
+        if !self.routes.is_listening() {
+            return Err(CommandError::Unavailable("the ambassador is stopping"));
+        }
+        let endpoints = |listen: &Listen| self.routes.endpoints(listen);
+        let Outcome { done, event, must_bind } = self.desired.execute(command, endpoints, Instant::now())?;
+        if matches!(command, Command::Switch(_)) {
+            self.probes.stop(&done.route);
+        }
+        match must_bind {
+            Some(listen) => {
+                self.open_added(&listen, &done.route).await?;
+                self.emit(event);
+            }
+            None => {
+                self.emit(event);
+                self.apply_and_log().await;
+            }
+        }
+        Ok(done)
+    }
+
+    /// Opens the route that was added, or undoes the addition.
+    async fn open_added(&mut self, listen: &Listen, name: &str) -> Result<(), CommandError> {
+        let failed = self.apply().await;
+        if self.routes.unbound(listen).is_none() {
+            return Ok(());
+        }
+        self.desired.undo_add(name);
+        self.apply_and_log().await;
+        let why: Vec<String> = failed.iter().map(|(_, error)| error.to_string()).collect();
+        Err(CommandError::NotBound(why.join("; ")))
+    }
+
+    /// Ends the trials of switches that have settled or failed. Returns whether any has ended.
+    fn judge_switches(&mut self, now: Instant) -> bool {
+        let on_trial = self.desired.switches_on_trial();
+        let (routes, probes) = (&self.routes, &self.probes);
+        let unsettled = |name: &str, is_pending: bool| match routes.named(name) {
+            None => Some("the route is not open".to_owned()),
+            Some(open) => probes.unanswered(name).or_else(|| open.unsettled(is_pending)),
+        };
+        let events = self.desired.judge_switches(now, unsettled);
+        self.emit(events);
+        self.desired.switches_on_trial() < on_trial
+    }
+
+    fn log_settled_problems(&mut self, now: Instant) {
+        if self.next_problem.is_some_and(|due| due <= now) {
+            let events = self.routes.settle_problems(now);
+            self.emit(events);
+            self.next_problem = self.routes.next_problem();
+        }
+    }
+
+    async fn apply_and_log(&mut self) {
         let began = Instant::now();
         for (route, error) in self.apply().await {
             self.events.emit(EventKind::RouteNotBound { route, why: error.to_string() });
         }
-        self.rested = Instant::now() + began.elapsed().min(REST_MAX);
+        self.rest_until = Instant::now() + began.elapsed().min(REST_MAX);
     }
 
-    /// Makes what runs equal to what is known. Returns the listeners that newly could not be bound, each with its route's
-    /// name.
-    async fn apply(&mut self) -> Vec<(String, BindError)> {
-        let now = Instant::now();
-        let mut told = self.merged_table(now);
-        self.linger.keep(&self.told, &mut told, now);
-        let table = self.overrides.table(&told);
-        for route in route::diff(&self.told, &told).replace {
-            self.events.emit(replaced(&route));
-        }
-        self.told = told;
-        self.moves.retain(&table);
-        self.table = table;
-        self.close_others().await;
-        let failed = self.open_missing().await;
-        self.shared.divide(self.running.values().map(|running| &*running.cluster));
-        self.follow_docker();
-        self.follow_targets();
-        self.update_clusters();
+    /// One round: recomputes the desired state, and changes what runs until it matches. Returns the listeners that could not
+    /// be bound, unless they were unbound before.
+    async fn apply(&mut self) -> Vec<Unbound> {
+        let events = self.desired.update(Instant::now());
+        self.emit(events);
+        let failed = self.routes.apply(&self.desired).await;
+        self.sources.follow_needed(&mut self.desired);
+        self.update_clusters(Instant::now());
         self.publish();
         failed
     }
 
-    fn merged_table(&mut self, now: Instant) -> RouteTable {
-        let mut layers: Vec<Layer> =
-            vec![self.config.arguments.clone(), self.config.environment.clone(), self.discovery.file.clone()];
-        let mut mistakes = Vec::new();
-        if let Some(docker) = &self.config.docker {
-            let policy = docker.implicit.then(|| self.label_policy(docker.share_labels, now));
-            let DockerLayers { layers: told, mistakes: wrong, notices } =
-                self.discovery.docker_layers(&docker.names, policy.as_ref(), &layers);
-            layers.extend(told);
-            mistakes = wrong;
-            self.announce(notices);
-        }
-        // After this container's links as Docker tells them: a variable says an address of the past.
-        layers.push(self.config.links.clone());
-        let (table, shadowed) = route::merge(&self.overrides.layers(layers));
-        self.supersede_variables(&shadowed);
-        let shadowed = shadowed.iter().filter(|shadow| !is_one_link_told_twice(shadow));
-        mistakes.extend(shadowed.map(Shadowed::diagnostic));
-        self.complain(&mistakes);
-        table
-    }
-
-    fn label_policy(&self, share: bool, now: Instant) -> Policy<'_> {
-        let admin_port = match self.config.admin {
-            Some(AdminAddr::Tcp(addr)) => Some(addr.port()),
-            Some(AdminAddr::Unix(_) | AdminAddr::Abstract(_)) | None => None,
-        };
-        let serving = self
-            .told
-            .iter()
-            .filter(|(listen, route)| linger::is_docker(&route.origin) && !self.linger.is_over(listen, now));
-        Policy { serving: serving.collect(), share, admin_port }
-    }
-
-    /// A link variable has an address from before we were started. Once Docker has named the container that a listener leads to,
-    /// the variable is never used again: the address may be another container's.
-    fn supersede_variables(&mut self, shadowed: &[Shadowed]) {
-        let is_superseded = |shadow: &&Shadowed| {
-            matches!(shadow.route.origin, Place::Variable(_))
-                && matches!(shadow.by, Place::Link(_) | Place::Name(_))
-        };
-        for shadow in shadowed.iter().filter(is_superseded) {
-            self.config.links.routes.retain(|route| route.listen != shadow.route.listen);
-        }
-    }
-
-    /// Logs the mistakes that were not logged before.
-    fn complain(&mut self, mistakes: &[Diagnostic]) {
-        self.mistakes = mistakes.iter().map(Diagnostic::one_line).collect();
-        let new: Vec<String> = self.mistakes.difference(&self.reported).cloned().collect();
-        for why in new {
-            self.remember_report(&why);
-            self.events.emit(EventKind::Mistake { why });
-        }
-    }
-
-    /// The same for notices.
-    fn announce(&mut self, notices: Vec<String>) {
-        for why in notices.iter().filter(|why| !self.reported.contains(*why)) {
-            self.events.emit(EventKind::Notice { why: why.clone() });
-        }
-        notices.iter().for_each(|why| self.remember_report(why));
-        self.notices = notices;
-    }
-
-    fn remember_report(&mut self, why: &str) {
-        if self.reported.len() >= REPORTED_MAX {
-            self.reported.clear();
-        }
-        self.reported.insert(why.to_owned());
-    }
-
-    fn settle_problems(&mut self, now: Instant) {
-        if self.settling.is_none_or(|due| now < due) {
-            return;
-        }
-        for running in self.running.values_mut() {
-            running.settle(now).into_iter().for_each(|happened| self.events.emit(happened));
-        }
-        self.settling = self.running.values().filter_map(|running| running.problems.due()).min();
-    }
-
-    /// Closes what is not in the table.
-    async fn close_others(&mut self) {
-        let table = &self.table;
-        self.unbound.retain(|listen, _| table.contains_key(listen));
-        let others: Vec<Listen> = self.running.keys().filter(|l| !table.contains_key(l)).cloned().collect();
-        for (n, listen) in others.iter().enumerate() {
-            self.close(listen);
-            if n % CLOSE_BURST == CLOSE_BURST - 1 {
-                tokio::time::sleep(CLOSE_PAUSE).await;
+    fn update_clusters(&mut self, now: Instant) {
+        let Reconciler { desired, routes, probes, local_addrs, events, .. } = self;
+        let plan = desired.plan(routes.bound(), |ip| local_addrs.has(ip));
+        probes.retain(|name| desired.is_on_trial(name));
+        plan.on_trial().for_each(|(route, endpoints)| probes.start(route, endpoints, &Network));
+        let is_unconfirmed = |name: &str| probes.unanswered(name).is_some();
+        let mut completed = Vec::new();
+        for cluster in plan.clusters(is_unconfirmed, |ip| local_addrs.has(ip)) {
+            if !cluster.is_pending {
+                completed.push(cluster.route.options.name.clone());
+            }
+            if let Some(open) = routes.of_mut(&cluster.route.listen) {
+                let changes = open.apply(cluster, desired.containers(), now);
+                changes.into_iter().for_each(|event| events.emit(event));
             }
         }
+        desired.complete_switches(&completed);
+        self.next_problem = self.routes.next_problem();
     }
 
-    /// Opens what is in the table and does not run, until the process is told to stop. Returns those that newly could not
-    /// be bound.
-    async fn open_missing(&mut self) -> Vec<(String, BindError)> {
-        let running = &self.running;
-        let missing: Vec<Listen> = self.table.keys().filter(|l| !running.contains_key(l)).cloned().collect();
-        let deadline = Closing::deadline();
-        let mut failed = Vec::new();
-        for (n, listen) in missing.iter().enumerate() {
-            if self.stop.is_cancelled() {
-                break;
-            }
-            failed.extend(self.open(listen, deadline).await);
-            if n % OPEN_BURST == OPEN_BURST - 1 {
-                tokio::task::yield_now().await;
-            }
-        }
-        failed
+    fn emit(&self, events: impl IntoIterator<Item = EventKind>) {
+        events.into_iter().for_each(|event| self.events.emit(event));
     }
 
-    fn close(&mut self, listen: &Listen) {
-        if let Some(running) = self.running.remove(listen) {
-            let route = running.cluster.members().options.name.clone();
-            self.events.emit(EventKind::RouteClosed { route });
-            self.shared.withdraw(&running.cluster);
-            self.closing.add(listen.clone(), running, Instant::now());
-        }
+    /// Closes the listeners, and returns the workers to wait for. Sources are still followed, for held sessions.
+    pub(crate) fn stop_listening(&mut self) -> Option<Workers> {
+        self.routes.stop()
     }
 
-    /// Waits for nothing but listeners of ours that close and have the address still, until `deadline` at most.
-    async fn open(&mut self, listen: &Listen, deadline: tokio::time::Instant) -> Option<(String, BindError)> {
-        self.workers.as_ref()?;
-        let mut bound = listener::bind(listen);
-        if bound.as_ref().is_err_and(BindError::is_in_use) && self.closing.wait(listen, deadline).await {
-            bound = listener::bind(listen);
-        }
-        match bound {
-            Ok(listeners) => {
-                self.start(listen, listeners);
-                None
-            }
-            Err(error) => {
-                let known = self.unbound.insert(listen.clone(), error.to_string());
-                let route = self.table.get(listen).filter(|_| known.is_none())?;
-                Some((route.options.name.clone(), error))
-            }
-        }
+    /// Returns the current sessions of all open routes.
+    pub(crate) fn sessions(&self) -> usize {
+        self.routes.sessions()
     }
-
-    /// Gives the listeners of a route to the workers.
-    fn start(&mut self, listen: &Listen, listeners: Vec<Listener>) {
-        let (Some(workers), Some(route)) = (&mut self.workers, self.table.get(listen)) else { return };
-        self.unbound.remove(listen);
-        let cluster = Cluster::new(route.options.clone(), self.shared.force.clone());
-        let cluster = Arc::new(cluster.within(self.shared.fds.route(listen.protocol())));
-        // A first session must not find a cluster that is empty only because nobody filled it yet.
-        let resolved = resolve(&self.discovery, &self.overrides, route);
-        cluster.pause(self.overrides.is_paused(&route.options.name));
-        cluster.update(&route.options, &resolved.endpoints);
-        // No child of the process's: workers and we would meet at the lock of the parent whenever a route closes.
-        let stop = CancellationToken::new();
-        let addrs: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.addr).collect();
-        self.events.emit(opened(route));
-        let fds = self.shared.fds.listeners(listeners.len() + OWN_PROBES);
-        let open = TaskTracker::new();
-        for listener in listeners {
-            workers.listen(listener, cluster.clone(), stop.clone(), open.token());
-        }
-        // What is not known yet at the start is told by `status`, and logged once it changes.
-        let monitor = monitor::spawn(cluster.clone(), self.means.clone());
-        let running = Running {
-            cluster,
-            listeners: open,
-            addrs,
-            problems: Problems::new(resolved.problems, Instant::now()),
-            leaving: Vec::new(),
-            retired: Vec::new(),
-            _closes: stop.clone().drop_guard(),
-            stop,
-            _monitor: monitor,
-            _fds: fds,
-        };
-        self.running.insert(listen.clone(), running);
-    }
-
-    fn update_clusters(&mut self) {
-        let now = Instant::now();
-        let mut ports = Ports::default();
-        let mut wanted = Vec::new();
-        for (listen, running) in &self.running {
-            let Some(route) = self.table.get(listen) else { continue };
-            ports.add(route, &running.addrs);
-            let Resolved { endpoints, problems } = resolve(&self.discovery, &self.overrides, route);
-            wanted.push(Wanted { route, endpoints, problems, cyclic: Vec::new() });
-        }
-        loops::leave_out(&ports, &mut wanted, |ip| self.local_addrs.has(ip));
-        let trials = &self.trials;
-        self.proofs.retain(|name| trials.is_on_trial(name));
-        for Wanted { route, endpoints, .. } in &wanted {
-            if trials.is_on_trial(&route.options.name) {
-                self.proofs.ask(route, endpoints, &Network);
-            }
-        }
-        let serve_on = serve_on(&self.moves, &self.proofs, &mut wanted, |before| {
-            resolve(&self.discovery, &self.overrides, before).endpoints
-        });
-        if !serve_on.is_empty() {
-            loops::leave_out(&ports, &mut wanted, |ip| self.local_addrs.has(ip));
-        }
-        for Wanted { route, endpoints, problems, cyclic } in wanted {
-            let Some(running) = self.running.get_mut(&route.listen) else { continue };
-            let name = &route.options.name;
-            let mut options = route.options.clone();
-            if !serve_on.contains(name) {
-                options.on_remove = self.moves.finish(name).unwrap_or(options.on_remove);
-            }
-            if running.has_any(&cyclic) {
-                // Sessions on a cycle keep each other alive.
-                options.on_remove = OnRemove::Cut;
-            }
-            running.cluster.pause(self.overrides.is_paused(name));
-            let changes = running.update(&options, &endpoints);
-            // A different policy applied only to the endpoints that left.
-            running.cluster.update(&route.options, &endpoints);
-            let healthy = self.discovery.docker.as_deref().map(|containers| running.note_health(containers));
-            let is_served = endpoints.iter().any(|endpoint| endpoint.weight > 0);
-            let up = running.problems.update(name, problems, is_served, now);
-            let problem = running.problems.current().first().filter(|_| endpoints.is_empty());
-            running.cluster.set_problem(problem);
-            changes
-                .into_iter()
-                .chain(up)
-                .chain(healthy.into_iter().flatten())
-                .for_each(|happened| self.events.emit(happened));
-        }
-        self.settling = self.running.values().filter_map(|running| running.problems.due()).min();
-    }
-}
-
-/// Gives routes whose new targets have no endpoint yet, or one that is on trial and has not answered, the endpoints of before. Returns the names of these routes.
-fn serve_on(
-    moves: &Moves,
-    proofs: &Proofs,
-    wanted: &mut [Wanted<'_>],
-    endpoints: impl Fn(&Route) -> Vec<EndpointSpec>,
-) -> BTreeSet<String> {
-    let mut serve_on = BTreeSet::new();
-    for wanted in wanted {
-        let name = &wanted.route.options.name;
-        if !wanted.endpoints.is_empty() && proofs.missing(name).is_none() {
-            continue;
-        }
-        if let Some(before) = moves.of(name) {
-            wanted.endpoints = endpoints(before);
-            serve_on.insert(name.clone());
-        }
-    }
-    serve_on
-}
-
-/// The endpoints of a route, as the operator weighs them.
-fn resolve(discovery: &DiscoveryState, overrides: &Overrides, route: &Route) -> Resolved {
-    let mut resolved = discovery.resolve(route);
-    overrides.weigh(&route.options.name, &mut resolved.endpoints);
-    resolved
-}
-
-fn opened(route: &Route) -> EventKind {
-    EventKind::RouteOpened {
-        route: route.options.name.clone(),
-        line: route.to_string(),
-        origin: route.origin.to_string(),
-    }
-}
-
-fn replaced(route: &Route) -> EventKind {
-    EventKind::RouteReplaced {
-        route: route.options.name.clone(),
-        line: route.to_string(),
-        origin: route.origin.to_string(),
-    }
-}
-
-/// A link's variable and the same link from Docker.
-fn is_one_link_told_twice(shadow: &Shadowed) -> bool {
-    matches!((&shadow.route.origin, &shadow.by), (Place::Variable(_), Place::Link(_)))
 }
 
 #[cfg(test)]

@@ -15,13 +15,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{DockerHost, LogConfig};
 use crate::discovery::docker::Docker;
 use crate::discovery::follow;
+use crate::drain::StopSignals;
 pub use desired::Choice;
 use registrar::Registrar;
 use registry::Registry;
@@ -41,13 +41,9 @@ pub struct Plan {
 /// Registers containers until SIGTERM or SIGINT, and withdraws everything then.
 pub async fn run(plan: Plan) -> io::Result<()> {
     let stop = CancellationToken::new();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = StopSignals::install()?;
     let signals = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        signals.recv().await;
         stop.cancel();
     };
     let Plan { docker, choice, registry, ttl, log: _ } = plan;

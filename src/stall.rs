@@ -1,11 +1,11 @@
-//! Notices a thread that is stuck: in a blocking call, or in a computation without an end.
+//! Detects threads that are stuck: in a blocking call, or in an endless computation.
 //!
-//! tokio counts how often a runtime parks and how long it was busy, and updates both whenever it looks for I/O. A runtime that
-//! is not parked and whose counters have not moved for [`THRESHOLD`] has been inside one poll for so long: it is stalled.
-//! A thread that is merely busy looks for I/O every few tasks, and is not.
+//! tokio counts how often a runtime parks and how long it was busy, and updates both whenever it polls for I/O. A runtime that
+//! is not parked and whose counters have not changed for [`THRESHOLD`] has spent that time in one poll: it is stalled. A thread
+//! that is merely busy polls for I/O every few tasks.
 //!
-//! A thread of its own compares the counters every [`PERIOD`] while any runtime does something. When all are parked it
-//! sleeps without a timer, and the next runtime to wake wakes it: at rest nothing ticks.
+//! A separate thread compares the counters every [`PERIOD`] while any runtime is active. When all are parked it sleeps without
+//! a timer until a runtime wakes it: an idle process has no periodic wakeup.
 
 use std::fmt;
 use std::io;
@@ -16,67 +16,68 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime, RuntimeMetrics};
 
-/// A client notices a second; no poll of ours takes a tenth of that.
+/// Clients notice a delay of a second. No poll of this program takes a tenth of that.
 const THRESHOLD: Duration = Duration::from_secs(1);
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Watches the runtimes that it makes, until it is dropped.
+/// Monitors the runtimes that it creates until it is dropped.
 #[derive(Debug)]
 pub struct StallMonitor {
-    shared: Arc<Shared>,
+    shared: Arc<MonitorState>,
     thread: Thread,
 }
 
-/// How often each thread was stalled.
+/// The number of stalls of each thread.
 #[derive(Clone, Debug, Default)]
-pub struct StallCounts(Option<Arc<Shared>>);
+pub struct StallCounts(Option<Arc<MonitorState>>);
 
-/// A thread that is watched until this is dropped.
+/// Keeps a thread monitored until it is dropped.
 #[derive(Debug)]
-pub struct Watched {
-    shared: Arc<Shared>,
-    runtime: Arc<Watch>,
+pub struct MonitorGuard {
+    shared: Arc<MonitorState>,
+    runtime: Arc<MonitoredRuntime>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    /// Cleared when all runtimes are parked: then whoever wakes first wakes the monitor.
+struct MonitorState {
+    /// False while all runtimes are parked. The first runtime to wake then wakes the monitor.
     is_awake: AtomicBool,
     has_ended: AtomicBool,
     threshold: Duration,
     period: Duration,
-    /// Locked by the monitor, when a thread begins or ends, and to show the counts.
-    watched: Mutex<Vec<Arc<Watch>>>,
+    /// Locked by the monitor, when a thread starts or ends, and to read the counts.
+    runtimes: Mutex<Vec<Arc<MonitoredRuntime>>>,
 }
 
 /// One runtime and its thread.
-struct Watch {
+struct MonitoredRuntime {
     name: String,
     metrics: RuntimeMetrics,
     stalls: AtomicU64,
 }
 
 impl StallMonitor {
+    /// Starts the monitor's thread.
     pub fn start() -> io::Result<StallMonitor> {
         StallMonitor::with(THRESHOLD, PERIOD)
     }
 
     fn with(threshold: Duration, period: Duration) -> io::Result<StallMonitor> {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(MonitorState {
             is_awake: AtomicBool::new(true),
             has_ended: AtomicBool::new(false),
             threshold,
             period,
-            watched: Mutex::default(),
+            runtimes: Mutex::default(),
         });
-        let looking = shared.clone();
-        let handle = thread::Builder::new().name("stalls".to_owned()).spawn(move || looking.run())?;
+        let state = shared.clone();
+        let handle = thread::Builder::new().name("stalls".to_owned()).spawn(move || state.run())?;
         Ok(StallMonitor { shared, thread: handle.thread().clone() })
     }
 
-    /// A single-threaded runtime for a thread of this `name`, which runs it at once and drops the second value at its end: it
-    /// is watched so long.
-    pub fn runtime(&self, name: &str) -> io::Result<(Runtime, Watched)> {
+    /// Builds a single-threaded runtime for a thread of this `name`. It is monitored until the guard is dropped: the thread must
+    /// run it at once, and drop the guard when it ends.
+    pub fn runtime(&self, name: &str) -> io::Result<(Runtime, MonitorGuard)> {
         let (shared, monitor) = (self.shared.clone(), self.thread.clone());
         let wake = move || {
             if !shared.is_awake.load(Relaxed) && !shared.is_awake.swap(true, Relaxed) {
@@ -85,11 +86,13 @@ impl StallMonitor {
         };
         let runtime = Builder::new_current_thread().enable_all().on_thread_unpark(wake).build()?;
         let metrics = runtime.metrics();
-        let watch = Arc::new(Watch { name: name.to_owned(), metrics, stalls: AtomicU64::new(0) });
-        self.shared.watched().push(watch.clone());
-        Ok((runtime, Watched { shared: self.shared.clone(), runtime: watch }))
+        let monitored =
+            Arc::new(MonitoredRuntime { name: name.to_owned(), metrics, stalls: AtomicU64::new(0) });
+        self.shared.runtimes().push(monitored.clone());
+        Ok((runtime, MonitorGuard { shared: self.shared.clone(), runtime: monitored }))
     }
 
+    /// Returns the number of stalls, live.
     pub fn counts(&self) -> StallCounts {
         StallCounts(Some(self.shared.clone()))
     }
@@ -102,85 +105,86 @@ impl Drop for StallMonitor {
     }
 }
 
-impl Drop for Watched {
+impl Drop for MonitorGuard {
     fn drop(&mut self) {
-        self.shared.watched().retain(|watch| !Arc::ptr_eq(watch, &self.runtime));
+        self.shared.runtimes().retain(|runtime| !Arc::ptr_eq(runtime, &self.runtime));
     }
 }
 
 impl StallCounts {
-    /// By the name of the thread.
+    /// Returns the number of stalls of each thread, with the name of the thread.
     pub fn read(&self) -> Vec<(String, u64)> {
-        let watched = self.0.iter().flat_map(|shared| shared.watched().clone());
-        watched.map(|watch| (watch.name.clone(), watch.stalls.load(Relaxed))).collect()
+        let runtimes = self.0.iter().flat_map(|shared| shared.runtimes().clone());
+        runtimes.map(|runtime| (runtime.name.clone(), runtime.stalls.load(Relaxed))).collect()
     }
 }
 
-impl fmt::Debug for Watch {
+impl fmt::Debug for MonitoredRuntime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("MonitoredRuntime").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-impl Shared {
-    fn watched(&self) -> MutexGuard<'_, Vec<Arc<Watch>>> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+impl MonitorState {
+    fn runtimes(&self) -> MutexGuard<'_, Vec<Arc<MonitoredRuntime>>> {
+        self.runtimes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Until the monitor is dropped.
+    /// Runs until the monitor is dropped.
     fn run(&self) {
-        let mut seen: Vec<(Arc<Watch>, Progress)> = Vec::new();
-        let mut looked = Instant::now();
+        let mut seen: Vec<(Arc<MonitoredRuntime>, Progress)> = Vec::new();
+        let mut last = Instant::now();
         while !self.has_ended.load(Relaxed) {
             let now = Instant::now();
-            if now - looked > 2 * self.period {
-                // The monitor itself was late, as after a SIGSTOP: what the others did meanwhile is unknown.
+            if now - last > 2 * self.period {
+                // The monitor itself was late, as after a SIGSTOP: the progress of the others is unknown.
                 seen.clear();
             }
-            looked = now;
-            if self.look(&mut seen, now) {
+            last = now;
+            if self.compare(&mut seen, now) {
                 self.is_awake.store(true, Relaxed);
                 thread::park_timeout(self.period);
             } else if self.is_awake.swap(false, Relaxed) {
-                // One period more, by which time each thread sees that the monitor is about to sleep, or is seen to have woken.
+                // Another period. By its end each thread sees that the monitor is about to sleep, or is seen to be awake.
                 thread::park_timeout(self.period);
             } else {
                 thread::park();
-                looked = Instant::now();
+                last = Instant::now();
             }
         }
     }
 
-    /// Compares each runtime with what it was. Returns whether any did something since, or does now.
-    fn look(&self, seen: &mut Vec<(Arc<Watch>, Progress)>, now: Instant) -> bool {
-        let watched = self.watched().clone();
-        seen.retain(|(known, _)| watched.iter().any(|watch| Arc::ptr_eq(watch, known)));
-        let mut is_busy = false;
-        for watch in watched {
-            let reading = Reading::of(&watch.metrics);
-            match seen.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &watch)) {
+    /// Compares each runtime with its last reading. Returns whether any has been active since.
+    fn compare(&self, seen: &mut Vec<(Arc<MonitoredRuntime>, Progress)>, now: Instant) -> bool {
+        let runtimes = self.runtimes().clone();
+        seen.retain(|(known, _)| runtimes.iter().any(|runtime| Arc::ptr_eq(runtime, known)));
+        let mut is_active = false;
+        for runtime in runtimes {
+            let reading = Reading::of(&runtime.metrics);
+            match seen.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &runtime)) {
                 Some((_, progress)) => {
-                    is_busy |= progress.reading != reading || !reading.is_parked();
-                    watch.note(progress.judge(reading, now, self.threshold));
+                    is_active |= progress.reading != reading || !reading.is_parked();
+                    runtime.report(progress.judge(reading, now, self.threshold));
                 }
                 None => {
-                    is_busy = true;
-                    seen.push((watch, Progress { reading, since: now, is_stalled: false }));
+                    is_active = true;
+                    seen.push((runtime, Progress { reading, since: now, is_stalled: false }));
                 }
             }
         }
-        is_busy
+        is_active
     }
 }
 
-impl Watch {
-    fn note(&self, verdict: Option<Verdict>) {
+impl MonitoredRuntime {
+    /// Counts and logs a verdict.
+    fn report(&self, verdict: Option<Verdict>) {
         let thread = &self.name;
         match verdict {
             Some(Verdict::Stalled(time)) => {
                 self.stalls.fetch_add(1, Relaxed);
                 let for_ms = time.as_millis();
-                tracing::error!(thread, for_ms, "thread stalled: it serves nothing until it goes on");
+                tracing::error!(thread, for_ms, "thread stalled: it serves nothing until it recovers");
             }
             Some(Verdict::Recovered(time)) => {
                 tracing::warn!(thread, after_ms = time.as_millis(), "thread recovered from a stall");
@@ -193,7 +197,7 @@ impl Watch {
 /// The counters of a runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Reading {
-    /// Odd while it is parked.
+    /// Odd while the runtime is parked.
     parks_and_unparks: u64,
     busy: Duration,
 }
@@ -211,10 +215,10 @@ impl Reading {
     }
 }
 
-/// What is known of a runtime from one look to the next.
+/// The progress of a runtime between two comparisons.
 struct Progress {
     reading: Reading,
-    /// When it was first seen like this.
+    /// When this reading was first taken.
     since: Instant,
     is_stalled: bool,
 }

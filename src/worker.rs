@@ -1,7 +1,7 @@
-//! The data plane's threads: one single-threaded runtime per core, each with its own listeners and sessions.
+//! The threads of the data plane: one single-threaded runtime per core, each with its own listeners and sessions.
 //!
-//! A listener lives on one worker. What it accepts stays there, unless another worker has clearly fewer sessions: then
-//! the connection is handed over before anything was read from it.
+//! A listener belongs to one worker. Its connections stay there, unless another worker has clearly fewer sessions: then the
+//! connection is handed over before anything is read from it.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -26,40 +26,40 @@ use crate::session::{self, Shared};
 use crate::stall::StallMonitor;
 use crate::udp::{self, UdpLimits};
 
-/// Connections on their way to another worker. When it is full, that worker is behind: the session stays.
+/// Connections in the queue of a worker. While it is full, that worker is overloaded and gets no further connections.
 const HANDOVERS_MAX: usize = 1024;
-/// Questions for a list of sessions; who asks waits while it is full.
+/// Requests for a list of sessions. Further requests wait.
 const QUERIES_MAX: usize = 16;
-/// Between two ticks of a worker's clock; see [`Worker::tick`]. Less than any timer that sessions usually set.
+/// Interval between two ticks; see [`Worker::tick`]. Shorter than the timers that sessions usually set.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Flows of one listener: a flood of invented addresses ends here.
+/// UDP flows of one listener. Bounds a flood from forged addresses.
 const FLOWS_MAX: usize = 10_000;
-/// Of these, those of one client that no endpoint has answered: a tenth, so that no single host crowds out the others.
+/// Flows of one client that no endpoint has answered: a tenth, so that one host cannot use up the flows of the others.
 const UNANSWERED_FLOWS_MAX: usize = 1_000;
 
-/// All workers, as the control plane sees them.
+/// The workers, as seen by the control plane.
 #[derive(Debug)]
 pub struct Workers {
     threads: Vec<Thread>,
-    /// Has a token for every thread that runs.
+    /// Has a token for each thread that runs.
     alive: TaskTracker,
     next: usize,
     loads: Loads,
 }
 
-/// How many sessions each worker has, live.
+/// The number of sessions of each worker, live.
 #[derive(Clone, Debug, Default)]
 pub struct Loads(Arc<[Arc<Peer>]>);
 
 impl Loads {
-    /// In the order of the workers.
+    /// Returns the number of sessions of each worker, in the order of the workers.
     pub fn sessions(&self) -> Vec<usize> {
         self.0.iter().map(|peer| peer.sessions.load(Relaxed)).collect()
     }
 
-    /// Shows every session to `see`, with the number of its worker, until that says that it has seen enough. Between two
-    /// pages the workers serve.
+    /// Calls `see` with each page of sessions and the index of their worker, until it returns false. The workers keep serving
+    /// between two pages.
     pub async fn each_session(&self, mut see: impl FnMut(usize, Vec<Arc<Live>>) -> bool) {
         for (index, peer) in self.0.iter().enumerate() {
             let mut from = Some(0);
@@ -79,13 +79,12 @@ impl Loads {
 
 #[derive(Debug)]
 struct Thread {
-    /// Without a bound of its own: what is in it are bound listeners of the table, and the control plane must not wait for a
-    /// worker.
+    /// Unbounded, since the control plane must not wait for a worker. The number of listeners bounds it.
     listeners: mpsc::UnboundedSender<Listening>,
     join: JoinHandle<()>,
 }
 
-/// A listener on its way to its worker.
+/// A listener that is sent to its worker.
 #[derive(Debug)]
 struct Listening {
     listener: Listener,
@@ -95,25 +94,25 @@ struct Listening {
     open: TaskTrackerToken,
 }
 
-/// A connection with all that its session needs.
+/// A connection, and what its session needs.
 #[derive(Debug)]
 struct Handover {
     accepted: Accepted,
     cluster: Arc<Cluster>,
     offset: u16,
-    /// On the worker that it is sent to, from when it is sent: the next connection of a burst must see it there.
-    place: Counted,
+    /// On the worker that it is sent to. Counted when it is sent, so that the next connection of a burst takes it into account.
+    slot: SessionSlot,
 }
 
-/// One worker, as its sessions see it: itself, and the others to hand over to.
+/// One worker, as seen by its sessions: itself, and its peers.
 #[derive(Clone, Debug)]
 struct Worker {
     own: Arc<Peer>,
     peers: Arc<[Arc<Peer>]>,
     shared: Arc<Shared>,
     tracker: TaskTracker,
-    /// A session began.
-    began: Arc<Notify>,
+    /// Notified when a session starts.
+    started: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -123,7 +122,7 @@ struct Peer {
     queries: mpsc::Sender<Query>,
 }
 
-/// What a worker hears of the others.
+/// What a worker receives from its peers and the control plane.
 #[derive(Debug)]
 struct Inbox {
     handovers: mpsc::Receiver<Handover>,
@@ -140,7 +139,7 @@ impl Peer {
 }
 
 impl Workers {
-    /// Starts the threads. They end when `self` is dropped or joined and their last session has ended.
+    /// Starts the threads. They end once `self` is dropped or joined and their last session has ended.
     pub fn start(count: NonZeroUsize, shared: &Arc<Shared>, stalls: &StallMonitor) -> io::Result<Workers> {
         let alive = TaskTracker::new();
         let (peers, inboxes): (Vec<_>, Vec<_>) = (0..count.get()).map(|_| Peer::new()).unzip();
@@ -151,7 +150,7 @@ impl Workers {
                 peers: peers.clone(),
                 shared: shared.clone(),
                 tracker: TaskTracker::new(),
-                began: Arc::default(),
+                started: Arc::default(),
             };
             worker.start(index, inbox, stalls, alive.token())
         });
@@ -159,7 +158,7 @@ impl Workers {
         Ok(Workers { threads, alive, next: 0, loads: Loads(peers) })
     }
 
-    /// Gives a listener to the next worker in turn. Accepting ends at `stop`; then the listener is closed, and `open` dropped.
+    /// Sends a listener to the next worker in turn. It accepts until `stop`. Then the listener is closed, and `open` is dropped.
     pub fn listen(
         &mut self,
         listener: Listener,
@@ -170,16 +169,17 @@ impl Workers {
         let index = self.next % self.threads.len().max(1);
         self.next = self.next.wrapping_add(1);
         if let Some(thread) = self.threads.get(index) {
-            // A worker only ends after us.
+            // A worker ends only after `self` is dropped.
             let _ = thread.listeners.send(Listening { listener, cluster, stop, open });
         }
     }
 
+    /// Returns the number of sessions of each worker, live.
     pub fn loads(&self) -> Loads {
         self.loads.clone()
     }
 
-    /// Waits for the last session of every worker.
+    /// Waits until the last session of each worker has ended.
     pub async fn join(self) {
         let Workers { threads, alive, .. } = self;
         // A worker ends when its channel is closed.
@@ -187,7 +187,7 @@ impl Workers {
         alive.close();
         alive.wait().await;
         for join in joins {
-            // The token was the last that its thread had.
+            // Does not block: dropping the token was the last action of the thread.
             if join.join().is_err() {
                 tracing::error!("a worker panicked");
             }
@@ -205,17 +205,17 @@ impl Worker {
     ) -> io::Result<Thread> {
         let (listeners, listening) = mpsc::unbounded_channel();
         let name = format!("worker-{index}");
-        let (runtime, watched) = stalls.runtime(&name)?;
+        let (runtime, guard) = stalls.runtime(&name)?;
         let join = std::thread::Builder::new().name(name).spawn(move || {
-            // Dropped in the reverse order, at a panic too.
-            let (_alive, runtime, _watched) = (alive, runtime, watched);
+            // Dropped in reverse order, also on a panic.
+            let (_alive, runtime, _guard) = (alive, runtime, guard);
             relay::set_pipe_allowance(self.shared.fds.clone());
             runtime.block_on(self.run(listening, inbox));
         })?;
         Ok(Thread { listeners, join })
     }
 
-    /// Until the control plane is gone and every session has ended.
+    /// Runs until the control plane has dropped the worker and every session has ended.
     async fn run(self, mut listeners: mpsc::UnboundedReceiver<Listening>, inbox: Inbox) {
         let Inbox { mut handovers, mut queries } = inbox;
         let mut ticking = pin!(self.tick());
@@ -243,12 +243,11 @@ impl Worker {
         }
     }
 
-    /// Ticks while sessions begin. Each of them sets timers, and a timer that is the next to ring makes tokio wake its
-    /// driver: a system call, for timers that hardly ever ring. Behind a tick they are not the next. An idle worker has
-    /// no timer at all.
+    /// Ticks while sessions start. Each session sets timers, and a timer that expires before all others makes tokio wake its
+    /// driver: a system call, for timers that rarely expire. The next tick expires before them. An idle worker has no timer.
     async fn tick(&self) {
         loop {
-            self.began.notified().await;
+            self.started.notified().await;
             tokio::time::sleep(TICK).await;
         }
     }
@@ -258,11 +257,11 @@ impl Worker {
         self.tracker.spawn(async move {
             let served = match listening.listener.protocol {
                 Protocol::Tcp => worker.accept(listening).await,
-                // Boxed: it is larger, and most listeners are of the other kind.
+                // Boxed, since it is larger and most listeners are TCP.
                 Protocol::Udp => Box::pin(worker.serve_flows(listening)).await,
             };
             if let Err(error) = served {
-                tracing::error!(%error, "a listener failed");
+                tracing::error!(%error, "listener failed");
             }
         });
     }
@@ -270,15 +269,15 @@ impl Worker {
     async fn accept(&self, Listening { listener, cluster, stop, open: _open }: Listening) -> io::Result<()> {
         let offset = listener.offset;
         let admit = |accepted| {
-            let place = Counted::on(self.idler_peer().unwrap_or(&self.own).clone());
-            self.place(Handover { accepted, cluster: cluster.clone(), offset, place });
+            let slot = SessionSlot::on(self.less_loaded_peer().unwrap_or(&self.own).clone());
+            self.hand_over(Handover { accepted, cluster: cluster.clone(), offset, slot });
         };
-        listener::accept_loop(listener, &cluster, stop, || self.give_up(&cluster), admit).await
+        listener::accept_loop(listener, &cluster, stop, || self.backlog_expired(&cluster), admit).await
     }
 
-    /// When what waits in the backlog of a closed listener is no longer waited for, should there be no descriptors for it:
-    /// while the process drains, at the end of that. A route that was taken out gives its port back in the end.
-    async fn give_up(&self, cluster: &Cluster) {
+    /// Resolves when the connections in the backlog of a closed listener, for which there are no descriptors, are abandoned:
+    /// after the hold of the route, so that a removed route releases its port, or at the end of the drain.
+    async fn backlog_expired(&self, cluster: &Cluster) {
         let (is_draining, hold) = (self.shared.stop.is_cancelled(), cluster.members().options.hold);
         tokio::select! {
             () = self.shared.force.cancelled() => {}
@@ -286,7 +285,7 @@ impl Worker {
         }
     }
 
-    /// Flows stay on the worker of their listener: they share its socket.
+    /// Serves UDP flows. They stay on the worker of their listener, since they share its socket.
     async fn serve_flows(
         &self,
         Listening { listener, cluster, stop, open: _open }: Listening,
@@ -296,48 +295,48 @@ impl Worker {
         udp::serve(listener.fd.into(), Arc::new(flows), limits, stop).await
     }
 
-    /// On the worker where it is counted, or here where that one is behind.
-    fn place(&self, handover: Handover) {
-        if Arc::ptr_eq(&handover.place.0, &self.own) {
+    /// Serves a connection on the worker of its slot, or on this one if the queue of that worker is full.
+    fn hand_over(&self, handover: Handover) {
+        if Arc::ptr_eq(&handover.slot.0, &self.own) {
             return self.serve(handover);
         }
-        let peer = handover.place.0.clone();
+        let peer = handover.slot.0.clone();
         if let Err(refused) = peer.handovers.try_send(handover) {
-            self.serve(Handover { place: Counted::on(self.own.clone()), ..refused.into_inner() });
+            self.serve(Handover { slot: SessionSlot::on(self.own.clone()), ..refused.into_inner() });
         }
     }
 
-    /// The worker with clearly fewer sessions.
-    fn idler_peer(&self) -> Option<&Arc<Peer>> {
+    /// Returns the worker with the fewest sessions, if a handover is worth its cost.
+    fn less_loaded_peer(&self) -> Option<&Arc<Peer>> {
         let own = self.own.sessions.load(Relaxed);
         let least = self.peers.iter().min_by_key(|peer| peer.sessions.load(Relaxed))?;
         is_clearly_fewer(least.sessions.load(Relaxed), own).then_some(least)
     }
 
-    fn serve(&self, Handover { accepted, cluster, offset, place }: Handover) {
-        self.began.notify_one();
-        self.tracker.spawn(session::serve(accepted, cluster, offset, self.shared.clone(), place));
+    fn serve(&self, Handover { accepted, cluster, offset, slot }: Handover) {
+        self.started.notify_one();
+        self.tracker.spawn(session::serve(accepted, cluster, offset, self.shared.clone(), slot));
     }
 }
 
-/// A handover costs a wake-up of the other thread, so a small difference is let be; but of two sessions, each gets a
-/// worker of its own.
+/// Returns whether the difference justifies a handover, which wakes the other thread. Of two sessions on two workers, each gets
+/// its own.
 fn is_clearly_fewer(theirs: usize, ours: usize) -> bool {
     theirs + theirs / 4 < ours
 }
 
-/// One session on a worker, for as long as it lives.
+/// Counts one session on a worker until dropped.
 #[derive(Debug)]
-struct Counted(Arc<Peer>);
+struct SessionSlot(Arc<Peer>);
 
-impl Counted {
-    fn on(peer: Arc<Peer>) -> Counted {
+impl SessionSlot {
+    fn on(peer: Arc<Peer>) -> SessionSlot {
         peer.sessions.fetch_add(1, Relaxed);
-        Counted(peer)
+        SessionSlot(peer)
     }
 }
 
-impl Drop for Counted {
+impl Drop for SessionSlot {
     fn drop(&mut self) {
         self.0.sessions.fetch_sub(1, Relaxed);
     }

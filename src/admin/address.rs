@@ -1,4 +1,4 @@
-//! Where the admin API is: chosen and bound. `find` is the other end.
+//! The addresses of the admin API: chosen and bound. `client::find` is the client's side.
 
 use std::fmt;
 use std::io;
@@ -16,22 +16,23 @@ use super::wire::Stream;
 use crate::config::{AdminAddr, Config};
 use crate::listener::unix::{self, UnixPath};
 
-/// Where a service of the system keeps its sockets (FHS 3.0, /run). Only root and those whom root lets may write there.
+/// The directory for sockets of system services (FHS 3.0, /run), which only root can write to by default.
 pub(super) const SYSTEM_PATH: &str = "/run/ambassador/admin.sock";
-/// Below `XDG_RUNTIME_DIR`.
+/// Relative to `XDG_RUNTIME_DIR`.
 const USER_PATH: &str = "ambassador/admin.sock";
-/// What abstract names (unix(7)) begin with, for a process that can write no directory. They belong to the network
-/// namespace: several ambassadors may share it, so each has a name of its own.
+/// Prefix of the abstract names (unix(7)) of a process that can write to neither directory. Abstract names belong to the
+/// network namespace, which several ambassadors may share, so each has a name of its own.
 pub(super) const ABSTRACT_PREFIX: &str = "ambassador/admin/";
 
-/// The admin addresses to bind, or to look for.
+/// The admin addresses to bind, or to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Choice {
+pub(crate) struct Choice {
     pub(super) given: Option<AdminAddr>,
-    /// The first of these that can be had, else an abstract socket.
+    /// The first of these that is available is used, or else an abstract socket.
     pub(super) defaults: Vec<PathBuf>,
 }
 
+/// An admin address that was configured cannot be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on the admin address {what}: {source}")]
 pub struct BindError {
@@ -41,27 +42,29 @@ pub struct BindError {
 
 pub(super) enum AdminListener {
     Path {
-        /// Before the listener: see `Listener`.
+        /// Dropped before the listener: see `Listener`.
         _path: UnixPath,
         listener: UnixListener,
     },
-    /// Answers its own user and root only: an abstract socket has no file and so no permissions.
+    /// Serves only the same user and root: an abstract socket has no file, and so no permissions.
     Abstract(UnixListener),
     Tcp(TcpListener),
 }
 
 impl Choice {
-    pub fn of(config: &Config) -> Choice {
+    /// Returns the addresses of a configuration.
+    pub(crate) fn of(config: &Config) -> Choice {
         Choice::new(config.admin.clone(), config.runtime_dir.as_deref())
     }
 
-    pub fn new(given: Option<AdminAddr>, runtime_dir: Option<&Path>) -> Choice {
+    /// Returns the given address, and the default addresses of a user with this `XDG_RUNTIME_DIR`.
+    pub(crate) fn new(given: Option<AdminAddr>, runtime_dir: Option<&Path>) -> Choice {
         let user = runtime_dir.map(|dir| dir.join(USER_PATH));
         Choice { given, defaults: std::iter::once(PathBuf::from(SYSTEM_PATH)).chain(user).collect() }
     }
 }
 
-/// Where an ambassador is looked for.
+/// The addresses at which an ambassador is searched.
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.given {
@@ -75,7 +78,8 @@ impl fmt::Display for Choice {
     }
 }
 
-/// TCP comes beside the default unix socket and not instead of it, so that the verbs find the ambassador all the same.
+/// Binds the configured address, or a default one. With TCP a default one as well, so that the commands find the ambassador
+/// without an option.
 pub(super) fn bind(choice: &Choice) -> Result<Vec<AdminListener>, BindError> {
     let given = choice
         .given
@@ -102,16 +106,16 @@ fn bind_given(addr: &AdminAddr) -> io::Result<AdminListener> {
 }
 
 fn bind_default(paths: &[PathBuf]) -> Option<AdminListener> {
-    let mut taken = None;
+    let mut in_use = None;
     for path in paths {
         if let Some(parent) = path.parent() {
-            // Under any umask: clients do not check who serves in the system's directory.
+            // The mode applies under any umask: clients do not check the user of a server in the system's directory.
             let _ = std::fs::DirBuilder::new().mode(0o755).create(parent);
         }
         match bind_path(path) {
             Ok(listener) => return Some(listener),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                taken = Some(format!("{}: {error}", path.display()));
+                in_use = Some(format!("{}: {error}", path.display()));
             }
             Err(error) => {
                 tracing::debug!(path = %path.display(), %error, "admin address not available");
@@ -120,15 +124,16 @@ fn bind_default(paths: &[PathBuf]) -> Option<AdminListener> {
     }
     let name = own_name();
     let bound = bind_abstract(&name);
-    match (&bound, taken) {
+    match (&bound, in_use) {
         (Ok(_), None) => {}
-        (Ok(_), Some(taken)) => tracing::warn!("admin address taken ({taken}): listening on @{name}"),
-        (Err(error), _) => tracing::warn!(%error, "no admin address available; --admin names one"),
+        (Ok(_), Some(in_use)) => tracing::warn!("admin address in use ({in_use}); listening on @{name}"),
+        (Err(error), _) => tracing::warn!(%error, "no admin address available; set one with --admin"),
     }
     bound.ok()
 }
 
-/// The time makes it unique: processes of two containers that share a network may have the same number.
+/// Returns an abstract name. The time makes it unique: processes of two containers that share a network namespace may have the
+/// same process ID.
 fn own_name() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("{ABSTRACT_PREFIX}{}.{}", std::process::id(), now.subsec_nanos())
@@ -151,7 +156,7 @@ fn registered(fd: OwnedFd) -> io::Result<UnixListener> {
 }
 
 impl AdminListener {
-    /// In the words of `--admin`.
+    /// Returns the bound address.
     pub(super) fn addr(&self) -> io::Result<AdminAddr> {
         let listener = match self {
             AdminListener::Tcp(listener) => return listener.local_addr().map(AdminAddr::Tcp),
@@ -165,7 +170,7 @@ impl AdminListener {
         })
     }
 
-    /// `None` for a peer who is not to be answered.
+    /// Accepts a connection. Returns `None` for a peer that is not served.
     pub(super) async fn accept(&self) -> io::Result<Option<Stream>> {
         match self {
             AdminListener::Path { listener, .. } => Ok(Some(Stream::Unix(listener.accept().await?.0))),
@@ -178,7 +183,7 @@ impl AdminListener {
     }
 }
 
-/// Where permissions do not decide: our own user, and root.
+/// Returns whether a peer is served where no permissions apply: the same user, and root.
 pub(super) fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }

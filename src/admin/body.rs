@@ -1,4 +1,4 @@
-//! The bodies of orders: JSON from whoever can reach the socket, read strictly. Pure.
+//! The bodies of commands: JSON from any client that can reach the socket, parsed strictly. Pure.
 
 use std::time::Duration;
 
@@ -7,19 +7,34 @@ use serde::de::DeserializeOwned;
 
 use crate::config::grammar::options;
 use crate::config::nearest::suggest;
-use crate::reconcile::command::{Command, Switch, Trial};
+use crate::reconcile::command::{Command, SwitchRequest, Trial};
 use crate::route::OnRemove;
 
-/// What can be posted to a route.
+/// The commands that can be posted to a route.
 const VERBS: [&str; 5] = ["pause", "resume", "switch", "weight", "drain"];
 
-/// A trial longer than this is not watched by anybody.
+/// The longest timeout of a trial.
 const TRIAL_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// No body at all is `{}`.
+/// Why a command cannot be parsed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BodyError {
+    #[error("invalid body: {0}")]
+    Invalid(String),
+    #[error("unknown command `{verb}`: {help}")]
+    UnknownVerb { verb: String, help: String },
+    #[error("give either `targets` or `reset: true`")]
+    TargetsOrReset,
+    #[error("give either `weight` or `reset: true`")]
+    WeightOrReset,
+    #[error("{0}")]
+    Timeout(String),
+}
+
+/// An empty body counts as `{}`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Nothing {}
+struct EmptyBody {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,7 +45,7 @@ struct AddBody {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SwitchBody {
-    /// A comma list, or a list.
+    /// A comma-separated string, or a list.
     #[serde(default)]
     targets: Option<Targets>,
     #[serde(default)]
@@ -38,10 +53,10 @@ struct SwitchBody {
     /// `drain` or `cut`.
     #[serde(default)]
     old: Option<Old>,
-    /// A duration: take it back when it has not settled in this time.
+    /// A duration: the switch is rolled back if it has not settled within this time.
     #[serde(default)]
     timeout: Option<String>,
-    /// Use the new endpoints once each has answered. Implied by `timeout`.
+    /// Whether each new endpoint must answer before it is used. Implied by `timeout`.
     #[serde(default)]
     wait: bool,
 }
@@ -66,7 +81,7 @@ struct WeightBody {
     endpoint: String,
     #[serde(default)]
     weight: Option<u32>,
-    /// Back to the weight that its source gives it.
+    /// Whether to use the weight that the source reports.
     #[serde(default)]
     reset: bool,
 }
@@ -79,68 +94,71 @@ struct DrainBody {
     undo: bool,
 }
 
-/// Of `POST /routes`.
-pub(super) fn add(bytes: &[u8]) -> Result<Command, String> {
+/// Parses the body of `POST /routes`.
+pub(super) fn add(bytes: &[u8]) -> Result<Command, BodyError> {
     let AddBody { route } = read(bytes)?;
     Ok(Command::Add { line: route })
 }
 
-/// Of `POST /routes/NAME/VERB`.
-pub(super) fn order(name: &str, verb: &str, bytes: &[u8]) -> Result<Command, String> {
+/// Parses the body of `POST /routes/NAME/VERB`.
+pub(super) fn command(name: &str, verb: &str, bytes: &[u8]) -> Result<Command, BodyError> {
     let route = name.to_owned();
     match verb {
-        "pause" => read(bytes).map(|Nothing {}| Command::Pause { route }),
-        "resume" => read(bytes).map(|Nothing {}| Command::Resume { route }),
+        "pause" => read(bytes).map(|EmptyBody {}| Command::Pause { route }),
+        "resume" => read(bytes).map(|EmptyBody {}| Command::Resume { route }),
         "switch" => switch(route, read(bytes)?).map(Command::Switch),
         "weight" => match read(bytes)? {
             WeightBody { endpoint, weight, reset } if weight.is_some() != reset => {
                 Ok(Command::Weight { route, endpoint, weight })
             }
-            WeightBody { .. } => Err("give either `weight` or `reset: true`".to_owned()),
+            WeightBody { .. } => Err(BodyError::WeightOrReset),
         },
         "drain" => match read(bytes)? {
             DrainBody { endpoint, undo: false } => Ok(Command::Drain { route, endpoint }),
             DrainBody { endpoint, undo: true } => Ok(Command::Undrain { route, endpoint }),
         },
-        _ => Err(format!("`{verb}` is no command: {}", suggest(verb, &VERBS))),
+        _ => Err(BodyError::UnknownVerb { verb: verb.to_owned(), help: suggest(verb, &VERBS) }),
     }
 }
 
-fn switch(route: String, body: SwitchBody) -> Result<Switch, String> {
+fn switch(route: String, body: SwitchBody) -> Result<SwitchRequest, BodyError> {
     let SwitchBody { targets, reset, old, timeout, wait } = body;
     let targets = match (targets, reset) {
         (Some(Targets::Text(text)), false) => Some(text),
         (Some(Targets::List(list)), false) => Some(list.join(",")),
         (None, true) => None,
-        (Some(_), true) | (None, false) => return Err("give either `targets` or `reset: true`".to_owned()),
+        (Some(_), true) | (None, false) => return Err(BodyError::TargetsOrReset),
     };
     let old = old.map(|old| match old {
         Old::Drain => OnRemove::Drain,
         Old::Cut => OnRemove::Cut,
     });
-    let timeout = timeout.map(|text| trial_time(&text)).transpose()?;
+    let timeout = timeout.map(|text| trial_timeout(&text)).transpose()?;
     let trial = (wait || timeout.is_some()).then_some(Trial { timeout });
-    Ok(Switch { route, targets, old, trial })
+    Ok(SwitchRequest { route, targets, old, trial })
 }
 
-fn trial_time(text: &str) -> Result<Duration, String> {
-    let trial = options::duration(text).map_err(|mistake| match mistake.help {
-        Some(help) => format!("{}: {help}", mistake.message),
-        None => mistake.message,
+fn trial_timeout(text: &str) -> Result<Duration, BodyError> {
+    let timeout = options::duration(text).map_err(|mistake| match mistake.help {
+        Some(help) => BodyError::Timeout(format!("{}: {help}", mistake.message)),
+        None => BodyError::Timeout(mistake.message),
     })?;
-    if trial > TRIAL_MAX { Err(format!("`{text}` is more than a day")) } else { Ok(trial) }
+    if timeout > TRIAL_MAX {
+        return Err(BodyError::Timeout(format!("invalid timeout `{text}`: must be at most 1 day")));
+    }
+    Ok(timeout)
 }
 
-fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BodyError> {
     let bytes = if bytes.trim_ascii().is_empty() { b"{}" } else { bytes };
-    serde_json::from_slice(bytes).map_err(|error| format!("the body cannot be read: {error}"))
+    serde_json::from_slice(bytes).map_err(|error| BodyError::Invalid(error.to_string()))
 }
 
-/// What the fuzz targets feed: any order's body.
+/// Parses a body as that of each command, for the fuzz targets.
 pub(super) fn read_any(bytes: &[u8]) {
     let _ = add(bytes);
     for verb in VERBS {
-        let _ = order("r", verb, bytes);
+        let _ = command("r", verb, bytes);
     }
 }
 
@@ -148,22 +166,22 @@ pub(super) fn read_any(bytes: &[u8]) {
 mod tests {
     use super::*;
 
-    fn check(verb: &str, body: &str) -> Result<Command, String> {
-        order("r", verb, body.as_bytes())
+    fn check(verb: &str, body: &str) -> Result<Command, BodyError> {
+        command("r", verb, body.as_bytes())
     }
 
     fn switched(
         targets: Option<&str>,
         old: Option<OnRemove>,
         trial: Option<Duration>,
-    ) -> Result<Command, String> {
+    ) -> Result<Command, BodyError> {
         let targets = targets.map(str::to_owned);
         let trial = trial.map(|timeout| Trial { timeout: Some(timeout) });
-        Ok(Command::Switch(Switch { route: "r".to_owned(), targets, old, trial }))
+        Ok(Command::Switch(SwitchRequest { route: "r".to_owned(), targets, old, trial }))
     }
 
     #[test]
-    fn every_order_is_read() {
+    fn every_command_is_parsed() {
         let (route, endpoint) = ("r".to_owned(), "10.0.0.1:1".to_owned());
         assert_eq!(check("pause", ""), Ok(Command::Pause { route: route.clone() }));
         assert_eq!(check("resume", " {} "), Ok(Command::Resume { route: route.clone() }));
@@ -192,23 +210,23 @@ mod tests {
     }
 
     #[test]
-    fn whatever_else_comes_is_answered_with_the_way_out() {
+    fn invalid_body_is_an_error_that_names_the_remedy() {
         for (verb, body, says) in [
             ("puase", "", "did you mean `pause`?"),
-            ("", "", "there are `pause`"),
-            ("pause", "[", "cannot be read"),
+            ("", "", "`pause`, `resume`"),
+            ("pause", "[", "invalid body"),
             ("pause", r#"{"for":"ever"}"#, "unknown field"),
             ("switch", "", "either `targets`"),
             ("switch", r#"{"targets":"a","reset":true}"#, "either `targets`"),
             ("switch", r#"{"targets":"a","old":"kill"}"#, "unknown variant"),
             ("switch", r#"{"targets":"a","timeout":"30"}"#, "write `30s`"),
-            ("switch", r#"{"targets":"a","timeout":"2days"}"#, "more than a day"),
-            ("weight", r#"{"endpoint":"a","weight":-1}"#, "cannot be read"),
+            ("switch", r#"{"targets":"a","timeout":"2days"}"#, "at most 1 day"),
+            ("weight", r#"{"endpoint":"a","weight":-1}"#, "invalid body"),
             ("weight", r#"{"endpoint":"a"}"#, "either `weight`"),
             ("weight", r#"{"endpoint":"a","weight":1,"reset":true}"#, "either `weight`"),
             ("drain", "{}", "missing field `endpoint`"),
         ] {
-            let why = check(verb, body).unwrap_err();
+            let why = check(verb, body).unwrap_err().to_string();
             assert!(why.contains(says), "{verb} {body}: {why}");
         }
     }

@@ -11,7 +11,7 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method, Request, StatusCode, Version};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-/// Of a header value that an error quotes.
+/// Characters of a header value that an error quotes.
 const SHOWN_CHARS_MAX: usize = 100;
 
 /// The transport of a request, and the host names that are served on it.
@@ -23,24 +23,25 @@ pub(super) enum Guard {
     Tcp { names: Arc<[String]> },
 }
 
-/// Why a request is not served, with a way out.
-pub(super) type Refusal = (StatusCode, String);
+/// Why a request is not served, and what to do instead.
+pub(super) type Rejection = (StatusCode, String);
 
 impl Guard {
-    pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
+    /// Checks the host, the site and the content type of a request.
+    pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), Rejection> {
         self.check_host(request)?;
         self.check_site(request)?;
         if request.method() == Method::POST && !is_json(request.headers()) {
-            let why = "an order is JSON: send `content-type: application/json`";
+            let why = "a command must be JSON: send `content-type: application/json`";
             return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, why.to_owned()));
         }
         Ok(())
     }
 
-    fn check_host<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
+    fn check_host<B>(&self, request: &Request<B>) -> Result<(), Rejection> {
         let Guard::Tcp { names } = self else { return Ok(()) };
         let mut hosts = hosts(request);
-        // Only HTTP/1.0, which no browser speaks, does without.
+        // Only HTTP/1.0, which no browser uses, does not require it.
         if hosts.is_empty() && request.version() >= Version::HTTP_11 {
             hosts.push(String::new());
         }
@@ -54,12 +55,12 @@ impl Guard {
         }
     }
 
-    /// `Origin`, where there is one, must be that of the host that is served. On a unix socket no host is known to be ours.
-    fn check_site<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
+    /// `Origin`, if present, must be that of the requested host. On a unix socket any `Origin` is rejected.
+    fn check_site<B>(&self, request: &Request<B>) -> Result<(), Rejection> {
         let headers = request.headers();
-        let is_ours = |site: &HeaderValue| site == "same-origin" || site == "none";
-        if let Some(site) = headers.get_all(SEC_FETCH_SITE).iter().find(|site| !is_ours(site)) {
-            return Err(no_page("sec-fetch-site", site));
+        let is_same = |site: &HeaderValue| site == "same-origin" || site == "none";
+        if let Some(site) = headers.get_all(SEC_FETCH_SITE).iter().find(|site| !is_same(site)) {
+            return Err(other_site("sec-fetch-site", site));
         }
         let own: Vec<String> = match self {
             Guard::Unix => Vec::new(),
@@ -70,20 +71,20 @@ impl Guard {
         };
         match headers.get_all(ORIGIN).iter().find(|origin| !is_own(origin)) {
             None => Ok(()),
-            Some(origin) => Err(no_page("origin", origin)),
+            Some(origin) => Err(other_site("origin", origin)),
         }
     }
 }
 
-fn no_page(header: &str, value: &HeaderValue) -> Refusal {
-    forbidden(format!("pages of other sites are not served: `{header}: {}`", shown(&text(value))))
+fn other_site(header: &str, value: &HeaderValue) -> Rejection {
+    forbidden(format!("requests of other sites are not allowed: `{header}: {}`", shown(&text(value))))
 }
 
-fn forbidden(why: String) -> Refusal {
+fn forbidden(why: String) -> Rejection {
     (StatusCode::FORBIDDEN, why)
 }
 
-/// The host of the request line, if it has one, and of each `Host` header.
+/// Returns the host of the request line, if it has one, and of each `Host` header.
 fn hosts<B>(request: &Request<B>) -> Vec<String> {
     let in_line = request.uri().authority().map(ToString::to_string);
     in_line.into_iter().chain(request.headers().get_all(HOST).iter().map(text)).collect()
@@ -113,7 +114,7 @@ fn shown(text: &str) -> String {
     text.chars().take(SHOWN_CHARS_MAX).collect()
 }
 
-/// What the fuzz targets feed: a request's `Host`, `Origin` and target, a line each.
+/// Checks a request whose target, `Host`, `Origin`, `Sec-Fetch-Site` and served name are one line each, for the fuzz targets.
 pub(super) fn read_any(text: &str) {
     let mut lines = text.lines();
     let mut next = || lines.next().unwrap_or_default();

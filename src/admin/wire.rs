@@ -1,4 +1,4 @@
-//! One connection of the admin API, either end, over any of the transports.
+//! A connection of the admin API, of the server or the client, over either transport.
 
 use std::io;
 use std::pin::Pin;

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{block_on, err, fail, out, out_words};
 use crate::admin::address::Choice;
-use crate::admin::client::{self, Answer, ClientError, Question};
+use crate::admin::client::{self, AdminRequest, AdminResponse, ClientError};
 use crate::config;
 use crate::config::nearest::nearest;
 use crate::config::vars::Vars;
@@ -48,7 +48,7 @@ impl At {
 }
 
 pub(super) fn health(at: &At, vars: &Vars) -> Exit {
-    match ask(at, vars, &Question::get("/ready")) {
+    match ask(at, vars, &AdminRequest::get("/ready")) {
         Ok(answer) if answer.is_ok() => {
             out_words(&answer.body);
             Exit::Done
@@ -59,14 +59,14 @@ pub(super) fn health(at: &At, vars: &Vars) -> Exit {
 }
 
 pub(super) fn status(ask: &Ask, vars: &Vars) -> Exit {
-    show(ask, vars, &Question::get("/status"), |status: &Status| status.table())
+    show(ask, vars, &AdminRequest::get("/status"), |status: &Status| status.table())
 }
 
 /// Asks, and shows the answer: as it came, or as a person reads it.
 pub(super) fn show<T: DeserializeOwned>(
     how: &Ask,
     vars: &Vars,
-    question: &Question,
+    question: &AdminRequest,
     words: impl Fn(&T) -> String,
 ) -> Exit {
     let answer = match ask(&how.at, vars, question) {
@@ -86,12 +86,12 @@ pub(super) fn show<T: DeserializeOwned>(
 }
 
 /// One question, one answer. Where there is none, says so and how to end.
-pub(super) fn ask(at: &At, vars: &Vars, question: &Question) -> Result<Answer, Exit> {
+pub(super) fn ask(at: &At, vars: &Vars, question: &AdminRequest) -> Result<AdminResponse, Exit> {
     let choice = at.choice(vars).map_err(|mistake| {
         err(&mistake.to_string());
         Exit::Usage
     })?;
-    match block_on(client::ask(&choice, question)) {
+    match block_on(client::send(&choice, question)) {
         Ok(answer) => answer.map_err(|error| unanswered(&error)),
         Err(error) => Err(fail(&error.to_string())),
     }
@@ -102,13 +102,13 @@ pub(super) fn unanswered(error: &ClientError) -> Exit {
     match error {
         ClientError::Several(_) => Exit::Usage,
         ClientError::Unreachable { .. } | ClientError::Ended => Exit::Unavailable,
-        ClientError::Garbled(_) => Exit::Failed,
+        ClientError::Unexpected(_) => Exit::Failed,
     }
 }
 
 /// Says why nothing was done. What was asked wrongly is bad usage; a name that nobody knows is answered with those that
 /// somebody does.
-pub(super) fn refused(answer: &Answer, json: bool) -> Exit {
+pub(super) fn refused(answer: &AdminResponse, json: bool) -> Exit {
     let value: Value = serde_json::from_str(&answer.body).unwrap_or_default();
     match (json, value.get("error").and_then(Value::as_str)) {
         (true, Some(_)) => out(&format!("{value:#}\n")),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::ask::{self, Ask, refused, unanswered};
 use super::{block_on, fail, out};
 use crate::admin::address::Choice;
-use crate::admin::client::{self, Question, escaped};
+use crate::admin::client::{self, AdminRequest, escaped};
 use crate::config::vars::Vars;
 use crate::escape;
 use crate::exit::Exit;
@@ -150,7 +150,7 @@ pub(super) fn send(command: &OrderVerb, vars: &Vars) -> Exit {
             post(ask, vars, route, "drain", &json!({ "endpoint": endpoint, "undo": undo }))
         }
         OrderVerb::Routes { verb, ask } => match verb {
-            None => ask::show(ask, vars, &Question::get("/routes"), list),
+            None => ask::show(ask, vars, &AdminRequest::get("/routes"), list),
             Some(verb) => change_routes(verb, vars),
         },
     }
@@ -159,10 +159,10 @@ pub(super) fn send(command: &OrderVerb, vars: &Vars) -> Exit {
 fn change_routes(verb: &RoutesVerb, vars: &Vars) -> Exit {
     match verb {
         RoutesVerb::Add { route, ask } => {
-            ask::show(ask, vars, &Question::post("/routes", &json!({ "route": route })), sentence)
+            ask::show(ask, vars, &AdminRequest::post("/routes", &json!({ "route": route })), sentence)
         }
         RoutesVerb::Remove { name, ask } => {
-            let question = Question { method: hyper::Method::DELETE, ..Question::get(path(name)) };
+            let question = AdminRequest { method: hyper::Method::DELETE, ..AdminRequest::get(path(name)) };
             ask::show(ask, vars, &question, sentence)
         }
     }
@@ -196,7 +196,7 @@ fn named(target: &str, origin: &str) -> String {
 }
 
 fn post(ask: &Ask, vars: &Vars, route: &str, verb: &str, body: &Value) -> Exit {
-    ask::show(ask, vars, &Question::post(format!("{}/{verb}", path(route)), body), sentence)
+    ask::show(ask, vars, &AdminRequest::post(format!("{}/{verb}", path(route)), body), sentence)
 }
 
 fn path(route: &str) -> String {
@@ -218,7 +218,7 @@ fn switch(command: &Switch, vars: &Vars) -> Exit {
     if !wait {
         return post(ask, vars, route, "switch", &body);
     }
-    let question = Question::post(format!("{}/switch", path(route)), &body);
+    let question = AdminRequest::post(format!("{}/switch", path(route)), &body);
     let answer = match ask::ask(&ask.at, vars, &question) {
         Ok(answer) if answer.is_ok() => answer,
         Ok(answer) => return refused(&answer, ask.json),
@@ -243,7 +243,8 @@ async fn wait_until_over(
     number: u64,
 ) -> Result<(SwitchState, RouteStatus), Exit> {
     loop {
-        let answer = client::ask(choice, &Question::get(path)).await.map_err(|error| unanswered(&error))?;
+        let answer =
+            client::send(choice, &AdminRequest::get(path)).await.map_err(|error| unanswered(&error))?;
         if !answer.is_ok() {
             return Err(refused(&answer, false));
         }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::ask::{self, Ask, refused, unanswered};
 use super::{block_on, err, fail, is_read};
-use crate::admin::client::{self, Question, escaped};
+use crate::admin::client::{self, AdminRequest, escaped};
 use crate::config::vars::Vars;
 use crate::escape;
 use crate::exit::Exit;
@@ -57,7 +57,7 @@ pub(super) fn sessions(SessionsArgs { route, limit, ask }: &SessionsArgs, vars: 
     let route = route.as_ref().map(|route| format!("route={}", escaped(route)));
     let limit = limit.map(|limit| format!("limit={limit}"));
     let query: Vec<String> = route.into_iter().chain(limit).collect();
-    let question = Question::get(format!("/sessions?{}", query.join("&")));
+    let question = AdminRequest::get(format!("/sessions?{}", query.join("&")));
     ask::show(ask, vars, &question, |sessions: &Sessions| sessions.table())
 }
 
@@ -69,13 +69,13 @@ pub(super) fn events(EventsArgs { follow, since, ask }: &EventsArgs, vars: &Vars
             return Exit::Usage;
         }
     };
-    let question = Question::get(format!("/events?since={since}&follow={follow}"));
+    let question = AdminRequest::get(format!("/events?since={since}&follow={follow}"));
     let mut lines = Lines::default();
     let show = |line: &str| {
         let text = if ask.json { format!("{line}\n") } else { in_words(line) };
         is_read(&text)
     };
-    let followed = block_on(client::follow(&choice, &question, |piece| lines.take(piece, show)));
+    let followed = block_on(client::stream(&choice, &question, |piece| lines.take(piece, show)));
     match followed {
         Ok(Ok(answer)) if answer.is_ok() => Exit::Done,
         Ok(Ok(answer)) => refused(&answer, ask.json),

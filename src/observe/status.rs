@@ -13,9 +13,7 @@ use super::table::{aligned, bytes};
 use crate::address::BACKUP_TIER;
 use crate::cluster::{Cluster, Endpoint, Member, Tier};
 use crate::escape::escaped;
-use crate::reconcile::overrides::Override;
-use crate::reconcile::trial::{Switch, Verdict};
-use crate::reconcile::{ByHand, ConfigFile, Overview, RouteView};
+use crate::reconcile::{ByHand, ConfigFile, LastSwitch, Override, Overview, RouteView, SwitchPhase};
 
 /// `SENT` and `RECEIVED` are from the ambassador's view: sent to the service, received from it.
 const HEAD: [&str; 8] = ["ROUTE", "ENDPOINT", "STATE", "SESSIONS", "HELD", "SENT", "RECEIVED", "ORIGIN"];
@@ -362,11 +360,11 @@ impl ByHandStatus {
 }
 
 impl SwitchStatus {
-    fn of(switch: &Switch) -> SwitchStatus {
-        let state = match switch.verdict {
-            Verdict::OnTrial => SwitchState::OnTrial,
-            Verdict::Kept => SwitchState::Kept,
-            Verdict::RolledBack => SwitchState::RolledBack,
+    fn of(switch: &LastSwitch) -> SwitchStatus {
+        let state = match switch.phase {
+            SwitchPhase::OnTrial => SwitchState::OnTrial,
+            SwitchPhase::Kept => SwitchState::Kept,
+            SwitchPhase::RolledBack => SwitchState::RolledBack,
         };
         SwitchStatus { number: switch.number, state, why: switch.why.clone() }
     }

@@ -1,4 +1,4 @@
-//! Routes that are closed: their listeners until the workers have closed them, and their endpoints for a moment more.
+//! Closed routes: their listeners until the workers have closed them, and their endpoints for a grace period.
 //!
 //! A connection that the kernel had accepted for a route is served, even if the route was closed before a worker saw it.
 
@@ -6,19 +6,19 @@ use std::time::{Duration, Instant};
 
 use tokio_util::task::TaskTracker;
 
-use super::running::Running;
+use super::open_route::OpenRoute;
 use crate::address::Identity;
 use crate::route::{Listen, OnRemove, Protocol};
 
-/// How long a round waits for listeners that are in its way. A worker closes one in microseconds, if it is not stalled.
+/// How long a round waits for listeners that overlap a new one. A worker that is not stalled closes one in microseconds.
 const WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// How long the sessions that were accepted last may still connect.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// In the order in which they were closed.
+/// Closed routes, in the order in which they were closed.
 #[derive(Default)]
-pub(super) struct Closing {
+pub(super) struct ClosingRoutes {
     routes: Vec<ClosingRoute>,
 }
 
@@ -26,66 +26,66 @@ struct ClosingRoute {
     listen: Listen,
     /// Has a token for each listener that is still open.
     listeners: TaskTracker,
-    /// Until it no longer serves, and when that is.
-    serving: Option<(Running, Instant)>,
+    /// The route while it still serves, and until when.
+    serving: Option<(OpenRoute, Instant)>,
 }
 
-impl Closing {
-    pub(super) fn add(&mut self, listen: Listen, running: Running, now: Instant) {
-        running.stop.cancel();
-        running.listeners.close();
-        let listeners = running.listeners.clone();
+impl ClosingRoutes {
+    /// Closes the listeners of a route.
+    pub(super) fn add(&mut self, listen: Listen, route: OpenRoute, now: Instant) {
+        route.stop.cancel();
+        route.listeners.close();
+        let listeners = route.listeners.clone();
         let has_grace = listen.protocol() == Protocol::Tcp
-            && running.cluster.members().options.on_remove == OnRemove::Drain;
+            && route.cluster.members().options.on_remove == OnRemove::Drain;
         if !has_grace {
-            end(&running);
+            end(&route);
         }
         let until = if has_grace { now + GRACE } else { now };
-        self.routes.push(ClosingRoute { listen, listeners, serving: Some((running, until)) });
+        self.routes.push(ClosingRoute { listen, listeners, serving: Some((route, until)) });
     }
 
-    /// When the next of them no longer serves.
+    /// Returns when the next grace period ends.
     pub(super) fn next(&self) -> Option<Instant> {
         self.routes.iter().find_map(|route| route.serving.as_ref()).map(|(_, until)| *until)
     }
 
-    /// Ends those whose time has come.
+    /// Ends the routes whose grace period has passed.
     pub(super) fn finish(&mut self, now: Instant) {
         self.finish_if(|_, until| until <= now);
     }
 
-    /// Ends those that lead to containers: there is news of containers, which no longer reaches them, and an address must not
-    /// outlive its container.
+    /// Ends the routes to containers: updates of containers no longer reach them, and no address may outlive its container.
     pub(super) fn finish_containers(&mut self) {
-        self.finish_if(|running, _| {
-            let members = running.cluster.members();
+        self.finish_if(|route, _| {
+            let members = route.cluster.members();
             members
                 .all()
                 .any(|(_, member)| matches!(member.endpoint.key.identity, Identity::Container { .. }))
         });
     }
 
-    fn finish_if(&mut self, is_over: impl Fn(&Running, Instant) -> bool) {
-        for route in &mut self.routes {
-            if let Some((running, _)) = route.serving.take_if(|(running, until)| is_over(running, *until)) {
-                end(&running);
+    fn finish_if(&mut self, is_over: impl Fn(&OpenRoute, Instant) -> bool) {
+        for closing in &mut self.routes {
+            if let Some((route, _)) = closing.serving.take_if(|(route, until)| is_over(route, *until)) {
+                end(&route);
             }
         }
         self.routes.retain(|route| route.serving.is_some() || !route.listeners.is_empty());
     }
 
-    /// When to stop waiting, for a round that begins now.
+    /// Returns the deadline of [`ClosingRoutes::wait`] for a round that begins now.
     pub(super) fn deadline() -> tokio::time::Instant {
         tokio::time::Instant::now() + WAIT_MAX
     }
 
-    /// Waits, no longer than until `deadline`, for listeners that are in the way of `listen`. Returns whether there were any. UDP
-    /// sockets are not waited for: they stay open for their flows.
+    /// Waits, until `deadline` at most, for listeners that overlap `listen`. Returns whether there were any. Does not wait for
+    /// UDP sockets, which stay open for their flows.
     pub(super) async fn wait(&mut self, listen: &Listen, deadline: tokio::time::Instant) -> bool {
         let mut found = false;
-        let in_the_way =
+        let overlaps =
             |route: &&ClosingRoute| route.listen.protocol() == Protocol::Tcp && route.listen.overlaps(listen);
-        for route in self.routes.iter().filter(in_the_way) {
+        for route in self.routes.iter().filter(overlaps) {
             found = true;
             if tokio::time::timeout_at(deadline, route.listeners.wait()).await.is_err() {
                 break;
@@ -95,8 +95,8 @@ impl Closing {
     }
 }
 
-fn end(running: &Running) {
-    running.cluster.close();
-    // Whom nobody can serve any more waits for its hold, and not for a `resume`.
-    running.cluster.pause(false);
+fn end(route: &OpenRoute) {
+    route.cluster.close();
+    // Held sessions of a closed route wait for its hold, not for a `resume`.
+    route.cluster.pause(false);
 }

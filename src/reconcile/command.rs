@@ -1,4 +1,4 @@
-//! What an operator may ask of the control loop, and what it answers.
+//! Commands of the operator to the control loop, and their results.
 
 use std::time::Duration;
 
@@ -7,100 +7,88 @@ use tokio::sync::{mpsc, oneshot};
 use crate::diagnostic::Diagnostic;
 use crate::route::OnRemove;
 
-/// CommandSender that wait while the loop is busy. The one who gives the next is told so.
+/// Commands that wait while the loop is busy. Further commands fail.
 const COMMANDS_MAX: usize = 64;
-/// The loop applies an command in milliseconds; binding a listener and a burst of news before it take no second.
+/// The loop executes a command in milliseconds. Binding a listener, and a burst of updates before it, take less than a second.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Routes are meant by name, endpoints as `status` has them.
+/// A change at run time. Routes are identified by name, endpoints as `status` shows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// New sessions are held, even when endpoints answer.
-    Pause {
-        route: String,
-    },
-    Resume {
-        route: String,
-    },
-    Switch(Switch),
-    Weight {
-        route: String,
-        endpoint: String,
-        /// `None` for the weight that its source gives it.
-        weight: Option<u32>,
-    },
-    /// No new sessions on this endpoint.
-    Drain {
-        route: String,
-        endpoint: String,
-    },
-    Undrain {
-        route: String,
-        endpoint: String,
-    },
-    /// A route in the grammar.
-    Add {
-        line: String,
-    },
-    Remove {
-        route: String,
-    },
+pub(crate) enum Command {
+    /// Holds new sessions, even if endpoints answer.
+    Pause { route: String },
+    /// Ends a pause.
+    Resume { route: String },
+    /// Replaces the targets of a route.
+    Switch(SwitchRequest),
+    /// Sets the weight of an endpoint. `None` for the weight that its source reports.
+    Weight { route: String, endpoint: String, weight: Option<u32> },
+    /// Takes no new sessions on an endpoint.
+    Drain { route: String, endpoint: String },
+    /// Takes new sessions on a drained endpoint again.
+    Undrain { route: String, endpoint: String },
+    /// Opens a route, written in the grammar.
+    Add { line: String },
+    /// Closes a route.
+    Remove { route: String },
 }
 
-/// Other targets for a route.
+/// A request to replace the targets of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Switch {
+pub(crate) struct SwitchRequest {
+    /// The name of the route.
     pub route: String,
-    /// A comma list in the grammar; `None` for those that the sources tell.
+    /// A comma-separated list in the grammar. `None` for the targets that the sources report.
     pub targets: Option<String>,
-    /// What happens to the sessions of the endpoints that leave; `None` for what the route says.
+    /// What happens to the sessions of the endpoints that are removed. `None` for the option of the route.
     pub old: Option<OnRemove>,
-    /// Each new endpoint must answer before it is used.
+    /// If set, each new endpoint must answer before it is used.
     pub trial: Option<Trial>,
 }
 
-/// How long a switch may take to settle.
+/// A switch that is completed only once it has settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trial {
-    /// Take it back when it has not settled in this time.
+pub(crate) struct Trial {
+    /// Rolls the switch back if it has not settled within this time.
     pub timeout: Option<Duration>,
 }
 
-/// What was done.
+/// The result of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Done {
-    /// A sentence for people.
+pub(crate) struct Done {
+    /// What was done, for people.
     pub message: String,
-    /// The route it was done to, by name.
+    /// The name of the route that was changed.
     pub route: String,
 }
 
-/// Why nothing was done.
+/// Why a command was not executed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CommandError {
-    #[error("there is no {what} `{name}`")]
+pub(crate) enum CommandError {
+    #[error("unknown {what} `{name}`")]
     Unknown { what: &'static str, name: String, known: Vec<String> },
     #[error("{}", .0.iter().map(Diagnostic::one_line).collect::<Vec<_>>().join("; "))]
-    Mistaken(Vec<Diagnostic>),
+    Invalid(Vec<Diagnostic>),
     #[error("{0}")]
     Conflict(String),
-    /// Its listener cannot be bound.
+    /// The listener of the route cannot be bound.
     #[error("{0}")]
     NotBound(String),
-    /// Nobody obeys now: the process is stopping, or busy.
+    /// The process is stopping or busy.
     #[error("{0}")]
     Unavailable(&'static str),
 }
 
+/// A command that waits for the control loop.
 #[derive(Debug)]
 pub(super) struct PendingCommand {
     pub(super) command: Command,
     pub(super) reply: oneshot::Sender<Result<Done, CommandError>>,
 }
 
-/// The sending half, for whoever speaks with operators.
+/// Sends commands to the control loop.
 #[derive(Clone, Debug)]
-pub struct CommandSender(mpsc::Sender<PendingCommand>);
+pub(crate) struct CommandSender(mpsc::Sender<PendingCommand>);
 
 impl CommandSender {
     pub(super) fn channel() -> (CommandSender, mpsc::Receiver<PendingCommand>) {
@@ -108,18 +96,18 @@ impl CommandSender {
         (CommandSender(sender), receiver)
     }
 
-    /// Resolves once the command has taken effect, or was refused.
-    pub async fn send(&self, command: Command) -> Result<Done, CommandError> {
-        let (reply, answer) = oneshot::channel();
+    /// Sends a command, and waits until it has taken effect or failed.
+    pub(crate) async fn send(&self, command: Command) -> Result<Done, CommandError> {
+        let (reply, result) = oneshot::channel();
         if self.0.try_send(PendingCommand { command, reply }).is_err() {
-            return Err(CommandError::Unavailable("too many orders at once: try again"));
+            return Err(CommandError::Unavailable("too many commands at once: try again"));
         }
-        match tokio::time::timeout(COMMAND_TIMEOUT, answer).await {
-            Ok(Ok(answer)) => answer,
+        match tokio::time::timeout(COMMAND_TIMEOUT, result).await {
+            Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(CommandError::Unavailable("the ambassador is stopping")),
-            Err(_) => {
-                Err(CommandError::Unavailable("the ambassador is busy: see in `status` whether it was done"))
-            }
+            Err(_) => Err(CommandError::Unavailable(
+                "the ambassador is busy: `status` shows whether the command has taken effect",
+            )),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Why a route lacks endpoints, and what of it is an event. Pure.
+//! Why a route lacks endpoints, and which of it is logged. Pure.
 //!
 //! ```text
 //!   served ── no endpoint ──► lost ── for SETTLE ──► down, reported
@@ -14,16 +14,16 @@ use std::time::{Duration, Instant};
 
 use crate::events::EventKind;
 
-/// Far longer than an engine takes between two events of one stop.
+/// Much longer than the time between two events of one stop.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// Of a list of reasons, so many are in one line.
+/// Reasons listed in one log line.
 const LISTED_MAX: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Problems {
     current: Vec<String>,
-    /// Those that are not reported yet, and since when they exist.
+    /// Problems that are not reported yet, and since when they exist.
     unreported: BTreeMap<String, Instant>,
     state: State,
 }
@@ -31,24 +31,24 @@ pub(super) struct Problems {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Served,
-    /// Since then, and not reported yet.
+    /// Not served since then, and not reported yet.
     Lost(Instant),
     Down,
 }
 
 impl Problems {
-    /// Of a route that is being opened.
+    /// Creates the problems of a route that is being opened.
     pub(super) fn new(problems: Vec<String>, now: Instant) -> Problems {
         let unreported = problems.iter().map(|why| (why.clone(), now)).collect();
         Problems { current: problems, unreported, state: State::Lost(now) }
     }
 
-    /// All of them, reported or not, for `status`.
+    /// Returns all problems, reported or not.
     pub(super) fn current(&self) -> &[String] {
         &self.current
     }
 
-    /// `is_served`: an endpoint takes new sessions. Returns what is to be reported at once.
+    /// Replaces the problems. `is_served` is whether an endpoint takes new sessions. Returns what is to be reported at once.
     pub(super) fn update(
         &mut self,
         route: &str,
@@ -74,7 +74,7 @@ impl Problems {
         is_up.then(|| EventKind::RouteUp { route: route.to_owned() })
     }
 
-    /// When something is to be reported.
+    /// Returns when something is to be reported.
     pub(super) fn due(&self) -> Option<Instant> {
         let lost = match self.state {
             State::Lost(since) => Some(since),
@@ -83,14 +83,14 @@ impl Problems {
         self.unreported.values().copied().chain(lost).min().map(|since| since + SETTLE)
     }
 
-    /// What has lasted long enough.
+    /// Returns what has lasted long enough to be reported.
     pub(super) fn settle(&mut self, route: &str, now: Instant) -> Vec<EventKind> {
         let is_settled = |since: Instant| since + SETTLE <= now;
         if let State::Lost(since) = self.state
             && is_settled(since)
         {
             self.state = State::Down;
-            // It gives all reasons.
+            // The event lists all problems.
             self.unreported.clear();
             return vec![EventKind::RouteDown { route: route.to_owned(), why: self.reasons() }];
         }
@@ -115,15 +115,15 @@ mod tests {
 
     const STEP: Duration = Duration::from_millis(10);
 
-    /// What is reported of route `r`, in one line each.
-    fn lines(happened: impl IntoIterator<Item = EventKind>) -> Vec<String> {
-        let line = |happened| match happened {
+    /// Returns one line for each event of route `r`.
+    fn lines(events: impl IntoIterator<Item = EventKind>) -> Vec<String> {
+        let line = |event| match event {
             EventKind::TargetProblem { why, .. } => why,
             EventKind::RouteDown { why, .. } => format!("down: {why}"),
             EventKind::RouteUp { .. } => "up".to_owned(),
             other => panic!("{other:?}"),
         };
-        happened.into_iter().map(line).collect()
+        events.into_iter().map(line).collect()
     }
 
     fn update(problems: &mut Problems, whys: &[&str], is_served: bool, now: Instant) -> Vec<String> {
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_of_one_stop_are_not_reported_but_the_last() {
+    fn only_the_last_step_of_a_stop_is_reported() {
         let now = Instant::now();
         let mut problems = served(now);
         update(&mut problems, &["a shares no network: connect us"], false, now);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_that_passes_is_not_reported() {
+    fn problem_that_passes_is_not_reported() {
         let now = Instant::now();
         let mut problems = served(now);
         update(&mut problems, &["a is not running"], false, now);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_that_never_had_an_endpoint_is_reported_with_all_reasons() {
+    fn route_that_never_had_an_endpoint_is_reported_with_all_reasons() {
         let now = Instant::now();
         let mut problems = Problems::new(vec!["x: not known yet".to_owned()], now);
         update(&mut problems, &["x: has no endpoint", "b", "c", "d", "e"], false, now + STEP);

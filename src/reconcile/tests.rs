@@ -1,31 +1,34 @@
-//! The control loop dropped at each of its awaits.
+//! Drops the control loop at each of its awaits.
 
 use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::task::Poll;
 
+use super::open_routes::CLOSE_BURST;
 use super::*;
 use crate::cluster::acquire::HoldLimit;
 use crate::config::grammar::parse_route;
+use crate::diagnostic::Place;
 use crate::discovery::Snapshot;
 use crate::ending::AccessLog;
 use crate::fd_budget::FdBudget;
+use crate::route::{Layer, Route};
 use crate::stall::StallMonitor;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// More than close, and more than open, without an await between.
+/// More than are closed or opened between two awaits.
 const SINGLE: u16 = 3 * CLOSE_BURST as u16;
 const RANGE: u16 = 200;
 
-/// An address that no other test has, nor a test process beside this one; and ports below those that the kernel gives out.
+/// An address that neither another test nor another test process uses. The ports are below the kernel's ephemeral range.
 fn ip() -> Ipv4Addr {
     let [.., high, low] = std::process::id().to_be_bytes();
     Ipv4Addr::new(127, 64 | (high & 63), low, 99)
 }
 
-/// Single ports from `first` on, beside a range and a port on an address that the table before had within a range.
+/// Single ports from `first` on, and a range.
 fn table(first: u16, range: u16) -> Vec<Route> {
     let ip = ip();
     let singles = (0..SINGLE).map(|n| format!("{ip}:{}=127.0.0.1:1", first + n));
@@ -37,7 +40,7 @@ fn before() -> Vec<Route> {
     table(20_000, 21_000)
 }
 
-/// Its range overlaps the one before, which must be closed first.
+/// The range overlaps that of [`before`], which must be closed first.
 fn after() -> Vec<Route> {
     table(22_000, 21_100)
 }
@@ -54,7 +57,7 @@ fn reconciler(stalls: &StallMonitor) -> Reconciler {
     Reconciler::new(config, workers, shared, &control, Arc::default(), stalls.counts())
 }
 
-/// Polls `run` until it has been pending so many times, then drops it.
+/// Polls `run` until it has been pending `times` times, then drops it.
 async fn pending_times(times: usize, run: impl Future<Output = ()>) {
     let (mut run, mut seen) = (pin!(run), 0);
     poll_fn(|context| {
@@ -83,41 +86,41 @@ fn assert_closed(routes: &[Route]) {
     }
 }
 
-/// Returns whether the reload was complete by then.
+/// Reloads, and drops the loop when it has been pending `times` times. Returns whether the reload was complete by then.
 async fn reload_dropped_after(times: usize) -> bool {
     let stalls = StallMonitor::start().unwrap();
     let mut reconciler = reconciler(&stalls);
     reconciler.begin().await.unwrap();
     assert!(is_bound(&before(), &reconciler));
-    reconciler.news.send(SourceUpdate::Snapshot(Snapshot::File(after()))).await.unwrap();
+    reconciler.updates().send(SourceUpdate::Snapshot(Snapshot::File(after()))).await.unwrap();
     pending_times(times, reconciler.run_until(std::future::pending())).await;
     let is_complete = is_bound(&after(), &reconciler);
     let workers = reconciler.stop_listening().unwrap();
     drop(reconciler);
-    tokio::time::timeout(PATIENCE, workers.join()).await.expect("every worker ends");
+    tokio::time::timeout(TIMEOUT, workers.join()).await.expect("every worker ends");
     assert_closed(&before());
     assert_closed(&after());
     is_complete
 }
 
 #[tokio::test]
-async fn a_reload_dropped_at_any_await_leaves_no_listener_and_no_worker() {
+async fn reload_dropped_at_any_await_leaves_no_listener_and_no_worker() {
     let mut awaits = 1;
     while !reload_dropped_after(awaits).await {
         awaits += 1;
     }
-    assert!(awaits > 4, "bursts that are closed and opened: {awaits}");
+    assert!(awaits > 4, "bursts that were closed and opened: {awaits}");
 }
 
 #[tokio::test]
-async fn a_reload_dropped_at_any_await_is_completed_by_the_next_round() {
+async fn reload_dropped_at_any_await_is_completed_by_the_next_round() {
     for awaits in 1..4 {
         let stalls = StallMonitor::start().unwrap();
         let mut reconciler = reconciler(&stalls);
         reconciler.begin().await.unwrap();
-        reconciler.news.send(SourceUpdate::Snapshot(Snapshot::File(after()))).await.unwrap();
+        reconciler.updates().send(SourceUpdate::Snapshot(Snapshot::File(after()))).await.unwrap();
         pending_times(awaits, reconciler.run_until(std::future::pending())).await;
-        assert_eq!(reconciler.apply().await.len(), 0, "all can be bound");
+        assert_eq!(reconciler.apply().await.len(), 0, "every listener can be bound");
         assert!(is_bound(&after(), &reconciler));
     }
 }

@@ -1,29 +1,29 @@
-//! Threads that are stuck, busy and idle.
+//! Threads that are stuck, busy, or idle.
 
 use std::sync::mpsc;
 
 use super::*;
 
 const QUICK: Duration = Duration::from_millis(20);
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 fn eventually(what: &str, is_so: impl Fn() -> bool) {
     let began = Instant::now();
     while !is_so() {
-        assert!(began.elapsed() < PATIENCE, "never: {what}");
+        assert!(began.elapsed() < TIMEOUT, "timeout: {what}");
         thread::park_timeout(Duration::from_millis(2));
     }
 }
 
-/// A runtime that does as it is asked, one question after the other.
-struct Obedient {
+/// A runtime whose thread blocks on request.
+struct Blockable {
     jobs: tokio::sync::mpsc::UnboundedSender<mpsc::Receiver<()>>,
     metrics: RuntimeMetrics,
 }
 
-impl Obedient {
-    fn start(monitor: &StallMonitor) -> Obedient {
-        let (runtime, watched) = monitor.runtime("obedient").unwrap();
+impl Blockable {
+    fn start(monitor: &StallMonitor) -> Blockable {
+        let (runtime, guard) = monitor.runtime("blockable").unwrap();
         let (jobs, mut queue) = tokio::sync::mpsc::unbounded_channel::<mpsc::Receiver<()>>();
         let metrics = runtime.metrics();
         thread::spawn(move || {
@@ -32,9 +32,9 @@ impl Obedient {
                     let _ = job.recv();
                 }
             });
-            drop(watched);
+            drop(guard);
         });
-        Obedient { jobs, metrics }
+        Blockable { jobs, metrics }
     }
 
     /// Blocks its thread until the value is dropped.
@@ -50,31 +50,31 @@ fn stalls(monitor: &StallMonitor) -> u64 {
 }
 
 #[test]
-fn a_blocked_thread_is_counted_once_for_each_stall() {
+fn blocked_thread_is_counted_once_per_stall() {
     let monitor = StallMonitor::with(QUICK, QUICK).unwrap();
-    let thread = Obedient::start(&monitor);
+    let thread = Blockable::start(&monitor);
     for n in 1..=2 {
         let release = thread.block();
         eventually("a stall", || stalls(&monitor) >= n);
         thread::park_timeout(5 * QUICK);
-        assert_eq!(stalls(&monitor), n, "a stall that lasts is one");
+        assert_eq!(stalls(&monitor), n, "a stall that lasts is counted once");
         drop(release);
         eventually("parked", || Reading::of(&thread.metrics).is_parked());
     }
-    assert_eq!(monitor.counts().read(), [("obedient".to_owned(), stalls(&monitor))]);
+    assert_eq!(monitor.counts().read(), [("blockable".to_owned(), stalls(&monitor))]);
     drop(thread);
-    eventually("a thread that has ended is not watched", || monitor.counts().read().is_empty());
+    eventually("a thread that has ended is not monitored", || monitor.counts().read().is_empty());
 }
 
 #[test]
-fn the_monitor_sleeps_while_all_threads_do_and_wakes_with_the_first() {
+fn monitor_sleeps_while_all_threads_are_parked_and_wakes_with_the_first() {
     let monitor = StallMonitor::with(QUICK, QUICK).unwrap();
-    let thread = Obedient::start(&monitor);
+    let thread = Blockable::start(&monitor);
     for n in 1..=3 {
         eventually("the monitor sleeps", || !monitor.shared.is_awake.load(Relaxed));
-        // Long enough for its last look, after which only a thread that wakes can wake it.
+        // Long enough for its last comparison, after which only a thread that wakes can wake it.
         thread::park_timeout(5 * QUICK);
-        assert!(!monitor.shared.is_awake.load(Relaxed), "at rest it stays asleep");
+        assert!(!monitor.shared.is_awake.load(Relaxed), "it stays asleep while the threads are parked");
         let release = thread.block();
         eventually("a stall", || stalls(&monitor) >= n);
         drop(release);
@@ -82,9 +82,9 @@ fn the_monitor_sleeps_while_all_threads_do_and_wakes_with_the_first() {
 }
 
 #[test]
-fn a_thread_that_is_busy_without_a_pause_moves_its_counters() {
-    let monitor = StallMonitor::with(PATIENCE, QUICK).unwrap();
-    let (runtime, _watched) = monitor.runtime("busy").unwrap();
+fn counters_of_a_thread_that_is_always_busy_change() {
+    let monitor = StallMonitor::with(TIMEOUT, QUICK).unwrap();
+    let (runtime, _guard) = monitor.runtime("busy").unwrap();
     let (metrics, end) = (runtime.metrics(), Arc::new(AtomicBool::new(false)));
     let ended = end.clone();
     let busy = thread::spawn(move || {
@@ -96,7 +96,7 @@ fn a_thread_that_is_busy_without_a_pause_moves_its_counters() {
     });
     for _ in 0..20 {
         let before = Reading::of(&metrics);
-        eventually("its counters move", || Reading::of(&metrics).busy > before.busy);
+        eventually("its counters change", || Reading::of(&metrics).busy > before.busy);
         assert_eq!(Reading::of(&metrics).parks_and_unparks, before.parks_and_unparks, "it never parks");
     }
     end.store(true, Relaxed);
@@ -104,7 +104,7 @@ fn a_thread_that_is_busy_without_a_pause_moves_its_counters() {
 }
 
 #[test]
-fn only_a_thread_that_neither_parks_nor_moves_for_the_threshold_is_stalled() {
+fn only_a_thread_that_neither_parks_nor_progresses_for_the_threshold_is_stalled() {
     let (busy, began) = (Duration::from_millis(7), Instant::now());
     let reading = |parks_and_unparks, busy| Reading { parks_and_unparks, busy };
     let at = |ms| began + Duration::from_millis(ms);
@@ -113,7 +113,7 @@ fn only_a_thread_that_neither_parks_nor_moves_for_the_threshold_is_stalled() {
     assert_eq!(judge(reading(2, busy), 999), None);
     assert_eq!(judge(reading(2, 2 * busy), 1_000), None, "busy");
     assert_eq!(judge(reading(3, 2 * busy), 9_000), None, "parked");
-    assert_eq!(judge(reading(3, 2 * busy), 19_000), None, "parked still");
+    assert_eq!(judge(reading(3, 2 * busy), 19_000), None, "still parked");
     assert_eq!(judge(reading(4, 2 * busy), 20_000), None, "just woken");
     assert_eq!(judge(reading(4, 2 * busy), 21_000), Some(Verdict::Stalled(Duration::from_secs(1))));
     assert_eq!(judge(reading(4, 2 * busy), 25_000), None, "once");

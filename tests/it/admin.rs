@@ -269,7 +269,7 @@ fn what_cannot_be_done_is_answered_with_the_way_out() {
     let ambassador = start(taken, "");
     for (words, code, says) in [
         ("pause pg".to_owned(), 64, "\n  r"),
-        ("switch pg x:1".to_owned(), 64, "there is no route `pg`"),
+        ("switch pg x:1".to_owned(), 64, "unknown route `pg`"),
         ("switch r".to_owned(), 64, "TARGET"),
         ("switch r x:1 --reset".to_owned(), 64, "--reset"),
         ("switch r x:1 --timeout 5s".to_owned(), 64, "--wait"),
@@ -277,12 +277,12 @@ fn what_cannot_be_done_is_answered_with_the_way_out() {
         ("switch r x:1 --wait --timeout soon".to_owned(), 64, "no duration"),
         ("switch r 8080".to_owned(), 64, "needs a port"),
         ("drain r 10.0.0.1:1".to_owned(), 64, "127.0.0.1"),
-        ("weight r 10.0.0.1:1 5".to_owned(), 64, "there is no endpoint"),
+        ("weight r 10.0.0.1:1 5".to_owned(), 64, "unknown endpoint"),
         ("weight r 10.0.0.1:1 many".to_owned(), 64, "many"),
         ("routes add 6379".to_owned(), 64, "6379=redis:6379"),
         ("routes add 1=x:1?name=r".to_owned(), 64, "has this listener or this name"),
         (format!("routes add {taken}=x:1"), 69, "another program listens there"),
-        ("routes remove pg".to_owned(), 64, "there is no route"),
+        ("routes remove pg".to_owned(), 64, "unknown route"),
         ("routes ad".to_owned(), 64, "add"),
     ] {
         let (found, why) = fails(&ambassador, &words);

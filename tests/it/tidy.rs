@@ -85,7 +85,7 @@ const RULES: &[Rule] = &[
         why: "our threads never block: connect, sleep and wait through tokio",
         files: Files::All,
         // A verb's own process, which connects without blocking; and what keeps a long answer off the control thread.
-        but: &["src/admin/find.rs", "src/discovery/http/json.rs"],
+        but: &["src/admin/client/find.rs", "src/discovery/http/json.rs"],
         words: &[
             "std::os::unix::net::UnixStream",
             "UnixStream as StdUnixStream",

@@ -41,14 +41,14 @@ fn what_is_wrong_is_an_error_in_json_with_the_way_out() {
     let admin = ambassador.admin();
     let long = format!("{{\"route\":\"{}\"}}", "x".repeat(70_000));
     for (line, body, status, says) in [
-        ("POST /routes/pg/pause", "", 404, "no route `pg`"),
-        ("GET /routes/pg", "", 404, "no route `pg`"),
-        ("GET /sessions?route=pg", "", 404, "no route `pg`"),
+        ("POST /routes/pg/pause", "", 404, "unknown route `pg`"),
+        ("GET /routes/pg", "", 404, "unknown route `pg`"),
+        ("GET /sessions?route=pg", "", 404, "unknown route `pg`"),
         ("GET /sessions?limit=many", "", 400, "limit"),
         ("GET /sessions?rout=r", "", 400, "rout"),
         ("GET /events?since=-1", "", 400, "since"),
         ("POST /routes/r/puase", "", 400, "did you mean `pause`"),
-        ("POST /routes/r/pause", "{", 400, "cannot be read"),
+        ("POST /routes/r/pause", "{", 400, "invalid body"),
         ("POST /routes/r/switch", "{}", 400, "targets"),
         ("POST /routes/r/switch", "{\"targets\":\"a:0\"}", 400, "from 1 to 65535"),
         ("POST /routes", "{\"route\":\"80\"}", 400, "6379=redis:6379"),

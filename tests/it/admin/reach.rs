@@ -70,7 +70,7 @@ fn without_an_ambassador_the_address_the_cause_and_the_way_out_are_named() {
 fn switch_without_wait_says_that_its_targets_were_not_asked() {
     let (ambassador, addr) = (start(service("one"), ""), vacant());
     let said = done(&ambassador, &format!("switch r {addr}"));
-    assert!(said.contains("not checked whether that answers (`--wait` does)"), "{said}");
+    assert!(said.contains("not checked whether it answers (`--wait` does)"), "{said}");
     drop(TcpStream::connect(ambassador.addr("r")).unwrap());
     in_log(&ambassador, &format!("endpoint={addr} why=\"connection refused"));
 }

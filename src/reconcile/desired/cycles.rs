@@ -1,8 +1,8 @@
-//! Finds endpoints that lead back to their own route. Such a route would relay each session to itself until no descriptors
-//! are left. Pure: whether an address belongs to this host is an argument.
+//! Endpoints that lead back to their own route, and would relay each session to itself until no descriptors are left. Pure:
+//! whether an address belongs to this host is an argument.
 //!
-//! A port that a route listens on is a node. An endpoint with the address of such a port is an edge to it, from the port of
-//! its route that relays there. Endpoints with an edge on a cycle are left out. A chain of routes has no cycle.
+//! Each port that a route listens on is a node. An endpoint with the address of such a port is an edge to it, from the port of
+//! its route that relays there. Endpoints with an edge on a cycle are excluded. A chain of routes has no cycle.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,7 +11,7 @@ use std::path::Path;
 use crate::address::{EndpointAddr, EndpointKey, EndpointSpec};
 use crate::route::{Listen, Protocol, Route};
 
-/// Every port that is bound. The ports of one route are consecutive nodes.
+/// All bound ports. The ports of one route are consecutive nodes.
 #[derive(Debug, Default)]
 pub(super) struct Ports<'r> {
     /// The routes, each with its first node.
@@ -27,15 +27,15 @@ type Ranges = BTreeMap<u16, (u16, usize)>;
 
 /// A route with the endpoints and problems that its sources report.
 #[derive(Debug)]
-pub(super) struct Wanted<'r> {
+pub(super) struct Candidate<'r> {
     pub(super) route: &'r Route,
     pub(super) endpoints: Vec<EndpointSpec>,
     pub(super) problems: Vec<String>,
-    /// Endpoints that were left out.
+    /// Endpoints that were excluded.
     pub(super) cyclic: Vec<EndpointKey>,
 }
 
-/// From one port to another, by an endpoint of a route: their indices.
+/// An edge between two nodes, and the indices of the route and its endpoint that cause it.
 #[derive(Clone, Copy, Debug)]
 struct Edge {
     from: usize,
@@ -47,13 +47,13 @@ struct Edge {
 type Neighbours = HashMap<usize, Vec<usize>>;
 
 /// Removes the endpoints that lead back to their route. Each becomes a problem of the route.
-pub(super) fn leave_out(
+pub(super) fn exclude(
     ports: &Ports<'_>,
-    routes: &mut [Wanted<'_>],
+    routes: &mut [Candidate<'_>],
     mut is_local: impl FnMut(IpAddr) -> bool,
 ) {
     let mut edges = Vec::new();
-    for (n, Wanted { route, endpoints, .. }) in routes.iter().enumerate() {
+    for (n, Candidate { route, endpoints, .. }) in routes.iter().enumerate() {
         for (m, EndpointSpec { key, .. }) in endpoints.iter().enumerate() {
             let of_endpoint = ports.edges(route, &key.addr, &mut is_local);
             edges.extend(of_endpoint.into_iter().map(|(from, to)| Edge { from, to, by: (n, m) }));
@@ -61,10 +61,10 @@ pub(super) fn leave_out(
     }
     // The last endpoint first, so that the indices of those before it stay right.
     for ((n, m), to) in cyclic(&edges).into_iter().rev() {
-        let (Some(wanted), Some(listener)) = (routes.get_mut(n), ports.route(to)) else { continue };
-        let EndpointSpec { key, .. } = wanted.endpoints.remove(m);
-        wanted.problems.push(problem(&key.addr, wanted.route, listener));
-        wanted.cyclic.push(key);
+        let (Some(candidate), Some(listener)) = (routes.get_mut(n), ports.route(to)) else { continue };
+        let EndpointSpec { key, .. } = candidate.endpoints.remove(m);
+        candidate.problems.push(problem(&key.addr, candidate.route, listener));
+        candidate.cyclic.push(key);
     }
 }
 
@@ -77,7 +77,7 @@ fn problem(endpoint: &EndpointAddr, route: &Route, listener: &Route) -> String {
 }
 
 impl<'r> Ports<'r> {
-    /// `addrs` are those that its listeners have been bound to, in the order of its range.
+    /// Adds the ports of a route. `addrs` are the addresses of its listeners, in the order of its range.
     pub(super) fn add(&mut self, route: &'r Route, addrs: &[SocketAddr]) {
         let first = self.count;
         self.first_of.insert(&route.listen, first);
@@ -101,7 +101,7 @@ impl<'r> Ports<'r> {
         self.routes.get(after.checked_sub(1)?).map(|(_, route)| *route)
     }
 
-    /// The edges of one endpoint: from each port of its route that relays to one of ours.
+    /// Returns the edges of one endpoint: from each port of its route that relays to a bound port.
     fn edges(
         &self,
         route: &Route,
@@ -118,7 +118,7 @@ impl<'r> Ports<'r> {
         let (ip, protocol) = (connected_to(addr.ip()), route.listen.protocol());
         let last = addr.port().saturating_add(width(&route.listen) - 1);
         let own = self.by_ip.get(&(protocol, ip));
-        let all = self.by_ip.get(&(protocol, all_like(ip)));
+        let all = self.by_ip.get(&(protocol, unspecified(ip)));
         let is_own =
             own.is_some() || (all.is_some_and(|all| overlap(all, addr.port(), last)) && is_local(ip));
         if !is_own {
@@ -137,7 +137,7 @@ fn overlap(ranges: &Ranges, low: u16, high: u16) -> bool {
     ranges.range(..=high).next_back().is_some_and(|(_, (last, _))| *last >= low)
 }
 
-/// The node of a port.
+/// Returns the node of a port.
 fn node(ranges: &Ranges, port: u16) -> Option<usize> {
     let (low, (high, first)) = ranges.range(..=port).next_back()?;
     (port <= *high).then(|| first + usize::from(port - low))
@@ -150,7 +150,7 @@ fn width(listen: &Listen) -> u16 {
     }
 }
 
-/// The kernel connects to loopback where no address is given.
+/// Returns the address that a connection to `ip` reaches: the kernel connects to loopback if the address is unspecified.
 fn connected_to(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
@@ -159,12 +159,12 @@ fn connected_to(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// All addresses of its family.
-fn all_like(ip: IpAddr) -> IpAddr {
+/// Returns the unspecified address of the same family.
+fn unspecified(ip: IpAddr) -> IpAddr {
     if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
 }
 
-/// The endpoints with an edge on a cycle, and where one such edge leads.
+/// Returns the endpoints with an edge on a cycle, and the node that one such edge leads to.
 fn cyclic(edges: &[Edge]) -> BTreeMap<(usize, usize), usize> {
     if edges.is_empty() {
         return BTreeMap::new();
@@ -183,8 +183,8 @@ fn cyclic(edges: &[Edge]) -> BTreeMap<(usize, usize), usize> {
     on_cycle.map(|edge| (edge.by, edge.to)).collect()
 }
 
-/// Searches depth first from each of `roots` that is not reached yet. Returns the nodes of each search in the order in which
-/// they finish.
+/// Searches depth first from each of `roots` that was not reached before. Returns the nodes of each search in the order in
+/// which they finish.
 fn trees(next: &Neighbours, roots: impl Iterator<Item = usize>) -> Vec<Vec<usize>> {
     let (mut seen, mut trees) = (HashSet::new(), Vec::new());
     for root in roots {
@@ -212,7 +212,7 @@ mod tests {
     use crate::diagnostic::Place;
     use crate::route::Target;
 
-    /// Routes of addresses, on a host whose addresses are `10.0.0.1` and loopback: the problems, each with its route's name.
+    /// Returns the problems of routes on a host with the addresses `10.0.0.1` and loopback, each with the name of its route.
     fn problems(lines: &[&str]) -> Vec<String> {
         let routes: Vec<Route> = lines.iter().map(|line| parse_route(line, &Place::Built).unwrap()).collect();
         let mut ports = Ports::default();
@@ -231,20 +231,20 @@ mod tests {
             Target::Unix(path) => EndpointSpec::new(EndpointAddr::Unix(path.clone()), Identity::Literal),
             _ => panic!("{target}"),
         };
-        let wanted = |route| Wanted {
+        let candidate = |route| Candidate {
             route,
             endpoints: Route::all_targets(route).map(endpoint).collect(),
             problems: Vec::new(),
             cyclic: Vec::new(),
         };
-        let mut wanted: Vec<Wanted<'_>> = routes.iter().map(wanted).collect();
-        leave_out(&ports, &mut wanted, |ip| ip.is_loopback() || ip == IpAddr::from([10, 0, 0, 1]));
-        let told = |wanted: &Wanted<'_>| {
-            let name = wanted.route.options.name.clone();
-            assert_eq!(wanted.problems.len(), wanted.cyclic.len());
-            wanted.problems.iter().map(move |problem| format!("{name}: {problem}")).collect::<Vec<_>>()
+        let mut candidates: Vec<Candidate<'_>> = routes.iter().map(candidate).collect();
+        exclude(&ports, &mut candidates, |ip| ip.is_loopback() || ip == IpAddr::from([10, 0, 0, 1]));
+        let named = |candidate: &Candidate<'_>| {
+            let name = candidate.route.options.name.clone();
+            assert_eq!(candidate.problems.len(), candidate.cyclic.len());
+            candidate.problems.iter().map(move |problem| format!("{name}: {problem}")).collect::<Vec<_>>()
         };
-        wanted.iter().flat_map(told).collect()
+        candidates.iter().flat_map(named).collect()
     }
 
     #[test]
@@ -296,13 +296,17 @@ mod tests {
                 "a: endpoint 127.0.0.1:2 is the listener of route `b`, which leads back to this route",
                 "b: endpoint 127.0.0.1:1 is the listener of route `a`, which leads back to this route",
             ],
-            "a route that leads to a cycle is not on it"
+            "a route that leads to a cycle is not part of it"
         );
     }
 
     #[test]
     fn range_is_cyclic_where_a_port_leads_to_itself() {
-        assert_eq!(problems(&["7000-7100=127.0.0.1:7050"]), [""; 0], "port after port, and out");
+        assert_eq!(
+            problems(&["7000-7100=127.0.0.1:7050"]),
+            [""; 0],
+            "each port leads to the next, and the last one out"
+        );
         let crossed = ["7000-7001=127.0.0.1:8000?name=a", "8001-8002=127.0.0.1:7001?name=b"];
         assert_eq!(problems(&crossed).len(), 2);
         assert_eq!(problems(&["65535=127.0.0.1:65535?name=r"]).len(), 1);

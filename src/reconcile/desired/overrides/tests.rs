@@ -1,4 +1,4 @@
-//! What stands over what, and what is left when it is taken back.
+//! Precedence of overrides over layers, and the state after they are undone.
 
 use super::*;
 use crate::address::{EndpointAddr, Identity};
@@ -9,12 +9,12 @@ fn route(line: &str, origin: &Place) -> Route {
     parse_route(line, origin).unwrap()
 }
 
-fn told(lines: &[&str]) -> Vec<Layer> {
+fn layers(lines: &[&str]) -> Vec<Layer> {
     vec![Layer { routes: lines.iter().map(|line| route(line, &Place::Argument(1))).collect() }]
 }
 
 fn runs(overrides: &Overrides, lines: &[&str]) -> Vec<String> {
-    let (table, _) = merge(&overrides.layers(told(lines)));
+    let (table, _) = merge(&overrides.layers(layers(lines)));
     overrides.table(&table).values().map(ToString::to_string).collect()
 }
 
@@ -23,43 +23,51 @@ fn targets(line: &str) -> Option<Vec<Target>> {
 }
 
 #[test]
-fn without_an_override_nothing_changes() {
+fn table_without_overrides_is_that_of_the_sources() {
     assert_eq!(runs(&Overrides::default(), &["80=a", "81=b"]), ["80=a:80", "81=b:81"]);
 }
 
 #[test]
-fn a_switch_stands_over_whatever_the_sources_say_until_it_is_reset() {
+fn switch_overrides_the_targets_of_the_sources_until_it_is_reset() {
     let mut overrides = Overrides::default();
     overrides.change("web", |change| change.targets = targets("b:1,c:2")).unwrap();
     assert_eq!(runs(&overrides, &["80=a?name=web", "81=x"]), ["80=b:1,c:2?name=web", "81=x:81"]);
     assert_eq!(runs(&overrides, &["80=other?name=web"]), ["80=b:1,c:2?name=web"]);
     overrides.change("web", |change| change.targets = None).unwrap();
-    assert_eq!(overrides, Overrides::default(), "nothing is left of it");
+    assert_eq!(overrides, Overrides::default(), "an empty override is removed");
 }
 
 #[test]
-fn an_added_route_comes_before_all_others_and_a_removed_one_is_gone_from_all() {
+fn added_route_precedes_all_layers_and_a_removed_one_is_removed_from_all() {
     let mut overrides = Overrides::default();
     overrides.add(route("80=mine?name=web", &Place::Operator)).unwrap();
     assert_eq!(runs(&overrides, &["80=a", "81=b"]), ["80=mine:80?name=web", "81=b:81"]);
     overrides.remove("81").unwrap();
     assert_eq!(runs(&overrides, &["80=a", "81=b"]), ["80=mine:80?name=web"]);
     overrides.remove("web").unwrap();
-    assert_eq!(runs(&overrides, &["80=a", "81=b"]), ["80=a:80"], "what was added is only taken back");
+    assert_eq!(
+        runs(&overrides, &["80=a", "81=b"]),
+        ["80=a:80"],
+        "removing an added route only undoes the addition"
+    );
     overrides.add(route("82=b?name=81", &Place::Operator)).unwrap();
-    assert_eq!(runs(&overrides, &["80=a", "81=b"]), ["80=a:80", "82=b:82?name=81"], "and may come back");
+    assert_eq!(
+        runs(&overrides, &["80=a", "81=b"]),
+        ["80=a:80", "82=b:82?name=81"],
+        "a removed route can be added"
+    );
 }
 
 #[test]
-fn a_route_that_lingers_goes_too_when_it_is_removed() {
+fn removed_route_has_no_grace_period() {
     let mut overrides = Overrides::default();
     overrides.remove("80").unwrap();
-    let (lingering, _) = merge(&told(&["80=a"]));
-    assert_eq!(overrides.table(&lingering), RouteTable::new());
+    let (within_grace, _) = merge(&layers(&["80=a"]));
+    assert_eq!(overrides.table(&within_grace), RouteTable::new());
 }
 
 #[test]
-fn removing_a_route_forgets_what_was_changed_of_it() {
+fn removing_a_route_removes_its_override() {
     let mut overrides = Overrides::default();
     overrides.add(route("80=a?name=web", &Place::Operator)).unwrap();
     overrides.change("web", |change| change.paused = true).unwrap();
@@ -69,7 +77,7 @@ fn removing_a_route_forgets_what_was_changed_of_it() {
 }
 
 #[test]
-fn a_drained_endpoint_has_no_weight_and_has_its_own_again_afterwards() {
+fn drained_endpoint_has_weight_zero_until_it_is_undrained() {
     let spec =
         |port: u16| EndpointSpec::new(EndpointAddr::Inet(([10, 0, 0, 1], port).into()), Identity::Literal);
     let mut overrides = Overrides::default();
@@ -93,7 +101,7 @@ fn a_drained_endpoint_has_no_weight_and_has_its_own_again_afterwards() {
 }
 
 #[test]
-fn there_is_a_bound() {
+fn number_of_overrides_is_bounded() {
     let mut overrides = Overrides::default();
     for n in 0..OVERRIDES_MAX {
         overrides.change(&n.to_string(), |change| change.paused = true).unwrap();

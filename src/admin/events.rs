@@ -1,4 +1,4 @@
-//! `/events`: what the control plane did, as lines of JSON, and what it does from now on.
+//! `/events`: the kept events of the control plane as lines of JSON, followed by new ones as they occur.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,18 +14,18 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::api::{Knows, failure};
-use super::crowd::Follows;
+use super::connections::Streaming;
+use super::state::{AdminState, failure};
 use crate::events::{Events, Unseen};
 
-/// Which events.
+/// The events to return.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Which {
-    /// Those after this number. 0, and all that are kept, by default.
+pub(super) struct EventQuery {
+    /// Returns events after this number. 0 by default, which is all that are kept.
     #[serde(default)]
     since: u64,
-    /// Whether to go on with those to come.
+    /// Whether to stream new events.
     #[serde(default = "yes")]
     follow: bool,
 }
@@ -35,28 +35,28 @@ fn yes() -> bool {
 }
 
 pub(super) async fn events(
-    State(knows): State<Knows>,
-    Extension(follows): Extension<Follows>,
-    which: Result<Query<Which>, QueryRejection>,
+    State(state): State<AdminState>,
+    Extension(streaming): Extension<Streaming>,
+    query: Result<Query<EventQuery>, QueryRejection>,
 ) -> Response {
-    let Which { since, follow } = match which {
-        Ok(Query(which)) => which,
-        Err(why) => return failure(StatusCode::BAD_REQUEST, &why.body_text()),
+    let EventQuery { since, follow } = match query {
+        Ok(Query(query)) => query,
+        Err(error) => return failure(StatusCode::BAD_REQUEST, &error.body_text()),
     };
-    let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    let content_type = [(header::CONTENT_TYPE, "application/x-ndjson")];
     if !follow {
-        return (kind, lines(&knows.events.since(since))).into_response();
+        return (content_type, lines(&state.events.since(since))).into_response();
     }
-    follows.begin();
-    let reader = Reader { latest: knows.events.follow(), events: knows.events, seen: since };
-    let pieces = stream::unfold(reader, |mut reader| async {
-        let piece = reader.next().await?;
-        Some((Ok::<_, Infallible>(Bytes::from(piece)), reader))
+    streaming.begin();
+    let reader = Reader { latest: state.events.follow(), events: state.events, seen: since };
+    let chunks = stream::unfold(reader, |mut reader| async {
+        let chunk = reader.next().await?;
+        Some((Ok::<_, Infallible>(Bytes::from(chunk)), reader))
     });
-    (kind, Body::from_stream(pieces)).into_response()
+    (content_type, Body::from_stream(chunks)).into_response()
 }
 
-/// One who follows. It owns no queue: what it has not taken is in the ring, or is missed.
+/// A client that follows the events. It has no queue: events that it has not read are in the ring, or are missed.
 struct Reader {
     events: Arc<Events>,
     latest: watch::Receiver<u64>,
@@ -64,7 +64,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Waits for events it has not seen. `None` when there will be none any more.
+    /// Waits for new events. Returns `None` once there will be no more.
     async fn next(&mut self) -> Option<String> {
         loop {
             self.latest.borrow_and_update();

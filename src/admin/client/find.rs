@@ -1,7 +1,7 @@
-//! The running ambassador, found by the verbs: at the address that was given, else at one of the default addresses.
+//! Finds the running ambassador: at the configured address, or else at one of the default addresses.
 //!
-//! Other users can take abstract names and names in the user's directory: a server there is used only if it runs as our own
-//! user or as root. Of several ambassadors, those in our own PID namespace, which is our container, are preferred.
+//! Other users can bind abstract names and names in the user's directory: a server there is used only if it runs as the same
+//! user or as root. Of several ambassadors, those in the same PID namespace, which is the same container, are preferred.
 
 use std::io;
 
@@ -9,74 +9,78 @@ use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
 use tokio::net::{TcpStream, UnixStream};
 
-use super::address::{ABSTRACT_PREFIX, Choice, SYSTEM_PATH, is_trusted};
-use super::client::ClientError;
-use super::wire::Stream;
+use super::ClientError;
+use crate::admin::address::{ABSTRACT_PREFIX, Choice, SYSTEM_PATH, is_trusted};
+use crate::admin::wire::Stream;
 use crate::config::AdminAddr;
 use crate::listener::unix;
 
-/// The kernel's list of unix sockets, proc(5), those of other users included.
+/// The kernel's list of unix sockets, including those of other users (proc(5)).
 const SOCKETS: &str = "/proc/net/unix";
 
-/// An ambassador that answers.
+/// An ambassador that accepts connections.
 struct Found {
-    at: AdminAddr,
+    addr: AdminAddr,
     stream: UnixStream,
-    /// In our PID namespace; elsewhere the kernel shows its process as 0.
-    is_near: bool,
+    /// It runs in the same PID namespace. The kernel reports the process ID of others as 0.
+    is_same_namespace: bool,
 }
 
-/// Connects to the given address, or to the only ambassador at the default ones.
+/// Connects to the configured address, or to the only ambassador at the default addresses.
 pub(super) async fn connect(choice: &Choice) -> Result<Stream, ClientError> {
     let stream = match &choice.given {
-        None => Ok(Stream::Unix(only(choice)?)),
+        None => Ok(Stream::Unix(connect_default(choice)?)),
         Some(AdminAddr::Tcp(addr)) => TcpStream::connect(addr).await.map(Stream::Tcp),
-        // Not checked: the path was given, and its directory has permissions.
+        // The user of the server is not checked: the path was configured, and its directory has permissions.
         Some(AdminAddr::Unix(path)) => UnixStream::connect(path).await.map(Stream::Unix),
-        Some(at @ AdminAddr::Abstract(_)) => try_connect(at.clone()).map(|found| Stream::Unix(found.stream)),
+        Some(addr @ AdminAddr::Abstract(_)) => {
+            try_connect(addr.clone()).map(|found| Stream::Unix(found.stream))
+        }
     };
     stream.map_err(|error| ClientError::Unreachable { at: choice.clone(), error })
 }
 
-fn only(choice: &Choice) -> Result<UnixStream, ClientError> {
+fn connect_default(choice: &Choice) -> Result<UnixStream, ClientError> {
     let sockets = std::fs::read(SOCKETS).unwrap_or_default();
     let paths = choice.defaults.iter().cloned().map(AdminAddr::Unix);
     let mut found = Vec::new();
     let mut failure = io::Error::from(Errno::NOENT);
-    for at in paths.chain(abstract_names(&sockets)) {
-        match try_connect(at) {
-            Ok(one) => found.push(one),
+    for addr in paths.chain(abstract_names(&sockets)) {
+        match try_connect(addr) {
+            Ok(ambassador) => found.push(ambassador),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => failure = error,
         }
     }
-    if found.iter().any(|one| one.is_near) {
-        found.retain(|one| one.is_near);
+    if found.iter().any(|ambassador| ambassador.is_same_namespace) {
+        found.retain(|ambassador| ambassador.is_same_namespace);
     }
     if found.len() > 1 {
-        return Err(ClientError::Several(found.iter().map(|one| one.at.to_string()).collect()));
+        return Err(ClientError::Several(
+            found.iter().map(|ambassador| ambassador.addr.to_string()).collect(),
+        ));
     }
-    let nowhere = || ClientError::Unreachable { at: choice.clone(), error: failure };
-    found.pop().map(|one| one.stream).ok_or_else(nowhere)
+    let unreachable = || ClientError::Unreachable { at: choice.clone(), error: failure };
+    found.pop().map(|ambassador| ambassador.stream).ok_or_else(unreachable)
 }
 
-/// The error says whose server is refused.
-fn try_connect(at: AdminAddr) -> io::Result<Found> {
-    let addr = match &at {
+/// Connects, and checks the user of the server where permissions do not.
+fn try_connect(addr: AdminAddr) -> io::Result<Found> {
+    let socket_addr = match &addr {
         AdminAddr::Unix(path) => SocketAddrUnix::new(path)?,
         AdminAddr::Abstract(name) => SocketAddrUnix::new_abstract_name(name.as_bytes())?,
         AdminAddr::Tcp(_) => return Err(io::ErrorKind::Unsupported.into()),
     };
-    let stream = UnixStream::from_std(unix::connect(&addr)?.into())?;
+    let stream = UnixStream::from_std(unix::connect(&socket_addr)?.into())?;
     let peer = stream.peer_cred()?;
-    if at != AdminAddr::Unix(SYSTEM_PATH.into()) && !is_trusted(peer.uid()) {
-        let why = format!("{at} belongs to uid {}, neither ours nor root's", peer.uid());
+    if addr != AdminAddr::Unix(SYSTEM_PATH.into()) && !is_trusted(peer.uid()) {
+        let why = format!("{addr} belongs to uid {}, which is neither this user nor root", peer.uid());
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     }
-    Ok(Found { at, stream, is_near: peer.pid().is_some_and(|pid| pid != 0) })
+    Ok(Found { addr, stream, is_same_namespace: peer.pid().is_some_and(|pid| pid != 0) })
 }
 
-/// Those of ambassadors: in each line of the table the last word, where `@` stands for the zero byte.
+/// Returns the abstract names of ambassadors: the last word of a line of the table, with `@` in place of the zero byte.
 fn abstract_names(table: &[u8]) -> Vec<AdminAddr> {
     let names = table.split(|byte| *byte == b'\n').filter_map(|line| {
         let (_, name) = std::str::from_utf8(line).ok()?.rsplit_once(" @")?;
@@ -84,14 +88,14 @@ fn abstract_names(table: &[u8]) -> Vec<AdminAddr> {
         let is_ours = !own.is_empty() && own.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
         is_ours.then(|| AdminAddr::Abstract(name.to_owned()))
     });
-    // Each connection of a server has a line with the same name.
+    // Each connection of a server is listed with the same name.
     let mut names: Vec<AdminAddr> = names.collect();
     names.sort_by_key(ToString::to_string);
     names.dedup();
     names
 }
 
-/// What the fuzz targets feed: the kernel's table, with other users' names in it.
+/// Parses the kernel's table of unix sockets, which contains names of other users.
 pub(super) fn read_any(table: &[u8]) {
     let _ = abstract_names(table);
 }
@@ -101,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_table_names_each_ambassador_once() {
+    fn each_ambassador_of_the_kernels_table_is_listed_once() {
         let table = b"Num       RefCount Protocol Flags    Type St Inode Path\n\
             0: 00000002 00000000 00010000 0001 01 9 @ambassador/admin/7.42\n\
             0: 00000003 00000000 00000000 0001 03 8 @ambassador/admin/7.42\n\

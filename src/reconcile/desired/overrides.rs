@@ -1,13 +1,7 @@
-//! What an operator changed by hand, until the next restart: a layer over what the sources say. Pure.
+//! What an operator changed at run time, until the next restart: a layer over what the sources report. Pure.
 //!
-//! ```text
-//!   sources ──► layers ──► merge ──► told ──► table ──► endpoints
-//!                 ▲                     ▲          ▲
-//!        routes added, removed     targets     weights, drained
-//! ```
-//!
-//! The sources go on telling underneath, so that a file that is read again changes nothing of this, and taking an
-//! override back shows what they say by then.
+//! The sources keep reporting underneath, so that a file that is read again undoes no override, and undoing an override shows
+//! what the sources report by then.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,56 +9,59 @@ use crate::address::{EndpointKey, EndpointSpec};
 use crate::diagnostic::Place;
 use crate::route::{Layer, Route, RouteTable, Target};
 
-/// More than an operator types between two restarts; a script that goes astray ends here.
-pub const OVERRIDES_MAX: usize = 1_000;
+/// More than an operator types between two restarts. Bounds a script that runs out of control.
+pub(super) const OVERRIDES_MAX: usize = 1_000;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Overrides {
-    /// Of `routes add`: the layer before all others.
-    pub added: Vec<Route>,
-    /// Of `routes remove`: names, whoever tells of them.
-    pub removed: BTreeSet<String>,
-    /// By the name of their route. None is empty.
+pub(super) struct Overrides {
+    /// Routes of `routes add`: the first layer.
+    pub(super) added: Vec<Route>,
+    /// The names given to `routes remove`.
+    pub(super) removed: BTreeSet<String>,
+    /// By route name. None is empty.
     changed: BTreeMap<String, Override>,
 }
 
 /// What was changed of one route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Override {
+    /// New sessions are held.
     pub paused: bool,
-    /// Instead of those it has.
+    /// Replaces the targets that the sources report.
     pub targets: Option<Vec<Target>>,
+    /// Replaces the weights of these endpoints.
     pub weights: BTreeMap<EndpointKey, u32>,
+    /// Endpoints that take no new sessions.
     pub drained: BTreeSet<EndpointKey>,
 }
 
-/// There are [`OVERRIDES_MAX`] already.
+/// The limit [`OVERRIDES_MAX`] is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooMany;
+pub(super) struct TooMany;
 
 impl Overrides {
-    /// The layers as they are merged.
-    pub fn layers(&self, mut told: Vec<Layer>) -> Vec<Layer> {
-        for layer in &mut told {
+    /// Returns the layers to merge, with the added routes first and without the removed ones.
+    pub(super) fn layers(&self, mut layers: Vec<Layer>) -> Vec<Layer> {
+        for layer in &mut layers {
             layer.routes.retain(|route| !self.removed.contains(&route.options.name));
         }
-        std::iter::once(Layer { routes: self.added.clone() }).chain(told).collect()
+        std::iter::once(Layer { routes: self.added.clone() }).chain(layers).collect()
     }
 
-    /// The table that runs. A route that only lingers is left out too when it was removed by hand.
-    pub fn table(&self, told: &RouteTable) -> RouteTable {
+    /// Returns the table of the routes to open. Omits removed routes that are within their removal grace period.
+    pub(super) fn table(&self, source_table: &RouteTable) -> RouteTable {
         let stays =
             |route: &Route| route.origin == Place::Operator || !self.removed.contains(&route.options.name);
         let overridden = |route: &Route| {
             let targets = self.of(&route.options.name).and_then(|change| change.targets.clone());
             Route { targets: targets.unwrap_or_else(|| route.targets.clone()), ..route.clone() }
         };
-        let staying = told.iter().filter(|(_, route)| stays(route));
+        let staying = source_table.iter().filter(|(_, route)| stays(route));
         staying.map(|(listen, route)| (listen.clone(), overridden(route))).collect()
     }
 
-    /// Sets the weights of a route's endpoints. One that is drained has none: it takes no new sessions.
-    pub fn weigh(&self, route: &str, endpoints: &mut [EndpointSpec]) {
+    /// Sets the weights of a route's endpoints. A drained endpoint has weight 0 and takes no new sessions.
+    pub(super) fn weigh(&self, route: &str, endpoints: &mut [EndpointSpec]) {
         let Some(change) = self.of(route) else { return };
         for endpoint in endpoints {
             if let Some(weight) = change.weights.get(&endpoint.key) {
@@ -76,16 +73,17 @@ impl Overrides {
         }
     }
 
-    pub fn of(&self, route: &str) -> Option<&Override> {
+    /// Returns what was changed of one route.
+    pub(super) fn of(&self, route: &str) -> Option<&Override> {
         self.changed.get(route)
     }
 
-    pub fn is_paused(&self, route: &str) -> bool {
+    pub(super) fn is_paused(&self, route: &str) -> bool {
         self.of(route).is_some_and(|change| change.paused)
     }
 
-    /// Changes what is overridden of one route. What is no override any more is forgotten.
-    pub fn change(&mut self, route: &str, change: impl FnOnce(&mut Override)) -> Result<(), TooMany> {
+    /// Changes the override of one route. An override that becomes empty is removed.
+    pub(super) fn change(&mut self, route: &str, change: impl FnOnce(&mut Override)) -> Result<(), TooMany> {
         let mut changed = self.of(route).cloned().unwrap_or_default();
         change(&mut changed);
         if changed == Override::default() {
@@ -100,8 +98,8 @@ impl Overrides {
         Ok(())
     }
 
-    /// Adds a route, which the table has room for.
-    pub fn add(&mut self, route: Route) -> Result<(), TooMany> {
+    /// Adds a route. The caller has checked that no other route has its listener or name.
+    pub(super) fn add(&mut self, route: Route) -> Result<(), TooMany> {
         if self.added.len() >= OVERRIDES_MAX {
             return Err(TooMany);
         }
@@ -109,8 +107,8 @@ impl Overrides {
         Ok(())
     }
 
-    /// Removes a route of this name, and whatever was changed of it.
-    pub fn remove(&mut self, name: &str) -> Result<(), TooMany> {
+    /// Removes a route that was added, or else hides the route of this name. Removes its override.
+    pub(super) fn remove(&mut self, name: &str) -> Result<(), TooMany> {
         let before = self.added.len();
         self.added.retain(|route| route.options.name != name);
         if self.added.len() == before {

@@ -1,0 +1,77 @@
+//! What the handlers of the admin API share, and the responses that several of them return.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::body::BodyError;
+use crate::events::Events;
+use crate::observe::status::RouteStatus;
+use crate::reconcile::Overview;
+use crate::reconcile::command::{Command, CommandError, CommandSender};
+
+/// What the handlers read and send commands to.
+#[derive(Clone)]
+pub(crate) struct AdminState {
+    pub overview: Arc<ArcSwap<Overview>>,
+    pub commands: CommandSender,
+    pub events: Arc<Events>,
+    /// Cancelled once the process drains.
+    pub stop: CancellationToken,
+    pub started: SystemTime,
+}
+
+impl AdminState {
+    /// Returns the status of the route of this name.
+    pub(super) fn route(&self, name: &str) -> Option<RouteStatus> {
+        let overview = self.overview.load();
+        let view = overview.routes.iter().find(|view| view.route.options.name == name);
+        view.map(RouteStatus::of)
+    }
+
+    /// Returns the response to a request with an unknown route.
+    pub(super) fn unknown_route(&self, name: String) -> Response {
+        let overview = self.overview.load();
+        let known = overview.routes.iter().map(|view| view.route.options.name.clone()).collect();
+        command_error(&CommandError::Unknown { what: "route", name, known })
+    }
+
+    /// Executes a command. Returns what was done, with the route as it is now, or why the command failed.
+    pub(super) async fn execute(&self, command: Result<Command, BodyError>) -> Response {
+        let command = match command {
+            Ok(command) => command,
+            Err(error) => return failure(StatusCode::BAD_REQUEST, &error.to_string()),
+        };
+        match self.commands.send(command).await {
+            Ok(done) => {
+                let route = self.route(&done.route);
+                Json(json!({ "message": done.message, "route": route })).into_response()
+            }
+            Err(error) => command_error(&error),
+        }
+    }
+}
+
+/// Returns an error as JSON.
+pub(super) fn failure(status: StatusCode, error: &str) -> Response {
+    (status, Json(json!({ "error": error }))).into_response()
+}
+
+fn command_error(error: &CommandError) -> Response {
+    let mut value = json!({ "error": error.to_string() });
+    let status = match error {
+        CommandError::Unknown { known, .. } => {
+            value["known"] = known.clone().into();
+            StatusCode::NOT_FOUND
+        }
+        CommandError::Invalid(_) => StatusCode::BAD_REQUEST,
+        CommandError::Conflict(_) => StatusCode::CONFLICT,
+        CommandError::NotBound(_) | CommandError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, Json(value)).into_response()
+}
