@@ -58,17 +58,17 @@ pub async fn build_watched(config: Config, stalls: StallMonitor) -> Result<Bound
         tracing::warn!("{}", warning.one_line());
     }
     // On TCP it listens beside the unix socket.
-    let admins = if matches!(config.admin, Some(AdminAddr::Tcp(_))) { 2 } else { 1 };
-    let fds = Arc::new(FdBudget::within(raised_file_limit(), config.workers.get(), admins));
+    let admins = if matches!(config.settings.admin, Some(AdminAddr::Tcp(_))) { 2 } else { 1 };
+    let fds = Arc::new(FdBudget::within(raised_file_limit(), config.settings.workers.get(), admins));
     let control = Control::default();
     let shared = Arc::new(Shared {
-        hold_limit: HoldLimit::new(config.max_held),
+        hold_limit: HoldLimit::new(config.settings.max_held),
         force: control.force.clone(),
         stop: control.stop.clone(),
         fds,
-        access_log: config.access_log,
+        access_log: config.settings.access_log,
     });
-    let workers = Workers::start(config.workers, &shared, &stalls)?;
+    let workers = Workers::start(config.settings.workers, &shared, &stalls)?;
     let events = Arc::new(Events::default());
     let mut reconciler =
         Reconciler::new(config.clone(), workers, shared, &control, events.clone(), stalls.counts());
@@ -80,7 +80,7 @@ pub async fn build_watched(config: Config, stalls: StallMonitor) -> Result<Bound
         stop: control.stop.clone(),
         started: SystemTime::now(),
     };
-    let admin = Admin::bind(&admin::Choice::of(&config), &config.admin_hosts, knows)?;
+    let admin = Admin::bind(&admin::Choice::of(&config), &config.settings.admin_hosts, knows)?;
     let path = config.path.filter(|path| !config::is_own_descriptor(path));
     let routes = reconciler.overview().load().routes.len();
     tracing::info!(
@@ -95,7 +95,7 @@ pub async fn build_watched(config: Config, stalls: StallMonitor) -> Result<Bound
         reconciler,
         admin,
         control,
-        drain_timeout: config.drain_timeout,
+        drain_timeout: config.settings.drain_timeout,
         _file: file,
         _stalls: stalls,
     })

@@ -2,6 +2,7 @@
 
 mod ask;
 mod commands;
+mod no_routes;
 mod pages;
 mod register;
 mod serve;
@@ -14,9 +15,9 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::config::ancestor::ancestor;
 use crate::config::args::RunArgs;
-use crate::config::nearest::suggest;
+use crate::config::legacy_args::translate;
+use crate::config::suggest::suggest;
 use crate::config::vars::Vars;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::escape::escaped_lines;
@@ -92,7 +93,7 @@ enum Verb {
 
 /// Reads the command line and does what it says.
 pub fn run(arguments: Vec<OsString>, vars: &Vars) -> Exit {
-    let words = ancestor(arguments);
+    let words = translate(arguments);
     match Cli::try_parse_from(&words) {
         Ok(cli) => dispatch(cli, vars),
         Err(error) if error.use_stderr() && wants_json(&words, vars) => {
@@ -190,4 +191,17 @@ fn out_words(text: &str) {
 
 fn err(text: &str) {
     let _ = writeln!(std::io::stderr(), "{}", escaped_lines(text.trim_end()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_subcommand_is_suggested_for_a_mistyped_first_argument() {
+        let cli = Cli::command();
+        let mut names: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
+        names.sort_unstable();
+        assert_eq!(names, crate::config::COMMANDS);
+    }
 }

@@ -19,7 +19,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use crate::app::{self, Bound};
 use crate::config::args::RunArgs;
 use crate::config::vars::Vars;
-use crate::config::{self, Config};
+use crate::config::{self, AdminAddr, Config};
 use crate::exit::Exit;
 use home::Home;
 use screen::Screen;
@@ -120,9 +120,10 @@ async fn interrupted() -> io::Result<()> {
 
 /// As the program would read it, from the file alone: what is in the demo's environment is no concern of the demo.
 fn configuration(home: &Home) -> Result<Config, Trouble> {
-    let admin = format!("unix:{}", home.admin().display());
-    let args = RunArgs { config: Some(home.file()), admin: Some(admin), ..RunArgs::default() };
-    config::load(&args, &Vars::default()).map_err(|mistakes| {
+    let args = RunArgs { config: Some(home.file()), ..RunArgs::default() };
+    let mut config = config::load(&args, &Vars::default()).map_err(|mistakes| {
         Trouble::stuck(mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-    })
+    })?;
+    config.settings.admin = Some(AdminAddr::Unix(home.admin()));
+    Ok(config)
 }

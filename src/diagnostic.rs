@@ -89,6 +89,32 @@ impl Diagnostic {
     }
 }
 
+/// Collects diagnostics while the rest is read, so that all of them are reported at once.
+#[derive(Debug, Default)]
+pub(crate) struct Mistakes(Vec<Diagnostic>);
+
+impl Mistakes {
+    /// Returns a value that was read as far as it is valid, and keeps the mistakes in the rest.
+    pub(crate) fn partial<T>(&mut self, (value, mistakes): (T, Vec<Diagnostic>)) -> T {
+        self.0.extend(mistakes);
+        value
+    }
+
+    /// Returns the value, or `None` and keeps the mistake.
+    pub(crate) fn one<T>(&mut self, read: Result<T, Diagnostic>) -> Option<T> {
+        self.all(read.map_err(|mistake| vec![mistake]))
+    }
+
+    /// Returns the value, or `None` and keeps the mistakes.
+    pub(crate) fn all<T>(&mut self, read: Result<T, Vec<Diagnostic>>) -> Option<T> {
+        read.map_err(|mistakes| self.0.extend(mistakes)).ok()
+    }
+
+    pub(crate) fn into_result(self) -> Result<(), Vec<Diagnostic>> {
+        if self.0.is_empty() { Ok(()) } else { Err(self.0) }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

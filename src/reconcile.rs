@@ -150,10 +150,10 @@ impl Reconciler {
         stalls: StallCounts,
     ) -> Reconciler {
         let (news, inbox) = mpsc::channel(UPDATES_MAX);
-        let means = Arc::new(MonitorContext::new(Network, config.max_ejected, events.clone()));
+        let means = Arc::new(MonitorContext::new(Network, config.settings.max_ejected, events.clone()));
         let (commands, pending_commands) = CommandSender::channel();
         Reconciler {
-            resolver: Resolver::from_system().within(config.dns),
+            resolver: Resolver::from_system().within(config.settings.dns),
             discovery: DiscoveryState { file: config.file.clone(), ..DiscoveryState::default() },
             file: config.path.clone().map(ConfigFile::loaded),
             config,
@@ -345,7 +345,7 @@ impl Reconciler {
     }
 
     fn label_policy(&self, share: bool, now: Instant) -> Policy<'_> {
-        let admin_port = match self.config.admin {
+        let admin_port = match self.config.settings.admin {
             Some(AdminAddr::Tcp(addr)) => Some(addr.port()),
             Some(AdminAddr::Unix(_) | AdminAddr::Abstract(_)) | None => None,
         };

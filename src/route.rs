@@ -10,9 +10,9 @@ use std::path::PathBuf;
 
 use crate::diagnostic::Place;
 
+pub mod index;
 mod options;
 mod table;
-pub mod taken;
 
 pub use options::{
     Balance, CONNECT_TIMEOUT_DEFAULT, Check, HALF_CLOSE_TIMEOUT_DEFAULT, HOLD_DEFAULT, Health,

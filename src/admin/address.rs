@@ -52,7 +52,7 @@ pub(super) enum AdminListener {
 
 impl Choice {
     pub fn of(config: &Config) -> Choice {
-        Choice::new(config.admin.clone(), config.runtime_dir.as_deref())
+        Choice::new(config.settings.admin.clone(), config.runtime_dir.as_deref())
     }
 
     pub fn new(given: Option<AdminAddr>, runtime_dir: Option<&Path>) -> Choice {
@@ -181,14 +181,4 @@ impl AdminListener {
 /// Where permissions do not decide: our own user, and root.
 pub(super) fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
-}
-
-impl fmt::Display for AdminAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            AdminAddr::Unix(path) => write!(f, "unix:{}", path.display()),
-            AdminAddr::Abstract(name) => write!(f, "@{name}"),
-            AdminAddr::Tcp(addr) => write!(f, "{addr}"),
-        }
-    }
 }

@@ -17,11 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::body;
 use super::guard::Guard;
-use crate::config::check;
 use crate::events::Events;
-use crate::observe::metrics;
 use crate::observe::sessions::{SESSIONS_MAX, Sessions};
 use crate::observe::status::{RouteStatus, Status};
+use crate::observe::{self, metrics};
 use crate::ready;
 use crate::reconcile::Overview;
 use crate::reconcile::command::{Command, CommandError, CommandSender};
@@ -116,7 +115,7 @@ async fn sessions(State(knows): State<Knows>, which: Result<Query<Which>, QueryR
 /// What was asked for, and what an operator changed of it.
 async fn config(State(knows): State<Knows>) -> Response {
     let overview = knows.overview.load();
-    let mut value = overview.config.as_deref().map(check::json).unwrap_or_default();
+    let mut value = overview.config.as_deref().map(observe::config::json).unwrap_or_default();
     value["running"] = overview.routes.iter().map(|view| view.route.to_string()).collect();
     value["removed_by_hand"] = overview.removed.clone().into();
     Json(value).into_response()

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::config::grammar::options;
-use crate::config::nearest::suggest;
+use crate::config::suggest::suggest;
 use crate::reconcile::command::{Command, Switch, Trial};
 use crate::route::OnRemove;
 

@@ -9,7 +9,7 @@ use super::{block_on, err, fail, out, out_words};
 use crate::admin::address::Choice;
 use crate::admin::client::{self, Answer, ClientError, Question};
 use crate::config;
-use crate::config::nearest::nearest;
+use crate::config::suggest::nearest;
 use crate::config::vars::Vars;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::escape::escaped;

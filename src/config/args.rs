@@ -4,7 +4,9 @@
 
 use std::path::PathBuf;
 
-pub use super::ancestor::ancestor;
+use clap::{ArgMatches, Command, FromArgMatches};
+
+use super::settings::{SETTINGS, Setting, SettingValues};
 
 /// What `ambassador` itself takes, and `ambassador check`.
 #[expect(
@@ -81,55 +83,36 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATH", help_heading = DOCKER)]
     pub tlskey: Option<PathBuf>,
 
-    /// error, warn, info, debug or trace [env: AMBASSADOR_LOG_LEVEL] [default: info]
-    #[arg(long, value_name = "LEVEL")]
-    pub log_level: Option<String>,
+    #[command(flatten)]
+    pub settings: SettingFlags,
+}
 
-    /// text or json [env: AMBASSADOR_LOG_FORMAT] [default: text]
-    #[arg(long, value_name = "FORMAT")]
-    pub log_format: Option<String>,
+/// The flags of [`SETTINGS`] that were given.
+#[derive(Clone, Debug, Default)]
+pub struct SettingFlags(pub SettingValues);
 
-    /// Sessions with a line in the log: all, errors (endings other than `finished`) or off [env: AMBASSADOR_ACCESS_LOG]
-    /// [default: all]
-    #[arg(long, value_name = "WHICH")]
-    pub access_log: Option<String>,
+impl clap::Args for SettingFlags {
+    fn augment_args(command: Command) -> Command {
+        command.args(SETTINGS.iter().map(Setting::flag))
+    }
 
-    /// Threads that relay [env: AMBASSADOR_WORKERS] [default: one per core]
-    #[arg(long, value_name = "N")]
-    pub workers: Option<String>,
+    fn augment_args_for_update(command: Command) -> Command {
+        SettingFlags::augment_args(command)
+    }
+}
 
-    /// How long sessions may finish after SIGTERM [env: AMBASSADOR_DRAIN_TIMEOUT] [default: 9s]
-    #[arg(long, value_name = "DURATION")]
-    pub drain_timeout: Option<String>,
+impl FromArgMatches for SettingFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<SettingFlags, clap::Error> {
+        let given = |setting: &'static Setting| {
+            matches.get_one::<String>(setting.name).map(|value| (setting, value.clone()))
+        };
+        Ok(SettingFlags(SETTINGS.iter().filter_map(given).collect()))
+    }
 
-    /// Sessions that may wait for an endpoint at one time [env: AMBASSADOR_MAX_HELD] [default: 10000]
-    #[arg(long, value_name = "N")]
-    pub max_held: Option<String>,
-
-    /// Part of a route's endpoints that may be left out for failing [env: AMBASSADOR_MAX_EJECTED] [default: 50%]
-    #[arg(long, value_name = "PERCENT")]
-    pub max_ejected: Option<String>,
-
-    /// The longest a DNS name is believed, whatever its TTL [env: AMBASSADOR_DNS_MAX_TTL] [default: 30s]
-    #[arg(long, value_name = "DURATION")]
-    pub dns_max_ttl: Option<String>,
-
-    /// How long a DNS name keeps its last answer while lookups fail [env: AMBASSADOR_DNS_STALE] [default: 1h]
-    #[arg(long, value_name = "DURATION")]
-    pub dns_stale: Option<String>,
-
-    /// How long a DNS name that servers deny keeps its last answer [env: AMBASSADOR_DNS_NX_STALE] [default: 30s]
-    #[arg(long, value_name = "DURATION")]
-    pub dns_nx_stale: Option<String>,
-
-    /// Where the admin API listens: unix:/path, @name, or HOST:PORT beside the default [env: AMBASSADOR_ADMIN]
-    /// [default: a unix socket]
-    #[arg(long, value_name = "ADDR")]
-    pub admin: Option<String>,
-
-    /// Names by which the admin API may be reached on TCP, beside addresses and localhost [env: AMBASSADOR_ADMIN_HOST]
-    #[arg(long, value_name = "NAME[,NAME...]")]
-    pub admin_host: Option<String>,
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = SettingFlags::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 const DOCKER: &str = "Docker";
@@ -157,6 +140,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::config::legacy_args::translate;
 
     /// Stands in for a service.
     #[derive(Debug, Parser)]
@@ -167,7 +151,7 @@ mod tests {
 
     fn parse(words: &[&str]) -> RunArgs {
         let words = std::iter::once("ambassador").chain(words.iter().copied()).map(OsString::from);
-        Cli::try_parse_from(ancestor(words.collect())).unwrap_or_else(|error| panic!("{error}")).run
+        Cli::try_parse_from(translate(words.collect())).unwrap_or_else(|error| panic!("{error}")).run
     }
 
     #[test]
@@ -201,7 +185,7 @@ mod tests {
         assert_eq!(args.routes, ["80=a", "81=b"]);
         assert_eq!(args.config, Some(PathBuf::from("/etc/a.toml")));
         assert!(args.links && args.docker);
-        assert_eq!(args.workers.as_deref(), Some("2"));
+        assert_eq!(args.settings.0, [(Setting::find("workers").unwrap(), "2".to_owned())]);
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Routes of one source that cannot stand beside each other. Pure.
 
 use crate::diagnostic::{Diagnostic, Mistake, Place};
-use crate::route::taken::Taken;
+use crate::route::index::RouteIndex;
 use crate::route::{Route, Target};
 
 /// One mistake for each route that wants a listener, or a name, that an earlier one of the same source has.
 pub fn conflicts(routes: &[Route]) -> Vec<Diagnostic> {
-    let (mut found, mut earlier) = (Vec::new(), Taken::default());
+    let (mut found, mut earlier) = (Vec::new(), RouteIndex::default());
     for route in routes {
         if let Some(first) = earlier.by_listen(&route.listen) {
             found.push(listener_twice(first, route).at(&route.origin));

@@ -21,8 +21,8 @@ use tokio::sync::Notify;
 
 use self::watch::Watch;
 use super::{Publisher, Snapshot, Source, SourceError, Stopped};
-use crate::config::raw::{RawFile, parse_file};
-use crate::config::settings::Settings;
+use crate::config::file::{ConfigFile, parse_file};
+use crate::config::settings::SettingValues;
 use crate::config::{read_text, unreadable};
 use crate::diagnostic::Diagnostic;
 use crate::events::{EventKind, Events};
@@ -80,13 +80,13 @@ struct Known {
     /// Why it cannot be read.
     unreadable: Option<String>,
     /// Of the last reading without a mistake.
-    settings: Option<Settings>,
+    settings: Option<SettingValues>,
     polling: bool,
 }
 
 impl Known {
     /// The file, or why it is refused, if there is something new about it, or if `asked`.
-    fn read(&mut self, path: &Path, asked: bool, events: &Events) -> Option<Result<RawFile, String>> {
+    fn read(&mut self, path: &Path, asked: bool, events: &Events) -> Option<Result<ConfigFile, String>> {
         // On the control thread, which does nothing else meanwhile: the file is local and small.
         let text = match read_text(path) {
             Ok(text) => text,
@@ -108,7 +108,7 @@ impl Known {
         })
     }
 
-    fn accept(&mut self, path: &Path, file: RawFile, again: bool, events: &Events) -> RawFile {
+    fn accept(&mut self, path: &Path, file: ConfigFile, again: bool, events: &Events) -> ConfigFile {
         if again {
             let path = path.display().to_string();
             events.emit(EventKind::FileRead { path, routes: file.routes.len() });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::taken::Taken;
+use super::index::RouteIndex;
 use super::{Listen, Route};
 use crate::diagnostic::{Diagnostic, Place};
 
@@ -19,7 +19,7 @@ pub struct Layer {
 /// layer, the earlier route) and the later is returned as shadowed. So no two routes of a table are in each other's way,
 /// and a name means one route.
 pub fn merge(layers: &[Layer]) -> (RouteTable, Vec<Shadowed>) {
-    let (mut table, mut taken) = (RouteTable::new(), Taken::default());
+    let (mut table, mut taken) = (RouteTable::new(), RouteIndex::default());
     let mut shadowed = Vec::new();
     for route in layers.iter().flat_map(|layer| &layer.routes) {
         if let Some(winner) = in_the_way(&taken, route) {
@@ -34,7 +34,7 @@ pub fn merge(layers: &[Layer]) -> (RouteTable, Vec<Shadowed>) {
 
 /// A label takes no port of the operator's on the other family's addresses either: a client of `localhost` that tries
 /// `::1` first must not find a container where the operator listens on 127.0.0.1.
-fn in_the_way<'r>(taken: &Taken<'r>, route: &Route) -> Option<&'r Route> {
+fn in_the_way<'r>(taken: &RouteIndex<'r>, route: &Route) -> Option<&'r Route> {
     let is_label = |route: &Route| matches!(route.origin, Place::Label { .. });
     let other_family = route.listen.on_other_family().filter(|_| is_label(route));
     let operators = other_family.and_then(|listen| taken.by_listen(&listen)).filter(|first| !is_label(first));

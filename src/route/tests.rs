@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::taken::Taken;
+use super::index::RouteIndex;
 use super::*;
 use crate::config::grammar::{Author, parse_listen, parse_route};
 
@@ -117,7 +117,7 @@ proptest! {
     #[test]
     fn the_first_that_is_in_the_way_is_found_as_by_looking_at_all(layers in some_layers(), wanted in some_layers()) {
         let routes: Vec<&Route> = layers.iter().flat_map(|layer| &layer.routes).collect();
-        let taken = Taken::of(routes.iter().copied());
+        let taken = RouteIndex::of(routes.iter().copied());
         for route in wanted.iter().flat_map(|layer| &layer.routes) {
             let by_listen = routes.iter().find(|other| other.listen.overlaps(&route.listen));
             prop_assert_eq!(taken.by_listen(&route.listen), by_listen.copied());

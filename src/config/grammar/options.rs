@@ -5,14 +5,13 @@ mod values;
 use std::time::Duration;
 
 use super::target;
-use crate::config::nearest::suggest;
+use crate::config::suggest::suggest;
 use crate::diagnostic::Mistake;
 use crate::route::{Balance, LABEL_HOLD_MAX, Listen, OnRemove, OnUnhealthy, Options};
-pub(crate) use values::duration;
 use values::{
-    check, checks, connect_timeout, duration_or_off, half_close_timeout, networks, one_of, pace,
-    some_duration, some_number,
+    check, checks, connect_timeout, half_close_timeout, networks, pace, some_duration, some_number,
 };
+pub(crate) use values::{digits, duration, duration_or_off, one_of};
 
 /// Who wrote the text that is parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,6 +63,13 @@ const KEYS: [Key; 23] = [
 
 /// Each check of a label's route costs the control plane, and labels may ask for thousands of routes.
 const LABEL_HEALTH_INTERVAL_MIN: Duration = Duration::from_secs(1);
+
+impl Key {
+    /// Returns whether the value is a whole number.
+    pub(crate) fn is_integer(&self) -> bool {
+        self.example.bytes().all(|byte| byte.is_ascii_digit())
+    }
+}
 
 const fn one(name: &'static str, example: &'static str, author: Author) -> Key {
     Key { name, example, is_list: false, author }

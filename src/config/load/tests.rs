@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::{LogFormat, LogLevel};
+use crate::config::LogLevel;
+use crate::config::args::SettingFlags;
+
+fn flag(name: &str, value: &str) -> SettingFlags {
+    SettingFlags(vec![(Setting::find(name).unwrap(), value.to_owned())])
+}
 
 fn args(routes: &[&str]) -> RunArgs {
     RunArgs { routes: routes.iter().map(|word| (*word).to_owned()).collect(), ..RunArgs::default() }
@@ -100,7 +105,7 @@ fn every_mistake_of_every_source_is_reported_at_once() {
     let file = file("[[route]]\nlisten = 80\n");
     let args = RunArgs {
         config: Some(file.path().into()),
-        workers: Some("0".to_owned()),
+        settings: flag("workers", "0"),
         name: vec!["a b".to_owned()],
         docker: true,
         ..args(&["80=a", "80=b"])
@@ -130,17 +135,17 @@ fn a_file_that_cannot_be_read_is_a_mistake_with_the_systems_words() {
     let found = mistakes(&RunArgs { config: Some("/nowhere/a.toml".into()), ..args(&["80=a"]) }, &[]);
     assert!(found[0].starts_with("/nowhere/a.toml: cannot be read: No such file"), "{found:?}");
     let found = mistakes(&args(&[]), &[("AMBASSADOR_CONFIG", "/tmp")]);
-    assert!(found[0].contains("Docker makes a directory"), "{found:?}");
+    assert!(found[0].contains("Docker creates a directory"), "{found:?}");
 }
 
 #[test]
 fn a_setting_is_taken_from_the_flag_then_the_variable_then_the_file() {
     let file = file("workers = 3\nmax-held = 3\nlog-level = 'warn'\nlog-format = 'json'\n");
-    let args = RunArgs { config: Some(file.path().into()), workers: Some("1".to_owned()), ..args(&[]) };
+    let args = RunArgs { config: Some(file.path().into()), settings: flag("workers", "1"), ..args(&[]) };
     let config = read(&args, &[("AMBASSADOR_WORKERS", "2"), ("AMBASSADOR_MAX_HELD", "2")]);
-    assert_eq!((config.workers.get(), config.max_held), (1, 2));
-    assert_eq!(config.log, LogConfig { level: LogLevel::Warn, format: LogFormat::Json });
-    assert_eq!(config.drain_timeout, Duration::from_secs(9));
+    assert_eq!((config.settings.workers.get(), config.settings.max_held), (1, 2));
+    assert_eq!(config.settings.log, LogConfig { level: LogLevel::Warn, format: LogFormat::Json });
+    assert_eq!(config.settings.drain_timeout, Duration::from_secs(9));
 }
 
 #[test]
@@ -190,9 +195,9 @@ fn a_mistyped_variable_is_a_warning_and_a_link_to_an_ambassador_is_none() {
 fn the_admin_address_is_the_flag_or_the_variable() {
     let local = ("AMBASSADOR_ADMIN", "127.0.0.1:9");
     let tcp = AdminAddr::Tcp("127.0.0.1:9".parse().unwrap());
-    assert_eq!(read(&args(&["80=a"]), &[local]).admin, Some(tcp));
-    let flag = RunArgs { admin: Some("/run/a".to_owned()), ..args(&["80=a"]) };
-    assert_eq!(read(&flag, &[local]).admin, Some(AdminAddr::Unix("/run/a".into())));
+    assert_eq!(read(&args(&["80=a"]), &[local]).settings.admin, Some(tcp));
+    let flag = RunArgs { settings: flag("admin", "/run/a"), ..args(&["80=a"]) };
+    assert_eq!(read(&flag, &[local]).settings.admin, Some(AdminAddr::Unix("/run/a".into())));
     assert_eq!(parse_admin("unix:/run/a", &Place::Built), Ok(AdminAddr::Unix("/run/a".into())));
     assert!(parse_admin("x", &Place::Built).is_err());
 }

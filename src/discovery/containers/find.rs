@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use super::{Container, ContainerId, Containers, Selector, shortened};
-use crate::config::nearest::edits;
+use crate::config::suggest::edits;
 
 pub(super) const PROJECT: &str = "com.docker.compose.project";
 pub(super) const SERVICE: &str = "com.docker.compose.service";

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::address::{BACKUP_TIER, EndpointAddr, EndpointSpec, Identity, WEIGHT_MAX};
 use crate::config::grammar::listen::{number, socket_path};
 use crate::config::grammar::parse_address;
-use crate::config::nearest::suggest;
+use crate::config::suggest::suggest;
 use crate::diagnostic::{Diagnostic, Mistake, Place};
 use crate::discovery::dns::NAMES_MAX;
 use crate::route::Target;

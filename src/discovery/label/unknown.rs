@@ -1,7 +1,7 @@
 //! Labels that look like ours and are not read. Pure.
 
 use super::{PREFIX, place, shown};
-use crate::config::nearest::nearest;
+use crate::config::suggest::nearest;
 use crate::diagnostic::Diagnostic;
 use crate::discovery::containers::Container;
 

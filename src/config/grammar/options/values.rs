@@ -1,11 +1,12 @@
 //! The values of options: one reader for each kind. Pure.
 
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::config::nearest::suggest;
+use crate::config::suggest::suggest;
 use crate::diagnostic::Mistake;
 use crate::route::{Check, Listen};
 
@@ -40,19 +41,19 @@ fn is_name_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || "._-/:[]@+~".contains(c)
 }
 
-pub(super) fn one_of<T: Copy, const N: usize>(
+pub(crate) fn one_of<T: Copy, const N: usize>(
     key: &str,
     text: &str,
     all: [T; N],
     name: fn(T) -> &'static str,
 ) -> Result<T, Mistake> {
     all.into_iter().find(|value| name(*value) == text).ok_or_else(|| {
-        Mistake::new(format!("`{text}` is no value of `{key}`")).help(suggest(text, &all.map(name)))
+        Mistake::new(format!("invalid value `{text}` for `{key}`")).help(suggest(text, &all.map(name)))
     })
 }
 
 /// `off` says what `0` does.
-pub(super) fn duration_or_off(text: &str) -> Result<Duration, Mistake> {
+pub(crate) fn duration_or_off(text: &str) -> Result<Duration, Mistake> {
     if text == "off" { Ok(Duration::ZERO) } else { duration(text) }
 }
 
@@ -82,15 +83,15 @@ pub(super) fn some_number(of: &str, text: &str) -> Result<Option<u32>, Mistake> 
     if text == "off" {
         return Ok(None);
     }
-    let number = digits(text).filter(|number| *number > 0);
+    let number = digits(text).filter(|number: &u32| *number > 0);
     number.map(Some).ok_or_else(|| {
         Mistake::new(format!("`{text}` is no number of {of}"))
             .help("write a whole number from 1 to 4294967295, or `off`")
     })
 }
 
-/// Without a sign, which `parse` would take.
-fn digits(text: &str) -> Option<u32> {
+/// Parses an integer without a sign, which `parse` would accept.
+pub(crate) fn digits<T: FromStr>(text: &str) -> Option<T> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
@@ -103,7 +104,7 @@ pub(super) fn check(text: &str) -> Result<Check, Mistake> {
         _ => match text.strip_prefix("http:") {
             Some(path) => http_path(path),
             None if text == "http" => http_path(""),
-            None => Err(Mistake::new(format!("`{text}` is no value of `health`"))
+            None => Err(Mistake::new(format!("invalid value `{text}` for `health`"))
                 .help(suggest(text, &["off", "tcp", "redis", "postgres", "http:/path"]))),
         },
     }

@@ -1,4 +1,4 @@
-//! The configuration file as it is written: TOML with the option names of the grammar.
+//! The configuration file: TOML with the option names of the grammar. Holds what was written, without defaults.
 //!
 //! ```toml
 //! drain-timeout = "30s"
@@ -17,20 +17,21 @@ use toml::de::{DeTable, DeValue};
 
 use super::conflicts::conflicts;
 use super::grammar::{self, listen, options, target};
-use super::nearest::{nearest, suggest};
-use super::settings::{self, Settings};
+use super::settings::{SETTINGS, Setting, SettingValues};
+use super::suggest::{nearest, suggest};
 use crate::diagnostic::{Diagnostic, Mistake, Place};
 use crate::route::{Listen, Options, Route};
 
-/// All that a file says.
+/// The content of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RawFile {
+pub struct ConfigFile {
     pub routes: Vec<Route>,
-    pub settings: Settings,
+    /// Their values are valid.
+    pub settings: SettingValues,
 }
 
 /// Reads a whole file; every mistake at once, each with line and column, in the order of the file.
-pub fn parse_file(path: &Path, text: &str) -> Result<RawFile, Vec<Diagnostic>> {
+pub fn parse_file(path: &Path, text: &str) -> Result<ConfigFile, Vec<Diagnostic>> {
     let mut reader = Reader { path, text, lines: lines(text), mistakes: Vec::new() };
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
@@ -38,7 +39,7 @@ pub fn parse_file(path: &Path, text: &str) -> Result<RawFile, Vec<Diagnostic>> {
         reader.wrong(span, Mistake::new(format!("this is not TOML: {}", error.message().trim())));
     }
     // What the parser guessed after a mistake of form would only give mistakes that are none.
-    let file = if reader.mistakes.is_empty() { reader.file(table.get_ref()) } else { RawFile::default() };
+    let file = if reader.mistakes.is_empty() { reader.file(table.get_ref()) } else { ConfigFile::default() };
     reader.mistakes.extend(conflicts(&file.routes));
     reader.mistakes.sort_by(|a, b| a.place.cmp(&b.place));
     if reader.mistakes.is_empty() { Ok(file) } else { Err(reader.mistakes) }
@@ -56,14 +57,14 @@ struct Reader<'a> {
 type Value<'a> = Spanned<DeValue<'a>>;
 
 impl Reader<'_> {
-    fn file(&mut self, table: &DeTable<'_>) -> RawFile {
-        let mut file = RawFile::default();
+    fn file(&mut self, table: &DeTable<'_>) -> ConfigFile {
+        let mut file = ConfigFile::default();
         for (key, value) in table {
             let name = key.get_ref().as_ref();
             if name == "route" {
                 file.routes = self.routes(value);
-            } else if settings::KEYS.contains(&name) {
-                self.setting(&mut file.settings, name, value);
+            } else if let Some(setting) = Setting::find(name) {
+                self.setting(&mut file.settings, setting, value);
             } else {
                 self.wrong(key.span(), unknown_at_top(name));
             }
@@ -72,10 +73,11 @@ impl Reader<'_> {
         file
     }
 
-    fn setting(&mut self, settings: &mut Settings, name: &str, value: &Value<'_>) {
-        for (word, span) in self.words(name, value) {
-            if let Err(mistake) = settings.set(name, &word) {
-                self.wrong(span, mistake);
+    fn setting(&mut self, settings: &mut SettingValues, setting: &'static Setting, value: &Value<'_>) {
+        for (word, span) in self.words(setting.name, value) {
+            match setting.check(&word) {
+                Ok(()) => settings.push((setting, word)),
+                Err(mistake) => self.wrong(span, mistake),
             }
         }
     }
@@ -224,13 +226,14 @@ fn unknown_at_top(name: &str) -> Mistake {
     if options::key(name).is_some() {
         return mistake.help(format!("`{name}` belongs below a `[[route]]`"));
     }
-    let keys: Vec<&str> = std::iter::once("route").chain(settings::KEYS).collect();
+    let keys: Vec<&str> =
+        std::iter::once("route").chain(SETTINGS.iter().map(|setting| setting.name)).collect();
     mistake.help(suggest(name, &keys))
 }
 
 fn unknown_in_route(name: &str) -> Mistake {
     let mistake = Mistake::new(format!("`{name}` is no key of a route"));
-    if settings::KEYS.contains(&name) {
+    if Setting::find(name).is_some() {
         return mistake.help(format!("`{name}` belongs above the first `[[route]]`"));
     }
     let keys: Vec<&str> = ["listen", "target"].into_iter().chain(options::names()).collect();
@@ -258,15 +261,14 @@ fn written(key: &str) -> String {
             "write one listener per route, as in `listen = 6379` or `listen = \"127.0.0.1:6379\"`".to_owned()
         }
         "target" => "write `target = \"redis:6379\"` or `target = [\"db1:5432\", \"db2:5432\"]`".to_owned(),
-        "workers"
-        | "max-held"
-        | "max-sessions"
-        | "max-sessions-per-endpoint"
-        | "rate"
-        | "health-rise"
-        | "health-fall" => format!("write a whole number, as in `{key} = 100`"),
+        _ if is_integer(key) => format!("write a whole number, as in `{key} = 100`"),
         _ => format!("write a string, as in `{key} = \"...\"`"),
     }
+}
+
+fn is_integer(key: &str) -> bool {
+    Setting::find(key).is_some_and(Setting::is_integer)
+        || options::key(key).is_some_and(options::Key::is_integer)
 }
 
 #[cfg(test)]

@@ -6,8 +6,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::grammar::parse_route;
+use crate::config::settings::Settings;
+use crate::config::{AdminAddr, LogConfig, LogFormat, LogLevel};
+use crate::ending::AccessLog;
 
-fn read(text: &str) -> RawFile {
+fn read(text: &str) -> ConfigFile {
     parse_file(Path::new("a.toml"), text).unwrap_or_else(|mistakes| panic!("{mistakes:?}"))
 }
 
@@ -54,19 +57,21 @@ target = "10.0.0.2"
 
 #[test]
 fn an_empty_file_is_no_mistake() {
-    assert_eq!(read(""), RawFile::default());
-    assert_eq!(read("# nothing yet\n"), RawFile::default());
+    assert_eq!(read(""), ConfigFile::default());
+    assert_eq!(read("# nothing yet\n"), ConfigFile::default());
 }
 
 #[test]
 fn settings_stand_at_the_top() {
     let text = "workers = 2\ndrain-timeout = \"1m\"\nmax-held = 5\nadmin = \"/run/a\"\n\
                 log-level = \"debug\"\nlog-format = \"json\"\naccess-log = \"off\"\n";
-    let settings = read(text).settings;
-    assert_eq!(settings.workers.map(std::num::NonZeroUsize::get), Some(2));
-    assert_eq!(settings.drain_timeout, Some(Duration::from_secs(60)));
-    assert!(settings.max_held.is_some() && settings.admin.is_some());
-    assert!(settings.log_level.is_some() && settings.log_format.is_some() && settings.access_log.is_some());
+    let values = read(text).settings;
+    let mut settings = Settings::default();
+    assert_eq!(settings.apply(&values, |_| Place::Built), []);
+    assert_eq!((settings.workers.get(), settings.drain_timeout), (2, Duration::from_secs(60)));
+    assert_eq!((settings.max_held, settings.admin), (5, Some(AdminAddr::Unix("/run/a".into()))));
+    assert_eq!(settings.log, LogConfig { level: LogLevel::Debug, format: LogFormat::Json });
+    assert_eq!(settings.access_log, AccessLog::Off);
 }
 
 #[test]

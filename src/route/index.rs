@@ -10,7 +10,7 @@ type Ranges = BTreeMap<u16, (u16, usize)>;
 
 /// Routes that were added, found by what they would be in the way of.
 #[derive(Debug, Default)]
-pub struct Taken<'r> {
+pub struct RouteIndex<'r> {
     /// In the order in which they were added.
     routes: Vec<&'r Route>,
     by_name: HashMap<&'r str, usize>,
@@ -20,9 +20,9 @@ pub struct Taken<'r> {
     crossing: Vec<usize>,
 }
 
-impl<'r> Taken<'r> {
-    pub fn of(routes: impl IntoIterator<Item = &'r Route>) -> Taken<'r> {
-        let mut taken = Taken::default();
+impl<'r> RouteIndex<'r> {
+    pub fn of(routes: impl IntoIterator<Item = &'r Route>) -> RouteIndex<'r> {
+        let mut taken = RouteIndex::default();
         routes.into_iter().for_each(|route| taken.add(route));
         taken
     }

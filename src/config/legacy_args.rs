@@ -3,32 +3,17 @@
 
 use std::ffi::OsString;
 
-/// Flags with a value.
-const VALUES: [&str; 16] = [
-    "name",
-    "sock",
-    "log-level",
-    "tlscacert",
-    "tlscert",
-    "tlskey",
-    "config",
-    "log-format",
-    "access-log",
-    "workers",
-    "drain-timeout",
-    "max-held",
-    "dns-max-ttl",
-    "dns-stale",
-    "dns-nx-stale",
-    "admin",
-];
+use super::settings::Setting;
+
+/// Flags with a value, besides those of the settings.
+const VALUES: [&str; 6] = ["name", "sock", "tlscacert", "tlscert", "tlskey", "config"];
 
 /// Flags that are true when they stand alone.
 const SWITCHES: [&str; 3] = ["wait", "tls", "tlsverify"];
 
 /// The same arguments with two dashes. Works on all of `argv` or on what follows the program's name; what it does not
 /// know stays as it is.
-pub fn ancestor(args: Vec<OsString>) -> Vec<OsString> {
+pub fn translate(args: Vec<OsString>) -> Vec<OsString> {
     let mut words = args.into_iter().flat_map(one_word_or_several);
     let mut out = Vec::new();
     while let Some(word) = words.next() {
@@ -64,7 +49,7 @@ fn read(word: &str) -> Word {
         None => (flag, None),
     };
     match value {
-        None if VALUES.contains(&name) => Word::Wants(format!("--{name}")),
+        None if VALUES.contains(&name) || Setting::find(name).is_some() => Word::Wants(format!("--{name}")),
         Some(value) if SWITCHES.contains(&name) => Word::Flag(format!("--{name}={}", go_bool(value))),
         _ if two_dashes => Word::Other,
         // A long flag we do not know: clap's answer to it names the nearest one that exists.
@@ -141,7 +126,7 @@ mod tests {
 
     fn check(input: &[&str], expected: &[&str]) {
         let words = input.iter().map(OsString::from).collect();
-        assert_eq!(ancestor(words), expected, "{input:?}");
+        assert_eq!(translate(words), expected, "{input:?}");
     }
 
     #[test]
@@ -196,7 +181,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_words_at_all_can_make_it_panic(words in proptest::collection::vec("[-'\"=a-z ]{0,12}", 0..6)) {
-            let _ = ancestor(words.into_iter().map(OsString::from).collect());
+            let _ = translate(words.into_iter().map(OsString::from).collect());
         }
     }
 }
