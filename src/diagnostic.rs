@@ -149,8 +149,11 @@ mod tests {
     #[test]
     fn the_way_out_stands_on_a_line_of_its_own() {
         let place = Place::File { path: "amb.toml".into(), line: 3, column: 8 };
-        let diagnostic = Mistake::new("`hodl` is no option").help("did you mean `hold`?").at(&place);
-        assert_eq!(diagnostic.to_string(), "amb.toml:3:8: `hodl` is no option\n  help: did you mean `hold`?");
+        let diagnostic = Mistake::new("unknown option `hodl`").help("did you mean `hold`?").at(&place);
+        assert_eq!(
+            diagnostic.to_string(),
+            "amb.toml:3:8: unknown option `hodl`\n  help: did you mean `hold`?"
+        );
     }
 
     #[test]

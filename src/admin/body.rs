@@ -195,7 +195,7 @@ mod tests {
     fn whatever_else_comes_is_answered_with_the_way_out() {
         for (verb, body, says) in [
             ("puase", "", "did you mean `pause`?"),
-            ("", "", "there are `pause`"),
+            ("", "", "choose one of `pause`"),
             ("pause", "[", "cannot be read"),
             ("pause", r#"{"for":"ever"}"#, "unknown field"),
             ("switch", "", "either `targets`"),

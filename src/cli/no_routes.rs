@@ -77,7 +77,7 @@ mod tests {
             "ambassador 6379=redis:6379",
             "-e REDIS_PORT_6379_TCP=tcp://HOST:6379",
             "DOCKER_KEEP_DEPRECATED_LEGACY_LINKS_ENV_VARS=1",
-            "variable A_PORT_0_TCP: the name of this link variable has no port",
+            "variable A_PORT_0_TCP: invalid port `0` in the name of this link variable",
             "variable AMBASSADOR_ROUTE: this variable is not read\n  help: did you mean AMBASSADOR_ROUTES?",
         ] {
             assert!(text.contains(word), "{word} is missing in\n{text}");

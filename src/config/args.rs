@@ -1,6 +1,6 @@
-//! The command line, as clap reads it, and the ancestors' command lines made into ours.
+//! The arguments of `ambassador` and `ambassador check`.
 //!
-//! Values are read as text: `config::load` reports what is wrong with them together with everything else.
+//! Values are strings: `config::load` parses them, and reports all mistakes at once.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use clap::{ArgMatches, Command, FromArgMatches};
 
 use super::settings::{SETTINGS, Setting, SettingValues};
 
-/// What `ambassador` itself takes, and `ambassador check`.
+/// The arguments of `ambassador` and `ambassador check`.
 #[expect(
     rustdoc::broken_intra_doc_links,
     reason = "these comments are the help text: brackets are the grammar's"
@@ -28,58 +28,58 @@ pub struct RunArgs {
     #[arg(value_name = "ROUTE")]
     pub routes: Vec<String>,
 
-    /// A TOML file of routes, watched for changes [env: AMBASSADOR_CONFIG]
+    /// TOML file with routes and settings; the routes are reloaded when it changes [env: AMBASSADOR_CONFIG]
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
 
-    /// Read link variables such as REDIS_PORT_6379_TCP=tcp://host:6379 beside what is given
+    /// Read link variables such as REDIS_PORT_6379_TCP=tcp://host:6379 in addition to the given routes
     ///
-    /// They are read anyway when nothing else is given.
+    /// They are read by default when no routes are given.
     #[arg(long)]
     pub links: bool,
 
-    /// Read labelled containers, and this container's own links, from Docker beside what is given
+    /// Read labeled containers, and the links of this container, from Docker in addition to the given routes
     ///
-    /// They are read anyway when nothing else is given and Docker's socket is there. A container gets a route by the
+    /// They are read by default when no routes are given and Docker's socket exists. A container defines a route by the
     /// label ambassador.listen.LISTEN=PORT[?options].
     #[arg(long)]
     pub docker: bool,
 
-    /// Let containers of different images and services share a listener that they ask for by label
+    /// Allow containers of different images and services to share a listener by label
     ///
-    /// Otherwise only replicas share one: containers of one Compose service, or of one image and with the same options.
+    /// By default only replicas share one: containers of one Compose service, or of one image with the same options.
     #[arg(long, help_heading = DOCKER)]
     pub share_labels: bool,
 
-    /// Stand in for every exposed port of this container, and follow it; repeatable
+    /// Open a route for every exposed port of this container and track it; repeatable
     #[arg(long, value_name = "CONTAINER", help_heading = DOCKER)]
     pub name: Vec<String>,
 
-    /// Docker's socket [env: DOCKER_HOST] [default: /var/run/docker.sock]
+    /// Path of Docker's socket [env: DOCKER_HOST] [default: /var/run/docker.sock]
     #[arg(long, value_name = "PATH", help_heading = DOCKER)]
     pub sock: Option<PathBuf>,
 
-    /// Accepted for grand-ambassador's sake: we always wait for a container to appear
+    /// Accepted for compatibility with grand-ambassador; ambassador always waits for containers
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = DOCKER)]
     pub wait: Option<bool>,
 
-    /// Speak TLS to a Docker on TCP
+    /// Use TLS to connect to Docker over TCP
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = DOCKER)]
     pub tls: Option<bool>,
 
-    /// Speak TLS to Docker and verify it [env: DOCKER_TLS_VERIFY]
+    /// Use TLS to connect to Docker and verify its certificate [env: DOCKER_TLS_VERIFY]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = DOCKER)]
     pub tlsverify: Option<bool>,
 
-    /// The authority that signed Docker's certificate [default: ca.pem of DOCKER_CERT_PATH or ~/.docker]
+    /// CA that signed Docker's certificate [default: ca.pem of DOCKER_CERT_PATH or ~/.docker]
     #[arg(long, value_name = "PATH", help_heading = DOCKER)]
     pub tlscacert: Option<PathBuf>,
 
-    /// Our certificate [default: cert.pem of DOCKER_CERT_PATH or ~/.docker]
+    /// Client certificate [default: cert.pem of DOCKER_CERT_PATH or ~/.docker]
     #[arg(long, value_name = "PATH", help_heading = DOCKER)]
     pub tlscert: Option<PathBuf>,
 
-    /// Our key [default: key.pem of DOCKER_CERT_PATH or ~/.docker]
+    /// Key of the client certificate [default: key.pem of DOCKER_CERT_PATH or ~/.docker]
     #[arg(long, value_name = "PATH", help_heading = DOCKER)]
     pub tlskey: Option<PathBuf>,
 
@@ -117,20 +117,20 @@ impl FromArgMatches for SettingFlags {
 
 const DOCKER: &str = "Docker";
 
-/// Shown below the flags.
+/// The examples below the options in `--help`.
 pub const EXAMPLES: &str = "\
 Examples:
-  Stand in for redis on this port:
+  Forward a port to redis:
     ambassador 6379=redis:6379
-  Balance two databases, wait up to 30 seconds for one to come back, and relay DNS:
+  Balance two databases, wait up to 30 seconds for one to be available, and forward DNS:
     ambassador '5432=db1,db2?balance=round-robin&hold=30s' 53/udp=10.0.0.2:53
-  Follow a container wherever Docker moves it:
+  Track a container by name:
     ambassador 5432=docker://postgres
     ambassador -name testapp_fpm_1 -name testapp_nginx_1
-  The two words of svendowideit/ambassador, and its link variables:
+  The arguments and the link variables of svendowideit/ambassador:
     ambassador redis.example.com 6379
     REDIS_PORT_6379_TCP=tcp://192.168.1.52:6379 ambassador
-  See what would run, and what is wrong with it:
+  Check a configuration without running it:
     ambassador check --config /etc/ambassador.toml";
 
 #[cfg(test)]
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
     use crate::config::legacy_args::translate;
 
-    /// Stands in for a service.
+    /// The arguments alone.
     #[derive(Debug, Parser)]
     struct Cli {
         #[command(flatten)]
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn clap_finds_no_fault_in_the_definition() {
+    fn the_definition_is_valid() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
     }
@@ -164,7 +164,7 @@ mod tests {
     fn the_help_names_every_variable_and_shows_examples() {
         use clap::CommandFactory;
         let help = Cli::command().render_long_help().to_string();
-        assert!(help.starts_with("Stands in for a service"), "{help}");
+        assert!(help.starts_with("The arguments alone"), "{help}");
         for word in [
             "AMBASSADOR_ROUTES",
             "AMBASSADOR_CONFIG",
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_and_routes_are_read_in_any_order() {
+    fn flags_and_routes_are_accepted_in_any_order() {
         let args = parse(&["80=a", "--config", "/etc/a.toml", "81=b", "--links", "--docker", "--workers=2"]);
         assert_eq!(args.routes, ["80=a", "81=b"]);
         assert_eq!(args.config, Some(PathBuf::from("/etc/a.toml")));
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn grand_ambassadors_own_usage_is_understood() {
+    fn the_usage_of_grand_ambassador_is_accepted() {
         let args = parse(&["-name", "container_name", "-sock", "/docker.sock", "-wait=false", "-tls=false"]);
         assert_eq!(args.name, ["container_name"]);
         assert_eq!(args.sock, Some(PathBuf::from("/docker.sock")));
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_articles_compose_command_is_understood_as_one_word() {
+    fn a_compose_command_in_one_word_is_accepted() {
         let args = parse(&["-name testapp_fpm_1 -name testapp_nginx_1"]);
         assert_eq!(args.name, ["testapp_fpm_1", "testapp_nginx_1"]);
     }

@@ -1,4 +1,4 @@
-//! Files, right and wrong, and the lines and columns that their mistakes are reported at.
+//! Valid and invalid files, and the lines and columns of mistakes.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn mistakes(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_file_says_what_the_line_says() {
+fn a_file_is_equivalent_to_the_route_grammar() {
     let text = r#"
 [[route]]
 listen = 5432
@@ -56,13 +56,13 @@ target = "10.0.0.2"
 }
 
 #[test]
-fn an_empty_file_is_no_mistake() {
+fn an_empty_file_is_valid() {
     assert_eq!(read(""), ConfigFile::default());
     assert_eq!(read("# nothing yet\n"), ConfigFile::default());
 }
 
 #[test]
-fn settings_stand_at_the_top() {
+fn settings_are_written_at_the_top() {
     let text = "workers = 2\ndrain-timeout = \"1m\"\nmax-held = 5\nadmin = \"/run/a\"\n\
                 log-level = \"debug\"\nlog-format = \"json\"\naccess-log = \"off\"\n";
     let values = read(text).settings;
@@ -89,14 +89,14 @@ hodl = "10s"
 "#;
     let found = mistakes(text);
     let starts = [
-        "a.toml:1:1: `wrokers` is no key of this file\n  help: did you mean `workers`?",
-        "a.toml:2:1: this route has no `target`",
-        "a.toml:3:10: `redis` cannot be listened on",
-        "a.toml:4:1: `targets` is no key of a route\n  help: did you mean `target`?",
-        "a.toml:5:1: `hodl` is no key of a route\n  help: did you mean `hold`?",
-        "a.toml:9:13: `0` is no port",
-        "a.toml:9:25: `peer://c`: peers are not in this version",
-        "a.toml:10:10: `10` has no unit\n  help: write `10s`",
+        "a.toml:1:1: unknown key `wrokers`\n  help: did you mean `workers`?",
+        "a.toml:2:1: missing `target` in this route",
+        "a.toml:3:10: invalid listener `redis`",
+        "a.toml:4:1: unknown key `targets` of a route\n  help: did you mean `target`?",
+        "a.toml:5:1: unknown key `hodl` of a route\n  help: did you mean `hold`?",
+        "a.toml:9:13: invalid port `0`",
+        "a.toml:9:25: unsupported target `peer://c`: peers are not in this version",
+        "a.toml:10:10: missing unit in `10`\n  help: write `10s`",
     ];
     assert_eq!(found.len(), starts.len(), "{found:#?}");
     for (found, start) in found.iter().zip(starts) {
@@ -105,19 +105,19 @@ hodl = "10s"
 }
 
 #[test]
-fn what_is_not_toml_is_reported_where_it_breaks() {
+fn invalid_toml_is_reported_at_its_position() {
     let found = mistakes("[[route]]\nlisten = \n");
     assert!(found[0].starts_with("a.toml:2:"), "{found:?}");
 }
 
 #[test]
-fn the_same_listener_twice_names_both_places() {
+fn a_duplicate_listener_names_both_places() {
     let found = mistakes("[[route]]\nlisten = 80\ntarget = 'a'\n[[route]]\nlisten = 80\ntarget = 'b'\n");
-    assert!(found[0].starts_with("a.toml:4:1: `80` is listened on twice, first at a.toml:1:1"), "{found:?}");
+    assert!(found[0].starts_with("a.toml:4:1: duplicate listener `80`, first at a.toml:1:1"), "{found:?}");
 }
 
 #[test]
-fn every_wrong_type_is_answered_with_the_right_one() {
+fn every_wrong_type_is_explained_by_the_right_one() {
     for (text, help) in [
         ("route = 5", "[[route]]"),
         ("[route]\nlisten = 80\ntarget = 'a'", "[[route]]"),
@@ -125,7 +125,7 @@ fn every_wrong_type_is_answered_with_the_right_one() {
         ("hold = '1s'", "below a `[[route]]`"),
         ("route = [5]", "[[route]]"),
         ("[[route]]\nlisten = [1, 2]\ntarget = 'a'", "one listener per route"),
-        ("[[route]]\nlisten = 80\ntarget = []", "one at least"),
+        ("[[route]]\nlisten = 80\ntarget = []", "at least one"),
         ("[[route]]\nlisten = 80\ntarget = 5.5", "target = [\"db1"),
         ("[[route]]\nlisten = 80\ntarget = 'a'\nworkers = 1", "above the first"),
         ("[[route]]\nlisten = 80\ntarget = 'a'\nmax-sessions = true", "max-sessions = 100"),
@@ -146,7 +146,7 @@ fn a_list_may_also_be_one_string_with_commas() {
 
 proptest! {
     #[test]
-    fn no_text_at_all_can_make_it_panic(text in "(\\[\\[route\\]\\]\n|listen|target|hold| = |[0-9]{1,3}|'[a-z:,]{0,6}'|\n|\\PC){0,20}") {
+    fn no_text_causes_a_panic(text in "(\\[\\[route\\]\\]\n|listen|target|hold| = |[0-9]{1,3}|'[a-z:,]{0,6}'|\n|\\PC){0,20}") {
         let _ = parse_file(Path::new("a.toml"), &text);
     }
 }

@@ -5,8 +5,9 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::config::dns::TTL_FLOOR;
+use crate::config::grammar::digits;
 use crate::config::grammar::listen::socket_path;
-use crate::config::grammar::options::{digits, one_of};
+use crate::config::grammar::options::one_of;
 pub(super) use crate::config::grammar::options::{duration, duration_or_off};
 use crate::config::{AdminAddr, LogFormat, LogLevel};
 use crate::diagnostic::Mistake;

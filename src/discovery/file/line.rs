@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use crate::address::{BACKUP_TIER, EndpointAddr, EndpointSpec, Identity, WEIGHT_MAX};
-use crate::config::grammar::listen::{number, socket_path};
+use crate::config::grammar::digits;
+use crate::config::grammar::listen::socket_path;
 use crate::config::grammar::parse_address;
 use crate::config::suggest::suggest;
 use crate::diagnostic::{Diagnostic, Mistake, Place};
@@ -78,7 +79,7 @@ fn line(text: &str) -> Result<Option<Line>, Mistake> {
     let mut words = text.split_whitespace();
     let Some(address) = words.next() else { return Ok(None) };
     let at = match address.strip_prefix("unix:") {
-        Some(path) if number(path).is_none() => At::Addr(EndpointAddr::Unix(socket_path(path)?)),
+        Some(path) if digits::<u16>(path).is_none() => At::Addr(EndpointAddr::Unix(socket_path(path)?)),
         _ => inet(address)?,
     };
     let mut options = BTreeMap::new();
@@ -188,7 +189,7 @@ mod tests {
     #[test]
     fn every_mistake_has_its_line_and_a_way_out() {
         for (line, place, said) in [
-            ("10.0.0.2", "a:1:1", "`10.0.0.2` has no port"),
+            ("10.0.0.2", "a:1:1", "missing port in `10.0.0.2`"),
             ("  redis:99999", "a:1:3", "from 1 to 65535"),
             ("unix:r.sock", "a:1:1", "begin the path"),
             ("db:1 wieght=2", "a:1:1", "did you mean `weight`?"),
