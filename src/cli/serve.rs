@@ -1,4 +1,4 @@
-//! The verbs that need no other ambassador: to run, and to say what would.
+//! `ambassador` itself, and `ambassador check`.
 
 use tracing::field::display;
 
@@ -52,7 +52,7 @@ fn usage(why: &str) -> Exit {
     Exit::Usage
 }
 
-/// Bad usage in a log of JSON: one line for each mistake.
+/// Logs mistakes as JSON, one line each.
 pub(super) fn json_usage(mistakes: &[Diagnostic], vars: &Vars) -> Exit {
     let config = LogConfig { format: LogFormat::Json, ..LogConfig::default() };
     let _log = match start_log(config, vars) {
@@ -73,7 +73,7 @@ pub(super) fn start_log(config: LogConfig, vars: &Vars) -> Result<log::Guard, Ex
     })
 }
 
-/// On this thread, which is the control plane's from here on.
+/// Runs a future on this thread, which becomes that of the control plane.
 fn watched_block_on<F: Future>(run: impl FnOnce(StallMonitor) -> F) -> std::io::Result<F::Output> {
     let stalls = StallMonitor::start()?;
     let (runtime, _watched) = stalls.runtime("control")?;

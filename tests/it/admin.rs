@@ -140,7 +140,7 @@ fn wait_returns_when_the_old_endpoints_have_no_session_left() {
         assert!(!waits.is_finished());
         assert_eq!(status(&ambassador, "r")["by_hand"]["switch"]["state"], "on-trial");
         drop(old);
-        assert!(waits.join().unwrap().contains("no session left"));
+        assert!(waits.join().unwrap().contains("the old endpoints have no sessions"));
     });
     assert_eq!(status(&ambassador, "r")["by_hand"]["switch"]["state"], "kept");
 }
