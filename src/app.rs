@@ -64,7 +64,7 @@ pub async fn build_watched(config: Config, stalls: StallMonitor) -> Result<Bound
     }
     let control = Control::default();
     let shared = Arc::new(shared(&config, &control));
-    let workers = Workers::start(config.workers, &shared, &stalls)?;
+    let workers = Workers::start(config.settings.workers, &shared, &stalls)?;
     let events = Arc::new(Events::default());
     let mut reconciler =
         Reconciler::new(config.clone(), workers, shared, &control, events.clone(), stalls.counts());
@@ -84,7 +84,7 @@ pub async fn build_watched(config: Config, stalls: StallMonitor) -> Result<Bound
         reconciler,
         admin,
         control,
-        drain_timeout: config.drain_timeout,
+        drain_timeout: config.settings.drain_timeout,
         _file: file,
         _stalls: stalls,
     })
@@ -93,13 +93,13 @@ pub async fn build_watched(config: Config, stalls: StallMonitor) -> Result<Bound
 /// Creates what all sessions share.
 fn shared(config: &Config, control: &Control) -> Shared {
     // With TCP there is a unix socket as well.
-    let admins = if matches!(config.admin, Some(AdminAddr::Tcp(_))) { 2 } else { 1 };
+    let admins = if matches!(config.settings.admin, Some(AdminAddr::Tcp(_))) { 2 } else { 1 };
     Shared {
-        hold_limit: HoldLimit::new(config.max_held),
+        hold_limit: HoldLimit::new(config.settings.max_held),
         force: control.force.clone(),
         stop: control.stop.clone(),
-        fds: Arc::new(FdBudget::within(raised_file_limit(), config.workers.get(), admins)),
-        access_log: config.access_log,
+        fds: Arc::new(FdBudget::within(raised_file_limit(), config.settings.workers.get(), admins)),
+        access_log: config.settings.access_log,
     }
 }
 
@@ -116,7 +116,7 @@ fn bind_admin(
         stop: control.stop.clone(),
         started: SystemTime::now(),
     };
-    Admin::bind(&admin::Choice::of(config), &config.admin_hosts, state)
+    Admin::bind(&admin::Choice::of(config), &config.settings.admin_hosts, state)
 }
 
 /// Raises the limit of open files to the maximum that the administrator allows, since a session takes two descriptors and the

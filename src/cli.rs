@@ -1,7 +1,8 @@
-//! The command line: what is typed, what is printed, and with which code the program ends.
+//! The command line: subcommands, output and exit codes.
 
 mod ask;
 mod commands;
+mod no_routes;
 mod pages;
 mod register;
 mod serve;
@@ -14,9 +15,9 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::config::ancestor::ancestor;
 use crate::config::args::RunArgs;
-use crate::config::nearest::suggest;
+use crate::config::legacy_args::translate;
+use crate::config::suggest::suggest;
 use crate::config::vars::Vars;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::escape::escaped_lines;
@@ -36,35 +37,35 @@ use watch::{EventsArgs, SessionsArgs};
 )]
 struct Cli {
     #[command(subcommand)]
-    verb: Option<Verb>,
+    command: Option<Command>,
     #[command(flatten)]
     run: RunArgs,
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {
-    /// Print the routes that would run, or every mistake at once
+enum Command {
+    /// Print the configured routes, or all mistakes in the configuration
     Check {
         #[command(flatten)]
         run: Box<RunArgs>,
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Show the main job with nothing else installed: a service moves, and its consumer never notices
+    /// Run a self-contained demonstration: a service moves without an interruption for its consumer
     ///
-    /// Repeats until Ctrl-C. Where the output is not a terminal, it ends after one round, as with `--once`.
+    /// Repeats until Ctrl-C. If the output is not a terminal, it ends after one round, as with `--once`.
     Demo {
         /// End after one round; exit 1 if a request failed
         #[arg(long)]
         once: bool,
     },
-    /// Say whether the running ambassador is ready: exit 0, or 1 and why not
+    /// Check whether the running ambassador is ready: exit 0, or 1 with the reason
     Health {
         #[command(flatten)]
         at: At,
     },
-    /// Tell etcd or Consul where this host's containers are, for as long as they and this process live
+    /// Register this host's containers in etcd or Consul while they and this process run
     Register {
         #[command(flatten)]
         args: RegisterArgs,
@@ -74,25 +75,25 @@ enum Verb {
         #[command(flatten)]
         ask: Ask,
     },
-    /// Show the sessions of the running ambassador: who, where to, since when, how many bytes
+    /// Show the sessions of the running ambassador: client, endpoint, age and bytes
     Sessions(SessionsArgs),
-    /// Show what the running ambassador did and learned: endpoints, routes, sources, orders
+    /// Show the events of the running ambassador: changes of endpoints, routes and sources, and commands
     Events(EventsArgs),
     #[command(flatten)]
-    Command(OrderVerb),
+    Control(OrderVerb),
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
-    /// Print the man page, or write it and one for each verb into a directory
+    /// Print the man page, or write it and one for each command into a directory
     Man {
-        /// Where to write them: ambassador.1, ambassador-status.1, ...
+        /// Directory for the pages: ambassador.1, ambassador-status.1, ...
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
 }
 
-/// Reads the command line and does what it says.
+/// Parses the command line and runs the command.
 pub fn run(arguments: Vec<OsString>, vars: &Vars) -> Exit {
-    let words = ancestor(arguments);
+    let words = translate(arguments);
     match Cli::try_parse_from(&words) {
         Ok(cli) => dispatch(cli, vars),
         Err(error) if error.use_stderr() && wants_json(&words, vars) => {
@@ -101,7 +102,7 @@ pub fn run(arguments: Vec<OsString>, vars: &Vars) -> Exit {
         Err(error) => {
             match unknown_command(&error, &words) {
                 Some(why) => err(&why),
-                // Nobody to tell when the terminal is gone.
+                // An error of standard error cannot be reported.
                 None => drop(error.print()),
             }
             if error.use_stderr() { Exit::Usage } else { Exit::Done }
@@ -109,7 +110,7 @@ pub fn run(arguments: Vec<OsString>, vars: &Vars) -> Exit {
     }
 }
 
-/// For a command that does not exist: the nearest one of that place, or all.
+/// Explains an unknown subcommand by the nearest one, or by a list.
 fn unknown_command(error: &clap::Error, words: &[OsString]) -> Option<String> {
     let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidSubcommand) else { return None };
     let root = Cli::command();
@@ -119,15 +120,15 @@ fn unknown_command(error: &clap::Error, words: &[OsString]) -> Option<String> {
     }
     let known: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
     Some(format!(
-        "error: no command `{unknown}`: {}\n  `ambassador help` lists all",
+        "error: unknown command `{unknown}`: {}\n  `ambassador help` lists all",
         suggest(unknown, &known)
     ))
 }
 
-/// Whether a command line that cannot be read was to start an ambassador whose log is JSON.
+/// Returns whether an invalid command line selects JSON as the format of the log of an ambassador.
 fn wants_json(words: &[OsString], vars: &Vars) -> bool {
     let words: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
-    if words.get(1).is_some_and(|verb| Cli::command().find_subcommand(verb).is_some()) {
+    if words.get(1).is_some_and(|command| Cli::command().find_subcommand(command).is_some()) {
         return false;
     }
     let joined = words.iter().find_map(|word| word.strip_prefix("--log-format="));
@@ -139,21 +140,22 @@ fn wants_json(words: &[OsString], vars: &Vars) -> bool {
 }
 
 fn dispatch(cli: Cli, vars: &Vars) -> Exit {
-    match cli.verb {
+    match cli.command {
         None => serve::serve(&cli.run, vars),
-        Some(Verb::Check { run, json }) => serve::check(&run, json, vars),
-        Some(Verb::Demo { once }) => crate::demo::run(once, vars),
-        Some(Verb::Register { args }) => register::register(&args, vars),
-        Some(Verb::Health { at }) => ask::health(&at, vars),
-        Some(Verb::Status { ask }) => ask::status(&ask, vars),
-        Some(Verb::Sessions(sessions)) => watch::sessions(&sessions, vars),
-        Some(Verb::Events(events)) => watch::events(&events, vars),
-        Some(Verb::Command(command)) => commands::send(&command, vars),
-        Some(Verb::Completions { shell }) => pages::completions(shell),
-        Some(Verb::Man { out }) => pages::man(out.as_deref()),
+        Some(Command::Check { run, json }) => serve::check(&run, json, vars),
+        Some(Command::Demo { once }) => crate::demo::run(once, vars),
+        Some(Command::Register { args }) => register::register(&args, vars),
+        Some(Command::Health { at }) => ask::health(&at, vars),
+        Some(Command::Status { ask }) => ask::status(&ask, vars),
+        Some(Command::Sessions(sessions)) => watch::sessions(&sessions, vars),
+        Some(Command::Events(events)) => watch::events(&events, vars),
+        Some(Command::Control(command)) => commands::send(&command, vars),
+        Some(Command::Completions { shell }) => pages::completions(shell),
+        Some(Command::Man { out }) => pages::man(out.as_deref()),
     }
 }
 
+/// Prints an error.
 fn fail(why: &str) -> Exit {
     err(why);
     Exit::Failed
@@ -164,7 +166,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
     Ok(runtime.block_on(as_process_1(future)))
 }
 
-/// Runs it, and does what the kernel expects of process 1 meanwhile.
+/// Runs a future and, as process 1, reaps orphans meanwhile.
 async fn as_process_1<T>(future: impl Future<Output = T>) -> T {
     tokio::select! {
         value = future => value,
@@ -172,22 +174,36 @@ async fn as_process_1<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Standard output is for results. A reader that left is no failure of ours.
+/// Prints a result. A closed standard output is not an error.
 fn out(text: &str) {
-    is_read(text);
+    try_out(text);
 }
 
-/// The same, and whether somebody reads still.
-fn is_read(text: &str) -> bool {
+/// Prints a result. Returns whether standard output is still open.
+fn try_out(text: &str) -> bool {
     let mut stdout = std::io::stdout();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_ok()
 }
 
-/// Text for people that others may have written a part of. Not for JSON, which has escapes of its own.
-fn out_words(text: &str) {
+/// Prints text that may contain data of others, with control characters escaped. Not for JSON, which has its own escapes.
+fn out_escaped(text: &str) {
     out(&escaped_lines(text));
 }
 
+/// Prints to standard error, with control characters escaped.
 fn err(text: &str) {
     let _ = writeln!(std::io::stderr(), "{}", escaped_lines(text.trim_end()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_subcommand_is_suggested_for_a_mistyped_first_argument() {
+        let cli = Cli::command();
+        let mut names: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
+        names.sort_unstable();
+        assert_eq!(names, crate::config::COMMANDS);
+    }
 }

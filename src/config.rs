@@ -1,23 +1,22 @@
-//! What the program was asked to do, from arguments, environment and file, as one value without loose ends.
+//! The configuration: arguments, environment and file, read into one [`Config`] in which nothing is left to resolve.
 
-pub mod ancestor;
 pub mod args;
-pub mod check;
 pub mod conflicts;
 mod consul;
 pub mod dns;
 mod docker;
 pub mod etcd;
+pub mod file;
 pub mod grammar;
 pub mod hosts;
+pub mod legacy_args;
 pub mod links;
 mod load;
-pub mod nearest;
-mod nothing;
-pub mod raw;
+mod read;
 pub mod secret;
 pub mod server;
 pub mod settings;
+pub mod suggest;
 pub mod vars;
 
 pub use consul::ConsulConfig;
@@ -25,88 +24,92 @@ pub(crate) use consul::consul as consul_config;
 pub use docker::SOCKET_DEFAULT;
 pub(crate) use docker::host as docker_host;
 pub(crate) use etcd::access as etcd_access;
-pub(crate) use load::{is_own_descriptor, log_config, read_text, unreadable};
+#[cfg(test)]
+pub(crate) use load::COMMANDS;
+pub(crate) use load::{CONFIG, ROUTES, log_config};
 pub use load::{load, log_format, parse_admin};
+pub(crate) use read::{is_own_descriptor, read_text, unreadable};
 
+use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use crate::cluster::outlier::MAX_EJECTED_DEFAULT;
-use crate::config::dns::Limits;
-use crate::config::server::Server;
 use crate::diagnostic::Diagnostic;
-use crate::ending::AccessLog;
 use crate::route::{Layer, Route};
 use etcd::EtcdAccess;
+use server::Server;
+use settings::Settings;
 
-/// What will run.
+/// The complete configuration of a process.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Routes of the arguments, of `AMBASSADOR_ROUTES`, and of the file, in this order of precedence.
+    /// The routes of the arguments. Takes precedence over `environment`, which takes precedence over `file`.
     pub arguments: Layer,
+    /// The routes of `AMBASSADOR_ROUTES`.
     pub environment: Layer,
+    /// The routes of the file.
     pub file: Layer,
-    /// Routes of link variables; empty where they are not read.
+    /// The routes of link variables; empty where they are not read.
     pub links: Layer,
     /// The file to watch.
     pub path: Option<PathBuf>,
-    /// `None` where nothing asks for Docker.
+    /// `None` where neither a route nor a flag requires Docker.
     pub docker: Option<DockerConfig>,
-    /// Where an engine would be, for a file that asks for it later. `None` where the settings for it make no sense.
+    /// How Docker would be reached if a reloaded file requires it. `None` where its settings are invalid.
     pub docker_host: Option<DockerHost>,
     pub etcd: EtcdAccess,
-    pub workers: NonZeroUsize,
-    pub drain_timeout: Duration,
-    pub max_held: usize,
-    /// Percent of a route's endpoints that outlier detection may leave out.
-    pub max_ejected: u8,
-    pub dns: Limits,
     pub consul: ConsulConfig,
-    /// `None` for the default unix socket.
-    pub admin: Option<AdminAddr>,
-    /// Names by which the admin API may be reached on TCP, beside addresses and `localhost`.
-    pub admin_hosts: Vec<String>,
-    /// `XDG_RUNTIME_DIR`: where the default admin socket goes when `/run` is not ours to write.
+    pub settings: Settings,
+    /// `XDG_RUNTIME_DIR`: the directory of the default admin socket where `/run` is not writable.
     pub runtime_dir: Option<PathBuf>,
-    pub log: LogConfig,
-    pub access_log: AccessLog,
-    /// What is wrong, but keeps nothing from running: link variables that cannot be used, and the like.
+    /// Problems that do not prevent the start, such as link variables that cannot be used.
     pub warnings: Vec<Diagnostic>,
 }
 
-/// How to reach the engine, and which routes to take from it.
+/// How Docker is reached, and which routes are taken from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DockerConfig {
     pub host: DockerHost,
-    /// `-name`: containers whose every exposed port becomes a route.
+    /// Containers each of whose exposed ports becomes a route (`-name`).
     pub names: Vec<String>,
-    /// Labelled containers and this container's own links: the implicit routes, or `--docker`.
+    /// Take routes from labelled containers and from this container's own links.
     pub implicit: bool,
-    /// Containers that are no replicas of one another may share a listener by label.
+    /// Allow containers that are not replicas of each other to share a listener by label.
     pub share_labels: bool,
 }
 
-/// As `DOCKER_HOST` names it.
+/// The address of a Docker engine, as in `DOCKER_HOST`.
 pub type DockerHost = Server;
 
-/// Where the admin API listens.
+/// The address of the admin API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdminAddr {
     Unix(PathBuf),
-    /// Of an abstract unix socket, without the zero byte that it begins with.
+    /// The name of an abstract unix socket, without its leading zero byte.
     Abstract(String),
     Tcp(SocketAddr),
 }
 
+/// Displays the address in the syntax of `--admin`.
+impl fmt::Display for AdminAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AdminAddr::Unix(path) => write!(f, "unix:{}", path.display()),
+            AdminAddr::Abstract(name) => write!(f, "@{name}"),
+            AdminAddr::Tcp(addr) => write!(f, "{addr}"),
+        }
+    }
+}
+
+/// The settings of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct LogConfig {
     pub level: LogLevel,
     pub format: LogFormat,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, clap::ValueEnum)]
+/// The lowest level that is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum LogLevel {
     Error,
     Warn,
@@ -116,21 +119,44 @@ pub enum LogLevel {
     Trace,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, clap::ValueEnum)]
+/// The format of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum LogFormat {
     #[default]
     Text,
     Json,
 }
 
-/// Less than the 10 s that Docker waits between SIGTERM and SIGKILL, so that the process ends by itself.
-pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(9);
+impl LogLevel {
+    pub(crate) const ALL: [LogLevel; 5] =
+        [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
 
-/// A held session costs a file descriptor; more of them than this would take those of the sessions that work.
-pub const MAX_HELD_DEFAULT: usize = 10_000;
+    /// Returns the name of the level in `--log-level`.
+    pub fn name(self) -> &'static str {
+        match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        }
+    }
+}
+
+impl LogFormat {
+    pub(crate) const ALL: [LogFormat; 2] = [LogFormat::Text, LogFormat::Json];
+
+    /// Returns the name of the format in `--log-format`.
+    pub fn name(self) -> &'static str {
+        match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        }
+    }
+}
 
 impl Config {
-    /// The defaults, with these routes: for tests and the demo.
+    /// Returns the defaults with these routes, for tests and the demo.
     pub fn with_routes(routes: Vec<Route>) -> Config {
         Config {
             arguments: Layer { routes },
@@ -141,22 +167,14 @@ impl Config {
             docker: None,
             docker_host: None,
             etcd: EtcdAccess::default(),
-            workers: load::cores(),
-            drain_timeout: DRAIN_TIMEOUT_DEFAULT,
-            max_held: MAX_HELD_DEFAULT,
-            max_ejected: MAX_EJECTED_DEFAULT,
-            dns: Limits::default(),
             consul: ConsulConfig::default(),
-            admin: None,
-            admin_hosts: Vec::new(),
+            settings: Settings::default(),
             runtime_dir: None,
-            log: LogConfig::default(),
-            access_log: AccessLog::default(),
             warnings: Vec::new(),
         }
     }
 
-    /// Nothing to serve and nothing to watch.
+    /// Returns whether there are no routes and no source of routes.
     pub fn is_empty(&self) -> bool {
         let layers = [&self.arguments, &self.environment, &self.file, &self.links];
         layers.iter().all(|layer| layer.routes.is_empty()) && self.path.is_none() && self.docker.is_none()

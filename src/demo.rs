@@ -1,15 +1,14 @@
-//! The main job, shown with nothing else installed: a service moves, and its consumer never notices.
+//! `ambassador demo`: a service moves, without an interruption for its consumer.
 //!
-//! Everything is real and in this process: servers with addresses of their own, the ambassador with its configuration
-//! file, and a consumer that knows nothing but the ambassador's address.
+//! Servers, ambassador and consumer run in this process and communicate over real sockets; the configuration is a real file.
 
-mod account;
-mod backend;
 mod consumer;
-mod home;
-mod line;
+mod protocol;
+mod scenario;
 mod screen;
-mod story;
+mod server;
+mod statistics;
+mod workspace;
 
 use std::io;
 
@@ -18,71 +17,72 @@ use tokio::sync::mpsc::unbounded_channel;
 use crate::app::{self, Bound};
 use crate::config::args::RunArgs;
 use crate::config::vars::Vars;
-use crate::config::{self, Config};
+use crate::config::{self, AdminAddr, Config};
 use crate::drain::StopSignals;
 use crate::exit::Exit;
-use home::Home;
+use scenario::{Scenario, Servers};
 use screen::Screen;
-use story::{Servers, Story};
+use workspace::Workspace;
 
-/// Why there is no more to show.
-enum Trouble {
-    NobodyReads,
-    Stuck(String),
+/// Why the demo ended early.
+enum DemoError {
+    /// Standard output was closed.
+    OutputClosed,
+    Failed(String),
 }
 
-impl From<io::Error> for Trouble {
-    /// Of the screen.
-    fn from(_: io::Error) -> Trouble {
-        Trouble::NobodyReads
+impl From<io::Error> for DemoError {
+    /// Converts an error of the output.
+    fn from(_: io::Error) -> DemoError {
+        DemoError::OutputClosed
     }
 }
 
-impl Trouble {
+impl DemoError {
     #[expect(clippy::needless_pass_by_value, reason = "taken from map_err")]
-    fn stuck(why: impl ToString) -> Trouble {
-        Trouble::Stuck(why.to_string())
+    fn failed(why: impl ToString) -> DemoError {
+        DemoError::Failed(why.to_string())
     }
 }
 
-/// Shows one round, or, on a terminal, one after the other until it is interrupted.
+/// Runs one round; or, on a terminal, repeats it until it is interrupted.
 pub fn run(once: bool, vars: &Vars) -> Exit {
     let mut screen = Screen::open(vars);
     let once = once || !screen.is_terminal();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let shown = match runtime {
         Ok(runtime) => runtime.block_on(show(once, vars, &mut screen)),
-        Err(error) => Err(Trouble::stuck(error)),
+        Err(error) => Err(DemoError::failed(error)),
     };
     match shown {
         Ok(exit) => exit,
-        Err(Trouble::NobodyReads) => Exit::Done,
-        Err(Trouble::Stuck(why)) => {
-            let _ = screen.text(&format!("the demo cannot go on: {why}"));
+        Err(DemoError::OutputClosed) => Exit::Done,
+        Err(DemoError::Failed(why)) => {
+            let _ = screen.text(&format!("the demo cannot continue: {why}"));
             Exit::Failed
         }
     }
 }
 
-async fn show(once: bool, vars: &Vars, screen: &mut Screen) -> Result<Exit, Trouble> {
-    let home = Home::make(vars).map_err(Trouble::stuck)?;
-    let servers = Servers::reserve().map_err(Trouble::stuck)?;
-    home.write(&[servers.first()]).map_err(Trouble::stuck)?;
-    let bound = app::build(configuration(&home)?).await.map_err(Trouble::stuck)?;
-    let addr = bound.addr(home::ROUTE).ok_or_else(|| Trouble::stuck("the route is not there"))?;
+async fn show(once: bool, vars: &Vars, screen: &mut Screen) -> Result<Exit, DemoError> {
+    let workspace = Workspace::create(vars).map_err(DemoError::failed)?;
+    let servers = Servers::reserve().map_err(DemoError::failed)?;
+    workspace.write(&[servers.first()]).map_err(DemoError::failed)?;
+    let bound = app::build(configuration(&workspace)?).await.map_err(DemoError::failed)?;
+    let addr = bound.addr(workspace::ROUTE).ok_or_else(|| DemoError::failed("the route was not opened"))?;
     let (see, seen) = unbounded_channel();
-    let mut story = Story::new(screen, &home, servers, seen, bound.overview());
-    story.introduce(addr, once)?;
+    let mut scenario = Scenario::new(screen, &workspace, servers, seen, bound.overview());
+    scenario.print_introduction(addr, once)?;
     let show = async {
         tokio::select! {
-            told = story.tell(once) => told,
+            finished = scenario.run(once) => finished,
             () = consumer::run(addr, see) => Ok(()),
-            interrupted = interrupted() => interrupted.map_err(Trouble::stuck),
+            interrupted = interrupted() => interrupted.map_err(DemoError::failed),
         }
     };
     let stuck = match beside(bound, show).await {
-        Err(Trouble::Stuck(why)) => {
-            story.stuck(&why)?;
+        Err(DemoError::Failed(why)) => {
+            scenario.failed(&why)?;
             true
         }
         shown => {
@@ -90,16 +90,16 @@ async fn show(once: bool, vars: &Vars, screen: &mut Screen) -> Result<Exit, Trou
             false
         }
     };
-    let lossless = story.sum_up()?;
+    let lossless = scenario.finish()?;
     Ok(if stuck || once && !lossless { Exit::Failed } else { Exit::Done })
 }
 
-/// Runs the ambassador for as long as `show` takes.
-async fn beside(bound: Bound, show: impl Future<Output = Result<(), Trouble>>) -> Result<(), Trouble> {
+/// Runs the ambassador until `show` completes.
+async fn beside(bound: Bound, show: impl Future<Output = Result<(), DemoError>>) -> Result<(), DemoError> {
     let control = bound.control();
     let mut ambassador = Box::pin(bound.run());
     let shown = tokio::select! {
-        () = &mut ambassador => return Err(Trouble::stuck("the ambassador has ended")),
+        () = &mut ambassador => return Err(DemoError::failed("the ambassador has stopped")),
         shown = show => shown,
     };
     control.stop.cancel();
@@ -113,11 +113,12 @@ async fn interrupted() -> io::Result<()> {
     Ok(())
 }
 
-/// As the program would read it, from the file alone: what is in the demo's environment is no concern of the demo.
-fn configuration(home: &Home) -> Result<Config, Trouble> {
-    let admin = format!("unix:{}", home.admin().display());
-    let args = RunArgs { config: Some(home.file()), admin: Some(admin), ..RunArgs::default() };
-    config::load(&args, &Vars::default()).map_err(|mistakes| {
-        Trouble::stuck(mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-    })
+/// Reads the configuration from the file only: the environment does not affect the demo.
+fn configuration(workspace: &Workspace) -> Result<Config, DemoError> {
+    let args = RunArgs { config: Some(workspace.file()), ..RunArgs::default() };
+    let mut config = config::load(&args, &Vars::default()).map_err(|mistakes| {
+        DemoError::failed(mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    })?;
+    config.settings.admin = Some(AdminAddr::Unix(workspace.admin()));
+    Ok(config)
 }

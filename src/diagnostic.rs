@@ -1,67 +1,71 @@
-//! A mistake in what was asked for: where it is, what is wrong, and the way out.
+//! Mistakes in the configuration: where, what, and how to fix them. Pure.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where something was written.
+/// The place where something was written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
-    /// The n-th argument, counted from 1.
+    /// The n-th argument, starting at 1.
     Argument(usize),
     /// A flag, without its dashes.
     Flag(String),
     /// An environment variable, by name.
     Variable(String),
-    /// A position in a file; line and column count from 1.
+    /// A position in a file; line and column start at 1.
     File { path: PathBuf, line: usize, column: usize },
-    /// A whole file, when it cannot be read.
+    /// A file as a whole.
     Path(PathBuf),
-    /// A container's label.
+    /// A label of a container.
     Label { container: String, label: String },
     /// A link of this container, as Docker reports it: `redis:db`.
     Link(String),
-    /// A container that `-name` follows.
+    /// A container given by `-name`.
     Name(String),
-    /// Somebody, by hand, while it runs.
+    /// A command of the operator.
     Operator,
-    /// The program itself: tests, the demo.
+    /// The program itself.
     Built,
 }
 
-/// What is wrong and the way out, before anybody has said where: what the pure parsers return.
+/// A mistake without its place, as returned by parsers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
     pub message: String,
+    /// How to fix the mistake, in one sentence.
     pub help: Option<String>,
 }
 
-/// One mistake. Printed as `place: message`, then the way out on a line of its own.
+/// A mistake with its place. Displayed as `place: message`, and the help on a line of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     pub place: Place,
     pub message: String,
-    /// What to write instead. One sentence.
+    /// How to fix the mistake, in one sentence.
     pub help: Option<String>,
 }
 
 impl Mistake {
+    /// Returns a mistake without help.
     pub fn new(message: impl Into<String>) -> Mistake {
         Mistake { message: message.into(), help: None }
     }
 
+    /// Adds a help.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Mistake {
         self.help = Some(help.into());
         self
     }
 
+    /// Adds the place.
     pub fn at(self, place: &Place) -> Diagnostic {
         let Mistake { message, help } = self;
         Diagnostic { place: place.clone(), message, help }
     }
 }
 
-/// So that `?` lifts one mistake into a list of them.
+/// Converts one mistake to a list in `?`.
 impl From<Mistake> for Vec<Mistake> {
     fn from(mistake: Mistake) -> Vec<Mistake> {
         vec![mistake]
@@ -69,23 +73,52 @@ impl From<Mistake> for Vec<Mistake> {
 }
 
 impl Diagnostic {
+    /// Returns a diagnostic without help.
     pub fn new(place: Place, message: impl Into<String>) -> Diagnostic {
         Diagnostic { place, message: message.into(), help: None }
     }
 
+    /// Adds a help.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Diagnostic {
         self.help = Some(help.into());
         self
     }
 
-    /// As a log writes it.
+    /// Returns the diagnostic on one line, for logs.
     pub fn one_line(&self) -> String {
         let Diagnostic { place, message, help } = self;
         match help {
             Some(help) => format!("{place}: {message} ({help})"),
             None => format!("{place}: {message}"),
         }
+    }
+}
+
+/// Collects diagnostics while the rest is read, so that all of them are reported at once.
+#[derive(Debug, Default)]
+pub(crate) struct Mistakes(Vec<Diagnostic>);
+
+impl Mistakes {
+    /// Returns a value that was read as far as it is valid, and keeps the mistakes in the rest.
+    pub(crate) fn partial<T>(&mut self, (value, mistakes): (T, Vec<Diagnostic>)) -> T {
+        self.0.extend(mistakes);
+        value
+    }
+
+    /// Returns the value, or `None` and keeps the mistake.
+    pub(crate) fn one<T>(&mut self, read: Result<T, Diagnostic>) -> Option<T> {
+        self.all(read.map_err(|mistake| vec![mistake]))
+    }
+
+    /// Returns the value, or `None` and keeps the mistakes.
+    pub(crate) fn all<T>(&mut self, read: Result<T, Vec<Diagnostic>>) -> Option<T> {
+        read.map_err(|mistakes| self.0.extend(mistakes)).ok()
+    }
+
+    /// Returns the mistakes as an error, if there are any.
+    pub(crate) fn into_result(self) -> Result<(), Vec<Diagnostic>> {
+        if self.0.is_empty() { Ok(()) } else { Err(self.0) }
     }
 }
 
@@ -121,14 +154,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_way_out_stands_on_a_line_of_its_own() {
+    fn the_help_is_on_a_line_of_its_own() {
         let place = Place::File { path: "amb.toml".into(), line: 3, column: 8 };
-        let diagnostic = Mistake::new("`hodl` is no option").help("did you mean `hold`?").at(&place);
-        assert_eq!(diagnostic.to_string(), "amb.toml:3:8: `hodl` is no option\n  help: did you mean `hold`?");
+        let diagnostic = Mistake::new("unknown option `hodl`").help("did you mean `hold`?").at(&place);
+        assert_eq!(
+            diagnostic.to_string(),
+            "amb.toml:3:8: unknown option `hodl`\n  help: did you mean `hold`?"
+        );
     }
 
     #[test]
-    fn every_place_says_what_to_look_at() {
+    fn every_place_is_displayed() {
         let label = Place::Label { container: "db".to_owned(), label: "ambassador.listen.80".to_owned() };
         for (place, shown) in [
             (Place::Argument(2), "argument 2"),

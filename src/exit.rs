@@ -1,4 +1,4 @@
-//! Exit codes of every subcommand.
+//! The exit codes of all subcommands. Pure.
 
 use std::process::ExitCode;
 

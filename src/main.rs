@@ -1,4 +1,4 @@
-//! `ambassador`: see the library for what it does.
+//! The `ambassador` program. The library documents it.
 
 use std::process::ExitCode;
 
@@ -6,8 +6,8 @@ use ambassador::cli;
 use ambassador::config::vars::Vars;
 use tikv_jemallocator::Jemalloc;
 
-/// Gives back to the kernel what sessions leave behind. glibc's allocator keeps a heap for as long as its last page is in use,
-/// so that after a flood of 5,000 sessions 8 of 10 MB stayed.
+/// Returns the memory of ended sessions to the kernel. glibc's allocator keeps a heap while its last page is in use: after 5,000
+/// concurrent sessions, 8 of 10 MB remained.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 

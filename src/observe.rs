@@ -1,5 +1,6 @@
-//! What people and programs see: the events, the status of routes, the sessions, the metrics.
+//! Output for users and programs: configuration, status, sessions and metrics.
 
+pub mod config;
 mod exposition;
 pub mod metrics;
 mod process;

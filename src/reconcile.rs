@@ -92,7 +92,7 @@ impl Reconciler {
     ) -> Reconciler {
         let (updates, pending_updates) = mpsc::channel(UPDATES_MAX);
         let (commands, pending_commands) = CommandSender::channel();
-        let monitor_context = MonitorContext::new(Network, config.max_ejected, events.clone());
+        let monitor_context = MonitorContext::new(Network, config.settings.max_ejected, events.clone());
         let context =
             SourceContext { updates, reload: control.reload.clone(), trouble: shared.hold_limit.refresh() };
         Reconciler {

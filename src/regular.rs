@@ -1,4 +1,4 @@
-//! Reads regular files whose path others may be able to change, such as one in a directory that is mounted from elsewhere.
+//! Reads regular files at paths that other users may be able to replace, such as in a mounted directory.
 //!
 //! The kind of file is checked on the opened descriptor, so it cannot change between the check and the read, and the open
 //! does not block: a FIFO without a writer would stop the thread that opens it, and `/dev/zero` has no end.
@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use rustix::io::Errno;
 
-/// The whole file; an error if it is larger than `max` bytes.
+/// Reads a whole file. Returns an error if it is larger than `max` bytes.
 pub(crate) fn read(path: &Path, max: usize) -> io::Result<Vec<u8>> {
     let bytes = read_start(path, max.saturating_add(1))?;
     if bytes.len() > max {
@@ -19,7 +19,7 @@ pub(crate) fn read(path: &Path, max: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The first `max` bytes.
+/// Reads the first `max` bytes.
 pub(crate) fn read_start(path: &Path, max: usize) -> io::Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(open(path, flags, Mode::empty())?);
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn other_kinds_of_file_are_refused_by_name_without_blocking() {
+    fn other_kinds_of_file_are_errors_and_do_not_block() {
         let dir = tempfile::tempdir().unwrap();
         let fifo = dir.path().join("fifo");
         mkfifoat(CWD, &fifo, Mode::RWXU).unwrap();
@@ -77,14 +77,14 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_that_is_swapped_in_at_any_moment_does_not_block() {
+    fn replacing_the_file_by_a_fifo_at_any_time_does_not_block() {
         let dir = tempfile::tempdir().unwrap();
         let (path, fifo, file) = (dir.path().join("a"), dir.path().join("fifo"), dir.path().join("file"));
         std::fs::write(&path, "text").unwrap();
-        let is_over = AtomicBool::new(false);
+        let is_finished = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                while !is_over.load(Relaxed) {
+                while !is_finished.load(Relaxed) {
                     mkfifoat(CWD, &fifo, Mode::RWXU).unwrap();
                     std::fs::rename(&fifo, &path).unwrap();
                     std::fs::write(&file, "text").unwrap();
@@ -98,7 +98,7 @@ mod tests {
                     Err(error) => refused += usize::from(error.to_string().ends_with("a FIFO")),
                 }
             }
-            is_over.store(true, Relaxed);
+            is_finished.store(true, Relaxed);
         });
     }
 }

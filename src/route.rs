@@ -1,7 +1,7 @@
-//! What will run: a route in full, and the table of them. Pure: no I/O, no clock.
+//! Routes and the route table. Pure: no I/O, no clock.
 //!
-//! [`Route`] is the far side of `config`: nothing in it is optional that must exist. Its `Display` is the grammar of
-//! `config::grammar`, so that printing and parsing a route is the identity.
+//! A [`Route`] is complete: no required part is optional. Its `Display` is the grammar of `config::grammar`, so a printed
+//! route parses to the same route.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,9 +10,9 @@ use std::path::PathBuf;
 
 use crate::diagnostic::Place;
 
+pub mod index;
 mod options;
 mod table;
-pub mod taken;
 
 pub use options::{
     Balance, CONNECT_TIMEOUT_DEFAULT, Check, HALF_CLOSE_TIMEOUT_DEFAULT, HOLD_DEFAULT, Health,
@@ -20,91 +20,89 @@ pub use options::{
 };
 pub use table::{Diff, Layer, RouteTable, Shadowed, diff, merge};
 
-/// One line of the route grammar: where we listen, what we stand in for, and how.
+/// A listener, its targets and its options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     pub listen: Listen,
-    /// In the order written; every endpoint of every target belongs to one cluster.
+    /// In the order written. The endpoints of all targets belong to one cluster.
     pub targets: Vec<Target>,
     pub options: Options,
-    /// Where it was written. Two routes that differ in this alone are the same route.
+    /// Where the route was written. Not part of the route's identity ([`Route::runs_like`]).
     pub origin: Place,
 }
 
-/// The address, or the range of ports, that consumers connect to.
+/// The address on which a route accepts connections.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Listen {
-    /// `ip` is `None` for all addresses, IPv6 and IPv4.
-    Inet {
-        protocol: Protocol,
-        ip: Option<IpAddr>,
-        ports: PortRange,
-    },
+    /// An IP listener. `ip` is `None` for all addresses, IPv6 and IPv4.
+    Inet { protocol: Protocol, ip: Option<IpAddr>, ports: PortRange },
+    /// A unix socket.
     Unix(PathBuf),
 }
 
+/// The transport protocol of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     Tcp,
     Udp,
 }
 
-/// Both ends included; `first <= last`.
+/// An inclusive range of ports; `first <= last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortRange {
     pub first: u16,
     pub last: u16,
 }
 
-/// What a route stands in for. The port is the one of the route's first listener port: port `first + n` of a range
-/// is relayed to `port + n`.
+/// What a route connects to. The port is that of the first port of the listener: port `first + n` of a range is relayed to
+/// `port + n`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
-    /// An IP literal. One endpoint, known without asking anybody.
+    /// An IP address, which is one endpoint.
     Addr(SocketAddr),
     /// A DNS name. Every A and AAAA record is an endpoint.
     Host { host: String, port: u16 },
-    /// A DNS name with SRV records, which say host, port, priority and weight (RFC 2782).
+    /// A DNS name with SRV records, which contain host, port, priority and weight (RFC 2782).
     Srv { name: String },
-    /// A service of Consul's catalog: every instance that passes its checks is an endpoint.
+    /// A service in Consul's catalog. Every instance that passes its checks is an endpoint.
     Consul(ConsulService),
-    /// A file with an endpoint a line.
+    /// A file with one endpoint per line.
     File(PathBuf),
     /// A unix socket.
     Unix(PathBuf),
-    /// A container by name, ID or Compose service; every match is an endpoint. `port` is `None` for the listener's
-    /// port if the container exposes it, else its only exposed port.
+    /// Containers by name, ID or Compose service; every match is an endpoint. Without a `port`, the listener's port is used if
+    /// the container exposes it, and its only exposed port otherwise.
     Docker { name: String, port: Option<u16> },
-    /// Every container with this label; without a value, whatever its value. `port` as above.
+    /// Containers by label; without a `value`, the label may have any value. `port` is as for `Docker`.
     Labelled { key: String, value: Option<String>, port: Option<u16> },
-    /// Keys of etcd; the value of each is an endpoint.
+    /// The keys of etcd below a prefix. The value of each is an endpoint.
     Etcd(EtcdKeys),
 }
 
-/// The keys below a prefix, and where they are kept.
+/// A prefix of keys in an etcd cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EtcdKeys {
     pub tls: bool,
-    /// `host:port` each, at least one, in the order to try them.
+    /// At least one, each `host:port`, in the order in which they are tried.
     pub members: Vec<String>,
-    /// Begins with a slash and does not end with one. Means itself and all that begins with it and a slash.
+    /// Starts with a slash and does not end with one. Selects the key itself and the keys below it.
     pub prefix: String,
 }
 
-/// The instances of a service that a Consul agent knows of.
+/// A service in the catalog of a Consul agent.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConsulService {
-    /// `HOST:PORT`. `None` for the one that the environment names, by default our own machine's.
+    /// `HOST:PORT`. `None` for the agent of the environment, by default that of this host.
     pub agent: Option<String>,
     pub service: String,
-    /// An instance must have all of them.
+    /// The tags that an instance must have.
     pub tags: BTreeSet<String>,
-    /// `None` for the agent's own.
+    /// `None` for the datacenter of the agent.
     pub datacenter: Option<String>,
 }
 
 impl Target {
-    /// Whether its endpoints come from a source of its own.
+    /// Returns whether the target has a source of its own for its endpoints.
     pub fn is_followed(&self) -> bool {
         match self {
             Target::Host { .. }
@@ -118,39 +116,40 @@ impl Target {
 }
 
 impl Route {
-    /// A route with default options, named after its listener.
+    /// Returns a route with default options, named after its listener.
     pub fn new(listen: Listen, targets: Vec<Target>, origin: Place) -> Route {
         let options = Options::named(listen.to_string());
         Route { listen, targets, options, origin }
     }
 
-    /// Whether both could not be in one table: they want one listener, or one name.
+    /// Returns whether the routes cannot be in the same table: their listeners overlap or their names are equal.
     pub fn excludes(&self, other: &Route) -> bool {
         self.listen.overlaps(&other.listen) || self.options.name == other.options.name
     }
 
-    /// Every target, the backups included.
+    /// Returns the targets, including the backups.
     pub fn all_targets(&self) -> impl Iterator<Item = &Target> {
         self.targets.iter().chain(&self.options.backup)
     }
 
-    /// Whether a target can be found by asking Docker alone.
+    /// Returns whether a target is resolved by Docker.
     pub fn wants_docker(&self) -> bool {
         self.all_targets().any(|target| matches!(target, Target::Docker { .. } | Target::Labelled { .. }))
     }
 
-    /// Whether a target is found by asking the Consul that the environment names.
+    /// Returns whether a target is resolved by the Consul agent of the environment.
     pub fn wants_default_consul(&self) -> bool {
         self.all_targets().any(|target| matches!(target, Target::Consul(ConsulService { agent: None, .. })))
     }
 
-    /// Same listener, targets and options, wherever they were written.
+    /// Returns whether the routes are equal but for their origin.
     pub fn runs_like(&self, other: &Route) -> bool {
         self.listen == other.listen && self.targets == other.targets && self.options == other.options
     }
 }
 
 impl Listen {
+    /// Returns the transport protocol: TCP for a unix socket.
     pub fn protocol(&self) -> Protocol {
         match self {
             Listen::Inet { protocol, .. } => *protocol,
@@ -158,7 +157,7 @@ impl Listen {
         }
     }
 
-    /// The first port, which targets without a port take. `None` for a unix socket.
+    /// Returns the first port, which is the default port of targets; `None` for a unix socket.
     pub fn first_port(&self) -> Option<u16> {
         match self {
             Listen::Inet { ports, .. } => Some(ports.first),
@@ -166,7 +165,7 @@ impl Listen {
         }
     }
 
-    /// How many ports it has; a unix socket counts as one.
+    /// Returns the number of ports; a unix socket counts as one.
     pub fn count(&self) -> usize {
         match self {
             Listen::Inet { ports, .. } => ports.count(),
@@ -174,13 +173,12 @@ impl Listen {
         }
     }
 
-    /// Whether each of its ports leads to a port, where the first leads to `first`.
+    /// Returns whether the ports, mapped to those from `first` on, do not exceed 65535.
     pub fn has_counterparts_from(&self, first: u16) -> bool {
         usize::from(first) + self.count() - 1 <= usize::from(u16::MAX)
     }
 
-    /// The same ports on every address of the other family; `None` where it has no address of one family, or no port of
-    /// its own choice.
+    /// Returns the same ports on all addresses of the other family; `None` without an address, or for port 0.
     pub(crate) fn on_other_family(&self) -> Option<Listen> {
         let Listen::Inet { protocol, ip: Some(ip), ports } = self else { return None };
         let other = match ip {
@@ -191,8 +189,8 @@ impl Listen {
         Some(listen).filter(|_| ports.first != 0)
     }
 
-    /// Whether both could not be bound at once: a port in common, on a common address. Port 0, which takes any free
-    /// port, is in nobody's way.
+    /// Returns whether the listeners cannot be bound at the same time: they share a port on a shared address. Port 0, which
+    /// selects any free port, does not overlap.
     pub fn overlaps(&self, other: &Listen) -> bool {
         match (self, other) {
             (Listen::Unix(this), Listen::Unix(that)) => this == that,
@@ -209,7 +207,8 @@ impl Listen {
     }
 }
 
-/// `None` is every address; `0.0.0.0` and `::` are every address of their family (we bind `::` without IPv4).
+/// Returns whether two listeners share an address. `None` is every address; `0.0.0.0` and `::` are every address of their
+/// family (`::` is bound with `IPV6_V6ONLY`).
 fn share_address(this: Option<IpAddr>, that: Option<IpAddr>) -> bool {
     let (Some(this), Some(that)) = (this, that) else { return true };
     let all_of_one_family =
@@ -218,20 +217,23 @@ fn share_address(this: Option<IpAddr>, that: Option<IpAddr>) -> bool {
 }
 
 impl PortRange {
+    /// Returns the range of one port.
     pub fn single(port: u16) -> PortRange {
         PortRange { first: port, last: port }
     }
 
+    /// Returns the number of ports.
     pub fn count(self) -> usize {
         usize::from(self.last - self.first) + 1
     }
 
+    /// Returns whether the ranges share a port.
     pub fn overlaps(self, other: PortRange) -> bool {
         self.first <= other.last && other.first <= self.last
     }
 }
 
-// === the grammar, printed ===
+// === Display in the syntax of the grammar ===
 
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -294,7 +296,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// A whole ID by its first twelve digits, as `docker ps` shows it.
+/// Shortens an ID to its first twelve digits, as in `docker ps`.
 fn shortened(name: &str) -> &str {
     let is_id = name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
     name.get(..12).filter(|_| is_id).unwrap_or(name)
@@ -312,7 +314,7 @@ impl fmt::Display for ConsulService {
     }
 }
 
-/// What may follow, after its mark.
+/// Displays an optional part after its separator.
 struct Suffix<T>(char, Option<T>);
 
 impl<T: fmt::Display> fmt::Display for Suffix<T> {

@@ -10,10 +10,10 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use ambassador::config::ancestor::ancestor;
+use ambassador::config::file::parse_file;
 use ambassador::config::grammar::{Author, parse_listen, parse_options, parse_route};
+use ambassador::config::legacy_args::translate;
 use ambassador::config::links::links;
-use ambassador::config::raw::parse_file;
 use ambassador::config::vars::Vars;
 use ambassador::diagnostic::Place;
 use ambassador::discovery::docker::Containers;
@@ -52,7 +52,7 @@ fn text(bytes: &[u8]) -> &str {
 
 /// The ancestors' command lines, a word a line.
 pub fn ancestors(bytes: &[u8]) {
-    let _ = ancestor(text(bytes).lines().map(OsString::from).collect());
+    let _ = translate(text(bytes).lines().map(OsString::from).collect());
 }
 
 /// What Docker, Consul and etcd answer, as far as it is JSON.

@@ -54,7 +54,7 @@ pub(super) enum AdminListener {
 impl Choice {
     /// Returns the addresses of a configuration.
     pub(crate) fn of(config: &Config) -> Choice {
-        Choice::new(config.admin.clone(), config.runtime_dir.as_deref())
+        Choice::new(config.settings.admin.clone(), config.runtime_dir.as_deref())
     }
 
     /// Returns the given address, and the default addresses of a user with this `XDG_RUNTIME_DIR`.
@@ -186,14 +186,4 @@ impl AdminListener {
 /// Returns whether a peer is served where no permissions apply: the same user, and root.
 pub(super) fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
-}
-
-impl fmt::Display for AdminAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            AdminAddr::Unix(path) => write!(f, "unix:{}", path.display()),
-            AdminAddr::Abstract(name) => write!(f, "@{name}"),
-            AdminAddr::Tcp(addr) => write!(f, "{addr}"),
-        }
-    }
 }

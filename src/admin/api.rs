@@ -13,10 +13,9 @@ use serde_json::json;
 use super::guard::Guard;
 use super::state::{AdminState, failure};
 use super::{body, events};
-use crate::config::check;
-use crate::observe::metrics;
 use crate::observe::sessions::{SESSIONS_MAX, Sessions};
 use crate::observe::status::{RouteStatus, Status};
+use crate::observe::{self, metrics};
 use crate::ready;
 use crate::reconcile::command::Command;
 
@@ -100,7 +99,7 @@ async fn sessions(
 /// Returns the configuration, and what an operator changed of it.
 async fn config(State(state): State<AdminState>) -> Response {
     let overview = state.overview.load();
-    let mut value = overview.config.as_deref().map(check::json).unwrap_or_default();
+    let mut value = overview.config.as_deref().map(observe::config::json).unwrap_or_default();
     value["running"] = overview.routes.iter().map(|view| view.route.to_string()).collect();
     value["removed_by_hand"] = overview.removed.clone().into();
     Json(value).into_response()

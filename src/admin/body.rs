@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::config::grammar::options;
-use crate::config::nearest::suggest;
+use crate::config::suggest::suggest;
 use crate::reconcile::command::{Command, SwitchRequest, Trial};
 use crate::route::OnRemove;
 
@@ -213,7 +213,7 @@ mod tests {
     fn invalid_body_is_an_error_that_names_the_remedy() {
         for (verb, body, says) in [
             ("puase", "", "did you mean `pause`?"),
-            ("", "", "`pause`, `resume`"),
+            ("", "", "choose one of `pause`"),
             ("pause", "[", "invalid body"),
             ("pause", r#"{"for":"ever"}"#, "unknown field"),
             ("switch", "", "either `targets`"),

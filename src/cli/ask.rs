@@ -1,35 +1,36 @@
-//! Asking the running ambassador: where it is, and what its answers mean for whoever typed.
+//! Requests to the running ambassador, and how their responses are shown.
 
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{block_on, err, fail, out, out_words};
+use super::{block_on, err, fail, out, out_escaped};
 use crate::admin::address::Choice;
 use crate::admin::client::{self, AdminRequest, AdminResponse, ClientError};
 use crate::config;
-use crate::config::nearest::nearest;
+use crate::config::suggest::nearest;
 use crate::config::vars::Vars;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::escape::escaped;
 use crate::exit::Exit;
 use crate::observe::status::Status;
 
-/// Where the running ambassador is asked.
+/// The address of the running ambassador.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct At {
-    /// Its admin address: unix:/path, @name or HOST:PORT [env: AMBASSADOR_ADMIN] [default: where `ambassador` itself puts it]
+    /// Admin address of the running ambassador: unix:/path, @name or HOST:PORT [env: AMBASSADOR_ADMIN] [default: found
+    /// automatically]
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
 }
 
-/// Where it is asked, and how the answer is shown.
+/// The address of the running ambassador, and the output format.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Ask {
     #[command(flatten)]
     pub(super) at: At,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
 }
@@ -50,7 +51,7 @@ impl At {
 pub(super) fn health(at: &At, vars: &Vars) -> Exit {
     match ask(at, vars, &AdminRequest::get("/ready")) {
         Ok(answer) if answer.is_ok() => {
-            out_words(&answer.body);
+            out_escaped(&answer.body);
             Exit::Done
         }
         Ok(answer) => fail(answer.body.trim_end()),
@@ -62,12 +63,12 @@ pub(super) fn status(ask: &Ask, vars: &Vars) -> Exit {
     show(ask, vars, &AdminRequest::get("/status"), |status: &Status| status.table())
 }
 
-/// Asks, and shows the answer: as it came, or as a person reads it.
+/// Sends a request and prints the response, as JSON or formatted by `format`.
 pub(super) fn show<T: DeserializeOwned>(
     how: &Ask,
     vars: &Vars,
     question: &AdminRequest,
-    words: impl Fn(&T) -> String,
+    format: impl Fn(&T) -> String,
 ) -> Exit {
     let answer = match ask(&how.at, vars, question) {
         Ok(answer) if answer.is_ok() => answer,
@@ -77,7 +78,7 @@ pub(super) fn show<T: DeserializeOwned>(
     let shown = if how.json {
         pretty(&answer.body).map(|text| out(&text))
     } else {
-        read(&answer.body).map(|value| out_words(&words(&value)))
+        read(&answer.body).map(|value| out_escaped(&format(&value)))
     };
     match shown {
         Ok(()) => Exit::Done,
@@ -85,7 +86,7 @@ pub(super) fn show<T: DeserializeOwned>(
     }
 }
 
-/// One question, one answer. Where there is none, says so and how to end.
+/// Sends a request and returns the response. Without one, prints why and returns the exit code.
 pub(super) fn ask(at: &At, vars: &Vars, question: &AdminRequest) -> Result<AdminResponse, Exit> {
     let choice = at.choice(vars).map_err(|mistake| {
         err(&mistake.to_string());
@@ -106,8 +107,7 @@ pub(super) fn unanswered(error: &ClientError) -> Exit {
     }
 }
 
-/// Says why nothing was done. What was asked wrongly is bad usage; a name that nobody knows is answered with those that
-/// somebody does.
+/// Prints the error of a response and returns the exit code. An unknown name is printed with the known ones.
 pub(super) fn refused(answer: &AdminResponse, json: bool) -> Exit {
     let value: Value = serde_json::from_str(&answer.body).unwrap_or_default();
     match (json, value.get("error").and_then(Value::as_str)) {
@@ -125,17 +125,17 @@ pub(super) fn refused(answer: &AdminResponse, json: bool) -> Exit {
 fn known(error: &str, value: &Value) -> String {
     let Some(known) = value.get("known").and_then(Value::as_array) else { return String::new() };
     let known: Vec<&str> = known.iter().filter_map(Value::as_str).collect();
-    let meant = error.split('`').nth(1).and_then(|name| nearest(name, &known));
+    let near = error.split('`').nth(1).and_then(|name| nearest(name, &known));
     let list = known.iter().map(|name| format!("\n  {}", escaped(name))).collect::<String>();
-    match meant {
-        _ if known.is_empty() => ", nor any other".to_owned(),
-        Some(meant) => format!(": did you mean `{meant}`? There are{list}"),
-        None => format!("; there are{list}"),
+    match near {
+        _ if known.is_empty() => "; there are none".to_owned(),
+        Some(near) => format!(": did you mean `{near}`? Known are{list}"),
+        None => format!("; known are{list}"),
     }
 }
 
 pub(super) fn read<T: DeserializeOwned>(body: &str) -> Result<T, String> {
-    serde_json::from_str(body).map_err(|error| format!("the ambassador's answer makes no sense: {error}"))
+    serde_json::from_str(body).map_err(|error| format!("unexpected response of the ambassador: {error}"))
 }
 
 fn pretty(body: &str) -> Result<String, String> {

@@ -1,4 +1,4 @@
-//! CommandSender to the running ambassador.
+//! Commands that change the running ambassador.
 
 use std::time::Duration;
 
@@ -16,62 +16,62 @@ use crate::exit::Exit;
 use crate::observe::status::{RouteStatus, SwitchState};
 use crate::observe::table::aligned;
 
-/// Between two looks at a switch that is waited for.
-const PACE: Duration = Duration::from_millis(100);
+/// The interval between requests for the state of a switch.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum OrderVerb {
-    /// Hold new sessions of a route, even when its endpoints answer
+    /// Hold new sessions of a route, even if its endpoints are available
     ///
-    /// Open sessions go on. What connects from now on waits, and is served at `resume`: for as long as that takes, since
-    /// the route's `hold` does not run in a pause. `--max-held` bounds how many wait.
+    /// Open sessions continue. New sessions are held until `resume`, without a limit on the time: the route's `hold` does not
+    /// apply during a pause. `--max-held` limits their number.
     Pause {
-        /// The route's name, as `status` shows it
+        /// Name of the route in `status`
         route: String,
         #[command(flatten)]
         ask: Ask,
     },
-    /// End a pause: those who waited are served first
+    /// End a pause: held sessions are connected first
     Resume {
-        /// The route's name, as `status` shows it
+        /// Name of the route in `status`
         route: String,
         #[command(flatten)]
         ask: Ask,
     },
-    /// Send a route's new sessions to other targets, until the next restart
+    /// Connect new sessions of a route to other targets, until the next restart
     ///
-    /// The sources go on being read underneath, but a route that was switched keeps its new targets whatever they say.
-    /// `status` shows that it was switched, and from what. Its options and backups stay.
+    /// The switch takes precedence over later changes of the route's targets in the configuration and other sources.
+    /// `status` shows the switch and the original targets. Options and backups are unchanged.
     #[command(after_help = SWITCH_EXAMPLES)]
     Switch(Switch),
-    /// Give an endpoint another share of new sessions, until the next restart
+    /// Change the weight of an endpoint, until the next restart
     Weight {
-        /// The route's name, as `status` shows it
+        /// Name of the route in `status`
         route: String,
-        /// Its address, its container's name, or the whole of what `status` shows
+        /// Address, name of the container, or the whole text in `status`
         endpoint: String,
-        /// Relative to the other endpoints, which have 1 unless told otherwise; 0 for no new sessions
+        /// Weight relative to the other endpoints, 1 by default; 0 for no new sessions
         #[arg(required_unless_present = "reset", conflicts_with = "reset")]
         weight: Option<u32>,
-        /// Back to the weight that its source gives it
+        /// Restore the weight of the endpoint's source
         #[arg(long)]
         reset: bool,
         #[command(flatten)]
         ask: Ask,
     },
-    /// Let an endpoint have no new sessions; those it has go on
+    /// Send no new sessions to an endpoint; its open sessions continue
     Drain {
-        /// The route's name, as `status` shows it
+        /// Name of the route in `status`
         route: String,
-        /// Its address, its container's name, or the whole of what `status` shows
+        /// Address, name of the container, or the whole text in `status`
         endpoint: String,
-        /// Let it have sessions again
+        /// Send new sessions to the endpoint again
         #[arg(long)]
         undo: bool,
         #[command(flatten)]
         ask: Ask,
     },
-    /// List the routes; open one, or close one, until the next restart
+    /// List the routes, or add or remove one until the next restart
     #[command(args_conflicts_with_subcommands = true)]
     Routes {
         #[command(subcommand)]
@@ -83,16 +83,16 @@ pub(super) enum OrderVerb {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RoutesVerb {
-    /// Open a route, in the words of the command line: 6379=redis:6379
+    /// Add a route with the syntax of the command line: 6379=redis:6379
     Add {
         /// LISTEN=TARGET[,TARGET...][?option=value[&...]]
         route: String,
         #[command(flatten)]
         ask: Ask,
     },
-    /// Close a route, wherever it was written
+    /// Remove a route, whatever its origin
     Remove {
-        /// The route's name, as `status` shows it
+        /// Name of the route in `status`
         name: String,
         #[command(flatten)]
         ask: Ask,
@@ -101,24 +101,25 @@ pub(super) enum RoutesVerb {
 
 #[derive(Debug, Args)]
 pub(super) struct Switch {
-    /// The route's name, as `status` shows it
+    /// Name of the route in `status`
     route: String,
     /// TARGET[,TARGET...] as in a route: db2:5432, docker://db2
     #[arg(value_name = "TARGET", required_unless_present = "reset", conflicts_with = "reset")]
     targets: Option<String>,
-    /// End the switch: back to the targets that the sources tell
+    /// End the switch: restore the targets of the configuration and other sources
     #[arg(long)]
     reset: bool,
-    /// Reset the sessions of the endpoints that leave
+    /// Reset the sessions of removed endpoints
     #[arg(long, conflicts_with = "drain")]
     cut: bool,
-    /// Let the sessions of the endpoints that leave finish [default: as the route's `on-remove` says]
+    /// Let the sessions of removed endpoints finish [default: the route's `on-remove`]
     #[arg(long)]
     drain: bool,
-    /// Return when each new endpoint has answered and the old endpoints have no session; until then the old ones serve on
+    /// Wait until each new endpoint has answered and the old endpoints have no sessions; until then the old endpoints remain
+    /// in use
     #[arg(long)]
     wait: bool,
-    /// Roll the switch back, and exit 1, when that is not so in this time: 30s, 5m
+    /// Roll the switch back and exit 1 if that takes longer than this: 30s, 5m
     #[arg(long, value_name = "DURATION", requires = "wait")]
     timeout: Option<String>,
     #[command(flatten)]
@@ -127,16 +128,16 @@ pub(super) struct Switch {
 
 const SWITCH_EXAMPLES: &str = "\
 Examples:
-  New sessions go to db2, old ones finish on db1:
+  Connect new sessions to db2; open ones finish on db1:
     ambassador switch pg db2:5432
-  Wait until db1 has no session left, else roll back:
+  Wait until db1 has no sessions; roll back after 5 minutes:
     ambassador switch pg db2:5432 --wait --timeout 5m
-  Move everybody now:
+  Reset the sessions on db1:
     ambassador switch pg db2:5432 --cut
-  As the configuration says again:
+  Restore the configured target:
     ambassador switch pg --reset";
 
-/// Gives the command and says what came of it.
+/// Sends a command and prints its result.
 pub(super) fn send(command: &OrderVerb, vars: &Vars) -> Exit {
     match command {
         OrderVerb::Pause { route, ask } => post(ask, vars, route, "pause", &json!({})),
@@ -168,13 +169,13 @@ fn change_routes(verb: &RoutesVerb, vars: &Vars) -> Exit {
     }
 }
 
-/// The answer to `GET /routes`.
+/// The response of `GET /routes`.
 #[derive(Deserialize)]
 struct RouteList {
     routes: Vec<RouteStatus>,
 }
 
-/// One line a route. `status` shows the endpoints.
+/// Returns one line per route.
 fn list(list: &RouteList) -> String {
     let mut rows = vec![["ROUTE", "LISTEN", "TARGETS", "ORIGIN"].map(str::to_owned)];
     rows.extend(list.routes.iter().map(|route| {
@@ -185,7 +186,7 @@ fn list(list: &RouteList) -> String {
     aligned(&rows)
 }
 
-/// A container that a label's route means by its ID, with its name.
+/// Adds the name of the container to a target by ID, as in routes of labels.
 fn named(target: &str, origin: &str) -> String {
     let id = target.strip_prefix("docker://").and_then(|rest| rest.get(..12));
     let is_id = id.is_some_and(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit()));
@@ -226,17 +227,17 @@ fn switch(command: &Switch, vars: &Vars) -> Exit {
     };
     let answer: Value = serde_json::from_str(&answer.body).unwrap_or_default();
     let Some(number) = answer.pointer("/route/by_hand/switch/number").and_then(Value::as_u64) else {
-        return fail("the route is gone");
+        return fail("the route was removed");
     };
     let Ok(choice) = ask.at.choice(vars) else { return Exit::Usage };
     let waited = block_on(wait_until_over(&choice, &path(route), number));
     match waited.unwrap_or_else(|error| Err(fail(&error.to_string()))) {
-        Ok((state, status)) => told(ask, state, &status),
+        Ok((state, status)) => print_switch(ask, state, &status),
         Err(exit) => exit,
     }
 }
 
-/// Looks at the route until its switch is kept and has settled, or was rolled back.
+/// Polls the route until its switch is kept and has settled, or was rolled back.
 async fn wait_until_over(
     choice: &Choice,
     path: &str,
@@ -250,16 +251,16 @@ async fn wait_until_over(
         }
         let status: RouteStatus = ask::read(&answer.body).map_err(|why| fail(&why))?;
         let switch = status.by_hand.switch.clone().filter(|switch| switch.number == number);
-        let Some(switch) = switch else { return Err(fail("another switch came between")) };
+        let Some(switch) = switch else { return Err(fail("the route was switched again meanwhile")) };
         match switch.state {
             SwitchState::RolledBack => return Ok((switch.state, status)),
             SwitchState::Kept if status.has_settled() => return Ok((switch.state, status)),
-            SwitchState::Kept | SwitchState::OnTrial => tokio::time::sleep(PACE).await,
+            SwitchState::Kept | SwitchState::OnTrial => tokio::time::sleep(POLL_INTERVAL).await,
         }
     }
 }
 
-fn told(ask: &Ask, state: SwitchState, status: &RouteStatus) -> Exit {
+fn print_switch(ask: &Ask, state: SwitchState, status: &RouteStatus) -> Exit {
     if ask.json {
         out(&format!("{:#}\n", json!({ "route": status })));
     }
@@ -272,10 +273,10 @@ fn told(ask: &Ask, state: SwitchState, status: &RouteStatus) -> Exit {
             .as_ref()
             .and_then(|switch| switch.why.as_deref())
             .unwrap_or("unknown cause");
-        return fail(&format!("the switch was rolled back: {why}; route {name} uses {targets} as before"));
+        return fail(&format!("the switch was rolled back: {why}; route {name} uses {targets} again"));
     }
     if !ask.json {
-        out(&format!("route {name} is switched to {targets}: the old endpoints have no session left\n"));
+        out(&format!("route {name} is switched to {targets}; the old endpoints have no sessions\n"));
     }
     Exit::Done
 }

@@ -1,4 +1,4 @@
-//! What a package installs beside the program: completions and man pages, made from the command line's own definition.
+//! Shell completions and man pages, generated from the definition of the command line.
 
 use std::io;
 use std::path::Path;
@@ -17,7 +17,7 @@ pub(super) fn completions(shell: clap_complete::Shell) -> Exit {
     Exit::Done
 }
 
-/// One page for the program and one for each verb into a directory; or the program's own to standard output.
+/// Writes a page for the program and one for each command to a directory, or prints that of the program.
 pub(super) fn man(dir: Option<&Path>) -> Exit {
     match dir {
         None => {
@@ -42,7 +42,7 @@ fn write(dir: &Path) -> io::Result<()> {
     clap_mangen::generate_to(described(), dir)
 }
 
-/// The command line, with a synopsis that shows the value of each option: clap_mangen's own leaves it out.
+/// Returns the command line with a synopsis that shows the value of each option, which clap_mangen omits.
 fn described() -> Command {
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
@@ -51,13 +51,13 @@ fn described() -> Command {
 
 fn with_synopsis(command: Command) -> Command {
     let name = command.get_bin_name().unwrap_or(NAME);
-    let mut words = vec![name.to_owned()];
+    let mut synopsis = vec![name.to_owned()];
     let (positionals, options): (Vec<&Arg>, Vec<&Arg>) =
         command.get_arguments().filter(|arg| !arg.is_hide_set()).partition(|arg| arg.is_positional());
-    words.extend(options.into_iter().map(|option| format!("[{option}]")));
-    words.extend(positionals.into_iter().map(ToString::to_string));
+    synopsis.extend(options.into_iter().map(|option| format!("[{option}]")));
+    synopsis.extend(positionals.into_iter().map(ToString::to_string));
     if command.has_subcommands() {
-        words.push("[COMMAND]".to_owned());
+        synopsis.push("[COMMAND]".to_owned());
     }
-    command.override_usage(words.join(" ")).mut_subcommands(with_synopsis)
+    command.override_usage(synopsis.join(" ")).mut_subcommands(with_synopsis)
 }

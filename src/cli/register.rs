@@ -2,16 +2,16 @@
 
 use super::serve::start_log;
 use super::{block_on, err, fail};
-use crate::config;
 use crate::config::vars::Vars;
 use crate::exit::Exit;
+use crate::observe;
 use crate::register::args::RegisterArgs;
 
 pub(super) fn register(args: &RegisterArgs, vars: &Vars) -> Exit {
     let plan = match args.plan(vars) {
         Ok(plan) => plan,
         Err(mistakes) => {
-            err(&config::check::mistakes(&mistakes, false));
+            err(&observe::config::mistakes(&mistakes, false));
             return Exit::Usage;
         }
     };

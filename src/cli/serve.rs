@@ -1,8 +1,8 @@
-//! The verbs that need no other ambassador: to run, and to say what would.
+//! `ambassador` itself, and `ambassador check`.
 
 use tracing::field::display;
 
-use super::{as_process_1, err, out};
+use super::{as_process_1, err, no_routes, out};
 use crate::app::{self, BuildError};
 use crate::config::args::RunArgs;
 use crate::config::vars::Vars;
@@ -10,6 +10,7 @@ use crate::config::{self, Config, LogConfig, LogFormat};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::exit::Exit;
 use crate::log;
+use crate::observe::config as show;
 use crate::stall::StallMonitor;
 
 pub(super) fn serve(run: &RunArgs, vars: &Vars) -> Exit {
@@ -17,19 +18,19 @@ pub(super) fn serve(run: &RunArgs, vars: &Vars) -> Exit {
         Ok(config) => config,
         Err(mistakes) => {
             return match config::log_format(run, vars) {
-                LogFormat::Text => usage(&config::check::mistakes(&mistakes, false)),
+                LogFormat::Text => usage(&show::mistakes(&mistakes, false)),
                 LogFormat::Json => json_usage(&mistakes, vars),
             };
         }
     };
     if config.is_empty() {
-        let why = config.nothing_to_do(vars);
-        return match config.log.format {
+        let why = no_routes::message(&config, vars);
+        return match config.settings.log.format {
             LogFormat::Text => usage(&why),
             LogFormat::Json => json_usage(&[Diagnostic::new(Place::Built, why)], vars),
         };
     }
-    let _log = match start_log(config.log, vars) {
+    let _log = match start_log(config.settings.log, vars) {
         Ok(log) => log,
         Err(exit) => return exit,
     };
@@ -51,7 +52,7 @@ fn usage(why: &str) -> Exit {
     Exit::Usage
 }
 
-/// Bad usage in a log of JSON: one line for each mistake.
+/// Logs mistakes as JSON, one line each.
 pub(super) fn json_usage(mistakes: &[Diagnostic], vars: &Vars) -> Exit {
     let config = LogConfig { format: LogFormat::Json, ..LogConfig::default() };
     let _log = match start_log(config, vars) {
@@ -72,7 +73,7 @@ pub(super) fn start_log(config: LogConfig, vars: &Vars) -> Result<log::Guard, Ex
     })
 }
 
-/// On this thread, which is the control plane's from here on.
+/// Runs a future on this thread, which becomes that of the control plane.
 fn watched_block_on<F: Future>(run: impl FnOnce(StallMonitor) -> F) -> std::io::Result<F::Output> {
     let stalls = StallMonitor::start()?;
     let (runtime, _watched) = stalls.runtime("control")?;
@@ -92,23 +93,23 @@ async fn run_until_stopped(config: Config, stalls: StallMonitor) -> Result<(), B
 pub(super) fn check(run: &RunArgs, json: bool, vars: &Vars) -> Exit {
     match config::load(run, vars) {
         Ok(config) if config.is_empty() => {
-            err(&config.nothing_to_do(vars));
+            err(&no_routes::message(&config, vars));
             Exit::Usage
         }
         Ok(config) if json => {
-            out(&format!("{:#}\n", config::check::json(&config)));
+            out(&format!("{:#}\n", show::json(&config)));
             Exit::Done
         }
         Ok(config) => {
-            out(&config::check::table(&config));
+            out(&show::table(&config));
             Exit::Done
         }
         Err(mistakes) if json => {
-            out(&config::check::mistakes(&mistakes, true));
+            out(&show::mistakes(&mistakes, true));
             Exit::Usage
         }
         Err(mistakes) => {
-            err(&config::check::mistakes(&mistakes, false));
+            err(&show::mistakes(&mistakes, false));
             Exit::Usage
         }
     }

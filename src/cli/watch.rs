@@ -1,20 +1,20 @@
-//! Looking at the running ambassador: its sessions, and what it did.
+//! `ambassador sessions` and `ambassador events`.
 
 use clap::Args;
 use serde_json::Value;
 
 use super::ask::{self, Ask, refused, unanswered};
-use super::{block_on, err, fail, is_read};
+use super::{block_on, err, fail, try_out};
 use crate::admin::client::{self, AdminRequest, escaped};
 use crate::config::vars::Vars;
 use crate::escape;
 use crate::exit::Exit;
 use crate::observe::sessions::Sessions;
 
-/// An event is some 200 bytes; a line longer than this is none.
+/// The maximum length of an event, which is about 200 bytes.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
-/// The fields of an event in the order in which a person reads them.
+/// The fields of an event, in the order in which they are printed.
 const FIELDS: [&str; 12] = [
     "route",
     "endpoint",
@@ -32,9 +32,9 @@ const FIELDS: [&str; 12] = [
 
 #[derive(Debug, Args)]
 pub(super) struct SessionsArgs {
-    /// Of this route alone: its name, as `status` shows it
+    /// Only the sessions of this route, by its name in `status`
     route: Option<String>,
-    /// At most so many [default and maximum: 20,000]
+    /// Maximum number of sessions [default and maximum: 20,000]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     #[command(flatten)]
@@ -43,10 +43,10 @@ pub(super) struct SessionsArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct EventsArgs {
-    /// Go on with those to come, until interrupted
+    /// Continue with new events until interrupted
     #[arg(long, short)]
     follow: bool,
-    /// Only those after this number
+    /// Only events after this number
     #[arg(long, value_name = "N", default_value_t = 0)]
     since: u64,
     #[command(flatten)]
@@ -72,8 +72,8 @@ pub(super) fn events(EventsArgs { follow, since, ask }: &EventsArgs, vars: &Vars
     let question = AdminRequest::get(format!("/events?since={since}&follow={follow}"));
     let mut lines = Lines::default();
     let show = |line: &str| {
-        let text = if ask.json { format!("{line}\n") } else { in_words(line) };
-        is_read(&text)
+        let text = if ask.json { format!("{line}\n") } else { formatted(line) };
+        try_out(&text)
     };
     let followed = block_on(client::stream(&choice, &question, |piece| lines.take(piece, show)));
     match followed {
@@ -84,28 +84,28 @@ pub(super) fn events(EventsArgs { follow, since, ask }: &EventsArgs, vars: &Vars
     }
 }
 
-/// Pieces of a stream put together to lines.
+/// Splits a stream into lines.
 #[derive(Default)]
 struct Lines {
-    begun: Vec<u8>,
+    partial: Vec<u8>,
 }
 
 impl Lines {
-    /// Shows each line that is whole now. Whether to go on.
+    /// Passes each complete line to `show`. Returns whether to continue.
     fn take(&mut self, piece: &[u8], show: impl Fn(&str) -> bool) -> bool {
-        self.begun.extend_from_slice(piece);
-        while let Some(end) = self.begun.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.begun.drain(..=end).collect();
+        self.partial.extend_from_slice(piece);
+        while let Some(end) = self.partial.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.partial.drain(..=end).collect();
             if !show(String::from_utf8_lossy(&line).trim_end()) {
                 return false;
             }
         }
-        self.begun.len() <= LINE_BYTES_MAX
+        self.partial.len() <= LINE_BYTES_MAX
     }
 }
 
-/// As the log has it: the time, what happened, and to what.
-fn in_words(line: &str) -> String {
+/// Formats an event like a line of the log: time, event and fields.
+fn formatted(line: &str) -> String {
     let event: Value = serde_json::from_str(line).unwrap_or_default();
     let text = |key: &str| match event.get(key) {
         Some(Value::String(text)) => Some(text.clone()),
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_put_together_however_they_come() {
+    fn lines_are_independent_of_the_pieces_of_the_stream() {
         let seen = RefCell::new(Vec::new());
         let show = |line: &str| {
             seen.borrow_mut().push(line.to_owned());
@@ -136,14 +136,14 @@ mod tests {
             assert!(lines.take(piece.as_bytes(), show));
         }
         assert_eq!(*seen.borrow(), ["ab", "c"]);
-        assert!(!lines.take(&vec![b'x'; LINE_BYTES_MAX + 1], show), "no line is so long");
+        assert!(!lines.take(&vec![b'x'; LINE_BYTES_MAX + 1], show), "too long");
     }
 
     #[test]
-    fn an_event_reads_like_a_line_of_the_log() {
+    fn an_event_is_formatted_like_a_line_of_the_log() {
         let line =
             r#"{"seq":1,"time":"T","message":"weight set by hand","event":"x","route":"r","weight":3}"#;
-        assert_eq!(in_words(line), "T  weight set by hand  route=r  weight=3\n");
-        assert_eq!(in_words(r#"{"event":"missed","count":7}"#), "missed  count=7\n");
+        assert_eq!(formatted(line), "T  weight set by hand  route=r  weight=3\n");
+        assert_eq!(formatted(r#"{"event":"missed","count":7}"#), "missed  count=7\n");
     }
 }

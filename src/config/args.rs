@@ -1,12 +1,14 @@
-//! The command line, as clap reads it, and the ancestors' command lines made into ours.
+//! The arguments of `ambassador` and `ambassador check`.
 //!
-//! Values are read as text: `config::load` reports what is wrong with them together with everything else.
+//! Values are strings: `config::load` parses them, and reports all mistakes at once.
 
 use std::path::PathBuf;
 
-pub use super::ancestor::ancestor;
+use clap::{ArgMatches, Command, FromArgMatches};
 
-/// What `ambassador` itself takes, and `ambassador check`.
+use super::settings::{SETTINGS, Setting, SettingValues};
+
+/// The arguments of `ambassador` and `ambassador check`.
 #[expect(
     rustdoc::broken_intra_doc_links,
     reason = "these comments are the help text: brackets are the grammar's"
@@ -26,128 +28,109 @@ pub struct RunArgs {
     #[arg(value_name = "ROUTE")]
     pub routes: Vec<String>,
 
-    /// A TOML file of routes, watched for changes [env: AMBASSADOR_CONFIG]
+    /// TOML file with routes and settings; the routes are reloaded when it changes [env: AMBASSADOR_CONFIG]
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
 
-    /// Read link variables such as REDIS_PORT_6379_TCP=tcp://host:6379 beside what is given
+    /// Read link variables such as REDIS_PORT_6379_TCP=tcp://host:6379 in addition to the given routes
     ///
-    /// They are read anyway when nothing else is given.
+    /// They are read by default when no routes are given.
     #[arg(long)]
     pub links: bool,
 
-    /// Read labelled containers, and this container's own links, from Docker beside what is given
+    /// Read labeled containers, and the links of this container, from Docker in addition to the given routes
     ///
-    /// They are read anyway when nothing else is given and Docker's socket is there. A container gets a route by the
+    /// They are read by default when no routes are given and Docker's socket exists. A container defines a route by the
     /// label ambassador.listen.LISTEN=PORT[?options].
     #[arg(long)]
     pub docker: bool,
 
-    /// Let containers of different images and services share a listener that they ask for by label
+    /// Allow containers of different images and services to share a listener by label
     ///
-    /// Otherwise only replicas share one: containers of one Compose service, or of one image and with the same options.
+    /// By default only replicas share one: containers of one Compose service, or of one image with the same options.
     #[arg(long, help_heading = DOCKER)]
     pub share_labels: bool,
 
-    /// Stand in for every exposed port of this container, and follow it; repeatable
+    /// Open a route for every exposed port of this container and track it; repeatable
     #[arg(long, value_name = "CONTAINER", help_heading = DOCKER)]
     pub name: Vec<String>,
 
-    /// Docker's socket [env: DOCKER_HOST] [default: /var/run/docker.sock]
+    /// Path of Docker's socket [env: DOCKER_HOST] [default: /var/run/docker.sock]
     #[arg(long, value_name = "PATH", help_heading = DOCKER)]
     pub sock: Option<PathBuf>,
 
-    /// Accepted for grand-ambassador's sake: we always wait for a container to appear
+    /// Accepted for compatibility with grand-ambassador; ambassador always waits for containers
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = DOCKER)]
     pub wait: Option<bool>,
 
-    /// Speak TLS to a Docker on TCP
+    /// Use TLS to connect to Docker over TCP
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = DOCKER)]
     pub tls: Option<bool>,
 
-    /// Speak TLS to Docker and verify it [env: DOCKER_TLS_VERIFY]
+    /// Use TLS to connect to Docker and verify its certificate [env: DOCKER_TLS_VERIFY]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = DOCKER)]
     pub tlsverify: Option<bool>,
 
-    /// The authority that signed Docker's certificate [default: ca.pem of DOCKER_CERT_PATH or ~/.docker]
+    /// CA that signed Docker's certificate [default: ca.pem of DOCKER_CERT_PATH or ~/.docker]
     #[arg(long, value_name = "PATH", help_heading = DOCKER)]
     pub tlscacert: Option<PathBuf>,
 
-    /// Our certificate [default: cert.pem of DOCKER_CERT_PATH or ~/.docker]
+    /// Client certificate [default: cert.pem of DOCKER_CERT_PATH or ~/.docker]
     #[arg(long, value_name = "PATH", help_heading = DOCKER)]
     pub tlscert: Option<PathBuf>,
 
-    /// Our key [default: key.pem of DOCKER_CERT_PATH or ~/.docker]
+    /// Key of the client certificate [default: key.pem of DOCKER_CERT_PATH or ~/.docker]
     #[arg(long, value_name = "PATH", help_heading = DOCKER)]
     pub tlskey: Option<PathBuf>,
 
-    /// error, warn, info, debug or trace [env: AMBASSADOR_LOG_LEVEL] [default: info]
-    #[arg(long, value_name = "LEVEL")]
-    pub log_level: Option<String>,
+    #[command(flatten)]
+    pub settings: SettingFlags,
+}
 
-    /// text or json [env: AMBASSADOR_LOG_FORMAT] [default: text]
-    #[arg(long, value_name = "FORMAT")]
-    pub log_format: Option<String>,
+/// The flags of [`SETTINGS`] that were given.
+#[derive(Clone, Debug, Default)]
+pub struct SettingFlags(pub SettingValues);
 
-    /// Sessions with a line in the log: all, errors (endings other than `finished`) or off [env: AMBASSADOR_ACCESS_LOG]
-    /// [default: all]
-    #[arg(long, value_name = "WHICH")]
-    pub access_log: Option<String>,
+impl clap::Args for SettingFlags {
+    fn augment_args(command: Command) -> Command {
+        command.args(SETTINGS.iter().map(Setting::flag))
+    }
 
-    /// Threads that relay [env: AMBASSADOR_WORKERS] [default: one per core]
-    #[arg(long, value_name = "N")]
-    pub workers: Option<String>,
+    fn augment_args_for_update(command: Command) -> Command {
+        SettingFlags::augment_args(command)
+    }
+}
 
-    /// How long sessions may finish after SIGTERM [env: AMBASSADOR_DRAIN_TIMEOUT] [default: 9s]
-    #[arg(long, value_name = "DURATION")]
-    pub drain_timeout: Option<String>,
+impl FromArgMatches for SettingFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<SettingFlags, clap::Error> {
+        let given = |setting: &'static Setting| {
+            matches.get_one::<String>(setting.name).map(|value| (setting, value.clone()))
+        };
+        Ok(SettingFlags(SETTINGS.iter().filter_map(given).collect()))
+    }
 
-    /// Sessions that may wait for an endpoint at one time [env: AMBASSADOR_MAX_HELD] [default: 10000]
-    #[arg(long, value_name = "N")]
-    pub max_held: Option<String>,
-
-    /// Part of a route's endpoints that may be left out for failing [env: AMBASSADOR_MAX_EJECTED] [default: 50%]
-    #[arg(long, value_name = "PERCENT")]
-    pub max_ejected: Option<String>,
-
-    /// The longest a DNS name is believed, whatever its TTL [env: AMBASSADOR_DNS_MAX_TTL] [default: 30s]
-    #[arg(long, value_name = "DURATION")]
-    pub dns_max_ttl: Option<String>,
-
-    /// How long a DNS name keeps its last answer while lookups fail [env: AMBASSADOR_DNS_STALE] [default: 1h]
-    #[arg(long, value_name = "DURATION")]
-    pub dns_stale: Option<String>,
-
-    /// How long a DNS name that servers deny keeps its last answer [env: AMBASSADOR_DNS_NX_STALE] [default: 30s]
-    #[arg(long, value_name = "DURATION")]
-    pub dns_nx_stale: Option<String>,
-
-    /// Where the admin API listens: unix:/path, @name, or HOST:PORT beside the default [env: AMBASSADOR_ADMIN]
-    /// [default: a unix socket]
-    #[arg(long, value_name = "ADDR")]
-    pub admin: Option<String>,
-
-    /// Names by which the admin API may be reached on TCP, beside addresses and localhost [env: AMBASSADOR_ADMIN_HOST]
-    #[arg(long, value_name = "NAME[,NAME...]")]
-    pub admin_host: Option<String>,
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = SettingFlags::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 const DOCKER: &str = "Docker";
 
-/// Shown below the flags.
+/// The examples below the options in `--help`.
 pub const EXAMPLES: &str = "\
 Examples:
-  Stand in for redis on this port:
+  Forward a port to redis:
     ambassador 6379=redis:6379
-  Balance two databases, wait up to 30 seconds for one to come back, and relay DNS:
+  Balance two databases, wait up to 30 seconds for one to be available, and forward DNS:
     ambassador '5432=db1,db2?balance=round-robin&hold=30s' 53/udp=10.0.0.2:53
-  Follow a container wherever Docker moves it:
+  Track a container by name:
     ambassador 5432=docker://postgres
     ambassador -name testapp_fpm_1 -name testapp_nginx_1
-  The two words of svendowideit/ambassador, and its link variables:
+  The arguments and the link variables of svendowideit/ambassador:
     ambassador redis.example.com 6379
     REDIS_PORT_6379_TCP=tcp://192.168.1.52:6379 ambassador
-  See what would run, and what is wrong with it:
+  Check a configuration without running it:
     ambassador check --config /etc/ambassador.toml";
 
 #[cfg(test)]
@@ -157,8 +140,9 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::config::legacy_args::translate;
 
-    /// Stands in for a service.
+    /// The arguments alone.
     #[derive(Debug, Parser)]
     struct Cli {
         #[command(flatten)]
@@ -167,11 +151,11 @@ mod tests {
 
     fn parse(words: &[&str]) -> RunArgs {
         let words = std::iter::once("ambassador").chain(words.iter().copied()).map(OsString::from);
-        Cli::try_parse_from(ancestor(words.collect())).unwrap_or_else(|error| panic!("{error}")).run
+        Cli::try_parse_from(translate(words.collect())).unwrap_or_else(|error| panic!("{error}")).run
     }
 
     #[test]
-    fn clap_finds_no_fault_in_the_definition() {
+    fn the_definition_is_valid() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
     }
@@ -180,7 +164,7 @@ mod tests {
     fn the_help_names_every_variable_and_shows_examples() {
         use clap::CommandFactory;
         let help = Cli::command().render_long_help().to_string();
-        assert!(help.starts_with("Stands in for a service"), "{help}");
+        assert!(help.starts_with("The arguments alone"), "{help}");
         for word in [
             "AMBASSADOR_ROUTES",
             "AMBASSADOR_CONFIG",
@@ -196,16 +180,16 @@ mod tests {
     }
 
     #[test]
-    fn flags_and_routes_are_read_in_any_order() {
+    fn flags_and_routes_are_accepted_in_any_order() {
         let args = parse(&["80=a", "--config", "/etc/a.toml", "81=b", "--links", "--docker", "--workers=2"]);
         assert_eq!(args.routes, ["80=a", "81=b"]);
         assert_eq!(args.config, Some(PathBuf::from("/etc/a.toml")));
         assert!(args.links && args.docker);
-        assert_eq!(args.workers.as_deref(), Some("2"));
+        assert_eq!(args.settings.0, [(Setting::find("workers").unwrap(), "2".to_owned())]);
     }
 
     #[test]
-    fn grand_ambassadors_own_usage_is_understood() {
+    fn the_usage_of_grand_ambassador_is_accepted() {
         let args = parse(&["-name", "container_name", "-sock", "/docker.sock", "-wait=false", "-tls=false"]);
         assert_eq!(args.name, ["container_name"]);
         assert_eq!(args.sock, Some(PathBuf::from("/docker.sock")));
@@ -213,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_articles_compose_command_is_understood_as_one_word() {
+    fn a_compose_command_in_one_word_is_accepted() {
         let args = parse(&["-name testapp_fpm_1 -name testapp_nginx_1"]);
         assert_eq!(args.name, ["testapp_fpm_1", "testapp_nginx_1"]);
     }

@@ -1,4 +1,4 @@
-//! How to reach Consul where a target does not say, by the variables of Consul's own tools
+//! How Consul is accessed for targets without an agent, by the variables of Consul's own tools
 //! (<https://developer.hashicorp.com/consul/commands#environment-variables>). Pure.
 
 use super::grammar::target::agent;
@@ -8,25 +8,26 @@ use super::vars::Vars;
 use crate::diagnostic::{Diagnostic, Mistake, Place};
 
 const ADDRESS: &str = "CONSUL_HTTP_ADDR";
-/// Ours goes first: the ambassador may have rights of its own.
+/// In order of precedence: the ambassador may have a token of its own.
 const TOKENS: [&str; 2] = ["AMBASSADOR_CONSUL_TOKEN", "CONSUL_HTTP_TOKEN"];
 
+/// The default agent and the token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsulConfig {
-    /// `HOST:PORT`, for targets that name none.
+    /// `HOST:PORT`, for targets without an agent.
     pub agent: String,
-    /// For `agent`, and for the agents among `hosts`.
+    /// Sent to `agent` and to the agents in `hosts`.
     pub token: Option<Secret>,
     pub hosts: Hosts,
 }
 
 impl ConsulConfig {
-    /// The token that is sent to an agent, `HOST:PORT`.
+    /// Returns the token to send to an agent, `HOST:PORT`.
     pub(crate) fn token(&self, agent: &str) -> Option<&Secret> {
         self.token.as_ref().filter(|_| agent == self.agent || self.hosts.has_consul(agent))
     }
 
-    /// Whether there is a token, and it is not for this agent.
+    /// Returns whether a token is configured that is not sent to this agent.
     pub(crate) fn is_withheld(&self, agent: &str) -> bool {
         self.token.is_some() && self.token(agent).is_none()
     }
@@ -38,7 +39,7 @@ impl Default for ConsulConfig {
     }
 }
 
-/// An address that cannot be used is a mistake beside the default.
+/// Reads the variables. An invalid address is a mistake, returned with the default.
 pub(crate) fn consul(vars: &Vars) -> (ConsulConfig, Option<Diagnostic>) {
     let token = TOKENS.iter().find_map(|name| vars.value(name)).map(Secret::new);
     let mut config = ConsulConfig { token, ..ConsulConfig::default() };
@@ -57,8 +58,8 @@ fn address(text: &str) -> Result<String, Mistake> {
         Some(("http", address)) => address,
         None => text,
         Some((scheme, _)) => {
-            return Err(Mistake::new(format!("Consul is not spoken to over `{scheme}://`"))
-                .help("name an agent by `HOST:PORT`: plain HTTP, as one on this machine speaks it"));
+            return Err(Mistake::new(format!("`{scheme}://` is not supported"))
+                .help("write the `HOST:PORT` of an agent that serves plain HTTP"));
         }
     };
     agent(address.trim_end_matches('/'))
@@ -74,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn the_agent_is_the_one_of_consuls_own_variable() {
+    fn the_agent_is_read_from_consuls_own_variable() {
         for (text, agent) in [
             ("", "127.0.0.1:8500"),
             ("consul.example:8501", "consul.example:8501"),
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_token_goes_first_and_neither_is_ever_shown() {
+    fn the_ambassadors_token_takes_precedence_and_no_token_is_printed() {
         let both = [("AMBASSADOR_CONSUL_TOKEN", "ours-s3cret"), ("CONSUL_HTTP_TOKEN", "theirs-s3cret")];
         let (config, _) = read(&both);
         assert_eq!(config.token.as_ref().map(Secret::reveal), Some("ours-s3cret"));

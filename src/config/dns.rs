@@ -1,26 +1,26 @@
-//! How long DNS answers are used.
+//! The limits on the age of DNS answers. Pure.
 
 use std::time::Duration;
 
-/// How often to ask, and how long to believe.
+/// How often names are resolved, and how long answers are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// `--dns-max-ttl`: a name is asked for again after this long, whatever its TTL.
+    /// A name is resolved again after this time at the latest, whatever its TTL (`--dns-max-ttl`).
     pub max_ttl: Duration,
-    /// `--dns-stale`: the last answer is kept for this long while lookups fail.
+    /// The last answer is kept for this time while lookups fail (`--dns-stale`).
     pub stale: Duration,
-    /// `--dns-nx-stale`: the last answer is kept for this long after the servers began to deny the name.
+    /// The last answer is kept for this time after servers report that the name does not exist (`--dns-nx-stale`).
     pub nx_stale: Duration,
 }
 
-/// No name is asked for more than once a second: some servers say a TTL of 0 for everything.
+/// The minimum time between two lookups of a name: some servers return a TTL of 0 for every name.
 pub const TTL_FLOOR: Duration = Duration::from_secs(1);
 
 impl Default for Limits {
-    /// Docker's DNS says 600 s for a container whose address changes at its next start: a moved service is found within
-    /// half a minute. An hour is longer than most outages of name servers, and shorter than a retired address is reused.
-    /// A denial is an answer; half a minute, as HAProxy's `hold nx`, covers a server that restarts with an empty zone and
-    /// a container that is created anew.
+    /// 30 s bounds how long a moved service is not found: Docker's DNS returns a TTL of 600 s for containers, whose address
+    /// changes at the next start. One hour is longer than most outages of name servers, and shorter than the time until an
+    /// address is reused. 30 s after a negative answer, as HAProxy's `hold nx`, cover a server that restarts with an empty zone
+    /// and a container that is recreated.
     fn default() -> Limits {
         let seconds = Duration::from_secs;
         Limits { max_ttl: seconds(30), stale: seconds(3600), nx_stale: seconds(30) }

@@ -1,17 +1,55 @@
-//! Where Docker is: `--sock`, `DOCKER_HOST` and the TLS settings of Docker's own client
+//! How Docker is reached: `--sock`, `DOCKER_HOST` and the TLS settings of Docker's own client
 //! (<https://docs.docker.com/reference/cli/docker/#environment-variables>).
 
 use std::path::{Path, PathBuf};
 
-use super::DockerHost;
 use super::args::RunArgs;
+use super::grammar::target::container_name;
+use super::server::ClientFiles;
 use super::vars::Vars;
-use crate::config::server::ClientFiles;
-use crate::diagnostic::{Diagnostic, Mistake, Place};
+use super::{DockerConfig, DockerHost};
+use crate::diagnostic::{Diagnostic, Mistake, Mistakes, Place};
 
 pub const SOCKET_DEFAULT: &str = "/var/run/docker.sock";
 
-/// The engine that arguments and environment name, and where they do.
+/// Returns how Docker is used: if a flag or a route requires it, whether or not it is reachable; if no source of routes is
+/// selected (`explicit`), when it is reachable.
+pub(super) fn config(
+    args: &RunArgs,
+    vars: &Vars,
+    explicit: bool,
+    routes_want_it: bool,
+) -> Result<Option<DockerConfig>, Vec<Diagnostic>> {
+    let mut mistakes = Mistakes::default();
+    let names = names(args, &mut mistakes);
+    let is_required = args.docker || !args.name.is_empty() || routes_want_it;
+    let host = match host(args, vars) {
+        Err(_) if !is_required && args.sock.is_none() => None,
+        host => mistakes.one(host),
+    };
+    mistakes.into_result()?;
+    let wanted = host.filter(|host| is_required || (!explicit && is_reachable(host)));
+    let implicit = args.docker || !explicit;
+    Ok(wanted.map(|host| DockerConfig { host, names, implicit, share_labels: args.share_labels }))
+}
+
+fn names(args: &RunArgs, mistakes: &mut Mistakes) -> Vec<String> {
+    let mut names = Vec::new();
+    for text in &args.name {
+        let name = container_name(text).map_err(|mistake| mistake.at(&Place::Name(text.clone())));
+        names.extend(mistakes.one(name).filter(|name| !names.contains(name)));
+    }
+    names
+}
+
+fn is_reachable(host: &DockerHost) -> bool {
+    match host {
+        DockerHost::Unix(path) => path.exists(),
+        DockerHost::Tcp(_) | DockerHost::Tls { .. } => true,
+    }
+}
+
+/// Returns the address of the engine, as given by arguments and environment.
 pub(crate) fn host(args: &RunArgs, vars: &Vars) -> Result<DockerHost, Diagnostic> {
     let (text, place) = match (&args.sock, vars.value("DOCKER_HOST")) {
         (Some(sock), _) => (sock.to_string_lossy().into_owned(), Place::Flag("sock".to_owned())),
@@ -20,16 +58,16 @@ pub(crate) fn host(args: &RunArgs, vars: &Vars) -> Result<DockerHost, Diagnostic
     };
     let tls = Tls::read(args, vars);
     let host = parse(&text, tls.as_ref()).map_err(|mistake| mistake.at(&place))?;
-    let asked = args.tls == Some(true) || args.tlsverify == Some(true);
-    if asked && matches!(host, DockerHost::Unix(_)) {
-        let mistake = Mistake::new(format!("TLS is not spoken on the socket {text}"))
-            .help("take `--tls` out, or name the engine with DOCKER_HOST=tcp://host:2376");
+    let is_tls_required = args.tls == Some(true) || args.tlsverify == Some(true);
+    if is_tls_required && matches!(host, DockerHost::Unix(_)) {
+        let mistake = Mistake::new(format!("TLS is not supported on the socket {text}"))
+            .help("remove `--tls`, or set DOCKER_HOST=tcp://host:2376");
         return Err(mistake.at(&Place::Flag("tls".to_owned())));
     }
     Ok(host)
 }
 
-/// `unix:///path`, a path, or `tcp://host:port`.
+/// Parses `unix:///path`, a path, or `tcp://host:port`.
 fn parse(text: &str, tls: Option<&Tls>) -> Result<DockerHost, Mistake> {
     if text.starts_with('/') {
         return Ok(DockerHost::Unix(PathBuf::from(text)));
@@ -38,18 +76,24 @@ fn parse(text: &str, tls: Option<&Tls>) -> Result<DockerHost, Mistake> {
         return Ok(DockerHost::Unix(PathBuf::from(path)));
     }
     let Some(address) = text.strip_prefix("tcp://").map(|rest| rest.trim_end_matches('/')) else {
-        return Err(Mistake::new(format!("`{text}` is no way to Docker"))
-            .help("write `unix:///var/run/docker.sock` or `tcp://host:2375`"));
+        return Err(unsupported(text));
     };
     if address.is_empty() || address.contains('/') {
-        return Err(
-            Mistake::new(format!("`{text}` names no host")).help("write `tcp://host:2375`, without a path")
-        );
+        return Err(Mistake::new(format!("invalid Docker host `{text}`"))
+            .help("write `tcp://host:2375`, without a path"));
     }
     Ok(match tls {
         Some(tls) => tls.host(with_port(address, 2376)),
         None => DockerHost::Tcp(with_port(address, 2375)),
     })
+}
+
+fn unsupported(text: &str) -> Mistake {
+    let message = match text.split_once("://") {
+        Some((scheme, _)) if scheme != "unix" => format!("`{scheme}://` is not supported"),
+        _ => format!("invalid Docker host `{text}`"),
+    };
+    Mistake::new(message).help("write `unix:///var/run/docker.sock` or `tcp://host:2375`")
 }
 
 fn with_port(address: &str, port: u16) -> String {
@@ -65,7 +109,7 @@ struct Tls {
 }
 
 impl Tls {
-    /// `None` without TLS. A flag outranks the variable; `--tlsverify` means `--tls` too.
+    /// Returns `None` without TLS. A flag takes precedence over the variable; `--tlsverify` implies `--tls`.
     fn read(args: &RunArgs, vars: &Vars) -> Option<Tls> {
         let verify = args.tlsverify.unwrap_or_else(|| vars.value("DOCKER_TLS_VERIFY").is_some());
         if !verify && args.tls != Some(true) {
@@ -121,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_set_up_as_dockers_own_client_does() {
+    fn tls_is_configured_as_in_dockers_own_client() {
         let tls = |directory: &str, verify| DockerHost::Tls {
             address: "h:2376".to_owned(),
             ca: format!("{directory}/ca.pem").into(),
@@ -143,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_way_to_docker_is_refused_with_one_that_is() {
+    fn unsupported_hosts_are_rejected_with_a_help() {
         for text in ["npipe:////./pipe/docker", "ssh://h", "h:2375", "tcp://", "tcp://h/v1", "unix://d.sock"]
         {
             let mistake = host(&RunArgs::default(), &vars(&[("DOCKER_HOST", text)])).expect_err(text);

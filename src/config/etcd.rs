@@ -1,5 +1,5 @@
-//! How etcd is spoken to: user, password and certificates, from the environment alone, where no list of processes and no
-//! log shows them.
+//! The credentials for etcd: user, password and certificates. Read only from the environment, which is not visible in
+//! lists of processes or logs. Pure.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -17,10 +17,10 @@ const CA: &str = "AMBASSADOR_ETCD_CA";
 const CERT: &str = "AMBASSADOR_ETCD_CERT";
 const KEY: &str = "AMBASSADOR_ETCD_KEY";
 
-/// The system's authorities, where Debian, Alpine and most others have them.
+/// The CA certificates of the system, at the path of Debian, Alpine and most other distributions.
 const CA_DEFAULT: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// The authority is for every etcd, the login and our certificate for those of `hosts` alone.
+/// How etcd is accessed. The CA applies to every server; login and client certificate are sent only to `hosts`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdAccess {
     pub login: Option<Login>,
@@ -29,6 +29,7 @@ pub struct EtcdAccess {
     pub hosts: Hosts,
 }
 
+/// A user and its password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Login {
     pub user: String,
@@ -48,7 +49,7 @@ impl Default for EtcdAccess {
 }
 
 impl EtcdAccess {
-    /// A member, `host:port`.
+    /// Returns how to connect to a member, `host:port`.
     pub fn server(&self, member: &str, tls: bool) -> Server {
         let address = member.to_owned();
         if !tls {
@@ -58,17 +59,18 @@ impl EtcdAccess {
         Server::Tls { address, ca: self.ca.clone(), client, verify: true }
     }
 
+    /// Returns the login for a member, if it may be sent there.
     pub(crate) fn login(&self, member: &str, tls: bool) -> Option<&Login> {
         self.login.as_ref().filter(|_| self.hosts.has_etcd(tls, member))
     }
 
-    /// Whether there are credentials, and they are not for this member.
+    /// Returns whether credentials are configured that are not sent to this member.
     pub(crate) fn is_withheld(&self, member: &str, tls: bool) -> bool {
         (self.login.is_some() || self.client.is_some()) && !self.hosts.has_etcd(tls, member)
     }
 }
 
-/// Two variables of a pair come together.
+/// Reads the credentials. Both variables of a pair must be set.
 pub(crate) fn access(vars: &Vars) -> Result<EtcdAccess, Vec<Diagnostic>> {
     let mut mistakes = Vec::new();
     let login = pair(vars, USER, PASSWORD, &mut mistakes);
@@ -91,9 +93,8 @@ fn pair(vars: &Vars, one: &str, other: &str, mistakes: &mut Vec<Diagnostic>) -> 
         (Some(_), None) => (one, other),
         (None, Some(_)) => (other, one),
     };
-    let mistake =
-        Diagnostic::new(Place::Variable(set.to_owned()), format!("it has no use without {missing}"));
-    mistakes.push(mistake.help(format!("set {missing} too, or take this one out")));
+    let mistake = Diagnostic::new(Place::Variable(set.to_owned()), format!("{missing} is required as well"));
+    mistakes.push(mistake.help(format!("set {missing} too, or unset this variable")));
     None
 }
 
@@ -106,19 +107,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_set_is_the_default() {
+    fn unset_variables_are_the_defaults() {
         assert_eq!(read(&[]), Ok(EtcdAccess::default()));
     }
 
     #[test]
-    fn a_password_never_shows() {
+    fn the_password_is_not_printed() {
         let access = read(&[(USER, "root"), (PASSWORD, "secret")]).unwrap();
         assert_eq!(access.login, Some(Login { user: "root".to_owned(), password: "secret".to_owned() }));
         assert!(!format!("{access:?}").contains("secret"));
     }
 
     #[test]
-    fn half_a_pair_is_a_mistake() {
+    fn one_variable_of_a_pair_is_a_mistake() {
         let mistakes = read(&[(USER, "root"), (KEY, "/k")]).unwrap_err();
         let shown: Vec<_> = mistakes.iter().map(Diagnostic::one_line).collect();
         assert!(
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_spoken_where_the_target_says_so() {
+    fn tls_is_used_if_the_target_requires_it() {
         let hosts = Hosts::of_etcd(true, &["h:2379".to_owned()]);
         let access = EtcdAccess { hosts, ..read(&[(CA, "/ca"), (CERT, "/c"), (KEY, "/k")]).unwrap() };
         assert_eq!(access.server("h:2379", false), Server::Tcp("h:2379".to_owned()));
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_for_their_hosts_alone() {
+    fn credentials_are_sent_only_to_their_hosts() {
         let read = read(&[(USER, "root"), (PASSWORD, "secret"), (CERT, "/c"), (KEY, "/k")]).unwrap();
         let access = EtcdAccess { hosts: Hosts::of_etcd(true, &["h:2379".to_owned()]), ..read };
         for (member, tls, given) in
@@ -149,6 +150,6 @@ mod tests {
             assert_eq!(access.is_withheld(member, tls), !given, "{member} {tls}");
         }
         assert!(matches!(access.server("x:2379", true), Server::Tls { client: None, .. }));
-        assert!(!EtcdAccess::default().is_withheld("x:2379", true), "there are none");
+        assert!(!EtcdAccess::default().is_withheld("x:2379", true), "no credentials");
     }
 }

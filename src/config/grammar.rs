@@ -1,17 +1,36 @@
-//! The route in one line: `LISTEN=TARGET[,TARGET...][?option=value[&...]]`. Pure.
+//! The grammar of a route: `LISTEN=TARGET[,TARGET...][?option=value[&...]]`. Pure.
 //!
-//! Whatever is read here prints as a line that reads the same (`Display` of [`Route`]): names, hosts and paths keep to
-//! characters that no part of the grammar uses, and anything else is a mistake with a way out.
+//! A route that is parsed here prints (`Display` of [`Route`]) as text that parses to the same route: names, hosts and
+//! paths are restricted to characters that have no meaning in the grammar.
 
 pub(crate) mod listen;
 pub(crate) mod options;
 pub(crate) mod target;
 
+use std::str::FromStr;
+
 use crate::diagnostic::{Diagnostic, Mistake, Place};
 use crate::route::{Listen, Options, PortRange, Protocol, Route, Target};
 pub use options::Author;
 
-/// Reads one route; every mistake in it at once.
+/// Parses one route.
+///
+/// # Errors
+///
+/// Returns every mistake in the route, each with `place` and a help.
+///
+/// ```
+/// use ambassador::config::grammar::parse_route;
+/// use ambassador::diagnostic::Place;
+///
+/// let place = Place::Argument(1);
+/// let route = parse_route("5432=db1,db2:5433?hold=30s", &place).unwrap();
+/// assert_eq!(route.to_string(), "5432=db1:5432,db2:5433?hold=30s");
+///
+/// let mistakes = parse_route("redis=a:0?hodl=1s", &place).unwrap_err();
+/// assert_eq!(mistakes.len(), 3);
+/// assert_eq!(mistakes[2].to_string(), "argument 1: unknown option `hodl`\n  help: did you mean `hold`?");
+/// ```
 pub fn parse_route(text: &str, place: &Place) -> Result<Route, Vec<Diagnostic>> {
     let text = text.trim();
     let (listen, rest) = split(text).map_err(|mistake| vec![mistake.at(place)])?;
@@ -32,30 +51,29 @@ pub fn parse_route(text: &str, place: &Place) -> Result<Route, Vec<Diagnostic>> 
     draft.finish(place)
 }
 
-/// Reads the LISTEN part alone, as labels have it in their key. A label opens no unix socket: its path may be another
-/// program's.
+/// Parses the LISTEN part alone, as in the key of a label. A label cannot open a unix socket, whose path could belong to
+/// another program.
 pub fn parse_listen(text: &str, author: Author, place: &Place) -> Result<Listen, Diagnostic> {
     let listen = listen::parse(text).map_err(|mistake| mistake.at(place))?;
     if author == Author::Label && matches!(listen, Listen::Unix(_)) {
-        let mistake = Mistake::new(format!("a label cannot listen on the unix socket `{text}`")).help(
-            format!("listen on a port, or let the operator write the route: `{text}=docker://NAME:PORT`"),
-        );
+        let mistake = Mistake::new(format!("a label cannot listen on the unix socket `{text}`"))
+            .help(format!("listen on a port, or configure the route elsewhere: `{text}=docker://NAME:PORT`"));
         return Err(mistake.at(place));
     }
     Ok(listen)
 }
 
-/// Checks that every port of `listen` leads to a port, where the first leads to `port`.
+/// Returns an error if the ports of `listen`, mapped to those from `port` on, exceed 65535.
 pub(crate) fn check_port(port: u16, listen: &Listen) -> Result<(), Mistake> {
     target::check_range(port, &port, listen)
 }
 
-/// Reads `host:port` where no listener could lend a port.
+/// Parses `host:port`, with a port.
 pub(crate) fn parse_address(text: &str) -> Result<Target, Mistake> {
     target::address(text)
 }
 
-/// Reads what stands after the `?`, for a listener's route.
+/// Parses the options after the `?` of a route with this listener.
 pub fn parse_options(
     text: &str,
     listen: &Listen,
@@ -70,7 +88,7 @@ pub fn parse_options(
     Err(mistakes.into_iter().map(|mistake| mistake.at(place)).collect())
 }
 
-/// A route being read: goes on after a mistake, to find the others.
+/// A route that is being parsed. Parsing continues after a mistake, to report all of them.
 struct Draft {
     listen: Listen,
     targets: Vec<Target>,
@@ -84,7 +102,7 @@ impl Draft {
         match listen::parse(listen) {
             Ok(listen) => Draft { listen, targets: Vec::new(), options, mistakes: Vec::new() },
             Err(mistake) => {
-                Draft { listen: stand_in(), targets: Vec::new(), options, mistakes: vec![mistake] }
+                Draft { listen: placeholder(), targets: Vec::new(), options, mistakes: vec![mistake] }
             }
         }
     }
@@ -105,15 +123,21 @@ impl Draft {
     }
 }
 
-/// Stands for a listener that could not be read, while the rest of the line is. Never leaves this module.
-pub(crate) fn stand_in() -> Listen {
+/// Returns a listener in place of an invalid one, so that the rest can be parsed. It is not part of any result.
+pub(super) fn placeholder() -> Listen {
     Listen::Inet { protocol: Protocol::Tcp, ip: None, ports: PortRange::single(1) }
+}
+
+/// Parses an integer without a sign, which `parse` would accept.
+pub(crate) fn digits<T: FromStr>(text: &str) -> Option<T> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
 fn split(text: &str) -> Result<(&str, &str), Mistake> {
     if let Some(white) = text.chars().find(|c| c.is_whitespace() || c.is_control()) {
-        return Err(Mistake::new(format!("`{}` holds {white:?}", text.escape_debug()))
-            .help("a route is one word; give several as several arguments, or in AMBASSADOR_ROUTES"));
+        return Err(Mistake::new(format!("unexpected {white:?} in `{}`", text.escape_debug())).help(
+            "a route is one word; write several routes as several arguments, or in AMBASSADOR_ROUTES",
+        ));
     }
     match text.split_once('=') {
         Some((listen, rest)) if !listen.contains('?') => Ok((listen, rest)),
@@ -121,26 +145,26 @@ fn split(text: &str) -> Result<(&str, &str), Mistake> {
     }
 }
 
-/// A word without `=`: half a route, most likely. Says which half is missing.
+/// Explains a word without `=`, which is likely half of a route, by its missing half.
 fn lone_word(text: &str) -> Mistake {
     let word = text.split('?').next().unwrap_or_default();
-    let mistake = Mistake::new(format!("`{text}` is no route: `=` is missing"));
+    let mistake = Mistake::new(format!("invalid route `{text}`: missing `=`"));
     if word.is_empty() {
         return mistake.help("write `LISTEN=TARGET`, as in `6379=redis:6379`");
     }
     if listen::parse(word).is_ok() {
-        return mistake.help(format!("say what stands behind it: `{word}=HOST`, as in `6379=redis:6379`"));
+        return mistake.help(format!("add a target: `{word}=HOST`, as in `6379=redis:6379`"));
     }
-    let listener = stand_in();
+    let listener = placeholder();
     match target::parse_list(word, &listener).as_deref() {
         Ok([Target::Host { host, port: 1 }]) => mistake.help(format!(
-            "say where to listen: `PORT={host}`, as in `6379={host}`; or the two words `{host} 6379`"
+            "add a listener: `PORT={host}`, as in `6379={host}`; or write the two words `{host} 6379`"
         )),
-        Ok([Target::Host { port, .. }, ..]) => mistake.help(format!("say where to listen: `{port}={word}`")),
+        Ok([Target::Host { port, .. }, ..]) => mistake.help(format!("add a listener: `{port}={word}`")),
         Ok([Target::Addr(addr), ..]) if addr.port() != 1 => {
-            mistake.help(format!("say where to listen: `{}={word}`", addr.port()))
+            mistake.help(format!("add a listener: `{}={word}`", addr.port()))
         }
-        Ok([_, ..]) => mistake.help(format!("say where to listen: `PORT={word}`, as in `6379={word}`")),
+        Ok([_, ..]) => mistake.help(format!("add a listener: `PORT={word}`, as in `6379={word}`")),
         _ => mistake.help("write `LISTEN=TARGET[,TARGET...][?option=value[&...]]`, as in `6379=redis:6379`"),
     }
 }

@@ -1,20 +1,20 @@
-//! The servers that credentials belong to: they are sent to these and to no others. Pure.
+//! The servers to which credentials are sent. Pure.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::route::{Route, Target};
 
-/// The way out, where a server asks for credentials and is not one of these.
-pub(crate) const HELP: &str = "they are sent only to hosts that a route of the command line, of AMBASSADOR_ROUTES or of \
-                               the configuration file names: name it in one of these";
+/// The help for a server that requires credentials and is not one of these.
+pub(crate) const HELP: &str = "they are sent only to hosts in routes of the command line, of AMBASSADOR_ROUTES and of \
+                               the configuration file: write a route with this host in one of these";
 
-/// As `etcds://HOST:PORT`, since the same host without TLS is not the same server.
+/// A set of servers, each as `etcds://HOST:PORT`: the same host without TLS is a different server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hosts(Arc<BTreeSet<String>>);
 
 impl Hosts {
-    /// The registries that these routes name.
+    /// Returns the registries in these routes.
     pub fn of_routes<'r>(routes: impl Iterator<Item = &'r Route>) -> Hosts {
         let named = routes.flat_map(Route::all_targets).flat_map(|target| match target {
             Target::Etcd(keys) => keys.members.iter().map(|member| etcd(keys.tls, member)).collect(),
@@ -24,7 +24,7 @@ impl Hosts {
         Hosts(Arc::new(named.collect()))
     }
 
-    /// The members of one etcd.
+    /// Returns the members of one etcd cluster.
     pub(crate) fn of_etcd(tls: bool, members: &[String]) -> Hosts {
         Hosts(Arc::new(members.iter().map(|member| etcd(tls, member)).collect()))
     }
@@ -53,7 +53,7 @@ mod tests {
     use crate::diagnostic::Place;
 
     #[test]
-    fn the_hosts_are_those_of_targets_and_backups_each_with_its_port_and_scheme() {
+    fn the_hosts_are_those_of_targets_and_backups_with_port_and_scheme() {
         let route = "80=etcds://a,b:1/p,consul://c/web,consul://web,d:80?backup=etcd://e/p";
         let hosts = Hosts::of_routes(std::iter::once(&parse_route(route, &Place::Built).unwrap()));
         for (tls, member, named) in [

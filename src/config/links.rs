@@ -1,8 +1,8 @@
-//! Link variables: `REDIS_PORT_6379_TCP=tcp://172.17.0.2:6379`, as the ancestor's `sed` reads them. Pure.
+//! Link variables: `REDIS_PORT_6379_TCP=tcp://172.17.0.2:6379`, with the rules of svendowideit/ambassador. Pure.
 //!
-//! The ancestor: `env | grep _TCP= | sed 's/.*_PORT_\([0-9]*\)_TCP=tcp:\/\/\(.*\):\(.*\)/.../'`. Both stars are greedy:
-//! the last `_PORT_` of a name counts, and the last colon of a value. We add UDP, IPv6, and words for what it would have
-//! made a broken `socat` command of.
+//! Its command is `env | grep _TCP= | sed 's/.*_PORT_\([0-9]*\)_TCP=tcp:\/\/\(.*\):\(.*\)/.../'`. Both stars are greedy: the last
+//! `_PORT_` of a name and the last colon of a value are significant. Added here are UDP, IPv6, and errors for values that would
+//! result in an invalid `socat` command.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,8 @@ use crate::config::vars::Vars;
 use crate::diagnostic::{Diagnostic, Mistake, Place};
 use crate::route::{Listen, PortRange, Protocol, Route, Target};
 
-/// The routes that link variables ask for, one per listener port and protocol. Several aliases of one target are one
-/// target; several targets of one port are endpoints of one route.
+/// Returns the routes of the link variables, one per listener port and protocol, and the mistakes. Several aliases of one
+/// target are one target; several targets of one port are endpoints of one route.
 pub fn links(vars: &Vars) -> (Vec<Route>, Vec<Diagnostic>) {
     let mut routes: BTreeMap<(u16, Protocol), Route> = BTreeMap::new();
     let mut mistakes = Vec::new();
@@ -41,7 +41,7 @@ fn add(
     }
 }
 
-/// `DB_PORT_5432_TCP` is `5432` and TCP. A range's `DB_PORT_8000_TCP_START` and the like are no links.
+/// Splits `DB_PORT_5432_TCP` into `5432` and TCP. Other variables, such as `DB_PORT_8000_TCP_START` of a range, are not links.
 fn split_name(name: &str) -> Option<(&str, Protocol)> {
     let (stem, protocol) = match (name.strip_suffix("_TCP"), name.strip_suffix("_UDP")) {
         (Some(stem), _) => (stem, Protocol::Tcp),
@@ -55,16 +55,16 @@ fn split_name(name: &str) -> Option<(&str, Protocol)> {
 fn link(port: &str, protocol: Protocol, value: &str) -> Result<(u16, Target), Mistake> {
     let help = format!("write `{protocol}://host:port`");
     let listen = target::port_of(port).map_err(|_| {
-        Mistake::new(format!("the name of this link variable has no port to listen on: `{port}`"))
-            .help("write for instance `REDIS_PORT_6379_TCP`; ports are from 1 to 65535")
+        Mistake::new(format!("invalid port `{port}` in the name of this link variable"))
+            .help("write a name such as `REDIS_PORT_6379_TCP`, with a port from 1 to 65535")
     })?;
     let value = value.trim();
     let address = value.strip_prefix(&format!("{protocol}://")).ok_or_else(|| {
-        Mistake::new(format!("`{value}` is not the value of a link variable")).help(help.clone())
+        Mistake::new(format!("invalid value `{value}` of a link variable")).help(help.clone())
     })?;
     let (host, port) = address
         .rsplit_once(':')
-        .ok_or_else(|| Mistake::new(format!("`{value}` has no port to connect to")).help(help.clone()))?;
+        .ok_or_else(|| Mistake::new(format!("missing port in `{value}`")).help(help.clone()))?;
     let in_value =
         |mistake: Mistake| Mistake { message: format!("`{value}`: {}", mistake.message), ..mistake };
     let port = target::port_of(port).map_err(in_value)?;
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn the_documents_example_is_understood() {
+    fn the_documented_example_is_parsed() {
         assert_eq!(
             lines(&[
                 ("REDIS_PORT", "tcp://172.17.0.136:6379"),
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_listener_is_the_names_port_and_the_target_the_values() {
+    fn the_listener_is_in_the_name_and_the_target_in_the_value() {
         assert_eq!(lines(&[("REDIS_PORT_1234_TCP", "tcp://192.168.1.52:6379")]), ["1234=192.168.1.52:6379"]);
         assert_eq!(
             lines(&[("REDIS_PORT_6379_TCP", "tcp://redis.example.com:7000")]),
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alias_may_hold_digits_and_the_very_words() {
+    fn an_alias_may_contain_digits_and_the_separators() {
         assert_eq!(
             lines(&[("DB_2_PORT_1_TCP_PORT_5432_TCP", "tcp://10.0.0.2:5432")]),
             ["5432=10.0.0.2:5432"]
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn several_aliases_of_one_target_are_one_and_two_targets_are_balanced() {
+    fn aliases_of_one_target_are_merged_and_several_targets_are_balanced() {
         assert_eq!(
             lines(&[
                 ("FPM_PORT_9000_TCP", "tcp://10.0.0.2:9000"),
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn udp_links_are_routes_beside_tcp_ones() {
+    fn udp_links_are_routes_of_their_own() {
         assert_eq!(
             lines(&[("DNS_PORT_53_TCP", "tcp://10.0.0.2:53"), ("DNS_PORT_53_UDP", "udp://10.0.0.2:5353")]),
             ["53=10.0.0.2:53", "53/udp=10.0.0.2:5353"]
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_a_link_is_none() {
+    fn similar_variables_are_ignored() {
         for name in [
             "A_PORT_8000_TCP_START",
             "A_PORT_8000_TCP_END",
@@ -161,21 +161,21 @@ mod tests {
     }
 
     #[test]
-    fn an_almost_link_is_named_and_removes_no_other() {
+    fn an_invalid_link_is_reported_and_does_not_affect_others() {
         for (name, value, message) in [
-            ("A_PORT__TCP", "tcp://10.0.0.2:80", "no port to listen on"),
-            ("A_PORT_0_TCP", "tcp://10.0.0.2:80", "no port to listen on"),
-            ("A_PORT_65536_TCP", "tcp://10.0.0.2:80", "no port to listen on"),
-            ("A_PORT_80_TCP", "tcp://", "has no port to connect to"),
-            ("A_PORT_80_TCP", "", "is not the value of a link"),
-            ("A_PORT_80_TCP", "tcp://10.0.0.2", "has no port to connect to"),
-            ("A_PORT_80_TCP", "tcp://:80", "is no host"),
-            ("A_PORT_80_TCP", "tcp://10.0.0.2:", "is no port to connect to"),
-            ("A_PORT_80_TCP", "tcp://10.0.0.2:0", "is no port to connect to"),
-            ("A_PORT_80_TCP", "tcp://10.0.0.2:80000", "is no port to connect to"),
-            ("A_PORT_80_TCP", "10.0.0.2:80", "is not the value of a link"),
-            ("A_PORT_80_UDP", "tcp://10.0.0.2:80", "is not the value of a link"),
-            ("A_PORT_80_TCP", "tcp://a b:80", "is no host"),
+            ("A_PORT__TCP", "tcp://10.0.0.2:80", "in the name of this link variable"),
+            ("A_PORT_0_TCP", "tcp://10.0.0.2:80", "in the name of this link variable"),
+            ("A_PORT_65536_TCP", "tcp://10.0.0.2:80", "in the name of this link variable"),
+            ("A_PORT_80_TCP", "tcp://", "missing port"),
+            ("A_PORT_80_TCP", "", "of a link variable"),
+            ("A_PORT_80_TCP", "tcp://10.0.0.2", "missing port"),
+            ("A_PORT_80_TCP", "tcp://:80", "invalid host"),
+            ("A_PORT_80_TCP", "tcp://10.0.0.2:", "invalid port"),
+            ("A_PORT_80_TCP", "tcp://10.0.0.2:0", "invalid port"),
+            ("A_PORT_80_TCP", "tcp://10.0.0.2:80000", "invalid port"),
+            ("A_PORT_80_TCP", "10.0.0.2:80", "of a link variable"),
+            ("A_PORT_80_UDP", "tcp://10.0.0.2:80", "of a link variable"),
+            ("A_PORT_80_TCP", "tcp://a b:80", "invalid host"),
         ] {
             let (routes, mistakes) = links(&vars(&[(name, value), ("B_PORT_90_TCP", "tcp://10.0.0.9:90")]));
             assert_eq!(routes.len(), 1, "{name}={value}");

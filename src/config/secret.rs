@@ -1,16 +1,17 @@
-//! A word that must not be seen: masked wherever it could be printed.
+//! A string that is masked when it is printed. Pure.
 
 use std::fmt;
 
+/// A secret, such as a token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    pub fn new(word: impl Into<String>) -> Secret {
-        Secret(word.into())
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(text.into())
     }
 
-    /// For the one who sends it.
+    /// Returns the secret, to be sent.
     pub(crate) fn reveal(&self) -> &str {
         &self.0
     }

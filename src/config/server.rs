@@ -1,14 +1,15 @@
-//! How a server is reached, as it was configured.
+//! The configured address of a server. Pure.
 
 use std::fmt;
 use std::path::PathBuf;
 
+/// How to connect to a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Server {
     Unix(PathBuf),
     /// `host:port`, without TLS.
     Tcp(String),
-    /// `host:port`. `ca` is the only authority believed; without `verify`, any server is.
+    /// `host:port`. `ca` is the only trusted authority; without `verify`, every server is trusted.
     Tls {
         address: String,
         ca: PathBuf,
@@ -17,14 +18,14 @@ pub enum Server {
     },
 }
 
-/// Our own certificate and its key. Neither file there: none is shown, as Docker's own client does it.
+/// The client certificate and its key. If neither file exists, no certificate is sent, as in Docker's own client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientFiles {
     pub cert: PathBuf,
     pub key: PathBuf,
 }
 
-/// As `DOCKER_HOST` writes it.
+/// Displays the address in the syntax of `DOCKER_HOST`.
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,232 +1,272 @@
-//! The settings that are not routes, by the names of their flags, as one source gave them. Pure.
+//! The settings that are not routes. Each is declared once, in [`SETTINGS`], which the command line, the environment, the
+//! configuration file, `--help` and `/config` read.
+//!
+//! Not in the table: flags that select the sources of routes (`--config`, `--links`, `--docker`, `--share-labels`,
+//! `--name`), since a file cannot select itself and a container linked as `ambassador` sets `AMBASSADOR_NAME`; flags that
+//! configure the connection to Docker, which have the names of grand-ambassador and the variables of Docker's own client;
+//! and credentials, which are read from the environment only.
 
-use std::net::{Ipv4Addr, SocketAddr};
+mod values;
+
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use super::grammar::listen::socket_path;
-use super::grammar::options::duration;
-use super::nearest::suggest;
-use super::{AdminAddr, LogFormat, LogLevel};
-use crate::config::dns::TTL_FLOOR;
-use crate::diagnostic::Mistake;
-use crate::ending::AccessLog;
+use serde_json::Value;
 
-/// Each is a flag `--KEY`, a variable `AMBASSADOR_KEY` and a key at the top of the file.
-pub(crate) const KEYS: [&str; 12] = [
-    "workers",
-    "drain-timeout",
-    "max-held",
-    "max-ejected",
-    "dns-max-ttl",
-    "dns-stale",
-    "dns-nx-stale",
-    "admin",
-    "admin-host",
-    "log-level",
-    "log-format",
-    "access-log",
+use super::dns::Limits;
+use super::{AdminAddr, LogConfig};
+use crate::cluster::outlier::MAX_EJECTED_DEFAULT;
+use crate::diagnostic::{Diagnostic, Mistake, Place};
+use crate::ending::AccessLog;
+pub(super) use values::admin;
+
+/// Less than the 10 s that Docker waits between SIGTERM and SIGKILL, so that the process exits before it is killed.
+pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(9);
+
+/// A held session uses a file descriptor; a larger number could take the descriptors of connected sessions.
+pub const MAX_HELD_DEFAULT: usize = 10_000;
+
+/// The settings with which the program runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub log: LogConfig,
+    pub access_log: AccessLog,
+    pub workers: NonZeroUsize,
+    pub drain_timeout: Duration,
+    pub max_held: usize,
+    /// Percentage of a route's endpoints that outlier detection may eject.
+    pub max_ejected: u8,
+    pub dns: Limits,
+    /// `None` for the default unix socket.
+    pub admin: Option<AdminAddr>,
+    /// Host names accepted by the admin API on TCP, besides IP addresses and `localhost`.
+    pub admin_hosts: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            log: LogConfig::default(),
+            access_log: AccessLog::default(),
+            workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            drain_timeout: DRAIN_TIMEOUT_DEFAULT,
+            max_held: MAX_HELD_DEFAULT,
+            max_ejected: MAX_EJECTED_DEFAULT,
+            dns: Limits::default(),
+            admin: None,
+            admin_hosts: Vec::new(),
+        }
+    }
+}
+
+/// The declaration of one setting.
+pub struct Setting {
+    /// `max-held` is the flag `--max-held`, the variable `AMBASSADOR_MAX_HELD`, the key `max-held` of the file, and the
+    /// field `max_held` of `/config`.
+    pub name: &'static str,
+    /// The placeholder of the value in `--help`. `N` is an integer in the file.
+    value_name: &'static str,
+    help: &'static str,
+    /// The default as `--help` shows it.
+    default: &'static str,
+    /// Parses a value and stores it.
+    set: fn(&mut Settings, &str) -> Result<(), Mistake>,
+    /// The value as `/config` shows it.
+    show: fn(&Settings) -> Value,
+}
+
+/// Every setting, in the order of `--help`.
+pub static SETTINGS: [Setting; 12] = [
+    Setting {
+        name: "log-level",
+        value_name: "LEVEL",
+        help: "Lowest level to log: error, warn, info, debug or trace",
+        default: "info",
+        set: |settings, text| values::log_level(text).map(|level| settings.log.level = level),
+        show: |settings| settings.log.level.name().into(),
+    },
+    Setting {
+        name: "log-format",
+        value_name: "FORMAT",
+        help: "Format of the log: text or json",
+        default: "text",
+        set: |settings, text| values::log_format(text).map(|format| settings.log.format = format),
+        show: |settings| settings.log.format.name().into(),
+    },
+    Setting {
+        name: "access-log",
+        value_name: "WHICH",
+        help: "Sessions to log: all, errors (endings other than `finished`) or off",
+        default: "all",
+        set: |settings, text| values::access_log(text).map(|sessions| settings.access_log = sessions),
+        show: |settings| settings.access_log.name().into(),
+    },
+    Setting {
+        name: "workers",
+        value_name: "N",
+        help: "Number of worker threads",
+        default: "one per core",
+        set: |settings, text| values::workers(text).map(|count| settings.workers = count),
+        show: |settings| settings.workers.get().into(),
+    },
+    Setting {
+        name: "drain-timeout",
+        value_name: "DURATION",
+        help: "How long open sessions may take to finish after SIGTERM",
+        default: "9s",
+        set: |settings, text| values::duration(text).map(|timeout| settings.drain_timeout = timeout),
+        show: |settings| shown(settings.drain_timeout),
+    },
+    Setting {
+        name: "max-held",
+        value_name: "N",
+        help: "Maximum number of sessions that wait for an endpoint at the same time",
+        default: "10000",
+        set: |settings, text| values::max_held(text).map(|count| settings.max_held = count),
+        show: |settings| settings.max_held.into(),
+    },
+    Setting {
+        name: "max-ejected",
+        value_name: "PERCENT",
+        help: "Maximum percentage of a route's endpoints that outlier detection may eject",
+        default: "50%",
+        set: |settings, text| values::percent(text).map(|percent| settings.max_ejected = percent),
+        show: |settings| settings.max_ejected.into(),
+    },
+    Setting {
+        name: "dns-max-ttl",
+        value_name: "DURATION",
+        help: "How long a DNS answer is cached at most, whatever its TTL",
+        default: "30s",
+        set: |settings, text| values::dns_max_ttl(text).map(|ttl| settings.dns.max_ttl = ttl),
+        show: |settings| shown(settings.dns.max_ttl),
+    },
+    Setting {
+        name: "dns-stale",
+        value_name: "DURATION",
+        help: "How long the last DNS answer is kept while lookups fail",
+        default: "1h",
+        set: |settings, text| values::duration_or_off(text).map(|stale| settings.dns.stale = stale),
+        show: |settings| shown(settings.dns.stale),
+    },
+    Setting {
+        name: "dns-nx-stale",
+        value_name: "DURATION",
+        help: "How long the last DNS answer is kept after servers report that the name does not exist",
+        default: "30s",
+        set: |settings, text| values::duration_or_off(text).map(|stale| settings.dns.nx_stale = stale),
+        show: |settings| shown(settings.dns.nx_stale),
+    },
+    Setting {
+        name: "admin",
+        value_name: "ADDR",
+        help: "Address of the admin API: unix:/path, @name, or HOST:PORT in addition to the default",
+        default: "a unix socket",
+        set: |settings, text| admin(text).map(|address| settings.admin = Some(address)),
+        show: |settings| settings.admin.as_ref().map(ToString::to_string).into(),
+    },
+    Setting {
+        name: "admin-host",
+        value_name: "NAME[,NAME...]",
+        help: "Host names that the admin API accepts on TCP, besides IP addresses and localhost",
+        default: "none",
+        set: |settings, text| values::admin_hosts(text).map(|names| settings.admin_hosts = names),
+        show: |settings| settings.admin_hosts.clone().into(),
+    },
 ];
 
-/// More threads than any machine we run on has cores; a worker is a thread, and threads are not free.
-const WORKERS_MAX: usize = 1024;
-
-/// `None` where the source says nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
-    pub workers: Option<NonZeroUsize>,
-    pub drain_timeout: Option<Duration>,
-    pub max_held: Option<usize>,
-    /// Percent of a cluster.
-    pub max_ejected: Option<u8>,
-    pub dns_max_ttl: Option<Duration>,
-    pub dns_stale: Option<Duration>,
-    pub dns_nx_stale: Option<Duration>,
-    pub admin: Option<AdminAddr>,
-    pub admin_hosts: Option<Vec<String>>,
-    pub log_level: Option<LogLevel>,
-    pub log_format: Option<LogFormat>,
-    pub access_log: Option<AccessLog>,
+fn shown(duration: Duration) -> Value {
+    humantime::format_duration(duration).to_string().into()
 }
+
+impl Setting {
+    /// Returns the setting of this name.
+    pub fn find(name: &str) -> Option<&'static Setting> {
+        SETTINGS.iter().find(|setting| setting.name == name)
+    }
+
+    /// Returns the name of the environment variable.
+    pub(crate) fn variable(&self) -> String {
+        variable_name(self.name)
+    }
+
+    /// Returns the command-line flag.
+    pub(super) fn flag(&self) -> clap::Arg {
+        let Setting { name, value_name, help, default, .. } = self;
+        let help = format!("{help} [env: {}] [default: {default}]", self.variable());
+        clap::Arg::new(name).long(name).value_name(value_name).help(help)
+    }
+
+    /// Returns whether the file takes an integer.
+    pub(super) fn is_integer(&self) -> bool {
+        self.value_name == "N"
+    }
+
+    /// Returns an error if `value` is invalid.
+    pub(super) fn check(&self, value: &str) -> Result<(), Mistake> {
+        (self.set)(&mut Settings::default(), value)
+    }
+}
+
+impl PartialEq for Setting {
+    fn eq(&self, other: &Setting) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Setting {}
+
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Returns the environment variable of a name in kebab case.
+pub(super) fn variable_name(name: &str) -> String {
+    format!("AMBASSADOR_{}", name.to_uppercase().replace('-', "_"))
+}
+
+/// What one source sets, as it was written.
+pub type SettingValues = Vec<(&'static Setting, String)>;
 
 impl Settings {
-    /// These, and where they say nothing, those of the later source.
-    #[must_use]
-    pub fn or(self, later: Settings) -> Settings {
-        let Settings {
-            workers,
-            drain_timeout,
-            max_held,
-            max_ejected,
-            dns_max_ttl,
-            dns_stale,
-            dns_nx_stale,
-            admin,
-            admin_hosts,
-            log_level,
-            log_format,
-            access_log,
-        } = self;
-        Settings {
-            workers: workers.or(later.workers),
-            drain_timeout: drain_timeout.or(later.drain_timeout),
-            max_held: max_held.or(later.max_held),
-            max_ejected: max_ejected.or(later.max_ejected),
-            dns_max_ttl: dns_max_ttl.or(later.dns_max_ttl),
-            dns_stale: dns_stale.or(later.dns_stale),
-            dns_nx_stale: dns_nx_stale.or(later.dns_nx_stale),
-            admin: admin.or(later.admin),
-            admin_hosts: admin_hosts.or(later.admin_hosts),
-            log_level: log_level.or(later.log_level),
-            log_format: log_format.or(later.log_format),
-            access_log: access_log.or(later.access_log),
-        }
+    /// Overrides these settings by those of a source of higher precedence. Returns every mistake; an invalid value
+    /// changes nothing.
+    pub(super) fn apply(
+        &mut self,
+        values: &SettingValues,
+        place: impl Fn(&Setting) -> Place,
+    ) -> Vec<Diagnostic> {
+        let set = |(setting, value): &(&'static Setting, String)| {
+            (setting.set)(self, value).err().map(|mistake| mistake.at(&place(setting)))
+        };
+        values.iter().filter_map(set).collect()
     }
 
-    /// Sets the one of this name. `key` must be one of [`KEYS`].
-    pub(crate) fn set(&mut self, key: &str, value: &str) -> Result<(), Mistake> {
-        match key {
-            "workers" => self.workers = Some(workers(value)?),
-            "drain-timeout" => self.drain_timeout = Some(duration(value)?),
-            "max-held" => self.max_held = Some(max_held(value)?),
-            "max-ejected" => self.max_ejected = Some(percent(value)?),
-            "dns-max-ttl" => self.dns_max_ttl = Some(dns_max_ttl(value)?),
-            "dns-stale" => self.dns_stale = Some(dns_stale(value)?),
-            "dns-nx-stale" => self.dns_nx_stale = Some(dns_stale(value)?),
-            "admin" => self.admin = Some(admin(value)?),
-            "admin-host" => self.admin_hosts = Some(admin_hosts(value)?),
-            "log-level" => self.log_level = Some(log_level(value)?),
-            "log-format" => self.log_format = Some(log_format(value)?),
-            "access-log" => self.access_log = Some(access_log(value)?),
-            _ => return Err(Mistake::new(format!("`{key}` is no setting")).help(suggest(key, &KEYS))),
-        }
-        Ok(())
+    /// Returns every setting by its field of `/config`.
+    pub fn shown(&self) -> impl Iterator<Item = (String, Value)> {
+        SETTINGS.iter().map(|setting| (setting.name.replace('-', "_"), (setting.show)(self)))
     }
-}
-
-fn digits(text: &str) -> Option<usize> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if digits { text.parse().ok() } else { None }
-}
-
-fn workers(text: &str) -> Result<NonZeroUsize, Mistake> {
-    digits(text).filter(|count| *count <= WORKERS_MAX).and_then(NonZeroUsize::new).ok_or_else(|| {
-        Mistake::new(format!("`{text}` is no number of workers"))
-            .help(format!("write a number from 1 to {WORKERS_MAX}, or leave it out for one per core"))
-    })
-}
-
-fn max_held(text: &str) -> Result<usize, Mistake> {
-    digits(text).ok_or_else(|| {
-        Mistake::new(format!("`{text}` is no number of sessions")).help("write a number such as `10000`")
-    })
-}
-
-fn percent(text: &str) -> Result<u8, Mistake> {
-    let number = digits(text.strip_suffix('%').unwrap_or(text));
-    number.and_then(|number| u8::try_from(number).ok()).filter(|percent| *percent <= 100).ok_or_else(|| {
-        Mistake::new(format!("`{text}` is no part of a cluster"))
-            .help("write a percentage from `0%`, which is off, to `100%`")
-    })
-}
-
-fn dns_max_ttl(text: &str) -> Result<Duration, Mistake> {
-    let ttl = duration(text)?;
-    if ttl < TTL_FLOOR {
-        return Err(Mistake::new(format!(
-            "`{text}` is too short: a name is asked for at most once a second"
-        ))
-        .help("write `1s` or more"));
-    }
-    Ok(ttl)
-}
-
-fn dns_stale(text: &str) -> Result<Duration, Mistake> {
-    if text == "off" { Ok(Duration::ZERO) } else { duration(text) }
-}
-
-pub(super) fn admin(text: &str) -> Result<AdminAddr, Mistake> {
-    if text.starts_with('/') {
-        return Ok(AdminAddr::Unix(socket_path(text)?));
-    }
-    if let Some(path) = text.strip_prefix("unix:") {
-        return Ok(AdminAddr::Unix(socket_path(path.strip_prefix("//").unwrap_or(path))?));
-    }
-    if let Some(name) = text.strip_prefix('@') {
-        return abstract_name(name);
-    }
-    if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
-        return Ok(AdminAddr::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port))));
-    }
-    text.parse().map(AdminAddr::Tcp).map_err(|_| {
-        Mistake::new(format!("`{text}` is no address for the admin API"))
-            .help("write `unix:/path`, `@name`, or an IP address and a port such as `127.0.0.1:9901`")
-    })
-}
-
-/// Of an abstract socket, unix(7): `sun_path` has 108 bytes, and the first is a zero.
-const ABSTRACT_NAME_BYTES_MAX: usize = 107;
-
-fn abstract_name(name: &str) -> Result<AdminAddr, Mistake> {
-    if name.is_empty() || name.len() > ABSTRACT_NAME_BYTES_MAX {
-        return Err(Mistake::new(format!("`@{name}` is no name of an abstract socket"))
-            .help(format!("write 1 to {ABSTRACT_NAME_BYTES_MAX} bytes after the `@`")));
-    }
-    Ok(AdminAddr::Abstract(name.to_owned()))
-}
-
-fn admin_hosts(text: &str) -> Result<Vec<String>, Mistake> {
-    let is_name = |name: &str| {
-        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
-    };
-    match text.split(',').find(|name| !is_name(name)) {
-        None => Ok(text.split(',').map(str::to_owned).collect()),
-        Some(name) => Err(Mistake::new(format!("`{name}` is no host name"))
-            .help("write names without a port, such as `ambassador,admin.internal`")),
-    }
-}
-
-/// The ancestors' names too: `fatal` and `panic` leave nothing but errors.
-fn log_level(text: &str) -> Result<LogLevel, Mistake> {
-    match text.to_ascii_lowercase().as_str() {
-        "error" | "fatal" | "panic" => Ok(LogLevel::Error),
-        "warn" | "warning" => Ok(LogLevel::Warn),
-        "info" => Ok(LogLevel::Info),
-        "debug" => Ok(LogLevel::Debug),
-        "trace" => Ok(LogLevel::Trace),
-        other => Err(Mistake::new(format!("`{text}` is no log level"))
-            .help(suggest(other, &["error", "warn", "info", "debug", "trace"]))),
-    }
-}
-
-fn log_format(text: &str) -> Result<LogFormat, Mistake> {
-    match text {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        _ => Err(Mistake::new(format!("`{text}` is no log format")).help(suggest(text, &["text", "json"]))),
-    }
-}
-
-fn access_log(text: &str) -> Result<AccessLog, Mistake> {
-    let all = [AccessLog::Off, AccessLog::Errors, AccessLog::All];
-    all.into_iter().find(|setting| setting.name() == text).ok_or_else(|| {
-        Mistake::new(format!("invalid access log `{text}`")).help(suggest(text, &all.map(AccessLog::name)))
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{LogFormat, LogLevel};
 
-    fn read(key: &str, value: &str) -> Result<Settings, Mistake> {
+    fn read(name: &str, value: &str) -> Result<Settings, Mistake> {
         let mut settings = Settings::default();
-        settings.set(key, value).map(|()| settings)
+        (Setting::find(name).unwrap().set)(&mut settings, value).map(|()| settings)
     }
 
     #[test]
-    fn every_setting_is_read() {
-        let mut settings = Settings::default();
-        for (key, value) in KEYS.into_iter().zip([
+    fn every_setting_is_read_and_shown() {
+        let values = [
+            "warning",
+            "json",
+            "errors",
             "2",
             "1m",
             "0",
@@ -236,27 +276,53 @@ mod tests {
             "9s",
             "127.0.0.1:9901",
             "a,b.c",
-            "warning",
-            "json",
-            "errors",
-        ]) {
-            settings.set(key, value).unwrap();
-        }
+        ];
+        let given = SETTINGS.iter().zip(values.map(str::to_owned)).collect();
+        let mut settings = Settings::default();
+        assert_eq!(settings.apply(&given, |_| Place::Built), []);
         let expected = Settings {
-            workers: NonZeroUsize::new(2),
-            drain_timeout: Some(Duration::from_secs(60)),
-            max_held: Some(0),
-            max_ejected: Some(30),
-            dns_max_ttl: Some(Duration::from_secs(5)),
-            dns_stale: Some(Duration::ZERO),
-            dns_nx_stale: Some(Duration::from_secs(9)),
+            log: LogConfig { level: LogLevel::Warn, format: LogFormat::Json },
+            access_log: AccessLog::Errors,
+            workers: NonZeroUsize::new(2).unwrap(),
+            drain_timeout: Duration::from_secs(60),
+            max_held: 0,
+            max_ejected: 30,
+            dns: Limits {
+                max_ttl: Duration::from_secs(5),
+                stale: Duration::ZERO,
+                nx_stale: Duration::from_secs(9),
+            },
             admin: Some(AdminAddr::Tcp("127.0.0.1:9901".parse().unwrap())),
-            admin_hosts: Some(vec!["a".to_owned(), "b.c".to_owned()]),
-            log_level: Some(LogLevel::Warn),
-            log_format: Some(LogFormat::Json),
-            access_log: Some(AccessLog::Errors),
+            admin_hosts: vec!["a".to_owned(), "b.c".to_owned()],
         };
         assert_eq!(settings, expected);
+        let shown: Vec<String> = settings.shown().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(
+            shown,
+            [
+                r#"log_level="warn""#,
+                r#"log_format="json""#,
+                r#"access_log="errors""#,
+                "workers=2",
+                r#"drain_timeout="1m""#,
+                "max_held=0",
+                "max_ejected=30",
+                r#"dns_max_ttl="5s""#,
+                r#"dns_stale="0s""#,
+                r#"dns_nx_stale="9s""#,
+                r#"admin="127.0.0.1:9901""#,
+                r#"admin_host=["a","b.c"]"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn the_default_of_the_help_is_the_default_that_runs() {
+        let defaults = Settings::default();
+        let in_words = ["workers", "admin", "admin-host"];
+        for setting in SETTINGS.iter().filter(|setting| !in_words.contains(&setting.name)) {
+            assert_eq!(read(setting.name, setting.default).as_ref(), Ok(&defaults), "{setting:?}");
+        }
     }
 
     #[test]
@@ -272,17 +338,17 @@ mod tests {
     }
 
     #[test]
-    fn the_ancestors_log_levels_are_known() {
+    fn log_levels_of_the_predecessors_are_accepted() {
         for (text, level) in
             [("fatal", LogLevel::Error), ("panic", LogLevel::Error), ("DEBUG", LogLevel::Debug)]
         {
-            assert_eq!(read("log-level", text).unwrap().log_level, Some(level));
+            assert_eq!(read("log-level", text).unwrap().log.level, level);
         }
     }
 
     #[test]
-    fn every_mistake_has_a_way_out() {
-        for (key, value, help) in [
+    fn every_mistake_has_a_help() {
+        for (name, value, help) in [
             ("workers", "0", "from 1 to 1024"),
             ("workers", "many", "one per core"),
             ("drain-timeout", "10", "`10s`"),
@@ -300,19 +366,20 @@ mod tests {
             ("log-level", "inof", "`info`"),
             ("log-format", "jsn", "`json`"),
             ("access-log", "error", "`errors`"),
-            ("wrokers", "1", "did you mean `workers`?"),
         ] {
-            let mistake = read(key, value).expect_err(value);
-            assert!(mistake.help.as_deref().unwrap_or("").contains(help), "{key}={value}: {mistake:?}");
+            let mistake = read(name, value).expect_err(value);
+            assert!(mistake.help.as_deref().unwrap_or("").contains(help), "{name}={value}: {mistake:?}");
         }
     }
 
     #[test]
-    fn the_earlier_source_wins_setting_by_setting() {
-        let earlier = read("workers", "1").unwrap();
-        let mut later = read("workers", "2").unwrap();
-        later.set("max-held", "5").unwrap();
-        let both = earlier.or(later);
-        assert_eq!((both.workers, both.max_held), (NonZeroUsize::new(1), Some(5)));
+    fn a_later_source_overrides_an_earlier_one_setting_by_setting() {
+        let values = |pairs: &[(&str, &str)]| -> SettingValues {
+            pairs.iter().map(|(name, value)| (Setting::find(name).unwrap(), (*value).to_owned())).collect()
+        };
+        let mut settings = Settings::default();
+        settings.apply(&values(&[("workers", "2"), ("max-held", "5")]), |_| Place::Built);
+        settings.apply(&values(&[("workers", "1")]), |_| Place::Built);
+        assert_eq!((settings.workers.get(), settings.max_held), (1, 5));
     }
 }

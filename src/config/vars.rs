@@ -1,12 +1,13 @@
-//! The environment, read once and passed on, so that no test touches the process's own.
+//! The environment variables, read once and passed as an argument, so that tests do not depend on the process's own.
 
 use std::collections::BTreeMap;
 
+/// Environment variables.
 #[derive(Clone, Debug, Default)]
 pub struct Vars(BTreeMap<String, String>);
 
 impl Vars {
-    /// The variables of this process; those that are not UTF-8 are left out.
+    /// Returns the variables of this process, except those that are not UTF-8.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     pub fn from_process() -> Vars {
         std::env::vars_os()
@@ -14,12 +15,12 @@ impl Vars {
             .collect()
     }
 
-    /// An empty variable counts as unset.
+    /// Returns a value. An empty variable counts as unset.
     pub fn value(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// In the order of their names.
+    /// Returns all variables, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }

@@ -1,16 +1,16 @@
-//! The demo's terminal: lines with a time, and below them one that lives.
+//! The output of the demo: lines with a time, and a status line that is redrawn.
 
 use std::io::{self, IsTerminal, StdoutLock, Write};
 use std::time::{Duration, Instant};
 
 use crate::config::vars::Vars;
 
-/// Every method fails when nobody reads any more.
+/// Standard output. Every method returns an error if it was closed.
 pub(super) struct Screen {
     out: StdoutLock<'static>,
     began: Instant,
     terminal: bool,
-    /// The last line can be drawn over.
+    /// Whether the last line can be redrawn.
     live: bool,
     color: bool,
 }
@@ -39,23 +39,23 @@ impl Screen {
         writeln!(self.out, "{text}")
     }
 
-    /// Something happens.
+    /// Prints the description of a step.
     pub(super) fn event(&mut self, what: &str) -> io::Result<()> {
         let line = format!("{}  {}", self.clock(), self.painted(BOLD, what));
         self.line(&line)
     }
 
-    /// What is to be seen of it.
-    pub(super) fn seen(&mut self, what: &str) -> io::Result<()> {
+    /// Prints a detail of the step.
+    pub(super) fn detail(&mut self, what: &str) -> io::Result<()> {
         self.line(&format!("{:10}{what}", ""))
     }
 
-    pub(super) fn bad(&mut self, what: &str) -> io::Result<()> {
+    pub(super) fn error(&mut self, what: &str) -> io::Result<()> {
         let line = format!("{:10}{}", "", self.painted(RED, what));
         self.line(&line)
     }
 
-    /// Drawn over the last time's; nothing where lines cannot be drawn over.
+    /// Redraws the status line, if the terminal supports it.
     pub(super) fn live(&mut self, what: &str) -> io::Result<()> {
         if self.live {
             let what = self.painted(DIM, what);
@@ -65,7 +65,7 @@ impl Screen {
         Ok(())
     }
 
-    /// The last line.
+    /// Prints the summary.
     pub(super) fn end(&mut self, sum: &str) -> io::Result<()> {
         let erase = if self.live { ERASE_LINE } else { "" };
         let sum = self.painted(BOLD, sum);
@@ -88,7 +88,7 @@ impl Screen {
     }
 }
 
-/// Cut, not rounded: a second has begun when it has.
+/// Rounds down to tenths of a second.
 fn tenths(elapsed: Duration) -> f64 {
     (elapsed.as_secs_f64() * 10.0).floor() / 10.0
 }

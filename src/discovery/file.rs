@@ -20,8 +20,8 @@ use tokio::sync::Notify;
 
 use self::watch::FileWatcher;
 use super::{Publisher, Snapshot, Source, SourceError, Stopped};
-use crate::config::raw::{RawFile, parse_file};
-use crate::config::settings::Settings;
+use crate::config::file::{ConfigFile, parse_file};
+use crate::config::settings::SettingValues;
 use crate::config::{read_text, unreadable};
 use crate::diagnostic::Diagnostic;
 use crate::events::{EventKind, Events};
@@ -78,13 +78,13 @@ struct LastReading {
     /// Why it cannot be read.
     unreadable: Option<String>,
     /// The settings of the last valid file.
-    settings: Option<Settings>,
+    settings: Option<SettingValues>,
     polling: bool,
 }
 
 impl LastReading {
     /// Returns the file, or why it is refused, if that has changed or if `forced`.
-    fn read(&mut self, path: &Path, forced: bool, events: &Events) -> Option<Result<RawFile, String>> {
+    fn read(&mut self, path: &Path, forced: bool, events: &Events) -> Option<Result<ConfigFile, String>> {
         // Blocks the control thread: the file is local and small.
         let text = match read_text(path) {
             Ok(text) => text,
@@ -106,7 +106,7 @@ impl LastReading {
         })
     }
 
-    fn accept(&mut self, path: &Path, file: RawFile, again: bool, events: &Events) -> RawFile {
+    fn accept(&mut self, path: &Path, file: ConfigFile, again: bool, events: &Events) -> ConfigFile {
         if again {
             let path = path.display().to_string();
             events.emit(EventKind::FileRead { path, routes: file.routes.len() });

@@ -1,8 +1,8 @@
 //! Prometheus' text format, version 0.0.4
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>). Pure.
 //!
-//! Written by hand, since every number is an atomic that something else owns already: a client library would want its own
-//! registry of label sets behind a lock, and every route and endpoint to be entered and taken out.
+//! Implemented here because every value is an atomic with another owner: a client library would require a registry of label
+//! sets behind a lock, in which every route and endpoint is registered and unregistered.
 
 use std::fmt::{Display, Write};
 
@@ -17,18 +17,18 @@ pub(super) enum Kind {
     Histogram,
 }
 
-/// The text, family after family.
+/// The text of the metrics.
 #[derive(Debug, Default)]
 pub(super) struct Exposition {
     text: String,
-    /// Of the family being written.
+    /// The name of the current family.
     name: &'static str,
 }
 
 pub(super) type Labels<'a> = &'a [(&'static str, &'a str)];
 
 impl Exposition {
-    /// Begins a family of metrics.
+    /// Starts a family of metrics.
     pub(super) fn family(&mut self, name: &'static str, kind: Kind, help: &str) {
         self.name = name;
         let kind = match kind {
@@ -39,7 +39,7 @@ impl Exposition {
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    /// A family of one number.
+    /// Writes a family with one sample.
     pub(super) fn single(&mut self, name: &'static str, kind: Kind, help: &str, value: impl Display) {
         self.family(name, kind, help);
         self.sample(&[], value);
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_is_what_prometheus_documents() {
+    fn the_text_has_the_format_of_prometheus() {
         let mut exposition = Exposition::default();
         exposition.family("a_total", Kind::Counter, "How many.");
         exposition.sample(&[("route", "80"), ("ending", "cut")], 3);

@@ -1,7 +1,7 @@
-//! What `/metrics` answers: read from the counters that sessions advance, without a lock and without stopping anybody.
+//! The metrics of `/metrics`, read from the atomic counters of sessions without a lock.
 //!
-//! Labels are routes, endpoints, sources, workers and two closed sets; all of them come from the configuration and from
-//! what sources say, none from a client.
+//! Labels are routes, endpoints, sources, workers and two closed sets. Their values come from the configuration and from
+//! sources, never from a client.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,7 +18,7 @@ pub const CONTENT_TYPE: &str = super::exposition::CONTENT_TYPE;
 /// The open routes, by name.
 type Open<'a> = [(&'a str, &'a Cluster)];
 
-/// All of it, in Prometheus' text format.
+/// Returns all metrics in Prometheus' text format.
 pub fn text(overview: &Overview, started: SystemTime) -> String {
     let mut to = Exposition::default();
     let open: Vec<(&str, &Cluster)> = overview
@@ -26,7 +26,7 @@ pub fn text(overview: &Overview, started: SystemTime) -> String {
         .iter()
         .filter_map(|view| Some((view.route.options.name.as_str(), view.cluster.as_deref()?)))
         .collect();
-    to.family("ambassador_build_info", Kind::Gauge, "Which version this is.");
+    to.family("ambassador_build_info", Kind::Gauge, "The version.");
     to.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     routes(&mut to, overview);
     descriptors(&mut to, &open);
@@ -56,7 +56,7 @@ fn descriptors(to: &mut Exposition, open: &Open<'_>) {
     for (route, cluster) in open {
         to.sample(&[("route", route)], cluster.fds.used());
     }
-    let help = "File descriptors that the route's sessions get whatever other routes do.";
+    let help = "File descriptors that are reserved for the route's sessions.";
     to.family("ambassador_route_fds_guaranteed", Kind::Gauge, help);
     for (route, cluster) in open {
         to.sample(&[("route", route)], cluster.fds.guaranteed());
@@ -69,21 +69,21 @@ fn descriptors(to: &mut Exposition, open: &Open<'_>) {
 }
 
 fn sessions(to: &mut Exposition, open: &Open<'_>) {
-    to.family("ambassador_sessions_total", Kind::Counter, "Sessions that ended, by why.");
+    to.family("ambassador_sessions_total", Kind::Counter, "Sessions that ended, by ending.");
     for (route, cluster) in open {
         for (ending, count) in cluster.counters.endings() {
             to.sample(&[("route", route), ("ending", ending.name())], count);
         }
     }
-    to.family("ambassador_sessions_active", Kind::Gauge, "Sessions now, held ones included.");
+    to.family("ambassador_sessions_active", Kind::Gauge, "Current sessions, including held ones.");
     for (route, cluster) in open {
         to.sample(&[("route", route)], cluster.counters.active.load(Relaxed));
     }
-    to.family("ambassador_sessions_held", Kind::Gauge, "Sessions that wait for an endpoint now.");
+    to.family("ambassador_sessions_held", Kind::Gauge, "Current sessions that wait for an endpoint.");
     for (route, cluster) in open {
         to.sample(&[("route", route)], cluster.counters.held.load(Relaxed));
     }
-    let help = "Bytes relayed: up to the service, down to the consumer. Advances while they move.";
+    let help = "Bytes relayed: up to the service, down to the consumer. Counted during a session.";
     to.family("ambassador_bytes_total", Kind::Counter, help);
     for (route, cluster) in open {
         to.sample(&[("route", route), ("direction", "up")], cluster.counters.traffic.up());
@@ -99,13 +99,11 @@ fn timings(to: &mut Exposition, open: &Open<'_>) {
         }
     };
     family("ambassador_connect_seconds", "Connects to endpoints that succeeded.", |timings| &timings.connect);
-    family("ambassador_hold_seconds", "How long sessions that were held waited.", |timings| &timings.hold);
-    family("ambassador_session_duration_seconds", "Sessions, from accepted to ended.", |timings| {
-        &timings.duration
-    });
+    family("ambassador_hold_seconds", "Time for which held sessions waited.", |timings| &timings.hold);
+    family("ambassador_session_duration_seconds", "Duration of sessions.", |timings| &timings.duration);
 }
 
-/// One address that is two endpoints of a route, such as two containers one after the other, is one series.
+/// Writes one series per address, even if two endpoints of a route have the same one, such as successive containers.
 fn endpoints(to: &mut Exposition, open: &Open<'_>) {
     let mut found: BTreeMap<(&str, String), (usize, bool)> = BTreeMap::new();
     for (route, cluster) in open {
@@ -115,8 +113,7 @@ fn endpoints(to: &mut Exposition, open: &Open<'_>) {
             *is_well |= member.endpoint.condition().is_eligible();
         }
     }
-    let help =
-        "Whether the endpoint is thought to be well: it passes its checks, if any, and is not ejected.";
+    let help = "Whether the endpoint is healthy: it passes its checks, if any, and is not ejected.";
     to.family("ambassador_endpoint_healthy", Kind::Gauge, help);
     for ((route, endpoint), (_, is_well)) in &found {
         to.sample(&[("route", route), ("endpoint", endpoint)], u8::from(*is_well));
@@ -128,12 +125,12 @@ fn endpoints(to: &mut Exposition, open: &Open<'_>) {
 }
 
 fn sources(to: &mut Exposition, overview: &Overview) {
-    let help = "Whether the source answers; while it does not, what it said last stands.";
+    let help = "Whether the source is available; while it is not, its last snapshot is used.";
     to.family("ambassador_discovery_up", Kind::Gauge, help);
     for source in &overview.sources {
         to.sample(&[("source", source)], u8::from(!overview.is_lost(source)));
     }
-    let help = "Panics of the source's task, which was started again after each.";
+    let help = "Panics of the source's task, which is restarted after each.";
     to.family("ambassador_source_panics_total", Kind::Counter, help);
     for source in &overview.sources {
         to.sample(&[("source", source)], overview.panics.get(source).copied().unwrap_or_default());
@@ -156,7 +153,7 @@ fn workers(to: &mut Exposition, overview: &Overview) {
     for (worker, sessions) in overview.workers.sessions().into_iter().enumerate() {
         to.sample(&[("worker", &worker.to_string())], sessions);
     }
-    let help = "Times that a thread got stuck for a second or longer.";
+    let help = "Number of times that a thread was blocked for a second or longer.";
     to.family("ambassador_stalls_total", Kind::Counter, help);
     for (thread, count) in overview.stalls.read() {
         to.sample(&[("thread", &thread)], count);
@@ -168,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_that_has_panicked_is_down_and_counted() {
+    fn a_panicked_source_is_down_and_counted() {
         let overview = Overview {
             sources: vec!["a".to_owned(), "b".to_owned()],
             lost: [("a".to_owned(), "it panicked".to_owned())].into(),

@@ -7,7 +7,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::exposition::{Exposition, Kind};
 
-/// What cannot be read, since there is no `/proc`, is left out.
+/// Writes the metrics. Omits those that require `/proc` if it is not mounted.
 pub(super) fn write(to: &mut Exposition, started: SystemTime) {
     let cpu = clock_gettime(ClockId::ProcessCPUTime);
     let cpu = Duration::try_from(cpu).unwrap_or_default().as_secs_f64();
@@ -35,11 +35,11 @@ pub(super) fn write(to: &mut Exposition, started: SystemTime) {
     }
 }
 
-/// Linux 6.2 and later tell it as the size of the directory (proc(5)); before, its entries are counted.
+/// Returns the number of open descriptors: the size of the directory since Linux 6.2 (proc(5)), and else the number of entries.
 fn open_descriptors() -> Option<u64> {
-    let told = std::fs::metadata("/proc/self/fd").ok()?.len();
-    if told > 0 {
-        return Some(told);
+    let size = std::fs::metadata("/proc/self/fd").ok()?.len();
+    if size > 0 {
+        return Some(size);
     }
     // The directory itself is open while it is read.
     Some((std::fs::read_dir("/proc/self/fd").ok()?.count() as u64).saturating_sub(1))
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_number_of_ours_is_there_and_makes_sense() {
+    fn every_metric_of_the_process_has_a_plausible_value() {
         let mut to = Exposition::default();
         write(&mut to, SystemTime::now());
         let text = to.finish();

@@ -1,4 +1,4 @@
-//! What `ambassador sessions` shows.
+//! The sessions, for `ambassador sessions` and `/sessions`.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use super::table::{age, aligned, bytes};
 use crate::session::live::Live;
 use crate::worker::Loads;
 
-/// Sessions in one answer. At some 200 bytes each, 4 MB.
+/// The maximum number of sessions in a response: 4 MB at about 200 bytes each.
 pub const SESSIONS_MAX: usize = 20_000;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sessions {
-    /// By route, the oldest first.
+    /// Sorted by route and age, the oldest first.
     pub sessions: Vec<SessionStatus>,
-    /// There are more than were asked for.
+    /// Whether there are more sessions than the limit.
     pub truncated: bool,
 }
 
@@ -24,7 +24,7 @@ pub struct Sessions {
 pub struct SessionStatus {
     pub route: String,
     pub client: String,
-    /// `None` while it is held.
+    /// `None` while the session is held.
     pub endpoint: Option<String>,
     pub state: State,
     pub age_ms: u64,
@@ -36,16 +36,16 @@ pub struct SessionStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// Has no endpoint yet.
+    /// Waiting for an endpoint.
     Held,
     Relaying,
 }
 
 impl Sessions {
-    /// At most `limit` sessions, of all routes or of one.
+    /// Returns at most `limit` sessions of all routes or of one.
     pub async fn of(workers: &Loads, route: Option<&str>, limit: usize) -> Sessions {
         let mut found = Sessions::default();
-        let see = |worker: usize, page: Vec<std::sync::Arc<Live>>| {
+        let collect = |worker: usize, page: Vec<std::sync::Arc<Live>>| {
             let statuses = page.iter().map(|live| SessionStatus::of(live, worker));
             for status in statuses.filter(|status| route.is_none_or(|route| status.route == route)) {
                 if found.sessions.len() >= limit {
@@ -56,18 +56,18 @@ impl Sessions {
             }
             true
         };
-        workers.each_session(see).await;
+        workers.each_session(collect).await;
         found.sessions.sort_by(|a, b| (&a.route, Reverse(a.age_ms)).cmp(&(&b.route, Reverse(b.age_ms))));
         found
     }
 
-    /// For people.
+    /// Returns the sessions as a table.
     pub fn table(&self) -> String {
         let head =
             ["ROUTE", "CLIENT", "ENDPOINT", "STATE", "AGE", "SENT", "RECEIVED", "WORKER"].map(str::to_owned);
         let rows: Vec<_> =
             std::iter::once(head).chain(self.sessions.iter().map(SessionStatus::row)).collect();
-        let more = if self.truncated { "and more: --limit shows them\n" } else { "" };
+        let more = if self.truncated { "more sessions are not shown: increase --limit\n" } else { "" };
         format!("{}{more}", aligned(&rows))
     }
 }

@@ -1,4 +1,4 @@
-//! What `ambassador status` shows, as one serializable value and as a table.
+//! The status, for `ambassador status` and `/status`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,10 +15,10 @@ use crate::cluster::{Cluster, Endpoint, Member, Tier};
 use crate::escape::escaped;
 use crate::reconcile::{ByHand, ConfigFile, LastSwitch, Override, Overview, RouteView, SwitchPhase};
 
-/// `SENT` and `RECEIVED` are from the ambassador's view: sent to the service, received from it.
+/// `SENT` is to the service, `RECEIVED` from it.
 const HEAD: [&str; 8] = ["ROUTE", "ENDPOINT", "STATE", "SESSIONS", "HELD", "SENT", "RECEIVED", "ORIGIN"];
 
-/// Of a route or an endpoint of which nothing else is to be said.
+/// The state of a route or an endpoint without a problem.
 const OK: &str = "ok";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,35 +26,35 @@ pub struct Status {
     pub version: String,
     pub draining: bool,
     pub routes: Vec<RouteStatus>,
-    /// Sources that are lost: name, and why.
+    /// Unavailable sources with the reason.
     pub lost: BTreeMap<String, String>,
     /// `None` without a configuration file.
     #[serde(default)]
     pub config: Option<ConfigStatus>,
     pub mistakes: Vec<String>,
-    /// What was asked for and does not exist yet.
+    /// Configured objects that do not exist yet.
     #[serde(default)]
     pub notices: Vec<String>,
     /// Routes that an operator removed, by name.
     pub removed: Vec<String>,
-    /// Sessions of each worker.
+    /// The number of sessions of each worker.
     pub workers: Vec<usize>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteStatus {
     pub name: String,
-    /// `ok`, or in one or two words what an operator must know first.
+    /// `ok`, or the most important problem in one or two words.
     #[serde(default)]
     pub state: String,
     pub listen: String,
-    /// As bound, with the ports the kernel chose.
+    /// The bound addresses, with the ports chosen by the kernel.
     pub addresses: Vec<String>,
     pub targets: Vec<String>,
     pub origin: String,
     pub balance: String,
     pub endpoints: Vec<EndpointStatus>,
-    /// Endpoints that left and have sessions still.
+    /// Removed endpoints with open sessions.
     pub leaving: Vec<EndpointStatus>,
     pub by_hand: ByHandStatus,
     #[serde(default)]
@@ -63,7 +63,7 @@ pub struct RouteStatus {
     pub held: usize,
     pub bytes_up: u64,
     pub bytes_down: u64,
-    /// Sessions that ended, by ending; endings that never happened are left out.
+    /// The number of ended sessions by ending, without zeros.
     pub endings: BTreeMap<String, u64>,
     pub problems: Vec<String>,
 }
@@ -71,26 +71,26 @@ pub struct RouteStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointStatus {
     pub address: String,
-    /// With what it is: a container, a name.
+    /// The address, and the container or name to which it belongs.
     pub description: String,
     pub backup: bool,
     pub tier: u32,
     pub weight: u32,
-    /// An operator wants no new sessions on it.
+    /// Drained by an operator.
     pub drained: bool,
     pub sessions: usize,
-    /// By its checks, or those of its container: `healthy`, `unhealthy` or `unknown`. `None` where it is not checked.
+    /// By its checks or those of its container: `healthy`, `unhealthy` or `unknown`. `None` without checks.
     #[serde(default)]
     pub health: Option<String>,
-    /// Left out for a while, and why.
+    /// The reason of its ejection by outlier detection.
     #[serde(default)]
     pub ejected: Option<String>,
-    /// Why the last connect or check that failed did.
+    /// The error of the last failed connect or check.
     #[serde(default)]
     pub last_error: Option<String>,
     #[serde(default)]
     pub last_error_ms_ago: Option<u64>,
-    /// It has not answered since.
+    /// Whether that error is its current state.
     #[serde(default)]
     pub failing: bool,
 }
@@ -113,33 +113,33 @@ pub struct ConfigStatus {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DescriptorStatus {
     pub used: u32,
-    /// What its sessions get whatever other routes do.
+    /// The number reserved for its sessions.
     pub guaranteed: u32,
-    /// There is no more for it: new connections wait in the backlog.
+    /// Whether the route is out of descriptors, and new connections wait in the backlog.
     pub accept_paused: bool,
 }
 
-/// What an operator changed, until the next restart.
+/// The changes of an operator, which last until the next restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ByHandStatus {
     pub paused: bool,
-    /// The targets that the sources tell, while `targets` are an operator's.
+    /// The targets of the sources, if an operator has switched the route.
     pub instead_of: Option<Vec<String>>,
-    /// By endpoint.
+    /// Weights by endpoint.
     pub weights: BTreeMap<String, u32>,
     pub drained: Vec<String>,
     pub switch: Option<SwitchStatus>,
-    /// The targets have no endpoint yet: those that they are to replace serve on.
+    /// Whether the targets have no endpoint yet and the previous endpoints remain in use.
     pub waiting: bool,
 }
 
 /// The last switch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SwitchStatus {
-    /// Counts from 1 over all routes.
+    /// Unique over all routes, starting at 1.
     pub number: u64,
     pub state: SwitchState,
-    /// Why it was rolled back, or which endpoint on trial has not answered.
+    /// The reason of the rollback, or the endpoint on trial that has not answered.
     #[serde(default)]
     pub why: Option<String>,
 }
@@ -147,9 +147,9 @@ pub struct SwitchStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SwitchState {
-    /// Until it has settled, or its time has passed.
+    /// Until it has settled or its timeout has expired.
     OnTrial,
-    /// It stands.
+    /// The switch is complete.
     Kept,
     RolledBack,
 }
@@ -169,7 +169,7 @@ impl Status {
         }
     }
 
-    /// For people.
+    /// Returns the status as a table with notes.
     pub fn table(&self) -> String {
         let mut rows = vec![HEAD.map(str::to_owned)];
         for route in &self.routes {
@@ -235,7 +235,7 @@ impl RouteStatus {
         RouteStatus { state, ..status }
     }
 
-    /// Of a route that is bound. Where no endpoint is well, that of the first one.
+    /// Returns the state of a bound route. If no endpoint is available, it is that of the first one.
     fn state(&self) -> &str {
         match self.endpoints.first() {
             _ if self.by_hand.paused => "paused",
@@ -247,12 +247,12 @@ impl RouteStatus {
         }
     }
 
-    /// The targets have an endpoint, and no endpoint that left has a session: a switch is over.
+    /// Returns whether the targets have an endpoint, and no removed endpoint has a session.
     pub fn has_settled(&self) -> bool {
         !self.by_hand.waiting && !self.endpoints.is_empty() && self.leaving.is_empty()
     }
 
-    /// What a person should know beside the numbers.
+    /// Returns notes to print below the table.
     fn notes(&self) -> Vec<String> {
         let ByHandStatus { paused, instead_of, weights, drained, switch, waiting } = &self.by_hand;
         let name = &self.name;
@@ -275,7 +275,7 @@ impl RouteStatus {
         let why = switch.as_ref().and_then(|switch| switch.why.as_deref());
         if *waiting && why.is_none() {
             let targets = self.targets.join(",");
-            notes.push(format!("{targets} has no endpoint yet: those before it serve on"));
+            notes.push(format!("{targets} has no endpoint yet; the previous endpoints remain in use"));
         }
         notes.extend(weights.iter().map(|(endpoint, weight)| {
             let address = address(endpoint);
@@ -322,7 +322,7 @@ impl ConfigStatus {
         }
     }
 
-    /// One line for people, if the last attempt failed.
+    /// Describes the last attempt if it failed.
     fn refused(&self, now: SystemTime) -> Option<String> {
         let (error, at) = (self.error.as_ref()?, self.refused_at.as_ref()?);
         let since = parse_rfc3339(at).ok().and_then(|at| now.duration_since(at).ok()).unwrap_or_default();
@@ -370,7 +370,7 @@ impl SwitchStatus {
     }
 }
 
-/// Of an endpoint as it is described. A command means it by that too.
+/// Returns the address in a description, which commands accept as well.
 fn address(description: &str) -> &str {
     description.split(" (").next().unwrap_or(description)
 }
@@ -406,7 +406,7 @@ fn endpoints(cluster: &Cluster, change: &Override) -> Vec<EndpointStatus> {
     cluster.members_arc().all().map(describe).collect()
 }
 
-/// `None` once its last session has ended.
+/// Returns `None` if the endpoint has no sessions.
 fn leaves(endpoint: &Endpoint) -> Option<EndpointStatus> {
     Some(EndpointStatus::of(endpoint)).filter(|status| status.sessions > 0)
 }
@@ -417,7 +417,7 @@ fn endings(cluster: &Cluster) -> BTreeMap<String, u64> {
 }
 
 impl EndpointStatus {
-    /// Of no tier and weight.
+    /// Returns the status without tier and weight.
     fn of(endpoint: &Endpoint) -> EndpointStatus {
         let condition = endpoint.condition();
         let last = endpoint.last_error();
@@ -438,7 +438,7 @@ impl EndpointStatus {
         }
     }
 
-    /// Why it gets no new sessions, or few.
+    /// Returns why the endpoint receives no or fewer new sessions.
     fn flaws(&self) -> impl Iterator<Item = &str> {
         let drained = self.drained.then_some("drained");
         let health = self.health.as_deref().filter(|state| *state != "healthy").map(|state| match state {
@@ -450,13 +450,13 @@ impl EndpointStatus {
         drained.into_iter().chain(health).chain(self.ejected.as_deref()).chain(unreachable)
     }
 
-    /// Why it does not answer, and since when that is known.
+    /// Returns the current error and its age.
     fn failure(&self) -> Option<String> {
         let (why, ms) = (self.last_error.as_ref()?, self.last_error_ms_ago?);
         self.failing.then(|| format!("{why} {}", ago(Duration::from_millis(ms))))
     }
 
-    /// Why it does not answer, and what to look at.
+    /// Returns the current error and what to check.
     fn advice(&self) -> Option<String> {
         let why = self.last_error.as_deref().filter(|_| self.failing)?;
         let advice = match why {
@@ -472,7 +472,7 @@ impl EndpointStatus {
         Some(format!("{}: {why}: {advice}", self.address))
     }
 
-    /// `leaving` comes first where it is one that left.
+    /// Returns the row of the table. `leaving` is the first state of a removed endpoint.
     fn row(&self, leaving: Option<&str>) -> [String; 8] {
         let failure = self.failure();
         let mut states: Vec<&str> =
@@ -526,7 +526,7 @@ mod tests {
     }
 
     #[test]
-    fn state_of_a_route_is_what_an_operator_must_know_first() {
+    fn the_state_of_a_route_is_its_most_important_problem() {
         for (route, expected) in [
             (route(vec![well(), unhealthy()], |_| {}), "ok"),
             (route(vec![unhealthy(), unhealthy()], |_| {}), "unhealthy"),
@@ -541,7 +541,7 @@ mod tests {
     }
 
     #[test]
-    fn table_has_the_state_of_each_endpoint_and_what_was_sent_and_received() {
+    fn the_table_has_the_state_of_each_endpoint_and_the_bytes() {
         let backup = endpoint("c:1", |endpoint| endpoint.backup = true);
         let drained = endpoint("d:1", |endpoint| {
             (endpoint.drained, endpoint.backup, endpoint.health) = (true, true, Some("unknown".to_owned()));

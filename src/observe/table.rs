@@ -1,11 +1,11 @@
-//! Tables for people: aligned columns, and numbers with a unit.
+//! Tables with aligned columns, and numbers with a unit. Pure.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::escape::escaped;
 
-/// With a binary prefix, three digits or so: `12.3 MiB`.
+/// Formats a number of bytes with a binary prefix: `12.3 MiB`.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if count < 1024 {
@@ -21,8 +21,8 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS.get(unit).unwrap_or(&""))
 }
 
-/// Columns as wide as their widest cell, two spaces between, no space at the end of a line. A row is one line, whatever is
-/// in its cells.
+/// Aligns columns to their widest cell, separated by two spaces, without trailing spaces. Control characters are escaped, so
+/// that each row is one line.
 pub fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
     let rows: Vec<[Cow<'_, str>; N]> =
         rows.iter().map(|row| row.each_ref().map(|cell| escaped(cell))).collect();
@@ -40,7 +40,7 @@ pub fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
     text
 }
 
-/// In its two largest units: `3d 4h`, `12m 5s`, `0s`.
+/// Formats a duration in its two largest units: `3d 4h`, `12m 5s`, `0s`.
 pub fn age(age: Duration) -> String {
     const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
     let mut left = age.as_secs();
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_aligned_and_lines_have_no_tail() {
+    fn columns_are_aligned_without_trailing_spaces() {
         let rows = [["a".to_owned(), "b".to_owned()], ["long".to_owned(), String::new()]];
         assert_eq!(aligned(&rows), "a     b\nlong\n");
     }

@@ -108,7 +108,7 @@ impl DesiredState {
     }
 
     fn label_policy(&self, share: bool, now: Instant) -> Policy<'_> {
-        let admin_port = match self.config.admin {
+        let admin_port = match self.config.settings.admin {
             Some(AdminAddr::Tcp(addr)) => Some(addr.port()),
             Some(AdminAddr::Unix(_) | AdminAddr::Abstract(_)) | None => None,
         };

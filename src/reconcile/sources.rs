@@ -57,7 +57,7 @@ impl Sources {
             file: config.path.clone().map(ConfigFile::loaded),
             etcd: config.etcd.clone(),
             consul: config.consul.clone(),
-            resolver: Resolver::from_system().within(config.dns),
+            resolver: Resolver::from_system().within(config.settings.dns),
             context,
         }
     }

@@ -1,4 +1,4 @@
-//! How a route serves: everything after the `?`, with its defaults. Pure.
+//! The options of a route, with their defaults. Pure.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,65 +7,65 @@ use ipnet::IpNet;
 
 use super::Target;
 
-/// Defaults are those of [`Options::named`]; the name's is the listener's.
+/// The options of a route. The defaults are those of [`Options::named`]; the default name is that of the listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     pub name: String,
     pub balance: Balance,
-    /// How long an endpoint that joins, or is well again, takes to get its full share. Zero: none at all.
+    /// How long an endpoint that was added or has recovered takes to receive its full share. Zero disables slow start.
     pub slow_start: Duration,
-    /// Used while no target has an endpoint.
+    /// Used while the targets have no endpoint.
     pub backup: Vec<Target>,
-    /// How long a session waits for an endpoint.
+    /// How long a session is held.
     pub hold: Duration,
     pub connect_timeout: Duration,
     pub idle_timeout: Option<Duration>,
     pub half_close_timeout: Duration,
-    /// How long a session may last.
+    /// The maximum duration of a session.
     pub max_duration: Option<Duration>,
-    /// Sessions at one time. More wait, as long as `hold` says.
+    /// The maximum number of concurrent sessions. Excess sessions are held.
     pub max_sessions: Option<u32>,
     pub max_sessions_per_endpoint: Option<u32>,
-    /// New sessions a second, of one client address.
+    /// The maximum number of new sessions per second from one client address.
     pub rate: Option<u32>,
     pub health: Health,
     pub on_unhealthy: OnUnhealthy,
-    /// Empty allows everybody.
+    /// Empty allows all clients.
     pub allow: Vec<IpNet>,
-    /// Comes before `allow`.
+    /// Takes precedence over `allow`.
     pub deny: Vec<IpNet>,
     pub on_remove: OnRemove,
 }
 
-/// How a route finds out whether its endpoints are well.
+/// The health checks of a route's endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
     pub check: Check,
-    /// From the end of one check to the next; shortened by up to a quarter, so that checks spread.
+    /// From the end of one check to the next; shortened by a random part of up to a quarter, to spread checks.
     pub interval: Duration,
     pub timeout: Duration,
-    /// Checks passed in a row that make an unhealthy endpoint healthy.
+    /// The number of consecutive successful checks after which an unhealthy endpoint is healthy.
     pub rise: u32,
-    /// Checks failed in a row that make a healthy endpoint unhealthy.
+    /// The number of consecutive failed checks after which a healthy endpoint is unhealthy.
     pub fall: u32,
 }
 
-/// What an endpoint is asked.
+/// The kind of health check.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Check {
     #[default]
     Off,
-    /// To accept a connection.
+    /// Connects.
     Tcp,
-    /// `PING`.
+    /// Sends `PING`.
     Redis,
-    /// To answer a startup packet.
+    /// Sends a startup packet.
     Postgres,
-    /// `GET` of this path.
+    /// Sends `GET` for this path.
     Http(String),
 }
 
-/// What happens to the sessions of an endpoint that fails its checks.
+/// The treatment of sessions of an endpoint that becomes unhealthy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum OnUnhealthy {
     #[default]
@@ -73,6 +73,7 @@ pub enum OnUnhealthy {
     Cut,
 }
 
+/// The load-balancing algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Balance {
     RoundRobin,
@@ -83,7 +84,7 @@ pub enum Balance {
     SourceHash,
 }
 
-/// What happens to the sessions of an endpoint that is no longer in its cluster.
+/// The treatment of sessions of an endpoint that is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum OnRemove {
     #[default]
@@ -92,7 +93,7 @@ pub enum OnRemove {
 }
 
 pub const HOLD_DEFAULT: Duration = Duration::from_secs(10);
-/// The longest `hold` that a label may ask for, and the longest that the listener of a removed container stays open.
+/// The maximum `hold` of a label, and the maximum time for which the listener of a removed container stays open.
 pub const LABEL_HOLD_MAX: Duration = Duration::from_secs(60);
 pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3);
 pub const HALF_CLOSE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
@@ -110,7 +111,7 @@ impl Default for Health {
 }
 
 impl Options {
-    /// The defaults, for a route of this name.
+    /// Returns the defaults for a route of this name.
     pub fn named(name: impl Into<String>) -> Options {
         Options {
             name: name.into(),
@@ -133,14 +134,14 @@ impl Options {
         }
     }
 
-    /// The options as `key=value` pairs where they differ from `defaults`, in the order of the documentation.
+    /// Returns the options that differ from `defaults` as key and value, in the order of the documentation.
     pub fn differing(&self, defaults: &Options) -> Vec<(&'static str, String)> {
-        let pairs = self.written().into_iter().zip(defaults.written());
+        let pairs = self.pairs().into_iter().zip(defaults.pairs());
         pairs.filter(|(ours, theirs)| ours != theirs).map(|(ours, _)| ours).collect()
     }
 
-    /// Every option, whether or not it is the default.
-    fn written(&self) -> Vec<(&'static str, String)> {
+    /// Returns every option as key and value.
+    fn pairs(&self) -> Vec<(&'static str, String)> {
         let Options {
             name,
             balance,

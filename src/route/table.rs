@@ -1,69 +1,88 @@
-//! Layers joined into the table that runs, and the way from one table to another.
+//! The route table: layers are merged into it, and two tables are compared. Pure.
 
 use std::collections::BTreeMap;
 
-use super::taken::Taken;
+use super::index::RouteIndex;
 use super::{Listen, Route};
 use crate::diagnostic::{Diagnostic, Place};
 
-/// The routes that run, by listener. Built by [`merge`], compared by [`diff`].
+/// The active routes, by listener. Built by [`merge`], compared by [`diff`].
 pub type RouteTable = BTreeMap<Listen, Route>;
 
-/// One place that routes come from, in order of precedence.
+/// The routes of one source.
 #[derive(Clone, Debug, Default)]
 pub struct Layer {
     pub routes: Vec<Route>,
 }
 
-/// Joins the layers: where a listener, or a name, is wanted by several, the earlier layer's route stands (within one
-/// layer, the earlier route) and the later is returned as shadowed. So no two routes of a table are in each other's way,
-/// and a name means one route.
+/// Merges layers, given in order of precedence, into a table without conflicts.
+///
+/// Of two routes whose listeners overlap or whose names are equal, the one of the earlier layer is used (within one layer, the
+/// earlier route), and the other is returned as shadowed.
+///
+/// ```
+/// use ambassador::config::grammar::parse_route;
+/// use ambassador::diagnostic::Place;
+/// use ambassador::route::{Layer, merge};
+///
+/// let layer = |text, n| Layer { routes: vec![parse_route(text, &Place::Argument(n)).unwrap()] };
+/// let (table, shadowed) = merge(&[layer("8000-8100=web", 1), layer("8080=api", 2), layer("9000=api", 3)]);
+///
+/// let routes: Vec<String> = table.values().map(ToString::to_string).collect();
+/// assert_eq!(routes, ["8000-8100=web:8000", "9000=api:9000"]);
+/// assert_eq!(shadowed[0].route.to_string(), "8080=api:8080");
+/// assert_eq!(shadowed[0].by, Place::Argument(1));
+/// ```
 pub fn merge(layers: &[Layer]) -> (RouteTable, Vec<Shadowed>) {
-    let (mut table, mut taken) = (RouteTable::new(), Taken::default());
+    let (mut table, mut index) = (RouteTable::new(), RouteIndex::default());
     let mut shadowed = Vec::new();
     for route in layers.iter().flat_map(|layer| &layer.routes) {
-        if let Some(winner) = in_the_way(&taken, route) {
+        if let Some(winner) = conflict(&index, route) {
             shadowed.push(Shadowed { route: route.clone(), by: winner.origin.clone() });
         } else {
-            taken.add(route);
+            index.add(route);
             table.insert(route.listen.clone(), route.clone());
         }
     }
     (table, shadowed)
 }
 
-/// A label takes no port of the operator's on the other family's addresses either: a client of `localhost` that tries
-/// `::1` first must not find a container where the operator listens on 127.0.0.1.
-fn in_the_way<'r>(taken: &Taken<'r>, route: &Route) -> Option<&'r Route> {
+/// Returns a route that excludes this one. A label also cannot use a port that the operator uses on the other address family:
+/// a client that resolves `localhost` to `::1` would connect to the container instead of the operator's 127.0.0.1.
+fn conflict<'r>(index: &RouteIndex<'r>, route: &Route) -> Option<&'r Route> {
     let is_label = |route: &Route| matches!(route.origin, Place::Label { .. });
     let other_family = route.listen.on_other_family().filter(|_| is_label(route));
-    let operators = other_family.and_then(|listen| taken.by_listen(&listen)).filter(|first| !is_label(first));
-    operators.or_else(|| taken.excludes(route))
+    let operator = other_family.and_then(|listen| index.by_listen(&listen)).filter(|first| !is_label(first));
+    operator.or_else(|| index.conflict(route))
 }
 
-/// A route that an earlier one keeps from running.
+/// A route that is not used because of a conflict with one of higher precedence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shadowed {
     pub route: Route,
+    /// The origin of the route that is used instead.
     pub by: Place,
 }
 
 impl Shadowed {
     pub(crate) fn diagnostic(&self) -> Diagnostic {
-        let text = format!("{} is not used: {} comes first", self.route, self.by);
+        let text = format!("{} is not used: hidden by {}", self.route, self.by);
         Diagnostic::new(self.route.origin.clone(), text)
     }
 }
 
-/// What to do to go from one table to another. Routes that run alike are in none of the three.
+/// The difference between two tables. Routes that are equal but for their origin are in none of the three.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diff {
+    /// Routes with a new listener.
     pub open: Vec<Route>,
-    /// The listener stays open; targets or options changed.
+    /// Routes whose listener stays open, with other targets or options.
     pub replace: Vec<Route>,
+    /// Listeners without a route.
     pub close: Vec<Listen>,
 }
 
+/// Returns the difference from `old` to `new`.
 pub fn diff(old: &RouteTable, new: &RouteTable) -> Diff {
     let mut diff = Diff::default();
     for (listen, route) in new {

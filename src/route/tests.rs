@@ -1,8 +1,8 @@
-//! The laws of merging and comparing route tables.
+//! The properties of merging and comparing route tables.
 
 use proptest::prelude::*;
 
-use super::taken::Taken;
+use super::index::RouteIndex;
 use super::*;
 use crate::config::grammar::{Author, parse_listen, parse_route};
 
@@ -59,7 +59,7 @@ fn listeners_that_can_be_bound_at_once_do_not_overlap() {
 }
 
 #[test]
-fn the_earlier_layer_wins_a_listener_and_the_later_is_named() {
+fn the_earlier_layer_takes_precedence_and_the_later_route_is_shadowed() {
     let (table, shadowed) = merge(&[layer(&["80=a"]), layer(&["127.0.0.1:80=b", "81=c"])]);
     assert_eq!(table.values().map(ToString::to_string).collect::<Vec<_>>(), ["80=a:80", "81=c:81"]);
     assert_eq!(shadowed.len(), 1);
@@ -70,13 +70,13 @@ fn the_earlier_layer_wins_a_listener_and_the_later_is_named() {
 }
 
 #[test]
-fn a_name_means_one_route() {
+fn a_name_is_unique() {
     let (table, shadowed) = merge(&[layer(&["80=a?name=web"]), layer(&["81=b?name=web"])]);
     assert_eq!((table.len(), shadowed.len()), (1, 1));
 }
 
 #[test]
-fn only_what_changed_is_opened_replaced_or_closed() {
+fn only_changed_routes_are_opened_replaced_or_closed() {
     let old = table(&["80=a", "81=b", "82=c"]);
     let new = table(&["81=b", "82=c?hold=1s", "83=d"]);
     let found = diff(&old, &new);
@@ -86,7 +86,7 @@ fn only_what_changed_is_opened_replaced_or_closed() {
 }
 
 #[test]
-fn the_same_route_written_elsewhere_is_left_running() {
+fn a_route_with_another_origin_is_unchanged() {
     let old = table(&["80=a"]);
     let mut moved = route("80=a");
     moved.origin = Place::Variable("AMBASSADOR_ROUTES".to_owned());
@@ -115,21 +115,21 @@ fn some_layers() -> impl Strategy<Value = Vec<Layer>> {
 
 proptest! {
     #[test]
-    fn the_first_that_is_in_the_way_is_found_as_by_looking_at_all(layers in some_layers(), wanted in some_layers()) {
+    fn the_index_finds_the_same_conflicts_as_comparing_all_pairs(layers in some_layers(), wanted in some_layers()) {
         let routes: Vec<&Route> = layers.iter().flat_map(|layer| &layer.routes).collect();
-        let taken = Taken::of(routes.iter().copied());
+        let index = RouteIndex::of(routes.iter().copied());
         for route in wanted.iter().flat_map(|layer| &layer.routes) {
             let by_listen = routes.iter().find(|other| other.listen.overlaps(&route.listen));
-            prop_assert_eq!(taken.by_listen(&route.listen), by_listen.copied());
+            prop_assert_eq!(index.by_listen(&route.listen), by_listen.copied());
             let by_name = routes.iter().find(|other| other.options.name == route.options.name);
-            prop_assert_eq!(taken.by_name(&route.options.name), by_name.copied());
+            prop_assert_eq!(index.by_name(&route.options.name), by_name.copied());
             let excludes = routes.iter().any(|other| other.excludes(route));
-            prop_assert_eq!(taken.excludes(route).is_some(), excludes);
+            prop_assert_eq!(index.conflict(route).is_some(), excludes);
         }
     }
 
     #[test]
-    fn no_two_routes_of_a_table_are_in_each_others_way(layers in some_layers()) {
+    fn no_two_routes_of_a_table_conflict(layers in some_layers()) {
         let (table, _) = merge(&layers);
         for (n, one) in table.values().enumerate() {
             prop_assert!(table.values().skip(n + 1).all(|other| !one.excludes(other)));
@@ -137,7 +137,7 @@ proptest! {
     }
 
     #[test]
-    fn every_route_runs_or_is_shadowed_by_one_that_runs(layers in some_layers()) {
+    fn every_route_is_active_or_shadowed_by_an_active_one(layers in some_layers()) {
         let (table, shadowed) = merge(&layers);
         let written: usize = layers.iter().map(|layer| layer.routes.len()).sum();
         prop_assert_eq!(table.len() + shadowed.len(), written);
@@ -147,14 +147,14 @@ proptest! {
     }
 
     #[test]
-    fn a_later_layer_never_changes_what_runs_from_the_earlier(layers in some_layers()) {
+    fn a_later_layer_never_changes_the_routes_of_an_earlier_one(layers in some_layers()) {
         let (all, _) = merge(&layers);
         let (fewer, _) = merge(layers.get(..layers.len().saturating_sub(1)).unwrap_or_default());
         prop_assert!(fewer.iter().all(|(listen, route)| all.get(listen) == Some(route)));
     }
 
     #[test]
-    fn a_diff_leads_from_one_table_to_the_other(old in some_layers(), new in some_layers()) {
+    fn applying_a_diff_results_in_the_other_table(old in some_layers(), new in some_layers()) {
         let (old, _) = merge(&old);
         let (new, _) = merge(&new);
         let Diff { open, replace, close } = diff(&old, &new);
@@ -173,7 +173,7 @@ proptest! {
 }
 
 #[test]
-fn a_label_takes_no_port_of_the_operators_on_another_address_either() {
+fn a_label_cannot_use_a_port_of_the_operator_on_the_other_address_family() {
     let label = |line: &str| {
         let place = Place::Label { container: "c".to_owned(), label: "l".to_owned() };
         Layer { routes: vec![Route { origin: place, ..route(line) }] }

@@ -140,7 +140,7 @@ fn wait_returns_when_the_old_endpoints_have_no_session_left() {
         assert!(!waits.is_finished());
         assert_eq!(status(&ambassador, "r")["by_hand"]["switch"]["state"], "on-trial");
         drop(old);
-        assert!(waits.join().unwrap().contains("no session left"));
+        assert!(waits.join().unwrap().contains("the old endpoints have no sessions"));
     });
     assert_eq!(status(&ambassador, "r")["by_hand"]["switch"]["state"], "kept");
 }
@@ -179,7 +179,10 @@ fn until_the_new_target_has_an_endpoint_the_old_one_serves_on() {
     assert!(echoes(&old), "nobody is cut for a name that nobody knows");
     consumers.more("one", 20);
     let table = done(&ambassador, "status");
-    assert!(table.contains("nowhere.invalid:1 has no endpoint yet: those before it serve on"), "{table}");
+    assert!(
+        table.contains("nowhere.invalid:1 has no endpoint yet; the previous endpoints remain in use"),
+        "{table}"
+    );
 
     // localhost is to be resolved, and only then the old session is cut.
     let two = service("two");
@@ -274,8 +277,8 @@ fn what_cannot_be_done_is_answered_with_the_way_out() {
         ("switch r x:1 --reset".to_owned(), 64, "--reset"),
         ("switch r x:1 --timeout 5s".to_owned(), 64, "--wait"),
         ("switch r x:1 --cut --drain".to_owned(), 64, "--drain"),
-        ("switch r x:1 --wait --timeout soon".to_owned(), 64, "no duration"),
-        ("switch r 8080".to_owned(), 64, "needs a port"),
+        ("switch r x:1 --wait --timeout soon".to_owned(), 64, "invalid duration"),
+        ("switch r 8080".to_owned(), 64, "missing port"),
         ("drain r 10.0.0.1:1".to_owned(), 64, "127.0.0.1"),
         ("weight r 10.0.0.1:1 5".to_owned(), 64, "unknown endpoint"),
         ("weight r 10.0.0.1:1 many".to_owned(), 64, "many"),

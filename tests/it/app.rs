@@ -38,8 +38,8 @@ impl App {
     pub(crate) async fn with(routes: &[&str], adjust: impl FnOnce(&mut Config)) -> App {
         let routes = routes.iter().map(|text| parse_route(text, &Place::Built).unwrap()).collect();
         let mut config = Config::with_routes(routes);
-        config.workers = NonZeroUsize::new(2).unwrap();
-        config.admin = Some(AdminAddr::Unix(private_path("admin")));
+        config.settings.workers = NonZeroUsize::new(2).unwrap();
+        config.settings.admin = Some(AdminAddr::Unix(private_path("admin")));
         adjust(&mut config);
         let bound = app::build(config).await.unwrap();
         let (control, overview) = (bound.control(), bound.overview());

@@ -231,7 +231,7 @@ async fn an_endpoint_that_resets_what_it_takes_is_left_out() {
 async fn nobody_is_ejected_where_that_is_turned_off() {
     let (dead, one) = (nobody().await, Service::named("one").await);
     let route = format!("127.0.0.1:0={dead},{}?name=r&balance=round-robin", one.addr);
-    let app = App::with(&[&route], |config| config.max_ejected = 0).await;
+    let app = App::with(&[&route], |config| config.settings.max_ejected = 0).await;
     greeted(app.addr("r"), 30).await;
     assert_eq!(condition(&app, "r", dead), Condition::default());
 }

@@ -43,8 +43,8 @@ fn what_the_file_says_is_served_and_a_broken_one_changes_nothing() {
     assert_eq!(endpoints(&ambassador), both);
 
     write(&path, &[&two.addr, "", "redis weight=heavy", "10.0.0.1"]);
-    logs(&ambassador, "redis.endpoints:3:1: `redis` has no port");
-    logs(&ambassador, "redis.endpoints:4:1: `10.0.0.1` has no port");
+    logs(&ambassador, "redis.endpoints:3:1: missing port in `redis`");
+    logs(&ambassador, "redis.endpoints:4:1: missing port in `10.0.0.1`");
     assert_eq!(endpoints(&ambassador), both);
     let status = String::from_utf8(ambassador.verb("status").stdout).unwrap();
     assert!(status.contains("is lost: refused as a whole"), "{status}");

@@ -102,7 +102,7 @@ async fn a_request_sent_and_ended_while_held_is_answered() {
 async fn the_hold_queue_is_bounded_over_all_routes() {
     let dead = nobody().await;
     let routes = [format!("127.0.0.1:0={dead}?name=a"), format!("127.0.0.2:0={dead}?name=b")];
-    let app = App::with(&[&routes[0], &routes[1]], |config| config.max_held = 1).await;
+    let app = App::with(&[&routes[0], &routes[1]], |config| config.settings.max_held = 1).await;
     let _held = TcpStream::connect(app.addr("a")).await.unwrap();
     app.await_held("a", 1).await;
     assert_refused(app.addr("b")).await;
@@ -148,7 +148,8 @@ async fn a_drain_lets_sessions_finish_and_then_ends() {
 async fn a_session_that_outlasts_the_drain_timeout_is_reset() {
     let service = Service::named("one").await;
     let route = format!("127.0.0.1:0={}?name=r", service.addr);
-    let mut app = App::with(&[&route], |config| config.drain_timeout = Duration::from_millis(50)).await;
+    let mut app =
+        App::with(&[&route], |config| config.settings.drain_timeout = Duration::from_millis(50)).await;
     let cluster = app.cluster("r");
     let (mut stream, _) = greeting(app.addr("r"), "one").await;
     app.control.stop.cancel();
@@ -290,7 +291,7 @@ async fn a_udp_flow_is_a_session_with_its_own_ending() {
 #[tokio::test]
 async fn a_drain_ends_udp_flows_that_have_fallen_silent() {
     let mut app = App::with(&[&format!("127.0.0.1:0/udp={}?name=r", udp_echo().await)], |config| {
-        config.drain_timeout = Duration::from_secs(600);
+        config.settings.drain_timeout = Duration::from_secs(600);
     })
     .await;
     let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();

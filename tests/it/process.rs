@@ -432,10 +432,10 @@ fn printed(args: &[&str]) -> (Option<i32>, String) {
 #[test]
 fn mistyped_command_is_answered_with_the_nearest_one() {
     for (args, meant) in [
-        (&["help", "statsu"][..], "no command `statsu`: did you mean `status`?"),
-        (&["help", "routes", "ad"], "no command `ad`: did you mean `add`?"),
-        (&["routes", "remvoe", "x"], "no command `remvoe`: did you mean `remove`?"),
-        (&["help", "nonsense"], "no command `nonsense`: there are `check`, `demo`,"),
+        (&["help", "statsu"][..], "unknown command `statsu`: did you mean `status`?"),
+        (&["help", "routes", "ad"], "unknown command `ad`: did you mean `add`?"),
+        (&["routes", "remvoe", "x"], "unknown command `remvoe`: did you mean `remove`?"),
+        (&["help", "nonsense"], "unknown command `nonsense`: choose one of `check`, `demo`,"),
         (&["statsu"], "did you mean the command `status`?"),
     ] {
         let (code, text) = printed(args);

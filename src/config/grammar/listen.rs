@@ -3,17 +3,19 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use super::digits;
 use crate::diagnostic::Mistake;
 use crate::route::{Listen, PortRange, Protocol};
 
-/// What a unix socket address holds (`sun_path`, unix(7)), without the final NUL.
+/// The capacity of `sun_path` without the final NUL (unix(7)).
 const SOCKET_PATH_MAX_BYTES: usize = 107;
 
 const FORMS: &str = "write a port such as `6379`, `127.0.0.1:6379`, `[::1]:6379`, `8000-8100`, `53/udp`, or a path such as `/run/pg.sock`";
 
+/// Parses a listener.
 pub(crate) fn parse(text: &str) -> Result<Listen, Mistake> {
     if text.is_empty() {
-        return Err(Mistake::new("the listener is missing").help(FORMS));
+        return Err(Mistake::new("missing listener").help(FORMS));
     }
     if let Some(path) = text.strip_prefix("unix:") {
         return socket_path(path).map(Listen::Unix);
@@ -33,16 +35,16 @@ fn split_protocol(text: &str) -> Result<(&str, Protocol), Mistake> {
         Some((address, "tcp")) => Ok((address, Protocol::Tcp)),
         Some((address, "udp")) => Ok((address, Protocol::Udp)),
         Some((_, other)) => {
-            Err(Mistake::new(format!("`{text}` cannot be listened on: `{other}` is no protocol"))
+            Err(Mistake::new(format!("invalid listener `{text}`: unknown protocol `{other}`"))
                 .help("write `/tcp` or `/udp` after the port; a unix socket's path begins with `/`"))
         }
     }
 }
 
-/// The address, and what stands after it: `[::1]:80` is `::1` and `80`, a bare port has no address.
+/// Splits the address from the ports: `[::1]:80` into `::1` and `80`. A bare port has no address.
 fn split_address(text: &str) -> Result<(Option<IpAddr>, &str), Mistake> {
     let no_address = |ip: &str| {
-        let mistake = Mistake::new(format!("`{text}` cannot be listened on: `{ip}` is no IP address"));
+        let mistake = Mistake::new(format!("invalid listener `{text}`: invalid IP address `{ip}`"));
         mistake.help(address_help(text))
     };
     if let Some(rest) = text.strip_prefix('[') {
@@ -63,7 +65,8 @@ fn address_help(text: &str) -> String {
         "" | "*" => format!("write `{ports}`: a bare port listens on all addresses"),
         "localhost" => format!("write `127.0.0.1:{ports}`"),
         _ if ip.parse::<Ipv6Addr>().is_ok() => format!("write `[{ip}]:{ports}`"),
-        _ => "listen on a port of all addresses, as `6379`, or of one, as `127.0.0.1:6379`".to_owned(),
+        _ => "write a port of all addresses, as in `6379`, or of one address, as in `127.0.0.1:6379`"
+            .to_owned(),
     }
 }
 
@@ -73,51 +76,44 @@ fn port_range(text: &str) -> Result<PortRange, Mistake> {
     };
     let (first, last) = (port(first)?, port(last)?);
     if first > last {
-        return Err(Mistake::new(format!("the range `{text}` is upside down"))
+        return Err(Mistake::new(format!("invalid range `{text}`: the first port is greater than the last"))
             .help(format!("write `{last}-{first}`")));
     }
     if first == 0 && last != 0 {
-        return Err(Mistake::new(format!("the range `{text}` begins with port 0"))
-            .help("ports begin with 1; `0` alone takes any free port"));
+        return Err(Mistake::new(format!("invalid range `{text}`: port 0 cannot be part of a range"))
+            .help("ports start at 1; `0` alone selects any free port"));
     }
     Ok(PortRange { first, last })
 }
 
 fn port(text: &str) -> Result<u16, Mistake> {
-    number(text)
-        .ok_or_else(|| Mistake::new(format!("`{text}` is no port")).help("a port is a number up to 65535"))
+    digits(text)
+        .ok_or_else(|| Mistake::new(format!("invalid port `{text}`")).help("write a number up to 65535"))
 }
 
-/// Digits only: `u16::from_str` would take a `+`.
-pub(crate) fn number(text: &str) -> Option<u16> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if digits { text.parse().ok() } else { None }
-}
-
-/// A word where a port should stand is most often a route written the wrong way round.
+/// Explains a word in place of a port: most often the listener and the target were swapped.
 fn explain(mistake: Mistake, listen: &str, ports: &str) -> Mistake {
     if ports.bytes().any(|byte| byte.is_ascii_alphabetic()) {
-        return Mistake::new(format!("`{listen}` cannot be listened on: `{ports}` is no port")).help(FORMS);
+        return Mistake::new(format!("invalid listener `{listen}`: invalid port `{ports}`")).help(FORMS);
     }
     mistake
 }
 
-/// The path of a unix socket. What would make a route's line ambiguous is refused, so that a printed route can be
-/// read again.
+/// Parses the path of a unix socket. Rejects characters that would make a printed route ambiguous.
 pub(crate) fn socket_path(text: &str) -> Result<PathBuf, Mistake> {
-    let mistake = |what: &str| Mistake::new(format!("`{text}` is no path of a unix socket: {what}"));
+    let mistake = |what: &str| Mistake::new(format!("invalid path of a unix socket `{text}`: {what}"));
     if !text.starts_with('/') {
-        return Err(mistake("it is not absolute").help("begin the path with `/`, as in `unix:/run/pg.sock`"));
+        return Err(mistake("not absolute").help("begin the path with `/`, as in `unix:/run/pg.sock`"));
     }
     if text.ends_with('/') {
         return Err(mistake("it ends with `/`").help("name the socket itself, as in `/run/pg.sock`"));
     }
     if text.len() > SOCKET_PATH_MAX_BYTES {
-        return Err(mistake(&format!("it has more than {SOCKET_PATH_MAX_BYTES} bytes"))
-            .help("mount or link the directory somewhere shorter: the kernel takes no more"));
+        return Err(mistake(&format!("longer than {SOCKET_PATH_MAX_BYTES} bytes"))
+            .help("mount or link the directory at a shorter path: the kernel accepts no more"));
     }
     match text.chars().find(|c| !is_path_char(*c)) {
-        Some(odd) => Err(mistake(&format!("it holds {odd:?}")).help("use letters, digits and `/._-+@:~`")),
+        Some(odd) => Err(mistake(&format!("it contains {odd:?}")).help("use letters, digits and `/._-+@:~`")),
         None => Ok(PathBuf::from(text)),
     }
 }
@@ -159,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn every_other_form_is_answered_with_the_way_out() {
+    fn every_other_form_is_an_error_with_a_help() {
         for (text, help) in [
             ("", "write a port"),
             ("redis", "write a port such as"),
@@ -167,7 +163,7 @@ mod tests {
             ("*:6379", "write `6379`"),
             ("localhost:6379", "write `127.0.0.1:6379`"),
             ("::1:6379", "write `[::1]:6379`"),
-            ("[::1]", "listen on a port"),
+            ("[::1]", "write a port"),
             ("300.0.0.1:80", "127.0.0.1:6379"),
             ("65536", "up to 65535"),
             ("+80", "up to 65535"),
@@ -186,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_longer_than_the_kernel_takes_is_refused() {
+    fn a_path_longer_than_the_kernel_accepts_is_an_error() {
         assert!(parse(&format!("/{}", "x".repeat(106))).is_ok());
         assert!(parse(&format!("/{}", "x".repeat(107))).is_err());
     }

@@ -1,25 +1,24 @@
-//! What stands after the `?`: `option=value[&...]`. Pure.
+//! The options after the `?`: `option=value[&...]`. Pure.
 
 mod values;
 
 use std::time::Duration;
 
 use super::target;
-use crate::config::nearest::suggest;
+use crate::config::suggest::suggest;
 use crate::diagnostic::Mistake;
 use crate::route::{Balance, LABEL_HOLD_MAX, Listen, OnRemove, OnUnhealthy, Options};
-pub(crate) use values::duration;
 use values::{
-    check, checks, connect_timeout, duration_or_off, half_close_timeout, networks, one_of, pace,
-    some_duration, some_number,
+    check, check_duration, checks, connect_timeout, half_close_timeout, limit, networks, optional_duration,
 };
+pub(crate) use values::{duration, duration_or_off, one_of};
 
-/// Who wrote the text that is parsed.
+/// The author of the text that is parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Author {
-    /// Of a container's label. It may only concern the container's own ports.
+    /// The author of a container's label, which may only affect the container's own ports.
     Label,
-    /// Of arguments, environment, file and commands.
+    /// The author of arguments, environment, file and commands.
     Operator,
 }
 
@@ -27,15 +26,16 @@ pub enum Author {
 #[derive(Debug)]
 pub(crate) struct Key {
     pub(crate) name: &'static str,
+    /// A valid value, for help texts. An integer if the option takes one.
     example: &'static str,
-    /// Given several times, its values add up.
+    /// May be repeated; the values are concatenated.
     pub(crate) is_list: bool,
-    /// The least trusted author that may set it.
+    /// The least trusted author that may set the option.
     author: Author,
 }
 
-/// Every option there is, in the order of the documentation. One that names a target, or decides whose word on a
-/// client's address counts, is for the operator alone.
+/// Every option, in the order of the documentation. Options that name a target, or that affect which client address is
+/// trusted, are reserved for the operator.
 const KEYS: [Key; 23] = [
     one("name", "redis", Author::Label),
     one("balance", "round-robin", Author::Label),
@@ -62,8 +62,15 @@ const KEYS: [Key; 23] = [
     one("on-remove", "drain", Author::Label),
 ];
 
-/// Each check of a label's route costs the control plane, and labels may ask for thousands of routes.
+/// Checks run on the control plane, and labels can open thousands of routes.
 const LABEL_HEALTH_INTERVAL_MIN: Duration = Duration::from_secs(1);
+
+impl Key {
+    /// Returns whether the value is a whole number.
+    pub(crate) fn is_integer(&self) -> bool {
+        self.example.bytes().all(|byte| byte.is_ascii_digit())
+    }
+}
 
 const fn one(name: &'static str, example: &'static str, author: Author) -> Key {
     Key { name, example, is_list: false, author }
@@ -73,15 +80,17 @@ const fn list(name: &'static str, example: &'static str, author: Author) -> Key 
     Key { name, example, is_list: true, author }
 }
 
+/// Returns the option of this name.
 pub(crate) fn key(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 
+/// Returns the names of all options.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     KEYS.iter().map(|key| key.name)
 }
 
-/// Reads the pairs into `options`; every mistake at once.
+/// Parses the pairs into `options`. Returns every mistake.
 pub(super) fn parse_into(options: &mut Options, text: &str, listen: &Listen, author: Author) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     let mut seen = Vec::new();
@@ -89,13 +98,13 @@ pub(super) fn parse_into(options: &mut Options, text: &str, listen: &Listen, aut
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let key = key(name);
         if seen.contains(&name) && !key.is_some_and(|key| key.is_list) {
-            mistakes.push(Mistake::new(format!("`{name}` is given twice")).help("keep one of the two"));
+            mistakes.push(Mistake::new(format!("duplicate option `{name}`")).help("keep one of the two"));
         } else if key.is_some_and(|key| author < key.author) {
             mistakes.push(not_for_labels(name));
         } else if let Err(wrong) = set(options, name, value, listen) {
             mistakes.extend(wrong);
         } else if author == Author::Label {
-            mistakes.extend(too_much_for_a_label(options, name, value));
+            mistakes.extend(exceeds_label_limit(options, name, value));
         }
         seen.push(name);
     }
@@ -103,26 +112,26 @@ pub(super) fn parse_into(options: &mut Options, text: &str, listen: &Listen, aut
 }
 
 fn not_for_labels(name: &str) -> Mistake {
-    Mistake::new(format!("a label cannot set `{name}`: it may only concern its own container"))
-        .help(format!("take it out, or let the operator write the route: `LISTEN=docker://NAME?{name}=...`"))
+    Mistake::new(format!("a label cannot set `{name}`: it may only affect its own container"))
+        .help(format!("remove it, or configure the route elsewhere: `LISTEN=docker://NAME?{name}=...`"))
 }
 
-/// What costs more than one container may cost.
-fn too_much_for_a_label(options: &Options, name: &str, value: &str) -> Option<Mistake> {
-    let (is_too_much, help) = match name {
+/// Returns a mistake if the option exceeds the resources that a label may claim.
+fn exceeds_label_limit(options: &Options, name: &str, value: &str) -> Option<Mistake> {
+    let (exceeds_limit, help) = match name {
         "hold" => (options.hold > LABEL_HOLD_MAX, "`hold=1m` or less"),
         "health-interval" => {
             (options.health.interval < LABEL_HEALTH_INTERVAL_MIN, "`health-interval=1s` or more")
         }
         _ => return None,
     };
-    is_too_much.then(|| {
+    exceeds_limit.then(|| {
         Mistake::new(format!("a label cannot set `{name}={value}`"))
-            .help(format!("write {help}, or let the operator write the route: `LISTEN=docker://NAME`"))
+            .help(format!("write {help}, or configure the route elsewhere: `LISTEN=docker://NAME`"))
     })
 }
 
-/// Sets one option. `value` is as the line has it, whatever the file's type for it.
+/// Sets one option. `value` has the syntax of the route grammar, also for a value of the file.
 pub(crate) fn set(
     options: &mut Options,
     name: &str,
@@ -131,7 +140,7 @@ pub(crate) fn set(
 ) -> Result<(), Vec<Mistake>> {
     if let Some(Key { example, .. }) = key(name).filter(|_| value.is_empty() && name != "accept-proxy") {
         let help = format!("write `{name}={example}`");
-        return Err(Mistake::new(format!("`{name}` has no value")).help(help).into());
+        return Err(Mistake::new(format!("missing value of `{name}`")).help(help).into());
     }
     match name {
         "name" => options.name = values::name(value)?,
@@ -140,22 +149,22 @@ pub(crate) fn set(
         "backup" => backup(&mut options.backup, value, listen)?,
         "hold" => options.hold = duration_or_off(value)?,
         "connect-timeout" => options.connect_timeout = connect_timeout(value)?,
-        "idle-timeout" => options.idle_timeout = some_duration(value)?,
+        "idle-timeout" => options.idle_timeout = optional_duration(value)?,
         "half-close-timeout" => options.half_close_timeout = half_close_timeout(value)?,
-        "max-duration" => options.max_duration = some_duration(value)?,
-        "max-sessions" => options.max_sessions = some_number("sessions", value)?,
-        "max-sessions-per-endpoint" => options.max_sessions_per_endpoint = some_number("sessions", value)?,
-        "rate" => options.rate = some_number("sessions a second", value)?,
+        "max-duration" => options.max_duration = optional_duration(value)?,
+        "max-sessions" => options.max_sessions = limit("sessions", value)?,
+        "max-sessions-per-endpoint" => options.max_sessions_per_endpoint = limit("sessions", value)?,
+        "rate" => options.rate = limit("sessions a second", value)?,
         "health" => options.health.check = check(value)?,
-        "health-interval" => options.health.interval = pace(name, value)?,
-        "health-timeout" => options.health.timeout = pace(name, value)?,
+        "health-interval" => options.health.interval = check_duration(name, value)?,
+        "health-timeout" => options.health.timeout = check_duration(name, value)?,
         "health-rise" => options.health.rise = checks(value)?,
         "health-fall" => options.health.fall = checks(value)?,
         "on-unhealthy" => options.on_unhealthy = one_of(name, value, OnUnhealthy::ALL, OnUnhealthy::name)?,
         "allow" => options.allow.extend(networks(name, value, listen)?),
         "deny" => options.deny.extend(networks(name, value, listen)?),
         "on-remove" => options.on_remove = one_of(name, value, OnRemove::ALL, OnRemove::name)?,
-        "accept-proxy" | "send-proxy" => return Err(later(name).into()),
+        "accept-proxy" | "send-proxy" => return Err(not_implemented(name).into()),
         _ => return Err(unknown(name).into()),
     }
     Ok(())
@@ -163,20 +172,20 @@ pub(crate) fn set(
 
 fn unknown(key: &str) -> Mistake {
     if key.is_empty() {
-        return Mistake::new("an option is missing").help("write `option=value`, joined by `&`");
+        return Mistake::new("missing option").help("write `option=value`, joined by `&`");
     }
-    let mistake = Mistake::new(format!("`{key}` is no option"));
+    let mistake = Mistake::new(format!("unknown option `{key}`"));
     match key {
         "tag" | "tags" | "dc" | "datacenter" => {
-            mistake.help("it belongs to the target: `consul://SERVICE+TAG@DATACENTER`")
+            mistake.help("write it in the target: `consul://SERVICE+TAG@DATACENTER`")
         }
         key if key.contains('?') => mistake.help("join options with `&`"),
         key => mistake.help(suggest(key, &names().collect::<Vec<_>>())),
     }
 }
 
-fn later(what: &str) -> Mistake {
-    Mistake::new(format!("`{what}` is not in this version")).help("leave it out")
+fn not_implemented(what: &str) -> Mistake {
+    Mistake::new(format!("`{what}` is not in this version")).help("remove it")
 }
 
 fn backup(backups: &mut Vec<crate::route::Target>, text: &str, listen: &Listen) -> Result<(), Vec<Mistake>> {

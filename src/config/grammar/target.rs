@@ -7,22 +7,23 @@ pub(crate) mod etcd;
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use super::listen::{is_path_char, number, socket_path};
+use super::digits;
+use super::listen::{is_path_char, socket_path};
 use crate::diagnostic::Mistake;
 use crate::route::{Listen, Protocol, Target};
 pub(crate) use consul::agent;
 pub(crate) use docker::container_name;
 
-const TODAY: &str = "targets today are `host:port`, `unix:/path`, `docker://NAME[:PORT]`, `srv://NAME`, \
+const FORMS: &str = "targets are `host:port`, `unix:/path`, `docker://NAME[:PORT]`, `srv://NAME`, \
                      `etcd://HOST/PREFIX`, `consul://[HOST:8500/]SERVICE` and `file:/path`";
 
-/// Schemes that are often written without their slashes.
+/// Schemes that are likely to be written without their slashes.
 const SCHEMES: [&str; 5] = ["docker", "srv", "consul", "etcd", "etcds"];
 
-/// Promised by the documentation, not built yet.
-const LATER: [(&str, &str); 1] = [("peer://", "peers are")];
+/// Schemes that are documented but not implemented.
+const NOT_IMPLEMENTED: [(&str, &str); 1] = [("peer://", "peers are")];
 
-/// A comma list. The same target twice is one.
+/// Parses a comma-separated list of targets, without duplicates.
 pub(crate) fn parse_list(text: &str, listen: &Listen) -> Result<Vec<Target>, Vec<Mistake>> {
     let mut targets = Vec::new();
     let mut mistakes = Vec::new();
@@ -36,7 +37,7 @@ pub(crate) fn parse_list(text: &str, listen: &Listen) -> Result<Vec<Target>, Vec
     if mistakes.is_empty() { Ok(targets) } else { Err(mistakes) }
 }
 
-/// The words between the commas, but for those commas that are within a target.
+/// Splits at commas, except those within a target.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     let mut left = Some(text);
     std::iter::from_fn(move || {
@@ -50,10 +51,12 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 
 fn parse(text: &str, listen: &Listen) -> Result<Target, Mistake> {
     if text.is_empty() {
-        return Err(Mistake::new("a target is missing").help("write `host:port`, or take the comma out"));
+        return Err(Mistake::new("missing target").help("write `host:port`, or remove the comma"));
     }
-    if let Some((_, what)) = LATER.iter().find(|(scheme, _)| text.starts_with(scheme)) {
-        return Err(Mistake::new(format!("`{text}`: {what} not in this version")).help(TODAY));
+    if let Some((_, what)) = NOT_IMPLEMENTED.iter().find(|(scheme, _)| text.starts_with(scheme)) {
+        return Err(
+            Mistake::new(format!("unsupported target `{text}`: {what} not in this version")).help(FORMS)
+        );
     }
     if let Some(keys) = etcd::parse(text) {
         return Ok(Target::Etcd(keys?));
@@ -63,8 +66,8 @@ fn parse(text: &str, listen: &Listen) -> Result<Target, Mistake> {
         Some(("srv", name)) => srv(name)?,
         Some(("consul", rest)) => consul::parse(rest)?,
         _ => match text.split_once(':') {
-            Some(("unix", path)) if number(path).is_none() => unix(path, listen)?,
-            Some(("file", path)) if number(path).is_none() => file(path)?,
+            Some(("unix", path)) if digits::<u16>(path).is_none() => unix(path, listen)?,
+            Some(("file", path)) if digits::<u16>(path).is_none() => file(path)?,
             _ => inet(text, listen)?,
         },
     };
@@ -76,35 +79,35 @@ fn parse(text: &str, listen: &Listen) -> Result<Target, Mistake> {
 
 fn unix(path: &str, listen: &Listen) -> Result<Target, Mistake> {
     if listen.protocol() == Protocol::Udp {
-        return Err(Mistake::new(format!("`unix:{path}` cannot stand behind a UDP listener"))
+        return Err(Mistake::new(format!("a UDP listener cannot have the target `unix:{path}`"))
             .help("write `host:port`, or listen on TCP"));
     }
     if matches!(listen, Listen::Inet { ports, .. } if ports.count() > 1) {
-        return Err(Mistake::new(format!("`unix:{path}` cannot stand behind a range of ports"))
-            .help("listen on a single port: a unix socket has none"));
+        return Err(Mistake::new(format!("a range of ports cannot have the target `unix:{path}`"))
+            .help("listen on a single port"));
     }
     Ok(Target::Unix(socket_path(path)?))
 }
 
-/// `file:///path` is how a URL writes it.
+/// Parses the path of a file of endpoints. Accepts `file:///path`, the form of a URL.
 fn file(text: &str) -> Result<Target, Mistake> {
     let path = text.strip_prefix("//").filter(|path| path.starts_with('/')).unwrap_or(text);
-    let mistake = |what: &str| Mistake::new(format!("`file:{text}` is no file of endpoints: {what}"));
+    let mistake = |what: &str| Mistake::new(format!("invalid file of endpoints `file:{text}`: {what}"));
     if !path.starts_with('/') || path.starts_with("//") || path.ends_with('/') {
-        return Err(mistake("its path is not absolute")
-            .help("write the whole path, as in `file:/etc/ambassador/redis.endpoints`"));
+        return Err(mistake("the path is not absolute")
+            .help("write the absolute path, as in `file:/etc/ambassador/redis.endpoints`"));
     }
     match path.chars().find(|c| !is_path_char(*c)) {
-        Some(odd) => Err(mistake(&format!("it holds {odd:?}")).help("use letters, digits and `/._-+@:~`")),
+        Some(odd) => Err(mistake(&format!("it contains {odd:?}")).help("use letters, digits and `/._-+@:~`")),
         None => Ok(Target::File(path.into())),
     }
 }
 
-/// The record says the port; a name may have any labels, `_redis._tcp` or not (Consul's and Docker's have not).
+/// Parses a name with SRV records. It need not have the form `_redis._tcp`: the names of Consul and Docker do not.
 fn srv(name: &str) -> Result<Target, Mistake> {
     if let Some((name, port)) = name.rsplit_once(':') {
-        return Err(Mistake::new(format!("`srv://{name}:{port}` has a port of its own"))
-            .help(format!("write `srv://{name}`: an SRV record says the port")));
+        return Err(Mistake::new(format!("unexpected port in `srv://{name}:{port}`"))
+            .help(format!("write `srv://{name}`: the port is in the SRV record")));
     }
     Ok(Target::Srv { name: host_name(name)? })
 }
@@ -112,10 +115,12 @@ fn srv(name: &str) -> Result<Target, Mistake> {
 fn inet(text: &str, listen: &Listen) -> Result<Target, Mistake> {
     if let Some((scheme, rest)) = text.split_once("://") {
         let help =
-            format!("write `{}` without a scheme; {TODAY}", if rest.is_empty() { "host:port" } else { rest });
-        return Err(Mistake::new(format!("`{text}`: `{scheme}://` is no kind of target")).help(help));
+            format!("write `{}` without a scheme; {FORMS}", if rest.is_empty() { "host:port" } else { rest });
+        return Err(
+            Mistake::new(format!("invalid target `{text}`: `{scheme}://` is not supported")).help(help)
+        );
     }
-    refuse_lookalikes(text)?;
+    check_lookalikes(text)?;
     let (host, port) = split_port(text)?;
     let port = match port {
         Some(port) => port,
@@ -124,8 +129,8 @@ fn inet(text: &str, listen: &Listen) -> Result<Target, Mistake> {
     at(host, port)
 }
 
-/// Targets that are nearly right: a scheme without its slashes, and a range of ports.
-fn refuse_lookalikes(text: &str) -> Result<(), Mistake> {
+/// Rejects common mistakes that would parse as a host: a scheme without its slashes, and a range of ports.
+fn check_lookalikes(text: &str) -> Result<(), Mistake> {
     let mistake = |help: String| Err(Mistake::new(format!("invalid target `{text}`")).help(help));
     if let Some((scheme, rest)) = text.split_once(':')
         && SCHEMES.contains(&scheme)
@@ -135,30 +140,31 @@ fn refuse_lookalikes(text: &str) -> Result<(), Mistake> {
     }
     if let Some((host, range)) = text.rsplit_once(':')
         && let Some((first, last)) = range.split_once('-')
-        && number(first).is_some()
-        && number(last).is_some()
+        && digits::<u16>(first).is_some()
+        && digits::<u16>(last).is_some()
     {
-        return mistake(format!("a range is written on the left: `{range}={host}:{first}`"));
+        return mistake(format!("write the range on the left: `{range}={host}:{first}`"));
     }
     Ok(())
 }
 
-/// `host:port` in full.
+/// Parses `host:port`, both required.
 pub(super) fn address(text: &str) -> Result<Target, Mistake> {
     let (host, port) = split_port(text)?;
-    let port = port.ok_or_else(|| Mistake::new(format!("`{text}` has no port")).help("write `host:port`"))?;
+    let port =
+        port.ok_or_else(|| Mistake::new(format!("missing port in `{text}`")).help("write `host:port`"))?;
     at(host, port)
 }
 
-/// The listener's first port, for a target that names none.
+/// Returns the listener's first port, for a target without a port.
 fn default_port(text: &str, listen: &Listen) -> Result<u16, Mistake> {
     listen.first_port().filter(|port| *port != 0).ok_or_else(|| {
-        Mistake::new(format!("`{text}` needs a port, for its listener has none to lend"))
+        Mistake::new(format!("missing port in `{text}`: the listener has no port to use instead"))
             .help(format!("write `{text}:PORT`"))
     })
 }
 
-/// `host:port`, `[v6]:port`, or an address or name alone. Several colons without brackets are an IPv6 address.
+/// Splits `host:port`, `[v6]:port`, or a host alone. Several colons without brackets are an IPv6 address.
 fn split_port(text: &str) -> Result<(&str, Option<u16>), Mistake> {
     if text.parse::<Ipv6Addr>().is_ok() {
         return Ok((text, None));
@@ -172,42 +178,42 @@ fn split_port(text: &str) -> Result<(&str, Option<u16>), Mistake> {
     }
 }
 
-/// A port to connect to.
+/// Parses a port to connect to.
 pub(crate) fn port_of(text: &str) -> Result<u16, Mistake> {
-    number(text).filter(|port| *port != 0).ok_or_else(|| {
-        Mistake::new(format!("`{text}` is no port to connect to")).help("a port is a number from 1 to 65535")
-    })
+    digits(text)
+        .filter(|port: &u16| *port != 0)
+        .ok_or_else(|| Mistake::new(format!("invalid port `{text}`")).help("write a number from 1 to 65535"))
 }
 
-/// The target that a host, with or without brackets, and a port make: shared with link variables.
+/// Returns the target of a host, with or without brackets, and a port.
 pub(crate) fn at(host: &str, port: u16) -> Result<Target, Mistake> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(Target::Addr(SocketAddr::new(ip, port)));
     }
     let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    // Takes a zone as well, if it is a number: `fe80::1%2`.
+    // Accepts a numeric zone: `fe80::1%2`.
     if let Ok(addr) = format!("[{inner}]:{port}").parse::<SocketAddrV6>() {
         return Ok(Target::Addr(SocketAddr::V6(addr)));
     }
     Ok(Target::Host { host: host_name(host)?, port })
 }
 
-/// A DNS name (RFC 1035, with the underscore that Docker and Compose put in theirs).
+/// Parses a DNS name (RFC 1035, and the underscore, which names of Docker and Compose contain).
 fn host_name(text: &str) -> Result<String, Mistake> {
-    let mistake = |what: &str| Mistake::new(format!("`{text}` is no host: {what}"));
+    let mistake = |what: &str| Mistake::new(format!("invalid host `{text}`: {what}"));
     let name = text.strip_suffix('.').unwrap_or(text);
     if name.is_empty() {
         return Err(mistake("it is empty").help("write `host:port`"));
     }
     if let Some(odd) = name.chars().find(|c| !c.is_ascii_alphanumeric() && !"-_.".contains(*c)) {
-        return Err(mistake(&format!("it holds {odd:?}")).help(odd_help(odd)));
+        return Err(mistake(&format!("it contains {odd:?}")).help(odd_help(odd)));
     }
     if name.len() > 253 || name.split('.').any(|label| label.is_empty() || label.len() > 63) {
-        return Err(mistake("its parts must have 1 to 63 characters, and all of it at most 253")
+        return Err(mistake("each label must have 1 to 63 characters, and the name at most 253")
             .help("check the dots"));
     }
     if name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
-        return Err(mistake("a name does not end in a number, and it is no IPv4 address either")
+        return Err(mistake("neither an IPv4 address nor a name, which cannot end in a number")
             .help(number_help(text)));
     }
     Ok(text.to_owned())
@@ -216,24 +222,24 @@ fn host_name(text: &str) -> Result<String, Mistake> {
 fn odd_help(odd: char) -> String {
     match odd {
         ':' | '[' | ']' | '%' => {
-            "an IPv6 address with a port is written `[::1]:80`; a zone is a number".to_owned()
+            "write an IPv6 address with a port as `[::1]:80`; a zone must be numeric".to_owned()
         }
-        '/' => "a unix socket is written `unix:/path`".to_owned(),
-        '\\' => "write `&` and `?` without a backslash where no shell reads them".to_owned(),
-        '=' => "options stand after a `?`".to_owned(),
+        '/' => "write a unix socket as `unix:/path`".to_owned(),
+        '\\' => "write `&` and `?` without a backslash where no shell interprets them".to_owned(),
+        '=' => "write options after a `?`".to_owned(),
         odd if !odd.is_ascii() => "write an international name in its `xn--` form".to_owned(),
-        _ => "a host name has letters, digits and `-_.`".to_owned(),
+        _ => "use letters, digits and `-_.`".to_owned(),
     }
 }
 
 fn number_help(text: &str) -> String {
-    match number(text) {
-        Some(port) => format!("a port alone is no target: write `host:{port}`"),
+    match digits::<u16>(text) {
+        Some(port) => format!("a target needs a host: write `host:{port}`"),
         None => "write four numbers up to 255 without leading zeros, as in `10.0.0.2`".to_owned(),
     }
 }
 
-/// The port that is written; `None` where the port is only known with the endpoint.
+/// Returns the port of a target; `None` if it is only known with the endpoint.
 fn first_port(target: &Target) -> Option<u16> {
     match target {
         Target::Addr(addr) => Some(addr.port()),
@@ -243,13 +249,16 @@ fn first_port(target: &Target) -> Option<u16> {
     }
 }
 
-/// Every port of a range needs one upstream.
+/// Returns an error if the ports of the listener, counted from `first`, would exceed 65535.
 pub(super) fn check_range(first: u16, target: &dyn Display, listen: &Listen) -> Result<(), Mistake> {
     if listen.has_counterparts_from(first) {
         return Ok(());
     }
-    Err(Mistake::new(format!("`{target}`: {} ports from {first} on would pass 65535", listen.count()))
-        .help("begin the target's ports lower, or listen on fewer"))
+    Err(Mistake::new(format!(
+        "invalid port in `{target}`: {} ports from {first} exceed 65535",
+        listen.count()
+    ))
+    .help("use a lower port for the target, or listen on fewer ports"))
 }
 
 #[cfg(test)]
@@ -306,14 +315,14 @@ mod tests {
     }
 
     #[test]
-    fn the_commas_between_etcds_members_are_not_those_between_targets() {
+    fn commas_between_members_of_etcd_do_not_separate_targets() {
         let both = etcd(false, &["a:2379", "b:1"], "/p");
         assert_eq!(read("x,etcd://a,b:1/p,y", "80"), Ok(vec![host("x", 80), both.clone(), host("y", 80)]));
         assert_eq!(read("etcd://a,b:1/p,etcd://a,b:1/p/", "80"), Ok(vec![both]));
     }
 
     #[test]
-    fn a_password_in_a_target_is_refused_and_not_repeated() {
+    fn a_password_in_a_target_is_an_error_and_is_not_printed() {
         let mistakes = read("etcd://root:secret@h/p", "80").unwrap_err();
         assert!(mistakes[0].help.as_deref().unwrap().contains("AMBASSADOR_ETCD_PASSWORD"), "{mistakes:?}");
         assert!(!format!("{mistakes:?}").contains("secret"));
@@ -325,17 +334,17 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_later_is_known_and_names_what_works_today() {
+    fn a_target_that_is_not_implemented_is_an_error_that_lists_the_supported_ones() {
         let mistakes = read("peer://a/b", "6379").unwrap_err();
         assert!(mistakes[0].message.contains("not in this version"), "{mistakes:?}");
-        assert_eq!(mistakes[0].help.as_deref(), Some(TODAY));
+        assert_eq!(mistakes[0].help.as_deref(), Some(FORMS));
     }
 
     #[test]
-    fn every_other_form_is_answered_with_the_way_out() {
+    fn every_other_form_is_an_error_with_a_help() {
         for (text, listener, help) in [
             ("", "80", "host:port"),
-            ("a,,b", "80", "take the comma out"),
+            ("a,,b", "80", "remove the comma"),
             ("8080", "80", "write `host:8080`"),
             ("10.0.0.300", "80", "four numbers"),
             ("redis:0", "80", "from 1 to 65535"),
@@ -343,7 +352,7 @@ mod tests {
             ("redis:http", "80", "from 1 to 65535"),
             ("tcp://redis:6379", "80", "write `redis:6379` without"),
             ("r\u{e9}dis", "80", "xn--"),
-            ("fe80::1%eth0:80", "80", "a zone is a number"),
+            ("fe80::1%eth0:80", "80", "a zone must be numeric"),
             ("/run/x.sock", "80", "unix:/path"),
             ("unix:x.sock", "80", "begin the path"),
             ("unix:/x", "53/udp", "listen on TCP"),
@@ -358,7 +367,7 @@ mod tests {
             ("redis", "0", "write `redis:PORT`"),
             ("redis", "/run/x.sock", "write `redis:PORT`"),
             ("redis:65000", "8000-9000", "lower"),
-            ("srv://_a._tcp.b:80", "80", "says the port"),
+            ("srv://_a._tcp.b:80", "80", "in the SRV record"),
             ("srv://", "80", "host:port"),
             ("etcd://h", "80", "services/redis"),
             ("etcd://h:2379/", "80", "services/redis"),
@@ -366,10 +375,10 @@ mod tests {
             ("etcd://h,/p", "80", "host:port"),
             ("etcd://h:0/p", "80", "from 1 to 65535"),
             ("etcd://h/a*b", "80", "letters, digits"),
-            ("file:", "80", "the whole path"),
-            ("file:a.endpoints", "80", "the whole path"),
-            ("file://a/b", "80", "the whole path"),
-            ("file:/a/", "80", "the whole path"),
+            ("file:", "80", "the absolute path"),
+            ("file:a.endpoints", "80", "the absolute path"),
+            ("file://a/b", "80", "the absolute path"),
+            ("file:/a/", "80", "the absolute path"),
             ("file:/a b", "80", "letters, digits"),
         ] {
             let mistakes = read(text, listener).expect_err(text);
@@ -384,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bad_target_of_a_list_is_named() {
+    fn every_invalid_target_of_a_list_is_reported() {
         assert_eq!(read("a:0,b,c:0", "80").unwrap_err().len(), 2);
     }
 }

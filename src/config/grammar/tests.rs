@@ -1,4 +1,4 @@
-//! The grammar from outside: whole lines, and the promise that a printed route reads back the same.
+//! Whole routes, and the round trip from a printed route to the same route.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ fn mistakes(text: &str) -> Vec<Diagnostic> {
 }
 
 #[test]
-fn the_lines_of_the_documentation_print_as_they_were_written() {
+fn the_routes_of_the_documentation_print_as_written() {
     for line in [
         "6379=redis:6379",
         "5432=db1:5432,db2:5432?hold=30s",
@@ -51,13 +51,13 @@ fn a_target_without_a_port_takes_the_listeners() {
 }
 
 #[test]
-fn the_commas_of_allow_are_not_those_of_the_targets() {
+fn commas_in_options_do_not_separate_targets() {
     let route = read("80=a,b?allow=10.0.0.1,10.0.0.2&backup=c,d");
     assert_eq!((route.targets.len(), route.options.allow.len(), route.options.backup.len()), (2, 2, 2));
 }
 
 #[test]
-fn a_route_is_named_as_its_listener_was_written() {
+fn a_route_is_named_after_its_listener_as_written() {
     assert_eq!(read("53/udp=dns").options.name, "53/udp");
     assert_eq!(read("6379/tcp=redis").options.name, "6379/tcp");
     assert_eq!(read("6379=redis?name=cache").options.name, "cache");
@@ -66,19 +66,19 @@ fn a_route_is_named_as_its_listener_was_written() {
 }
 
 #[test]
-fn the_default_balance_said_aloud_is_the_default() {
+fn an_explicit_default_is_not_printed() {
     assert_eq!(read("1=a?balance=least-connections").to_string(), "1=a:1");
 }
 
 #[test]
-fn every_mistake_of_a_line_is_reported_at_once() {
+fn every_mistake_of_a_route_is_reported_at_once() {
     let found = mistakes("redis=a:0,b,peer://c?hodl=1s&hold=5");
     assert_eq!(found.len(), 5, "{found:?}");
     assert!(found.iter().all(|mistake| mistake.place == place() && mistake.help.is_some()), "{found:?}");
 }
 
 #[test]
-fn half_a_route_is_answered_with_the_other_half() {
+fn half_a_route_is_explained_by_the_missing_half() {
     for (text, help) in [
         ("", "`6379=redis:6379`"),
         ("6379", "`6379=HOST`"),
@@ -98,12 +98,12 @@ fn half_a_route_is_answered_with_the_other_half() {
 }
 
 #[test]
-fn a_shells_backslash_is_recognised_in_a_target() {
+fn a_backslash_for_a_shell_is_recognized_in_a_target() {
     let found = mistakes(r"80=redis\?hold=10s");
     assert!(found[0].help.as_deref().unwrap_or("").contains("without a backslash"), "{found:?}");
 }
 
-// === the promise ===
+// === the round trip ===
 
 fn a_host() -> impl Strategy<Value = String> {
     let known = ["localhost", "unix", "file", "docker", "srv", "tasks.db", "db_1.example.com."];
@@ -125,7 +125,7 @@ fn a_target(top: u16) -> impl Strategy<Value = Target> {
         a_host().prop_map(|name| Target::Srv { name }),
         ("[a-zA-Z0-9][a-zA-Z0-9_.-]{0,30}", proptest::option::of(port.clone()))
             .prop_map(|(name, port)| Target::Docker { name, port }),
-        // A key that is a number would be the port of a container called `label`.
+        // A numeric key would be the port of a container named `label`.
         ("[a-z][a-z0-9./-]{0,9}", proptest::option::of("[a-z0-9./@+~-]{1,9}"), proptest::option::of(port))
             .prop_map(|(key, value, port)| Target::Labelled { key, value, port }),
         a_path().prop_map(Target::File),
@@ -279,13 +279,13 @@ fn a_route() -> impl Strategy<Value = Route> {
 
 proptest! {
     #[test]
-    fn a_printed_route_reads_back_the_same(route in a_route()) {
+    fn a_printed_route_parses_to_the_same_route(route in a_route()) {
         let printed = route.to_string();
         prop_assert_eq!(parse_route(&printed, &place()), Ok(route), "{}", printed);
     }
 
     #[test]
-    fn whatever_is_read_prints_as_a_line_that_reads_the_same(
+    fn every_parsed_route_prints_as_text_that_parses_to_it(
         text in "([0-9]{1,5}|[a-z/:.\\[\\]0-9-]{1,12})=[a-z0-9:./,\\[\\]-]{1,20}(\\?[a-z-]{1,8}=[a-z0-9,./]{1,8}){0,1}"
     ) {
         if let Ok(route) = parse_route(&text, &place()) {
@@ -294,7 +294,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_at_all_can_make_it_panic(text in "\\PC{0,60}") {
+    fn no_text_causes_a_panic(text in "\\PC{0,60}") {
         let _ = parse_route(&text, &place());
         let _ = parse_route(&format!("80=a?{text}"), &place());
         let _ = parse_route(&format!("{text}=a"), &place());
@@ -302,7 +302,7 @@ proptest! {
 }
 
 #[test]
-fn a_label_opens_no_unix_socket_and_an_operator_does() {
+fn only_an_operator_opens_a_unix_socket() {
     assert!(parse_listen("/run/x.sock", Author::Operator, &place()).is_ok());
     let mistake = parse_listen("unix:/run/x.sock", Author::Label, &place()).unwrap_err();
     assert_eq!(mistake.place, place());

@@ -1,15 +1,20 @@
-//! What is read from where, and which of two wins.
+//! The sources of the configuration and their precedence.
 
 use std::time::Duration;
 
 use super::*;
-use crate::config::{LogFormat, LogLevel};
+use crate::config::LogLevel;
+use crate::config::args::SettingFlags;
+
+fn flag(name: &str, value: &str) -> SettingFlags {
+    SettingFlags(vec![(Setting::find(name).unwrap(), value.to_owned())])
+}
 
 fn args(routes: &[&str]) -> RunArgs {
     RunArgs { routes: routes.iter().map(|word| (*word).to_owned()).collect(), ..RunArgs::default() }
 }
 
-/// An environment in which Docker is out of reach, whatever the machine that runs the test has.
+/// Returns an environment in which Docker is not reachable, whether or not it runs on this machine.
 fn vars(pairs: &[(&str, &str)]) -> Vars {
     let away = ("DOCKER_HOST", "unix:///nowhere/docker.sock");
     let pairs = std::iter::once(&away).chain(pairs);
@@ -21,7 +26,7 @@ fn read(args: &RunArgs, pairs: &[(&str, &str)]) -> Config {
 }
 
 fn mistakes(args: &RunArgs, pairs: &[(&str, &str)]) -> Vec<String> {
-    load(args, &vars(pairs)).expect_err("should be refused").iter().map(ToString::to_string).collect()
+    load(args, &vars(pairs)).expect_err("should be an error").iter().map(ToString::to_string).collect()
 }
 
 fn lines(layer: &Layer) -> Vec<String> {
@@ -66,7 +71,7 @@ fn a_link_variable_that_cannot_be_used_is_a_warning() {
 }
 
 #[test]
-fn nothing_at_all_is_empty_and_no_mistake() {
+fn no_input_is_an_empty_configuration() {
     assert!(read(&args(&[]), &[]).is_empty());
     assert!(read(&args(&[]), &[("AMBASSADOR_ROUTES", " \n")]).is_empty());
     assert!(!read(&args(&[]), &[LINK]).is_empty());
@@ -88,7 +93,7 @@ fn the_two_words_host_and_port_are_a_route() {
 }
 
 #[test]
-fn a_lone_word_near_a_command_is_taken_for_one() {
+fn a_single_word_near_a_command_suggests_the_command() {
     let found = mistakes(&args(&["staus"]), &[]);
     assert!(found[0].contains("did you mean the command `status`?"), "{found:?}");
     let found = mistakes(&args(&["redis"]), &[]);
@@ -100,7 +105,7 @@ fn every_mistake_of_every_source_is_reported_at_once() {
     let file = file("[[route]]\nlisten = 80\n");
     let args = RunArgs {
         config: Some(file.path().into()),
-        workers: Some("0".to_owned()),
+        settings: flag("workers", "0"),
         name: vec!["a b".to_owned()],
         docker: true,
         ..args(&["80=a", "80=b"])
@@ -111,9 +116,9 @@ fn every_mistake_of_every_source_is_reported_at_once() {
     );
     let path = file.path().display();
     let starts = [
-        "argument 2: `80` is listened on twice".to_owned(),
+        "argument 2: duplicate listener `80`".to_owned(),
         "variable AMBASSADOR_ROUTES: ".to_owned(),
-        format!("{path}:1:1: this route has no `target`"),
+        format!("{path}:1:1: missing `target` in this route"),
         "--workers: ".to_owned(),
         "variable AMBASSADOR_LOG_LEVEL: ".to_owned(),
         "-name a b: ".to_owned(),
@@ -126,25 +131,25 @@ fn every_mistake_of_every_source_is_reported_at_once() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_a_mistake_with_the_systems_words() {
+fn an_unreadable_file_is_a_mistake_with_the_error_of_the_system() {
     let found = mistakes(&RunArgs { config: Some("/nowhere/a.toml".into()), ..args(&["80=a"]) }, &[]);
     assert!(found[0].starts_with("/nowhere/a.toml: cannot be read: No such file"), "{found:?}");
     let found = mistakes(&args(&[]), &[("AMBASSADOR_CONFIG", "/tmp")]);
-    assert!(found[0].contains("Docker makes a directory"), "{found:?}");
+    assert!(found[0].contains("Docker creates a directory"), "{found:?}");
 }
 
 #[test]
-fn a_setting_is_taken_from_the_flag_then_the_variable_then_the_file() {
+fn flags_take_precedence_over_variables_and_variables_over_the_file() {
     let file = file("workers = 3\nmax-held = 3\nlog-level = 'warn'\nlog-format = 'json'\n");
-    let args = RunArgs { config: Some(file.path().into()), workers: Some("1".to_owned()), ..args(&[]) };
+    let args = RunArgs { config: Some(file.path().into()), settings: flag("workers", "1"), ..args(&[]) };
     let config = read(&args, &[("AMBASSADOR_WORKERS", "2"), ("AMBASSADOR_MAX_HELD", "2")]);
-    assert_eq!((config.workers.get(), config.max_held), (1, 2));
-    assert_eq!(config.log, LogConfig { level: LogLevel::Warn, format: LogFormat::Json });
-    assert_eq!(config.drain_timeout, Duration::from_secs(9));
+    assert_eq!((config.settings.workers.get(), config.settings.max_held), (1, 2));
+    assert_eq!(config.settings.log, LogConfig { level: LogLevel::Warn, format: LogFormat::Json });
+    assert_eq!(config.settings.drain_timeout, Duration::from_secs(9));
 }
 
 #[test]
-fn docker_is_asked_where_something_wants_it() {
+fn docker_is_used_if_a_flag_or_a_route_requires_it() {
     let implicit = |config: Config| config.docker.map(|docker| (docker.names, docker.implicit));
     let none: Vec<String> = Vec::new();
     assert_eq!(implicit(read(&args(&["80=a"]), &[])), None);
@@ -157,7 +162,7 @@ fn docker_is_asked_where_something_wants_it() {
 }
 
 #[test]
-fn where_nothing_is_given_docker_is_asked_if_it_is_within_reach() {
+fn without_routes_docker_is_used_if_it_is_reachable() {
     let socket = tempfile::NamedTempFile::new().unwrap();
     let there = RunArgs { sock: Some(socket.path().into()), ..args(&[]) };
     assert!(read(&there, &[]).docker.is_some_and(|docker| docker.implicit));
@@ -169,7 +174,7 @@ fn where_nothing_is_given_docker_is_asked_if_it_is_within_reach() {
 }
 
 #[test]
-fn a_mistyped_variable_is_a_warning_and_a_link_to_an_ambassador_is_none() {
+fn a_mistyped_variable_is_a_warning_and_a_link_to_an_ambassador_is_not() {
     let config = read(
         &args(&["80=a"]),
         &[
@@ -190,9 +195,9 @@ fn a_mistyped_variable_is_a_warning_and_a_link_to_an_ambassador_is_none() {
 fn the_admin_address_is_the_flag_or_the_variable() {
     let local = ("AMBASSADOR_ADMIN", "127.0.0.1:9");
     let tcp = AdminAddr::Tcp("127.0.0.1:9".parse().unwrap());
-    assert_eq!(read(&args(&["80=a"]), &[local]).admin, Some(tcp));
-    let flag = RunArgs { admin: Some("/run/a".to_owned()), ..args(&["80=a"]) };
-    assert_eq!(read(&flag, &[local]).admin, Some(AdminAddr::Unix("/run/a".into())));
+    assert_eq!(read(&args(&["80=a"]), &[local]).settings.admin, Some(tcp));
+    let flag = RunArgs { settings: flag("admin", "/run/a"), ..args(&["80=a"]) };
+    assert_eq!(read(&flag, &[local]).settings.admin, Some(AdminAddr::Unix("/run/a".into())));
     assert_eq!(parse_admin("unix:/run/a", &Place::Built), Ok(AdminAddr::Unix("/run/a".into())));
     assert!(parse_admin("x", &Place::Built).is_err());
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::model::{COMPOSE_SERVICE, Container, ContainerId, Containers, abbreviated};
-use crate::config::nearest::edits;
+use crate::config::suggest::edits;
 
 /// The length of the IDs in `docker ps`; a shorter prefix might be a name.
 const PREFIX_MIN: usize = 12;

@@ -1,4 +1,4 @@
-//! Every option, read; and every mistake, answered.
+//! Every option, and every mistake.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ fn every_option_is_read() {
 }
 
 #[test]
-fn nothing_and_for_ever_can_be_said() {
+fn zero_and_off_are_accepted() {
     assert_eq!(read("hold=0", "80").unwrap().hold, Duration::ZERO);
     assert_eq!(read("hold=off", "80").unwrap().hold, Duration::ZERO);
     assert_eq!(read("idle-timeout=off", "80").unwrap().idle_timeout, None);
@@ -61,43 +61,43 @@ fn nothing_and_for_ever_can_be_said() {
 }
 
 #[test]
-fn every_mistake_is_answered_with_the_way_out() {
+fn every_mistake_has_a_help() {
     for (text, message, help) in [
-        ("hodl=10s", "`hodl` is no option", "did you mean `hold`?"),
-        ("weight=3", "`weight` is no option", "there are `name`"),
-        ("tag=primary", "`tag` is no option", "`consul://SERVICE+TAG@DATACENTER`"),
-        ("", "an option is missing", "`option=value`"),
-        ("hold=1s&", "an option is missing", "`option=value`"),
-        ("hold", "`hold` has no value", "write `hold=10s`"),
-        ("hold=1s&hold=2s", "`hold` is given twice", "keep one"),
-        ("hold=10", "`10` has no unit", "write `10s`"),
-        ("hold=soon", "`soon` is no duration", "`1h30m`"),
-        ("hold=2years", "`2years` is more than a year", "365days"),
-        ("balance=roundrobin", "`roundrobin` is no value", "did you mean `round-robin`?"),
-        ("balance=maglev", "`maglev` is no value", "`source-hash`"),
-        ("slow-start=5", "`5` has no unit", "`5s`"),
-        ("connect-timeout=0", "never connect", "`3s`"),
-        ("half-close-timeout=off", "cannot be off", "`24h`"),
-        ("max-sessions=0", "no number of sessions", "from 1"),
-        ("max-sessions=+1", "no number of sessions", "from 1"),
-        ("allow=localhost", "`localhost` is no network", "10.0.0.0/8"),
-        ("on-remove=kill", "`kill` is no value of `on-remove`", "`drain`, `cut`"),
-        ("health=maybe", "`maybe` is no value", "`off`"),
-        ("health=http", "no path to ask for", "`health=http:/healthz`"),
-        ("health=http://web/up", "no path to ask for", "without a host"),
-        ("health=http:/a b", "no path to ask for", "without a host, a space"),
-        ("health=rediss", "no value of `health`", "did you mean `redis`?"),
-        ("health-interval=0", "is below 10 ms", "`5s`"),
-        ("health-interval=off", "would never check", "`health=off`"),
-        ("health-rise=0", "no number of checks", "from 1 to 1000"),
-        ("health-fal=2", "no option", "did you mean `health-fall`?"),
-        ("on-unhealthy=kill", "`kill` is no value of `on-unhealthy`", "`drain`, `cut`"),
-        ("rate=0", "no number of sessions a second", "from 1"),
-        ("deny=everybody", "`everybody` is no network", "10.0.0.0/8"),
-        ("accept-proxy", "`accept-proxy` is not in this version", "leave it out"),
-        ("send-proxy=v2", "`send-proxy` is not in this version", "leave it out"),
-        ("name=a b", "cannot be a name", "letters"),
-        ("name=", "`name` has no value", "name=redis"),
+        ("hodl=10s", "unknown option `hodl`", "did you mean `hold`?"),
+        ("weight=3", "unknown option `weight`", "choose one of `name`"),
+        ("tag=primary", "unknown option `tag`", "`consul://SERVICE+TAG@DATACENTER`"),
+        ("", "missing option", "`option=value`"),
+        ("hold=1s&", "missing option", "`option=value`"),
+        ("hold", "missing value of `hold`", "write `hold=10s`"),
+        ("hold=1s&hold=2s", "duplicate option `hold`", "keep one"),
+        ("hold=10", "missing unit in `10`", "write `10s`"),
+        ("hold=soon", "invalid duration `soon`", "`1h30m`"),
+        ("hold=2years", "longer than a year", "365days"),
+        ("balance=roundrobin", "invalid value `roundrobin`", "did you mean `round-robin`?"),
+        ("balance=maglev", "invalid value `maglev`", "`source-hash`"),
+        ("slow-start=5", "missing unit in `5`", "`5s`"),
+        ("connect-timeout=0", "must be positive", "`3s`"),
+        ("half-close-timeout=off", "cannot be `off`", "`24h`"),
+        ("max-sessions=0", "invalid number of sessions", "from 1"),
+        ("max-sessions=+1", "invalid number of sessions", "from 1"),
+        ("allow=localhost", "invalid network `localhost`", "10.0.0.0/8"),
+        ("on-remove=kill", "invalid value `kill` for `on-remove`", "`drain`, `cut`"),
+        ("health=maybe", "invalid value `maybe`", "`off`"),
+        ("health=http", "invalid path of a health check", "`health=http:/healthz`"),
+        ("health=http://web/up", "invalid path of a health check", "without a host"),
+        ("health=http:/a b", "invalid path of a health check", "without a host, a space"),
+        ("health=rediss", "for `health`", "did you mean `redis`?"),
+        ("health-interval=0", "less than 10 ms", "`5s`"),
+        ("health-interval=off", "it cannot be off", "`health=off`"),
+        ("health-rise=0", "invalid number of checks", "from 1 to 1000"),
+        ("health-fal=2", "unknown option", "did you mean `health-fall`?"),
+        ("on-unhealthy=kill", "invalid value `kill` for `on-unhealthy`", "`drain`, `cut`"),
+        ("rate=0", "invalid number of sessions a second", "from 1"),
+        ("deny=everybody", "invalid network `everybody`", "10.0.0.0/8"),
+        ("accept-proxy", "`accept-proxy` is not in this version", "remove it"),
+        ("send-proxy=v2", "`send-proxy` is not in this version", "remove it"),
+        ("name=a b", "invalid name", "letters"),
+        ("name=", "missing value of `name`", "name=redis"),
         ("backup=unix:pg", "not absolute", "begin the path"),
     ] {
         let mistakes = read(text, "80").expect_err(text);
@@ -114,7 +114,7 @@ fn all_mistakes_are_reported_at_once() {
 }
 
 #[test]
-fn a_unix_listener_has_no_addresses_to_allow() {
+fn a_unix_listener_does_not_support_allow() {
     assert!(read("allow=10.0.0.0/8", "/run/x.sock").is_err());
 }
 
@@ -123,9 +123,9 @@ fn of_label(text: &str) -> Vec<Mistake> {
     parse_into(&mut Options::named("n"), text, &listen, Author::Label)
 }
 
-/// Whoever adds an option decides here whether a container may set it.
+/// A new option must be listed here if a label cannot set it.
 #[test]
-fn a_label_sets_what_concerns_its_own_container_and_nothing_else() {
+fn a_label_sets_the_options_that_affect_only_its_own_container() {
     for name in names() {
         let is_operators = ["backup", "accept-proxy", "send-proxy"].contains(&name);
         let mistakes = of_label(&format!("{name}={}", key(name).unwrap().example));
@@ -137,7 +137,7 @@ fn a_label_sets_what_concerns_its_own_container_and_nothing_else() {
 }
 
 #[test]
-fn a_label_costs_no_more_than_a_container_may() {
+fn the_resources_of_a_label_are_limited() {
     assert_eq!(of_label("hold=1m&health=tcp&health-interval=1s"), []);
     for (text, help) in [
         ("hold=61s", "`hold=1m`"),
@@ -151,13 +151,13 @@ fn a_label_costs_no_more_than_a_container_may() {
 }
 
 #[test]
-fn networks_of_mapped_addresses_are_those_of_ipv4() {
+fn networks_of_ipv4_mapped_addresses_are_ipv4_networks() {
     for (text, network) in [
         ("::ffff:127.0.0.1/128", "127.0.0.1/32"),
         ("::ffff:127.0.0.1", "127.0.0.1/32"),
         ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
         ("::ffff:0:0/96", "0.0.0.0/0"),
-        // These are networks of IPv6 alone, though mapped addresses are among their own.
+        // Networks of IPv6, although they contain mapped addresses.
         ("::/0", "::/0"),
         ("::/80", "::/80"),
     ] {

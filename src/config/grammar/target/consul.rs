@@ -1,7 +1,7 @@
 //! `consul://[HOST[:PORT]/]SERVICE[+TAG...][@DATACENTER]`. Pure.
 //!
-//! Marks that neither a shell nor the rest of the grammar takes for something else: a `;` that a shell swallows would
-//! leave a service without the tag that was to narrow it.
+//! The separators have no meaning in shells or in the rest of the grammar: after a `;`, a shell would drop the tags, and
+//! the route would select more instances than intended.
 
 use std::collections::BTreeSet;
 
@@ -9,15 +9,15 @@ use super::{at, split_port};
 use crate::diagnostic::Mistake;
 use crate::route::{ConsulService, Target};
 
-/// Of Consul's HTTP API.
+/// The port of Consul's HTTP API.
 const PORT: u16 = 8500;
 
 const FORM: &str =
     "write `consul://[HOST:8500/]SERVICE[+TAG...][@DATACENTER]`, as in `consul://redis+primary@dc1`";
 
-/// What stands after `consul://`.
+/// Parses the part after `consul://`.
 pub(super) fn parse(text: &str) -> Result<Target, Mistake> {
-    let wrong = |what: &str| Mistake::new(format!("`consul://{text}`: {what}")).help(FORM);
+    let wrong = |what: &str| Mistake::new(format!("invalid target `consul://{text}`: {what}")).help(FORM);
     let (rest, datacenter) = match text.rsplit_once('@') {
         Some((rest, datacenter)) => (rest, Some(datacenter)),
         None => (text, None),
@@ -29,14 +29,14 @@ pub(super) fn parse(text: &str) -> Result<Target, Mistake> {
         None => (None, place),
     };
     if service.is_empty() || !service.chars().all(is_name_char) {
-        return Err(wrong("a service has letters, digits and `_.-`"));
+        return Err(wrong("a service consists of letters, digits and `_.-`"));
     }
     let tags: BTreeSet<String> = words.map(str::to_owned).collect();
     if tags.iter().any(|tag| tag.is_empty() || !tag.chars().all(is_tag_char)) {
-        return Err(wrong("a tag has letters, digits and `_.-/:=~`"));
+        return Err(wrong("a tag consists of letters, digits and `_.-/:=~`"));
     }
     if datacenter.is_some_and(|name| name.is_empty() || !name.chars().all(is_name_char)) {
-        return Err(wrong("a datacenter has letters, digits and `_.-`"));
+        return Err(wrong("a datacenter consists of letters, digits and `_.-`"));
     }
     Ok(Target::Consul(ConsulService {
         agent: agent_text.map(agent).transpose()?,
@@ -46,7 +46,7 @@ pub(super) fn parse(text: &str) -> Result<Target, Mistake> {
     }))
 }
 
-/// Where an agent is: `HOST[:PORT]`, as it is printed.
+/// Parses the address of an agent, `HOST[:PORT]`. Returns it with its port.
 pub(crate) fn agent(text: &str) -> Result<String, Mistake> {
     let (host, port) = split_port(text)?;
     Ok(at(host, port.unwrap_or(PORT))?.to_string())
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_has_an_agent_tags_and_a_datacenter_or_none_of_them() {
+    fn agent_tags_and_datacenter_are_optional() {
         for (text, printed) in [
             ("redis", "redis"),
             ("redis+primary", "redis+primary"),
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_service_is_answered_with_the_form() {
+    fn an_invalid_service_is_an_error_with_the_form() {
         for text in
             ["", "a b", "redis@", "redis+", "redis++a", "h:8500/", "redis;tag=a", "redis+a;b", "redis@a/b"]
         {

@@ -1,20 +1,20 @@
 //! `docker://NAME[:PORT]` and `docker://label:KEY[=VALUE][:PORT]`. Pure.
 
-use super::super::listen::number;
+use super::super::digits;
 use super::port_of;
 use crate::diagnostic::Mistake;
 use crate::route::Target;
 
-/// What stands after `docker://`.
+/// Parses the part after `docker://`.
 pub(super) fn parse(text: &str) -> Result<Target, Mistake> {
-    if let Some(label) = text.strip_prefix("label:").filter(|rest| number(rest).is_none()) {
+    if let Some(label) = text.strip_prefix("label:").filter(|rest| digits::<u16>(rest).is_none()) {
         return labelled(label);
     }
     let (name, port) = split_port(text)?;
     Ok(Target::Docker { name: container_name(name)?, port })
 }
 
-/// A label's value holds no colon here, so that what follows one is a port.
+/// Parses a label and a port. The value of the label cannot contain a colon.
 fn labelled(text: &str) -> Result<Target, Mistake> {
     let (label, port) = split_port(text)?;
     let (key, value) = match label.split_once('=') {
@@ -23,8 +23,8 @@ fn labelled(text: &str) -> Result<Target, Mistake> {
     };
     let odd = |part: &str| part.is_empty() || !part.chars().all(is_label_char);
     if odd(key) || value.is_some_and(odd) {
-        return Err(Mistake::new(format!("`docker://label:{text}` names no label"))
-            .help("write `docker://label:KEY=VALUE[:PORT]`, of letters, digits and `_.-/@+~`"));
+        return Err(Mistake::new(format!("invalid label in `docker://label:{text}`"))
+            .help("write `docker://label:KEY=VALUE[:PORT]` with letters, digits and `_.-/@+~`"));
     }
     Ok(Target::Labelled { key: key.to_owned(), value: value.map(str::to_owned), port })
 }
@@ -40,16 +40,16 @@ fn split_port(text: &str) -> Result<(&str, Option<u16>), Mistake> {
     }
 }
 
-/// Docker's own rule for names, which IDs and Compose services keep as well. Go tools print a name with a slash before
-/// it.
+/// Parses the name of a container by Docker's rule, which IDs and Compose services satisfy as well. Accepts the leading slash
+/// of names in Docker's API.
 pub(crate) fn container_name(text: &str) -> Result<String, Mistake> {
     let name = text.strip_prefix('/').unwrap_or(text);
     let first = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
     if first && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c)) {
         return Ok(name.to_owned());
     }
-    Err(Mistake::new(format!("`{text}` cannot be the name of a container"))
-        .help("write a container's name or ID, or a Compose service: letters, digits and `_.-`"))
+    Err(Mistake::new(format!("invalid name of a container `{text}`"))
+        .help("write the name or ID of a container, or a Compose service: letters, digits and `_.-`"))
 }
 
 #[cfg(test)]
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_container_is_meant_by_name_or_by_label() {
+    fn a_container_is_selected_by_name_or_by_label() {
         let docker = |name: &str, port| Target::Docker { name: name.to_owned(), port };
         let label = |key: &str, value: Option<&str>, port| Target::Labelled {
             key: key.to_owned(),
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_no_container_is_answered_with_the_way_out() {
+    fn an_invalid_container_is_an_error_with_a_help() {
         for (text, help) in [
             ("", "letters, digits"),
             ("a b", "letters, digits"),

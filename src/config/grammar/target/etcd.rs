@@ -1,8 +1,7 @@
 //! `etcd://HOST[:2379][,HOST...]/PREFIX`, and `etcds://` for TLS. Pure.
 //!
-//! The commas between the members are those that etcd's own tools take (`ETCDCTL_ENDPOINTS`), though targets are
-//! separated by commas too. Nothing is ambiguous: an etcd target is not complete before its prefix, and no host has a
-//! slash in it, so the first slash after the scheme ends the members.
+//! Members are separated by commas, as in etcd's own tools (`ETCDCTL_ENDPOINTS`), although targets are as well. The grammar is
+//! unambiguous: the prefix is required and no host contains a slash, so the first slash after the scheme ends the members.
 
 use super::{at, split_port};
 use crate::diagnostic::Mistake;
@@ -10,10 +9,10 @@ use crate::route::EtcdKeys;
 
 const SCHEMES: [(&str, bool); 2] = [("etcd://", false), ("etcds://", true)];
 
-/// Where etcd listens (IANA).
+/// The client port of etcd (IANA).
 const PORT: u16 = 2379;
 
-/// The length of a list's first word, where that is an etcd target.
+/// Returns the length of the first target of a list, if it is an etcd target.
 pub(super) fn word(list: &str) -> Option<usize> {
     let (rest, _) = after_scheme(list)?;
     let scheme = list.len() - rest.len();
@@ -22,13 +21,13 @@ pub(super) fn word(list: &str) -> Option<usize> {
     Some(scheme + members + prefix.find(',').unwrap_or(prefix.len()))
 }
 
-/// `None` for what is no etcd target.
+/// Parses an etcd target. Returns `None` for another scheme.
 pub(crate) fn parse(text: &str) -> Option<Result<EtcdKeys, Mistake>> {
     let (rest, tls) = after_scheme(text)?;
     Some(keys(rest, tls))
 }
 
-/// Where entries are written: as a target, but for the prefix, which may be left out.
+/// Parses the address of a registry: an etcd target, of which the prefix is optional.
 pub(crate) fn registry(text: &str) -> Option<Result<EtcdKeys, Mistake>> {
     let (rest, tls) = after_scheme(text)?;
     let (members, prefix) = rest.split_once('/').unwrap_or((rest, ""));
@@ -49,12 +48,12 @@ fn keys(text: &str, tls: bool) -> Result<EtcdKeys, Mistake> {
     Ok(EtcdKeys { tls, members, prefix: self::prefix(prefix)? })
 }
 
-/// The members of a cluster, `host:port` each, each once.
+/// Parses the members of a cluster. Returns each once, as `host:port`.
 pub(crate) fn members(text: &str) -> Result<Vec<String>, Mistake> {
     if text.contains('@') {
-        // Not repeated: a password may stand there.
-        return Err(Mistake::new("an etcd target names no user").help(
-            "set AMBASSADOR_ETCD_USER and AMBASSADOR_ETCD_PASSWORD, which nobody sees in a list of processes",
+        // The text is not printed: it may contain a password.
+        return Err(Mistake::new("an etcd target cannot contain a user").help(
+            "set AMBASSADOR_ETCD_USER and AMBASSADOR_ETCD_PASSWORD, which are not visible in the list of processes",
         ));
     }
     let mut members = Vec::new();
@@ -68,16 +67,16 @@ pub(crate) fn members(text: &str) -> Result<Vec<String>, Mistake> {
     Ok(members)
 }
 
-/// With a slash before it and none after it.
+/// Parses a prefix. Returns it with a leading slash and without a trailing one.
 pub(crate) fn prefix(text: &str) -> Result<String, Mistake> {
     let prefix = text.trim_end_matches('/');
     if prefix.is_empty() {
-        return Err(Mistake::new("an etcd target needs the prefix of its keys")
+        return Err(Mistake::new("missing prefix of the keys in an etcd target")
             .help("write it after the members, as in `etcd://HOST:2379/services/redis`"));
     }
     match prefix.chars().find(|c| !c.is_ascii_alphanumeric() && !"._-/:@+~".contains(*c)) {
-        Some(odd) => Err(Mistake::new(format!("`{prefix}` is no prefix of keys: it holds {odd:?}"))
-            .help("a prefix has letters, digits and `._-/:@+~`")),
+        Some(odd) => Err(Mistake::new(format!("invalid prefix of keys `{prefix}`: it contains {odd:?}"))
+            .help("use letters, digits and `._-/:@+~`")),
         None => Ok(prefix.to_owned()),
     }
 }

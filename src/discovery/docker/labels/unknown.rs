@@ -1,7 +1,7 @@
 //! Labels that look like the ambassador's and are not. Pure.
 
 use super::{PREFIX, abbreviated, place};
-use crate::config::nearest::nearest;
+use crate::config::suggest::nearest;
 use crate::diagnostic::Diagnostic;
 use crate::discovery::docker::model::Container;
 

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::address::{BACKUP_TIER, EndpointAddr, Identity, WEIGHT_MAX};
-use crate::config::grammar::listen::{number, socket_path};
-use crate::config::nearest::suggest;
+use crate::config::grammar::digits;
+use crate::config::grammar::listen::socket_path;
+use crate::config::suggest::suggest;
 use crate::diagnostic::{Diagnostic, Mistake, Place};
 use crate::discovery::dns::NAMES_MAX;
 use crate::discovery::endpoint_resolver::{ListedEndpoint, Location, names};
@@ -61,7 +62,7 @@ fn parse_line(text: &str, source: &str) -> Result<Option<ListedEndpoint>, Mistak
     let mut words = text.split_whitespace();
     let Some(address) = words.next() else { return Ok(None) };
     let location = match address.strip_prefix("unix:") {
-        Some(path) if number(path).is_none() => Location::Addr(EndpointAddr::Unix(socket_path(path)?)),
+        Some(path) if digits::<u16>(path).is_none() => Location::Addr(EndpointAddr::Unix(socket_path(path)?)),
         _ => Location::parse(address)?,
     };
     let mut options = BTreeMap::new();
@@ -134,7 +135,7 @@ mod tests {
     #[test]
     fn every_mistake_has_its_line_and_a_help() {
         for (line, place, expected) in [
-            ("10.0.0.2", "a:1:1", "`10.0.0.2` has no port"),
+            ("10.0.0.2", "a:1:1", "missing port in `10.0.0.2`"),
             ("  redis:99999", "a:1:3", "from 1 to 65535"),
             ("unix:r.sock", "a:1:1", "begin the path"),
             ("db:1 wieght=2", "a:1:1", "did you mean `weight`?"),

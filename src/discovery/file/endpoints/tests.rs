@@ -89,7 +89,7 @@ async fn invalid_file_is_lost_until_it_is_valid_again() {
     let mut followed = followed().await;
     followed.write("a", "10.0.0.2:80\nredis\n");
     let why = followed.lost().await;
-    assert!(why.contains("a:2:1: `redis` has no port") && why.contains("as a whole"), "{why}");
+    assert!(why.contains("a:2:1: missing port in `redis`") && why.contains("as a whole"), "{why}");
     followed.write("a", "10.0.0.2:80 weight=x\n");
     followed.write("a", "10.0.0.1:80\n");
     followed.sees(&["10.0.0.1:80"]).await;

@@ -1,4 +1,4 @@
-//! A server that answers with its own name, and can be stopped and started at one address.
+//! A server that answers with its name, and that can be stopped and restarted at the same address.
 
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
@@ -9,14 +9,14 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::line;
+use super::protocol;
 
 const BACKLOG: u32 = 1024;
 
-pub(super) struct Backend {
+pub(super) struct Server {
     pub(super) name: &'static str,
     pub(super) addr: SocketAddr,
-    /// Keeps the port ours while nobody listens on it: bound and not listening, it refuses connections.
+    /// Reserves the port while the server is stopped: a socket that is bound and does not listen refuses connections.
     _reserved: TcpSocket,
     serving: Option<Serving>,
 }
@@ -26,11 +26,11 @@ struct Serving {
     _stop: DropGuard,
 }
 
-impl Backend {
-    /// At a free port of this host; not started.
-    pub(super) fn reserve(name: &'static str) -> io::Result<Backend> {
+impl Server {
+    /// Reserves a free port for a server that is not started.
+    pub(super) fn reserve(name: &'static str) -> io::Result<Server> {
         let reserved = bound(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-        Ok(Backend { name, addr: reserved.local_addr()?, _reserved: reserved, serving: None })
+        Ok(Server { name, addr: reserved.local_addr()?, _reserved: reserved, serving: None })
     }
 
     pub(super) fn start(&mut self) -> io::Result<()> {
@@ -42,16 +42,16 @@ impl Backend {
         Ok(())
     }
 
-    /// Refuses connections from this moment on, and resets those that it has.
+    /// Refuses new connections immediately, and resets open ones.
     pub(super) fn stop(&mut self) {
         if let Some(Serving { listener, _stop }) = self.serving.take() {
-            // Its task closes the listener soon; this makes it deaf at once.
+            // The task closes the listener later; this stops it from accepting connections immediately.
             let _ = socket2::SockRef::from(listener.as_ref()).shutdown(Shutdown::Read);
         }
     }
 }
 
-/// Several sockets may be bound to one address while at most one listens (`SO_REUSEADDR`, socket(7)).
+/// Binds an address to which other sockets may be bound as long as at most one listens (`SO_REUSEADDR`, socket(7)).
 fn bound(addr: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
@@ -82,14 +82,14 @@ async fn connection(stream: TcpStream, name: &'static str, stop: CancellationTok
     }
 }
 
-/// A line for each byte, until the peer is done.
+/// Answers each byte with a line, until the peer closes its sending side.
 async fn answer(stream: &TcpStream, name: &str) -> io::Result<()> {
     let mut buffer = [0; 64];
     loop {
-        let questions = line::read(stream, &mut buffer).await?;
-        if questions == 0 {
+        let requests = protocol::read(stream, &mut buffer).await?;
+        if requests == 0 {
             return Ok(());
         }
-        line::write(stream, format!("{name}\n").repeat(questions).as_bytes()).await?;
+        protocol::write(stream, format!("{name}\n").repeat(requests).as_bytes()).await?;
     }
 }

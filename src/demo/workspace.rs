@@ -1,27 +1,29 @@
-//! A directory of the demo's own, with the ambassador's configuration file and admin socket. Removed at the end.
+//! The temporary directory of the demo, with the configuration file and the admin socket of its ambassador.
 
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use super::backend::Backend;
+use super::server::Server;
 use crate::config::vars::Vars;
 
-/// Left behind by demos that were killed; more than this is no accident.
+/// The maximum number of directories left by killed demos with the same process ID.
 const LEFTOVERS_MAX: u32 = 100;
 
 /// The route's name.
 pub(super) const ROUTE: &str = "service";
 
-pub(super) struct Home {
+/// The directory. Removed when dropped.
+pub(super) struct Workspace {
     dir: PathBuf,
 }
 
-impl Home {
-    /// Below `TMPDIR` or /tmp; an image without either has /dev/shm.
-    pub(super) fn make(vars: &Vars) -> io::Result<Home> {
+impl Workspace {
+    /// Creates the directory in `TMPDIR` or /tmp; or in /dev/shm, for an image with neither.
+    pub(super) fn create(vars: &Vars) -> io::Result<Workspace> {
         let places = [vars.value("TMPDIR").unwrap_or("/tmp"), "/dev/shm"];
-        make_below(Path::new(places[0])).or_else(|error| make_below(Path::new(places[1])).map_err(|_| error))
+        create_below(Path::new(places[0]))
+            .or_else(|error| create_below(Path::new(places[1])).map_err(|_| error))
     }
 
     pub(super) fn file(&self) -> PathBuf {
@@ -32,28 +34,27 @@ impl Home {
         self.dir.join("admin.sock")
     }
 
-    /// Says in the file where the service is. Written beside it and renamed over it, as editors do: nobody ever sees
-    /// half a file.
-    pub(super) fn write(&self, backends: &[&Backend]) -> io::Result<()> {
+    /// Writes the configuration file with these servers as targets. The file is replaced atomically.
+    pub(super) fn write(&self, servers: &[&Server]) -> io::Result<()> {
         let draft = self.dir.join("ambassador.toml.new");
-        std::fs::write(&draft, file(backends))?;
+        std::fs::write(&draft, file(servers))?;
         std::fs::rename(draft, self.file())
     }
 }
 
-impl Drop for Home {
+impl Drop for Workspace {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
 
-/// For nobody but this user, and never somebody else's: a directory that is there already is left alone.
-fn make_below(parent: &Path) -> io::Result<Home> {
+/// Creates a directory that only this user can access. Never uses an existing one, which could belong to another user.
+fn create_below(parent: &Path) -> io::Result<Workspace> {
     let process = std::process::id();
     for n in 0..LEFTOVERS_MAX {
         let dir = parent.join(format!("ambassador-demo-{process}-{n}"));
         match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
-            Ok(()) => return Ok(Home { dir }),
+            Ok(()) => return Ok(Workspace { dir }),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
@@ -61,9 +62,9 @@ fn make_below(parent: &Path) -> io::Result<Home> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-fn file(backends: &[&Backend]) -> String {
+fn file(servers: &[&Server]) -> String {
     let targets: Vec<String> =
-        backends.iter().map(|backend| format!("\"{}\", # {}\n", backend.addr, backend.name)).collect();
+        servers.iter().map(|server| format!("\"{}\", # {}\n", server.addr, server.name)).collect();
     format!(
         "[[route]]\nname = \"{ROUTE}\"\nlisten = \"127.0.0.1:0\"\nbalance = \"round-robin\"\ntarget = [\n{}]\n",
         targets.iter().map(|target| format!("    {target}")).collect::<String>()

@@ -1,4 +1,4 @@
-//! Files, right and wrong, and the lines and columns that their mistakes are reported at.
+//! Valid and invalid files, and the lines and columns of mistakes.
 
 use std::time::Duration;
 
@@ -6,8 +6,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::grammar::parse_route;
+use crate::config::settings::Settings;
+use crate::config::{AdminAddr, LogConfig, LogFormat, LogLevel};
+use crate::ending::AccessLog;
 
-fn read(text: &str) -> RawFile {
+fn read(text: &str) -> ConfigFile {
     parse_file(Path::new("a.toml"), text).unwrap_or_else(|mistakes| panic!("{mistakes:?}"))
 }
 
@@ -17,7 +20,7 @@ fn mistakes(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_file_says_what_the_line_says() {
+fn a_file_is_equivalent_to_the_route_grammar() {
     let text = r#"
 [[route]]
 listen = 5432
@@ -53,20 +56,22 @@ target = "10.0.0.2"
 }
 
 #[test]
-fn an_empty_file_is_no_mistake() {
-    assert_eq!(read(""), RawFile::default());
-    assert_eq!(read("# nothing yet\n"), RawFile::default());
+fn an_empty_file_is_valid() {
+    assert_eq!(read(""), ConfigFile::default());
+    assert_eq!(read("# nothing yet\n"), ConfigFile::default());
 }
 
 #[test]
-fn settings_stand_at_the_top() {
+fn settings_are_written_at_the_top() {
     let text = "workers = 2\ndrain-timeout = \"1m\"\nmax-held = 5\nadmin = \"/run/a\"\n\
                 log-level = \"debug\"\nlog-format = \"json\"\naccess-log = \"off\"\n";
-    let settings = read(text).settings;
-    assert_eq!(settings.workers.map(std::num::NonZeroUsize::get), Some(2));
-    assert_eq!(settings.drain_timeout, Some(Duration::from_secs(60)));
-    assert!(settings.max_held.is_some() && settings.admin.is_some());
-    assert!(settings.log_level.is_some() && settings.log_format.is_some() && settings.access_log.is_some());
+    let values = read(text).settings;
+    let mut settings = Settings::default();
+    assert_eq!(settings.apply(&values, |_| Place::Built), []);
+    assert_eq!((settings.workers.get(), settings.drain_timeout), (2, Duration::from_secs(60)));
+    assert_eq!((settings.max_held, settings.admin), (5, Some(AdminAddr::Unix("/run/a".into()))));
+    assert_eq!(settings.log, LogConfig { level: LogLevel::Debug, format: LogFormat::Json });
+    assert_eq!(settings.access_log, AccessLog::Off);
 }
 
 #[test]
@@ -84,14 +89,14 @@ hodl = "10s"
 "#;
     let found = mistakes(text);
     let starts = [
-        "a.toml:1:1: `wrokers` is no key of this file\n  help: did you mean `workers`?",
-        "a.toml:2:1: this route has no `target`",
-        "a.toml:3:10: `redis` cannot be listened on",
-        "a.toml:4:1: `targets` is no key of a route\n  help: did you mean `target`?",
-        "a.toml:5:1: `hodl` is no key of a route\n  help: did you mean `hold`?",
-        "a.toml:9:13: `0` is no port",
-        "a.toml:9:25: `peer://c`: peers are not in this version",
-        "a.toml:10:10: `10` has no unit\n  help: write `10s`",
+        "a.toml:1:1: unknown key `wrokers`\n  help: did you mean `workers`?",
+        "a.toml:2:1: missing `target` in this route",
+        "a.toml:3:10: invalid listener `redis`",
+        "a.toml:4:1: unknown key `targets` of a route\n  help: did you mean `target`?",
+        "a.toml:5:1: unknown key `hodl` of a route\n  help: did you mean `hold`?",
+        "a.toml:9:13: invalid port `0`",
+        "a.toml:9:25: unsupported target `peer://c`: peers are not in this version",
+        "a.toml:10:10: missing unit in `10`\n  help: write `10s`",
     ];
     assert_eq!(found.len(), starts.len(), "{found:#?}");
     for (found, start) in found.iter().zip(starts) {
@@ -100,19 +105,19 @@ hodl = "10s"
 }
 
 #[test]
-fn what_is_not_toml_is_reported_where_it_breaks() {
+fn invalid_toml_is_reported_at_its_position() {
     let found = mistakes("[[route]]\nlisten = \n");
     assert!(found[0].starts_with("a.toml:2:"), "{found:?}");
 }
 
 #[test]
-fn the_same_listener_twice_names_both_places() {
+fn a_duplicate_listener_names_both_places() {
     let found = mistakes("[[route]]\nlisten = 80\ntarget = 'a'\n[[route]]\nlisten = 80\ntarget = 'b'\n");
-    assert!(found[0].starts_with("a.toml:4:1: `80` is listened on twice, first at a.toml:1:1"), "{found:?}");
+    assert!(found[0].starts_with("a.toml:4:1: duplicate listener `80`, first at a.toml:1:1"), "{found:?}");
 }
 
 #[test]
-fn every_wrong_type_is_answered_with_the_right_one() {
+fn every_wrong_type_is_explained_by_the_right_one() {
     for (text, help) in [
         ("route = 5", "[[route]]"),
         ("[route]\nlisten = 80\ntarget = 'a'", "[[route]]"),
@@ -120,7 +125,7 @@ fn every_wrong_type_is_answered_with_the_right_one() {
         ("hold = '1s'", "below a `[[route]]`"),
         ("route = [5]", "[[route]]"),
         ("[[route]]\nlisten = [1, 2]\ntarget = 'a'", "one listener per route"),
-        ("[[route]]\nlisten = 80\ntarget = []", "one at least"),
+        ("[[route]]\nlisten = 80\ntarget = []", "at least one"),
         ("[[route]]\nlisten = 80\ntarget = 5.5", "target = [\"db1"),
         ("[[route]]\nlisten = 80\ntarget = 'a'\nworkers = 1", "above the first"),
         ("[[route]]\nlisten = 80\ntarget = 'a'\nmax-sessions = true", "max-sessions = 100"),
@@ -141,7 +146,7 @@ fn a_list_may_also_be_one_string_with_commas() {
 
 proptest! {
     #[test]
-    fn no_text_at_all_can_make_it_panic(text in "(\\[\\[route\\]\\]\n|listen|target|hold| = |[0-9]{1,3}|'[a-z:,]{0,6}'|\n|\\PC){0,20}") {
+    fn no_text_causes_a_panic(text in "(\\[\\[route\\]\\]\n|listen|target|hold| = |[0-9]{1,3}|'[a-z:,]{0,6}'|\n|\\PC){0,20}") {
         let _ = parse_file(Path::new("a.toml"), &text);
     }
 }

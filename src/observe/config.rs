@@ -1,14 +1,15 @@
-//! What `ambassador check` shows: the routes that would run, or what is wrong. Pure, sorted, stable.
+//! The configuration as a table and as JSON, and its mistakes, for `ambassador check` and `/config`. Pure.
 
 use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::{Config, DockerConfig, DockerHost};
+use super::table::aligned;
+use crate::config::{Config, DockerConfig, DockerHost};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::route::{Options, Route, Shadowed, Target, merge};
 
-/// The routes as a table for people. A route that another keeps from running says which.
+/// Returns the routes as a table. A route that is hidden by another names it.
 pub fn table(config: &Config) -> String {
     let (routes, shadowed) = merged(config);
     let mut rows = vec![HEAD.map(str::to_owned)];
@@ -26,7 +27,7 @@ pub fn table(config: &Config) -> String {
     text
 }
 
-/// The same as JSON, with the settings.
+/// Returns the routes and the settings as JSON.
 pub fn json(config: &Config) -> Value {
     let (routes, shadowed) = merged(config);
     let hidden = |Shadowed { route, by }: &Shadowed| {
@@ -34,7 +35,7 @@ pub fn json(config: &Config) -> Value {
         value["hidden_by"] = by.to_string().into();
         value
     };
-    json!({
+    let mut value = json!({
         "routes": routes.iter().map(route_json).collect::<Vec<_>>(),
         "hidden": shadowed.iter().map(hidden).collect::<Vec<_>>(),
         "file": config.path.as_ref().map(|path| path.display().to_string()),
@@ -44,19 +45,15 @@ pub fn json(config: &Config) -> Value {
             "implicit": docker.implicit,
             "share_labels": docker.share_labels,
         })),
-        "workers": config.workers.get(),
-        "drain_timeout": humantime::format_duration(config.drain_timeout).to_string(),
-        "max_held": config.max_held,
-        "max_ejected": config.max_ejected,
-        "dns_max_ttl": humantime::format_duration(config.dns.max_ttl).to_string(),
-        "dns_stale": humantime::format_duration(config.dns.stale).to_string(),
-        "dns_nx_stale": humantime::format_duration(config.dns.nx_stale).to_string(),
-        "access_log": config.access_log.name(),
         "warnings": config.warnings.iter().map(diagnostic_json).collect::<Vec<_>>(),
-    })
+    });
+    for (name, setting) in config.settings.shown() {
+        value[name] = setting;
+    }
+    value
 }
 
-/// What is wrong, each with its place and way out: for people, or as JSON.
+/// Returns the mistakes as text or as JSON, each with its place and help.
 pub fn mistakes(mistakes: &[Diagnostic], json: bool) -> String {
     if json {
         let all: Vec<Value> = mistakes.iter().map(diagnostic_json).collect();
@@ -87,23 +84,9 @@ fn row(route: &Route, note: String) -> [String; 6] {
     ]
 }
 
-/// The options that are not the defaults. The name has a column of its own.
+/// Returns the options that differ from the defaults. The name has a column of its own.
 fn written(options: &Options) -> Vec<(&'static str, String)> {
     options.differing(&Options::named(options.name.clone()))
-}
-
-fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
-    let mut widths = [0; N];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let line = |row: &[String; N]| {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
-        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
-    };
-    rows.iter().map(line).collect()
 }
 
 fn host(host: &DockerHost) -> String {
@@ -172,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_sorted_and_says_what_hides_what() {
+    fn the_table_is_sorted_and_shows_hidden_routes() {
         let mut config = config();
         config.docker = Some(DockerConfig {
             host: DockerHost::Unix("/d.sock".into()),
@@ -200,7 +183,7 @@ warning: variable A_PORT_0_TCP: no port
     }
 
     #[test]
-    fn no_route_is_said_in_words() {
+    fn the_table_of_no_routes_is_a_sentence() {
         assert_eq!(table(&Config::with_routes(Vec::new())), "no routes are written\n");
     }
 
@@ -214,10 +197,11 @@ warning: variable A_PORT_0_TCP: no port
         assert_eq!(value["hidden"][0]["hidden_by"], "argument 1");
         assert_eq!(value["drain_timeout"], "9s");
         assert_eq!(value["access_log"], "all");
+        assert_eq!(value["admin"], Value::Null);
     }
 
     #[test]
-    fn mistakes_are_shown_to_people_and_to_programs() {
+    fn mistakes_are_shown_as_text_and_as_json() {
         let place = Place::File { path: "a.toml".into(), line: 3, column: 8 };
         let all = [Diagnostic::new(place, "wrong").help("do it right")];
         assert_eq!(mistakes(&all, false), "a.toml:3:8: wrong\n  help: do it right\n");

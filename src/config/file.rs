@@ -1,4 +1,4 @@
-//! The configuration file as it is written: TOML with the option names of the grammar.
+//! The configuration file: TOML with the option names of the grammar. Holds what was written, without defaults.
 //!
 //! ```toml
 //! drain-timeout = "30s"
@@ -17,38 +17,43 @@ use toml::de::{DeTable, DeValue};
 
 use super::conflicts::conflicts;
 use super::grammar::{self, listen, options, target};
-use super::nearest::{nearest, suggest};
-use super::settings::{self, Settings};
+use super::settings::{SETTINGS, Setting, SettingValues};
+use super::suggest::{nearest, suggest};
 use crate::diagnostic::{Diagnostic, Mistake, Place};
 use crate::route::{Listen, Options, Route};
 
-/// All that a file says.
+/// The content of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RawFile {
+pub struct ConfigFile {
     pub routes: Vec<Route>,
-    pub settings: Settings,
+    /// Their values are valid.
+    pub settings: SettingValues,
 }
 
-/// Reads a whole file; every mistake at once, each with line and column, in the order of the file.
-pub fn parse_file(path: &Path, text: &str) -> Result<RawFile, Vec<Diagnostic>> {
+/// Parses a file.
+///
+/// # Errors
+///
+/// Returns every mistake, each with line and column, in the order of the file.
+pub fn parse_file(path: &Path, text: &str) -> Result<ConfigFile, Vec<Diagnostic>> {
     let mut reader = Reader { path, text, lines: lines(text), mistakes: Vec::new() };
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         let span = error.span().unwrap_or_default();
-        reader.wrong(span, Mistake::new(format!("this is not TOML: {}", error.message().trim())));
+        reader.wrong(span, Mistake::new(format!("invalid TOML: {}", error.message().trim())));
     }
-    // What the parser guessed after a mistake of form would only give mistakes that are none.
-    let file = if reader.mistakes.is_empty() { reader.file(table.get_ref()) } else { RawFile::default() };
+    // After a syntax error, the recovered table would cause misleading mistakes.
+    let file = if reader.mistakes.is_empty() { reader.file(table.get_ref()) } else { ConfigFile::default() };
     reader.mistakes.extend(conflicts(&file.routes));
     reader.mistakes.sort_by(|a, b| a.place.cmp(&b.place));
     if reader.mistakes.is_empty() { Ok(file) } else { Err(reader.mistakes) }
 }
 
-/// One reading of one file.
+/// The state of parsing one file.
 struct Reader<'a> {
     path: &'a Path,
     text: &'a str,
-    /// Where each line begins.
+    /// The offset of each line.
     lines: Vec<usize>,
     mistakes: Vec<Diagnostic>,
 }
@@ -56,14 +61,14 @@ struct Reader<'a> {
 type Value<'a> = Spanned<DeValue<'a>>;
 
 impl Reader<'_> {
-    fn file(&mut self, table: &DeTable<'_>) -> RawFile {
-        let mut file = RawFile::default();
+    fn file(&mut self, table: &DeTable<'_>) -> ConfigFile {
+        let mut file = ConfigFile::default();
         for (key, value) in table {
             let name = key.get_ref().as_ref();
             if name == "route" {
                 file.routes = self.routes(value);
-            } else if settings::KEYS.contains(&name) {
-                self.setting(&mut file.settings, name, value);
+            } else if let Some(setting) = Setting::find(name) {
+                self.setting(&mut file.settings, setting, value);
             } else {
                 self.wrong(key.span(), unknown_at_top(name));
             }
@@ -72,10 +77,11 @@ impl Reader<'_> {
         file
     }
 
-    fn setting(&mut self, settings: &mut Settings, name: &str, value: &Value<'_>) {
-        for (word, span) in self.words(name, value) {
-            if let Err(mistake) = settings.set(name, &word) {
-                self.wrong(span, mistake);
+    fn setting(&mut self, settings: &mut SettingValues, setting: &'static Setting, value: &Value<'_>) {
+        for (word, span) in self.words(setting.name, value) {
+            match setting.check(&word) {
+                Ok(()) => settings.push((setting, word)),
+                Err(mistake) => self.wrong(span, mistake),
             }
         }
     }
@@ -83,7 +89,7 @@ impl Reader<'_> {
     fn routes(&mut self, value: &Value<'_>) -> Vec<Route> {
         let Some(array) = value.get_ref().as_array() else {
             let mistake =
-                Mistake::new("`route` is no list of tables").help("begin each route with `[[route]]`");
+                Mistake::new("`route` must be a list of tables").help("start each route with `[[route]]`");
             self.wrong(value.span(), mistake);
             return Vec::new();
         };
@@ -93,7 +99,7 @@ impl Reader<'_> {
     fn route(&mut self, item: &Value<'_>) -> Option<Route> {
         let before = self.mistakes.len();
         let Some(table) = item.get_ref().as_table() else {
-            let mistake = Mistake::new("a route is a table").help("begin each route with `[[route]]`");
+            let mistake = Mistake::new("a route must be a table").help("start each route with `[[route]]`");
             self.wrong(item.span(), mistake);
             return None;
         };
@@ -110,11 +116,14 @@ impl Reader<'_> {
         (self.mistakes.len() == before).then_some(Route { listen, targets, options, origin })
     }
 
-    /// The listener and its text, or a stand-in for it, so that the rest of the table can be read.
+    /// Returns the listener and its text, or a placeholder, so that the rest of the table can be parsed.
     fn listen(&mut self, item: &Value<'_>, table: &DeTable<'_>) -> (Listen, String) {
         let Some(value) = table.get("listen") else {
-            self.wrong(item.span(), Mistake::new("this route has no `listen`").help("add `listen = 6379`"));
-            return (grammar::stand_in(), String::new());
+            self.wrong(
+                item.span(),
+                Mistake::new("missing `listen` in this route").help("add `listen = 6379`"),
+            );
+            return (grammar::placeholder(), String::new());
         };
         for (word, span) in self.words("listen", value) {
             match listen::parse(&word) {
@@ -122,7 +131,7 @@ impl Reader<'_> {
                 Err(mistake) => self.wrong(span, mistake),
             }
         }
-        (grammar::stand_in(), String::new())
+        (grammar::placeholder(), String::new())
     }
 
     fn targets(
@@ -133,12 +142,13 @@ impl Reader<'_> {
     ) -> Vec<crate::route::Target> {
         let mut targets = Vec::new();
         let Some(value) = table.get("target") else {
-            let mistake = Mistake::new("this route has no `target`").help("add `target = \"redis:6379\"`");
+            let mistake =
+                Mistake::new("missing `target` in this route").help("add `target = \"redis:6379\"`");
             self.wrong(item.span(), mistake);
             return targets;
         };
         if value.get_ref().as_array().is_some_and(|array| array.is_empty()) {
-            self.wrong(value.span(), Mistake::new("`target` is empty").help("name one at least"));
+            self.wrong(value.span(), Mistake::new("`target` is empty").help("write at least one target"));
         }
         for (word, span) in self.words("target", value) {
             match target::parse_list(&word, listen) {
@@ -172,7 +182,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The words of a value: one of a string or a number, several of a list where the key takes one.
+    /// Returns the words of a value: one for a string or a number, several for a list if the key takes one.
     fn words(&mut self, key: &str, value: &Value<'_>) -> Vec<(String, Range<usize>)> {
         let takes_list = key == "target" || options::key(key).is_some_and(|option| option.is_list);
         match value.get_ref() {
@@ -188,7 +198,7 @@ impl Reader<'_> {
             DeValue::String(text) => text.to_string(),
             DeValue::Integer(number) if number.radix() == 10 => number.as_str().to_owned(),
             other => {
-                let mistake = Mistake::new(format!("`{key}` cannot be {}", kind(other))).help(written(key));
+                let mistake = Mistake::new(format!("`{key}` cannot be {}", kind(other))).help(form(key));
                 self.wrong(value.span(), mistake);
                 return None;
             }
@@ -211,27 +221,28 @@ impl Reader<'_> {
     }
 }
 
-/// Where each line begins: counted once, and not anew for each route's place.
+/// Returns the offset of each line. Computed once, since every route has a place.
 fn lines(text: &str) -> Vec<usize> {
     std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect()
 }
 
 fn unknown_at_top(name: &str) -> Mistake {
-    let mistake = Mistake::new(format!("`{name}` is no key of this file"));
+    let mistake = Mistake::new(format!("unknown key `{name}`"));
     if name == "routes" || name == "listen" || name == "target" {
-        return mistake.help("begin each route with `[[route]]`");
+        return mistake.help("start each route with `[[route]]`");
     }
     if options::key(name).is_some() {
-        return mistake.help(format!("`{name}` belongs below a `[[route]]`"));
+        return mistake.help(format!("write `{name}` below a `[[route]]`"));
     }
-    let keys: Vec<&str> = std::iter::once("route").chain(settings::KEYS).collect();
+    let keys: Vec<&str> =
+        std::iter::once("route").chain(SETTINGS.iter().map(|setting| setting.name)).collect();
     mistake.help(suggest(name, &keys))
 }
 
 fn unknown_in_route(name: &str) -> Mistake {
-    let mistake = Mistake::new(format!("`{name}` is no key of a route"));
-    if settings::KEYS.contains(&name) {
-        return mistake.help(format!("`{name}` belongs above the first `[[route]]`"));
+    let mistake = Mistake::new(format!("unknown key `{name}` of a route"));
+    if Setting::find(name).is_some() {
+        return mistake.help(format!("write `{name}` above the first `[[route]]`"));
     }
     let keys: Vec<&str> = ["listen", "target"].into_iter().chain(options::names()).collect();
     match nearest(name, &["targets", "backend", "upstream", "to"]) {
@@ -244,29 +255,29 @@ fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "a number that is not decimal",
-        DeValue::Float(_) => "a number with a point",
-        DeValue::Boolean(_) => "true or false",
+        DeValue::Float(_) => "a floating-point number",
+        DeValue::Boolean(_) => "a boolean",
         DeValue::Datetime(_) => "a date",
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
     }
 }
 
-fn written(key: &str) -> String {
+/// Describes the type of a key's value.
+fn form(key: &str) -> String {
     match key {
         "listen" => {
             "write one listener per route, as in `listen = 6379` or `listen = \"127.0.0.1:6379\"`".to_owned()
         }
         "target" => "write `target = \"redis:6379\"` or `target = [\"db1:5432\", \"db2:5432\"]`".to_owned(),
-        "workers"
-        | "max-held"
-        | "max-sessions"
-        | "max-sessions-per-endpoint"
-        | "rate"
-        | "health-rise"
-        | "health-fall" => format!("write a whole number, as in `{key} = 100`"),
+        _ if is_integer(key) => format!("write a whole number, as in `{key} = 100`"),
         _ => format!("write a string, as in `{key} = \"...\"`"),
     }
+}
+
+fn is_integer(key: &str) -> bool {
+    Setting::find(key).is_some_and(Setting::is_integer)
+        || options::key(key).is_some_and(options::Key::is_integer)
 }
 
 #[cfg(test)]

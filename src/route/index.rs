@@ -1,68 +1,71 @@
-//! Which listeners and names are taken: asked once for each route of ten thousand, so that asking must not be a look at all.
+//! An index of routes by listener and by name, which finds conflicts without comparing every pair of routes. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use super::{Listen, PortRange, Protocol, Route, share_address};
 
-/// The ports of one address that are taken, no two ranges overlapping: by the first port, the last one and the route.
+/// Disjoint ranges of ports of one address: from the first port to the last port and the route.
 type Ranges = BTreeMap<u16, (u16, usize)>;
 
-/// Routes that were added, found by what they would be in the way of.
+/// An index of routes by the listeners and names with which they conflict.
 #[derive(Debug, Default)]
-pub struct Taken<'r> {
-    /// In the order in which they were added.
+pub struct RouteIndex<'r> {
+    /// In the order of insertion.
     routes: Vec<&'r Route>,
     by_name: HashMap<&'r str, usize>,
     by_listen: HashMap<&'r Listen, usize>,
     by_port: BTreeMap<(Protocol, Option<IpAddr>), Ranges>,
-    /// Those that overlap another of their address. Only a list with mistakes in it has any.
-    crossing: Vec<usize>,
+    /// The routes whose ports overlap those of another route of their address. Empty for a valid table.
+    overlapping: Vec<usize>,
 }
 
-impl<'r> Taken<'r> {
-    pub fn of(routes: impl IntoIterator<Item = &'r Route>) -> Taken<'r> {
-        let mut taken = Taken::default();
-        routes.into_iter().for_each(|route| taken.add(route));
-        taken
+impl<'r> RouteIndex<'r> {
+    /// Returns an index of these routes.
+    pub fn of(routes: impl IntoIterator<Item = &'r Route>) -> RouteIndex<'r> {
+        let mut index = RouteIndex::default();
+        routes.into_iter().for_each(|route| index.add(route));
+        index
     }
 
+    /// Adds a route.
     pub fn add(&mut self, route: &'r Route) {
         let index = self.routes.len();
         self.routes.push(route);
         self.by_name.entry(&route.options.name).or_insert(index);
         self.by_listen.entry(&route.listen).or_insert(index);
         let Listen::Inet { protocol, ip, ports } = &route.listen else { return };
-        // Port 0 is in the way of its equal alone.
+        // Port 0 conflicts only with an equal listener.
         if ports.first == 0 {
             return;
         }
         let ranges = self.by_port.entry((*protocol, *ip)).or_default();
-        if overlapping(ranges, *ports).is_some() {
-            self.crossing.push(index);
+        if first_overlap(ranges, *ports).is_some() {
+            self.overlapping.push(index);
         } else {
             ranges.insert(ports.first, (ports.last, index));
         }
     }
 
-    /// The first of those that want this listener, or a part of it.
+    /// Returns the first route whose listener overlaps this one.
     pub fn by_listen(&self, listen: &Listen) -> Option<&'r Route> {
-        let crossing = self
-            .crossing
+        let overlapping = self
+            .overlapping
             .iter()
             .copied()
             .find(|index| self.routes.get(*index).is_some_and(|route| route.listen.overlaps(listen)));
         let equal = self.by_listen.get(listen).copied();
-        let first = equal.into_iter().chain(self.by_ports(listen)).chain(crossing).min()?;
+        let first = equal.into_iter().chain(self.by_ports(listen)).chain(overlapping).min()?;
         self.routes.get(first).copied()
     }
 
+    /// Returns the first route of this name.
     pub fn by_name(&self, name: &str) -> Option<&'r Route> {
         self.routes.get(*self.by_name.get(name)?).copied()
     }
 
-    /// One that cannot be in a table with this route.
-    pub fn excludes(&self, route: &Route) -> Option<&'r Route> {
+    /// Returns a route that cannot be in the same table as this one.
+    pub fn conflict(&self, route: &Route) -> Option<&'r Route> {
         self.by_listen(&route.listen).or_else(|| self.by_name(&route.options.name))
     }
 
@@ -72,27 +75,27 @@ impl<'r> Taken<'r> {
             return None;
         }
         let first_of = |address: Option<IpAddr>| {
-            self.by_port.get(&(*protocol, address)).and_then(|ranges| overlapping(ranges, *ports))
+            self.by_port.get(&(*protocol, address)).and_then(|ranges| first_overlap(ranges, *ports))
         };
         let Some(one) = ip.filter(|ip| !ip.is_unspecified()) else {
-            // Every address, or every one of a family: each that there is.
+            // All addresses, or all addresses of a family: compare each indexed address.
             let sharing = self.by_port.iter().filter(|((its_protocol, its_ip), _)| {
                 its_protocol == protocol && share_address(*its_ip, *ip)
             });
-            return sharing.filter_map(|(_, ranges)| overlapping(ranges, *ports)).min();
+            return sharing.filter_map(|(_, ranges)| first_overlap(ranges, *ports)).min();
         };
-        [None, Some(one), Some(all_like(one))].into_iter().filter_map(first_of).min()
+        [None, Some(one), Some(unspecified(one))].into_iter().filter_map(first_of).min()
     }
 }
 
-/// The first route of those whose ports overlap.
-fn overlapping(ranges: &Ranges, ports: PortRange) -> Option<usize> {
+/// Returns the first route whose ports overlap.
+fn first_overlap(ranges: &Ranges, ports: PortRange) -> Option<usize> {
     let up_to = ranges.range(..=ports.last).rev();
     up_to.take_while(|(_, (last, _))| *last >= ports.first).map(|(_, (_, index))| *index).min()
 }
 
-/// All addresses of its family.
-fn all_like(ip: IpAddr) -> IpAddr {
+/// Returns the unspecified address of the same family.
+fn unspecified(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),

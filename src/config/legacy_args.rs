@@ -1,35 +1,20 @@
-//! The ancestors' command lines, made into ours: one dash before long flags, as Go's flag package reads them
-//! (<https://pkg.go.dev/flag>), and a whole command line in one word, as Compose files in the wild pass it. Pure.
+//! Translates command lines of grand-ambassador: long flags with one dash, as accepted by Go's flag package
+//! (<https://pkg.go.dev/flag>), and a whole command line in one word, as in existing Compose files. Pure.
 
 use std::ffi::OsString;
 
-/// Flags with a value.
-const VALUES: [&str; 16] = [
-    "name",
-    "sock",
-    "log-level",
-    "tlscacert",
-    "tlscert",
-    "tlskey",
-    "config",
-    "log-format",
-    "access-log",
-    "workers",
-    "drain-timeout",
-    "max-held",
-    "dns-max-ttl",
-    "dns-stale",
-    "dns-nx-stale",
-    "admin",
-];
+use super::settings::Setting;
 
-/// Flags that are true when they stand alone.
+/// Flags with a value, besides those of the settings.
+const VALUES: [&str; 6] = ["name", "sock", "tlscacert", "tlscert", "tlskey", "config"];
+
+/// Flags whose value is optional and defaults to true.
 const SWITCHES: [&str; 3] = ["wait", "tls", "tlsverify"];
 
-/// The same arguments with two dashes. Works on all of `argv` or on what follows the program's name; what it does not
-/// know stays as it is.
-pub fn ancestor(args: Vec<OsString>) -> Vec<OsString> {
-    let mut words = args.into_iter().flat_map(one_word_or_several);
+/// Translates arguments to two dashes. Accepts all of `argv` or the part after the program's name. Unknown arguments are
+/// unchanged.
+pub fn translate(args: Vec<OsString>) -> Vec<OsString> {
+    let mut words = args.into_iter().flat_map(split_command_line);
     let mut out = Vec::new();
     while let Some(word) = words.next() {
         if word == "--" {
@@ -39,7 +24,7 @@ pub fn ancestor(args: Vec<OsString>) -> Vec<OsString> {
         match word.to_str().map(read) {
             None | Some(Word::Other) => out.push(word),
             Some(Word::Flag(flag)) => out.push(flag.into()),
-            Some(Word::Wants(flag)) => out.push(with_value(&flag, words.next())),
+            Some(Word::FlagBeforeValue(flag)) => out.push(with_value(&flag, words.next())),
         }
     }
     out.extend(words);
@@ -48,10 +33,9 @@ pub fn ancestor(args: Vec<OsString>) -> Vec<OsString> {
 
 enum Word {
     Other,
-    /// Complete.
     Flag(String),
-    /// The next word is its value, whatever that looks like.
-    Wants(String),
+    /// A flag whose value is the next argument, even if that starts with a dash.
+    FlagBeforeValue(String),
 }
 
 fn read(word: &str) -> Word {
@@ -64,21 +48,23 @@ fn read(word: &str) -> Word {
         None => (flag, None),
     };
     match value {
-        None if VALUES.contains(&name) => Word::Wants(format!("--{name}")),
+        None if VALUES.contains(&name) || Setting::find(name).is_some() => {
+            Word::FlagBeforeValue(format!("--{name}"))
+        }
         Some(value) if SWITCHES.contains(&name) => Word::Flag(format!("--{name}={}", go_bool(value))),
         _ if two_dashes => Word::Other,
-        // A long flag we do not know: clap's answer to it names the nearest one that exists.
+        // An unknown long flag: the error of clap names the nearest one.
         _ if is_long(name) => Word::Flag(format!("--{flag}")),
         _ => Word::Other,
     }
 }
 
-/// Go has no clusters of short flags: two letters after one dash are a name.
+/// Returns whether the name is that of a long flag. Go does not combine short flags.
 fn is_long(name: &str) -> bool {
     name.len() > 1 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
 }
 
-/// What `strconv.ParseBool` takes.
+/// Converts the values that `strconv.ParseBool` accepts.
 fn go_bool(value: &str) -> &str {
     match value {
         "1" | "t" | "T" | "TRUE" | "True" => "true",
@@ -96,8 +82,8 @@ fn with_value(flag: &str, value: Option<OsString>) -> OsString {
     word
 }
 
-/// Splits a word that is a command line of flags, and no other.
-fn one_word_or_several(word: OsString) -> Vec<OsString> {
+/// Splits an argument that is a whole command line of flags. Returns others unchanged.
+fn split_command_line(word: OsString) -> Vec<OsString> {
     let Some(text) = word.to_str() else { return vec![word] };
     let line = unquoted(text.trim());
     if !line.starts_with('-') || !(line.contains(char::is_whitespace) || line.len() < text.len()) {
@@ -106,14 +92,14 @@ fn one_word_or_several(word: OsString) -> Vec<OsString> {
     split(line).into_iter().map(OsString::from).collect()
 }
 
-/// Without the quotes that a list of words in YAML or an env file leaves around the whole.
+/// Removes the outer quotes that a YAML list or an env file leaves.
 fn unquoted(text: &str) -> &str {
     let inner =
         |quote: char| text.strip_prefix(quote)?.strip_suffix(quote).filter(|rest| !rest.contains(quote));
     inner('\'').or_else(|| inner('"')).map_or(text, str::trim)
 }
 
-/// Words at white space; quotes of either kind hold a word together.
+/// Splits at white space outside of quotes.
 fn split(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -141,11 +127,11 @@ mod tests {
 
     fn check(input: &[&str], expected: &[&str]) {
         let words = input.iter().map(OsString::from).collect();
-        assert_eq!(ancestor(words), expected, "{input:?}");
+        assert_eq!(translate(words), expected, "{input:?}");
     }
 
     #[test]
-    fn one_dash_is_as_good_as_two() {
+    fn one_dash_is_equivalent_to_two() {
         check(&["-name", "a", "-name=b"], &["--name=a", "--name=b"]);
         check(&["--name", "a", "--name=b"], &["--name=a", "--name=b"]);
         check(&["-sock", "/d.sock", "-log-level", "debug"], &["--sock=/d.sock", "--log-level=debug"]);
@@ -158,18 +144,18 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_a_value_whatever_it_looks_like() {
+    fn a_value_may_look_like_a_flag() {
         check(&["-name", "-name", "80=a"], &["--name=-name", "80=a"]);
         check(&["-name"], &["--name"]);
     }
 
     #[test]
-    fn a_mistyped_long_flag_stays_one_word() {
+    fn a_mistyped_long_flag_remains_one_word() {
         check(&["-nmae", "a"], &["--nmae", "a"]);
     }
 
     #[test]
-    fn everything_else_stays_as_it_is() {
+    fn everything_else_is_unchanged() {
         check(
             &["/usr/bin/ambassador", "80=a", "-h", "-V", "--workers=2", "-", "check"],
             &["/usr/bin/ambassador", "80=a", "-h", "-V", "--workers=2", "-", "check"],
@@ -179,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_line_in_one_word_is_taken_apart() {
+    fn a_command_line_in_one_word_is_split() {
         check(&["-name a -name b"], &["--name=a", "--name=b"]);
         check(&["ambassador", "-name  a\t-name=b "], &["ambassador", "--name=a", "--name=b"]);
         check(&["'-name a -name b'"], &["--name=a", "--name=b"]);
@@ -189,14 +175,14 @@ mod tests {
     }
 
     #[test]
-    fn a_route_with_white_space_is_left_for_the_grammar_to_refuse() {
+    fn a_route_with_white_space_is_unchanged() {
         check(&["80=a b"], &["80=a b"]);
     }
 
     proptest! {
         #[test]
-        fn no_words_at_all_can_make_it_panic(words in proptest::collection::vec("[-'\"=a-z ]{0,12}", 0..6)) {
-            let _ = ancestor(words.into_iter().map(OsString::from).collect());
+        fn no_arguments_cause_a_panic(words in proptest::collection::vec("[-'\"=a-z ]{0,12}", 0..6)) {
+            let _ = translate(words.into_iter().map(OsString::from).collect());
         }
     }
 }

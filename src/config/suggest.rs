@@ -1,6 +1,6 @@
-//! "Did you mean": the known word nearest to an unknown one. Pure.
+//! Suggestions for unknown words ("did you mean"). Pure.
 
-/// The candidate that takes the fewest edits to reach, if they are few for a word of this length.
+/// Returns the candidate with the smallest edit distance, if that is small for a word of this length.
 pub fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
     let limit = 1 + word.chars().count() / 4;
     candidates
@@ -11,11 +11,11 @@ pub fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
         .map(|(_, candidate)| candidate)
 }
 
-/// `did you mean `x`?`, or else all there is to choose from.
+/// Returns ``did you mean `x`?``, or a list of the candidates if none is near.
 pub fn suggest(word: &str, candidates: &[&str]) -> String {
     match nearest(word, candidates) {
         Some(near) => format!("did you mean `{near}`?"),
-        None => format!("there are {}", list(candidates)),
+        None => format!("choose one of {}", list(candidates)),
     }
 }
 
@@ -23,7 +23,7 @@ fn list(words: &[&str]) -> String {
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// Insertions, deletions, substitutions and swaps of neighbours (the "optimal string alignment" distance).
+/// Returns the edit distance: insertions, deletions, substitutions and transpositions of neighbors ("optimal string alignment").
 pub(crate) fn edits(from: &str, to: &str) -> usize {
     let from: Vec<char> = from.chars().take(LENGTH_MAX).collect();
     let to: Vec<char> = to.chars().collect();
@@ -46,7 +46,7 @@ pub(crate) fn edits(from: &str, to: &str) -> usize {
     at(&row, to.len())
 }
 
-/// Longer than every known word: what is cut off only makes a far word farther.
+/// Longer than every candidate: the rest of a word would only increase the distance.
 const LENGTH_MAX: usize = 64;
 
 fn at(row: &[usize], index: usize) -> usize {
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slip_of_the_finger_is_recognised_and_another_word_is_not() {
+    fn a_typing_error_is_recognized_and_another_word_is_not() {
         let known = ["hold", "balance", "max-sessions", "round-robin"];
         assert_eq!(nearest("hodl", &known), Some("hold"));
         assert_eq!(nearest("Balance", &known), Some("balance"));
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_like_no_other_is_answered_with_the_whole_list() {
-        assert_eq!(suggest("zzz", &["drain", "cut"]), "there are `drain`, `cut`");
+    fn a_word_without_a_near_candidate_lists_all_candidates() {
+        assert_eq!(suggest("zzz", &["drain", "cut"]), "choose one of `drain`, `cut`");
     }
 }

@@ -1,4 +1,4 @@
-//! The protocol of the demo: a byte asks, a line answers.
+//! The protocol of the demo: a request is a byte, an answer is a line.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 /// Longer than any name.
 const LINE_BYTES_MAX: usize = 64;
 
-pub(super) const QUESTION: &[u8] = b"?";
+pub(super) const REQUEST: &[u8] = b"?";
 
 pub(super) async fn write(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
@@ -21,7 +21,7 @@ pub(super) async fn write(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()
     Ok(())
 }
 
-/// Some bytes, as they come. None: the peer is done.
+/// Reads some bytes. Returns 0 if the peer has closed its sending side.
 pub(super) async fn read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         stream.readable().await?;
@@ -32,22 +32,22 @@ pub(super) async fn read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<us
     }
 }
 
-/// Asks over `stream` and waits for the answer.
-pub(super) async fn ask(stream: &TcpStream) -> io::Result<String> {
-    write(stream, QUESTION).await?;
+/// Sends a request and returns the answer.
+pub(super) async fn request(stream: &TcpStream) -> io::Result<String> {
+    write(stream, REQUEST).await?;
     let mut line = Vec::new();
     let mut buffer = [0; LINE_BYTES_MAX];
     loop {
         let count = read(stream, &mut buffer).await?;
         if count == 0 {
-            return Err(io::Error::other("the connection ended before the answer"));
+            return Err(io::Error::other("the connection was closed before the answer"));
         }
         line.extend_from_slice(buffer.get(..count).unwrap_or_default());
         if let Some(line) = line.strip_suffix(b"\n") {
             return String::from_utf8(line.to_vec()).map_err(io::Error::other);
         }
         if line.len() > LINE_BYTES_MAX {
-            return Err(io::Error::other("the answer has no end"));
+            return Err(io::Error::other("the answer is too long"));
         }
     }
 }
