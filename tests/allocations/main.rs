@@ -34,22 +34,22 @@ const PER_CONNECTION: &[(u64, &str)] = &[
 ];
 
 #[test]
-fn a_small_request_allocates_nothing() {
+fn request_allocates_nothing() {
     let worker = Worker::relaying_tcp();
-    let line = worker.connect();
-    assert_eq!(during(REQUESTS, || line.ask()), AllocationInfo::default());
+    let connection = worker.connect();
+    assert_eq!(during(REQUESTS, || connection.exchange()), AllocationInfo::default());
 }
 
 #[test]
-fn a_datagram_allocates_nothing() {
+fn datagram_allocates_nothing() {
     let worker = Worker::relaying_udp();
     let flow = worker.flow();
-    assert_eq!(during(REQUESTS, || flow.ask()), AllocationInfo::default());
+    assert_eq!(during(REQUESTS, || flow.exchange()), AllocationInfo::default());
 }
 
 /// Where it is formatted. What it is queued in is for the whole process.
 #[test]
-fn a_line_of_the_access_log_allocates_nothing() {
+fn access_log_line_allocates_nothing() {
     let name = "a name\nof \"others\"".to_owned();
     let addr = EndpointAddr::Inet("10.0.0.2:6379".parse().unwrap());
     let key = EndpointKey { addr, identity: Identity::Name(name.clone()) };
@@ -76,12 +76,12 @@ fn a_line_of_the_access_log_allocates_nothing() {
 }
 
 #[test]
-fn a_connection_allocates_no_more_than_is_written_down() {
+fn connection_allocates_no_more_than_expected() {
     let worker = Worker::relaying_tcp();
     let counted = during(CONNECTIONS, || {
-        let line = worker.connect();
-        line.ask();
-        line.close();
+        let connection = worker.connect();
+        connection.exchange();
+        connection.close();
         worker.sessions_end();
     });
     let expected: u64 = PER_CONNECTION.iter().map(|(times, _)| times).sum();
@@ -94,13 +94,13 @@ fn a_connection_allocates_no_more_than_is_written_down() {
 }
 
 #[test]
-fn sessions_at_the_same_time_keep_nothing_once_they_have_ended() {
+fn concurrent_sessions_free_their_memory() {
     let worker = Worker::relaying_tcp();
-    let mut lines = Vec::with_capacity(CONNECTIONS);
+    let mut connections = Vec::with_capacity(CONNECTIONS);
     let counted = during(1, || {
-        lines.extend((0..CONNECTIONS).map(|_| worker.connect()));
-        lines.iter().for_each(worker::Line::ask);
-        lines.drain(..).for_each(worker::Line::close);
+        connections.extend((0..CONNECTIONS).map(|_| worker.connect()));
+        connections.iter().for_each(worker::Connection::exchange);
+        connections.drain(..).for_each(worker::Connection::close);
         worker.sessions_end();
     });
     assert!(counted.count_total > 0);

@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 const MESSAGE: [u8; 64] = [7; 64];
 
 /// Far more than is asked for.
-const ROOM: usize = 10_000;
+const LARGE: usize = 10_000;
 
 /// `Server` is what its sessions connect to.
 pub(crate) struct Worker<Server> {
@@ -36,22 +36,22 @@ pub(crate) struct Worker<Server> {
 }
 
 /// What a listener is served with.
-struct Means {
+struct WorkerContext {
     listener: Listener,
     cluster: Arc<Cluster>,
     shared: Arc<Shared>,
     stop: CancellationToken,
 }
 
-impl Means {
-    fn of(listen: &str, endpoint: SocketAddr) -> Means {
+impl WorkerContext {
+    fn of(listen: &str, endpoint: SocketAddr) -> WorkerContext {
         let route = parse_route(&format!("{listen}={endpoint}"), &Place::Built).unwrap();
         let stop = CancellationToken::new();
         let shared = Shared {
-            hold_limit: HoldLimit::new(ROOM),
+            hold_limit: HoldLimit::new(LARGE),
             force: stop.clone(),
             stop: stop.clone(),
-            fds: Arc::new(FdBudget::within(ROOM, 1, 1)),
+            fds: Arc::new(FdBudget::within(LARGE, 1, 1)),
             access_log: AccessLog::All,
         };
         let fds = shared.fds.route(route.listen.protocol());
@@ -59,7 +59,7 @@ impl Means {
         let spec = EndpointSpec::new(EndpointAddr::Inet(endpoint), Identity::Literal);
         cluster.update(&route.options, &[spec]);
         let listener = bind(&route.listen).unwrap().remove(0);
-        Means { listener, cluster: Arc::new(cluster), shared: Arc::new(shared), stop }
+        WorkerContext { listener, cluster: Arc::new(cluster), shared: Arc::new(shared), stop }
     }
 }
 
@@ -67,8 +67,8 @@ impl Worker<TcpListener> {
     pub(crate) fn relaying_tcp() -> Worker<TcpListener> {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         server.set_nonblocking(true).unwrap();
-        let Means { listener, cluster, shared, stop } =
-            Means::of("127.0.0.1:0", server.local_addr().unwrap());
+        let WorkerContext { listener, cluster, shared, stop } =
+            WorkerContext::of("127.0.0.1:0", server.local_addr().unwrap());
         let worker = Worker::new(&listener, server);
         let sessions = worker.sessions.clone();
         worker.runtime.spawn(async move {
@@ -81,12 +81,12 @@ impl Worker<TcpListener> {
         worker
     }
 
-    pub(crate) fn connect(&self) -> Line<'_> {
+    pub(crate) fn connect(&self) -> Connection<'_> {
         let client = TcpStream::connect(self.addr).unwrap();
         let (server, _) = self.serve_until(|| self.server.accept());
         client.set_nonblocking(true).unwrap();
         server.set_nonblocking(true).unwrap();
-        Line { worker: self, client, server }
+        Connection { worker: self, client, server }
     }
 
     /// Waits until the last session has ended.
@@ -100,11 +100,11 @@ impl Worker<UdpSocket> {
     pub(crate) fn relaying_udp() -> Worker<UdpSocket> {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         server.set_nonblocking(true).unwrap();
-        let Means { listener, cluster, shared, stop } =
-            Means::of("127.0.0.1:0/udp", server.local_addr().unwrap());
+        let WorkerContext { listener, cluster, shared, stop } =
+            WorkerContext::of("127.0.0.1:0/udp", server.local_addr().unwrap());
         let worker = Worker::new(&listener, server);
         let flows = Arc::new(Flows { cluster, offset: 0, shared });
-        let limits = UdpLimits { flows_max: ROOM, unanswered_max: ROOM };
+        let limits = UdpLimits { flows_max: LARGE, unanswered_max: LARGE };
         worker.runtime.spawn(udp::serve(listener.fd.into(), flows, limits, stop));
         worker
     }
@@ -137,15 +137,15 @@ impl<Server> Worker<Server> {
 }
 
 /// A connection through the worker, both ends of it.
-pub(crate) struct Line<'w> {
+pub(crate) struct Connection<'w> {
     worker: &'w Worker<TcpListener>,
     client: TcpStream,
     server: TcpStream,
 }
 
-impl Line<'_> {
+impl Connection<'_> {
     /// One request and its reply.
-    pub(crate) fn ask(&self) {
+    pub(crate) fn exchange(&self) {
         for (mut from, to) in [(&self.client, &self.server), (&self.server, &self.client)] {
             from.write_all(&MESSAGE).unwrap();
             assert_eq!(self.read(to), MESSAGE.len());
@@ -171,7 +171,7 @@ pub(crate) struct Flow<'w> {
 
 impl Flow<'_> {
     /// One request and its reply.
-    pub(crate) fn ask(&self) {
+    pub(crate) fn exchange(&self) {
         let (server, mut bytes) = (&self.worker.server, MESSAGE);
         self.client.send(&bytes).unwrap();
         let (_, from) = self.worker.serve_until(|| server.recv_from(&mut bytes));

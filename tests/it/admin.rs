@@ -2,9 +2,9 @@
 
 mod api;
 pub(crate) mod http;
-mod reach;
+mod observability;
+mod reachability;
 mod scrape;
-mod seen;
 pub(crate) mod service;
 
 use std::net::{SocketAddr, TcpStream};
@@ -53,7 +53,7 @@ fn start(target: SocketAddr, options: &str) -> Ambassador {
 }
 
 #[test]
-fn a_pause_holds_every_new_session_and_resume_serves_them_all() {
+fn pause_holds_new_sessions_and_resume_serves_them() {
     let ambassador = start(service("one"), "&hold=1s");
     let addr = ambassador.addr("r");
     let consumers = Consumers::of(addr, 8);
@@ -81,7 +81,7 @@ fn a_pause_holds_every_new_session_and_resume_serves_them_all() {
 }
 
 #[test]
-fn a_switch_serves_new_sessions_at_once_and_old_ones_finish_or_are_cut() {
+fn switch_applies_to_new_sessions_and_old_ones_finish_or_are_reset() {
     let (one, two) = (service("one"), service("two"));
     let ambassador = start(one, "");
     let addr = ambassador.addr("r");
@@ -114,7 +114,7 @@ fn a_switch_serves_new_sessions_at_once_and_old_ones_finish_or_are_cut() {
 }
 
 #[test]
-fn a_switch_that_drains_fails_nobody() {
+fn draining_switch_fails_no_session() {
     let (one, two) = (service("one"), service("two"));
     let ambassador = start(one, "");
     let consumers = Consumers::of(ambassador.addr("r"), 8);
@@ -126,7 +126,7 @@ fn a_switch_that_drains_fails_nobody() {
 }
 
 #[test]
-fn wait_returns_when_the_old_endpoints_have_no_session_left() {
+fn switch_with_wait_returns_when_old_sessions_have_ended() {
     let (one, two) = (service("one"), service("two"));
     let ambassador = start(one, "");
     let addr = ambassador.addr("r");
@@ -146,7 +146,7 @@ fn wait_returns_when_the_old_endpoints_have_no_session_left() {
 }
 
 #[test]
-fn a_switch_that_does_not_settle_in_time_is_rolled_back_even_if_nobody_waits_any_more() {
+fn switch_that_times_out_is_rolled_back_without_a_waiting_client() {
     let (one, two) = (service("one"), service("two"));
     let ambassador = start(one, "");
     let addr = ambassador.addr("r");
@@ -169,7 +169,7 @@ fn a_switch_that_does_not_settle_in_time_is_rolled_back_even_if_nobody_waits_any
 }
 
 #[test]
-fn until_the_new_target_has_an_endpoint_the_old_one_serves_on() {
+fn old_target_serves_until_the_new_one_has_an_endpoint() {
     let one = service("one");
     let ambassador = start(one, "&hold=0");
     let addr = ambassador.addr("r");
@@ -196,7 +196,7 @@ fn until_the_new_target_has_an_endpoint_the_old_one_serves_on() {
 }
 
 #[test]
-fn an_override_survives_the_file_and_ends_with_a_reset() {
+fn override_survives_a_reload_and_ends_with_reset() {
     let (one, two, six) = (service("one"), service("two"), service("six"));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ambassador.toml");
@@ -219,7 +219,7 @@ fn an_override_survives_the_file_and_ends_with_a_reset() {
 }
 
 #[test]
-fn a_drained_endpoint_has_no_new_session_and_keeps_its_old_ones() {
+fn drained_endpoint_gets_no_new_session_and_keeps_old_ones() {
     let (one, two) = (service("one"), service("two"));
     let ambassador = Ambassador::with(&format!("127.0.0.1:0={one},{two}?name=r")).start();
     let addr = ambassador.addr("r");
@@ -243,7 +243,7 @@ fn a_drained_endpoint_has_no_new_session_and_keeps_its_old_ones() {
 }
 
 #[test]
-fn routes_come_and_go_by_hand() {
+fn routes_are_added_and_removed_by_command() {
     let ambassador = start(service("one"), "");
     let two = service("two");
     let added = json(&ambassador, &format!("routes add 127.0.0.2:0={two}?name=53/udp"));
@@ -267,7 +267,7 @@ fn routes_come_and_go_by_hand() {
 }
 
 #[test]
-fn what_cannot_be_done_is_answered_with_the_way_out() {
+fn impossible_commands_return_a_help_text() {
     let taken = service("one");
     let ambassador = start(taken, "");
     for (words, code, says) in [

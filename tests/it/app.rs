@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ambassador::app;
 use ambassador::cluster::Cluster;
+use ambassador::cluster::condition::Condition;
 use ambassador::config::grammar::parse_route;
 use ambassador::config::{AdminAddr, Config};
 use ambassador::diagnostic::Place;
@@ -58,6 +59,14 @@ impl App {
         let overview = self.overview.load();
         let view = overview.routes.iter().find(|view| view.route.options.name == route);
         view.expect("a route of this name").cluster.clone().expect("a bound route")
+    }
+
+    /// Returns the condition of the endpoint at this address.
+    pub(crate) fn condition(&self, route: &str, addr: SocketAddr) -> Condition {
+        let members = self.cluster(route).members_arc();
+        let found =
+            members.all().find(|(_, member)| member.endpoint.key.addr.to_string() == addr.to_string());
+        found.expect("an endpoint at this address").1.endpoint.condition()
     }
 
     pub(crate) fn ended(&self, route: &str, ending: Ending) -> u64 {
@@ -150,7 +159,7 @@ async fn greet_and_echo(mut stream: TcpStream, name: &'static str) {
 }
 
 /// An address that refuses: it was ours a moment ago.
-pub(crate) async fn nobody() -> SocketAddr {
+pub(crate) async fn refusing_addr() -> SocketAddr {
     Service::named("nobody").await.stop().await
 }
 

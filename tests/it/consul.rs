@@ -47,7 +47,7 @@ fn shown(service: &Service, id: &str, weight: u32) -> String {
 }
 
 #[test]
-fn a_service_is_followed_as_its_instances_come_and_go() {
+fn service_instances_are_followed() {
     let consul = needs!(Consul::start());
     let (one, two) = (Service::new("one"), Service::new("two"));
     let ambassador = followed(&consul, "web");
@@ -65,7 +65,7 @@ fn a_service_is_followed_as_its_instances_come_and_go() {
 }
 
 #[test]
-fn an_instance_that_fails_its_checks_is_no_endpoint_until_it_passes() {
+fn instance_with_failing_checks_is_not_an_endpoint() {
     let consul = needs!(Consul::start());
     let (one, two) = (Service::new("one"), Service::new("two"));
     let check = json!({ "Check": { "TTL": "1h", "Status": "passing" } });
@@ -82,7 +82,7 @@ fn an_instance_that_fails_its_checks_is_no_endpoint_until_it_passes() {
 }
 
 #[test]
-fn tags_and_the_datacenter_narrow_a_service() {
+fn tags_and_datacenter_filter_a_service() {
     let consul = needs!(Consul::start());
     let (one, two) = (Service::new("one"), Service::new("two"));
     consul.register("web", "web-1", &one.addr, &json!({ "Tags": ["primary", "v1.2"] }));
@@ -96,7 +96,7 @@ fn tags_and_the_datacenter_narrow_a_service() {
 }
 
 #[test]
-fn a_consul_that_asks_for_a_token_gets_the_one_of_the_environment_and_no_log_shows_it() {
+fn token_is_read_from_the_environment_and_never_logged() {
     let consul = needs!(Consul::guarded());
     let one = Service::new("one");
     consul.register("web", "web-1", &one.addr, &json!({}));
@@ -119,7 +119,7 @@ fn a_consul_that_asks_for_a_token_gets_the_one_of_the_environment_and_no_log_sho
 }
 
 #[test]
-fn a_consul_that_dies_changes_nothing_and_one_that_begins_anew_is_believed() {
+fn endpoints_survive_a_consul_outage_and_follow_the_restarted_agent() {
     let mut consul = needs!(Consul::start());
     let (one, two) = (Service::new("one"), Service::new("two"));
     consul.register("web", "web-1", &one.addr, &json!({}));
@@ -148,7 +148,7 @@ fn a_consul_that_dies_changes_nothing_and_one_that_begins_anew_is_believed() {
 }
 
 #[test]
-fn a_registration_serves_within_a_moment() {
+fn consul_registration_takes_effect_at_once() {
     let consul = needs!(Consul::start());
     let one = Service::new("one");
     let ambassador = followed(&consul, "web");

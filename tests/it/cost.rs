@@ -2,8 +2,8 @@
 
 #[path = "cost/callgrind.rs"]
 mod callgrind;
-#[path = "cost/line.rs"]
-mod line;
+#[path = "cost/connection.rs"]
+mod connection;
 #[path = "cost/table.rs"]
 mod table;
 #[path = "cost/threads.rs"]
@@ -18,9 +18,9 @@ use std::time::Duration;
 
 use crate::support::{Ambassador, needs, pause, within};
 use callgrind::instructions;
-use line::{Flow, Line};
+use connection::{Connection, Flow};
 use table::{Call, at_most, exactly};
-use trace::{Seen, Trace};
+use trace::{CallLog, Trace};
 
 /// Rounds before one counts: by then buffers are there and tables have grown.
 const WARM_UP: usize = 50;
@@ -101,40 +101,40 @@ fn one_worker(route: &str, log_level: &str) -> Ambassador {
 }
 
 /// What so many rounds do, after as many others as make them all alike.
-fn seen(ambassador: &Ambassador, rounds: usize, mut round: impl FnMut()) -> Result<Seen, String> {
+fn seen(ambassador: &Ambassador, rounds: usize, mut round: impl FnMut()) -> Result<CallLog, String> {
     (0..WARM_UP).for_each(|_| round());
     let trace = Trace::of(ambassador.pid())?;
     (0..rounds).for_each(|_| round());
     Ok(trace.end())
 }
 
-fn requests() -> Result<Seen, String> {
+fn requests() -> Result<CallLog, String> {
     let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
     let ambassador = one_worker(&format!("127.0.0.1:0={}", endpoint.local_addr().unwrap()), "info");
-    let mut line = Line::connect(ambassador.addr("r"), &endpoint);
-    seen(&ambassador, REQUESTS, || line.ask())
+    let mut connection = Connection::connect(ambassador.addr("r"), &endpoint);
+    seen(&ambassador, REQUESTS, || connection.exchange())
 }
 
-fn datagrams() -> Result<Seen, String> {
+fn datagrams() -> Result<CallLog, String> {
     let endpoint = UdpSocket::bind("127.0.0.1:0").unwrap();
     let ambassador = one_worker(&format!("127.0.0.1:0/udp={}", endpoint.local_addr().unwrap()), "info");
     let flow = Flow::open(ambassador.addr("r"), endpoint);
-    flow.ask(|| {});
+    flow.exchange(|| {});
     let descriptors = threads::at_rest(ambassador.pid());
-    seen(&ambassador, REQUESTS, || flow.ask(|| threads::settled(ambassador.pid(), descriptors)))
+    seen(&ambassador, REQUESTS, || flow.exchange(|| threads::settled(ambassador.pid(), descriptors)))
 }
 
-fn connections(log_level: &str) -> Result<Seen, String> {
+fn connections(log_level: &str) -> Result<CallLog, String> {
     let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
     let ambassador = one_worker(&format!("127.0.0.1:0={}", endpoint.local_addr().unwrap()), log_level);
     let (addr, pid) = (ambassador.addr("r"), ambassador.pid());
     let idle = threads::at_rest(pid);
     seen(&ambassador, CONNECTIONS, || {
-        let mut line = Line::connect(addr, &endpoint);
+        let mut connection = Connection::connect(addr, &endpoint);
         threads::settled(pid, idle + 2);
-        line.ask();
+        connection.exchange();
         threads::settled(pid, idle + 2);
-        let server = line.hang_up();
+        let server = connection.close();
         threads::settled(pid, idle + 2);
         drop(server);
         threads::settled(pid, idle);
@@ -143,10 +143,10 @@ fn connections(log_level: &str) -> Result<Seen, String> {
 }
 
 /// One way, as fast as it goes; then the other half is still open.
-fn bulk() -> Result<Seen, String> {
+fn bulk() -> Result<CallLog, String> {
     let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
     let ambassador = one_worker(&format!("127.0.0.1:0={}", endpoint.local_addr().unwrap()), "info");
-    let Line { mut client, mut server } = Line::connect(ambassador.addr("r"), &endpoint);
+    let Connection { mut client, mut server } = Connection::connect(ambassador.addr("r"), &endpoint);
     let trace = Trace::of(ambassador.pid())?;
     let (zeros, mut buffer) = (vec![0; 1 << 20], vec![0; 1 << 20]);
     std::thread::scope(|scope| {
@@ -157,46 +157,47 @@ fn bulk() -> Result<Seen, String> {
 }
 
 #[test]
-fn a_request_costs_these_system_calls() {
+fn system_calls_of_a_request() {
     let seen = needs!(requests());
     check(PER_REQUEST, &seen, REQUESTS);
 }
 
 #[test]
-fn a_request_by_datagram_costs_these_system_calls() {
+fn system_calls_of_a_datagram_request() {
     let seen = needs!(datagrams());
     check(PER_DATAGRAM, &seen, REQUESTS);
 }
 
 #[test]
-fn a_connection_costs_these_system_calls() {
+fn system_calls_of_a_connection() {
     let seen = needs!(connections("warn"));
     check(&[PER_CONNECTION, PER_CONNECTION_CHECKED].concat(), &seen, CONNECTIONS);
 }
 
 #[test]
-fn a_line_in_the_access_log_costs_these_system_calls_more() {
+fn system_calls_of_an_access_log_line() {
     let seen = needs!(connections("info"));
     check(&[PER_CONNECTION, PER_CONNECTION_CHECKED, PER_LINE].concat(), &seen, CONNECTIONS);
 }
 
 #[test]
-fn a_connection_costs_no_more_at_level_info_without_the_access_log() {
+fn level_info_without_access_log_adds_no_system_calls() {
     let seen = needs!(connections("info --access-log off"));
     check(&[PER_CONNECTION, PER_CONNECTION_CHECKED].concat(), &seen, CONNECTIONS);
 }
 
 /// By the kernel's own table: the timer of an established connection with keepalive is 2 (proc_net_tcp.rst).
 #[test]
-fn the_connection_of_a_session_that_lasts_has_keepalive() {
+fn long_session_has_keepalive() {
     let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = endpoint.local_addr().unwrap().port();
     let ambassador = one_worker(&format!("127.0.0.1:0={}", endpoint.local_addr().unwrap()), "warn");
-    let _line = Line::connect(ambassador.addr("r"), &endpoint);
+    let _line = Connection::connect(ambassador.addr("r"), &endpoint);
     within(SETTLES, "a keepalive timer", || {
         let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-        let is_ours =
-            |line: &&str| line.split_whitespace().nth(2).unwrap().ends_with(&format!(":{port:04X}"));
+        let is_ours = |connection: &&str| {
+            connection.split_whitespace().nth(2).unwrap().ends_with(&format!(":{port:04X}"))
+        };
         let rows: Vec<&str> = table.lines().filter(is_ours).collect();
         let is_kept = |row: &&str| row.split_whitespace().nth(5).unwrap().starts_with("02:");
         if rows.iter().any(is_kept) { Ok(()) } else { Err(rows.join("\n")) }
@@ -204,14 +205,14 @@ fn the_connection_of_a_session_that_lasts_has_keepalive() {
 }
 
 #[test]
-fn bulk_costs_at_most_these_system_calls() {
+fn system_calls_of_a_bulk_transfer_are_bounded() {
     let seen = needs!(bulk());
     if let Err(table) = at_most(PER_BULK_MEGABYTE, &seen.calls, BULK_MEGABYTES) {
         panic!("{table}");
     }
 }
 
-fn check(expected: &[Call], seen: &Seen, rounds: usize) {
+fn check(expected: &[Call], seen: &CallLog, rounds: usize) {
     if let Err(table) = exactly(expected, &seen.calls, rounds) {
         let calls_each = expected.iter().map(|call| call.times).sum::<usize>();
         panic!("{table}\nThe last of them:\n{}", seen.tail(2 * calls_each));
@@ -220,14 +221,15 @@ fn check(expected: &[Call], seen: &Seen, rounds: usize) {
 
 /// Sources that ask again by themselves, such as DNS, and health checks are not configured.
 #[test]
-fn an_idle_process_never_wakes() {
+fn idle_process_never_wakes() {
     let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
     let dir = tempfile::tempdir().unwrap();
     let ambassador = with_watched_files(&endpoint, dir.path());
     let (addr, pid) = (ambassador.addr("r"), ambassador.pid());
     let idle = threads::at_rest(pid);
     sleeps(pid, idle, "without a session");
-    let sessions: Vec<Line> = (0..IDLE_SESSIONS).map(|_| Line::connect(addr, &endpoint)).collect();
+    let sessions: Vec<Connection> =
+        (0..IDLE_SESSIONS).map(|_| Connection::connect(addr, &endpoint)).collect();
     sleeps(pid, idle + 2 * sessions.len(), "with idle sessions");
 }
 
@@ -255,7 +257,7 @@ fn with_watched_files(endpoint: &TcpListener, dir: &Path) -> Ambassador {
 
 /// The difference of two runs, so that starting and ending cancel out. On another architecture the numbers are others.
 #[test]
-fn a_request_and_a_connection_cost_this_many_instructions() {
+fn instructions_of_a_request_and_a_connection() {
     if !cfg!(target_arch = "x86_64") {
         return;
     }

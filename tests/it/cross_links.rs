@@ -35,7 +35,7 @@ fn restart_elsewhere(project: &Project<'_>, service: &str, network: &str) {
 }
 
 #[test]
-fn containers_linked_to_a_grand_ambassador_reach_each_other_through_restarts() {
+fn containers_linked_to_one_ambassador_reach_each_other_across_restarts() {
     let hosts = needs!(hosts());
     let project = Project {
         compose: needs!(compose_1()),
@@ -59,13 +59,13 @@ fn on_two_networks(compose: Compose, host: &Host) {
 }
 
 #[test]
-fn containers_on_two_networks_reach_each_other_by_the_ambassadors_aliases() {
+fn containers_on_two_networks_reach_each_other_by_aliases() {
     let hosts = needs!(hosts());
     on_two_networks(needs!(compose_1()), &hosts.b);
 }
 
 #[test]
-fn with_compose_of_today_they_reach_each_other_too() {
+fn containers_of_compose_v5_reach_each_other() {
     let hosts = needs!(hosts());
     on_two_networks(needs!(compose_5()), &hosts.a);
 }

@@ -36,7 +36,7 @@ fn summed_up(line: &str) -> (u64, u64, u64) {
 }
 
 #[tokio::test]
-async fn a_round_of_the_demo_loses_no_request_and_says_so() {
+async fn demo_round_loses_no_request() {
     let output = output("DEMO --once").await;
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");
@@ -49,7 +49,7 @@ async fn a_round_of_the_demo_loses_no_request_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_round_that_loses_a_request_exits_with_1() {
+async fn demo_that_loses_a_request_exits_with_1() {
     // With so few descriptors, those who come while nobody serves cannot all be held.
     let output = output("ulimit -n 60; DEMO --once").await;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -58,7 +58,7 @@ async fn a_round_that_loses_a_request_exits_with_1() {
 }
 
 #[tokio::test]
-async fn an_interrupted_demo_sums_up_and_is_done() {
+async fn interrupted_demo_prints_its_summary_and_exits() {
     let output = output("DEMO & sleep 2; kill -INT $!; wait $!").await;
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");
@@ -66,14 +66,14 @@ async fn an_interrupted_demo_sums_up_and_is_done() {
 }
 
 #[tokio::test]
-async fn nobody_reading_any_more_is_the_end_of_it() {
+async fn demo_ends_when_its_output_is_closed() {
     let output = output("DEMO | head -n 1; true").await;
     assert!(output.status.success());
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
 
 #[tokio::test]
-async fn into_a_pipe_one_round_is_shown_and_no_line_passes_80_columns() {
+async fn demo_output_to_a_pipe_is_one_round_within_80_columns() {
     let output = output("DEMO").await;
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");

@@ -9,14 +9,14 @@ use serde_json::Value;
 use crate::support::{Ambassador, Container, Host, eventually, hosts, http_get, needs};
 
 /// Containers of one test, which carry its label.
-struct Fleet<'a> {
+struct LabelledContainers<'a> {
     host: &'a Host,
     label: String,
 }
 
-impl Fleet<'_> {
-    fn new<'a>(host: &'a Host, test: &str) -> Fleet<'a> {
-        Fleet { host, label: format!("it.health={test}-{}", std::process::id()) }
+impl LabelledContainers<'_> {
+    fn new<'a>(host: &'a Host, test: &str) -> LabelledContainers<'a> {
+        LabelledContainers { host, label: format!("it.health={test}-{}", std::process::id()) }
     }
 
     /// A web server that says its name, and is healthy while there is a file `/ok`.
@@ -83,13 +83,13 @@ fn answers(host: &Host, addr: SocketAddr) -> Vec<String> {
 }
 
 #[test]
-fn an_unhealthy_container_takes_no_new_session_and_its_open_ones_go_on() {
+fn unhealthy_container_gets_no_new_session_and_keeps_open_ones() {
     let host = &needs!(hosts()).a;
-    let fleet = Fleet::new(host, "open");
-    let (one, two) = (fleet.start("one", CHECK), fleet.start("two", CHECK));
+    let containers = LabelledContainers::new(host, "open");
+    let (one, two) = (containers.start("one", CHECK), containers.start("two", CHECK));
     is(&one, "healthy");
     is(&two, "healthy");
-    let ambassador = fleet.ambassador();
+    let ambassador = containers.ambassador();
     let addr = ambassador.addr("r");
     shares(&ambassador, &[(1, 0), (1, 0)]);
     assert_eq!(answers(host, addr), ["one", "two"]);
@@ -122,12 +122,12 @@ fn finish(mut stream: TcpStream) -> String {
 }
 
 #[test]
-fn where_all_are_unhealthy_status_says_so_and_sessions_wait() {
+fn sessions_are_held_and_status_reports_it_when_all_containers_are_unhealthy() {
     let host = &needs!(hosts()).a;
-    let fleet = Fleet::new(host, "all");
-    let one = fleet.start("one", CHECK);
+    let containers = LabelledContainers::new(host, "all");
+    let one = containers.start("one", CHECK);
     is(&one, "healthy");
-    let ambassador = fleet.ambassador();
+    let ambassador = containers.ambassador();
     let addr = ambassador.addr("r");
     set(&one, host, "unhealthy");
     shares(&ambassador, &[(0, 0)]);
@@ -146,15 +146,15 @@ fn where_all_are_unhealthy_status_says_so_and_sessions_wait() {
 }
 
 #[test]
-fn a_container_that_has_not_passed_its_check_yet_is_tried_last() {
+fn starting_container_is_tried_last() {
     let host = &needs!(hosts()).a;
-    let fleet = Fleet::new(host, "new");
-    let old = fleet.start("old", CHECK);
+    let containers = LabelledContainers::new(host, "new");
+    let old = containers.start("old", CHECK);
     // Its first check never ends, so it stays `starting`.
-    let new = fleet.start("new", "sleep 3600");
+    let new = containers.start("new", "sleep 3600");
     is(&old, "healthy");
     is(&new, "starting");
-    let ambassador = fleet.ambassador();
+    let ambassador = containers.ambassador();
     let addr = ambassador.addr("r");
     shares(&ambassador, &[(1, 0), (1, 1)]);
     assert_eq!(answers(host, addr), ["old"]);

@@ -31,7 +31,7 @@ fn followed(path: &Path) -> Ambassador {
 }
 
 #[test]
-fn what_the_file_says_is_served_and_a_broken_one_changes_nothing() {
+fn endpoint_file_is_followed_and_an_invalid_one_is_ignored() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("redis.endpoints");
     let (one, two) = (Service::new("one"), Service::new("two"));
@@ -65,7 +65,7 @@ fn what_the_file_says_is_served_and_a_broken_one_changes_nothing() {
 }
 
 #[test]
-fn a_change_serves_within_300_ms() {
+fn endpoint_file_change_takes_effect_within_300_ms() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("redis.endpoints");
     let services = ["one", "two", "six", "ten"].map(|name| (name, Service::new(name)));

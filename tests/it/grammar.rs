@@ -67,7 +67,7 @@ fn pairs(environment: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_documents_environment_is_read_as_the_ancestor_reads_it() {
+fn documented_environment_is_parsed_like_the_ancestor() {
     let environment = pairs(&[
         ("REDIS_PORT", "tcp://172.17.0.136:6379"),
         ("REDIS_PORT_6379_TCP_ADDR", "172.17.0.136"),
@@ -82,7 +82,7 @@ fn the_documents_environment_is_read_as_the_ancestor_reads_it() {
 }
 
 #[test]
-fn awkward_aliases_are_read_as_the_ancestor_reads_them() {
+fn unusual_aliases_are_parsed_like_the_ancestor() {
     same(&pairs(&[
         ("DB_2_PORT_1_TCP_PORT_5432_TCP", "tcp://10.0.0.2:5432"),
         ("_PORT_80_TCP", "tcp://10.0.0.3:81"),
@@ -122,7 +122,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
 
     #[test]
-    fn every_environment_is_read_as_the_ancestor_reads_it(
+    fn random_environments_are_parsed_like_the_ancestor(
         environment in proptest::collection::btree_map(a_name(), a_value(), 1..8)
     ) {
         let environment: Vec<_> = environment.into_iter().collect();

@@ -3,8 +3,8 @@
 //! `src/balancer/tests.rs` and where else it is promised.
 
 mod echo;
-mod picks;
 mod reloads;
+mod selection;
 mod sessions;
 
 use serde_json::json;
@@ -14,10 +14,10 @@ use crate::support::variable;
 /// Writes one JSON document to the file that the variable names.
 #[test]
 #[ignore = "a measurement: `cargo xtask growth`"]
-fn of_everything() {
+fn growth_of_costs() {
     let path = variable("AMBASSADOR_GROWTH").expect("a file to write to");
     let measured = json!({
-        "picks": picks::measure(),
+        "picks": selection::measure(),
         "sessions": sessions::measure(),
         "reloads": reloads::of_routes(),
         "endpoints": reloads::of_endpoints(),

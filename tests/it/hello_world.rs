@@ -3,7 +3,7 @@
 use crate::support::{Host, eventually, hosts, http_get, needs};
 
 #[test]
-fn the_web_page_of_the_tutorial_shows_what_the_app_on_the_other_host_says() {
+fn web_page_of_the_tutorial_shows_the_reply_of_the_app_on_the_other_host() {
     let hosts = needs!(hosts());
     let (clustera, clusterb) = (&hosts.a, &hosts.b);
     let _app = clustera.named(["app", "app-ambassador"]);

@@ -20,26 +20,26 @@ fn answers_and_is_healthy(host: &Host, options: &str) {
 }
 
 #[test]
-fn it_answers_and_becomes_healthy() {
+fn image_serves_and_becomes_healthy() {
     let hosts = needs!(hosts());
     answers_and_is_healthy(&hosts.a, "");
 }
 
 #[test]
-fn it_needs_no_file_system_and_no_capability() {
+fn image_runs_read_only_and_without_capabilities() {
     let hosts = needs!(hosts());
     answers_and_is_healthy(&hosts.a, "--read-only --cap-drop ALL");
 }
 
 #[test]
-fn it_needs_no_root() {
+fn image_runs_without_root() {
     let hosts = needs!(hosts());
     answers_and_is_healthy(&hosts.b, "--user 12345");
     answers_and_is_healthy(&hosts.b, "--user 12345:12345 --read-only --cap-drop ALL");
 }
 
 #[test]
-fn it_reads_its_variables_where_there_is_no_command() {
+fn image_without_arguments_reads_link_variables() {
     let hosts = needs!(hosts());
     let redis = hosts.a.start("redis", "crosbymichael/redis");
     let options = format!("-e AMBASSADOR_ROUTES=6379={}", redis.ip());
@@ -49,7 +49,7 @@ fn it_reads_its_variables_where_there_is_no_command() {
 }
 
 #[test]
-fn it_has_at_most_10_megabytes() {
+fn image_has_at_most_10_megabytes() {
     let hosts = needs!(hosts());
     if !crate::support::is_dist_image() {
         skip!("the image was built with another profile than dist");
@@ -76,7 +76,7 @@ fn with_an_open_session(host: &Host) -> (Container, Container, TcpStream) {
 }
 
 #[test]
-fn as_process_1_it_drains_on_sigterm_and_ends_with_0() {
+fn process_1_drains_on_sigterm_and_exits_with_0() {
     let hosts = needs!(hosts());
     let (_redis, ambassador, _session) = with_an_open_session(&hosts.a);
     let asked = Instant::now();
@@ -88,7 +88,7 @@ fn as_process_1_it_drains_on_sigterm_and_ends_with_0() {
 }
 
 #[test]
-fn as_process_1_without_sessions_it_ends_at_once() {
+fn process_1_without_sessions_exits_at_once() {
     let hosts = needs!(hosts());
     let (_redis, ambassador, session) = with_an_open_session(&hosts.b);
     drop(session);
@@ -100,7 +100,7 @@ fn as_process_1_without_sessions_it_ends_at_once() {
 
 /// On a user-defined network Docker sets no link variables, as Docker 29 does nowhere.
 #[test]
-fn without_anything_to_do_it_says_what_it_looked_at_and_ends_with_64() {
+fn image_without_routes_reports_its_sources_and_exits_with_64() {
     let hosts = needs!(hosts());
     let network = hosts.a.network("nothing", "");
     let redis = hosts.a.start("redis", &format!("--network {} crosbymichael/redis", network.name));

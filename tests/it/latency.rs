@@ -14,7 +14,7 @@ const ROUNDS: usize = 20;
 
 #[test]
 #[ignore = "a measurement: `cargo xtask latency`"]
-fn of_changes() {
+fn latency_of_changes() {
     let host = &needs!(hosts()).a;
     let etcd = needs!(Etcd::start());
     eprintln!("| change | median | fastest to slowest of {ROUNDS} | goal |\n|---|---|---|---|");
@@ -39,7 +39,7 @@ fn row(what: &'static str, goal_ms: u64, mut took: Vec<Duration>) -> Option<&'st
 }
 
 /// When the one who waits was answered, and what `change` gave.
-fn while_one_waits<T>(
+fn time_of_held_session<T>(
     ambassador: &Ambassador,
     ask: impl Fn(SocketAddr) + Sync,
     change: impl FnOnce() -> T,
@@ -71,7 +71,7 @@ fn unpaused(host: &Host) -> Vec<Duration> {
     let ambassador = before(host, &web);
     let round = |_| {
         web.docker("pause");
-        let (answered, ()) = while_one_waits(&ambassador, answer, || drop(web.docker("unpause")));
+        let (answered, ()) = time_of_held_session(&ambassador, answer, || drop(web.docker("unpause")));
         since(event(host, &web, "unpause"), answered)
     };
     (0..ROUNDS).map(round).collect()
@@ -83,7 +83,7 @@ fn started(host: &Host) -> Vec<Duration> {
     let ambassador = before(host, &web);
     let round = |_| {
         web.docker("kill");
-        let (answered, ()) = while_one_waits(&ambassador, answer, || drop(web.docker("start")));
+        let (answered, ()) = time_of_held_session(&ambassador, answer, || drop(web.docker("start")));
         since(event(host, &web, "start"), answered)
     };
     (0..ROUNDS).map(round).collect()
@@ -159,7 +159,7 @@ fn changes(ambassador: &Ambassador, leave: impl Fn(), come: impl Fn() + Sync) ->
             come();
             began
         };
-        let (answered, began) = while_one_waits(ambassador, hear_one, begin);
+        let (answered, began) = time_of_held_session(ambassador, hear_one, begin);
         since(began, answered)
     };
     (0..ROUNDS).map(round).collect()

@@ -41,7 +41,7 @@ impl<'a> Example<'a> {
     }
 
     /// Another container, which is handed back, has its address afterwards.
-    fn make_anew(&self, load: &Load, away: Duration) -> (Duration, Container) {
+    fn recreate(&self, load: &Load, away: Duration) -> (Duration, Container) {
         let before = self.ip("store", "data");
         let gone = Instant::now();
         {
@@ -91,7 +91,7 @@ fn follows(host: &Host, route: &str) {
     let load = example.load();
     let away = [0, 0, 6].map(Duration::from_secs);
     let (mut pauses, _strangers): (Vec<_>, Vec<_>) =
-        away.into_iter().map(|away| example.make_anew(&load, away)).unzip();
+        away.into_iter().map(|away| example.recreate(&load, away)).unzip();
     pauses.push(example.move_to_another_network(&load));
     assert_eq!(example.run("ask.sh", &[]), "PONG");
 
@@ -103,26 +103,26 @@ fn follows(host: &Host, route: &str) {
 }
 
 #[test]
-fn a_service_that_is_made_anew_and_moved_between_networks_is_followed_by_its_name_in_dns() {
+fn recreated_and_moved_service_is_followed_by_dns_name() {
     let hosts = needs!(hosts());
     follows(&hosts.b, "6379=store");
 }
 
 #[test]
-fn a_service_that_is_made_anew_and_moved_between_networks_is_followed_as_a_container() {
+fn recreated_and_moved_service_is_followed_as_a_container() {
     let hosts = needs!(hosts());
     follows(&hosts.a, "6379=docker://store");
 }
 
 #[test]
-fn a_service_that_is_made_anew_and_moved_between_networks_is_followed_by_its_label() {
+fn recreated_and_moved_service_is_followed_by_label() {
     let hosts = needs!(hosts());
     follows(&hosts.a, "--docker");
 }
 
 /// Its client comes first, then the service: nothing was ever known of the name.
 #[test]
-fn a_service_that_comes_after_its_first_client_is_found_within_seconds() {
+fn service_started_after_its_first_client_is_found_within_seconds() {
     let hosts = needs!(hosts());
     let host = &hosts.b;
     let network = host.network("late", "");

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 const NO_LIMITS: Limits = Limits::new(None, Duration::from_secs(300));
 
 /// Longer than anything here takes: a test that hangs fails instead.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Each way, in the largest transfers; the smaller ones are fractions of it. A debug build is slow at hashing.
 const LARGE: usize = if cfg!(debug_assertions) { 256 << 20 } else { 1 << 30 };
@@ -86,7 +86,7 @@ impl End {
             }
         };
         for timeout in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
-            sockopt::set_socket_timeout(&outer, timeout, Some(PATIENCE)).unwrap();
+            sockopt::set_socket_timeout(&outer, timeout, Some(TIMEOUT)).unwrap();
         }
         rustix::io::ioctl_fionbio(&inner, true).unwrap();
         (End(outer), inner)
@@ -103,7 +103,7 @@ impl End {
     }
 
     /// Takes no packet any more, not even an acknowledgement: as good as a pulled cable.
-    fn vanish(&self) {
+    fn drop_packets(&self) {
         let drop_all = socket2::SockFilter::new(6, 0, 0, 0);
         socket2::SockRef::from(&self.0).attach_filter(&[drop_all]).unwrap();
     }
@@ -264,7 +264,7 @@ fn receive(mut from: &End, piece: usize) -> String {
 }
 
 #[test]
-fn what_one_side_sends_the_other_gets() {
+fn bytes_are_relayed_in_both_directions() {
     let session = Session::start(Tcp, Tcp);
     (&session.client).write_all(b"PING").unwrap();
     let mut request = [0; 4];
@@ -297,22 +297,22 @@ fn both_ways(ends: [Kind; 2], total: usize, piece: impl Fn(&mut Noise) -> usize 
 }
 
 #[test]
-fn a_bulk_transfer_each_way_arrives_whole() {
+fn bulk_transfer_in_both_directions_is_complete() {
     both_ways([Tcp, Tcp], LARGE, |_| 1 << 20);
 }
 
 #[test]
-fn a_bulk_transfer_through_small_socket_buffers_arrives_whole() {
+fn bulk_transfer_through_small_socket_buffers_is_complete() {
     both_ways([Narrow, Narrow], LARGE / 8, |_| 1 << 20);
 }
 
 #[test]
-fn pieces_that_never_fill_the_scratch_buffer_arrive_whole() {
+fn pieces_smaller_than_the_buffer_are_complete() {
     both_ways([Narrow, Narrow], LARGE / 16, |_| 9_000);
 }
 
 #[test]
-fn bursts_between_tiny_writes_and_pauses_arrive_whole() {
+fn bursts_between_small_writes_and_pauses_are_complete() {
     both_ways([Narrow, Tcp], LARGE / 16, |noise| match noise.below(8) {
         0 => {
             pause(Duration::from_millis(1));
@@ -332,7 +332,7 @@ fn unix_sockets_on_either_side_carry_the_same_bytes() {
 }
 
 #[test]
-fn an_answer_may_come_long_after_the_request_ended() {
+fn reply_may_follow_long_after_the_half_close() {
     let session = Session::start(Tcp, Tcp);
     (&session.client).write_all(b"request").unwrap();
     session.client.finish();
@@ -345,7 +345,7 @@ fn an_answer_may_come_long_after_the_request_ended() {
 }
 
 #[test]
-fn a_service_may_end_first_and_still_be_spoken_to() {
+fn client_may_send_after_the_half_close_of_the_service() {
     let session = Session::start(Tcp, Unix);
     (&session.server).write_all(b"banner").unwrap();
     session.server.finish();
@@ -357,7 +357,7 @@ fn a_service_may_end_first_and_still_be_spoken_to() {
 }
 
 #[test]
-fn both_sides_may_end_without_a_byte() {
+fn both_sides_may_close_without_a_byte() {
     let session = Session::start(Tcp, Tcp);
     session.client.finish();
     session.server.finish();
@@ -367,7 +367,7 @@ fn both_sides_may_end_without_a_byte() {
 }
 
 #[test]
-fn an_end_that_is_sent_right_behind_a_bulk_transfer_loses_nothing_to_a_slow_reader() {
+fn half_close_after_a_bulk_transfer_loses_nothing() {
     let session = Session::start(Tcp, Narrow);
     let client = session.client;
     let sender = thread::spawn(move || {
@@ -401,7 +401,7 @@ fn a_reset_by_the_service_reaches_the_client_as_a_reset() {
 }
 
 #[test]
-fn a_reset_behind_a_bulk_transfer_is_not_taken_for_its_end() {
+fn reset_after_a_bulk_transfer_is_relayed_as_a_reset() {
     const BYTES: usize = 20 << 20;
     let session = Session::start(Tcp, Tcp);
     let client = session.client;
@@ -416,7 +416,7 @@ fn a_reset_behind_a_bulk_transfer_is_not_taken_for_its_end() {
 }
 
 #[test]
-fn a_reset_after_a_half_close_is_not_waited_out() {
+fn reset_after_a_half_close_ends_the_session_at_once() {
     let session = Session::start(Tcp, Tcp);
     (&session.client).write_all(b"request").unwrap();
     session.client.finish();
@@ -428,7 +428,7 @@ fn a_reset_after_a_half_close_is_not_waited_out() {
 }
 
 #[test]
-fn a_reset_by_a_client_is_seen_while_the_service_reads_nothing() {
+fn client_reset_is_detected_while_the_service_does_not_read() {
     let session = Session::start(Tcp, Tcp);
     session.client.write_until_full();
     session.client.reset();
@@ -438,7 +438,7 @@ fn a_reset_by_a_client_is_seen_while_the_service_reads_nothing() {
 }
 
 #[test]
-fn a_client_that_closes_with_an_answer_on_its_way_has_reset() {
+fn client_that_closes_with_unread_data_has_reset() {
     let session = Session::start(Tcp, Tcp);
     session.exchange();
     drop(session.client);
@@ -453,7 +453,7 @@ fn a_client_that_closes_with_an_answer_on_its_way_has_reset() {
 }
 
 #[test]
-fn a_unix_service_that_is_gone_is_an_upstream_reset() {
+fn closed_unix_service_is_an_upstream_reset() {
     let session = Session::start(Tcp, Unix);
     (&session.client).write_all(b"never read").unwrap();
     while session.counts.up() < 10 {
@@ -465,12 +465,12 @@ fn a_unix_service_that_is_gone_is_an_upstream_reset() {
 }
 
 #[test]
-fn a_client_that_vanished_ends_its_session() {
+fn unreachable_client_ends_its_session() {
     let (client, downstream) = End::pair(Tcp);
     let (server, upstream) = End::pair(Tcp);
     sockopt::set_tcp_user_timeout(&downstream, 300).unwrap();
     let relay = thread::spawn(move || block_on(relayed(downstream, upstream, NO_LIMITS, Arc::default())));
-    client.vanish();
+    client.drop_packets();
     (&server).write_all(b"is anybody there?").unwrap();
     assert_eq!(relay.join().unwrap(), Ending::DownstreamReset);
     assert_eq!((&server).read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
@@ -496,7 +496,7 @@ fn urgent_data_does_not_stop_a_bulk_transfer() {
 }
 
 #[test]
-fn a_reader_that_stops_stops_the_writer() {
+fn backpressure_reaches_the_writer() {
     let session = Session::start(Narrow, Narrow);
     let written = session.client.write_until_full();
     // Two small socket buffers each way and at most one pipe.
@@ -512,7 +512,7 @@ fn a_reader_that_stops_stops_the_writer() {
 fn a_bulk_transfer_without_a_pipe_is_copied() {
     // The limit is the process's, so it takes a process.
     let status = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "relay::a_bulk_transfer_with_no_descriptor_left", "--ignored"])
+        .args(["--exact", "relay::bulk_transfer_works_without_free_descriptors", "--ignored"])
         .status()
         .unwrap();
     assert!(status.success());
@@ -520,7 +520,7 @@ fn a_bulk_transfer_without_a_pipe_is_copied() {
 
 #[test]
 #[ignore = "takes all descriptors of its process: the test above runs it in one of its own"]
-fn a_bulk_transfer_with_no_descriptor_left() {
+fn bulk_transfer_works_without_free_descriptors() {
     let (client, downstream) = End::pair(Tcp);
     let (server, upstream) = End::pair(Tcp);
     block_on(async move {
@@ -561,7 +561,7 @@ fn is_close(measured: Duration, expected: Duration) -> bool {
 }
 
 #[test]
-fn a_silent_session_is_idle_only_when_told_so() {
+fn idle_timeout_is_off_unless_configured() {
     let limits = Limits::new(Some(MINUTE), 5 * MINUTE);
     let (ending, lasted) = under(limits, |client, server| async move {
         tokio::time::sleep(2 * MINUTE).await;
@@ -574,7 +574,7 @@ fn a_silent_session_is_idle_only_when_told_so() {
 }
 
 #[test]
-fn a_byte_either_way_starts_the_silence_anew() {
+fn byte_in_either_direction_restarts_the_idle_timeout() {
     let limits = Limits::new(Some(MINUTE), 5 * MINUTE);
     let (ending, lasted) = under(limits, |client, server| async move {
         tokio::time::sleep(40 * MINUTE / 60).await;
@@ -588,7 +588,7 @@ fn a_byte_either_way_starts_the_silence_anew() {
 }
 
 #[test]
-fn a_half_closed_session_waits_from_its_half_close_on() {
+fn half_close_timeout_starts_at_the_half_close() {
     let limits = Limits::new(None, 5 * MINUTE);
     let (ending, lasted) = under(limits, |client, server| async move {
         tokio::time::sleep(10 * MINUTE).await;
@@ -603,7 +603,7 @@ fn a_half_closed_session_waits_from_its_half_close_on() {
 }
 
 #[test]
-fn the_shorter_limit_names_the_ending() {
+fn shorter_timeout_determines_the_ending() {
     let limits = Limits::new(Some(MINUTE), 5 * MINUTE);
     let (ending, lasted) = under(limits, |client, server| async move {
         client.finish();
@@ -632,7 +632,7 @@ async fn refuse(client: &End, server: End) {
 }
 
 #[test]
-fn a_refused_client_that_keeps_the_connection_open_is_waited_for_five_seconds() {
+fn refused_client_that_does_not_close_is_closed_after_five_seconds() {
     let (ending, lasted) = under(NO_LIMITS, |client, server| async move {
         refuse(&client, server).await;
         tokio::time::sleep(MINUTE).await;
@@ -643,7 +643,7 @@ fn a_refused_client_that_keeps_the_connection_open_is_waited_for_five_seconds() 
 }
 
 #[test]
-fn a_refused_client_that_goes_on_sending_is_taken_for_thirty_seconds() {
+fn refused_client_that_keeps_sending_is_closed_after_thirty_seconds() {
     let (ending, lasted) = under(NO_LIMITS, |client, server| async move {
         refuse(&client, server).await;
         for _ in 0..29 {
@@ -658,7 +658,7 @@ fn a_refused_client_that_goes_on_sending_is_taken_for_thirty_seconds() {
 }
 
 #[test]
-fn a_refused_client_that_ends_ends_the_session() {
+fn refused_client_that_closes_ends_the_session() {
     let (ending, lasted) = under(NO_LIMITS, |client, server| async move {
         refuse(&client, server).await;
         client.finish();
@@ -669,7 +669,7 @@ fn a_refused_client_that_ends_ends_the_session() {
 }
 
 #[test]
-fn a_refused_client_gets_all_of_an_answer_that_it_reads_late() {
+fn refused_client_that_reads_late_gets_the_complete_reply() {
     let session = Session::start(Narrow, Unix);
     session.exchange();
     let client = session.client;
@@ -686,7 +686,7 @@ fn a_refused_client_gets_all_of_an_answer_that_it_reads_late() {
 }
 
 #[test]
-fn a_limit_beyond_time_is_no_limit() {
+fn timeout_beyond_the_clock_is_unlimited() {
     let limits = Limits::new(Some(Duration::MAX), Duration::MAX);
     let (ending, _) = under(limits, |client, server| async move {
         tokio::time::sleep(100 * MINUTE).await;
@@ -698,7 +698,7 @@ fn a_limit_beyond_time_is_no_limit() {
 }
 
 #[test]
-fn bulk_sessions_do_not_starve_a_small_one_of_their_thread() {
+fn bulk_sessions_do_not_starve_a_small_one() {
     const ROUND_TRIPS: u64 = 50;
     let bulk = Arc::new(Counts::default());
     let mut ends = Vec::new();

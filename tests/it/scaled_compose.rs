@@ -62,13 +62,13 @@ fn scaled_up_and_down(compose: Compose, host: &Host, consumer: &Host) {
 }
 
 #[test]
-fn a_service_is_scaled_up_and_down_and_no_request_fails() {
+fn scaling_a_compose_service_fails_no_request() {
     let hosts = needs!(hosts());
     scaled_up_and_down(needs!(compose_1()), &hosts.a, &hosts.b);
 }
 
 #[test]
-fn a_service_is_scaled_by_compose_of_today_and_no_request_fails() {
+fn scaling_a_compose_v5_service_fails_no_request() {
     let hosts = needs!(hosts());
     scaled_up_and_down(needs!(compose_5()), &hosts.b, &hosts.a);
 }

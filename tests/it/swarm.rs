@@ -69,7 +69,7 @@ impl Drop for Stack<'_> {
 }
 
 #[test]
-fn a_service_of_a_swarm_is_scaled_up_and_down_and_no_request_fails() {
+fn scaling_a_swarm_service_fails_no_request() {
     let swarm = needs!(swarm_host());
     let stack = Stack::deploy(&swarm);
     let published = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
@@ -96,7 +96,7 @@ fn a_service_of_a_swarm_is_scaled_up_and_down_and_no_request_fails() {
 }
 
 #[test]
-fn a_new_configuration_of_a_swarm_reaches_the_ambassador() {
+fn updated_swarm_config_is_applied() {
     let swarm = needs!(swarm_host());
     let stack = Stack::deploy(&swarm);
     let before = eventually("a task of the ambassador", || match stack.ambassador() {

@@ -11,7 +11,7 @@ use super::{done, start, status};
 use crate::support::Ambassador;
 
 #[test]
-fn orders_are_json_and_so_are_their_answers() {
+fn commands_and_responses_are_json() {
     let (one, two) = (service("one"), service("two"));
     let ambassador = start(one, "");
     let admin = ambassador.admin();
@@ -36,7 +36,7 @@ fn orders_are_json_and_so_are_their_answers() {
 }
 
 #[test]
-fn what_is_wrong_is_an_error_in_json_with_the_way_out() {
+fn errors_are_json_with_a_help_text() {
     let ambassador = start(service("one"), "");
     let admin = ambassador.admin();
     let long = format!("{{\"route\":\"{}\"}}", "x".repeat(70_000));
@@ -66,7 +66,7 @@ fn what_is_wrong_is_an_error_in_json_with_the_way_out() {
 }
 
 #[test]
-fn a_web_page_cannot_give_orders() {
+fn web_page_cannot_send_commands() {
     let ambassador = start(service("one"), "");
     let admin = ambassador.admin();
     let json = "content-type: application/json\n";
@@ -83,7 +83,7 @@ fn a_web_page_cannot_give_orders() {
 }
 
 #[test]
-fn slow_clients_keep_nobody_waiting() {
+fn slow_clients_do_not_delay_others() {
     let ambassador = start(service("one"), "");
     let admin = ambassador.admin();
     let mut slow: Vec<UnixStream> = Vec::new();
@@ -109,7 +109,7 @@ fn slow_clients_keep_nobody_waiting() {
 }
 
 #[test]
-fn on_tcp_it_is_the_same_api_when_asked_for() {
+fn api_on_tcp_equals_the_api_on_unix_sockets() {
     // Freed a moment before it is taken again; nothing else of this process asks for this address.
     let free = TcpListener::bind("127.0.0.91:0").unwrap().local_addr().unwrap();
     let routes = format!("--admin {free} 127.0.0.1:0={}?name=r", service("one"));

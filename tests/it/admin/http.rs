@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::service::PATIENCE;
+use super::service::TIMEOUT;
 
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -40,7 +40,7 @@ pub(crate) fn post(admin: &Path, path: &str, body: &str) -> Reply {
 /// Sends a request and leaves the answer to be read.
 pub(crate) fn send(admin: &Path, line: &str, headers: &str, body: &str) -> UnixStream {
     let mut stream = UnixStream::connect(admin).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     // HTTP/1.0, so that the answer comes in one piece and the connection ends with it.
     let headers = headers.replace('\n', "\r\n");
     let length = body.len();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::support::eventually;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Greets each connection with its name, of three letters, then echoes. Lives as long as the test's process.
 pub(crate) fn service(name: &'static str) -> SocketAddr {
@@ -43,7 +43,7 @@ fn greet_and_echo(mut stream: &TcpStream, name: &str) {
 /// Connects, and waits for the name.
 pub(crate) fn greeting(addr: SocketAddr) -> io::Result<(TcpStream, String)> {
     let mut stream = TcpStream::connect(addr)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     let mut name = [0; 3];
     stream.read_exact(&mut name)?;
     Ok((stream, String::from_utf8_lossy(&name).into_owned()))

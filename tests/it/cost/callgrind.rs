@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::line::Line;
+use super::connection::Connection;
 use super::threads;
 use crate::support::{eventually, private_ip, variable};
 
@@ -23,12 +23,12 @@ struct Callgrind {
 /// connections of one. Or why that cannot be counted.
 pub(crate) fn instructions(requests: usize, connections: usize) -> Result<u64, String> {
     let mut callgrind = Callgrind::start()?;
-    let mut line = callgrind.first_line();
-    (0..requests).for_each(|_| line.ask());
-    callgrind.close(line);
+    let mut connection = callgrind.first_connection();
+    (0..requests).for_each(|_| connection.exchange());
+    callgrind.close(connection);
     for _ in 0..connections {
-        let line = Line::connect(callgrind.route, &callgrind.endpoint);
-        callgrind.ask_and_close(line);
+        let connection = Connection::connect(callgrind.route, &callgrind.endpoint);
+        callgrind.exchange_and_close(connection);
     }
     Ok(callgrind.end())
 }
@@ -56,25 +56,25 @@ impl Callgrind {
     }
 
     /// As soon as it listens. Not by its health, which would cost as many instructions as it is asked for.
-    fn first_line(&mut self) -> Line {
+    fn first_connection(&mut self) -> Connection {
         let client = eventually("the program under valgrind", || match self.process.try_wait() {
             Ok(None) => TcpStream::connect(self.route).map_err(|why| why.to_string()),
             _ => panic!("it ended at once: {}", self.file("log")),
         });
         let (server, _) = self.endpoint.accept().unwrap();
-        Line::between(client, server)
+        Connection::between(client, server)
     }
 
     /// Each step waits for the end of the one before, as in the count of system calls.
-    fn ask_and_close(&self, mut line: Line) {
+    fn exchange_and_close(&self, mut connection: Connection) {
         threads::at_rest(self.pid());
-        line.ask();
-        self.close(line);
+        connection.exchange();
+        self.close(connection);
     }
 
-    fn close(&self, line: Line) {
+    fn close(&self, connection: Connection) {
         let open = threads::at_rest(self.pid());
-        let server = line.hang_up();
+        let server = connection.close();
         threads::settled(self.pid(), open);
         drop(server);
         threads::settled(self.pid(), open - 2);
@@ -85,7 +85,7 @@ impl Callgrind {
         let status = self.process.wait().expect("its end");
         assert!(status.success(), "{status}: {}", self.file("log"));
         let out = self.file("out");
-        let totals = out.lines().find_map(|line| line.strip_prefix("totals: "));
+        let totals = out.lines().find_map(|connection| connection.strip_prefix("totals: "));
         totals.and_then(|count| count.parse().ok()).expect("a number of instructions")
     }
 

@@ -61,7 +61,7 @@ fn rows<'c>(expected: &[Call], counted: &'c Counts) -> BTreeMap<&'c str, (usize,
 }
 
 #[test]
-fn one_call_more_one_fewer_and_a_new_one_are_wrong_and_a_residue_is_not() {
+fn differing_counts_are_reported_and_residue_is_not() {
     let expected = [
         Call { name: "read", times: 2, what_for: "one" },
         Call { name: "read", times: 1, what_for: "another" },

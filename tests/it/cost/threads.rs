@@ -9,7 +9,7 @@ use crate::support::pause;
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(1);
 /// Beside many other tests on two cores, and traced.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Waits until all threads of this process sleep: what was to be done is done. How many descriptors it then has open.
 pub(crate) fn at_rest(pid: u32) -> usize {
@@ -21,14 +21,14 @@ pub(crate) fn settled(pid: u32, descriptors: usize) {
     wait(pid, |open| open == descriptors);
 }
 
-fn wait(pid: u32, is_right: impl Fn(usize) -> bool) -> usize {
+fn wait(pid: u32, condition: impl Fn(usize) -> bool) -> usize {
     let started = Instant::now();
     loop {
         let (open, asleep) = (open(pid), all_asleep(pid));
-        if asleep && is_right(open) {
+        if asleep && condition(open) {
             return open;
         }
-        assert!(started.elapsed() < PATIENCE, "never settled: {open} descriptors, {:?}", each(pid, "stat"));
+        assert!(started.elapsed() < TIMEOUT, "never settled: {open} descriptors, {:?}", each(pid, "stat"));
         pause(POLL);
     }
 }
@@ -60,7 +60,7 @@ pub(crate) fn switches(pid: u32) -> BTreeMap<String, u64> {
 pub(crate) fn timers(pid: u32) -> Vec<String> {
     let calls = each(pid, "syscall").into_iter();
     calls
-        .filter(|(_, call)| !waits_for_ever(call))
+        .filter(|(_, call)| !waits_indefinitely(call))
         .map(|(thread, call)| format!("{thread}: {call}"))
         .collect()
 }
@@ -71,14 +71,14 @@ pub(crate) fn log_is_quiet(pid: u32) {
     let (log, _) = names.iter().find(|(_, name)| name == "log\n").expect("a thread for the log");
     let started = Instant::now();
     while let Some(timer) = timers(pid).into_iter().find(|timer| timer.starts_with(log)) {
-        assert!(started.elapsed() < PATIENCE, "the log never slept: {timer}");
+        assert!(started.elapsed() < TIMEOUT, "the log never slept: {timer}");
         pause(POLL);
     }
 }
 
 /// The number of a call and its arguments, as proc(5) has them. Both calls take their timeout fourth: -1 milliseconds, and
 /// no `timespec`.
-fn waits_for_ever(call: &str) -> bool {
+fn waits_indefinitely(call: &str) -> bool {
     let (epoll, futex) = if cfg!(target_arch = "x86_64") { ("232", "202") } else { ("22", "98") };
     let words: Vec<&str> = call.split(' ').collect();
     match words.as_slice() {
@@ -105,7 +105,7 @@ fn each(pid: u32, file: &str) -> Vec<(String, String)> {
 
 #[test]
 #[cfg(target_arch = "x86_64")]
-fn a_timer_is_seen_in_the_call_that_a_thread_waits_in() {
+fn timer_is_recognised_by_the_waiting_call() {
     for (call, for_ever) in [
         ("232 0x3 0x5565 0x400 0xffffffff 0x0 0x0 0x7ffd 0x7f30", true),
         ("232 0x3 0x5565 0x400 0x39b 0x0 0x0 0x7ffd 0x7f30", false),
@@ -114,6 +114,6 @@ fn a_timer_is_seen_in_the_call_that_a_thread_waits_in() {
         ("230 0x0 0x0 0x7f50 0x7f50 0x0 0x0 0x7ffd 0x7f30", false),
         ("running", false),
     ] {
-        assert_eq!(waits_for_ever(call), for_ever, "{call}");
+        assert_eq!(waits_indefinitely(call), for_ever, "{call}");
     }
 }

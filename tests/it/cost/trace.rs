@@ -16,7 +16,7 @@ pub(crate) struct Trace {
 }
 
 /// What it saw.
-pub(crate) struct Seen {
+pub(crate) struct CallLog {
     pub(crate) calls: Counts,
     log: String,
 }
@@ -37,7 +37,7 @@ impl Trace {
     }
 
     /// Lets the process go.
-    pub(crate) fn end(mut self) -> Seen {
+    pub(crate) fn end(mut self) -> CallLog {
         kill_process(Pid::from_child(&self.strace), Signal::INT).expect("a strace that lives");
         self.strace.wait().expect("its end");
         let log = std::fs::read_to_string(self.log.path()).expect("its log");
@@ -45,7 +45,7 @@ impl Trace {
         for call in log.lines().filter_map(name) {
             *calls.entry(call.to_owned()).or_default() += 1;
         }
-        Seen { calls, log }
+        CallLog { calls, log }
     }
 }
 
@@ -56,7 +56,7 @@ impl Drop for Trace {
     }
 }
 
-impl Seen {
+impl CallLog {
     /// Its last lines.
     pub(crate) fn tail(&self, lines: usize) -> String {
         let all: Vec<&str> = self.log.lines().collect();
@@ -76,7 +76,7 @@ fn name(line: &str) -> Option<&str> {
 }
 
 #[test]
-fn a_call_is_counted_where_it_begins() {
+fn resumed_call_is_counted_once() {
     for (line, expected) in [
         ("42 recvfrom(11, \"x\", 65536, 0, NULL, NULL) = 1", Some("recvfrom")),
         ("42 epoll_wait(5,  <unfinished ...>", Some("epoll_wait")),

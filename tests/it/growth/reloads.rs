@@ -25,12 +25,12 @@ const ROUND: Duration = Duration::from_millis(600);
 /// Of each kind; of the time the median is told, of the waits the longest.
 const ROUNDS: usize = 3;
 /// Something else must be wrong then: another program on one of the ports, for instance.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two requests of those who are watched.
 const PACE: Duration = Duration::from_micros(200);
 
 /// A wait that is a stall.
-const LONG: Duration = Duration::from_millis(5);
+const STALL: Duration = Duration::from_millis(5);
 
 /// What one who asks all the time has met.
 #[derive(Default)]
@@ -161,7 +161,7 @@ fn rounds((through, past): (SocketAddr, SocketAddr), mut work: impl FnMut() -> D
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let stop = &stop;
-        let watchers = [through, past].map(|addr| scope.spawn(move || ask_on(addr, stop)));
+        let watchers = [through, past].map(|addr| scope.spawn(move || request_until(addr, stop)));
         let mut took: Vec<Duration> = (0..ROUNDS)
             .map(|_| {
                 let began = Instant::now();
@@ -177,7 +177,7 @@ fn rounds((through, past): (SocketAddr, SocketAddr), mut work: impl FnMut() -> D
     })
 }
 
-fn ask_on(addr: SocketAddr, stop: &AtomicBool) -> Waits {
+fn request_until(addr: SocketAddr, stop: &AtomicBool) -> Waits {
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.set_nodelay(true).unwrap();
     let mut waits = Waits::default();
@@ -187,7 +187,7 @@ fn ask_on(addr: SocketAddr, stop: &AtomicBool) -> Waits {
         stream.read_exact(&mut [0]).unwrap();
         let waited = began.elapsed();
         waits.requests += 1;
-        waits.long += usize::from(waited > LONG);
+        waits.long += usize::from(waited > STALL);
         waits.longest = waits.longest.max(waited);
         pause(PACE);
     }
@@ -197,7 +197,7 @@ fn ask_on(addr: SocketAddr, stop: &AtomicBool) -> Waits {
 fn until_answered(addr: SocketAddr, letter: u8) {
     let began = Instant::now();
     while ask(addr).ok() != Some(letter) {
-        assert!(began.elapsed() < PATIENCE, "no {:?} from {addr}", char::from(letter));
+        assert!(began.elapsed() < TIMEOUT, "no {:?} from {addr}", char::from(letter));
         pause(Duration::from_millis(1));
     }
 }

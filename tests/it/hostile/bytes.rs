@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use crate::support::{Ambassador, eventually, pause, skip};
 
 /// Longer than anything here takes: a session that is stuck fails instead.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A blocking end of a connection, TCP or unix.
 struct End(OwnedFd);
@@ -24,7 +24,7 @@ impl End {
     fn of(fd: impl Into<OwnedFd>) -> End {
         let fd = fd.into();
         for timeout in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
-            sockopt::set_socket_timeout(&fd, timeout, Some(PATIENCE)).unwrap();
+            sockopt::set_socket_timeout(&fd, timeout, Some(TIMEOUT)).unwrap();
         }
         End(fd)
     }
@@ -177,13 +177,13 @@ fn unix_route() -> (Ambassador, tempfile::TempDir, UnixListener) {
 }
 
 #[test]
-fn urgent_data_over_tcp_is_delivered_in_line() {
+fn urgent_data_over_tcp_is_delivered_inline() {
     let (_ambassador, route, endpoint) = tcp_route("");
     all_transfers(|| tcp(route, &endpoint));
 }
 
 #[test]
-fn out_of_band_bytes_over_unix_sockets_are_delivered_in_line() {
+fn out_of_band_bytes_over_unix_sockets_are_delivered_inline() {
     let (probe, _other) = UnixStream::pair().unwrap();
     if rustix::net::send(&probe, b"!", SendFlags::OOB).is_err() {
         skip!("this kernel has no out-of-band bytes over unix sockets");
@@ -193,7 +193,7 @@ fn out_of_band_bytes_over_unix_sockets_are_delivered_in_line() {
 }
 
 #[test]
-fn bytes_sent_with_descriptors_are_delivered_and_the_descriptors_closed() {
+fn descriptors_passed_with_bytes_are_closed() {
     let (_ambassador, dir, endpoint) = unix_route();
     let (client, server) = unix(&dir.path().join("route"), &endpoint);
     client.send(b"x", SendFlags::empty());
@@ -241,8 +241,8 @@ fn refusing_server() -> (SocketAddr, JoinHandle<()>) {
 /// What comes back to a client that sends all of `body` before it reads, or as much of it as it can.
 fn upload(to: SocketAddr, body: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(to).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream.set_write_timeout(Some(TIMEOUT)).unwrap();
     stream.write_all(body).ok();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).ok();
@@ -250,7 +250,7 @@ fn upload(to: SocketAddr, body: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn an_answer_to_a_request_that_was_not_read_reaches_the_client() {
+fn reply_to_an_unread_request_reaches_the_client() {
     const ROUNDS: usize = 60;
     let (service, serving) = refusing_server();
     let ambassador = Ambassador::with(&format!("--log-level warn 127.0.0.1:0={service}?name=r")).start();
@@ -269,7 +269,7 @@ fn an_answer_to_a_request_that_was_not_read_reaches_the_client() {
 }
 
 #[test]
-fn a_client_that_still_sends_is_not_reset_behind_the_answer() {
+fn client_that_still_sends_gets_the_complete_reply() {
     let (ambassador, route, endpoint) = tcp_route("");
     let (client, server) = tcp(route, &endpoint);
     client.send(b"head", SendFlags::empty());
@@ -289,7 +289,7 @@ fn a_client_that_still_sends_is_not_reset_behind_the_answer() {
 }
 
 #[test]
-fn a_client_of_a_service_that_never_answered_is_reset_at_once() {
+fn client_of_a_service_without_a_reply_is_reset_at_once() {
     let (_ambassador, route, endpoint) = tcp_route("");
     let (client, server) = tcp(route, &endpoint);
     client.send(&[b'x'; 1000], SendFlags::empty());
@@ -317,7 +317,7 @@ fn stopped_beyond(limit: Duration, ambassador: &Ambassador, meanwhile: impl FnOn
 }
 
 #[test]
-fn bytes_that_came_while_the_process_was_stopped_keep_the_session_alive() {
+fn bytes_received_while_the_process_was_stopped_keep_the_session_open() {
     const IDLE: Duration = Duration::from_secs(15);
     // More than the events that tokio takes from one epoll_wait: the timers of the others expire before theirs.
     const SESSIONS: usize = 1_100;
@@ -334,7 +334,7 @@ fn bytes_that_came_while_the_process_was_stopped_keep_the_session_alive() {
 }
 
 #[test]
-fn an_end_that_came_while_the_process_was_stopped_ends_a_half_closed_session_in_order() {
+fn close_received_while_the_process_was_stopped_ends_the_session_cleanly() {
     const LIMIT: Duration = Duration::from_secs(8);
     let (ambassador, route, endpoint) = tcp_route("&half-close-timeout=8s");
     let (client, server) = tcp(route, &endpoint);

@@ -16,7 +16,7 @@ use crate::support::{Ambassador, eventually};
 const SOON: Duration = Duration::from_secs(8);
 
 /// For what takes its turn.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// For both ends of many connections.
 fn raise_file_limit() {
@@ -95,7 +95,7 @@ fn await_pause(ambassador: &Ambassador, name: &str) -> Value {
 }
 
 #[test]
-fn clients_of_a_dead_route_leave_other_routes_their_descriptors() {
+fn held_clients_of_one_route_leave_descriptors_to_others() {
     raise_file_limit();
     let (_port, dead) = refusing();
     let args = format!("127.0.0.1:0={dead}?name=dead&hold=1m 127.0.0.2:0={}?name=live", service(greet));
@@ -113,7 +113,7 @@ fn clients_of_a_dead_route_leave_other_routes_their_descriptors() {
 }
 
 #[test]
-fn held_clients_are_served_once_their_service_is_there_though_they_hold_all_descriptors() {
+fn held_clients_with_all_descriptors_are_served_once_the_service_starts() {
     raise_file_limit();
     // An address of its own, so that no other test takes the port meanwhile.
     let addr = TcpListener::bind("127.0.91.1:0").unwrap().local_addr().unwrap();
@@ -130,7 +130,7 @@ fn held_clients_are_served_once_their_service_is_there_though_they_hold_all_desc
     thread::scope(|scope| {
         for mut stream in waiting {
             scope.spawn(move || {
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                stream.set_read_timeout(Some(TIMEOUT)).unwrap();
                 let mut name = String::new();
                 stream.read_to_string(&mut name).unwrap();
                 assert_eq!(name, "one");
@@ -141,7 +141,7 @@ fn held_clients_are_served_once_their_service_is_there_though_they_hold_all_desc
 }
 
 #[test]
-fn clients_beyond_max_sessions_wait_within_the_share_of_their_route() {
+fn clients_beyond_max_sessions_wait_within_the_descriptor_share() {
     raise_file_limit();
     let service = service(greet);
     let args =
@@ -213,7 +213,7 @@ fn slow_readers_leave_the_admin_api_its_descriptors() {
 }
 
 #[test]
-fn queued_connections_are_served_while_draining_short_of_descriptors() {
+fn queued_connections_are_served_while_draining_with_few_descriptors() {
     let args = format!("127.0.0.1:0={}?name=r", service(greet));
     let mut ambassador = Ambassador::with(&args).limited_to(64).start();
     let addr = ambassador.addr("r");
@@ -244,11 +244,11 @@ fn queued_connections_are_served_while_draining_short_of_descriptors() {
         stream.read_exact(&mut name).expect("what was queued is served");
     }
     drop(queued);
-    assert_eq!(ambassador.ends_within(PATIENCE).code(), Some(0));
+    assert_eq!(ambassador.ends_within(TIMEOUT).code(), Some(0));
 }
 
 #[test]
-fn a_burst_of_connections_is_spread_over_the_workers() {
+fn burst_of_connections_is_distributed_over_workers() {
     let args = format!("--workers 2 127.0.0.1:0={}?name=r", service(greet));
     let ambassador = Ambassador::with(&args).start();
     let addr = ambassador.addr("r");
@@ -264,7 +264,7 @@ fn a_burst_of_connections_is_spread_over_the_workers() {
 }
 
 #[test]
-fn a_route_that_is_opened_later_gets_its_share_as_sessions_end() {
+fn new_route_gets_its_descriptor_share_as_sessions_end() {
     let service = service(greet);
     let ambassador =
         Ambassador::with(&format!("127.0.0.1:0={service}?name=early&hold=1m")).limited_to(128).start();

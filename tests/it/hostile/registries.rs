@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
-use crate::register::engine::Engine;
 use crate::support::{
-    Ambassador, Dns, Etcd, Service, ask, base64, eventually, needs, pause, private_ip, within,
+    Ambassador, Dns, Engine, Etcd, Service, ask, base64, eventually, needs, pause, private_ip, within,
 };
 use server::{Reply, Request, Server};
 
@@ -148,7 +147,7 @@ fn a_consul_token_is_sent_only_to_agents_that_the_operator_configured() {
 }
 
 #[test]
-fn a_redirect_of_a_registry_is_not_followed() {
+fn registry_redirect_is_not_followed() {
     let service = Service::new("one");
     let other = Server::new(consul_with(&service.addr));
     let status =
@@ -187,7 +186,7 @@ fn silent(addr: SocketAddr) -> (Socket, Vec<Socket>) {
 }
 
 #[test]
-fn a_registry_is_reached_at_its_second_address_while_the_first_is_silent() {
+fn second_address_of_a_registry_is_used_while_the_first_drops_packets() {
     let dns = needs!(Dns::start());
     let (first, second) = (private_ip(), private_ip());
     let service = Service::new("one");
@@ -203,7 +202,7 @@ fn a_registry_is_reached_at_its_second_address_while_the_first_is_silent() {
 
 /// It accepts, as a kernel does for a process that hangs.
 #[test]
-fn a_registry_is_reached_at_its_second_address_while_the_first_accepts_and_does_not_answer() {
+fn second_address_of_a_registry_is_used_while_the_first_hangs() {
     let dns = needs!(Dns::start());
     let (first, second) = (private_ip(), private_ip());
     let service = Service::new("one");
@@ -267,7 +266,7 @@ fn deleting_four_thousand_keys_at_once_removes_four_thousand_endpoints() {
 
 /// An address behind which another etcd answers by now, while the connection of the watch is half open.
 #[test]
-fn a_list_of_a_lower_revision_replaces_what_was_known() {
+fn list_with_a_lower_revision_replaces_all_endpoints() {
     let (old, new) = (needs!(Etcd::start()), needs!(Etcd::start()));
     for n in 0..20 {
         old.put("/s/a", &format!("10.0.0.1:{}", 1000 + n));
@@ -288,15 +287,15 @@ fn registrar(engine: &Engine, to: &str, ttl: &str) -> Ambassador {
         .spawn()
 }
 
-fn run(engine: &Engine, service: &str, port: u16) {
-    engine.run(service, ("ambassador.register", service), port);
+fn publish(engine: &Engine, service: &str, port: u16) {
+    engine.publish(service, ("ambassador.register", service), port);
 }
 
 #[test]
-fn a_service_that_consul_refuses_stops_no_other() {
+fn service_rejected_by_consul_does_not_block_others() {
     let engine = Engine::new();
     for (n, service) in ["aaa", "bbb", "ccc"].into_iter().enumerate() {
-        run(&engine, service, 4000 + u16::try_from(n).unwrap());
+        publish(&engine, service, 4000 + u16::try_from(n).unwrap());
     }
     let agent = Server::new(|request| {
         if request.body.contains("aaa") {
@@ -321,10 +320,10 @@ fn a_service_that_consul_refuses_stops_no_other() {
 }
 
 #[test]
-fn a_service_that_is_not_answered_stops_no_other() {
+fn unanswered_service_registration_does_not_block_others() {
     let engine = Engine::new();
     for (n, service) in ["aaa", "bbb"].into_iter().enumerate() {
-        run(&engine, service, 4000 + u16::try_from(n).unwrap());
+        publish(&engine, service, 4000 + u16::try_from(n).unwrap());
     }
     let agent =
         Server::new(|request| if request.body.contains("aaa") { Reply::Silence } else { Reply::ok("{}") });
@@ -336,11 +335,11 @@ fn a_service_that_is_not_answered_stops_no_other() {
 }
 
 #[test]
-fn many_services_are_registered_and_renewed_at_the_same_time_but_not_all_of_them() {
+fn concurrent_registrations_are_bounded() {
     const SERVICES: u16 = 122;
     let engine = Engine::new();
     for n in 0..SERVICES {
-        run(&engine, &format!("web-{n}"), 4000 + n);
+        publish(&engine, &format!("web-{n}"), 4000 + n);
     }
     let renewals = Arc::<Mutex<BTreeMap<String, Vec<Instant>>>>::default();
     let seen = Arc::clone(&renewals);
@@ -368,10 +367,10 @@ fn many_services_are_registered_and_renewed_at_the_same_time_but_not_all_of_them
 }
 
 #[test]
-fn a_key_that_etcd_refuses_stops_no_other() {
+fn key_rejected_by_etcd_does_not_block_others() {
     let engine = Engine::new();
     for (n, service) in ["aaa", "bbb", "ccc"].into_iter().enumerate() {
-        run(&engine, service, 4000 + u16::try_from(n).unwrap());
+        publish(&engine, service, 4000 + u16::try_from(n).unwrap());
     }
     let refused = base64("/services/aaa");
     let refused = refused.trim_end_matches('=').to_owned();
@@ -415,7 +414,7 @@ fn brackets(bytes: usize) -> Vec<u8> {
 }
 
 #[test]
-fn an_answer_that_is_too_long_is_an_error_that_names_the_limit() {
+fn response_beyond_the_limit_is_an_error_with_the_limit() {
     let body = brackets(60 << 20);
     let agent = Server::new(move |_| Reply::Whole("200 OK\r\nX-Consul-Index: 1".to_owned(), body.clone()));
     let ambassador =
@@ -426,7 +425,7 @@ fn an_answer_that_is_too_long_is_an_error_that_names_the_limit() {
 }
 
 #[test]
-fn a_long_answer_costs_no_more_than_a_few_times_its_size() {
+fn memory_for_a_long_response_is_bounded() {
     const MIB: u64 = 1 << 20;
     let body = brackets(30 << 20);
     let agent = Server::new(move |request| {

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream as AsyncStream};
 use tokio::task::JoinSet;
 
-use super::dice::Dice;
+use super::rng::Rng;
 use crate::support::pause;
 
 /// What the ambassador may open while it is attacked: the default of most systems.
@@ -44,7 +44,7 @@ pub(super) struct Attack {
 
 /// What was done, so that an attack that does nothing is found.
 #[derive(Clone, Copy, Debug, Default)]
-struct Done {
+struct AttackCounts {
     idle: usize,
     slow: usize,
     garbage: usize,
@@ -60,7 +60,7 @@ impl Attack {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         let attack = Attack { tcp: tcp.local_addr().unwrap(), udp: udp.local_addr().unwrap() };
         thread::spawn(move || serve(tcp, until + GRACE));
-        thread::spawn(move || swallow(&udp, until + GRACE));
+        thread::spawn(move || discard(&udp, until + GRACE));
         attack
     }
 
@@ -79,9 +79,9 @@ impl Attack {
         let done = thread::scope(|scope| {
             let idle = scope.spawn(|| hold_connections(tcp, until, IDLE_MAX, b""));
             let slow = scope.spawn(|| hold_connections(tcp, until, SLOW_MAX, b"?"));
-            let garbage = scope.spawn(|| send_garbage(tcp, until, &mut Dice::new(seed, 1_000)));
+            let garbage = scope.spawn(|| send_garbage(tcp, until, &mut Rng::new(seed, 1_000)));
             let datagrams = scope.spawn(|| send_datagrams(udp, until));
-            Done {
+            AttackCounts {
                 idle: idle.join().unwrap(),
                 slow: slow.join().unwrap(),
                 garbage: garbage.join().unwrap(),
@@ -104,7 +104,7 @@ fn serve(listener: std::net::TcpListener, until: Instant) {
         let accept = async {
             loop {
                 if let Ok((stream, _)) = listener.accept().await {
-                    sessions.spawn(pour(stream));
+                    sessions.spawn(send_endlessly(stream));
                 }
                 while sessions.try_join_next().is_some() {}
             }
@@ -113,7 +113,7 @@ fn serve(listener: std::net::TcpListener, until: Instant) {
     });
 }
 
-async fn pour(mut stream: AsyncStream) -> Result<()> {
+async fn send_endlessly(mut stream: AsyncStream) -> Result<()> {
     stream.read_u8().await?;
     loop {
         stream.write_all(&[0; 1 << 14]).await?;
@@ -121,7 +121,7 @@ async fn pour(mut stream: AsyncStream) -> Result<()> {
 }
 
 /// No flow is ever answered.
-fn swallow(socket: &UdpSocket, until: Instant) {
+fn discard(socket: &UdpSocket, until: Instant) {
     socket.set_read_timeout(Some(GRACE)).unwrap();
     while Instant::now() < until {
         socket.recv(&mut [0; 64]).ok();
@@ -147,13 +147,13 @@ fn hold_connections(addr: SocketAddr, until: Instant, max: usize, first: &[u8]) 
 }
 
 /// Bytes that no protocol has, and a reset or an end.
-fn send_garbage(addr: SocketAddr, until: Instant, dice: &mut Dice) -> usize {
+fn send_garbage(addr: SocketAddr, until: Instant, rng: &mut Rng) -> usize {
     let mut made = 0;
     while Instant::now() < until {
         if let Ok(mut stream) = TcpStream::connect_timeout(&addr, CONNECT_TIMEOUT) {
-            let length = dice.below(4_096);
-            stream.write_all(&dice.bytes(length)).ok();
-            let reset = (dice.below(2) == 0).then_some(Duration::ZERO);
+            let length = rng.below(4_096);
+            stream.write_all(&rng.bytes(length)).ok();
+            let reset = (rng.below(2) == 0).then_some(Duration::ZERO);
             SockRef::from(&stream).set_linger(reset).ok();
             made += 1;
         }

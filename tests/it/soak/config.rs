@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::dice::Dice;
+use super::rng::Rng;
 
 const BALANCE: &[&str] = &["round-robin", "least-connections", "p2c", "random", "source-hash"];
 /// Longer than anything that is away here stays so.
@@ -36,13 +36,13 @@ impl Config {
         Config { path, routes, more, backends, chosen, balance: BALANCE[0], spare: false, renamed: false }
     }
 
-    pub(super) fn vary(&mut self, dice: &mut Dice) {
-        self.chosen = self.backends.iter().copied().filter(|_| dice.below(2) == 0).collect();
+    pub(super) fn vary(&mut self, rng: &mut Rng) {
+        self.chosen = self.backends.iter().copied().filter(|_| rng.below(2) == 0).collect();
         if self.chosen.is_empty() {
-            self.chosen.push(*dice.one_of(&self.backends));
+            self.chosen.push(*rng.choose(&self.backends));
         }
-        self.balance = BALANCE[dice.below(BALANCE.len())];
-        (self.spare, self.renamed) = (dice.below(2) == 0, dice.below(2) == 0);
+        self.balance = BALANCE[rng.below(BALANCE.len())];
+        (self.spare, self.renamed) = (rng.below(2) == 0, rng.below(2) == 0);
     }
 
     /// As it was at first, but for the order of balancing.
@@ -68,7 +68,7 @@ impl Config {
     }
 
     /// It is refused as a whole, and what stood before stands.
-    pub(super) fn break_it(&self) {
+    pub(super) fn write_invalid(&self) {
         std::fs::write(&self.path, format!("{}\nhodl = \"5s\"\n", self.text())).unwrap();
     }
 

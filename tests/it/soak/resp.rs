@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// Longer than any `hold` of a soak: what takes longer has failed.
-pub(super) const PATIENCE: Duration = Duration::from_secs(45);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(45);
 
 pub(super) fn command(words: &[&[u8]]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
@@ -75,9 +75,9 @@ pub(super) struct Connection {
 impl Connection {
     /// Connects, and asks for the server's name.
     pub(super) fn open(addr: SocketAddr) -> Result<Connection> {
-        let mut stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        let mut stream = TcpStream::connect_timeout(&addr, TIMEOUT)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
         stream.set_nodelay(true)?;
         stream.write_all(&command(&[b"CONFIG", b"GET", b"syslog-ident"]))?;
         let mut incoming = Incoming::of(&stream)?;

@@ -11,7 +11,7 @@ use super::eventually;
 use super::names::private_ip;
 use super::skip::variable;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What an agent of these tests accepts as its own token, where it asks for one.
 pub(crate) const TOKEN: &str = "5ecre7-t0ken";
@@ -104,7 +104,7 @@ impl Consul {
     fn try_ask(&self, method: &str, path: &str, body: &Value) -> Result<Value, String> {
         let exchange = || {
             let mut stream = TcpStream::connect(self.address())?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(TIMEOUT))?;
             let body = if body.is_null() { String::new() } else { body.to_string() };
             let length = body.len();
             write!(

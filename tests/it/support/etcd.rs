@@ -12,7 +12,7 @@ use super::names::private_ip;
 use super::{Hosts, Namespace, eventually};
 
 const PROGRAM: &str = "/usr/bin/etcd";
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) struct Etcd {
     process: Option<Child>,
@@ -166,7 +166,7 @@ impl Etcd {
                 Some(namespace) => namespace.run(connect)?,
                 None => connect()?,
             };
-            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(TIMEOUT))?;
             let (address, body) = (self.address(), body.to_string());
             let length = body.len();
             write!(

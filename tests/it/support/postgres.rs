@@ -12,7 +12,7 @@ use super::names::private_ip;
 use super::skip::variable;
 
 /// Debian's, a directory for each version. They are in nobody's PATH.
-const DEBIANS: &str = "/usr/lib/postgresql";
+const DEBIAN_DIR: &str = "/usr/lib/postgresql";
 /// `nobody` and `nogroup`: a server refuses to be root.
 const NOBODY: u32 = 65534;
 
@@ -168,7 +168,7 @@ impl Drop for Postgres {
 fn programs() -> Option<PathBuf> {
     let version = |dir: &PathBuf| dir.file_name()?.to_str()?.parse::<u32>().ok();
     let mut debians: Vec<PathBuf> =
-        fs::read_dir(DEBIANS).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        fs::read_dir(DEBIAN_DIR).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     debians.sort_by_key(|dir| std::cmp::Reverse(version(dir)));
     let path = variable("PATH").unwrap_or_default();
     let elsewhere = path.split(':').map(PathBuf::from).collect::<Vec<_>>();

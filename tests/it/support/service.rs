@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(40);
+const TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Lives as long as the test's process.
 pub(crate) struct Service {
@@ -28,7 +28,7 @@ impl Service {
 /// The name of who answers. Held connections wait.
 pub(crate) fn ask(addr: SocketAddr) -> String {
     let mut stream = TcpStream::connect(addr).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     let mut name = String::new();
     stream.read_to_string(&mut name).unwrap();
     name

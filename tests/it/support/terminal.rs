@@ -8,8 +8,8 @@ use std::thread;
 use super::eventually;
 
 /// A program that does not know how wide its terminal is asks where the cursor is, at the far right (ECMA-48, DSR).
-const WHERE_IS_THE_CURSOR: &str = "\x1b[6n";
-const IN_COLUMN_80: &[u8] = b"\x1b[1;80R";
+const CURSOR_POSITION_REQUEST: &str = "\x1b[6n";
+const CURSOR_POSITION_REPORT: &[u8] = b"\x1b[1;80R";
 
 /// Ended when dropped.
 pub(crate) struct Terminal {
@@ -61,8 +61,8 @@ fn show(
         let mut bytes = [0; 4096];
         while let Ok(n @ 1..) = output.read(&mut bytes) {
             let text = String::from_utf8_lossy(&bytes[..n]);
-            for _ in text.matches(WHERE_IS_THE_CURSOR) {
-                keyboard.lock().unwrap().write_all(IN_COLUMN_80).ok();
+            for _ in text.matches(CURSOR_POSITION_REQUEST) {
+                keyboard.lock().unwrap().write_all(CURSOR_POSITION_REPORT).ok();
             }
             screen.lock().unwrap().push_str(&text);
         }

@@ -85,7 +85,7 @@ fn dead_socket_is_replaced() {
 }
 
 /// A server that accepts nothing, and whose backlog is full.
-fn wedged(path: &Path) -> Vec<OwnedFd> {
+fn hanging_server(path: &Path) -> Vec<OwnedFd> {
     let socket = || {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap()
@@ -105,10 +105,10 @@ fn wedged(path: &Path) -> Vec<OwnedFd> {
 }
 
 #[test]
-fn wedged_server_at_a_socket_path_blocks_nothing() {
+fn hanging_server_at_a_socket_path_does_not_block() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("wedged.sock");
-    let _held = wedged(&path);
+    let _held = hanging_server(&path);
     let before = inode(&path);
     for ambassador in uses(&path) {
         is_refused(ambassador, &path, "another program listens there");
@@ -122,7 +122,7 @@ fn wedged_server_at_a_socket_path_blocks_nothing() {
 }
 
 #[test]
-fn path_that_another_process_owns_by_now_is_kept() {
+fn socket_path_that_another_process_replaced_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let (listen, admin) = (dir.path().join("listen.sock"), dir.path().join("admin.sock"));
     let args = format!("--admin {} {}=127.0.0.1:1", admin.display(), listen.display());

@@ -40,7 +40,7 @@ fn ask(admin: &str, line: &str, headers: &str) -> (u16, String) {
 }
 
 #[test]
-fn rebound_name_reads_and_changes_nothing_over_tcp() {
+fn dns_rebinding_is_rejected_over_tcp() {
     let (_ambassador, admin) = start("");
     for path in
         ["/config", "/status", "/metrics", "/live", "/ready", "/routes", "/sessions", "/events", "/none"]

@@ -24,7 +24,7 @@ fn container(beginning: &str, name: &str, ip: &str, exposed: u16, links: &[&str]
 }
 
 #[test]
-fn a_link_whose_container_was_removed_holds_clients_and_never_returns_to_its_variable() {
+fn link_of_a_removed_container_holds_clients_and_ignores_its_variable() {
     let (engine, stranger) = (Engine::new(), Service::new("bad"));
     let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     engine.start("amb", container(OWN, "amb", "198.51.100.9", 1, &["/redis:/amb/redis"]));

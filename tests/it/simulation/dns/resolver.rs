@@ -13,7 +13,7 @@ use hickory_resolver::proto::op::{Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::time::{Instant, sleep};
 
-use crate::simulation::lots::Lots;
+use crate::simulation::rng::Rng;
 
 /// A name is given up after so long: what comes later has not come.
 pub(super) const LOOKUP_TIMEOUT: Duration = Duration::from_secs(15);
@@ -24,12 +24,12 @@ const ROUNDS_MAX: usize = 1_000;
 /// What is said of a name's records of one kind.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reply {
-    says: Says,
+    says: Response,
     after: Duration,
 }
 
 #[derive(Clone, Debug, Default)]
-pub(super) enum Says {
+pub(super) enum Response {
     /// Each with its TTL in seconds.
     Addresses(BTreeMap<IpAddr, u32>),
     /// There are none of this kind.
@@ -63,23 +63,23 @@ impl Round {
 
 impl Reply {
     /// What is heard of it.
-    pub(super) fn heard(&self) -> &Says {
-        if self.after < LOOKUP_TIMEOUT { &self.says } else { &Says::Fails }
+    pub(super) fn received(&self) -> &Response {
+        if self.after < LOOKUP_TIMEOUT { &self.says } else { &Response::Fails }
     }
 }
 
-impl Says {
+impl Response {
     /// `None`: nobody could say.
     pub(super) fn addresses(&self) -> Option<BTreeSet<IpAddr>> {
         match self {
-            Says::Addresses(addresses) => Some(addresses.keys().copied().collect()),
-            Says::Nothing | Says::NoSuchName => Some(BTreeSet::new()),
-            Says::Fails => None,
+            Response::Addresses(addresses) => Some(addresses.keys().copied().collect()),
+            Response::Nothing | Response::NoSuchName => Some(BTreeSet::new()),
+            Response::Fails => None,
         }
     }
 
     pub(super) fn ttl(&self) -> Option<Duration> {
-        let Says::Addresses(addresses) = self else { return None };
+        let Response::Addresses(addresses) = self else { return None };
         addresses.values().min().map(|ttl| Duration::from_secs(u64::from(*ttl)))
     }
 
@@ -87,13 +87,13 @@ impl Says {
         let query = Query::query(name.clone(), kind);
         let none = |code| Err(DnsError::NoRecordsFound(NoRecords::new(query.clone(), code)).into());
         match self {
-            Says::Addresses(addresses) => {
+            Response::Addresses(addresses) => {
                 let record = |(ip, ttl): (IpAddr, u32)| Record::from_rdata(name.clone(), ttl, data(ip));
                 Ok(Lookup::new_with_max_ttl(query, addresses.into_iter().map(record)))
             }
-            Says::Nothing => none(ResponseCode::NoError),
-            Says::NoSuchName => none(ResponseCode::NXDomain),
-            Says::Fails => Err(DnsError::ResponseCode(ResponseCode::ServFail).into()),
+            Response::Nothing => none(ResponseCode::NoError),
+            Response::NoSuchName => none(ResponseCode::NXDomain),
+            Response::Fails => Err(DnsError::ResponseCode(ResponseCode::ServFail).into()),
         }
     }
 }
@@ -107,23 +107,23 @@ fn data(ip: IpAddr) -> RData {
 
 impl Zone {
     /// From now on, until the next change. Says what.
-    pub(super) fn changes(&mut self, name: &str, lots: &mut Lots) -> String {
-        let (v4, v6) = if lots.one_in(4) {
+    pub(super) fn change(&mut self, name: &str, rng: &mut Rng) -> String {
+        let (v4, v6) = if rng.one_in(4) {
             // A server that is away is so for both; a name that is gone too.
-            let says = lots.of(&[Says::NoSuchName, Says::NoSuchName, Says::Fails]);
-            let reply = Reply { says, after: delay(lots) };
+            let says = rng.pick(&[Response::NoSuchName, Response::NoSuchName, Response::Fails]);
+            let reply = Reply { says, after: delay(rng) };
             (reply.clone(), reply)
         } else {
-            (draw(RecordType::A, lots), draw(RecordType::AAAA, lots))
+            (draw(RecordType::A, rng), draw(RecordType::AAAA, rng))
         };
         let event = format!("{name} is {v4:?}, {v6:?}");
         self.says(name, v4, v6);
         event
     }
 
-    pub(super) fn is_well(&mut self, name: &str) -> Vec<IpAddr> {
+    pub(super) fn recover(&mut self, name: &str) -> Vec<IpAddr> {
         let ip = "10.9.9.9".parse().unwrap();
-        let well = Reply { says: Says::Addresses([(ip, 5)].into()), after: Duration::ZERO };
+        let well = Reply { says: Response::Addresses([(ip, 5)].into()), after: Duration::ZERO };
         self.says(name, well, Reply::default());
         vec![ip]
     }
@@ -164,30 +164,30 @@ pub(super) fn asking(zone: &Shared) -> QueryFn {
     })
 }
 
-fn draw(kind: RecordType, lots: &mut Lots) -> Reply {
-    let says = match lots.below(8) {
-        0 => Says::Fails,
-        1 | 2 => Says::Nothing,
-        3 => Says::NoSuchName,
-        _ => Says::Addresses((0..lots.below(4)).map(|_| (address(kind, lots), ttl(lots))).collect()),
+fn draw(kind: RecordType, rng: &mut Rng) -> Reply {
+    let says = match rng.below(8) {
+        0 => Response::Fails,
+        1 | 2 => Response::Nothing,
+        3 => Response::NoSuchName,
+        _ => Response::Addresses((0..rng.below(4)).map(|_| (address(kind, rng), ttl(rng))).collect()),
     };
-    Reply { says, after: delay(lots) }
+    Reply { says, after: delay(rng) }
 }
 
-fn address(kind: RecordType, lots: &mut Lots) -> IpAddr {
-    let last = 1 + lots.below(5);
+fn address(kind: RecordType, rng: &mut Rng) -> IpAddr {
+    let last = 1 + rng.below(5);
     let text = if kind == RecordType::A { format!("10.0.0.{last}") } else { format!("fd00::{last}") };
     text.parse().unwrap()
 }
 
-fn ttl(lots: &mut Lots) -> u32 {
-    lots.of(&[0, 1, 2, 5, 30, 60, 600, u32::MAX])
+fn ttl(rng: &mut Rng) -> u32 {
+    rng.pick(&[0, 1, 2, 5, 30, 60, 600, u32::MAX])
 }
 
-fn delay(lots: &mut Lots) -> Duration {
-    match lots.below(8) {
-        0 => lots.millis(3_000),
-        1 if lots.one_in(3) => 2 * LOOKUP_TIMEOUT,
+fn delay(rng: &mut Rng) -> Duration {
+    match rng.below(8) {
+        0 => rng.millis(3_000),
+        1 if rng.one_in(3) => 2 * LOOKUP_TIMEOUT,
         _ => Duration::ZERO,
     }
 }

@@ -6,22 +6,22 @@ use ambassador::config::grammar::parse_route;
 use ambassador::diagnostic::Place;
 use ambassador::route::{Layer, Listen, Route, diff, merge};
 
-use super::lots::Lots;
+use super::rng::Rng;
 
-fn route(lots: &mut Lots) -> Route {
-    let listen = lots.of(&["80", "127.0.0.1:80", "81", "80-82", "90", "80/udp", "/run/a"]);
-    let name = lots.of(&["", "?name=web", "?name=db", "?hold=1s"]);
-    let target = lots.of(&["a:1", "b:2", "10.0.0.1:3"]);
+fn route(rng: &mut Rng) -> Route {
+    let listen = rng.pick(&["80", "127.0.0.1:80", "81", "80-82", "90", "80/udp", "/run/a"]);
+    let name = rng.pick(&["", "?name=web", "?name=db", "?hold=1s"]);
+    let target = rng.pick(&["a:1", "b:2", "10.0.0.1:3"]);
     parse_route(&format!("{listen}={target}{name}"), &Place::Argument(1)).unwrap()
 }
 
-pub(super) fn tell(mut lots: Lots, steps: usize) {
+pub(super) fn run(mut rng: Rng, steps: usize) {
     let mut layers = vec![Layer::default(); 3];
     let mut table = BTreeMap::new();
     let mut running: BTreeMap<Listen, Route> = BTreeMap::new();
     for _ in 0..steps {
-        let told = usize::try_from(lots.below(3)).unwrap();
-        layers[told].routes = (0..lots.below(4)).map(|_| route(&mut lots)).collect();
+        let told = usize::try_from(rng.below(3)).unwrap();
+        layers[told].routes = (0..rng.below(4)).map(|_| route(&mut rng)).collect();
         let (new, shadowed) = merge(&layers);
 
         let way = diff(&table, &new);

@@ -61,13 +61,13 @@ impl Engine {
     }
 
     /// How often containers were listed, and events subscribed to.
-    pub(super) fn asked(&self) -> (usize, usize) {
+    pub(super) fn request_counts(&self) -> (usize, usize) {
         let state = self.state();
         (state.lists, state.subscriptions)
     }
 
     /// A container that runs or, if there is one of this name, that is started again. Without an event.
-    pub(super) fn runs(&self, name: &str, ip: &str) {
+    pub(super) fn run(&self, name: &str, ip: &str) {
         let mut state = self.state();
         let running = Container {
             id: format!("{:0>64}", format!("{:x}", name.bytes().map(usize::from).sum::<usize>())),
@@ -80,14 +80,14 @@ impl Engine {
     }
 
     /// Without an event.
-    pub(super) fn ends(&self, name: &str) {
+    pub(super) fn remove(&self, name: &str) {
         let mut state = self.state();
         let container = state.containers.iter_mut().find(|c| c.name == name).unwrap();
         container.running = false;
     }
 
     /// The event of what has happened.
-    pub(super) fn tells(&self, name: &str, action: &str) {
+    pub(super) fn send_event(&self, name: &str, action: &str) {
         let mut state = self.state();
         let id = state.containers.iter().find(|c| c.name == name).unwrap().id.clone();
         let event = json!({ "Type": "container", "Action": action, "Actor": { "ID": id } });
@@ -96,23 +96,23 @@ impl Engine {
         }
     }
 
-    pub(super) fn does_not_inspect(&self, name: &str) {
+    pub(super) fn hang_inspection_of(&self, name: &str) {
         let mut state = self.state();
         let id = state.containers.iter().find(|c| c.name == name).unwrap().id.clone();
         state.uninspectable.insert(id);
     }
 
     /// Streams subscribed to so far stay open and silent.
-    pub(super) fn forgets_its_listeners(&self) {
+    pub(super) fn detach_event_streams(&self) {
         let mut state = self.state();
         let listeners = std::mem::take(&mut state.listeners);
         state.frozen.extend(listeners);
     }
 
     /// Accepts connections from now on and answers none, as a host that is gone does behind a proxy.
-    pub(super) fn freezes(&self) {
+    pub(super) fn freeze(&self) {
         self.state().is_frozen = true;
-        self.forgets_its_listeners();
+        self.detach_event_streams();
     }
 
     fn answer(&self, mut stream: TcpStream) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ambassador::config::dns::{Limits, TTL_FLOOR};
 use tokio::time::Instant;
 
-use super::resolver::{LOOKUP_TIMEOUT, Round, Says};
+use super::resolver::{LOOKUP_TIMEOUT, Response, Round};
 
 /// Timers go by the millisecond.
 pub(super) const TICK: Duration = Duration::from_millis(2);
@@ -26,13 +26,13 @@ pub(super) enum Outcome {
 }
 
 /// The addresses of one kind, and when they were told.
-type Told = Option<(BTreeSet<IpAddr>, Instant)>;
+type LastAddresses = Option<(BTreeSet<IpAddr>, Instant)>;
 
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(super) struct Model {
     limits: Limits,
-    v4: Told,
-    v6: Told,
+    v4: LastAddresses,
+    v6: LastAddresses,
     /// When it had an address last, and how long that was good for.
     good: Option<(Instant, Duration)>,
     /// The first denial since.
@@ -40,9 +40,9 @@ pub(super) struct Ledger {
     pub(super) last: Option<(Round, Outcome)>,
 }
 
-impl Ledger {
-    pub(super) fn new(limits: Limits) -> Ledger {
-        Ledger { limits, v4: None, v6: None, good: None, denied: None, last: None }
+impl Model {
+    pub(super) fn new(limits: Limits) -> Model {
+        Model { limits, v4: None, v6: None, good: None, denied: None, last: None }
     }
 
     pub(super) fn ended(&mut self, round: Round) {
@@ -59,7 +59,7 @@ impl Ledger {
         let asked = if is_good { round.begun } else { ended };
         let is_over = self.denied.is_some_and(|at| at + self.limits.nx_stale <= asked);
         for (told, reply) in [(&mut self.v4, &round.v4), (&mut self.v6, &round.v6)] {
-            match reply.heard().addresses().filter(|_| is_good) {
+            match reply.received().addresses().filter(|_| is_good) {
                 Some(addresses) => *told = Some((addresses, ended)),
                 None => {
                     told.take_if(|(_, at)| is_over || *at + self.limits.stale <= asked);
@@ -73,11 +73,11 @@ impl Ledger {
     }
 
     fn outcome(&self, round: &Round) -> Outcome {
-        let heard = [round.v4.heard(), round.v6.heard()];
+        let received = [round.v4.received(), round.v6.received()];
         // Without the name there is no record of another kind either, whatever came of the question for it.
-        let is_denied =
-            matches!(heard[0], Says::NoSuchName) || heard.iter().all(|says| !matches!(says, Says::Fails));
-        match heard.into_iter().filter_map(Says::ttl).min() {
+        let is_denied = matches!(received[0], Response::NoSuchName)
+            || received.iter().all(|says| !matches!(says, Response::Fails));
+        match received.into_iter().filter_map(Response::ttl).min() {
             Some(ttl) => Outcome::Good(ttl.min(self.limits.max_ttl).max(TTL_FLOOR)),
             None if !is_denied => Outcome::Lost,
             None if self.good.is_none() => Outcome::Absent,
@@ -86,7 +86,7 @@ impl Ledger {
     }
 
     /// Sorted.
-    pub(super) fn believed(&self) -> Vec<IpAddr> {
+    pub(super) fn expected(&self) -> Vec<IpAddr> {
         [&self.v4, &self.v6].into_iter().flatten().flat_map(|(addresses, _)| addresses).copied().collect()
     }
 
@@ -99,7 +99,7 @@ impl Ledger {
     }
 
     /// What must be so whatever was asked when: nothing vanishes before it is stale, nothing stands for long after.
-    pub(super) fn bounds_hold(&self, standing: &[IpAddr], event: &str) {
+    pub(super) fn check_bounds(&self, standing: &[IpAddr], event: &str) {
         let Some((answered, pause)) = self.good else { return };
         let now = Instant::now();
         let is_denied = self.denied.is_some_and(|at| at + self.limits.nx_stale <= now);
