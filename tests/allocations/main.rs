@@ -1,5 +1,5 @@
-//! What a request and a connection allocate. A program of its own, because the allocator that counts is the whole
-//! program's; it counts each thread by itself, so that a worker's parts run on the thread of the test.
+//! Counts the allocations of a request and a connection. A program of its own, because a counting allocator is global;
+//! it counts per thread, so a worker's parts run on the thread of the test.
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot go on fails; the exemption in clippy.toml misses helpers"
@@ -17,12 +17,12 @@ use ambassador::log::access::{Connected, Format, Line, Milliseconds};
 
 use worker::Worker;
 
-/// Rounds before one counts: by then buffers are there and tables have grown.
+/// Rounds before counting: buffers are allocated and tables have grown by then.
 const WARM_UP: usize = 20;
 const REQUESTS: usize = 1_000;
 const CONNECTIONS: usize = 100;
 
-/// One request, one reply, and the client leaves first. How often it allocates, and what.
+/// The allocations of a connection with one request and one reply that the client closes first.
 const PER_CONNECTION: &[(u64, &str)] = &[
     (1, "the session's task"),
     (1, "its record, for `ambassador sessions`"),
@@ -47,7 +47,7 @@ fn datagram_allocates_nothing() {
     assert_eq!(during(REQUESTS, || flow.exchange()), AllocationInfo::default());
 }
 
-/// Where it is formatted. What it is queued in is for the whole process.
+/// Formatting only: the queue is shared by the whole process.
 #[test]
 fn access_log_line_allocates_nothing() {
     let name = "a name\nof \"others\"".to_owned();
@@ -107,7 +107,7 @@ fn concurrent_sessions_free_their_memory() {
     assert_eq!((counted.count_current, counted.bytes_current), (0, 0));
 }
 
-/// In so many rounds, after as many others as make them all alike.
+/// Returns the allocations in this many rounds, after a warm-up.
 fn during(rounds: usize, mut round: impl FnMut()) -> AllocationInfo {
     (0..WARM_UP).for_each(|_| round());
     measure(|| (0..rounds).for_each(|_| round()))

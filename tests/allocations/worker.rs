@@ -1,5 +1,5 @@
-//! A listener and its sessions as a worker has them, and a client and a server of theirs: all on one thread, which lets
-//! the sessions go on whenever it waits.
+//! A worker's listener and sessions with a client and a server, all on one thread: the sessions make progress whenever
+//! a test waits.
 
 use std::future::{pending, poll_fn};
 use std::io::{ErrorKind, Read, Result, Write};
@@ -24,10 +24,10 @@ use tokio_util::task::TaskTracker;
 
 const MESSAGE: [u8; 64] = [7; 64];
 
-/// Far more than is asked for.
+/// A limit that no test reaches.
 const LARGE: usize = 10_000;
 
-/// `Server` is what its sessions connect to.
+/// A worker whose sessions connect to `Server`.
 pub(crate) struct Worker<Server> {
     runtime: Runtime,
     sessions: TaskTracker,
@@ -35,7 +35,7 @@ pub(crate) struct Worker<Server> {
     server: Server,
 }
 
-/// What a listener is served with.
+/// The dependencies of a listener.
 struct WorkerContext {
     listener: Listener,
     cluster: Arc<Cluster>,
@@ -123,11 +123,11 @@ impl<Server> Worker<Server> {
         Worker { runtime, sessions: TaskTracker::new(), addr: listener.addr.unwrap(), server }
     }
 
-    /// Lets the sessions go on until this no longer says `WouldBlock`.
+    /// Lets the sessions make progress until the operation no longer returns `WouldBlock`.
     fn serve_until<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> T {
         self.runtime.block_on(poll_fn(|cx| match attempt() {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                // Not `yield_now`, for which a runtime that was just entered allocates.
+                // Not `yield_now`, which allocates in a runtime that was just entered.
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -136,7 +136,7 @@ impl<Server> Worker<Server> {
     }
 }
 
-/// A connection through the worker, both ends of it.
+/// Both ends of a connection through the worker.
 pub(crate) struct Connection<'w> {
     worker: &'w Worker<TcpListener>,
     client: TcpStream,
@@ -144,7 +144,7 @@ pub(crate) struct Connection<'w> {
 }
 
 impl Connection<'_> {
-    /// One request and its reply.
+    /// Sends one request and its reply.
     pub(crate) fn exchange(&self) {
         for (mut from, to) in [(&self.client, &self.server), (&self.server, &self.client)] {
             from.write_all(&MESSAGE).unwrap();
@@ -152,7 +152,7 @@ impl Connection<'_> {
         }
     }
 
-    /// The client is done, the server hears of it and leaves, and so does the client.
+    /// Closes the client's end, then the server's, and waits for the end of both.
     pub(crate) fn close(self) {
         self.client.shutdown(Shutdown::Write).unwrap();
         assert_eq!(self.read(&self.server), 0);
@@ -170,7 +170,7 @@ pub(crate) struct Flow<'w> {
 }
 
 impl Flow<'_> {
-    /// One request and its reply.
+    /// Sends one request and its reply.
     pub(crate) fn exchange(&self) {
         let (server, mut bytes) = (&self.worker.server, MESSAGE);
         self.client.send(&bytes).unwrap();

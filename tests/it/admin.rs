@@ -1,4 +1,4 @@
-//! What an operator does by hand while it runs, through the verbs and the admin API.
+//! Commands of an operator on a running ambassador, through the CLI and the admin API.
 
 mod api;
 pub(crate) mod http;
@@ -15,13 +15,13 @@ use serde_json::Value;
 use crate::support::{Ambassador, eventually};
 use service::{Consumers, echoes, greeting, service};
 
-/// The JSON of a verb that succeeds.
+/// Runs a command that must succeed and returns its JSON.
 fn json(ambassador: &Ambassador, words: &str) -> Value {
     let text = done(ambassador, &format!("{words} --json"));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{words}: {error}: {text}"))
 }
 
-/// What a verb that succeeds prints.
+/// Runs a command that must succeed and returns its output.
 fn done(ambassador: &Ambassador, words: &str) -> String {
     let output = ambassador.verb(words);
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -29,7 +29,7 @@ fn done(ambassador: &Ambassador, words: &str) -> String {
     stdout.into_owned()
 }
 
-/// With which code a verb fails, and what it says.
+/// Runs a command that must fail and returns its exit code and its error.
 fn fails(ambassador: &Ambassador, words: &str) -> (Option<i32>, String) {
     let output = ambassador.verb(words);
     assert!(!output.status.success(), "{words}");
@@ -42,7 +42,7 @@ fn status(ambassador: &Ambassador, name: &str) -> Value {
     route.unwrap_or_else(|| panic!("{name}: {status}")).clone()
 }
 
-/// The state of an endpoint in the table of `status`.
+/// Returns the state of an endpoint in the table of `status`.
 fn state(table: &str, endpoint: SocketAddr) -> &str {
     let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     rows.find(|row| row.first() == Some(&endpoint.to_string().as_str())).expect(table)[1]
@@ -67,7 +67,7 @@ fn pause_holds_new_sessions_and_resume_serves_them() {
     });
     let answered = consumers.answered("one");
     assert!(done(&ambassador, "status").contains("paused by hand"));
-    assert!(echoes(&before), "an open session goes on");
+    assert!(echoes(&before), "an open session continues");
     let paused = Instant::now();
     eventually("longer than its hold", || {
         if paused.elapsed() > Duration::from_millis(1500) { Ok(()) } else { Err("not yet") }
@@ -108,7 +108,7 @@ fn switch_applies_to_new_sessions_and_old_ones_finish_or_are_reset() {
     assert_eq!(greeting(addr).unwrap().1, "one");
     let route = status(&ambassador, "r");
     assert_eq!(route["by_hand"]["instead_of"], Value::Null);
-    // A consumer that was being greeted when it was cut is the only one who noticed.
+    // Only a client that was reset before its greeting counts as failed.
     let report = consumers.stop();
     assert!(report.failures.len() <= 4, "{report:?}");
 }
@@ -161,7 +161,7 @@ fn switch_that_times_out_is_rolled_back_without_a_waiting_client() {
     assert_eq!(route["by_hand"]["switch"]["state"], "rolled-back");
     assert_eq!(route["by_hand"]["instead_of"], Value::Null);
 
-    // A target without an endpoint does not settle either, whoever has sessions.
+    // A target without an endpoint does not settle either, regardless of sessions.
     drop(old);
     let (code, _) = fails(&ambassador, "switch r nowhere.invalid:1 --wait --timeout 300ms");
     assert_eq!(code, Some(1));
@@ -176,7 +176,7 @@ fn old_target_serves_until_the_new_one_has_an_endpoint() {
     let consumers = Consumers::of(addr, 4);
     let (old, _) = greeting(addr).unwrap();
     done(&ambassador, "switch r nowhere.invalid:1 --cut");
-    assert!(echoes(&old), "nobody is cut for a name that nobody knows");
+    assert!(echoes(&old), "an unknown name resets no session");
     consumers.more("one", 20);
     let table = done(&ambassador, "status");
     assert!(
@@ -184,7 +184,7 @@ fn old_target_serves_until_the_new_one_has_an_endpoint() {
         "{table}"
     );
 
-    // localhost is to be resolved, and only then the old session is cut.
+    // The old session is reset only after localhost is resolved.
     let two = service("two");
     done(&ambassador, &format!("switch r localhost:{} --cut --wait", two.port()));
     assert!(!echoes(&old));

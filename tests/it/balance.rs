@@ -1,4 +1,4 @@
-//! Who gets which session, through the real app and real sockets: balancers, health checks, outliers, limits.
+//! Distribution of sessions through the real app and real sockets: balancers, health checks, outlier detection, limits.
 
 mod health;
 
@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::app::{App, PATIENCE, Service, eventually, greeting, refusing_addr};
 
-/// The names that so many sessions, one after the other, are greeted with.
+/// Counts the names of the services that greet this many consecutive sessions.
 async fn greetings(addr: SocketAddr, sessions: usize) -> BTreeMap<String, usize> {
     let mut names = BTreeMap::new();
     for _ in 0..sessions {
@@ -28,13 +28,13 @@ async fn greetings(addr: SocketAddr, sessions: usize) -> BTreeMap<String, usize>
     names
 }
 
-/// The name that a session is greeted with.
+/// Returns the name of the service that greets a session.
 async fn greeting_at(addr: SocketAddr) -> io::Result<String> {
     name_of(TcpStream::connect(addr).await?).await
 }
 
-/// The same, for those whom it matters where the client is. A port that is bound is one that no other connection has, and
-/// those of the last minute have theirs still: where many tests run, few of them may do so.
+/// Does the same from a client address. A bound port is exclusive and stays in TIME-WAIT for a minute, so few tests
+/// should do this.
 async fn greeting_from(client: [u8; 4], addr: SocketAddr) -> io::Result<String> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::from((client, 0)))?;
@@ -47,7 +47,7 @@ async fn name_of(mut service: TcpStream) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&name).into_owned())
 }
 
-/// Reset, before or after the connect is noticed to have succeeded.
+/// Asserts a reset, before or after the connect returns.
 async fn assert_refused(addr: SocketAddr) {
     let read = async { TcpStream::connect(addr).await?.read_u8().await };
     let read = tokio::time::timeout(PATIENCE, read).await.unwrap();
@@ -124,7 +124,7 @@ async fn every_balancer_retries_another_endpoint() {
     }
 }
 
-/// A service that says its name to each datagram.
+/// Starts a service that replies to each datagram with its name.
 async fn datagrams(name: &'static str, tasks: &mut JoinSet<()>) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let addr = socket.local_addr().unwrap();
@@ -162,7 +162,7 @@ async fn udp_flows_are_balanced_and_limited_like_sessions() {
 
 // === outliers ===
 
-/// One of the two is ejected, and the status and the metrics say so.
+/// Returns whether the first endpoint is ejected, according to status and metrics.
 fn is_ejected(app: &App, dead: SocketAddr, healthy: SocketAddr) -> bool {
     let table = Status::of(&app.overview.load(), false).table();
     let metrics = metrics::text(&app.overview.load(), SystemTime::now());
@@ -182,7 +182,7 @@ async fn refusing_endpoint_is_ejected_and_used_again_as_the_last_one() {
     let route = format!("127.0.0.1:0={dead},{}?name=r&balance=round-robin", one.addr);
     let app = App::start(&[&route]).await;
     let seen = tokio::time::timeout(PATIENCE, async {
-        // It is out for five seconds, which a busy machine may sleep through: then it is ejected once more.
+        // It is ejected for five seconds; on a busy machine that may pass unobserved, and it is ejected again.
         while !is_ejected(&app, dead, one.addr) {
             greetings(app.addr("r"), 20).await;
         }
@@ -212,7 +212,7 @@ async fn resetting_endpoint_is_ejected() {
     let one = Service::named("one").await;
     let route = format!("127.0.0.1:0={bad},{}?name=r&balance=round-robin", one.addr);
     let app = App::start(&[&route]).await;
-    // Some resets come so early that they are failed connects, and nobody notices. Those of one client count once.
+    // Some resets arrive so early that they are failed connects. Resets of one client count once.
     for n in 0..100 {
         let _ = greeting_from([127, 9, 8, n % 20 + 1], app.addr("r")).await;
     }

@@ -1,4 +1,4 @@
-//! Consul as a source, against a real Consul of each test's own.
+//! Consul as a source, with a real agent for each test.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ fn status(ambassador: &Ambassador) -> Value {
     serde_json::from_slice(&ambassador.verb("status --json").stdout).unwrap()
 }
 
-/// Endpoints as `address (id) weight`, sorted.
+/// Returns the endpoints as `address (id) weight`, sorted.
 fn has(ambassador: &Ambassador, expected: &[String]) {
     let expected: BTreeSet<&str> = expected.iter().map(String::as_str).collect();
     eventually("these endpoints", || {
@@ -107,9 +107,9 @@ fn token_is_read_from_the_environment_and_never_logged() {
     assert_eq!(ask(ambassador.addr("r")), "one");
     let stranger = known("a-wrong-t0ken").start_unready();
     logs(&stranger, "403 Forbidden");
-    // Without any, Consul gives an empty list: those who may not know of a service are not told that it is there.
-    let nobody = builder("web").var("CONSUL_HTTP_ADDR", &consul.address()).start();
-    eventually("a list that is empty", || match status(&nobody)["routes"][0]["problems"].to_string() {
+    // Without a token Consul returns an empty list: services that the client may not read are omitted.
+    let unauthorized = builder("web").var("CONSUL_HTTP_ADDR", &consul.address()).start();
+    eventually("a list that is empty", || match status(&unauthorized)["routes"][0]["problems"].to_string() {
         problems if problems.contains("has no endpoint") => Ok(()),
         problems => Err(problems),
     });
@@ -123,7 +123,7 @@ fn endpoints_survive_a_consul_outage_and_follow_the_restarted_agent() {
     let mut consul = needs!(Consul::start());
     let (one, two) = (Service::new("one"), Service::new("two"));
     consul.register("web", "web-1", &one.addr, &json!({}));
-    // Far on, so that the next life's index is lower.
+    // High, so that the index after the restart is lower.
     for n in 0..100 {
         consul.ask("PUT", &format!("/v1/kv/{n}"), &json!({}));
         consul.register("other", "other", &one.addr, &json!({ "Meta": { "n": n.to_string() } }));

@@ -1,5 +1,5 @@
-//! The seeds of the fuzz targets, and mutations of each, in every run: no nightly compiler is needed for what one has found to
-//! stay found.
+//! Runs the seeds of the fuzz targets and mutations of them in every test run, so that known failures are found without
+//! a nightly compiler.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -11,11 +11,11 @@ use crate::support::variable;
 #[path = "../../fuzz/src/lib.rs"]
 mod targets;
 
-/// Of each seed. `AMBASSADOR_TEST_MUTATIONS` is another number; the first of them are the same in every run.
+/// Mutations per seed. `AMBASSADOR_TEST_MUTATIONS` overrides it; the first ones are the same in every run.
 const MUTATIONS: usize = 300;
-/// In one mutation, one after the other.
+/// Maximum number of changes in one mutation.
 const CHANGES_MAX: usize = 4;
-/// What parsers have branches for.
+/// Tokens that parsers handle specially.
 const TOKENS: [&[u8]; 16] = [
     b"\0",
     b"\n",
@@ -86,7 +86,7 @@ fn parsers_accept_all_seeds_and_mutations_without_panic() {
     }
 }
 
-/// A target that is declared and does not exist would be found only by a nightly compiler.
+/// Otherwise only a nightly compiler would detect a declared target that does not exist.
 #[test]
 fn every_fuzz_target_is_declared_and_has_a_program() {
     let manifest = include_str!("../../fuzz/Cargo.toml");

@@ -1,4 +1,4 @@
-//! What a request, a connection and merely being there cost: counts, never times.
+//! The costs of a request, a connection and an idle process: counts, never times.
 
 #[path = "cost/callgrind.rs"]
 mod callgrind;
@@ -22,15 +22,15 @@ use connection::{Connection, Flow};
 use table::{Call, at_most, exactly};
 use trace::{CallLog, Trace};
 
-/// Rounds before one counts: by then buffers are there and tables have grown.
+/// Rounds before counting: buffers are allocated and tables have grown by then.
 const WARM_UP: usize = 50;
 const REQUESTS: usize = 1_000;
 const CONNECTIONS: usize = 200;
 const BULK_MEGABYTES: usize = 256;
 
-/// How long an idle process is watched. Nothing is to happen in it, so a slow machine changes nothing.
+/// The observation time of an idle process. Nothing may happen in it, so a slow machine makes no difference.
 const WATCHED: Duration = Duration::from_secs(5);
-/// What began before may need a little to come to its end.
+/// The time for earlier activity to finish.
 const SETTLES: Duration = Duration::from_secs(20);
 const IDLE_SESSIONS: usize = 100;
 
@@ -46,7 +46,7 @@ const PER_DATAGRAM: &[Call] = &[
     Call { name: "sendmsg", times: 2, what_for: "the request, the reply" },
 ];
 
-/// One request, one reply, and the client closes. A worker of one process alone: no handover.
+/// One request, one reply, and the client closes. With one worker there is no handover.
 const PER_CONNECTION: &[Call] = &[
     Call { name: "accept4", times: 2, what_for: "the client, and that there is no other" },
     Call { name: "close", times: 2, what_for: "both sockets" },
@@ -65,30 +65,30 @@ const PER_CONNECTION: &[Call] = &[
     Call { name: "socket", times: 1, what_for: "upstream" },
 ];
 
-/// In a build that checks itself, the standard library looks at a descriptor before it closes it.
+/// With debug assertions the standard library checks a descriptor before it closes it.
 const PER_CONNECTION_CHECKED: &[Call] = if cfg!(debug_assertions) {
     &[Call { name: "fcntl", times: 2, what_for: "checks of a debug build" }]
 } else {
     &[]
 };
 
-/// What the access log's line adds where each line finds the log's thread asleep. Under load it is a write every few
+/// The additional calls of an access log line if the log's thread sleeps. Under load there is one write every few
 /// milliseconds for all lines.
 const PER_LINE: &[Call] = &[
     Call { name: "futex", times: 3, what_for: "the log's thread is woken, waits for more lines, and sleeps" },
     Call { name: "write", times: 1, what_for: "the line" },
 ];
 
-/// In user space, of the program that ships. A connection has one request.
+/// Instructions in user space of the released program. A connection has one request.
 const PER_REQUEST_INSTRUCTIONS: u64 = 6_900;
 const PER_CONNECTION_INSTRUCTIONS: u64 = 36_100;
-/// Two runs differ by 0.3 %. The rest is for another compiler, and for the processor's kind: it decides which of its
-/// copying loops the C library takes.
+/// Two runs differ by 0.3 %. The rest allows for other compilers and processors, for which the C library chooses
+/// different copying loops.
 const TOLERANCE_PERCENT: u64 = 5;
 
-/// At most: how much a splice finds depends on when it comes. On a quiet machine 2 to 3 splices and 1 to 2 waits, on a busy one
-/// up to 6. It sees bytes that are copied (16 reads of a scratch buffer), pipes of the default size (32 splices), and calls that
-/// are new.
+/// Upper bounds: the number of bytes per splice depends on timing. On a quiet machine there are 2 to 3 splices and 1 to
+/// 2 waits, on a busy one up to 6. The bounds detect copied bytes (16 reads of a scratch buffer), pipes of the default
+/// size (32 splices) and new calls.
 const PER_BULK_MEGABYTE: &[Call] = &[
     Call { name: "epoll_wait", times: 12, what_for: "turns, and waiting for either side" },
     Call { name: "recvfrom", times: 2, what_for: "where a splice found nothing or little" },
@@ -100,7 +100,7 @@ fn one_worker(route: &str, log_level: &str) -> Ambassador {
     Ambassador::with(&format!("--workers 1 --log-level {log_level} {route}?name=r")).start()
 }
 
-/// What so many rounds do, after as many others as make them all alike.
+/// Returns the calls of this many rounds, after a warm-up.
 fn seen(ambassador: &Ambassador, rounds: usize, mut round: impl FnMut()) -> Result<CallLog, String> {
     (0..WARM_UP).for_each(|_| round());
     let trace = Trace::of(ambassador.pid())?;
@@ -142,7 +142,7 @@ fn connections(log_level: &str) -> Result<CallLog, String> {
     })
 }
 
-/// One way, as fast as it goes; then the other half is still open.
+/// Sends in one direction at full speed; the other direction stays open.
 fn bulk() -> Result<CallLog, String> {
     let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
     let ambassador = one_worker(&format!("127.0.0.1:0={}", endpoint.local_addr().unwrap()), "info");
@@ -186,7 +186,7 @@ fn level_info_without_access_log_adds_no_system_calls() {
     check(&[PER_CONNECTION, PER_CONNECTION_CHECKED].concat(), &seen, CONNECTIONS);
 }
 
-/// By the kernel's own table: the timer of an established connection with keepalive is 2 (proc_net_tcp.rst).
+/// From the kernel's table: the timer of an established connection with keepalive is 2 (proc_net_tcp.rst).
 #[test]
 fn long_session_has_keepalive() {
     let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -219,7 +219,7 @@ fn check(expected: &[Call], seen: &CallLog, rounds: usize) {
     }
 }
 
-/// Sources that ask again by themselves, such as DNS, and health checks are not configured.
+/// Sources that poll, such as DNS, and health checks are not configured.
 #[test]
 fn idle_process_never_wakes() {
     let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -244,7 +244,7 @@ fn sleeps(pid: u32, descriptors: usize, with: &str) {
     assert_eq!(threads::switches(pid), before, "a thread woke within {WATCHED:?}, {with}");
 }
 
-/// A route of each protocol, and files that are watched; the admin API listens as always.
+/// Starts an ambassador with a route of each protocol, watched files and the admin API.
 fn with_watched_files(endpoint: &TcpListener, dir: &Path) -> Ambassador {
     let (config, endpoints) = (dir.join("a.toml"), dir.join("a.endpoints"));
     let route = "[[route]]\nlisten = \"127.0.0.2:0\"\ntarget = \"127.0.0.1:1\"\n";
@@ -255,7 +255,7 @@ fn with_watched_files(endpoint: &TcpListener, dir: &Path) -> Ambassador {
     Ambassador::with(&format!("--config {config} {routes}")).start()
 }
 
-/// The difference of two runs, so that starting and ending cancel out. On another architecture the numbers are others.
+/// The difference of two runs cancels out start and end. The expected numbers hold for one architecture.
 #[test]
 fn instructions_of_a_request_and_a_connection() {
     if !cfg!(target_arch = "x86_64") {
@@ -276,7 +276,7 @@ fn instructions_of_a_request_and_a_connection() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Describes a count above the guard. A count clearly below it is printed as a hint, since it is no failure.
+/// Returns an error if the count exceeds the expected one by more than the tolerance. A lower count only prints a hint.
 fn within_tolerance(of: &str, guarded: u64, counted: u64) -> Option<String> {
     let tolerance = guarded * TOLERANCE_PERCENT / 100;
     match counted {

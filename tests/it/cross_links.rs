@@ -1,8 +1,8 @@
-//! Two containers that need each other, by the files of the example.
+//! Two containers with links to each other, as in the example.
 
 use crate::support::{Compose, Container, Host, Project, compose_1, compose_5, eventually, hosts, needs};
 
-/// What one of its containers is told by another, under this name.
+/// Fetches a page from one container by this name in another.
 fn fetch(project: &Project<'_>, from: &str, url: &str) -> String {
     let words = format!("exec {} wget -qO- {url}", project.container(from));
     eventually(url, || project.host.try_docker(&words))
@@ -18,8 +18,8 @@ fn ip(project: &Project<'_>, service: &str) -> String {
     project.host.shell(&format!("docker inspect --format '{format}' {}", project.container(service)))
 }
 
-/// Restarts a container in such a way that another one has its address afterwards. On a network that other tests use too,
-/// the first strangers may be given what those left, and its own address go to one of those.
+/// Restarts a container and ensures that another one gets its address. On a network shared with other tests, the first
+/// new containers may get addresses that those tests released.
 fn restart_elsewhere(project: &Project<'_>, service: &str, network: &str) {
     const STRANGERS_MAX: usize = 8;
     let (host, container, before) = (project.host, project.container(service), ip(project, service));
@@ -30,7 +30,7 @@ fn restart_elsewhere(project: &Project<'_>, service: &str, network: &str) {
         strangers.push(host.start("stranger", &format!("--network {network} --init busybox sleep 600")));
     }
     host.docker(&format!("start {container}"));
-    assert_ne!(before, ip(project, service), "it came back where it was");
+    assert_ne!(before, ip(project, service), "it has the same address as before");
     both_ways(project);
 }
 

@@ -1,4 +1,4 @@
-//! DNS as a source: the program itself, and a name server of the test's own.
+//! DNS as a source: the program with a name server of the test.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ fn ambassador(dns: &Dns, target: &str, more: &str) -> Builder {
     Ambassador::with(&route).resolving_by(&dns.resolv_conf())
 }
 
-/// As `address (name) weight tier`.
+/// Returns the endpoints as `address (name) weight tier`.
 fn endpoints(ambassador: &Ambassador) -> Vec<String> {
     let status: Value = serde_json::from_slice(&ambassador.verb("status --json").stdout).unwrap();
     let endpoints = status["routes"][0]["endpoints"].as_array().cloned().unwrap_or_default();
@@ -44,7 +44,7 @@ fn srv_records_set_ports_weights_and_tiers() {
     let dns = needs!(Dns::start());
     let (one, two) = (Service::new("one"), Service::new("two"));
     dns.has("a.test.", 1, &["127.0.0.1"]);
-    // Nobody is there: a host of a better priority that does not answer is gone past.
+    // No service listens there: a host of better priority that refuses is skipped.
     dns.has("b.test.", 1, &["127.0.0.2"]);
     let offer = |priority, weight, port: &str, host| format!("{priority} {weight} {port} {host}");
     dns.offers(REDIS, 1, &[offer(10, 60, port(&one), "a.test."), offer(5, 0, "9", "b.test.")]);

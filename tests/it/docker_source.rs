@@ -1,6 +1,6 @@
-//! Docker as a source, against the real engine of a test host.
+//! Docker as a source, with the real engine of a test host.
 //!
-//! Each test makes its own containers and networks, named after it, and removes them.
+//! Each test creates its own containers and networks, named after it, and removes them.
 
 #[path = "docker_source/engine.rs"]
 mod engine;
@@ -22,10 +22,10 @@ use tokio_util::task::AbortOnDropHandle;
 use engine::{Engine, Private};
 use proxy::Proxy;
 
-/// For one thing that an engine does; it is slow when its disk is busy.
+/// The timeout of one operation of the engine, which is slow when its disk is busy.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A source that runs, and what it says.
+/// A running source and its updates.
 struct Followed {
     news: mpsc::Receiver<SourceUpdate>,
     _source: AbortOnDropHandle<()>,
@@ -45,7 +45,7 @@ impl Followed {
         news.unwrap().expect("the source never ends")
     }
 
-    /// The first snapshot in which it is so; `each` sees every snapshot on the way.
+    /// Returns the first snapshot that satisfies the condition; `each` sees every snapshot before it.
     async fn until(
         &mut self,
         awaited: &str,

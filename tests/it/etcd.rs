@@ -1,4 +1,4 @@
-//! etcd as a source, against a real etcd of each test's own.
+//! etcd as a source, with a real etcd for each test.
 
 #[path = "etcd/gate.rs"]
 mod gate;
@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::support::{Ambassador, Etcd, Service, ask, base64, eventually, needs};
 use gate::Gate;
 
-/// An ambassador for `/s` of these members, which may be addresses of a cluster.
+/// Builds an ambassador for `/s` of these members, which may be addresses of a cluster.
 fn ambassador(members: &[&str]) -> Ambassador {
     builder(members).start()
 }
@@ -19,7 +19,7 @@ fn builder(members: &[&str]) -> crate::support::Builder {
     Ambassador::with(&format!("127.0.0.1:0=etcd://{}/s?name=r&hold=30s", members.join(",")))
 }
 
-/// Endpoints as `address (key) weight tier`.
+/// Returns the endpoints as `address (key) weight tier`.
 fn endpoints(ambassador: &Ambassador) -> Vec<String> {
     let status: serde_json::Value = serde_json::from_slice(&ambassador.verb("status --json").stdout).unwrap();
     let endpoints = status["routes"][0]["endpoints"].as_array().cloned().unwrap_or_default();
@@ -144,7 +144,7 @@ fn cluster_survives_one_dead_member_and_keeps_endpoints_without_quorum() {
     );
     assert!(!ambassador.log().contains("source unavailable"), "{}", ambassador.log());
     second.kill();
-    // A member alone ends its watches, and answers no list.
+    // A member without quorum ends its watches and does not reply to a list.
     logs(&ambassador, "source unavailable");
     assert_eq!(ask(ambassador.addr("r")), "two");
     first.start_again();
@@ -189,8 +189,8 @@ fn etcd_credentials_are_read_from_the_environment_and_never_shown() {
     etcd.ask("/v3/auth/user/grant", &json!({ "user": "root", "role": "root" }));
     etcd.ask("/v3/auth/enable", &json!({}));
 
-    let nobody = builder(&[&etcd.address()]).start_unready();
-    logs(&nobody, "AMBASSADOR_ETCD_USER");
+    let unauthorized = builder(&[&etcd.address()]).start_unready();
+    logs(&unauthorized, "AMBASSADOR_ETCD_USER");
     let with = |password: &str| {
         let vars = [("AMBASSADOR_ETCD_USER", "root"), ("AMBASSADOR_ETCD_PASSWORD", password)];
         vars.iter()
@@ -201,7 +201,7 @@ fn etcd_credentials_are_read_from_the_environment_and_never_shown() {
     logs(&wrong, "authentication failed");
     let ambassador = with("hush-hush");
     assert_eq!(ask(ambassador.addr("r")), "one");
-    // Its tokens die with it.
+    // Its tokens are lost when it ends.
     etcd.kill();
     logs(&ambassador, "source unavailable");
     etcd.start_again_unasked();
@@ -209,8 +209,8 @@ fn etcd_credentials_are_read_from_the_environment_and_never_shown() {
     assert!(!ambassador.log().contains("hush-hush"));
 }
 
-/// Our certificate is shown, and nobody checks it here: with `--client-cert-auth` etcd's own gateway would have to show
-/// the server's, which is for servers alone. The tests of `http::tls` check it.
+/// The client's certificate is not verified here: with `--client-cert-auth`, etcd's own gateway would have to present
+/// the server's certificate, which is for servers only. The tests of `http::tls` verify it.
 #[test]
 fn tls_member_with_a_trusted_certificate_is_accepted() {
     let files = concat!(env!("CARGO_MANIFEST_DIR"), "/src/discovery/http/tls/testdata");
@@ -236,7 +236,7 @@ fn tls_member_with_a_trusted_certificate_is_accepted() {
     logs(&suspicious, "certificate");
 }
 
-/// Measured and printed; what is asserted is far more than it takes, for machines that are busy.
+/// Measures and prints; the asserted limit is generous, for busy machines.
 #[test]
 fn changed_key_takes_effect_at_once() {
     let etcd = needs!(Etcd::start());

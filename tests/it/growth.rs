@@ -1,6 +1,5 @@
-//! What grows with the number of endpoints, sessions and routes, and what does not.
-//! A measurement for `cargo xtask growth`, and no test: machines differ. What must not grow is tested by counts, in
-//! `src/balancer/tests.rs` and where else it is promised.
+//! Measures how costs grow with the numbers of endpoints, sessions and routes, for `cargo xtask growth`. Not a test,
+//! because machines differ: tests in `src/balancer/tests.rs` and others count operations instead.
 
 mod echo;
 mod reloads;

@@ -1,5 +1,5 @@
-//! The program as its users meet it: real processes, real servers, real Docker hosts where `cargo xtask test` brought
-//! them up. One binary for all of it. Readiness is awaited, never slept for.
+//! Integration tests of the program as users run it: real processes, real servers, real Docker hosts if `cargo xtask
+//! test` started them. A single binary. Tests wait for readiness and never sleep for it.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

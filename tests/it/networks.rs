@@ -1,15 +1,15 @@
-//! A service behind an alias of its ambassador, on user-defined networks, by the files of the example.
+//! A service behind an alias of its ambassador on user-defined networks, as in the example.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::support::{Container, Host, Load, eventually, hosts, needs, redis_ping};
 
-/// From the moment at which the service is there again until it answers. DNS is asked once a second, and a new container
-/// has to start its server; the rest is for a busy machine. Far from `hold`, which is ten seconds.
+/// The longest time from the start of the service to its reply. DNS is queried once a second and a new container must
+/// start its server; the rest is for a busy machine. Far less than `hold`, which is ten seconds.
 const PAUSE_MAX: Duration = Duration::from_secs(4);
 
-/// Taken away when dropped, by its own script.
+/// The example; its script removes it when this is dropped.
 struct Example<'a>(&'a Host);
 
 impl<'a> Example<'a> {
@@ -40,7 +40,7 @@ impl<'a> Example<'a> {
         Load::start(&self.0.namespace, addr, redis_ping)
     }
 
-    /// Another container, which is handed back, has its address afterwards.
+    /// Recreates the service and returns another container that has its previous address.
     fn recreate(&self, load: &Load, away: Duration) -> (Duration, Container) {
         let before = self.ip("store", "data");
         let gone = Instant::now();
@@ -55,7 +55,7 @@ impl<'a> Example<'a> {
         });
         self.run("service.sh", &["data"]);
         let pause = until_it_answers(load);
-        assert_ne!(before, self.ip("store", "data"), "it came back where it was");
+        assert_ne!(before, self.ip("store", "data"), "it has the same address as before");
         (pause, stranger)
     }
 
@@ -120,7 +120,7 @@ fn recreated_and_moved_service_is_followed_by_label() {
     follows(&hosts.a, "--docker");
 }
 
-/// Its client comes first, then the service: nothing was ever known of the name.
+/// The client starts before the service, so the name has never been resolved.
 #[test]
 fn service_started_after_its_first_client_is_found_within_seconds() {
     let hosts = needs!(hosts());

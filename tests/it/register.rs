@@ -1,4 +1,4 @@
-//! `ambassador register`, a process, with a real etcd: and the host dies, or etcd, or Docker, or the lease.
+//! `ambassador register` with a real etcd or Consul: failures of the host, etcd, Docker and the lease.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::support::{
 
 const LABEL: (&str, &str) = ("ambassador.register", "redis");
 
-/// The registrar of a host of this address.
+/// Starts the registrar of a host with this address.
 fn registrar(etcd: &Etcd, engine: &Engine, advertise: &str, more: &str) -> Ambassador {
     let to = etcd.address();
     Ambassador::with(&format!("register --to etcd://{to} --advertise {advertise} {more}"))
@@ -19,7 +19,7 @@ fn registrar(etcd: &Etcd, engine: &Engine, advertise: &str, more: &str) -> Ambas
         .spawn()
 }
 
-/// Until etcd has these below `/services/`, as `NAME/PORT/ID=ADDRESS`.
+/// Waits until etcd has these below `/services/`, as `NAME/PORT/ID=ADDRESS`.
 fn has(etcd: &Etcd, expected: &[String], registrar: &Ambassador) {
     within(Duration::from_secs(30), "these entries", || match entries(etcd) {
         found if found == expected => Ok(()),
@@ -69,7 +69,7 @@ fn entries_of_a_dead_host_expire_with_its_lease() {
     let etcd = needs!(Etcd::start());
     let (host_a, host_b) = (Engine::new(), Engine::new());
     let (one, two) = (host_a.publish("redis", LABEL, 4001), host_b.publish("other", LABEL, 4001));
-    // One and the same container could not be on two hosts.
+    // A container ID cannot be on two hosts.
     host_b.kill(&two);
     let two = host_b.publish("redis", LABEL, 4002);
     let a = registrar(&etcd, &host_a, "10.0.0.5", "--ttl 2s");
@@ -91,7 +91,7 @@ fn lost_lease_or_key_is_replaced() {
     let (key, _) = etcd.keys("/services/").remove(0);
     etcd.delete(&key);
     has(&etcd, std::slice::from_ref(&one), &registrar);
-    // A put without a lease takes the key out of ours.
+    // A put without a lease detaches the key from the registrar's lease.
     etcd.put(&key, "10.6.6.6:6");
     has(&etcd, std::slice::from_ref(&one), &registrar);
     let leases = etcd.ask("/v3/lease/leases", &json!({}));
@@ -217,7 +217,7 @@ fn consul_entries_expire_with_the_container_or_its_registrar() {
     assert_eq!(consul.ask("GET", "/v1/agent/services", &Value::Null), json!({}), "{}", registrar.log());
 }
 
-/// `ADDRESS:PORT` of each instance of `redis` whose checks pass, sorted.
+/// Returns `ADDRESS:PORT` of each instance of `redis` with passing checks, sorted.
 fn passing_instances(consul: &Consul) -> Vec<String> {
     let answer = consul.ask("GET", "/v1/health/service/redis?passing", &Value::Null);
     let instances = answer.as_array().into_iter().flatten().map(|instance| &instance["Service"]);
@@ -241,7 +241,7 @@ fn invalid_usage_is_reported_at_start() {
     }
 }
 
-/// The issue's own: two hosts, two registrars, one ambassador.
+/// Two hosts, two registrars, one ambassador.
 #[test]
 fn ambassador_follows_registrations_of_two_docker_hosts_as_one_dies() {
     let hosts = needs!(hosts());

@@ -1,4 +1,4 @@
-//! The relay between real sockets: what one side sends the other gets, and each end has its name.
+//! The relay between real sockets: bytes arrive unchanged, and each ending is reported.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -19,13 +19,14 @@ use tokio::time::Instant;
 
 const NO_LIMITS: Limits = Limits::new(None, Duration::from_secs(300));
 
-/// Longer than anything here takes: a test that hangs fails instead.
+/// A timeout that is reached only if a test hangs.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Each way, in the largest transfers; the smaller ones are fractions of it. A debug build is slow at hashing.
+/// Bytes in each direction of the largest transfers; smaller ones are fractions of it. A debug build is slow at
+/// hashing.
 const LARGE: usize = if cfg!(debug_assertions) { 256 << 20 } else { 1 << 30 };
 
-/// The moved bytes, as the relay tells of them.
+/// The relayed bytes that the relay reports.
 #[derive(Default)]
 struct Counts {
     up: AtomicU64,
@@ -52,23 +53,23 @@ impl Counts {
 
 const NARROW_BYTES: usize = 64 << 10;
 
-/// What a connection is made of.
+/// The kind of a connection.
 #[derive(Clone, Copy)]
 enum Kind {
     Tcp,
-    /// TCP with socket buffers that are full most of the time. Smaller ones than [`NARROW_BYTES`] measure only the
-    /// kernel's timers: loopback packets are larger.
+    /// TCP with socket buffers that are full most of the time. Buffers smaller than [`NARROW_BYTES`] would measure the
+    /// kernel's timers, because loopback packets are larger.
     Narrow,
     Unix,
 }
 
 use Kind::{Narrow, Tcp, Unix};
 
-/// A blocking end of a connection, in the hands of a test.
+/// A blocking end of a connection, used by the test.
 struct End(OwnedFd);
 
 impl End {
-    /// The test's end and the relay's.
+    /// Returns the test's end and the relay's end.
     fn pair(kind: Kind) -> (End, OwnedFd) {
         let (outer, inner) = match kind {
             Tcp => tcp_pair(),
@@ -92,30 +93,30 @@ impl End {
         (End(outer), inner)
     }
 
-    /// FIN.
+    /// Sends FIN.
     fn finish(&self) {
         rustix::net::shutdown(&self.0, rustix::net::Shutdown::Write).unwrap();
     }
 
-    /// RST.
+    /// Sends RST.
     fn reset(self) {
         sockopt::set_socket_linger(&self.0, Some(Duration::ZERO)).unwrap();
     }
 
-    /// Takes no packet any more, not even an acknowledgement: as good as a pulled cable.
+    /// Drops all packets, including acknowledgements, like a disconnected host.
     fn drop_packets(&self) {
         let drop_all = socket2::SockFilter::new(6, 0, 0, 0);
         socket2::SockRef::from(&self.0).attach_filter(&[drop_all]).unwrap();
     }
 
-    /// Everything until FIN.
+    /// Reads until FIN.
     fn read_all(&self) -> Vec<u8> {
         let mut all = Vec::new();
         (&mut &*self).read_to_end(&mut all).unwrap();
         all
     }
 
-    /// Writes until nothing more fits for a while, and says how much did.
+    /// Writes until the buffers stay full, and returns the number of bytes.
     fn write_until_full(&self) -> usize {
         sockopt::set_socket_timeout(&self.0, sockopt::Timeout::Send, Some(Duration::from_millis(500)))
             .unwrap();
@@ -156,7 +157,7 @@ fn tcp_pair() -> (OwnedFd, OwnedFd) {
     (outer.into(), inner.into())
 }
 
-/// One session with a thread of its own.
+/// A session on a thread of its own.
 struct Session {
     client: End,
     server: End,
@@ -174,7 +175,7 @@ impl Session {
         Session { client, server, counts, relay }
     }
 
-    /// A request and its answer, so that both ways are known to work.
+    /// Exchanges a request and its reply, so that both directions are established.
     fn exchange(&self) {
         for (from, to) in [(&self.client, &self.server), (&self.server, &self.client)] {
             let mut byte = [0; 1];
@@ -188,7 +189,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-/// With a clock that jumps to the next timer whenever nothing else happens.
+/// Runs with a paused clock, which jumps to the next timer whenever the runtime is idle.
 fn block_on_paused<T>(future: impl Future<Output = T>) -> T {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_all().start_paused(true).build().unwrap().block_on(future)
@@ -208,7 +209,7 @@ fn registered(fd: OwnedFd) -> Socket {
     if is_unix { Socket::register_unix(fd).unwrap() } else { Socket::register(fd).unwrap() }
 }
 
-/// The same bytes for the same seed, different from one position to the next.
+/// Pseudo-random bytes from a seed.
 struct Noise(u64);
 
 impl Noise {
@@ -232,7 +233,7 @@ impl Noise {
     }
 }
 
-/// Sends `total` bytes in pieces of what `piece` says, then FIN. Returns their hash.
+/// Sends `total` bytes in pieces of the lengths of `piece`, then FIN. Returns their hash.
 fn send(mut to: &End, seed: u64, total: usize, mut piece: impl FnMut(&mut Noise) -> usize) -> String {
     let mut noise = Noise(seed);
     let mut buffer = vec![0; 1 << 20];
@@ -241,7 +242,7 @@ fn send(mut to: &End, seed: u64, total: usize, mut piece: impl FnMut(&mut Noise)
     let mut left = total;
     while left > 0 {
         let length = piece(&mut noise).clamp(1, left.min(buffer.len()));
-        // Fresh noise throughout would take a debug build minutes: each piece starts with some.
+        // Random bytes throughout would take a debug build minutes: only the start of each piece is random.
         noise.fill(&mut buffer[..8.min(length)]);
         to.write_all(&buffer[..length]).unwrap();
         hash.update(&buffer[..length]);
@@ -279,8 +280,8 @@ fn bytes_are_relayed_in_both_directions() {
     assert_eq!((session.counts.up(), session.counts.down()), (4, 5));
 }
 
-/// Sends `total` bytes each way at once and compares. The readers are slower than the writers, and each has its own
-/// reading size.
+/// Sends `total` bytes in both directions at once and compares the hashes. The readers are slower than the writers, and
+/// each has its own read size.
 fn both_ways(ends: [Kind; 2], total: usize, piece: impl Fn(&mut Noise) -> usize + Copy + Send) {
     let session = Session::start(ends[0], ends[1]);
     let (client, server) = (&session.client, &session.server);
@@ -423,7 +424,7 @@ fn reset_after_a_half_close_ends_the_session_at_once() {
     assert_eq!(session.server.read_all(), b"request");
     session.client.reset();
     assert_eq!(session.relay.join().unwrap(), Ending::DownstreamReset);
-    // FIN was read above, so the reset shows when something is written.
+    // FIN was read above, so the reset is visible only to a write.
     assert_eq!((&session.server).write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
 }
 
@@ -510,7 +511,7 @@ fn backpressure_reaches_the_writer() {
 
 #[test]
 fn a_bulk_transfer_without_a_pipe_is_copied() {
-    // The limit is the process's, so it takes a process.
+    // The limit is per process, so the test needs a process of its own.
     let status = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "relay::bulk_transfer_works_without_free_descriptors", "--ignored"])
         .status()
@@ -539,7 +540,7 @@ fn bulk_transfer_works_without_free_descriptors() {
     });
 }
 
-/// The ending of a session under `limits`, and how long it lasted by the paused clock, while `script` plays.
+/// Returns the ending of a session with `limits` and its duration by the paused clock, while `script` runs.
 fn under<F: Future<Output = ()>>(limits: Limits, script: impl FnOnce(End, End) -> F) -> (Ending, Duration) {
     block_on_paused(async {
         let (client, downstream) = End::pair(Tcp);
@@ -621,8 +622,8 @@ fn shorter_timeout_determines_the_ending() {
     assert_eq!((ending, is_close(lasted, 3 * MINUTE)), (Ending::HalfCloseTimeout, true), "{lasted:?}");
 }
 
-/// The service answers, and closes with unread bytes, while the client sends more. Of the same moment, as the relay sees
-/// it: there is no `await` in between.
+/// The service replies and closes with unread bytes while the client sends more: simultaneously for the relay, because
+/// there is no `await` in between.
 async fn refuse(client: &End, server: End) {
     (&*client).write_all(b"request").unwrap();
     tokio::time::sleep(MINUTE).await;
@@ -676,7 +677,7 @@ fn refused_client_that_reads_late_gets_the_complete_reply() {
     (&client).write_all(b"request").unwrap();
     (&session.server).read_exact(&mut [0; 3]).unwrap();
     let written = session.server.write_until_full();
-    // Bytes that the relay holds for the service: their write fails as soon as the service has closed.
+    // Bytes that the relay buffers for the service: writing them fails as soon as the service has closed.
     client.write_until_full();
     drop(session.server);
     assert_eq!(client.read_all().len(), written);
@@ -748,7 +749,7 @@ fn bulk_sessions_do_not_starve_a_small_one() {
                 (&mut &*to).read_exact(&mut byte).unwrap();
             }
         }
-        // Each of its turns waits for one turn of each bulk session, and so do the threads that share the processors.
+        // Each of its turns waits for one turn of each bulk session, and for threads that share the processors.
         let each = (bulk.up() - before) / ROUND_TRIPS;
         stop.store(true, Ordering::Relaxed);
         assert!(each < 16 << 20, "{each} bytes passed by for each round trip");

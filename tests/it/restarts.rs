@@ -1,4 +1,4 @@
-//! A service that is killed, moved, or whose daemon dies is a pause for its consumers, and never a refusal.
+//! A service that is killed or moved, or whose daemon dies, is a pause for its clients, not a refusal.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::support::{Ambassador, Container, Host, Load, daemon_host, hosts, need
 
 const SOCKET: &str = "-v /var/run/docker.sock:/var/run/docker.sock:ro";
 
-/// Kills a server between two questions, and starts it again while questions wait.
+/// Kills a server between two requests and restarts it while requests are held.
 fn restart_under(load: &Load, redis: &Container) {
     {
         let _between_questions = load.pause();
@@ -48,7 +48,7 @@ fn killed_server_behind_a_host_name_is_a_pause_not_a_refusal() {
     killed_three_times(&hosts.b, str::to_owned, "");
 }
 
-/// As a service of the machine would be.
+/// As a service of the machine, outside of containers.
 #[test]
 fn ambassador_outside_of_containers_follows_containers() {
     let hosts = needs!(hosts());
@@ -63,7 +63,7 @@ fn ambassador_outside_of_containers_follows_containers() {
     has_not_failed(load);
 }
 
-/// Where other proxies keep the address that they resolved first.
+/// Many proxies keep the first resolved address.
 #[test]
 fn host_name_with_a_new_address_is_followed() {
     let hosts = needs!(hosts());
@@ -87,7 +87,7 @@ fn host_name_with_a_new_address_is_followed() {
     has_not_failed(load);
 }
 
-/// The stranger speaks another protocol, at the address and the port that the service had.
+/// The other container speaks another protocol at the previous address and port of the service.
 #[test]
 fn reassigned_address_is_never_connected_to() {
     let hosts = needs!(hosts());
@@ -124,7 +124,7 @@ fn reassigned_address_is_never_connected_to() {
 fn killed_docker_daemon_fails_no_request_and_is_followed_again() {
     let host = needs!(daemon_host());
     let redis = host.start("redis", "crosbymichael/redis");
-    // The directory, not the socket: a daemon that comes back makes a new one.
+    // The directory, not the socket: a restarted daemon creates a new socket.
     let socket = format!("-v {}:/engine -e DOCKER_HOST=unix:///engine/docker.sock", host.dir().display());
     let ambassador = host.start("ambassador", &format!("{socket} ambassador 6379=docker://{}", redis.name()));
     let load = Load::start(&host.namespace, ambassador.address(6379), redis_ping);

@@ -1,4 +1,4 @@
-//! The life of a connection, through the real app: pick, hold, retry, refuse, drain, end.
+//! The phases of a session through the real app: pick, hold, retry, refuse, drain, end.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ async fn session_ends_when_both_sides_have_closed() {
     stream.shutdown().await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
-    assert_eq!(answer, "request", "the answer to a request that ended comes whole");
+    assert_eq!(answer, "request", "the reply to a request with half-close is complete");
     app.await_ended("r", Ending::Finished, 1).await;
 }
 
@@ -225,7 +225,7 @@ async fn sessions_are_balanced_over_two_workers() {
     assert!(sessions.iter().all(|sessions| *sessions >= 16), "{sessions:?}");
 }
 
-/// The reset may arrive before the consumer's own connect has returned.
+/// Asserts a reset; it may arrive before the client's connect returns.
 async fn assert_refused(addr: std::net::SocketAddr) {
     let refusal = match TcpStream::connect(addr).await {
         Ok(mut stream) => stream.read_u8().await.map(drop),
@@ -234,7 +234,7 @@ async fn assert_refused(addr: std::net::SocketAddr) {
     assert_eq!(refusal.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
 }
 
-/// Two free ports in a row, a moment ago.
+/// Returns the first of two consecutive ports that were just free.
 fn free_pair() -> u16 {
     loop {
         let first = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -252,7 +252,7 @@ async fn consecutive_services() -> (Service, Service) {
     (first, second)
 }
 
-/// Answers each datagram with itself.
+/// Starts a service that echoes each datagram.
 async fn udp_echo() -> std::net::SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let addr = socket.local_addr().unwrap();

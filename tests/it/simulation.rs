@@ -1,9 +1,9 @@
-//! A cluster, sources and names in a world where everything goes wrong, drawn by lot and in virtual time; what must hold,
-//! holds after every step.
+//! Randomized simulations of a cluster, its sources and DNS in virtual time; the invariants are checked after every
+//! step.
 //!
-//! Each seed is one story: of endpoints that join, leave, refuse, reset, hang and fall sick, of sessions that come, wait and
-//! go, and of options that change meanwhile; of sources that say this and that; of names whose servers do. A seed that fails is printed, and is told again by itself with
-//! `AMBASSADOR_SIM_SEED=N cargo test simulation`; `AMBASSADOR_SIM_SEEDS=N` tells more stories than usual.
+//! Each seed is one simulation: endpoints join, leave, refuse, reset, hang and become unhealthy; sessions start, wait
+//! and end; options, sources and name servers change. A failing seed is printed; `AMBASSADOR_SIM_SEED=N cargo test
+//! simulation` repeats it, and `AMBASSADOR_SIM_SEEDS=N` sets the number of seeds.
 
 mod dns;
 mod rng;
@@ -15,7 +15,7 @@ use std::thread;
 use crate::support::variable;
 use rng::Rng;
 
-/// Stories, and steps of each.
+/// The number of simulations and their steps.
 const SEEDS: u64 = 256;
 const STEPS: usize = 120;
 
@@ -45,7 +45,7 @@ fn in_virtual_time(simulation: impl Future<Output = ()>) {
     runtime.block_on(simulation);
 }
 
-/// Shared by two threads.
+/// Runs the simulations on two threads.
 fn for_each_seed(run: impl Fn(u64) + Sync) {
     let number = |name: &str| variable(name).map(|text| text.parse::<u64>().expect("a number"));
     if let Some(seed) = number("AMBASSADOR_SIM_SEED") {
@@ -57,7 +57,7 @@ fn for_each_seed(run: impl Fn(u64) + Sync) {
             let run = &run;
             scope.spawn(move || {
                 for seed in (half..seeds).step_by(2) {
-                    let _told = SeedReporter(seed);
+                    let _reporter = SeedReporter(seed);
                     run(seed);
                 }
             });
@@ -65,13 +65,13 @@ fn for_each_seed(run: impl Fn(u64) + Sync) {
     });
 }
 
-/// Says which story it was that failed.
+/// Prints the seed of a simulation that fails.
 struct SeedReporter(u64);
 
 impl Drop for SeedReporter {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("to see it again: AMBASSADOR_SIM_SEED={}", self.0);
+            eprintln!("repeat with AMBASSADOR_SIM_SEED={}", self.0);
         }
     }
 }

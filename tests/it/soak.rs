@@ -1,6 +1,6 @@
-//! A minute of everything at once: fresh and long connections of twenty clients, while keys change, containers are
-//! scaled, the file is rewritten, an operator gives orders, and etcd is killed. Nobody fails, and nothing is left over.
-//! Hostile clients flood two more routes meanwhile, and the ambassador has 1,024 descriptors.
+//! One minute of concurrent changes: twenty clients with short and long connections while keys change, containers are
+//! scaled, the file is rewritten, an operator sends commands, and etcd is killed. No request may fail, and no resource
+//! may leak. Hostile clients flood two more routes, and the ambassador has 1,024 descriptors.
 
 #[path = "soak/attack.rs"]
 mod attack;
@@ -32,18 +32,18 @@ use config::Config;
 use operators::{ConfigEditor, KeyOperator, Scaler, SoakEnvironment};
 use rng::Rng;
 
-/// `AMBASSADOR_TEST_SOAK_SECONDS` says another.
+/// The duration; `AMBASSADOR_TEST_SOAK_SECONDS` overrides it.
 const LENGTH: Duration = Duration::from_secs(60);
 const CLIENTS: usize = 20;
-/// Until all is set up, at the most.
+/// The timeout of the setup.
 const PREPARATION: Duration = Duration::from_secs(60);
 /// Every third client of a route holds long sessions.
 const LONG_EVERY: usize = 3;
-/// When memory is looked at first: buffers and tables have grown by then.
+/// The time of the first measurement of memory: buffers and tables have grown by then.
 const WARM: Duration = Duration::from_secs(10);
-/// What it may have grown by from then to the end: the allocator keeps some of what a peak took.
+/// The permitted growth from then on: the allocator keeps a part of a peak.
 const MEMORY_MARGIN_BYTES: u64 = 4 << 20;
-/// A worker keeps this many idle pipes for the next bulk transfer (`relay::splice`), and each has two ends.
+/// A worker keeps this many idle pipes for bulk transfers (`relay::splice`), each with two ends.
 const POOLED_PIPE_ENDS: usize = 16 * 2;
 const LOG_TAIL_LINES: usize = 60;
 
@@ -54,7 +54,7 @@ fn minute_of_changes_fails_no_request_and_leaks_nothing() {
     host.namespace.run(|| soak(etcd, Some(host)));
 }
 
-/// Where there are Docker hosts, the other does this and more.
+/// Skipped if there are Docker hosts, because the other test includes it.
 #[test]
 fn minute_of_changes_without_docker_fails_no_request() {
     if hosts().is_ok() {
@@ -116,7 +116,7 @@ fn soak(etcd: Etcd, host: Option<&Host>) {
     });
     let editor = ConfigEditor { environment: &environment, config, rng: Rng::new(seed, 3) };
 
-    // One through each route, so that nothing that opens once is taken for a leak.
+    // One session through each route, so that what is opened once is not reported as a leak.
     for (name, seen) in names.iter().zip(&seen) {
         seen.lock().unwrap().connects += 1;
         resp::Connection::open(ambassador.addr(name)).unwrap().finish().unwrap();
@@ -158,13 +158,13 @@ fn soak(etcd: Etcd, host: Option<&Host>) {
         .hold(&before, memory_then);
 }
 
-/// What must be so when all is over.
+/// The checks at the end.
 struct Outcome<'a> {
     seed: u64,
     environment: &'a SoakEnvironment<'a>,
     names: &'a [&'a str],
     seen: &'a [Mutex<Observations>],
-    /// Of all answers.
+    /// Latencies of all replies.
     longest_max: Duration,
 }
 
@@ -245,7 +245,7 @@ impl Outcome<'_> {
         eprintln!("soak: descriptors {before:?}, then {:?}", self.environment.ambassador.descriptors());
     }
 
-    /// For whoever must find out why.
+    /// Prints details for debugging.
     fn summary(&self) -> String {
         let log = self.environment.ambassador.log();
         let lines: Vec<&str> = log.lines().filter(|line| !line.contains("ending=finished")).collect();
@@ -265,7 +265,7 @@ fn route(ambassador: &Ambassador, name: &str) -> Value {
     route.unwrap_or_else(|| panic!("{name}: {status}")).clone()
 }
 
-/// The addresses of a route's endpoints.
+/// Returns the addresses of a route's endpoints.
 fn endpoints(ambassador: &Ambassador, name: &str) -> Vec<String> {
     let route = route(ambassador, name);
     let addresses = route["endpoints"].as_array().into_iter().flatten();
@@ -276,7 +276,7 @@ fn setting(name: &str) -> Option<u64> {
     variable(name).map(|text| text.parse().unwrap_or_else(|why| panic!("{name}={text}: {why}")))
 }
 
-/// Unless `AMBASSADOR_TEST_SOAK_ATTACK=0`.
+/// Returns whether the attack is enabled; `AMBASSADOR_TEST_SOAK_ATTACK=0` disables it.
 fn is_attacked() -> bool {
     setting("AMBASSADOR_TEST_SOAK_ATTACK") != Some(0)
 }

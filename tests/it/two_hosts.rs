@@ -2,10 +2,10 @@
 
 use crate::support::{Host, eventually, hosts, needs};
 
-/// The document's, of the server's host.
+/// The commands of the documentation for the server's host.
 const BIG_SERVER: &str = "192.168.1.52";
 
-/// The commands are the document's, but for the address.
+/// Replaces the address in the commands of the documentation.
 #[test]
 fn two_host_example_of_docker_documentation_works_as_written() {
     let hosts = needs!(hosts());
@@ -54,7 +54,7 @@ fn run(host: &Host, file: &str, args: &[&str]) -> String {
     host.example(&format!("two-host-redis/{file}"), args).unwrap_or_else(|why| panic!("{why}"))
 }
 
-/// By the example's own script.
+/// Runs the script of the example.
 struct CleanupGuard<'a>(&'a Host);
 
 impl Drop for CleanupGuard<'_> {
@@ -63,7 +63,7 @@ impl Drop for CleanupGuard<'_> {
     }
 }
 
-/// On a user-defined network a link sets no variables, as Docker 29 does nowhere.
+/// A link sets no variables on a user-defined network, and with Docker 29 on no network.
 #[test]
 fn link_without_variables_is_read_from_the_docker_socket() {
     let hosts = needs!(hosts());

@@ -1,4 +1,5 @@
-//! UDP flows between real sockets: whole datagrams, in order, answered from the address they were written to.
+//! UDP flows between real sockets: datagrams arrive complete and in order, and replies come from the address that the
+//! client used.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -16,13 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 const LIMITS: UdpLimits = UdpLimits { flows_max: 10_000, unanswered_max: 10_000 };
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// No answer within this is none at all.
+/// Without a reply in this time there is none.
 const NO_REPLY: Duration = Duration::from_millis(200);
 
-/// What the flows said, and what they are told.
+/// What the flows report, and how they are controlled.
 struct FlowState {
     target: Mutex<SocketAddr>,
-    /// A flow opens when it gets one of these.
+    /// A flow opens when it receives one of these.
     permits: Semaphore,
     cut: CancellationToken,
     opened: Mutex<Vec<(SocketAddr, Option<IpAddr>)>>,
@@ -39,7 +40,7 @@ struct Opener(Arc<FlowState>);
 
 struct OpenFlow(Arc<FlowState>, #[expect(dead_code, reason = "given back on drop")] OwnedSemaphorePermit);
 
-/// Whose flows are not admitted.
+/// A client whose flows are denied.
 const DENIED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 66, 6, 6));
 
 impl Open for Opener {
@@ -112,7 +113,7 @@ impl Flow for OpenFlow {
     }
 }
 
-/// The relay with a thread of its own.
+/// A relay on a thread of its own.
 struct Relay {
     port: u16,
     state: Arc<FlowState>,
@@ -125,7 +126,7 @@ impl Relay {
         Relay::start_with(listen, target, limits, Semaphore::MAX_PERMITS, Semaphore::MAX_PERMITS)
     }
 
-    /// One that opens so many flows, and has descriptors for so many at a time.
+    /// Starts a relay with a limit of flows and of descriptors.
     fn start_with(
         listen: &str,
         target: SocketAddr,
@@ -157,7 +158,7 @@ impl Relay {
         Relay { port, state, stop, thread }
     }
 
-    /// From now on, flows that are open included.
+    /// Sets the idle timeout, also of open flows.
     fn with_idle(self, idle: Duration) -> Relay {
         *self.state.idle.lock().unwrap() = Some(idle);
         self.state.idle_changed.notify_waiters();
@@ -176,13 +177,13 @@ impl Relay {
         self.state.ended.lock().unwrap().clone()
     }
 
-    /// The endings once there are `count`.
+    /// Waits for `count` endings.
     fn await_endings(&self, count: usize) -> Vec<Ending> {
         wait_for(|| self.endings().len() >= count);
         self.endings()
     }
 
-    /// Cuts what there is, and waits for the end.
+    /// Stops all flows and waits for the end.
     fn finish(self) -> Vec<Ending> {
         self.stop.cancel();
         self.state.cut.cancel();
@@ -206,7 +207,7 @@ fn socket(address: &str) -> UdpSocket {
     socket
 }
 
-/// Sends back what it gets, for as long as the test lives.
+/// Echoes datagrams until the test ends.
 fn echo(address: &str) -> SocketAddr {
     let socket = UdpSocket::bind(address).unwrap();
     let address = socket.local_addr().unwrap();
@@ -230,7 +231,7 @@ fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
 fn exchange(client: &UdpSocket, relay: SocketAddr, bytes: &[u8]) {
     client.send_to(bytes, relay).unwrap();
     let (answer, from) = receive(client);
-    assert!(answer == bytes, "{} bytes came back for {}", answer.len(), bytes.len());
+    assert!(answer == bytes, "{} bytes were returned for {}", answer.len(), bytes.len());
     assert_eq!(from, relay);
 }
 
@@ -287,7 +288,7 @@ fn a_thousand_flows_are_isolated() {
     for round in 0..3 {
         for (index, client) in clients.iter().enumerate() {
             client.send_to(format!("{round} {index}").as_bytes(), relay.at("127.0.0.1")).unwrap();
-            // The listener's buffer is no larger than the kernel allows.
+            // The receive buffer of the listener is limited by the kernel.
             if index % 100 == 99 {
                 assert_eq!(receive(client).0, format!("{round} {index}").as_bytes());
             }
@@ -307,7 +308,7 @@ fn bursts_of_several_flows_arrive_complete_and_in_order() {
     let backend = socket("127.0.0.1:0");
     let relay = Relay::start("127.0.0.1:0", backend.local_addr().unwrap(), LIMITS);
     let clients: Vec<UdpSocket> = (0..FLOWS).map(|_| socket("127.0.0.1:0")).collect();
-    // Datagrams that come before a flow is open are held, and no more than a few.
+    // Datagrams that arrive before a flow opens are buffered, up to a small limit.
     for (flow, client) in clients.iter().enumerate() {
         client.send_to(&[u8::try_from(flow).unwrap()], relay.at("127.0.0.1")).unwrap();
         receive(&backend);
@@ -343,7 +344,7 @@ fn segmented_datagrams_are_relayed_as_separate_datagrams() {
     let client = socket("127.0.0.1:0");
     client.send_to(b"open", relay.at("127.0.0.1")).unwrap();
     let (_, upstream) = receive(&backend);
-    // Made for another socket: those here must get each datagram by itself.
+    // The option is set on the sender only: these sockets must receive each datagram separately.
     let state = quinn_udp::UdpSocketState::new((&socket("127.0.0.1:0")).into()).unwrap();
     assert!(state.max_gso_segments() > 1, "this kernel cannot show it");
     for stride in [1200, 1452, 3000] {
@@ -410,7 +411,7 @@ fn datagrams_before_a_flow_opens_are_buffered_in_order_up_to_a_limit() {
     for number in 0..40_u8 {
         client.send_to(&[number], relay.at("127.0.0.1")).unwrap();
     }
-    // Another flow, to know that all of the first were taken.
+    // Another flow, to ensure that all datagrams of the first were received.
     let other = socket("127.0.0.1:0");
     other.send_to(b"other", relay.at("127.0.0.1")).unwrap();
     thread::park_timeout(NO_REPLY);
@@ -471,14 +472,14 @@ fn stopped_listener_keeps_its_flows_and_opens_no_new_ones() {
     assert_eq!(*relay.state.ended.lock().unwrap(), [Ending::Idle]);
 }
 
-/// Takes datagrams and answers none.
+/// A server that receives datagrams and sends no reply.
 fn silent_server() -> (UdpSocket, SocketAddr) {
     let silent_server = socket("127.0.0.1:0");
     let addr = silent_server.local_addr().unwrap();
     (silent_server, addr)
 }
 
-/// Flows of so many clients, each of which has been opened.
+/// Opens a flow for each of these clients.
 fn unanswered(relay: &Relay, clients: &[&str]) -> Vec<UdpSocket> {
     let open = |client: &&str| {
         let (client, opened) = (socket(client), relay.opened());
@@ -489,7 +490,7 @@ fn unanswered(relay: &Relay, clients: &[&str]) -> Vec<UdpSocket> {
     clients.iter().map(open).collect()
 }
 
-/// From then on the endpoint of new flows answers.
+/// Makes the endpoint of new flows reply from now on.
 fn enable_endpoint(relay: &Relay) {
     *relay.state.target.lock().unwrap() = echo("127.0.0.1:0");
 }
@@ -505,7 +506,7 @@ fn oldest_unanswered_flow_is_evicted_for_a_new_one() {
     enable_endpoint(&relay);
     exchange(&socket("127.0.0.1:0"), relay.at("127.0.0.1"), b"new");
     assert_eq!(relay.await_endings(1), [Ending::TooMany]);
-    // The first was answered, so it was the second: its endpoint no longer reaches it, and that of the others does.
+    // The first flow had a reply, so the second was evicted: its client no longer gets replies, the others do.
     silent_server.send_to(b"late", upstreams[2]).unwrap();
     assert_eq!(receive(&old[2]).0, b"late");
     silent_server.send_to(b"still", upstreams[0]).unwrap();
@@ -567,7 +568,7 @@ fn denied_flow_evicts_no_other() {
     for _ in 0..10 {
         denied.send_to(b"?", relay.at("127.0.0.1")).unwrap();
     }
-    // One more, to know that those before were taken.
+    // One more, to ensure that the previous ones were received.
     let _new = unanswered(&relay, &["127.0.0.1:0"]);
     assert_eq!(relay.await_endings(1), [Ending::TooMany]);
     assert_eq!(relay.opened(), 2);

@@ -1,4 +1,4 @@
-//! The admin API itself: paths, guards, and nobody kept waiting by others.
+//! The admin API: paths, guards, and isolation of clients.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -94,7 +94,7 @@ fn slow_clients_do_not_delay_others() {
         }
         slow.push(stream);
     }
-    // Some follow the events and never read.
+    // Some follow the events and do not read.
     slow.extend((0..100).map(|_| send(&admin, "GET /events", "", "")));
     for _ in 0..5 {
         let began = Instant::now();
@@ -110,7 +110,7 @@ fn slow_clients_do_not_delay_others() {
 
 #[test]
 fn api_on_tcp_equals_the_api_on_unix_sockets() {
-    // Freed a moment before it is taken again; nothing else of this process asks for this address.
+    // The port is free briefly before it is bound again; no other test uses this address.
     let free = TcpListener::bind("127.0.0.91:0").unwrap().local_addr().unwrap();
     let routes = format!("--admin {free} 127.0.0.1:0={}?name=r", service("one"));
     let ambassador = Ambassador::with(&routes).spawn();

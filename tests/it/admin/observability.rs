@@ -1,4 +1,4 @@
-//! What is seen: sessions, events, metrics, the configuration.
+//! Observability: sessions, events, metrics, the configuration.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -19,7 +19,7 @@ fn scrape(ambassador: &Ambassador) -> Scrape {
     Scrape::read(&reply.body)
 }
 
-/// What happened, in order, without what does not say it.
+/// Returns the names of the events in order, without those that have none.
 fn names(events: &[Value]) -> Vec<&str> {
     events.iter().filter_map(|event| event["event"].as_str()).collect()
 }
@@ -192,7 +192,7 @@ fn rejected_configuration_is_reported_until_a_valid_one_is_loaded() {
     assert_eq!((scraped.value(SUCCESSFUL), scraped.value(TIMESTAMP)), (0.0, before.value(TIMESTAMP)));
     let up = format!("ambassador_discovery_up{{source=\"file:{}\"}}", path.display());
     assert_eq!(scraped.value(&up), 0.0);
-    // Another round of the control loop does not remove it.
+    // Another iteration of the control loop does not remove it.
     done(&ambassador, "pause r");
     assert_eq!(json(&ambassador, "status")["config"]["ok"], false);
 
@@ -236,7 +236,7 @@ fn metrics_have_the_documented_names_types_and_units() {
     done(&ambassador, "pause r");
     std::thread::scope(|scope| {
         let held = scope.spawn(|| greeting(addr).unwrap());
-        // The session before may not have ended yet.
+        // The previous session may not have ended yet.
         let scrape = eventually("one session, held", || {
             let scrape = scrape(&ambassador);
             let of = |name: &str| scrape.value(&format!("ambassador_sessions_{name}{{route=\"r\"}}"));
@@ -249,7 +249,7 @@ fn metrics_have_the_documented_names_types_and_units() {
     let scrape = eventually("both sessions", || {
         let scrape = scrape(&ambassador);
         let ended = scrape.value("ambassador_sessions_total{route=\"r\",ending=\"finished\"}");
-        // A session is counted as ended before it gives up its place on the endpoint.
+        // A session is counted as ended before it releases the endpoint.
         let left = scrape.value(&format!("ambassador_endpoint_sessions{{route=\"r\",endpoint=\"{one}\"}}"));
         if (ended, left) == (2.0, 0.0) { Ok(scrape) } else { Err(ended) }
     });
@@ -346,7 +346,7 @@ fn effective_configuration_is_shown() {
     done(&ambassador, &format!("switch r {two}"));
     let config = get(&ambassador.admin(), "/config").json();
     assert_eq!(config["routes"][0]["options"]["hold"], "7s");
-    assert_eq!(config["routes"][0]["targets"][0], one.to_string(), "as it was asked for");
+    assert_eq!(config["routes"][0]["targets"][0], one.to_string(), "the configured target");
     assert!(config["running"][0].as_str().unwrap().contains(&two.to_string()), "as it runs");
     assert_eq!(config["drain_timeout"], "9s");
 }

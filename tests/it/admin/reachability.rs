@@ -1,4 +1,4 @@
-//! Why an endpoint does not answer, as an operator reads it.
+//! The causes of unreachable endpoints in logs and status.
 
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::service::{Consumers, greeting, service, service_on};
 use super::{done, fails, json, start, status};
 use crate::support::{Ambassador, eventually, private_ip};
 
-/// On an address that no other test uses, so that it is refused until the test listens there.
+/// Returns an address that no other test uses: it refuses until the test listens there.
 fn vacant() -> SocketAddr {
     TcpListener::bind((private_ip().as_str(), 0)).unwrap().local_addr().unwrap()
 }
@@ -192,10 +192,10 @@ fn switch_with_wait_uses_a_new_endpoint_once_it_accepts() {
 fn switch_with_wait_runs_the_health_check_of_the_route() {
     let ambassador = start(service("one"), "&hold=0");
     done(&ambassador, "routes remove r");
-    let sick = service("bad");
+    let unhealthy = service("bad");
     let route = format!("127.0.0.1:0={}?name=p&health=redis&hold=0", service("one"));
     done(&ambassador, &format!("routes add {route}"));
-    let (code, why) = fails(&ambassador, &format!("switch p {sick} --wait --timeout 500ms"));
-    let expected = format!("the switch was rolled back: {sick}: answered ");
+    let (code, why) = fails(&ambassador, &format!("switch p {unhealthy} --wait --timeout 500ms"));
+    let expected = format!("the switch was rolled back: {unhealthy}: answered ");
     assert_eq!((code, why.contains(&expected)), (Some(1), true), "{why}");
 }

@@ -1,4 +1,4 @@
-//! Health checks, against real servers and against some that only pretend.
+//! Health checks, with real and simulated servers.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -41,36 +41,37 @@ async fn endpoint_that_does_not_listen_gets_no_session() {
     assert_eq!(greetings(app.addr("r"), 10).await.len(), 2);
 }
 
-/// A server that answers each question with one of two answers.
-struct Pretender {
+/// A server that returns one of two replies to each request.
+struct FakeServer {
     addr: SocketAddr,
-    is_well: Arc<AtomicBool>,
+    is_healthy: Arc<AtomicBool>,
     _tasks: JoinSet<()>,
 }
 
-impl Pretender {
-    async fn start(question: &'static [u8], well: Vec<u8>, sick: Vec<u8>) -> Pretender {
+impl FakeServer {
+    async fn start(question: &'static [u8], healthy: Vec<u8>, unhealthy: Vec<u8>) -> FakeServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (addr, is_well) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(true)));
+        let (addr, is_healthy) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(true)));
         let mut tasks = JoinSet::new();
-        let state = is_well.clone();
+        let state = is_healthy.clone();
         tasks.spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut heard = vec![0; question.len()];
                 if stream.read_exact(&mut heard).await.is_ok() && heard == question {
-                    let answer = if state.load(Relaxed) { &well } else { &sick };
+                    let answer = if state.load(Relaxed) { &healthy } else { &unhealthy };
                     let _ = stream.write_all(answer).await;
                 }
             }
         });
-        Pretender { addr, is_well, _tasks: tasks }
+        FakeServer { addr, is_healthy, _tasks: tasks }
     }
 
-    /// It is noticed when it falls sick, and when it is well again.
+    /// Waits until it is detected as unhealthy, and as healthy again.
     async fn is_checked_by(&self, check: &str) {
         let app = App::start(&[&format!("127.0.0.1:0={}?name=r&health={check}&{OFTEN}", self.addr)]).await;
-        for (is_well, state) in [(true, State::Healthy), (false, State::Unhealthy), (true, State::Healthy)] {
-            self.is_well.store(is_well, Relaxed);
+        for (is_healthy, state) in [(true, State::Healthy), (false, State::Unhealthy), (true, State::Healthy)]
+        {
+            self.is_healthy.store(is_healthy, Relaxed);
             await_state(&app, self.addr, state).await;
         }
     }
@@ -78,28 +79,30 @@ impl Pretender {
 
 #[tokio::test]
 async fn http_check_follows_the_status_of_the_page() {
-    let (well, sick) = (&b"HTTP/1.1 200 OK\r\n\r\nfine"[..], &b"HTTP/1.1 503 Busy\r\n\r\n"[..]);
-    let server = Pretender::start(b"GET /up?deep=1 HTTP/1.1\r\nHost: ", well.into(), sick.into()).await;
+    let (healthy, unhealthy) = (&b"HTTP/1.1 200 OK\r\n\r\nfine"[..], &b"HTTP/1.1 503 Busy\r\n\r\n"[..]);
+    let server =
+        FakeServer::start(b"GET /up?deep=1 HTTP/1.1\r\nHost: ", healthy.into(), unhealthy.into()).await;
     server.is_checked_by("http:/up?deep=1").await;
 }
 
 #[tokio::test]
 async fn loading_redis_is_unhealthy() {
-    let (well, sick) = (&b"-NOAUTH Authentication required.\r\n"[..], &b"-LOADING Redis is loading\r\n"[..]);
-    let server = Pretender::start(b"*1\r\n$4\r\nPING\r\n", well.into(), sick.into()).await;
+    let (healthy, unhealthy) =
+        (&b"-NOAUTH Authentication required.\r\n"[..], &b"-LOADING Redis is loading\r\n"[..]);
+    let server = FakeServer::start(b"*1\r\n$4\r\nPING\r\n", healthy.into(), unhealthy.into()).await;
     server.is_checked_by("redis").await;
 }
 
 #[tokio::test]
 async fn starting_postgres_is_unhealthy() {
     let fields = b"SFATAL\0C57P03\0Mthe database system is starting up\0\0";
-    let sick = [b"E\0\0\0", &[u8::try_from(fields.len() + 4).unwrap()][..], fields].concat();
+    let unhealthy = [b"E\0\0\0", &[u8::try_from(fields.len() + 4).unwrap()][..], fields].concat();
     let server =
-        Pretender::start(b"\0\0\0\x2b\0\x03\0\0user\0", b"R\0\0\0\x08\0\0\0\x0a".to_vec(), sick).await;
+        FakeServer::start(b"\0\0\0\x2b\0\x03\0\0user\0", b"R\0\0\0\x08\0\0\0\x0a".to_vec(), unhealthy).await;
     server.is_checked_by("postgres").await;
 }
 
-/// What a client hears that asks the server behind a route.
+/// Returns the reply of the server behind a route.
 async fn answer(postgres: &Postgres, addr: SocketAddr, sql: &str) -> Result<String, String> {
     let output = Command::from(postgres.psql(addr)).args(["--command", sql]).output().await.expect("psql");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
@@ -113,7 +116,7 @@ async fn postgres_gets_sessions_only_while_it_accepts_them() {
     let app = App::start(&[&format!("127.0.0.1:0={addr}?name=r&health=postgres&{OFTEN}")]).await;
     await_state(&app, addr, State::Unhealthy).await;
     postgres.start_recovering();
-    // More than it would take to be healthy.
+    // Longer than it takes to become healthy.
     eventually("it lets no check in", || postgres.log().matches("is not accepting connections").count() > 9)
         .await;
     assert_eq!(app.condition("r", addr).health, Some(State::Unhealthy));

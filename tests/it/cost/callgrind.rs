@@ -1,5 +1,5 @@
-//! How many instructions the program that ships takes, by valgrind(1): nearly the same at each run, however busy the
-//! machine is.
+//! Counts the instructions of the released program by valgrind(1): nearly the same in each run, independent of the load
+//! of the machine.
 
 use std::fs::{File, read_to_string};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use super::connection::Connection;
 use super::threads;
 use crate::support::{eventually, private_ip, variable};
 
-/// The program under callgrind, before an endpoint of the test's, with one connection. Killed when dropped.
+/// The program under callgrind, with an endpoint of the test and one connection. Killed when dropped.
 struct Callgrind {
     process: Child,
     route: SocketAddr,
@@ -19,8 +19,8 @@ struct Callgrind {
     dir: tempfile::TempDir,
 }
 
-/// What a process takes from its start to its end that serves one connection of so many requests, and then so many
-/// connections of one. Or why that cannot be counted.
+/// Returns the instructions of a process that serves one connection with this many requests and this many connections
+/// with one; returns the reason if they cannot be counted.
 pub(crate) fn instructions(requests: usize, connections: usize) -> Result<u64, String> {
     let mut callgrind = Callgrind::start()?;
     let mut connection = callgrind.first_connection();
@@ -55,7 +55,7 @@ impl Callgrind {
         self.process.id()
     }
 
-    /// As soon as it listens. Not by its health, which would cost as many instructions as it is asked for.
+    /// Connects as soon as it listens. Health requests would add instructions.
     fn first_connection(&mut self) -> Connection {
         let client = eventually("the program under valgrind", || match self.process.try_wait() {
             Ok(None) => TcpStream::connect(self.route).map_err(|why| why.to_string()),
@@ -65,7 +65,7 @@ impl Callgrind {
         Connection::between(client, server)
     }
 
-    /// Each step waits for the end of the one before, as in the count of system calls.
+    /// Each step waits for the end of the previous one, as in the count of system calls.
     fn exchange_and_close(&self, mut connection: Connection) {
         threads::at_rest(self.pid());
         connection.exchange();

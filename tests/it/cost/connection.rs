@@ -1,10 +1,10 @@
-//! A client and a server with the ambassador between them, both in the hands of one thread: each step waits for the one
-//! before, so that no two events come together and what they cost is always the same.
+//! A client and a server connected through the ambassador, both used by one thread: each step waits for the previous
+//! one, so that events never coincide and the costs are deterministic.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 
-/// A request, and its reply.
+/// A request and its reply.
 const MESSAGE: [u8; 64] = [7; 64];
 
 /// A connection through the ambassador.
@@ -14,7 +14,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// To a route whose endpoint is this listener.
+    /// Connects to a route whose endpoint is this listener.
     pub(crate) fn connect(route: SocketAddr, endpoint: &TcpListener) -> Connection {
         let client = TcpStream::connect(route).unwrap();
         let (server, _) = endpoint.accept().unwrap();
@@ -27,13 +27,13 @@ impl Connection {
         Connection { client, server }
     }
 
-    /// One request and its reply.
+    /// Sends one request and its reply.
     pub(crate) fn exchange(&mut self) {
         transfer(&mut self.client, &mut self.server);
         transfer(&mut self.server, &mut self.client);
     }
 
-    /// The client leaves; the server has heard of it.
+    /// Closes the client's end and waits until the server's end is closed.
     pub(crate) fn close(self) -> TcpStream {
         let Connection { client, mut server } = self;
         drop(client);
@@ -54,14 +54,14 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    /// To a route whose endpoint is this server.
+    /// Opens a flow to a route whose endpoint is this server.
     pub(crate) fn open(route: SocketAddr, server: UdpSocket) -> Flow {
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.connect(route).unwrap();
         Flow { client, server }
     }
 
-    /// One request and its reply; `between` them, and after.
+    /// Sends one request and its reply; calls `between` after each.
     pub(crate) fn exchange(&self, between: impl Fn()) {
         let mut bytes = MESSAGE;
         self.client.send(&bytes).unwrap();

@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 
 use crate::support::pause;
 
-/// Between two looks.
+/// The interval of reads.
 const POLL: Duration = Duration::from_millis(1);
-/// Beside many other tests on two cores, and traced.
+/// For a traced process beside many other tests on two cores.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Waits until all threads of this process sleep: what was to be done is done. How many descriptors it then has open.
+/// Waits until all threads of this process sleep, so that no work is pending. Returns the number of open descriptors.
 pub(crate) fn at_rest(pid: u32) -> usize {
     wait(pid, |_| true)
 }
 
-/// Waits until it is at rest with as many descriptors open as that.
+/// Waits until all threads sleep with this many open descriptors.
 pub(crate) fn settled(pid: u32, descriptors: usize) {
     wait(pid, |open| open == descriptors);
 }
@@ -33,18 +33,18 @@ fn wait(pid: u32, condition: impl Fn(usize) -> bool) -> usize {
     }
 }
 
-/// None was switched to while one after the other was looked at: otherwise the first might have woken meanwhile.
+/// No thread was switched to during the reads: otherwise one might have woken in the meantime.
 fn all_asleep(pid: u32) -> bool {
     let before = switches(pid);
     each(pid, "stat").iter().all(|(_, stat)| is_asleep(stat)) && switches(pid) == before
 }
 
-/// How many descriptors it has open.
+/// Returns the number of open descriptors.
 fn open(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).expect("a process that lives").count()
 }
 
-/// How often each thread was switched to, under its number and name.
+/// Returns the number of context switches of each thread, by id and name.
 pub(crate) fn switches(pid: u32) -> BTreeMap<String, u64> {
     let count = |(thread, status): (String, String)| {
         let lines = status.lines().filter_map(|line| line.split_once(":\t"));
@@ -56,7 +56,7 @@ pub(crate) fn switches(pid: u32) -> BTreeMap<String, u64> {
     each(pid, "status").into_iter().map(count).collect()
 }
 
-/// The threads that wait for a moment, and not only for something to happen; each with the call that it waits in.
+/// Returns the threads that wait with a timeout, each with its call.
 pub(crate) fn timers(pid: u32) -> Vec<String> {
     let calls = each(pid, "syscall").into_iter();
     calls
@@ -65,7 +65,7 @@ pub(crate) fn timers(pid: u32) -> Vec<String> {
         .collect()
 }
 
-/// Waits until the log's thread does not wait for further lines any more, but for ever.
+/// Waits until the log's thread waits without a timeout.
 pub(crate) fn log_is_quiet(pid: u32) {
     let names = each(pid, "comm");
     let (log, _) = names.iter().find(|(_, name)| name == "log\n").expect("a thread for the log");
@@ -76,8 +76,8 @@ pub(crate) fn log_is_quiet(pid: u32) {
     }
 }
 
-/// The number of a call and its arguments, as proc(5) has them. Both calls take their timeout fourth: -1 milliseconds, and
-/// no `timespec`.
+/// Parses the number of a call and its arguments (proc(5)). Both calls have their timeout as the fourth argument: -1
+/// milliseconds, or no `timespec`.
 fn waits_indefinitely(call: &str) -> bool {
     let (epoll, futex) = if cfg!(target_arch = "x86_64") { ("232", "202") } else { ("22", "98") };
     let words: Vec<&str> = call.split(' ').collect();
@@ -88,12 +88,12 @@ fn waits_indefinitely(call: &str) -> bool {
     }
 }
 
-/// The state follows the name, which stands in parentheses and may itself contain any.
+/// The state follows the name, which is in parentheses and may contain parentheses itself.
 fn is_asleep(stat: &str) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
 }
 
-/// A file of each thread that lives, under the thread's number.
+/// Reads a file of each live thread, by thread id.
 fn each(pid: u32, file: &str) -> Vec<(String, String)> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a process that lives");
     let read = |thread: fs::DirEntry| {

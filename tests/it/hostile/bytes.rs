@@ -1,5 +1,5 @@
-//! Byte streams that are easy to lose: urgent data, passed descriptors, answers sent before the request was read, and
-//! bytes that arrive while the process is stopped.
+//! Bytes that are easily lost: urgent data, passed descriptors, replies sent before the request was read, and bytes
+//! that arrive while the process is stopped.
 
 use std::io::{IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,10 +14,10 @@ use rustix::process::Signal;
 
 use crate::support::{Ambassador, eventually, pause, skip};
 
-/// Longer than anything here takes: a session that is stuck fails instead.
+/// A timeout that is reached only if a session hangs.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A blocking end of a connection, TCP or unix.
+/// A blocking end of a TCP or unix connection.
 struct End(OwnedFd);
 
 impl End {
@@ -64,11 +64,11 @@ impl End {
     }
 }
 
-/// What is sent in one go.
+/// What is sent in one call.
 #[derive(Clone, Copy, Debug)]
 enum Piece {
     Plain(usize),
-    /// The last of these bytes is urgent.
+    /// Bytes of which the last is urgent.
     Urgent(usize),
 }
 
@@ -83,7 +83,7 @@ impl Piece {
         Piece::ALL.into_iter().flat_map(two).flat_map(three)
     }
 
-    /// Each piece of a transfer has bytes of its own.
+    /// Returns bytes that differ between the pieces of a transfer.
     fn bytes(self, index: usize) -> Vec<u8> {
         let (Plain(length) | Urgent(length)) = self;
         (0..length).map(|n| b'a' + ((n + 7 * index) % 26) as u8).collect()
@@ -95,13 +95,13 @@ impl Piece {
     }
 }
 
-/// When the pieces are sent.
+/// The timing of the pieces.
 #[derive(Clone, Copy, Debug)]
 enum Pace {
-    /// One when the one before has arrived.
+    /// Each when the previous one has arrived.
     OneByOne,
     AtOnce,
-    /// And FIN behind them.
+    /// All at once, followed by FIN.
     AtOnceWithFin,
 }
 
@@ -129,7 +129,7 @@ fn all_transfers(connect: impl Fn() -> (End, End)) {
     for pace in [Pace::OneByOne, Pace::AtOnce, Pace::AtOnceWithFin] {
         for pieces in Piece::triples() {
             let (client, server) = connect();
-            // Other data goes the other way and must not be in the way.
+            // Data in the other direction must not interfere.
             server.send(b"banner", SendFlags::empty());
             assert_eq!(client.read_exact(6).unwrap(), b"banner");
             for (direction, from, to) in [("up", &client, &server), ("down", &server, &client)] {
@@ -167,7 +167,7 @@ fn tcp_route(options: &str) -> (Ambassador, SocketAddr, TcpListener) {
     (ambassador, addr, endpoint)
 }
 
-/// With the directory of its two sockets.
+/// Starts an ambassador and returns the directory of its two sockets as well.
 fn unix_route() -> (Ambassador, tempfile::TempDir, UnixListener) {
     let dir = tempfile::tempdir().unwrap();
     let endpoint = UnixListener::bind(dir.path().join("service")).unwrap();
@@ -213,7 +213,7 @@ fn descriptors_passed_with_bytes_are_closed() {
                 assert_eq!(to.read_exact(expected.len()), Ok(expected));
             });
             drop(passed);
-            // Its last writer is gone.
+            // The last writer has closed it.
             assert_eq!(rustix::io::read(&watched, &mut [0; 1]), Ok(0));
         }
     }
@@ -221,7 +221,7 @@ fn descriptors_passed_with_bytes_are_closed() {
 
 const ANSWER: &[u8] = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nno\n";
 
-/// Answers each connection when its first bytes are there, and closes it although there are more.
+/// Replies to each connection after its first bytes and closes it with bytes unread.
 fn refusing_server() -> (SocketAddr, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
@@ -238,7 +238,7 @@ fn refusing_server() -> (SocketAddr, JoinHandle<()>) {
     (addr, serving)
 }
 
-/// What comes back to a client that sends all of `body` before it reads, or as much of it as it can.
+/// Returns the reply to a client that sends all of `body` before it reads, or as much as possible.
 fn upload(to: SocketAddr, body: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(to).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
@@ -274,10 +274,10 @@ fn client_that_still_sends_gets_the_complete_reply() {
     let (client, server) = tcp(route, &endpoint);
     client.send(b"head", SendFlags::empty());
     server.read_exact(3).unwrap();
-    // Stopped, so that it finds the reset and more of the request at the same time.
+    // The process is stopped, so that the reset and more of the request arrive at the same time.
     ambassador.signal(Signal::STOP);
     server.send(ANSWER, SendFlags::empty());
-    // The unread byte makes it a reset.
+    // Closing with an unread byte sends a reset.
     drop(server);
     client.send(b"body", SendFlags::empty());
     ambassador.signal(Signal::CONT);
@@ -301,14 +301,14 @@ fn client_of_a_service_without_a_reply_is_reset_at_once() {
     });
 }
 
-/// Two descriptors of the test's for each session.
+/// Raises the limit of open files: the test needs two descriptors per session.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
 }
 
-/// Stops the process for longer than `limit`, while `meanwhile` happens.
+/// Stops the process for longer than `limit`, and runs `meanwhile` in that time.
 fn stopped_beyond(limit: Duration, ambassador: &Ambassador, meanwhile: impl FnOnce()) {
     ambassador.signal(Signal::STOP);
     meanwhile();
@@ -319,7 +319,7 @@ fn stopped_beyond(limit: Duration, ambassador: &Ambassador, meanwhile: impl FnOn
 #[test]
 fn bytes_received_while_the_process_was_stopped_keep_the_session_open() {
     const IDLE: Duration = Duration::from_secs(15);
-    // More than the events that tokio takes from one epoll_wait: the timers of the others expire before theirs.
+    // More sessions than events per epoll_wait of tokio: the timers of the others expire before their events are read.
     const SESSIONS: usize = 1_100;
     raise_file_limit();
     let (ambassador, route, endpoint) = tcp_route("&idle-timeout=15s");

@@ -18,10 +18,10 @@ use serde_json::Value;
 use crate::app::{App, eventually as until};
 use crate::support::{Ambassador, Clogged, Service, eventually, needs, private_ip};
 
-/// Less than the time-outs that a session must not wait for here, and far more than anything takes.
+/// Less than the timeouts that a session must not wait for, and far more than any step takes.
 const PROMPT: Duration = Duration::from_secs(20);
 
-/// On an address that no other test uses.
+/// Returns an address that no other test uses.
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(private_ip().parse().unwrap(), port)
 }
@@ -31,7 +31,7 @@ fn status(ambassador: &Ambassador) -> Value {
     status["routes"][0].clone()
 }
 
-/// A client whose session dials an endpoint that does not answer.
+/// Connects a client whose session has a pending connect to its endpoint.
 fn dialling_client(ambassador: &Ambassador) -> TcpStream {
     let mut client = TcpStream::connect(ambassador.addr("r")).unwrap();
     client.set_read_timeout(Some(PROMPT)).unwrap();
@@ -148,7 +148,7 @@ fn route(listen: &str, target: &str) -> String {
     format!("[[route]]\nname = \"r\"\nlisten = \"{listen}\"\ntarget = \"{target}\"\n")
 }
 
-/// At once, as editors do.
+/// Replaces a file atomically, as editors do.
 fn replace(path: &Path, text: &str) {
     let beside = path.with_extension("new");
     std::fs::write(&beside, text).unwrap();
@@ -205,21 +205,21 @@ fn listener_that_narrows_to_one_address_stays_available() {
     }
     stop.store(true, Relaxed);
     let gap = clients.join().unwrap();
-    // It waited for a second where it did not wait for the worker to close the old listener.
+    // Regression: the new listener was delayed by a second if the worker had not closed the old one.
     assert!(gap < Duration::from_millis(700), "refused for {gap:?}");
     assert!(!ambassador.log().contains("another program"), "{}", ambassador.log());
 }
 
-/// The longest time from a connect that was refused to one that was not.
+/// Returns the longest time from a refused connect to a successful one.
 fn longest_gap(addr: SocketAddr, stop: &AtomicBool) -> Duration {
     let (mut longest, mut since) = (Duration::ZERO, None);
     while !stop.load(Relaxed) {
         match TcpStream::connect(addr) {
             Ok(mut stream) => {
-                // Reset, it may be, when it came between the last accept and the close; but never left waiting.
-                let asked = Instant::now();
+                // A connection between the last accept and the close may be reset, but must not be left waiting.
+                let started = Instant::now();
                 let _ = stream.read(&mut [0; 3]);
-                assert!(asked.elapsed() < Duration::from_secs(5), "accepted, and not served");
+                assert!(started.elapsed() < Duration::from_secs(5), "accepted, and not served");
                 if let Some(since) = since.take() {
                     longest = longest.max(Instant::elapsed(&since));
                 }
@@ -234,7 +234,7 @@ fn longest_gap(addr: SocketAddr, stop: &AtomicBool) -> Duration {
 
 // === stalls ===
 
-/// strace, which delays the first call of this name in each thread of a process. Ended when dropped.
+/// strace that delays the first call of this name in each thread of a process. Ended when dropped.
 struct DelayedCalls {
     strace: Child,
     _stderr: BufReader<ChildStderr>,
@@ -285,7 +285,7 @@ fn blocked_thread_and_its_recovery_are_logged_and_counted() {
         for thread in ["control", "worker-0"] {
             eventually(line, || {
                 let log = ambassador.log();
-                let is_it = |told: &str| told.contains(line) && told.contains(thread);
+                let is_it = |text: &str| text.contains(line) && text.contains(thread);
                 if log.lines().any(is_it) { Ok(()) } else { Err(log) }
             });
         }
@@ -312,7 +312,7 @@ fn blocked_worker_does_not_prevent_exit() {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", ambassador.pid())).unwrap();
         if stat.contains(") Z ") { Ok(()) } else { Err(ambassador.log()) }
     });
-    // It holds on to the thread even when the process has ended.
+    // It keeps the thread even after the process has ended.
     drop(slowed);
     assert_eq!(ambassador.ends_within(PROMPT).code(), Some(0), "{}", ambassador.log());
 }

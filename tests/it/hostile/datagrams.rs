@@ -9,11 +9,11 @@ use serde_json::Value;
 
 use crate::support::{Ambassador, eventually, within};
 
-/// How long a client waits for its answer before it sends again, as a resolver does.
+/// The time after which a client sends again, as a resolver does.
 const RETRY: Duration = Duration::from_millis(200);
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Answers `ask` with `answer`, and nothing else at all.
+/// A server that replies to `ask` with `answer`, and to no other datagram.
 fn selective_server() -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let addr = socket.local_addr().unwrap();
@@ -28,19 +28,19 @@ fn selective_server() -> SocketAddr {
     addr
 }
 
-/// Sends from so many ports, and closes each at once: the flows stay.
+/// Sends from this many ports and closes each at once; the flows remain.
 fn flood(route: SocketAddr, flows: usize) {
     for n in 0..flows {
         let source = format!("127.77.{}.{}:0", n / 250, n % 250 + 1);
         UdpSocket::bind(source).unwrap().send_to(b"flood", route).unwrap();
-        // The listener's receive buffer is finite.
+        // The listener's receive buffer is limited.
         if n % 50 == 49 {
             thread::park_timeout(Duration::from_millis(5));
         }
     }
 }
 
-/// Asks until there is an answer.
+/// Sends requests until there is a reply.
 fn request(route: SocketAddr) {
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.set_read_timeout(Some(RETRY)).unwrap();
@@ -130,7 +130,7 @@ fn reload_changes_the_idle_timeout_of_existing_and_new_flows() {
     assert_eq!(ambassador.addr("r"), addr, "the listener stayed open");
 }
 
-/// Lines of the log that tell of one session with this ending.
+/// Returns the lines of the log for single sessions with this ending.
 fn lines(ambassador: &Ambassador, ending: &str) -> usize {
     let ending = format!("ending={ending}");
     ambassador.log().lines().filter(|line| line.contains(" session ") && line.contains(&ending)).count()
@@ -160,7 +160,7 @@ fn flood_of_denied_connections_is_counted_and_rate_limited_in_the_log() {
     let ambassador = Ambassador::with(&route).start();
     let addr = ambassador.addr("r");
     for _ in 0..200 {
-        // Reset before or after the connect returned.
+        // The reset may arrive before or after the connect returns.
         let _ = std::net::TcpStream::connect(addr);
     }
     within(TIMEOUT, "denied connections", || {

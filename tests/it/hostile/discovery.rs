@@ -1,4 +1,4 @@
-//! Name servers that fail, deny or flood, and a Docker engine that stops answering.
+//! Name servers that fail, deny or flood; a Docker engine that stops replying; files that are not regular.
 
 mod engine;
 
@@ -66,7 +66,7 @@ fn servfail_for_one_search_domain_does_not_resolve_in_another() {
     dns.fails("db.corp.test.");
     is_lost(&ambassador, "db.corp.test.: ");
     assert_eq!(addresses(&ambassador, "r"), ["127.0.0.1"], "the last answer is kept");
-    // A denial is an answer, and leads to the next.
+    // A denial is a response, so the next domain is tried.
     dns.forgets("db.corp.test.");
     dns.recovers("db.corp.test.");
     has(&ambassador, "r", &["127.0.0.9"]);
@@ -116,17 +116,17 @@ fn follows(engine: &Engine, routes: &str) -> Ambassador {
     Ambassador::with(routes).var("DOCKER_HOST", &engine.docker_host()).start()
 }
 
-/// One for each container, and named like it.
+/// Returns a route for each container, with its name.
 fn routes(containers: &[&str]) -> String {
     let route = |name: &&str| format!("{}:0=docker://{name}:9?name={name}", private_ip());
     containers.iter().map(route).collect::<Vec<_>>().join(" ")
 }
 
-/// The moment after a list: the next is as far away as it can be.
+/// Waits for a list, so that the next one is as late as possible.
 fn has_listed(engine: &Engine) {
     let before = engine.request_counts().0;
     eventually("a list", || if engine.request_counts().0 > before { Ok(()) } else { Err("none yet") });
-    // Its answers are taken in by then.
+    // Its responses have been processed by then.
     pause(Duration::from_millis(300));
 }
 
@@ -143,7 +143,7 @@ fn silent_event_stream_does_not_keep_a_reused_address() {
     engine.run("thief", "127.0.0.2");
     let changed = Instant::now();
     has(&ambassador, "db", &[]);
-    // Every 15 s it would be too late on half of the runs, and an inspection of `db` never returns.
+    // A list every 15 s would be too late in half of the runs, and the inspection of `db` never returns.
     assert!(changed.elapsed() < Duration::from_secs(12), "{:?}", changed.elapsed());
     has(&ambassador, "thief", &["127.0.0.2"]);
 }
@@ -163,7 +163,7 @@ fn silent_event_stream_that_missed_a_change_is_reopened() {
         _ => Ok(()),
     });
     assert!(!ambassador.log().contains("source unavailable"), "{}", ambassador.log());
-    // Events count again.
+    // Events are handled again.
     has_listed(&engine);
     let lists = engine.request_counts().0;
     engine.remove("db");

@@ -1,4 +1,4 @@
-//! Containers whose labels ask for more than their own ports.
+//! Containers whose labels request more than their own ports.
 
 #[path = "labels/links.rs"]
 mod links;
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::support::{Ambassador, Engine, Service, ask, eventually, private_ip};
 
-/// With routes, and labels of this engine's containers.
+/// Starts an ambassador with routes from arguments and from labels of this engine's containers.
 fn ambassador(engine: &Engine, args: &str) -> Ambassador {
     Ambassador::with(&format!("--docker {args}")).var("DOCKER_HOST", &engine.docker_host()).start()
 }
@@ -21,7 +21,7 @@ fn status(ambassador: &Ambassador) -> Value {
     serde_json::from_slice(&ambassador.verb("status --json").stdout).unwrap()
 }
 
-/// Waits until `status` shows a mistake with these words.
+/// Waits until `status` shows a problem with this text.
 fn await_problem(ambassador: &Ambassador, words: &[&str]) {
     eventually("a mistake", || {
         let status = status(ambassador);
@@ -33,7 +33,7 @@ fn await_problem(ambassador: &Ambassador, words: &[&str]) {
     });
 }
 
-/// The IDs of the containers behind a route; `None` without such a route.
+/// Returns the IDs of the containers behind a route; `None` without such a route.
 fn endpoints(ambassador: &Ambassador, route: &str) -> Option<Vec<String>> {
     let status = status(ambassador);
     let route = status["routes"].as_array().unwrap().iter().find(|found| found["name"] == route)?;
@@ -58,7 +58,7 @@ fn port(service: &Service) -> &str {
     service.addr.rsplit(':').next().unwrap()
 }
 
-/// `ambassador.listen.IP:PORT`, where no other test listens, and `IP:PORT`.
+/// Returns `ambassador.listen.IP:PORT` for an address that no other test uses, and `IP:PORT`.
 fn listener() -> (String, String) {
     let listen = format!("{}:7000", private_ip());
     (format!("ambassador.listen.{listen}"), listen)
@@ -113,7 +113,7 @@ fn container_keeps_its_listener_and_name_regardless_of_order() {
     has_endpoints(&ambassador, &listen, &[&id]);
     assert_eq!(label_key(&listen), "web");
 
-    // Its listener waits for its successor, and not for any container that was refused before.
+    // Its listener waits for a successor, not for a container that was rejected before.
     engine.remove("web");
     has_endpoints(&ambassador, &listen, &[]);
     let next = engine.run("web", &other, &[(&label, port(&web))]);
@@ -153,7 +153,7 @@ fn image_labels_are_ignored() {
     let (label, listen) = listener();
     let compose = [("com.docker.compose.project", "p"), ("com.docker.compose.service", "db")];
     let role = [("role", "db")];
-    // `docker compose build` gives its images the labels of their service.
+    // `docker compose build` adds the labels of a service to its images.
     let built = engine.image(&compose);
     let real = engine.run("p-db-1", &built, &[("com.docker.compose.container-number", "1"), role[0]]);
     let evil = engine.image(&[compose[0], compose[1], role[0], (&label, port(&db))]);

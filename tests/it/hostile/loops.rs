@@ -10,7 +10,7 @@ use crate::support::{Ambassador, Service, ask, private_ip, within};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// An address of the test's own that is free for TCP and UDP.
+/// Returns an address that no other test uses, free for TCP and UDP.
 fn free() -> SocketAddr {
     let ip = private_ip();
     let listener = TcpListener::bind(format!("{ip}:0")).unwrap();
@@ -28,7 +28,7 @@ fn ended(ambassador: &Ambassador, name: &str) -> u64 {
     route["endings"].as_object().unwrap().values().filter_map(Value::as_u64).sum()
 }
 
-/// One connection, which the ambassador ends.
+/// Opens a connection and waits until the ambassador closes it.
 fn is_refused(addr: SocketAddr) {
     let Ok(mut client) = TcpStream::connect(addr) else { return };
     client.set_read_timeout(Some(TIMEOUT)).unwrap();
@@ -61,7 +61,7 @@ fn route_to_itself_refuses_one_session_and_is_reported() {
 #[test]
 fn wildcard_listener_is_recognised_by_every_local_address() {
     let port = free().port();
-    // Not loopback: the address by which this host reaches others, if it has one.
+    // The address by which this host reaches others, if it has one; not loopback.
     let probe = UdpSocket::bind("0.0.0.0:0").unwrap();
     let own = probe.connect("192.0.2.1:9").ok().and_then(|()| probe.local_addr().ok()).map(|addr| addr.ip());
     let other =

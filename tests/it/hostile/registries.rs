@@ -1,4 +1,4 @@
-//! Registries that are slow, split their answers, or send too much.
+//! Registries that are slow, split their responses, or send too much.
 
 mod server;
 
@@ -43,14 +43,14 @@ fn has(ambassador: &Ambassador, expected: &[&str]) {
     });
 }
 
-fn asked(server: &Server, words: &str) {
+fn await_request(server: &Server, words: &str) {
     eventually(
         words,
         || if server.count(words) > 0 { Ok(()) } else { Err(format!("{:?}", server.requests())) },
     );
 }
 
-/// The answer of a Consul at index 1 that has this instance; the next question waits for ever.
+/// The response of a Consul with this instance at index 1; the next request gets no reply.
 fn consul_with(address: &str) -> impl Fn(&Request) -> Reply + Send + Sync + 'static {
     let (host, port) = address.rsplit_once(':').unwrap();
     let port: u16 = port.parse().unwrap();
@@ -65,7 +65,7 @@ fn consul_with(address: &str) -> impl Fn(&Request) -> Reply + Send + Sync + 'sta
 
 // === credentials ===
 
-/// Asks for a user, and accepts any.
+/// An etcd that requires authentication and accepts any user.
 fn etcd_that_asks_for_a_user(request: &Request) -> Reply {
     if request.line.contains("authenticate") {
         return Reply::ok(r#"{"token":"t"}"#);
@@ -84,9 +84,9 @@ fn etcd_credentials_are_sent_only_to_members_that_the_operator_configured() {
         .var("AMBASSADOR_ETCD_USER", USER)
         .var("AMBASSADOR_ETCD_PASSWORD", PASSWORD)
         .start_unready();
-    asked(&ours, "authenticate");
+    await_request(&ours, "authenticate");
     assert!(ours.requests().iter().any(|request| request.body.contains(PASSWORD)));
-    // Beside a member that gets them, too.
+    // Also beside a member that receives them.
     for members in [other.address.clone(), format!("{},{}", ours.address, other.address)] {
         let before = other.requests().len();
         ambassador.verb(&format!("switch r etcd://{members}/s"));
@@ -123,7 +123,7 @@ fn credentials_are_sent_to_a_member_once_the_configuration_file_names_it() {
     assert_eq!(other.count("authenticate"), 0);
     let both = route("127.0.0.1", "r", &ours) + &route("127.0.0.2", "s", &other);
     std::fs::write(&path, both).unwrap();
-    asked(&other, "authenticate");
+    await_request(&other, "authenticate");
 }
 
 #[test]
@@ -136,11 +136,11 @@ fn a_consul_token_is_sent_only_to_agents_that_the_operator_configured() {
         .var("CONSUL_HTTP_TOKEN", TOKEN)
         .start_unready();
     for agent in [&default, &named] {
-        asked(agent, HEALTH);
+        await_request(agent, HEALTH);
         assert!(agent.requests()[0].head.contains(TOKEN), "{:?}", agent.requests());
     }
     ambassador.verb(&format!("switch n consul://{}/web", other.address));
-    asked(&other, HEALTH);
+    await_request(&other, HEALTH);
     assert!(other.requests().iter().all(|request| !request.head.contains(TOKEN)), "{:?}", other.requests());
     logs(&ambassador, &format!("no credentials are configured for Consul {}", other.address));
     assert!(!ambassador.log().contains(TOKEN), "{}", ambassador.log());
@@ -162,7 +162,7 @@ fn registry_redirect_is_not_followed() {
 
 // === addresses ===
 
-/// A listener whose queue is full: it answers no connect at all.
+/// A listener with a full backlog, which drops all connects.
 fn silent(addr: SocketAddr) -> (Socket, Vec<Socket>) {
     let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let listener = socket();
@@ -200,7 +200,7 @@ fn second_address_of_a_registry_is_used_while_the_first_drops_packets() {
     assert!(!ambassador.log().contains("source unavailable"), "{}", ambassador.log());
 }
 
-/// It accepts, as a kernel does for a process that hangs.
+/// A listener that accepts without a reply, as for a hanging process.
 #[test]
 fn second_address_of_a_registry_is_used_while_the_first_hangs() {
     let dns = needs!(Dns::start());
@@ -224,7 +224,7 @@ fn etcd_range(request: &Request, keys: &[Value]) -> Reply {
 
 // === etcd's revisions ===
 
-/// Passes the first list and all watches to `to`, and leaves later lists to `lists`.
+/// Forwards the first list and all watches to `to`, and later lists to `lists`.
 fn before(to: &Etcd, lists: impl Fn() -> Reply + Send + Sync + 'static) -> Server {
     let (to, listed) = (to.address(), AtomicBool::new(false));
     Server::new(move |request| {
@@ -235,7 +235,7 @@ fn before(to: &Etcd, lists: impl Fn() -> Reply + Send + Sync + 'static) -> Serve
     })
 }
 
-/// Of 800 bytes each, so that etcd needs several lines for one change of all of them.
+/// Keys of 800 bytes each, so that etcd splits the event for all of them.
 fn put_many(etcd: &Etcd, keys: usize) {
     let put = |n: usize| {
         let (key, value) = (format!("/s/{n:0>800}"), format!("10.9.{}.{}:80", n / 250, n % 250));
@@ -264,7 +264,7 @@ fn deleting_four_thousand_keys_at_once_removes_four_thousand_endpoints() {
     assert_eq!(endpoints(&ambassador), [""; 0]);
 }
 
-/// An address behind which another etcd answers by now, while the connection of the watch is half open.
+/// The address now leads to another etcd, while the connection of the watch is half open.
 #[test]
 fn list_with_a_lower_revision_replaces_all_endpoints() {
     let (old, new) = (needs!(Etcd::start()), needs!(Etcd::start()));
@@ -398,14 +398,14 @@ fn key_rejected_by_etcd_does_not_block_others() {
 
 // === answers that are too long ===
 
-/// The most memory that the process has had, in bytes.
+/// Returns the peak memory of the process in bytes.
 fn peak_memory(ambassador: &Ambassador) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{}/status", ambassador.pid())).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.split_whitespace().next().and_then(|kb| kb.parse::<u64>().ok()).unwrap() * 1024
 }
 
-/// `[[],[],...]`
+/// Returns `[[],[],...]`.
 fn brackets(bytes: usize) -> Vec<u8> {
     let mut body = b"[".to_vec();
     body.extend(b"[],".repeat(bytes / 3));

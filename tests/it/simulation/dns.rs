@@ -1,5 +1,5 @@
-//! Names whose addresses change, vanish, fail and hang: what is believed of them, for how long, and how often they are
-//! asked for.
+//! Names whose addresses change, vanish, fail and hang: which addresses are used, for how long, and how often they are
+//! queried.
 
 mod many;
 mod model;
@@ -14,7 +14,7 @@ use super::rng::Rng;
 pub(super) use many::run as run_many;
 pub(super) use source::run as run_source;
 
-/// The longest pauses after a failure: of a source, and of a name beside others.
+/// The maximum pauses after a failure: of a source, and of a name among others.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -27,7 +27,7 @@ fn limits(rng: &mut Rng) -> Limits {
     }
 }
 
-/// Until the next event.
+/// Returns the time until the next event.
 fn time(rng: &mut Rng) -> Duration {
     match rng.below(16) {
         0..=5 => Duration::ZERO,
@@ -37,7 +37,7 @@ fn time(rng: &mut Rng) -> Duration {
     }
 }
 
-/// All that can be done now.
+/// Runs all tasks that are ready.
 async fn settle() {
     for _ in 0..40 {
         tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! What a story draws from: the same lots for the same seed.
+//! A random number generator with the same numbers for the same seed.
 
 use std::time::Duration;
 

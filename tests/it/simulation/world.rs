@@ -1,4 +1,4 @@
-//! The world of a cluster: what is true of its endpoints, who wants a session, and what must be so.
+//! The environment of a cluster: the actual state of its endpoints, its sessions, and the invariants.
 
 mod checks;
 mod session;
@@ -25,37 +25,37 @@ const HELD_MAX: usize = 25;
 const HOLD_MAX: Duration = Duration::from_secs(12);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What an endpoint does with a connect.
+/// The reaction of an endpoint to a connect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Behaviour {
     #[default]
     Answers,
     Refuses,
-    /// Accepts and resets.
+    /// Accepts and resets the connection.
     Resets,
-    /// Answers late, or not within the timeout.
+    /// Accepts late, or not within the timeout.
     Hangs(Duration),
 }
 
-/// What is true, beside what the cluster believes.
+/// The actual state, independent of the cluster's view.
 #[derive(Debug, Default)]
 struct ActualState {
     behaviours: BTreeMap<u16, Behaviour>,
     unhealthy: BTreeSet<u16>,
-    /// How often the endpoint of a port has left: an endpoint is its port and this.
+    /// The number of removals of a port's endpoint: both identify an incarnation.
     lives: BTreeMap<u16, u64>,
-    /// Attempts under way, and sessions open.
+    /// Pending attempts and open sessions.
     dialling: BTreeMap<Incarnation, usize>,
     open: BTreeMap<Incarnation, usize>,
-    /// Sessions that have asked for an endpoint and have neither one nor an ending.
+    /// Sessions that wait for an endpoint.
     pending: usize,
-    /// Until then a round of attempts may be under way that began in another world.
+    /// Until then, a round of attempts that began with an earlier state may be pending.
     hanging_until: Option<Instant>,
-    /// Promises that were broken where only a session could see it.
+    /// Violations of invariants that only a session can detect.
     broken: Vec<String>,
 }
 
-/// One endpoint from its joining to its leaving.
+/// An endpoint between one addition and its removal: port and number.
 type Incarnation = (u16, u64);
 
 type Shared = Arc<Mutex<ActualState>>;
@@ -74,9 +74,9 @@ struct World {
     max_ejected: u8,
     hold_limit: Arc<HoldLimit>,
     sessions: JoinSet<()>,
-    /// Every endpoint there ever was.
+    /// All endpoints so far.
     endpoints: BTreeMap<Incarnation, Arc<Endpoint>>,
-    /// Those whose sessions were to end with them.
+    /// Endpoints whose sessions end with their removal.
     cut: BTreeSet<Incarnation>,
     _monitor: AbortOnDropHandle<()>,
 }
@@ -93,7 +93,7 @@ pub(super) async fn run(mut rng: Rng, steps: usize) {
     world.check_recovery().await;
 }
 
-/// Every other one is written out: such an endpoint is dialled on after it has left.
+/// Half of the endpoints are static: they may still be dialled after their removal.
 fn spec(port: u16) -> EndpointSpec {
     let identity =
         if port.is_multiple_of(2) { Identity::Name("world".to_owned()) } else { Identity::Literal };
@@ -130,7 +130,7 @@ impl World {
         }
     }
 
-    /// One event, and how long until the next. Says which.
+    /// Runs one event; returns its description and the time until the next.
     fn random_event(&mut self, rng: &mut Rng) -> (String, Duration) {
         let event = match rng.below(16) {
             0..=5 => self.start_sessions(rng),
@@ -142,7 +142,7 @@ impl World {
         (event, if rng.one_in(2) { rng.millis(4_000) } else { Duration::ZERO })
     }
 
-    /// Some time, and then all that can be done at its end.
+    /// Advances the clock, then runs all tasks that are ready.
     async fn settle(&mut self, time: Duration) {
         if !time.is_zero() {
             tokio::time::sleep(time).await;
@@ -176,7 +176,7 @@ impl World {
         self.sessions.spawn(session.run());
     }
 
-    /// Tells the cluster what the endpoints and the options are now.
+    /// Updates the endpoints and options of the cluster.
     fn update(&mut self) {
         let change = self.cluster.update(&self.options, &self.specs);
         let mut actual = self.actual.lock().unwrap();

@@ -1,4 +1,4 @@
-//! What hostile clients do to two routes meanwhile, one of TCP and one of UDP: the others must not notice.
+//! Attacks by hostile clients on two routes, one of TCP and one of UDP: other routes must not be affected.
 
 use std::collections::VecDeque;
 use std::io::{Result, Write};
@@ -15,24 +15,25 @@ use tokio::task::JoinSet;
 use super::rng::Rng;
 use crate::support::pause;
 
-/// What the ambassador may open while it is attacked: the default of most systems.
+/// The limit of open files during the attack: the default of most systems.
 pub(super) const DESCRIPTORS: u64 = 1024;
-/// Without an attack the slowest answer takes about a second, for which an order pauses its route.
+/// Without an attack the slowest reply takes about a second, for which a command pauses its route.
 pub(super) const LONGEST_MAX: Duration = Duration::from_secs(5);
-/// More than it has descriptors for.
+/// More than there are descriptors for.
 const IDLE_MAX: usize = 700;
 const SLOW_MAX: usize = 400;
 const SOURCES_MAX: usize = 2_000;
-/// Between two steps of one attacker.
+/// The pause between two steps of an attacker.
 const PACE: Duration = Duration::from_millis(2);
-/// Between two connections of those who hold all that they can: what is let go is not for the others to live on.
+/// The pause between two connections of attackers that hold the maximum, so that released descriptors are not left to
+/// others.
 const RENEWAL: Duration = Duration::from_millis(500);
-/// Where the route's backlog is full, the kernel would try for two minutes.
+/// With a full backlog the kernel would retry for two minutes.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
-/// After the attack, for what is under way.
+/// The time for pending work after the attack.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The routes' names, listeners and options. A flow ends before the soak looks for what is left over.
+/// The names of the attacked routes. A flow ends before the soak checks for leaks.
 const TCP: &str = "attacked";
 const UDP: &str = "attacked-udp";
 
@@ -42,7 +43,7 @@ pub(super) struct Attack {
     udp: SocketAddr,
 }
 
-/// What was done, so that an attack that does nothing is found.
+/// Counts of the attack, to detect one without effect.
 #[derive(Clone, Copy, Debug, Default)]
 struct AttackCounts {
     idle: usize,
@@ -52,7 +53,7 @@ struct AttackCounts {
 }
 
 impl Attack {
-    /// Its services end some time after `until`.
+    /// Starts the services, which end some time after `until`.
     pub(super) fn prepare(until: Instant) -> Attack {
         let limit = getrlimit(Resource::Nofile);
         setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
@@ -64,7 +65,7 @@ impl Attack {
         attack
     }
 
-    /// For the configuration file.
+    /// Returns the routes for the configuration file.
     pub(super) fn routes(&self) -> String {
         let Attack { tcp, udp } = self;
         format!(
@@ -73,7 +74,7 @@ impl Attack {
         )
     }
 
-    /// All kinds at once, until then. `addr` is where a route listens.
+    /// Runs all attacks concurrently until then. `addr` returns the address of a route.
     pub(super) fn run(until: Instant, seed: u64, addr: impl Fn(&str) -> SocketAddr) {
         let (tcp, udp) = (addr(TCP), addr(UDP));
         let done = thread::scope(|scope| {
@@ -94,7 +95,7 @@ impl Attack {
     }
 }
 
-/// Whoever sends a byte gets bytes without end; others get nothing.
+/// Sends an endless stream to each client that sends a byte; nothing to others.
 fn serve(listener: std::net::TcpListener, until: Instant) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -120,7 +121,7 @@ async fn send_endlessly(mut stream: AsyncStream) -> Result<()> {
     }
 }
 
-/// No flow is ever answered.
+/// Discards datagrams without a reply.
 fn discard(socket: &UdpSocket, until: Instant) {
     socket.set_read_timeout(Some(GRACE)).unwrap();
     while Instant::now() < until {
@@ -128,7 +129,7 @@ fn discard(socket: &UdpSocket, until: Instant) {
     }
 }
 
-/// Connections that read nothing, as many as this and then always new ones.
+/// Holds up to `max` connections that do not read, and replaces the oldest.
 fn hold_connections(addr: SocketAddr, until: Instant, max: usize, first: &[u8]) -> usize {
     let (mut held, mut made) = (VecDeque::new(), 0);
     while Instant::now() < until {
@@ -146,7 +147,7 @@ fn hold_connections(addr: SocketAddr, until: Instant, max: usize, first: &[u8]) 
     made
 }
 
-/// Bytes that no protocol has, and a reset or an end.
+/// Sends random bytes, followed by a reset or a FIN.
 fn send_garbage(addr: SocketAddr, until: Instant, rng: &mut Rng) -> usize {
     let mut made = 0;
     while Instant::now() < until {
@@ -162,7 +163,7 @@ fn send_garbage(addr: SocketAddr, until: Instant, rng: &mut Rng) -> usize {
     made
 }
 
-/// Each from a source of its own.
+/// Sends each datagram from its own source address.
 fn send_datagrams(addr: SocketAddr, until: Instant) -> usize {
     let (mut sources, mut sent) = (VecDeque::new(), 0);
     while Instant::now() < until {

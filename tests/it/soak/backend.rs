@@ -8,10 +8,10 @@ use std::thread;
 
 use super::resp::{Incoming, bulk, command};
 
-/// Lives as long as the test's process, in the network of the thread that made it.
+/// A service in the network namespace of the thread that created it; it runs until the test's process ends.
 pub(super) struct Backend {
     pub(super) addr: SocketAddr,
-    /// Whether it answers `PING`. Requests are answered all the same.
+    /// Whether it replies to `PING`. Other requests always get replies.
     pub(super) healthy: Arc<AtomicBool>,
 }
 
@@ -31,7 +31,7 @@ impl Backend {
     }
 }
 
-/// Until the client is done or gone.
+/// Serves a client until it closes or fails.
 fn serve(mut stream: &TcpStream, name: &str, healthy: &AtomicBool) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut incoming = Incoming::of(stream)?;

@@ -1,4 +1,4 @@
-//! The clients: some make fresh connections all the time, some hold long ones and stream both ways.
+//! The clients: some open short connections continuously, some keep long ones and stream in both directions.
 
 use std::collections::BTreeSet;
 use std::io::{Result, Write};
@@ -13,27 +13,28 @@ use super::resp::{Connection, Incoming, command};
 use super::rng::Rng;
 use crate::support::pause;
 
-/// Between two connections of a client: some hundreds a second from all, and time for the others on two cores.
+/// The pause between two connections of a client: some hundreds per second from all, which leaves time for other
+/// processes on two cores.
 const PACE: Duration = Duration::from_millis(10);
-/// Fills every buffer on the way, and makes the relay splice.
+/// Fills every buffer on the path, so that the relay splices.
 const BURST_BYTES: usize = 1 << 20;
 const END: &[u8] = b"that is all";
 
-/// What all clients of one route saw.
+/// The observations of all clients of one route.
 #[derive(Default)]
 pub(super) struct Observations {
     pub(super) connects: u64,
     pub(super) answered: u64,
     pub(super) streamed: u64,
     pub(super) long_finished: u64,
-    /// Long sessions on a server that was killed: their end is expected.
+    /// Long sessions on a server that was killed, whose end is expected.
     pub(super) ended_with_their_server: u64,
     pub(super) servers: BTreeSet<String>,
     pub(super) longest: Duration,
     pub(super) failures: Vec<String>,
 }
 
-/// One client, for as long as the soak takes.
+/// A client that runs for the whole soak.
 pub(super) struct Client<'a> {
     pub(super) name: String,
     pub(super) addr: SocketAddr,
@@ -41,20 +42,20 @@ pub(super) struct Client<'a> {
     pub(super) started: Instant,
     pub(super) until: Instant,
     pub(super) seen: &'a Mutex<Observations>,
-    /// Servers that were killed, or are about to be.
+    /// Servers that were killed or are about to be killed.
     pub(super) killed: &'a Mutex<BTreeSet<String>>,
 }
 
 impl Client<'_> {
-    /// A connection, a question, its answer, checked; and again.
+    /// Repeatedly opens a connection, sends a request and checks the reply.
     pub(super) fn run_short_sessions(mut self) {
         while Instant::now() < self.until {
-            let asked = Instant::now();
+            let started = Instant::now();
             let length = 1 + self.rng.below(20_000);
             let question = self.rng.bytes(length);
             match self.ask(&question) {
-                Ok(server) => self.answered(server, asked.elapsed()),
-                Err(why) => self.failed(asked, &format!("a fresh request: {why}")),
+                Ok(server) => self.answered(server, started.elapsed()),
+                Err(why) => self.failed(started, &format!("a fresh request: {why}")),
             }
             pause(PACE);
         }
@@ -86,7 +87,7 @@ impl Client<'_> {
         self.seen.lock().unwrap().failures.push(line);
     }
 
-    /// A session of some seconds; and again.
+    /// Repeatedly opens sessions of some seconds.
     pub(super) fn run_long_sessions(mut self) {
         while Instant::now() < self.until {
             let began = Instant::now();
@@ -118,7 +119,7 @@ impl Client<'_> {
     }
 }
 
-/// How many bytes went there and came back, to the last one.
+/// Transfers bytes in both directions and compares what was sent and received.
 fn transfer(mut connection: Connection, rng: &mut Rng, until: Instant) -> std::result::Result<u64, String> {
     let stream = connection.stream.try_clone().map_err(|why| why.to_string())?;
     let (sent, received) = thread::scope(|scope| {
@@ -144,7 +145,7 @@ fn transfer(mut connection: Connection, rng: &mut Rng, until: Instant) -> std::r
     Ok(sent.bytes)
 }
 
-/// Of what was sent, or came.
+/// Length and hash of what was sent or received.
 #[derive(Debug, PartialEq, Eq)]
 struct Checksum {
     bytes: u64,

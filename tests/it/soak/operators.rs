@@ -1,5 +1,5 @@
-//! Those who change things meanwhile, each in an order of its own seed: who keeps the keys in etcd, who scales the
-//! containers, who rewrites the configuration.
+//! The sources of changes, each with its own random stream: keys in etcd, scaling of containers, and edits of the
+//! configuration.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -12,11 +12,11 @@ use super::rng::Rng;
 use crate::support::{Ambassador, Container, Etcd, Host, eventually, pause};
 
 pub(super) const PREFIX: &str = "/soak/";
-/// Nobody has ever listened there.
+/// An address that refuses connections.
 const REFUSING_ADDR: &str = "127.0.0.1:1";
 const MOST_REPLICAS: usize = 4;
 
-/// What all of them share.
+/// Shared by all operators.
 pub(super) struct SoakEnvironment<'a> {
     pub(super) ambassador: &'a Ambassador,
     pub(super) started: Instant,
@@ -34,7 +34,7 @@ impl SoakEnvironment<'_> {
         self.event_log.lock().unwrap().push(line);
     }
 
-    /// An order by hand, which must succeed.
+    /// Runs a command that must succeed.
     fn command(&self, words: &str) {
         self.record(words);
         let output = self.ambassador.verb(words);
@@ -48,7 +48,7 @@ impl SoakEnvironment<'_> {
         self.command(&format!("resume {route}"));
     }
 
-    /// Its sessions go on.
+    /// Drains an endpoint; its sessions continue.
     fn drain(&self, route: &str, endpoint: &str, rng: &mut Rng) {
         self.command(&format!("drain {route} {endpoint}"));
         pause(rng.millis(100, 1_500));
@@ -66,15 +66,15 @@ impl SoakEnvironment<'_> {
     }
 }
 
-/// Keys that come, change and go; an etcd that is killed once; and orders for the route `keys`.
+/// Changes keys, kills etcd once, and sends commands for the route `keys`.
 pub(super) struct KeyOperator<'a> {
     pub(super) environment: &'a SoakEnvironment<'a>,
     pub(super) etcd: Etcd,
     pub(super) backends: &'a [Backend],
     pub(super) rng: Rng,
-    /// Which of the backends have a key.
+    /// The backends that have a key.
     pub(super) present: BTreeSet<usize>,
-    /// How often health checks found one unhealthy.
+    /// The number of times that health checks detected an unhealthy backend.
     pub(super) found_unhealthy: usize,
 }
 
@@ -123,7 +123,7 @@ impl KeyOperator<'_> {
         } else {
             self.put(backend);
         }
-        // Sessions wait, but not for ever.
+        // Sessions are held, but not indefinitely.
         if self.present.is_empty() {
             pause(self.rng.millis(50, 1_500));
             let backend = self.rng.below(self.backends.len());
@@ -133,13 +133,13 @@ impl KeyOperator<'_> {
 
     pub(super) fn put(&mut self, backend: usize) {
         let (addr, weight) = (self.backends[backend].addr, 1 + self.rng.below(3));
-        self.environment.record(&format!("key {backend} comes, weight {weight}"));
+        self.environment.record(&format!("key {backend} added, weight {weight}"));
         let value = format!("{{\"address\":\"{addr}\",\"weight\":{weight}}}");
         self.etcd.put(&format!("{PREFIX}{backend}"), &value);
         self.present.insert(backend);
     }
 
-    /// A drained endpoint keeps its sessions; here it keeps its key too, so that it can be undone.
+    /// A drained endpoint keeps its sessions; here it also keeps its key, so that the drain can be undone.
     fn drain(&mut self) {
         let present: Vec<usize> = self.present.iter().copied().collect();
         let addr = self.backends[*self.rng.choose(&present)].addr.to_string();
@@ -149,13 +149,13 @@ impl KeyOperator<'_> {
     }
 
     fn use_refusing_address(&mut self) {
-        self.environment.record("a key names an address where nobody is");
-        self.etcd.put(&format!("{PREFIX}nobody"), REFUSING_ADDR);
+        self.environment.record("a key has an address that refuses");
+        self.etcd.put(&format!("{PREFIX}refusing"), REFUSING_ADDR);
         pause(self.rng.millis(100, 1_000));
-        self.etcd.delete(&format!("{PREFIX}nobody"));
+        self.etcd.delete(&format!("{PREFIX}refusing"));
     }
 
-    /// As health checks see it, until they have found out. It serves all that it is asked, so that none of it is lost.
+    /// Fails health checks until they detect it. The backend still serves requests, so none is lost.
     fn fail_health_checks(&mut self) {
         let present: Vec<usize> = self.present.iter().copied().collect();
         let backend = &self.backends[*self.rng.choose(&present)];
@@ -169,7 +169,7 @@ impl KeyOperator<'_> {
         self.await_state(backend, "healthy");
     }
 
-    /// For a moment; whether that is found out is chance.
+    /// Fails health checks briefly; the detection depends on timing.
     fn fail_health_checks_briefly(&mut self) {
         let backend = self.rng.choose(self.backends);
         self.environment.record(&format!("{} hesitates to answer health checks", backend.addr));
@@ -198,7 +198,7 @@ impl KeyOperator<'_> {
     }
 }
 
-/// Replicas that are started and stopped; and orders for the route `containers`.
+/// Starts and stops replicas, and sends commands for the route `containers`.
 pub(super) struct Scaler<'a> {
     pub(super) environment: &'a SoakEnvironment<'a>,
     pub(super) host: &'a Host,
@@ -229,8 +229,8 @@ impl Scaler<'_> {
         }
     }
 
-    /// It finishes what it was asked for two seconds after SIGTERM, as a service should: a request that is cut midway
-    /// is lost through any proxy, for nobody can know how far it went.
+    /// It completes pending requests within two seconds after SIGTERM, as a service should: a request that is
+    /// interrupted is lost through any proxy, because its progress is unknown.
     pub(super) fn up(&mut self) {
         let number = self.rng.below(1_000_000);
         let name = format!("{}-{number}", self.label.replace('=', "-"));
@@ -264,7 +264,7 @@ impl Scaler<'_> {
     }
 }
 
-/// The configuration, rewritten in each way that editors know, and with mistakes.
+/// Rewrites the configuration in the ways in which editors do, and with errors.
 pub(super) struct ConfigEditor<'a> {
     pub(super) environment: &'a SoakEnvironment<'a>,
     pub(super) config: Config,

@@ -1,4 +1,4 @@
-//! Chance that a seed repeats: SplitMix64 (Steele, Lea, Flood 2014).
+//! A reproducible random number generator: SplitMix64 (Steele, Lea, Flood 2014).
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use std::time::Duration;
 pub(crate) struct Rng(u64);
 
 impl Rng {
-    /// One of several streams of the same seed.
+    /// Returns one of several streams of the same seed.
     pub(crate) fn new(seed: u64, stream: u64) -> Rng {
         let mut rng = Rng(seed ^ stream.wrapping_mul(0xA076_1D64_78BD_642F));
         rng.next_u64();
@@ -20,7 +20,7 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
-    /// From 0 to `limit - 1`.
+    /// Returns a number from 0 to `limit - 1`.
     pub(crate) fn below(&mut self, limit: usize) -> usize {
         usize::try_from(self.next_u64() % limit as u64).expect("less than a usize")
     }

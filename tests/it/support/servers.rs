@@ -1,18 +1,18 @@
-//! One question to a server on one connection, and its answer.
+//! Single requests to servers, each on a connection of its own.
 
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// More than the default `hold`: what takes longer has failed.
+/// Longer than the default `hold`; a slower reply counts as failed.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// `PONG`, from a Redis server.
+/// Returns `PONG` from a Redis server.
 pub(crate) fn redis_ping(addr: SocketAddr) -> Result<String> {
     redis_ping_on(connect(addr)?)
 }
 
-/// The same on a connection that is open.
+/// Does the same on an existing connection.
 pub(crate) fn redis_ping_on(mut stream: TcpStream) -> Result<String> {
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.write_all(b"*1\r\n$4\r\nPING\r\n")?;
@@ -28,7 +28,7 @@ pub(crate) fn redis_ping_on(mut stream: TcpStream) -> Result<String> {
     }
 }
 
-/// The body of `/`, from a web server.
+/// Returns the body of `/` from a web server.
 pub(crate) fn http_get(addr: SocketAddr) -> Result<String> {
     let mut stream = connect(addr)?;
     stream.set_read_timeout(Some(TIMEOUT))?;

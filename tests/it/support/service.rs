@@ -1,4 +1,4 @@
-//! A service that says its name of three letters, and a consumer who listens.
+//! A service that sends its name of three letters, and a client that reads it.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(40);
 
-/// Lives as long as the test's process.
+/// A service, which runs until the test's process ends.
 pub(crate) struct Service {
     pub(crate) addr: String,
 }
@@ -25,7 +25,7 @@ impl Service {
     }
 }
 
-/// The name of who answers. Held connections wait.
+/// Returns the name of the service behind an address. A held connection waits.
 pub(crate) fn ask(addr: SocketAddr) -> String {
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();

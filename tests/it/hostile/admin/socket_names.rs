@@ -1,4 +1,4 @@
-//! Which ambassador a verb reaches, where several run and where somebody else has squatted a name.
+//! Selection of the ambassador by a command if several run, and if another user has taken a name.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -10,13 +10,13 @@ use crate::support::{needs, within};
 const LIMIT: Duration = Duration::from_secs(30);
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ambassador");
 
-/// A network of its own, in which nobody can write to `/run`: what an ambassador meets that can write nowhere.
+/// A network namespace with a read-only `/run`: an ambassador without a writable directory.
 struct Sandbox {
     holder: Child,
     dir: tempfile::TempDir,
 }
 
-/// A process in it, killed when dropped.
+/// A process in the sandbox, killed when dropped.
 struct SandboxProcess(Child);
 
 impl Drop for SandboxProcess {
@@ -54,7 +54,7 @@ impl Sandbox {
         self.dir.path().join(name)
     }
 
-    /// `words` in it, with no variable but these.
+    /// Builds a command in the sandbox with only these variables.
     fn command(&self, words: &[&str], vars: &[(&str, &Path)]) -> Command {
         let mut command = Command::new("/usr/bin/nsenter");
         command.args(["--net", "--mount", "--target", &self.holder.id().to_string()]);
@@ -67,7 +67,7 @@ impl Sandbox {
         CommandOutput::of(&self.command(&words, &[]).output().unwrap())
     }
 
-    /// An ambassador that listens at the path of this name, once it does.
+    /// Starts an ambassador and waits until it listens at the path of this name.
     fn ambassador(
         &self,
         wrapped: &[&str],
@@ -97,14 +97,14 @@ impl CommandOutput {
         CommandOutput { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
     }
 
-    /// The admin addresses that an error lists.
+    /// Returns the admin addresses listed in an error.
     fn addresses(&self) -> Vec<String> {
         let words = self.err.split_whitespace().filter(|word| word.starts_with('@'));
         words.map(str::to_owned).collect()
     }
 }
 
-/// Says "ready" to everybody, at the name of a version before this and at one like ours.
+/// A program that replies "ready" to all clients, at a name of an earlier version and at one of the current format.
 const SQUATTER: &str = r#"
 use Socket;
 my ($bits, @listeners) = ("");
@@ -174,7 +174,7 @@ fn ambassadors_of_one_user_have_distinct_names() {
     assert_eq!(sandbox.verb("status").code, Some(69));
 }
 
-/// Two containers with `--network host` share abstract names; each has its own processes.
+/// Containers with `--network host` share abstract names; each has its own processes.
 #[test]
 fn command_in_a_container_reaches_the_ambassador_of_that_container() {
     let sandbox = needs!(Sandbox::new());

@@ -1,4 +1,4 @@
-//! What is reported of containers: once, and at a level that fits.
+//! Reports about containers: once, and at an appropriate level.
 
 use super::{Engine, ambassador, await_problem, has_endpoints, listener, port, status};
 use crate::support::{Ambassador, Service, eventually};

@@ -1,4 +1,4 @@
-//! Several names of one source, wanted and not wanted any more.
+//! Several names of one source, which are added and removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -22,14 +22,14 @@ struct ManyNames {
     names: Names,
     wanted: BTreeSet<String>,
     known: BTreeMap<String, TrackedName>,
-    /// As it was told last.
-    told: BTreeMap<String, Vec<IpAddr>>,
+    /// The last update.
+    last_update: BTreeMap<String, Vec<IpAddr>>,
 }
 
-/// A name, from when it is wanted until it is to be asked for and is not wanted.
+/// A name, from its addition until the first due query after its removal.
 struct TrackedName {
     model: Model,
-    /// When it is to be asked for.
+    /// The times of its next query.
     due: Instant,
     under_way: Option<Round>,
 }
@@ -40,19 +40,19 @@ pub(in crate::simulation) async fn run(mut rng: Rng, steps: usize) {
         let event = many.random_event(&mut rng);
         many.advance(time(&mut rng), &event).await;
     }
-    let wells = NAMES.map(|name| (name.to_owned(), many.zone.lock().unwrap().recover(name)));
+    let recovered = NAMES.map(|name| (name.to_owned(), many.zone.lock().unwrap().recover(name)));
     many.set_wanted(NAMES.map(str::to_owned).into());
-    // Of an answer that is good still, of a lookup that hangs, and of the pause after it.
-    many.advance(Duration::from_secs(30) + LOOKUP_TIMEOUT + RETRY, "all is well").await;
-    assert_eq!(many.told, wells.into());
+    // The maximum TTL, a hanging lookup, and the pause after it.
+    many.advance(Duration::from_secs(30) + LOOKUP_TIMEOUT + RETRY, "recovery").await;
+    assert_eq!(many.last_update, recovered.into());
 }
 
 impl ManyNames {
     fn new(rng: &mut Rng) -> ManyNames {
         let (zone, limits) = (Shared::default(), limits(rng));
         let names = Names::new(Resolver::with_query(asking(&zone)).within(limits));
-        let (wanted, known, told) = Default::default();
-        ManyNames { zone, limits, names, wanted, known, told }
+        let (wanted, known, last_update) = Default::default();
+        ManyNames { zone, limits, names, wanted, known, last_update }
     }
 
     fn random_event(&mut self, rng: &mut Rng) -> String {
@@ -74,14 +74,14 @@ impl ManyNames {
             self.known.entry(name.clone()).or_insert_with(known);
         }
         self.wanted = wanted;
-        self.told = self.published();
+        self.last_update = self.published();
     }
 
     fn published(&self) -> BTreeMap<String, Vec<IpAddr>> {
         self.wanted.iter().map(|name| (name.clone(), self.names.addresses(name))).collect()
     }
 
-    /// Some time. All must be well after each change, and at its end.
+    /// Advances the clock; checks the invariants after each change and at the end.
     async fn advance(&mut self, time: Duration, event: &str) {
         let end = Instant::now() + time;
         while timeout_at(end, self.names.changed()).await.is_ok() {
@@ -98,8 +98,8 @@ impl ManyNames {
 
     fn handle_update(&mut self, event: &str) {
         let published = self.published();
-        assert_ne!(self.told, published, "{event}: no change");
-        self.told = published;
+        assert_ne!(self.last_update, published, "{event}: no change");
+        self.last_update = published;
     }
 
     fn check(&mut self, event: &str) {
@@ -107,15 +107,15 @@ impl ManyNames {
             let rounds = self.zone.lock().unwrap().take_rounds(name);
             self.rounds(name, rounds.into_iter(), event);
         }
-        assert_eq!(self.told, self.published(), "{event}: changed and not told");
-        for (name, told) in &self.told {
+        assert_eq!(self.last_update, self.published(), "{event}: changed without an update");
+        for (name, last_update) in &self.last_update {
             let known = &self.known[name];
-            assert_eq!(told, &known.model.expected(), "{event}: {name} {:?}", known.model);
-            known.model.check_bounds(told, event);
+            assert_eq!(last_update, &known.model.expected(), "{event}: {name} {:?}", known.model);
+            known.model.check_bounds(last_update, event);
         }
     }
 
-    /// Each was begun when it was due, and none was left out.
+    /// Checks that each round began when it was due and that none is missing.
     fn rounds(&mut self, name: &str, mut rounds: impl Iterator<Item = Round>, event: &str) {
         while let Some(known) = self.known.get_mut(name)
             && known.is_due_by(Instant::now())
@@ -124,17 +124,17 @@ impl ManyNames {
                 self.known.remove(name);
                 break;
             }
-            let Some(round) = rounds.next() else { panic!("{event}: {name} is not asked for") };
+            let Some(round) = rounds.next() else { panic!("{event}: {name} is not queried") };
             let is_in_time = round.begun >= known.due && round.begun <= known.due + TICK;
             assert!(is_in_time, "{event}: {name} at {:?}, due {:?}", round.begun, known.due);
             known.under_way = Some(round);
         }
-        assert!(rounds.next().is_none(), "{event}: {name} is asked for and not due");
+        assert!(rounds.next().is_none(), "{event}: {name} is queried and not due");
     }
 }
 
 impl TrackedName {
-    /// Whether it is due again by then.
+    /// Returns whether a query is due by this time.
     fn is_due_by(&mut self, now: Instant) -> bool {
         if let Some(round) = &self.under_way {
             if round.ended() > now {

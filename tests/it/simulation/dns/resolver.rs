@@ -1,4 +1,4 @@
-//! A resolver that says what a story has it say, and keeps the record of it.
+//! A fake resolver with the responses of the simulation, which records the queries.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,13 +15,13 @@ use tokio::time::{Instant, sleep};
 
 use crate::simulation::rng::Rng;
 
-/// A name is given up after so long: what comes later has not come.
+/// The timeout of a lookup; later responses are ignored.
 pub(super) const LOOKUP_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Between two looks at them, which are some minutes apart; else a name that is asked for all the time fills memory.
+/// The maximum between two checks, which are some minutes apart; continuous queries would otherwise fill memory.
 const ROUNDS_MAX: usize = 1_000;
 
-/// What is said of a name's records of one kind.
+/// The response for the records of one kind.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reply {
     says: Response,
@@ -30,16 +30,16 @@ pub(super) struct Reply {
 
 #[derive(Clone, Debug, Default)]
 pub(super) enum Response {
-    /// Each with its TTL in seconds.
+    /// Addresses with their TTL in seconds.
     Addresses(BTreeMap<IpAddr, u32>),
-    /// There are none of this kind.
+    /// The name has no records of this kind.
     Nothing,
     #[default]
     NoSuchName,
     Fails,
 }
 
-/// A name was asked for: both kinds at once.
+/// A lookup of a name: both kinds at once.
 #[derive(Clone, Debug)]
 pub(super) struct Round {
     pub(super) begun: Instant,
@@ -62,14 +62,14 @@ impl Round {
 }
 
 impl Reply {
-    /// What is heard of it.
+    /// Returns the response as received.
     pub(super) fn received(&self) -> &Response {
         if self.after < LOOKUP_TIMEOUT { &self.says } else { &Response::Fails }
     }
 }
 
 impl Response {
-    /// `None`: nobody could say.
+    /// Returns `None` if the lookup failed.
     pub(super) fn addresses(&self) -> Option<BTreeSet<IpAddr>> {
         match self {
             Response::Addresses(addresses) => Some(addresses.keys().copied().collect()),
@@ -106,10 +106,10 @@ fn data(ip: IpAddr) -> RData {
 }
 
 impl Zone {
-    /// From now on, until the next change. Says what.
+    /// Changes the responses; returns a description.
     pub(super) fn change(&mut self, name: &str, rng: &mut Rng) -> String {
         let (v4, v6) = if rng.one_in(4) {
-            // A server that is away is so for both; a name that is gone too.
+            // Failures and nonexistent names affect both kinds.
             let says = rng.pick(&[Response::NoSuchName, Response::NoSuchName, Response::Fails]);
             let reply = Reply { says, after: delay(rng) };
             (reply.clone(), reply)
@@ -137,7 +137,7 @@ impl Zone {
         self.replies.get(&(name.to_owned(), kind)).cloned().unwrap_or_default()
     }
 
-    /// Those that have begun, and were not taken yet.
+    /// Takes the rounds that have begun since the last call.
     pub(super) fn take_rounds(&mut self, name: &str) -> Vec<Round> {
         self.rounds.remove(name).unwrap_or_default()
     }
@@ -154,7 +154,7 @@ pub(super) fn asking(zone: &Shared) -> QueryFn {
                 Round { begun: Instant::now(), v4: reply.clone(), v6: zone.reply(&asked, RecordType::AAAA) };
             let rounds = zone.rounds.entry(asked).or_default();
             rounds.push(round);
-            assert!(rounds.len() < ROUNDS_MAX, "asked for without end");
+            assert!(rounds.len() < ROUNDS_MAX, "queried without end");
         }
         async move {
             sleep(reply.after).await;

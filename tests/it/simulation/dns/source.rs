@@ -1,4 +1,4 @@
-//! One name, followed as a source: what it publishes, and when it asks.
+//! One name as a source: its published addresses and the times of its queries.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -22,10 +22,10 @@ use crate::simulation::rng::Rng;
 struct SingleName {
     zone: Shared,
     model: Model,
-    /// Asked, not answered yet.
+    /// Queried, no response yet.
     under_way: Option<Round>,
     trouble: Arc<Notify>,
-    /// Since the last round.
+    /// Events since the last round.
     troubles: Vec<Instant>,
     update: mpsc::Receiver<SourceUpdate>,
     standing: Vec<IpAddr>,
@@ -39,10 +39,10 @@ pub(in crate::simulation) async fn run(mut rng: Rng, steps: usize) {
         let event = followed.random_event(&mut rng);
         followed.advance(time(&mut rng), &event).await;
     }
-    let well = followed.zone.lock().unwrap().recover("redis");
-    // Of an answer that is good still, of a lookup that hangs, and of the pause after it.
-    followed.advance(Duration::from_secs(30) + LOOKUP_TIMEOUT + BACKOFF_MAX, "it is well").await;
-    assert_eq!((followed.standing, followed.is_lost), (well, false));
+    let recovered = followed.zone.lock().unwrap().recover("redis");
+    // The maximum TTL, a hanging lookup, and the pause after it.
+    followed.advance(Duration::from_secs(30) + LOOKUP_TIMEOUT + BACKOFF_MAX, "recovery").await;
+    assert_eq!((followed.standing, followed.is_lost), (recovered, false));
 }
 
 impl SingleName {
@@ -74,13 +74,13 @@ impl SingleName {
             2 => {
                 self.trouble.notify_waiters();
                 self.troubles.push(Instant::now());
-                "sessions find nobody".to_owned()
+                "sessions find no endpoint".to_owned()
             }
             _ => "nothing".to_owned(),
         }
     }
 
-    /// Some time. All must be well after each piece of news, and at its end.
+    /// Advances the clock; checks the invariants after each update and at the end.
     async fn advance(&mut self, time: Duration, event: &str) {
         let end = Instant::now() + time;
         loop {
@@ -132,17 +132,17 @@ impl SingleName {
         let rounds = self.zone.lock().unwrap().take_rounds("redis");
         for round in rounds {
             self.round_ends(Instant::now());
-            assert!(self.under_way.is_none(), "{event}: asked for twice at once");
-            self.is_asked_for_in_time(round.begun, event);
+            assert!(self.under_way.is_none(), "{event}: queried twice at once");
+            self.is_queried_in_time(round.begun, event);
             self.troubles.clear();
             self.under_way = Some(round);
         }
         self.round_ends(Instant::now());
         if let (None, Some((_, latest))) = (&self.under_way, self.due()) {
-            assert!(Instant::now() <= latest + TICK, "{event}: not asked for in time: {:?}", self.model);
+            assert!(Instant::now() <= latest + TICK, "{event}: not queried in time: {:?}", self.model);
         }
         let last = self.model.last.as_ref().map(|(_, outcome)| *outcome);
-        // The first lookup is reported while servers are silent.
+        // The first lookup is reported while servers do not respond.
         let is_silent = |round: &Round| last.is_none() && round.begun + SILENCE_MAX <= Instant::now();
         let is_lost = matches!(last, Some(Outcome::Lost | Outcome::Denied))
             || self.under_way.as_ref().is_some_and(is_silent);
@@ -156,15 +156,15 @@ impl SingleName {
             self.model.ended(round);
         }
     }
-    fn is_asked_for_in_time(&self, asked: Instant, event: &str) {
+    fn is_queried_in_time(&self, queried: Instant, event: &str) {
         let Some((earliest, latest)) = self.due() else { return };
-        let early = earliest.saturating_duration_since(asked);
-        let late = asked.saturating_duration_since(latest + TICK);
-        assert!(early.is_zero(), "{event}: asked for {early:?} too early: {:?}", self.model);
-        assert!(late.is_zero(), "{event}: asked for {late:?} too late: {:?}", self.model);
+        let early = earliest.saturating_duration_since(queried);
+        let late = queried.saturating_duration_since(latest + TICK);
+        assert!(early.is_zero(), "{event}: queried {early:?} too early: {:?}", self.model);
+        assert!(late.is_zero(), "{event}: queried {late:?} too late: {:?}", self.model);
     }
 
-    /// When it is to be asked for again, after the last round: from when to when.
+    /// Returns the earliest and latest time of the next query after the last round.
     fn due(&self) -> Option<(Instant, Instant)> {
         let (round, outcome) = self.model.last.as_ref()?;
         let ended = round.ended();
@@ -177,7 +177,7 @@ impl SingleName {
                 (earliest, stale.map_or(ended + BACKOFF_MAX, |at| at.min(ended + BACKOFF_MAX)))
             }
         };
-        // Earlier where a session finds nobody. What comes in the same moment may come before or after.
+        // Earlier if a session finds no endpoint. Simultaneous events may have either order.
         let is_heard_from = if matches!(outcome, Outcome::Good(_)) { ended } else { ended + TTL_FLOOR };
         for at in self.troubles.iter().filter(|at| **at >= is_heard_from) {
             let wanted = (*at).max(ended + TTL_FLOOR);

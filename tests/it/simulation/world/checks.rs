@@ -1,4 +1,4 @@
-//! What must be so, after each step and at the end.
+//! The invariants after each step and at the end.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,7 +12,7 @@ use ambassador::route::{Balance, Check};
 use super::{ActualState, HELD_MAX, HOLD_MAX, Incarnation, World, port, spec};
 use crate::simulation::rng::Rng;
 
-/// What may be where, and what is.
+/// Limits and the current values.
 pub(super) struct Limits {
     max_sessions: Option<u32>,
     max_per_endpoint: Option<u32>,
@@ -46,7 +46,7 @@ impl World {
         assert!(inside >= open && inside <= open + actual.pending, "{event}");
         let waits_for_a_place = open + actual.pending > inside;
         let is_full = self.options.max_sessions.is_some_and(|max| inside >= max as usize);
-        assert!(is_full || !waits_for_a_place, "{event}: somebody waits for a place that is free");
+        assert!(is_full || !waits_for_a_place, "{event}: a session waits although a place is free");
     }
 
     fn sessions_are_where_they_may_be(&self, actual: &ActualState, event: &str) {
@@ -66,7 +66,7 @@ impl World {
         }
     }
 
-    /// What was within a limit stays so; what was above, since the limit was lowered, does not grow.
+    /// Checks that values within a limit stay within it, and that values above a lowered limit do not grow.
     fn limits_are_kept(&self, before: &Limits, event: &str) {
         let keeps = |max: Option<u32>, before: usize, now: usize| {
             max.is_none_or(|max| now <= before.max(max as usize))
@@ -95,7 +95,7 @@ impl World {
         assert!(takers.len() > 1 || out == 0, "{event}: the only one is out");
     }
 
-    /// Who is asked first, by balancers whose shares do not depend on the sessions there are.
+    /// Checks the distribution of first picks, for balancers that do not depend on open sessions.
     pub(super) fn audit(&mut self, rng: &mut Rng) {
         const PICKS: u32 = 300;
         self.options.slow_start = Duration::ZERO;
@@ -120,14 +120,15 @@ impl World {
             for Member { endpoint, weight } in good {
                 let part = f64::from(weight) / f64::from(sum);
                 let (due, got) = (part * f64::from(PICKS), counts[&port(&endpoint.key.addr)]);
-                // Five standard deviations, and one for the ends of a round.
+                // Five standard deviations, plus one for incomplete rounds.
                 let tolerance = 5.0 * (due * (1.0 - part)).sqrt() + 1.0;
                 assert!((f64::from(got) - due).abs() <= tolerance, "{balance:?}: {got} of {due}: {counts:?}");
             }
         }
     }
 
-    /// All that is wrong is put right: who waits, gets through; and when all have gone, nothing of them is left.
+    /// Repairs all endpoints and checks that waiting sessions connect, and that nothing is left after all sessions have
+    /// ended.
     pub(super) async fn check_recovery(mut self) {
         {
             let mut actual = self.actual.lock().unwrap();
@@ -143,9 +144,13 @@ impl World {
             self.specs.push(spec(1));
         }
         self.update();
-        // Of an attempt that hangs still, of the pause after it, and of one that came before the change.
+        // The time of a hanging attempt, the pause after it, and an attempt that began before the change.
         self.settle(Duration::from_secs(5)).await;
-        assert_eq!(self.actual.lock().unwrap().pending, 0, "all is well, and somebody waits");
+        assert_eq!(
+            self.actual.lock().unwrap().pending,
+            0,
+            "sessions wait although all endpoints are healthy"
+        );
         self.settle(Duration::from_secs(30)).await;
         assert!(self.sessions.is_empty(), "a session never ends");
         assert!(self.endpoints.values().all(|endpoint| endpoint.sessions() == 0), "in flight");

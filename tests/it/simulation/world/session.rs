@@ -1,4 +1,4 @@
-//! A session as the world sees it: it asks for an endpoint, stays a while, and goes.
+//! A simulated session: it requests an endpoint, stays open, and ends.
 
 use std::future::pending;
 use std::io;
@@ -22,7 +22,7 @@ use super::{Behaviour, CONNECT_TIMEOUT, HOLD_MAX, Incarnation, PORTS, Shared, po
 pub(super) struct Session {
     pub(super) client: IpAddr,
     pub(super) lifetime: Duration,
-    /// How long its consumer waits for an endpoint.
+    /// The time for which its client waits for an endpoint.
     pub(super) hold: Option<Duration>,
     pub(super) dialler: Dialler,
     pub(super) hold_limit: Arc<HoldLimit>,
@@ -33,7 +33,7 @@ pub(super) struct Dialler {
     pub(super) cluster: Arc<Cluster>,
 }
 
-/// Knows who is sick.
+/// A prober that returns the actual health.
 pub(super) struct Prober(pub(super) Shared);
 
 impl Session {
@@ -50,7 +50,7 @@ impl Session {
         let (began, mut stats) = (Instant::now(), ConnectStats::default());
         let acquired = cluster.acquire(&hold_limit, Some(client), &mut stats, left, &dialler).await;
         actual.lock().unwrap().pending -= 1;
-        // A round that began in time may ask everyone for as long as an attempt takes.
+        // A round that began in time may try all endpoints for the duration of an attempt each.
         let longest = HOLD_MAX + CONNECT_TIMEOUT * u32::try_from(PORTS + 1).unwrap();
         if began.elapsed() > longest {
             actual.lock().unwrap().broken.push(format!("held for {:?}", began.elapsed()));
@@ -97,14 +97,14 @@ async fn keep_open(
     cluster.ended(in_flight, &outcome);
 }
 
-/// Which of the counts of an endpoint.
+/// A counter of an endpoint.
 #[derive(Clone, Copy)]
 enum Counts {
     Dialling,
     Open,
 }
 
-/// One of a count, while it lives.
+/// Increments a counter until it is dropped.
 struct CountGuard<'t> {
     actual: &'t Shared,
     incarnation: Incarnation,
@@ -119,7 +119,7 @@ impl<'t> CountGuard<'t> {
     }
 
     fn add(&self, one: isize) {
-        // A story that has failed already is taken down by these drops.
+        // Also dropped while a failed simulation unwinds.
         let mut actual = self.actual.lock().unwrap_or_else(PoisonError::into_inner);
         let counts = match self.counts {
             Counts::Dialling => &mut actual.dialling,
@@ -151,7 +151,7 @@ impl Dial for Dialler {
             Behaviour::Answers | Behaviour::Resets => Ok((incarnation, behaviour)),
             Behaviour::Refuses => Err(io::ErrorKind::ConnectionRefused.into()),
             Behaviour::Hangs(time) => {
-                // This round goes on to others then, in the order it began with.
+                // This round continues with other endpoints in its initial order.
                 let until = Instant::now() + timeout * u32::try_from(PORTS).unwrap();
                 self.actual.lock().unwrap().hanging_until = Some(until);
                 sleep(time.min(timeout)).await;
@@ -166,10 +166,10 @@ impl Dial for Dialler {
 }
 
 impl Dialler {
-    /// What must be so of every endpoint that is asked.
+    /// Checks the invariants of each endpoint that is tried.
     fn check_attempt(&self, endpoint: &Endpoint) {
         let mut actual = self.actual.lock().unwrap();
-        let mut broken = |what: &str| actual.broken.push(format!("{} was asked, {what}", endpoint.key));
+        let mut broken = |what: &str| actual.broken.push(format!("{} was tried, {what}", endpoint.key));
         if endpoint.is_removed() {
             broken("which has left");
         }
@@ -183,7 +183,7 @@ impl Dialler {
         if actual.hanging_until.is_some_and(|until| Instant::now() <= until) {
             return;
         }
-        let mut broken = |what: &str| actual.broken.push(format!("{} was asked, {what}", endpoint.key));
+        let mut broken = |what: &str| actual.broken.push(format!("{} was tried, {what}", endpoint.key));
         if !is_taker {
             broken("which takes none");
         }
