@@ -1,7 +1,8 @@
-//! One function for each parser of what others write, or for a few that take the same: none may panic, and some promise more.
+//! One function per parser of untrusted input, or per group of parsers with the same input: none may panic, and some
+//! assert more.
 //!
-//! `fuzz_targets` hands them to libFuzzer; `tests/it/corpus.rs` feeds each its seeds, and mutations of them, in every run of
-//! the tests.
+//! `fuzz_targets` passes them to libFuzzer; `tests/it/corpus.rs` runs each with its seeds and mutations of them, in every
+//! run of the tests.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -24,7 +25,7 @@ use serde_json::json;
 
 pub type Target = fn(&[u8]);
 
-/// By the names of their seeds.
+/// The targets, by the names of their seed directories.
 pub const ALL: [(&str, Target); 12] = [
     ("admin", ambassador::admin::read_any),
     ("ancestor", ancestors),
@@ -40,22 +41,26 @@ pub const ALL: [(&str, Target); 12] = [
     ("words", words),
 ];
 
-/// The target of this name.
+/// Runs the target of this name.
+///
+/// # Panics
+///
+/// If the target does not exist or fails.
 pub fn run(name: &str, bytes: &[u8]) {
     let target = ALL.iter().find(|(known, _)| *known == name);
-    target.unwrap_or_else(|| panic!("there is no target {name}")).1(bytes);
+    target.unwrap_or_else(|| panic!("unknown target `{name}`")).1(bytes);
 }
 
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }
 
-/// The ancestors' command lines, a word a line.
+/// Parses a command line of an ancestor, one word per line.
 pub fn ancestors(bytes: &[u8]) {
     let _ = translate(text(bytes).lines().map(OsString::from).collect());
 }
 
-/// What Docker, Consul and etcd answer, as far as it is JSON.
+/// Parses responses of Docker, Consul and etcd, as far as they are JSON.
 pub fn answers(bytes: &[u8]) {
     if let Ok(answer) = serde_json::from_slice(bytes) {
         let _ = docker::read_any(&answer);
@@ -65,15 +70,15 @@ pub fn answers(bytes: &[u8]) {
     ambassador::register::read_any(bytes);
 }
 
-/// A configuration file: every route of it prints as a line that reads the same.
+/// Parses a configuration file; each route must survive formatting and parsing.
 pub fn configuration(bytes: &[u8]) {
     let Ok(file) = parse_file(Path::new("a.toml"), text(bytes)) else { return };
-    file.routes.iter().for_each(reads_the_same);
+    file.routes.iter().for_each(assert_round_trip);
 }
 
-/// A server's whole answer, from its status line to the last line of JSON.
+/// Parses a complete HTTP response, from the status line to the last line of JSON.
 pub fn http(bytes: &[u8]) {
-    /// What a socket's buffer takes without a reader.
+    /// A size that fits into a socket's buffer.
     const BYTES_MAX: usize = 64 << 10;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
     let (ours, mut server) = UnixStream::pair().expect("a pair of sockets");
@@ -86,8 +91,8 @@ pub fn http(bytes: &[u8]) {
     });
 }
 
-/// A container's label: `<LISTEN>` on the first line, `<PORT>[?options]` after it. It is a route or a mistake, and a route
-/// of it opens ports alone and leads to its own container alone.
+/// Parses a container's label: `<LISTEN>` on the first line, `<PORT>[?options]` after it. The result must be a route or an
+/// error, and a route may only open ports and lead to its own container.
 pub fn label(bytes: &[u8]) {
     let (key, value) = text(bytes).split_once('\n').unwrap_or((text(bytes), ""));
     let author = Author::Label;
@@ -106,28 +111,28 @@ pub fn label(bytes: &[u8]) {
     let container = docker::read_any(&inspected).expect("a container");
     let containers = Containers { by_id: BTreeMap::from([container]), ..Containers::default() };
     let (routes, mistakes) = Labels::parse(&containers).routes(&Policy::default());
-    assert!(routes.len() + mistakes.len() >= 1, "a label is a route or a mistake");
+    assert!(routes.len() + mistakes.len() >= 1, "a label is a route or an error");
     for route in routes {
         let own =
             |target: &route::Target| matches!(target, route::Target::Docker { name, .. } if *name == id);
-        assert!(route.all_targets().all(own), "a label names its own container alone: {route}");
-        assert!(matches!(route.listen, Listen::Inet { .. }), "a label opens ports alone: {route}");
+        assert!(route.all_targets().all(own), "a label may only name its own container: {route}");
+        assert!(matches!(route.listen, Listen::Inet { .. }), "a label may only open ports: {route}");
     }
 }
 
-/// Link variables, one `NAME=VALUE` a line: every route of them prints as a line that reads the same.
+/// Parses link variables, one `NAME=VALUE` per line; each route must survive formatting and parsing.
 pub fn link_variables(bytes: &[u8]) {
     let pairs = text(bytes).lines().filter_map(|line| line.split_once('='));
     let vars: Vars = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    links(&vars).0.iter().for_each(reads_the_same);
+    links(&vars).0.iter().for_each(assert_round_trip);
 }
 
-/// Files of the kernel's in which others' names are: `cgroup`, `mountinfo`.
+/// Parses the kernel's files that contain untrusted names: `cgroup`, `mountinfo`.
 pub fn proc_files(bytes: &[u8]) {
     docker::read_any_text(text(bytes));
 }
 
-/// A route's line: what is read prints as a line that reads the same, and every mistake has a way out.
+/// Parses a route; it must survive formatting and parsing, and each error must have a help text.
 pub fn route(bytes: &[u8]) {
     match parse_route(text(bytes), &Place::Built) {
         Ok(route) => assert_eq!(parse_route(&route.to_string(), &Place::Built), Ok(route)),
@@ -135,7 +140,7 @@ pub fn route(bytes: &[u8]) {
     }
 }
 
-/// Texts that sources read: `resolv.conf`, a hosts file, a file of endpoints, an etcd value.
+/// Parses the texts that sources read: `resolv.conf`, a hosts file, a file of endpoints, an etcd value.
 pub fn words(bytes: &[u8]) {
     etcd::read_any(bytes);
     if let Ok(text) = std::str::from_utf8(bytes) {
@@ -144,7 +149,7 @@ pub fn words(bytes: &[u8]) {
     }
 }
 
-fn reads_the_same(route: &Route) {
+fn assert_round_trip(route: &Route) {
     let again = parse_route(&route.to_string(), &Place::Built);
     assert!(again.is_ok_and(|again| again.runs_like(route)), "{route}");
 }

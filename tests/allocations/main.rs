@@ -1,5 +1,5 @@
-//! What a request and a connection allocate. A program of its own, because the allocator that counts is the whole
-//! program's; it counts each thread by itself, so that a worker's parts run on the thread of the test.
+//! Counts the allocations of a request and a connection. A program of its own, because a counting allocator is global;
+//! it counts per thread, so a worker's parts run on the thread of the test.
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot go on fails; the exemption in clippy.toml misses helpers"
@@ -17,12 +17,12 @@ use ambassador::log::access::{Connected, Format, Line, Milliseconds};
 
 use worker::Worker;
 
-/// Rounds before one counts: by then buffers are there and tables have grown.
+/// Rounds before counting: buffers are allocated and tables have grown by then.
 const WARM_UP: usize = 20;
 const REQUESTS: usize = 1_000;
 const CONNECTIONS: usize = 100;
 
-/// One request, one reply, and the client leaves first. How often it allocates, and what.
+/// The allocations of a connection with one request and one reply that the client closes first.
 const PER_CONNECTION: &[(u64, &str)] = &[
     (1, "the session's task"),
     (1, "its record, for `ambassador sessions`"),
@@ -34,22 +34,22 @@ const PER_CONNECTION: &[(u64, &str)] = &[
 ];
 
 #[test]
-fn a_small_request_allocates_nothing() {
+fn request_allocates_nothing() {
     let worker = Worker::relaying_tcp();
-    let line = worker.connect();
-    assert_eq!(during(REQUESTS, || line.ask()), AllocationInfo::default());
+    let connection = worker.connect();
+    assert_eq!(during(REQUESTS, || connection.exchange()), AllocationInfo::default());
 }
 
 #[test]
-fn a_datagram_allocates_nothing() {
+fn datagram_allocates_nothing() {
     let worker = Worker::relaying_udp();
     let flow = worker.flow();
-    assert_eq!(during(REQUESTS, || flow.ask()), AllocationInfo::default());
+    assert_eq!(during(REQUESTS, || flow.exchange()), AllocationInfo::default());
 }
 
-/// Where it is formatted. What it is queued in is for the whole process.
+/// Formatting only: the queue is shared by the whole process.
 #[test]
-fn a_line_of_the_access_log_allocates_nothing() {
+fn access_log_line_allocates_nothing() {
     let name = "a name\nof \"others\"".to_owned();
     let addr = EndpointAddr::Inet("10.0.0.2:6379".parse().unwrap());
     let key = EndpointKey { addr, identity: Identity::Name(name.clone()) };
@@ -76,12 +76,12 @@ fn a_line_of_the_access_log_allocates_nothing() {
 }
 
 #[test]
-fn a_connection_allocates_no_more_than_is_written_down() {
+fn connection_allocates_no_more_than_expected() {
     let worker = Worker::relaying_tcp();
     let counted = during(CONNECTIONS, || {
-        let line = worker.connect();
-        line.ask();
-        line.close();
+        let connection = worker.connect();
+        connection.exchange();
+        connection.close();
         worker.sessions_end();
     });
     let expected: u64 = PER_CONNECTION.iter().map(|(times, _)| times).sum();
@@ -94,20 +94,20 @@ fn a_connection_allocates_no_more_than_is_written_down() {
 }
 
 #[test]
-fn sessions_at_the_same_time_keep_nothing_once_they_have_ended() {
+fn concurrent_sessions_free_their_memory() {
     let worker = Worker::relaying_tcp();
-    let mut lines = Vec::with_capacity(CONNECTIONS);
+    let mut connections = Vec::with_capacity(CONNECTIONS);
     let counted = during(1, || {
-        lines.extend((0..CONNECTIONS).map(|_| worker.connect()));
-        lines.iter().for_each(worker::Line::ask);
-        lines.drain(..).for_each(worker::Line::close);
+        connections.extend((0..CONNECTIONS).map(|_| worker.connect()));
+        connections.iter().for_each(worker::Connection::exchange);
+        connections.drain(..).for_each(worker::Connection::close);
         worker.sessions_end();
     });
     assert!(counted.count_total > 0);
     assert_eq!((counted.count_current, counted.bytes_current), (0, 0));
 }
 
-/// In so many rounds, after as many others as make them all alike.
+/// Returns the allocations in this many rounds, after a warm-up.
 fn during(rounds: usize, mut round: impl FnMut()) -> AllocationInfo {
     (0..WARM_UP).for_each(|_| round());
     measure(|| (0..rounds).for_each(|_| round()))

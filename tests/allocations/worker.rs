@@ -1,5 +1,5 @@
-//! A listener and its sessions as a worker has them, and a client and a server of theirs: all on one thread, which lets
-//! the sessions go on whenever it waits.
+//! A worker's listener and sessions with a client and a server, all on one thread: the sessions make progress whenever
+//! a test waits.
 
 use std::future::{pending, poll_fn};
 use std::io::{ErrorKind, Read, Result, Write};
@@ -24,10 +24,10 @@ use tokio_util::task::TaskTracker;
 
 const MESSAGE: [u8; 64] = [7; 64];
 
-/// Far more than is asked for.
-const ROOM: usize = 10_000;
+/// A limit that no test reaches.
+const LARGE: usize = 10_000;
 
-/// `Server` is what its sessions connect to.
+/// A worker whose sessions connect to `Server`.
 pub(crate) struct Worker<Server> {
     runtime: Runtime,
     sessions: TaskTracker,
@@ -35,23 +35,23 @@ pub(crate) struct Worker<Server> {
     server: Server,
 }
 
-/// What a listener is served with.
-struct Means {
+/// The dependencies of a listener.
+struct WorkerContext {
     listener: Listener,
     cluster: Arc<Cluster>,
     shared: Arc<Shared>,
     stop: CancellationToken,
 }
 
-impl Means {
-    fn of(listen: &str, endpoint: SocketAddr) -> Means {
+impl WorkerContext {
+    fn of(listen: &str, endpoint: SocketAddr) -> WorkerContext {
         let route = parse_route(&format!("{listen}={endpoint}"), &Place::Built).unwrap();
         let stop = CancellationToken::new();
         let shared = Shared {
-            hold_limit: HoldLimit::new(ROOM),
+            hold_limit: HoldLimit::new(LARGE),
             force: stop.clone(),
             stop: stop.clone(),
-            fds: Arc::new(FdBudget::within(ROOM, 1, 1)),
+            fds: Arc::new(FdBudget::within(LARGE, 1, 1)),
             access_log: AccessLog::All,
         };
         let fds = shared.fds.route(route.listen.protocol());
@@ -59,7 +59,7 @@ impl Means {
         let spec = EndpointSpec::new(EndpointAddr::Inet(endpoint), Identity::Literal);
         cluster.update(&route.options, &[spec]);
         let listener = bind(&route.listen).unwrap().remove(0);
-        Means { listener, cluster: Arc::new(cluster), shared: Arc::new(shared), stop }
+        WorkerContext { listener, cluster: Arc::new(cluster), shared: Arc::new(shared), stop }
     }
 }
 
@@ -67,8 +67,8 @@ impl Worker<TcpListener> {
     pub(crate) fn relaying_tcp() -> Worker<TcpListener> {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         server.set_nonblocking(true).unwrap();
-        let Means { listener, cluster, shared, stop } =
-            Means::of("127.0.0.1:0", server.local_addr().unwrap());
+        let WorkerContext { listener, cluster, shared, stop } =
+            WorkerContext::of("127.0.0.1:0", server.local_addr().unwrap());
         let worker = Worker::new(&listener, server);
         let sessions = worker.sessions.clone();
         worker.runtime.spawn(async move {
@@ -81,12 +81,12 @@ impl Worker<TcpListener> {
         worker
     }
 
-    pub(crate) fn connect(&self) -> Line<'_> {
+    pub(crate) fn connect(&self) -> Connection<'_> {
         let client = TcpStream::connect(self.addr).unwrap();
         let (server, _) = self.serve_until(|| self.server.accept());
         client.set_nonblocking(true).unwrap();
         server.set_nonblocking(true).unwrap();
-        Line { worker: self, client, server }
+        Connection { worker: self, client, server }
     }
 
     /// Waits until the last session has ended.
@@ -100,11 +100,11 @@ impl Worker<UdpSocket> {
     pub(crate) fn relaying_udp() -> Worker<UdpSocket> {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         server.set_nonblocking(true).unwrap();
-        let Means { listener, cluster, shared, stop } =
-            Means::of("127.0.0.1:0/udp", server.local_addr().unwrap());
+        let WorkerContext { listener, cluster, shared, stop } =
+            WorkerContext::of("127.0.0.1:0/udp", server.local_addr().unwrap());
         let worker = Worker::new(&listener, server);
         let flows = Arc::new(Flows { cluster, offset: 0, shared });
-        let limits = UdpLimits { flows_max: ROOM, unanswered_max: ROOM };
+        let limits = UdpLimits { flows_max: LARGE, unanswered_max: LARGE };
         worker.runtime.spawn(udp::serve(listener.fd.into(), flows, limits, stop));
         worker
     }
@@ -123,11 +123,11 @@ impl<Server> Worker<Server> {
         Worker { runtime, sessions: TaskTracker::new(), addr: listener.addr.unwrap(), server }
     }
 
-    /// Lets the sessions go on until this no longer says `WouldBlock`.
+    /// Lets the sessions make progress until the operation no longer returns `WouldBlock`.
     fn serve_until<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> T {
         self.runtime.block_on(poll_fn(|cx| match attempt() {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                // Not `yield_now`, for which a runtime that was just entered allocates.
+                // Not `yield_now`, which allocates in a runtime that was just entered.
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -136,23 +136,23 @@ impl<Server> Worker<Server> {
     }
 }
 
-/// A connection through the worker, both ends of it.
-pub(crate) struct Line<'w> {
+/// Both ends of a connection through the worker.
+pub(crate) struct Connection<'w> {
     worker: &'w Worker<TcpListener>,
     client: TcpStream,
     server: TcpStream,
 }
 
-impl Line<'_> {
-    /// One request and its reply.
-    pub(crate) fn ask(&self) {
+impl Connection<'_> {
+    /// Sends one request and its reply.
+    pub(crate) fn exchange(&self) {
         for (mut from, to) in [(&self.client, &self.server), (&self.server, &self.client)] {
             from.write_all(&MESSAGE).unwrap();
             assert_eq!(self.read(to), MESSAGE.len());
         }
     }
 
-    /// The client is done, the server hears of it and leaves, and so does the client.
+    /// Closes the client's end, then the server's, and waits for the end of both.
     pub(crate) fn close(self) {
         self.client.shutdown(Shutdown::Write).unwrap();
         assert_eq!(self.read(&self.server), 0);
@@ -170,8 +170,8 @@ pub(crate) struct Flow<'w> {
 }
 
 impl Flow<'_> {
-    /// One request and its reply.
-    pub(crate) fn ask(&self) {
+    /// Sends one request and its reply.
+    pub(crate) fn exchange(&self) {
         let (server, mut bytes) = (&self.worker.server, MESSAGE);
         self.client.send(&bytes).unwrap();
         let (_, from) = self.worker.serve_until(|| server.recv_from(&mut bytes));

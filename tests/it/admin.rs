@@ -1,10 +1,10 @@
-//! What an operator does by hand while it runs, through the verbs and the admin API.
+//! Commands of an operator on a running ambassador, through the CLI and the admin API.
 
 mod api;
 pub(crate) mod http;
-mod reach;
+mod observability;
+mod reachability;
 mod scrape;
-mod seen;
 pub(crate) mod service;
 
 use std::net::{SocketAddr, TcpStream};
@@ -15,13 +15,13 @@ use serde_json::Value;
 use crate::support::{Ambassador, eventually};
 use service::{Consumers, echoes, greeting, service};
 
-/// The JSON of a verb that succeeds.
+/// Runs a command that must succeed and returns its JSON.
 fn json(ambassador: &Ambassador, words: &str) -> Value {
     let text = done(ambassador, &format!("{words} --json"));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{words}: {error}: {text}"))
 }
 
-/// What a verb that succeeds prints.
+/// Runs a command that must succeed and returns its output.
 fn done(ambassador: &Ambassador, words: &str) -> String {
     let output = ambassador.verb(words);
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -29,7 +29,7 @@ fn done(ambassador: &Ambassador, words: &str) -> String {
     stdout.into_owned()
 }
 
-/// With which code a verb fails, and what it says.
+/// Runs a command that must fail and returns its exit code and its error.
 fn fails(ambassador: &Ambassador, words: &str) -> (Option<i32>, String) {
     let output = ambassador.verb(words);
     assert!(!output.status.success(), "{words}");
@@ -42,7 +42,7 @@ fn status(ambassador: &Ambassador, name: &str) -> Value {
     route.unwrap_or_else(|| panic!("{name}: {status}")).clone()
 }
 
-/// The state of an endpoint in the table of `status`.
+/// Returns the state of an endpoint in the table of `status`.
 fn state(table: &str, endpoint: SocketAddr) -> &str {
     let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     rows.find(|row| row.first() == Some(&endpoint.to_string().as_str())).expect(table)[1]
@@ -53,7 +53,7 @@ fn start(target: SocketAddr, options: &str) -> Ambassador {
 }
 
 #[test]
-fn a_pause_holds_every_new_session_and_resume_serves_them_all() {
+fn pause_holds_new_sessions_and_resume_serves_them() {
     let ambassador = start(service("one"), "&hold=1s");
     let addr = ambassador.addr("r");
     let consumers = Consumers::of(addr, 8);
@@ -67,7 +67,7 @@ fn a_pause_holds_every_new_session_and_resume_serves_them_all() {
     });
     let answered = consumers.answered("one");
     assert!(done(&ambassador, "status").contains("paused by hand"));
-    assert!(echoes(&before), "an open session goes on");
+    assert!(echoes(&before), "an open session continues");
     let paused = Instant::now();
     eventually("longer than its hold", || {
         if paused.elapsed() > Duration::from_millis(1500) { Ok(()) } else { Err("not yet") }
@@ -81,7 +81,7 @@ fn a_pause_holds_every_new_session_and_resume_serves_them_all() {
 }
 
 #[test]
-fn a_switch_serves_new_sessions_at_once_and_old_ones_finish_or_are_cut() {
+fn switch_applies_to_new_sessions_and_old_ones_finish_or_are_reset() {
     let (one, two) = (service("one"), service("two"));
     let ambassador = start(one, "");
     let addr = ambassador.addr("r");
@@ -108,13 +108,13 @@ fn a_switch_serves_new_sessions_at_once_and_old_ones_finish_or_are_cut() {
     assert_eq!(greeting(addr).unwrap().1, "one");
     let route = status(&ambassador, "r");
     assert_eq!(route["by_hand"]["instead_of"], Value::Null);
-    // A consumer that was being greeted when it was cut is the only one who noticed.
+    // Only a client that was reset before its greeting counts as failed.
     let report = consumers.stop();
     assert!(report.failures.len() <= 4, "{report:?}");
 }
 
 #[test]
-fn a_switch_that_drains_fails_nobody() {
+fn draining_switch_fails_no_session() {
     let (one, two) = (service("one"), service("two"));
     let ambassador = start(one, "");
     let consumers = Consumers::of(ambassador.addr("r"), 8);
@@ -126,7 +126,7 @@ fn a_switch_that_drains_fails_nobody() {
 }
 
 #[test]
-fn wait_returns_when_the_old_endpoints_have_no_session_left() {
+fn switch_with_wait_returns_when_old_sessions_have_ended() {
     let (one, two) = (service("one"), service("two"));
     let ambassador = start(one, "");
     let addr = ambassador.addr("r");
@@ -146,7 +146,7 @@ fn wait_returns_when_the_old_endpoints_have_no_session_left() {
 }
 
 #[test]
-fn a_switch_that_does_not_settle_in_time_is_rolled_back_even_if_nobody_waits_any_more() {
+fn switch_that_times_out_is_rolled_back_without_a_waiting_client() {
     let (one, two) = (service("one"), service("two"));
     let ambassador = start(one, "");
     let addr = ambassador.addr("r");
@@ -161,7 +161,7 @@ fn a_switch_that_does_not_settle_in_time_is_rolled_back_even_if_nobody_waits_any
     assert_eq!(route["by_hand"]["switch"]["state"], "rolled-back");
     assert_eq!(route["by_hand"]["instead_of"], Value::Null);
 
-    // A target without an endpoint does not settle either, whoever has sessions.
+    // A target without an endpoint does not settle either, regardless of sessions.
     drop(old);
     let (code, _) = fails(&ambassador, "switch r nowhere.invalid:1 --wait --timeout 300ms");
     assert_eq!(code, Some(1));
@@ -169,14 +169,14 @@ fn a_switch_that_does_not_settle_in_time_is_rolled_back_even_if_nobody_waits_any
 }
 
 #[test]
-fn until_the_new_target_has_an_endpoint_the_old_one_serves_on() {
+fn old_target_serves_until_the_new_one_has_an_endpoint() {
     let one = service("one");
     let ambassador = start(one, "&hold=0");
     let addr = ambassador.addr("r");
     let consumers = Consumers::of(addr, 4);
     let (old, _) = greeting(addr).unwrap();
     done(&ambassador, "switch r nowhere.invalid:1 --cut");
-    assert!(echoes(&old), "nobody is cut for a name that nobody knows");
+    assert!(echoes(&old), "an unknown name resets no session");
     consumers.more("one", 20);
     let table = done(&ambassador, "status");
     assert!(
@@ -184,7 +184,7 @@ fn until_the_new_target_has_an_endpoint_the_old_one_serves_on() {
         "{table}"
     );
 
-    // localhost is to be resolved, and only then the old session is cut.
+    // The old session is reset only after localhost is resolved.
     let two = service("two");
     done(&ambassador, &format!("switch r localhost:{} --cut --wait", two.port()));
     assert!(!echoes(&old));
@@ -196,7 +196,7 @@ fn until_the_new_target_has_an_endpoint_the_old_one_serves_on() {
 }
 
 #[test]
-fn an_override_survives_the_file_and_ends_with_a_reset() {
+fn override_survives_a_reload_and_ends_with_reset() {
     let (one, two, six) = (service("one"), service("two"), service("six"));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ambassador.toml");
@@ -219,7 +219,7 @@ fn an_override_survives_the_file_and_ends_with_a_reset() {
 }
 
 #[test]
-fn a_drained_endpoint_has_no_new_session_and_keeps_its_old_ones() {
+fn drained_endpoint_gets_no_new_session_and_keeps_old_ones() {
     let (one, two) = (service("one"), service("two"));
     let ambassador = Ambassador::with(&format!("127.0.0.1:0={one},{two}?name=r")).start();
     let addr = ambassador.addr("r");
@@ -243,7 +243,7 @@ fn a_drained_endpoint_has_no_new_session_and_keeps_its_old_ones() {
 }
 
 #[test]
-fn routes_come_and_go_by_hand() {
+fn routes_are_added_and_removed_by_command() {
     let ambassador = start(service("one"), "");
     let two = service("two");
     let added = json(&ambassador, &format!("routes add 127.0.0.2:0={two}?name=53/udp"));
@@ -267,7 +267,7 @@ fn routes_come_and_go_by_hand() {
 }
 
 #[test]
-fn what_cannot_be_done_is_answered_with_the_way_out() {
+fn impossible_commands_return_a_help_text() {
     let taken = service("one");
     let ambassador = start(taken, "");
     for (words, code, says) in [

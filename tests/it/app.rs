@@ -1,4 +1,4 @@
-//! The real app in this process, on ports that the kernel chose.
+//! The real app in this process, on ports that the kernel chooses.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ambassador::app;
 use ambassador::cluster::Cluster;
+use ambassador::cluster::condition::Condition;
 use ambassador::config::grammar::parse_route;
 use ambassador::config::{AdminAddr, Config};
 use ambassador::diagnostic::Place;
@@ -19,7 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// Far beyond what anything here takes, so that only a hang runs into it.
+/// A timeout that is reached only if a test hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An ambassador that runs until it is dropped, or stopped by its control.
@@ -30,7 +31,7 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// Runs these routes of the grammar; each listens on `127.0.0.1:0`.
+    /// Starts an app with these routes; each must listen on `127.0.0.1:0`.
     pub(crate) async fn start(routes: &[&str]) -> App {
         App::with(routes, |_| {}).await
     }
@@ -60,11 +61,19 @@ impl App {
         view.expect("a route of this name").cluster.clone().expect("a bound route")
     }
 
+    /// Returns the condition of the endpoint at this address.
+    pub(crate) fn condition(&self, route: &str, addr: SocketAddr) -> Condition {
+        let members = self.cluster(route).members_arc();
+        let found =
+            members.all().find(|(_, member)| member.endpoint.key.addr.to_string() == addr.to_string());
+        found.expect("an endpoint at this address").1.endpoint.condition()
+    }
+
     pub(crate) fn ended(&self, route: &str, ending: Ending) -> u64 {
         self.cluster(route).counters.endings().find(|(e, _)| *e == ending).map_or(0, |(_, count)| count)
     }
 
-    /// Until this many sessions of a route have ended so.
+    /// Waits until this many sessions of a route have ended with `ending`.
     pub(crate) async fn await_ended(&self, route: &str, ending: Ending, count: u64) {
         eventually(&format!("{count} sessions {ending}"), || self.ended(route, ending) >= count).await;
         assert_eq!(self.ended(route, ending), count);
@@ -83,7 +92,7 @@ impl Drop for App {
     }
 }
 
-/// Waits for a condition that something else brings about.
+/// Waits until the condition holds.
 pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     let wait = async {
         while !condition() {
@@ -93,14 +102,14 @@ pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "never: {what}");
 }
 
-/// A path that no other test uses.
+/// Returns a path that no other test uses.
 pub(crate) fn private_path(what: &str) -> std::path::PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let n = COUNT.fetch_add(1, Ordering::Relaxed);
     std::env::temp_dir().join(format!("ambassador-{}-{n}-{what}.sock", std::process::id()))
 }
 
-/// A loopback address that no other test uses: a port that was freed on it stays free.
+/// Returns a loopback address that no other test uses: a port released on it stays free.
 fn private_ip() -> Ipv4Addr {
     static COUNT: AtomicUsize = AtomicUsize::new(1);
     let n = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -108,7 +117,7 @@ fn private_ip() -> Ipv4Addr {
     Ipv4Addr::new(127, high.max(1), low, u8::try_from(n).expect("few services in one process"))
 }
 
-/// A service that says its name to everyone who connects, then echoes until they are done.
+/// A service that sends its name to each client, then echoes until the client closes.
 pub(crate) struct Service {
     pub(crate) addr: SocketAddr,
     task: JoinHandle<()>,
@@ -124,7 +133,7 @@ impl Service {
         let addr = listener.local_addr().unwrap();
         #[expect(clippy::disallowed_methods, reason = "its handle is kept")]
         let task = tokio::spawn(async move {
-            // Dropped with the task, and its connections with it.
+            // Dropped with the task, together with its connections.
             let mut sessions = tokio::task::JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
@@ -134,7 +143,7 @@ impl Service {
         Service { addr, task }
     }
 
-    /// Closes the listener and every connection; waits until that is done.
+    /// Closes the listener and all connections, and waits for that.
     pub(crate) async fn stop(self) -> SocketAddr {
         self.task.abort();
         let _ = self.task.await;
@@ -149,12 +158,12 @@ async fn greet_and_echo(mut stream: TcpStream, name: &'static str) {
     let _ = write.shutdown().await;
 }
 
-/// An address that refuses: it was ours a moment ago.
-pub(crate) async fn nobody() -> SocketAddr {
-    Service::named("nobody").await.stop().await
+/// Returns an address that refuses connections: a port that was just released.
+pub(crate) async fn refusing_addr() -> SocketAddr {
+    Service::named("refusing").await.stop().await
 }
 
-/// Connects and reads the greeting.
+/// Connects and reads the greeting, the name of the service.
 pub(crate) async fn greeting(addr: SocketAddr, name: &str) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     let mut greeting = vec![0; name.len()];

@@ -1,4 +1,4 @@
-//! Who gets which session, through the real app and real sockets: balancers, health checks, outliers, limits.
+//! Distribution of sessions through the real app and real sockets: balancers, health checks, outlier detection, limits.
 
 mod health;
 
@@ -16,17 +16,10 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
-use crate::app::{App, PATIENCE, Service, eventually, greeting, nobody};
+use crate::app::{App, PATIENCE, Service, eventually, greeting, refusing_addr};
 
-/// What is known of the endpoint at this address.
-fn condition(app: &App, route: &str, addr: SocketAddr) -> Condition {
-    let members = app.cluster(route).members_arc();
-    let found = members.all().find(|(_, member)| member.endpoint.key.addr.to_string() == addr.to_string());
-    found.expect("an endpoint at this address").1.endpoint.condition()
-}
-
-/// The names that so many sessions, one after the other, are greeted with.
-async fn greeted(addr: SocketAddr, sessions: usize) -> BTreeMap<String, usize> {
+/// Counts the names of the services that greet this many consecutive sessions.
+async fn greetings(addr: SocketAddr, sessions: usize) -> BTreeMap<String, usize> {
     let mut names = BTreeMap::new();
     for _ in 0..sessions {
         let name = greeting_at(addr).await;
@@ -35,13 +28,13 @@ async fn greeted(addr: SocketAddr, sessions: usize) -> BTreeMap<String, usize> {
     names
 }
 
-/// The name that a session is greeted with.
+/// Returns the name of the service that greets a session.
 async fn greeting_at(addr: SocketAddr) -> io::Result<String> {
     name_of(TcpStream::connect(addr).await?).await
 }
 
-/// The same, for those whom it matters where the client is. A port that is bound is one that no other connection has, and
-/// those of the last minute have theirs still: where many tests run, few of them may do so.
+/// Does the same from a client address. A bound port is exclusive and stays in TIME-WAIT for a minute, so few tests
+/// should do this.
 async fn greeting_from(client: [u8; 4], addr: SocketAddr) -> io::Result<String> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::from((client, 0)))?;
@@ -54,7 +47,7 @@ async fn name_of(mut service: TcpStream) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&name).into_owned())
 }
 
-/// Reset, before or after the connect is noticed to have succeeded.
+/// Asserts a reset, before or after the connect returns.
 async fn assert_refused(addr: SocketAddr) {
     let read = async { TcpStream::connect(addr).await?.read_u8().await };
     let read = tokio::time::timeout(PATIENCE, read).await.unwrap();
@@ -64,12 +57,12 @@ async fn assert_refused(addr: SocketAddr) {
 // === balancers ===
 
 #[tokio::test]
-async fn every_balancer_reaches_all_that_it_should() {
+async fn every_balancer_reaches_all_endpoints() {
     let (one, two) = (Service::named("one").await, Service::named("two").await);
     for balance in ["round-robin", "least-connections", "p2c", "random"] {
         let route = format!("127.0.0.1:0={},{}?name=r&balance={balance}", one.addr, two.addr);
         let app = App::start(&[&route]).await;
-        let names = greeted(app.addr("r"), 100).await;
+        let names = greetings(app.addr("r"), 100).await;
         assert_eq!(names.len(), 2, "{balance}: {names:?}");
         if balance == "round-robin" {
             assert_eq!(names["one"], 50);
@@ -78,7 +71,7 @@ async fn every_balancer_reaches_all_that_it_should() {
 }
 
 #[tokio::test]
-async fn least_connections_goes_where_fewest_are() {
+async fn least_connections_picks_the_endpoint_with_fewest_sessions() {
     let (one, two) = (Service::named("one").await, Service::named("two").await);
     let app = App::start(&[&format!("127.0.0.1:0={},{}?name=r", one.addr, two.addr)]).await;
     let mut open = Vec::new();
@@ -97,7 +90,7 @@ async fn least_connections_goes_where_fewest_are() {
 }
 
 #[tokio::test]
-async fn a_client_stays_with_its_endpoint_and_moves_only_with_it() {
+async fn source_hash_keeps_a_client_on_its_endpoint() {
     let (one, two, six) =
         (Service::named("one").await, Service::named("two").await, Service::named("six").await);
     let route =
@@ -122,16 +115,16 @@ async fn a_client_stays_with_its_endpoint_and_moves_only_with_it() {
 }
 
 #[tokio::test]
-async fn every_balancer_tries_the_next_one() {
-    let (dead, one) = (nobody().await, Service::named("one").await);
+async fn every_balancer_retries_another_endpoint() {
+    let (dead, one) = (refusing_addr().await, Service::named("one").await);
     for balance in ["round-robin", "least-connections", "p2c", "random", "source-hash"] {
         let route = format!("127.0.0.1:0={dead},{}?name=r&hold=0s&balance={balance}", one.addr);
         let app = App::start(&[&route]).await;
-        assert_eq!(greeted(app.addr("r"), 10).await["one"], 10, "{balance}");
+        assert_eq!(greetings(app.addr("r"), 10).await["one"], 10, "{balance}");
     }
 }
 
-/// A service that says its name to each datagram.
+/// Starts a service that replies to each datagram with its name.
 async fn datagrams(name: &'static str, tasks: &mut JoinSet<()>) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let addr = socket.local_addr().unwrap();
@@ -145,7 +138,7 @@ async fn datagrams(name: &'static str, tasks: &mut JoinSet<()>) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn udp_flows_are_balanced_and_limited_as_sessions_are() {
+async fn udp_flows_are_balanced_and_limited_like_sessions() {
     let mut tasks = JoinSet::new();
     let (one, two) = (datagrams("one", &mut tasks).await, datagrams("two", &mut tasks).await);
     let routes = [
@@ -169,29 +162,29 @@ async fn udp_flows_are_balanced_and_limited_as_sessions_are() {
 
 // === outliers ===
 
-/// One of the two is ejected, and the status and the metrics say so.
-fn is_seen_to_refuse(app: &App, dead: SocketAddr, well: SocketAddr) -> bool {
+/// Returns whether the first endpoint is ejected, according to status and metrics.
+fn is_ejected(app: &App, dead: SocketAddr, healthy: SocketAddr) -> bool {
     let table = Status::of(&app.overview.load(), false).table();
     let metrics = metrics::text(&app.overview.load(), SystemTime::now());
     let says = |addr: SocketAddr, is_well: u8| {
         let line = format!("ambassador_endpoint_healthy{{route=\"r\",endpoint=\"{addr}\"}} {is_well}\n");
         metrics.contains(&line)
     };
-    condition(app, "r", dead).ejected == Some(Cause::Refused)
+    app.condition("r", dead).ejected == Some(Cause::Refused)
         && table.lines().any(|row| row.contains(&dead.to_string()) && row.contains("  refuses connections"))
         && says(dead, 0)
-        && says(well, 1)
+        && says(healthy, 1)
 }
 
 #[tokio::test]
-async fn an_endpoint_that_refuses_is_left_out_and_found_again_when_it_is_the_last() {
-    let (dead, one) = (nobody().await, Service::named("one").await);
+async fn refusing_endpoint_is_ejected_and_used_again_as_the_last_one() {
+    let (dead, one) = (refusing_addr().await, Service::named("one").await);
     let route = format!("127.0.0.1:0={dead},{}?name=r&balance=round-robin", one.addr);
     let app = App::start(&[&route]).await;
     let seen = tokio::time::timeout(PATIENCE, async {
-        // It is out for five seconds, which a busy machine may sleep through: then it is ejected once more.
-        while !is_seen_to_refuse(&app, dead, one.addr) {
-            greeted(app.addr("r"), 20).await;
+        // It is ejected for five seconds; on a busy machine that may pass unobserved, and it is ejected again.
+        while !is_ejected(&app, dead, one.addr) {
+            greetings(app.addr("r"), 20).await;
         }
     });
     assert!(seen.await.is_ok(), "{}", Status::of(&app.overview.load(), false).table());
@@ -202,12 +195,12 @@ async fn an_endpoint_that_refuses_is_left_out_and_found_again_when_it_is_the_las
     let endings: Vec<_> = app.cluster("r").counters.endings().filter(|(_, count)| *count > 0).collect();
     let name = name.map_err(|error| error.to_string());
     assert_eq!(name.as_deref(), Ok("two"), "long before its time is over: {endings:?}");
-    eventually("it is back", || condition(&app, "r", dead).ejected.is_none()).await;
+    eventually("it is back", || app.condition("r", dead).ejected.is_none()).await;
     drop(back);
 }
 
 #[tokio::test]
-async fn an_endpoint_that_resets_what_it_takes_is_left_out() {
+async fn resetting_endpoint_is_ejected() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let bad = listener.local_addr().unwrap();
     let mut tasks = JoinSet::new();
@@ -219,27 +212,27 @@ async fn an_endpoint_that_resets_what_it_takes_is_left_out() {
     let one = Service::named("one").await;
     let route = format!("127.0.0.1:0={bad},{}?name=r&balance=round-robin", one.addr);
     let app = App::start(&[&route]).await;
-    // Some resets come so early that they are failed connects, and nobody notices. Those of one client count once.
+    // Some resets arrive so early that they are failed connects. Resets of one client count once.
     for n in 0..100 {
         let _ = greeting_from([127, 9, 8, n % 20 + 1], app.addr("r")).await;
     }
-    eventually("it is ejected", || condition(&app, "r", bad).ejected == Some(Cause::Reset)).await;
-    assert_eq!(greeted(app.addr("r"), 10).await["one"], 10);
+    eventually("it is ejected", || app.condition("r", bad).ejected == Some(Cause::Reset)).await;
+    assert_eq!(greetings(app.addr("r"), 10).await["one"], 10);
 }
 
 #[tokio::test]
-async fn nobody_is_ejected_where_that_is_turned_off() {
-    let (dead, one) = (nobody().await, Service::named("one").await);
+async fn disabled_outlier_detection_ejects_no_endpoint() {
+    let (dead, one) = (refusing_addr().await, Service::named("one").await);
     let route = format!("127.0.0.1:0={dead},{}?name=r&balance=round-robin", one.addr);
     let app = App::with(&[&route], |config| config.settings.max_ejected = 0).await;
-    greeted(app.addr("r"), 30).await;
-    assert_eq!(condition(&app, "r", dead), Condition::default());
+    greetings(app.addr("r"), 30).await;
+    assert_eq!(app.condition("r", dead), Condition::default());
 }
 
 // === limits ===
 
 #[tokio::test]
-async fn who_is_too_many_is_served_when_somebody_leaves() {
+async fn excess_session_is_served_when_another_ends() {
     let one = Service::named("one").await;
     for limit in ["max-sessions", "max-sessions-per-endpoint"] {
         let app = App::start(&[&format!("127.0.0.1:0={}?name=r&{limit}=1", one.addr)]).await;
@@ -256,7 +249,7 @@ async fn who_is_too_many_is_served_when_somebody_leaves() {
 }
 
 #[tokio::test]
-async fn who_is_too_many_for_too_long_is_refused() {
+async fn excess_session_is_refused_after_its_hold() {
     let one = Service::named("one").await;
     let app = App::start(&[&format!("127.0.0.1:0={}?name=r&max-sessions=1&hold=50ms", one.addr)]).await;
     let _first = greeting(app.addr("r"), "one").await;
@@ -265,7 +258,7 @@ async fn who_is_too_many_for_too_long_is_refused() {
 }
 
 #[tokio::test]
-async fn who_begins_too_often_is_refused_and_others_are_not() {
+async fn rate_limit_refuses_one_client_and_not_others() {
     let one = Service::named("one").await;
     let app = App::start(&[&format!("127.0.0.1:0={}?name=r&rate=3", one.addr)]).await;
     for _ in 0..3 {
@@ -277,7 +270,7 @@ async fn who_begins_too_often_is_refused_and_others_are_not() {
 }
 
 #[tokio::test]
-async fn deny_comes_before_allow() {
+async fn deny_has_precedence_over_allow() {
     let one = Service::named("one").await;
     let route = format!("127.0.0.1:0={}?name=r&allow=127.0.0.0/8&deny=127.0.0.1", one.addr);
     let app = App::start(&[&route]).await;
@@ -287,7 +280,7 @@ async fn deny_comes_before_allow() {
 }
 
 #[tokio::test]
-async fn a_session_lasts_no_longer_than_max_duration() {
+async fn max_duration_limits_a_session() {
     let one = Service::named("one").await;
     let app = App::start(&[&format!("127.0.0.1:0={}?name=r&max-duration=100ms", one.addr)]).await;
     let (mut stream, _) = greeting(app.addr("r"), "one").await;

@@ -1,4 +1,4 @@
-//! Consul as a source, against a real Consul of each test's own.
+//! Consul as a source, with a real agent for each test.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ fn status(ambassador: &Ambassador) -> Value {
     serde_json::from_slice(&ambassador.verb("status --json").stdout).unwrap()
 }
 
-/// Endpoints as `address (id) weight`, sorted.
+/// Returns the endpoints as `address (id) weight`, sorted.
 fn has(ambassador: &Ambassador, expected: &[String]) {
     let expected: BTreeSet<&str> = expected.iter().map(String::as_str).collect();
     eventually("these endpoints", || {
@@ -47,7 +47,7 @@ fn shown(service: &Service, id: &str, weight: u32) -> String {
 }
 
 #[test]
-fn a_service_is_followed_as_its_instances_come_and_go() {
+fn service_instances_are_followed() {
     let consul = needs!(Consul::start());
     let (one, two) = (Service::new("one"), Service::new("two"));
     let ambassador = followed(&consul, "web");
@@ -65,7 +65,7 @@ fn a_service_is_followed_as_its_instances_come_and_go() {
 }
 
 #[test]
-fn an_instance_that_fails_its_checks_is_no_endpoint_until_it_passes() {
+fn instance_with_failing_checks_is_not_an_endpoint() {
     let consul = needs!(Consul::start());
     let (one, two) = (Service::new("one"), Service::new("two"));
     let check = json!({ "Check": { "TTL": "1h", "Status": "passing" } });
@@ -82,7 +82,7 @@ fn an_instance_that_fails_its_checks_is_no_endpoint_until_it_passes() {
 }
 
 #[test]
-fn tags_and_the_datacenter_narrow_a_service() {
+fn tags_and_datacenter_filter_a_service() {
     let consul = needs!(Consul::start());
     let (one, two) = (Service::new("one"), Service::new("two"));
     consul.register("web", "web-1", &one.addr, &json!({ "Tags": ["primary", "v1.2"] }));
@@ -96,7 +96,7 @@ fn tags_and_the_datacenter_narrow_a_service() {
 }
 
 #[test]
-fn a_consul_that_asks_for_a_token_gets_the_one_of_the_environment_and_no_log_shows_it() {
+fn token_is_read_from_the_environment_and_never_logged() {
     let consul = needs!(Consul::guarded());
     let one = Service::new("one");
     consul.register("web", "web-1", &one.addr, &json!({}));
@@ -107,9 +107,9 @@ fn a_consul_that_asks_for_a_token_gets_the_one_of_the_environment_and_no_log_sho
     assert_eq!(ask(ambassador.addr("r")), "one");
     let stranger = known("a-wrong-t0ken").start_unready();
     logs(&stranger, "403 Forbidden");
-    // Without any, Consul gives an empty list: those who may not know of a service are not told that it is there.
-    let nobody = builder("web").var("CONSUL_HTTP_ADDR", &consul.address()).start();
-    eventually("a list that is empty", || match status(&nobody)["routes"][0]["problems"].to_string() {
+    // Without a token Consul returns an empty list: services that the client may not read are omitted.
+    let unauthorized = builder("web").var("CONSUL_HTTP_ADDR", &consul.address()).start();
+    eventually("a list that is empty", || match status(&unauthorized)["routes"][0]["problems"].to_string() {
         problems if problems.contains("has no endpoint") => Ok(()),
         problems => Err(problems),
     });
@@ -119,11 +119,11 @@ fn a_consul_that_asks_for_a_token_gets_the_one_of_the_environment_and_no_log_sho
 }
 
 #[test]
-fn a_consul_that_dies_changes_nothing_and_one_that_begins_anew_is_believed() {
+fn endpoints_survive_a_consul_outage_and_follow_the_restarted_agent() {
     let mut consul = needs!(Consul::start());
     let (one, two) = (Service::new("one"), Service::new("two"));
     consul.register("web", "web-1", &one.addr, &json!({}));
-    // Far on, so that the next life's index is lower.
+    // High, so that the index after the restart is lower.
     for n in 0..100 {
         consul.ask("PUT", &format!("/v1/kv/{n}"), &json!({}));
         consul.register("other", "other", &one.addr, &json!({ "Meta": { "n": n.to_string() } }));
@@ -148,7 +148,7 @@ fn a_consul_that_dies_changes_nothing_and_one_that_begins_anew_is_believed() {
 }
 
 #[test]
-fn a_registration_serves_within_a_moment() {
+fn consul_registration_takes_effect_at_once() {
     let consul = needs!(Consul::start());
     let one = Service::new("one");
     let ambassador = followed(&consul, "web");

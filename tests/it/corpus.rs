@@ -1,21 +1,21 @@
-//! The seeds of the fuzz targets, and mutations of each, in every run: no nightly compiler is needed for what one has found to
-//! stay found.
+//! Runs the seeds of the fuzz targets and mutations of them in every test run, so that known failures are found without
+//! a nightly compiler.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use crate::soak::dice::Dice;
+use crate::soak::rng::Rng;
 use crate::support::variable;
 
 #[expect(unreachable_pub, reason = "a library of its own for cargo-fuzz")]
 #[path = "../../fuzz/src/lib.rs"]
 mod targets;
 
-/// Of each seed. `AMBASSADOR_TEST_MUTATIONS` is another number; the first of them are the same in every run.
+/// Mutations per seed. `AMBASSADOR_TEST_MUTATIONS` overrides it; the first ones are the same in every run.
 const MUTATIONS: usize = 300;
-/// In one mutation, one after the other.
+/// Maximum number of changes in one mutation.
 const CHANGES_MAX: usize = 4;
-/// What parsers have branches for.
+/// Tokens that parsers handle specially.
 const TOKENS: [&[u8]; 16] = [
     b"\0",
     b"\n",
@@ -49,46 +49,46 @@ fn feed(name: &str, seed: &Path, bytes: &[u8]) {
     assert!(fed.is_ok(), "{name} fails, by {}, for \"{}\"", seed.display(), bytes.escape_ascii());
 }
 
-fn mutated(seed: &[u8], others: &[(PathBuf, Vec<u8>)], dice: &mut Dice) -> Vec<u8> {
+fn mutated(seed: &[u8], others: &[(PathBuf, Vec<u8>)], rng: &mut Rng) -> Vec<u8> {
     let mut bytes = seed.to_vec();
-    for _ in 0..1 + dice.below(CHANGES_MAX) {
-        let at = dice.below(bytes.len() + 1);
-        let end = at + dice.below(bytes.len() - at + 1).min(16);
-        match dice.below(6) {
+    for _ in 0..1 + rng.below(CHANGES_MAX) {
+        let at = rng.below(bytes.len() + 1);
+        let end = at + rng.below(bytes.len() - at + 1).min(16);
+        match rng.below(6) {
             0 => drop(bytes.drain(at..end)),
             1 => drop(bytes.splice(at..at, bytes[at..end].to_vec())),
-            2 => drop(bytes.splice(at..at, dice.one_of(&TOKENS).iter().copied())),
+            2 => drop(bytes.splice(at..at, rng.choose(&TOKENS).iter().copied())),
             3 => bytes.truncate(at),
             4 => {
-                let (_, other) = dice.one_of(others);
-                let from = dice.below(other.len() + 1);
+                let (_, other) = rng.choose(others);
+                let from = rng.below(other.len() + 1);
                 drop(bytes.splice(at..end, other[from..].iter().copied().take(64)));
             }
-            _ => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << dice.below(8)),
+            _ => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << rng.below(8)),
         }
     }
     bytes
 }
 
 #[test]
-fn seeds_and_their_mutations_break_no_parser() {
+fn parsers_accept_all_seeds_and_mutations_without_panic() {
     let mutations = variable("AMBASSADOR_TEST_MUTATIONS").map_or(MUTATIONS, |text| text.parse().unwrap());
     for (name, _) in targets::ALL {
         let seeds = seeds(name);
         assert!(!seeds.is_empty(), "{name} has no seed");
         for (number, (path, seed)) in seeds.iter().enumerate() {
             feed(name, path, seed);
-            let mut dice = Dice::new(number as u64, 7);
+            let mut rng = Rng::new(number as u64, 7);
             for _ in 0..mutations {
-                feed(name, path, &mutated(seed, &seeds, &mut dice));
+                feed(name, path, &mutated(seed, &seeds, &mut rng));
             }
         }
     }
 }
 
-/// A target that is declared and does not exist would be found only by a nightly compiler.
+/// Otherwise only a nightly compiler would detect a declared target that does not exist.
 #[test]
-fn every_target_is_declared_and_has_a_program() {
+fn every_fuzz_target_is_declared_and_has_a_program() {
     let manifest = include_str!("../../fuzz/Cargo.toml");
     for (name, _) in targets::ALL {
         assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name}");

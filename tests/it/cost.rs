@@ -1,9 +1,9 @@
-//! What a request, a connection and merely being there cost: counts, never times.
+//! The costs of a request, a connection and an idle process: counts, never times.
 
 #[path = "cost/callgrind.rs"]
 mod callgrind;
-#[path = "cost/line.rs"]
-mod line;
+#[path = "cost/connection.rs"]
+mod connection;
 #[path = "cost/table.rs"]
 mod table;
 #[path = "cost/threads.rs"]
@@ -18,19 +18,19 @@ use std::time::Duration;
 
 use crate::support::{Ambassador, needs, pause, within};
 use callgrind::instructions;
-use line::{Flow, Line};
+use connection::{Connection, Flow};
 use table::{Call, at_most, exactly};
-use trace::{Seen, Trace};
+use trace::{CallLog, Trace};
 
-/// Rounds before one counts: by then buffers are there and tables have grown.
+/// Rounds before counting: buffers are allocated and tables have grown by then.
 const WARM_UP: usize = 50;
 const REQUESTS: usize = 1_000;
 const CONNECTIONS: usize = 200;
 const BULK_MEGABYTES: usize = 256;
 
-/// How long an idle process is watched. Nothing is to happen in it, so a slow machine changes nothing.
+/// The observation time of an idle process. Nothing may happen in it, so a slow machine makes no difference.
 const WATCHED: Duration = Duration::from_secs(5);
-/// What began before may need a little to come to its end.
+/// The time for earlier activity to finish.
 const SETTLES: Duration = Duration::from_secs(20);
 const IDLE_SESSIONS: usize = 100;
 
@@ -46,7 +46,7 @@ const PER_DATAGRAM: &[Call] = &[
     Call { name: "sendmsg", times: 2, what_for: "the request, the reply" },
 ];
 
-/// One request, one reply, and the client closes. A worker of one process alone: no handover.
+/// One request, one reply, and the client closes. With one worker there is no handover.
 const PER_CONNECTION: &[Call] = &[
     Call { name: "accept4", times: 2, what_for: "the client, and that there is no other" },
     Call { name: "close", times: 2, what_for: "both sockets" },
@@ -65,30 +65,30 @@ const PER_CONNECTION: &[Call] = &[
     Call { name: "socket", times: 1, what_for: "upstream" },
 ];
 
-/// In a build that checks itself, the standard library looks at a descriptor before it closes it.
+/// With debug assertions the standard library checks a descriptor before it closes it.
 const PER_CONNECTION_CHECKED: &[Call] = if cfg!(debug_assertions) {
     &[Call { name: "fcntl", times: 2, what_for: "checks of a debug build" }]
 } else {
     &[]
 };
 
-/// What the access log's line adds where each line finds the log's thread asleep. Under load it is a write every few
+/// The additional calls of an access log line if the log's thread sleeps. Under load there is one write every few
 /// milliseconds for all lines.
 const PER_LINE: &[Call] = &[
     Call { name: "futex", times: 3, what_for: "the log's thread is woken, waits for more lines, and sleeps" },
     Call { name: "write", times: 1, what_for: "the line" },
 ];
 
-/// In user space, of the program that ships. A connection has one request.
+/// Instructions in user space of the released program. A connection has one request.
 const PER_REQUEST_INSTRUCTIONS: u64 = 6_900;
 const PER_CONNECTION_INSTRUCTIONS: u64 = 36_100;
-/// Two runs differ by 0.3 %. The rest is for another compiler, and for the processor's kind: it decides which of its
-/// copying loops the C library takes.
+/// Two runs differ by 0.3 %. The rest allows for other compilers and processors, for which the C library chooses
+/// different copying loops.
 const TOLERANCE_PERCENT: u64 = 5;
 
-/// At most: how much a splice finds depends on when it comes. On a quiet machine 2 to 3 splices and 1 to 2 waits, on a busy one
-/// up to 6. It sees bytes that are copied (16 reads of a scratch buffer), pipes of the default size (32 splices), and calls that
-/// are new.
+/// Upper bounds: the number of bytes per splice depends on timing. On a quiet machine there are 2 to 3 splices and 1 to
+/// 2 waits, on a busy one up to 6. The bounds detect copied bytes (16 reads of a scratch buffer), pipes of the default
+/// size (32 splices) and new calls.
 const PER_BULK_MEGABYTE: &[Call] = &[
     Call { name: "epoll_wait", times: 12, what_for: "turns, and waiting for either side" },
     Call { name: "recvfrom", times: 2, what_for: "where a splice found nothing or little" },
@@ -100,41 +100,41 @@ fn one_worker(route: &str, log_level: &str) -> Ambassador {
     Ambassador::with(&format!("--workers 1 --log-level {log_level} {route}?name=r")).start()
 }
 
-/// What so many rounds do, after as many others as make them all alike.
-fn seen(ambassador: &Ambassador, rounds: usize, mut round: impl FnMut()) -> Result<Seen, String> {
+/// Returns the calls of this many rounds, after a warm-up.
+fn seen(ambassador: &Ambassador, rounds: usize, mut round: impl FnMut()) -> Result<CallLog, String> {
     (0..WARM_UP).for_each(|_| round());
     let trace = Trace::of(ambassador.pid())?;
     (0..rounds).for_each(|_| round());
     Ok(trace.end())
 }
 
-fn requests() -> Result<Seen, String> {
+fn requests() -> Result<CallLog, String> {
     let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
     let ambassador = one_worker(&format!("127.0.0.1:0={}", endpoint.local_addr().unwrap()), "info");
-    let mut line = Line::connect(ambassador.addr("r"), &endpoint);
-    seen(&ambassador, REQUESTS, || line.ask())
+    let mut connection = Connection::connect(ambassador.addr("r"), &endpoint);
+    seen(&ambassador, REQUESTS, || connection.exchange())
 }
 
-fn datagrams() -> Result<Seen, String> {
+fn datagrams() -> Result<CallLog, String> {
     let endpoint = UdpSocket::bind("127.0.0.1:0").unwrap();
     let ambassador = one_worker(&format!("127.0.0.1:0/udp={}", endpoint.local_addr().unwrap()), "info");
     let flow = Flow::open(ambassador.addr("r"), endpoint);
-    flow.ask(|| {});
+    flow.exchange(|| {});
     let descriptors = threads::at_rest(ambassador.pid());
-    seen(&ambassador, REQUESTS, || flow.ask(|| threads::settled(ambassador.pid(), descriptors)))
+    seen(&ambassador, REQUESTS, || flow.exchange(|| threads::settled(ambassador.pid(), descriptors)))
 }
 
-fn connections(log_level: &str) -> Result<Seen, String> {
+fn connections(log_level: &str) -> Result<CallLog, String> {
     let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
     let ambassador = one_worker(&format!("127.0.0.1:0={}", endpoint.local_addr().unwrap()), log_level);
     let (addr, pid) = (ambassador.addr("r"), ambassador.pid());
     let idle = threads::at_rest(pid);
     seen(&ambassador, CONNECTIONS, || {
-        let mut line = Line::connect(addr, &endpoint);
+        let mut connection = Connection::connect(addr, &endpoint);
         threads::settled(pid, idle + 2);
-        line.ask();
+        connection.exchange();
         threads::settled(pid, idle + 2);
-        let server = line.hang_up();
+        let server = connection.close();
         threads::settled(pid, idle + 2);
         drop(server);
         threads::settled(pid, idle);
@@ -142,11 +142,11 @@ fn connections(log_level: &str) -> Result<Seen, String> {
     })
 }
 
-/// One way, as fast as it goes; then the other half is still open.
-fn bulk() -> Result<Seen, String> {
+/// Sends in one direction at full speed; the other direction stays open.
+fn bulk() -> Result<CallLog, String> {
     let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
     let ambassador = one_worker(&format!("127.0.0.1:0={}", endpoint.local_addr().unwrap()), "info");
-    let Line { mut client, mut server } = Line::connect(ambassador.addr("r"), &endpoint);
+    let Connection { mut client, mut server } = Connection::connect(ambassador.addr("r"), &endpoint);
     let trace = Trace::of(ambassador.pid())?;
     let (zeros, mut buffer) = (vec![0; 1 << 20], vec![0; 1 << 20]);
     std::thread::scope(|scope| {
@@ -157,46 +157,47 @@ fn bulk() -> Result<Seen, String> {
 }
 
 #[test]
-fn a_request_costs_these_system_calls() {
+fn system_calls_of_a_request() {
     let seen = needs!(requests());
     check(PER_REQUEST, &seen, REQUESTS);
 }
 
 #[test]
-fn a_request_by_datagram_costs_these_system_calls() {
+fn system_calls_of_a_datagram_request() {
     let seen = needs!(datagrams());
     check(PER_DATAGRAM, &seen, REQUESTS);
 }
 
 #[test]
-fn a_connection_costs_these_system_calls() {
+fn system_calls_of_a_connection() {
     let seen = needs!(connections("warn"));
     check(&[PER_CONNECTION, PER_CONNECTION_CHECKED].concat(), &seen, CONNECTIONS);
 }
 
 #[test]
-fn a_line_in_the_access_log_costs_these_system_calls_more() {
+fn system_calls_of_an_access_log_line() {
     let seen = needs!(connections("info"));
     check(&[PER_CONNECTION, PER_CONNECTION_CHECKED, PER_LINE].concat(), &seen, CONNECTIONS);
 }
 
 #[test]
-fn a_connection_costs_no_more_at_level_info_without_the_access_log() {
+fn level_info_without_access_log_adds_no_system_calls() {
     let seen = needs!(connections("info --access-log off"));
     check(&[PER_CONNECTION, PER_CONNECTION_CHECKED].concat(), &seen, CONNECTIONS);
 }
 
-/// By the kernel's own table: the timer of an established connection with keepalive is 2 (proc_net_tcp.rst).
+/// From the kernel's table: the timer of an established connection with keepalive is 2 (proc_net_tcp.rst).
 #[test]
-fn the_connection_of_a_session_that_lasts_has_keepalive() {
+fn long_session_has_keepalive() {
     let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = endpoint.local_addr().unwrap().port();
     let ambassador = one_worker(&format!("127.0.0.1:0={}", endpoint.local_addr().unwrap()), "warn");
-    let _line = Line::connect(ambassador.addr("r"), &endpoint);
+    let _line = Connection::connect(ambassador.addr("r"), &endpoint);
     within(SETTLES, "a keepalive timer", || {
         let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-        let is_ours =
-            |line: &&str| line.split_whitespace().nth(2).unwrap().ends_with(&format!(":{port:04X}"));
+        let is_ours = |connection: &&str| {
+            connection.split_whitespace().nth(2).unwrap().ends_with(&format!(":{port:04X}"))
+        };
         let rows: Vec<&str> = table.lines().filter(is_ours).collect();
         let is_kept = |row: &&str| row.split_whitespace().nth(5).unwrap().starts_with("02:");
         if rows.iter().any(is_kept) { Ok(()) } else { Err(rows.join("\n")) }
@@ -204,30 +205,31 @@ fn the_connection_of_a_session_that_lasts_has_keepalive() {
 }
 
 #[test]
-fn bulk_costs_at_most_these_system_calls() {
+fn system_calls_of_a_bulk_transfer_are_bounded() {
     let seen = needs!(bulk());
     if let Err(table) = at_most(PER_BULK_MEGABYTE, &seen.calls, BULK_MEGABYTES) {
         panic!("{table}");
     }
 }
 
-fn check(expected: &[Call], seen: &Seen, rounds: usize) {
+fn check(expected: &[Call], seen: &CallLog, rounds: usize) {
     if let Err(table) = exactly(expected, &seen.calls, rounds) {
         let calls_each = expected.iter().map(|call| call.times).sum::<usize>();
         panic!("{table}\nThe last of them:\n{}", seen.tail(2 * calls_each));
     }
 }
 
-/// Sources that ask again by themselves, such as DNS, and health checks are not configured.
+/// Sources that poll, such as DNS, and health checks are not configured.
 #[test]
-fn an_idle_process_never_wakes() {
+fn idle_process_never_wakes() {
     let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
     let dir = tempfile::tempdir().unwrap();
     let ambassador = with_watched_files(&endpoint, dir.path());
     let (addr, pid) = (ambassador.addr("r"), ambassador.pid());
     let idle = threads::at_rest(pid);
     sleeps(pid, idle, "without a session");
-    let sessions: Vec<Line> = (0..IDLE_SESSIONS).map(|_| Line::connect(addr, &endpoint)).collect();
+    let sessions: Vec<Connection> =
+        (0..IDLE_SESSIONS).map(|_| Connection::connect(addr, &endpoint)).collect();
     sleeps(pid, idle + 2 * sessions.len(), "with idle sessions");
 }
 
@@ -242,7 +244,7 @@ fn sleeps(pid: u32, descriptors: usize, with: &str) {
     assert_eq!(threads::switches(pid), before, "a thread woke within {WATCHED:?}, {with}");
 }
 
-/// A route of each protocol, and files that are watched; the admin API listens as always.
+/// Starts an ambassador with a route of each protocol, watched files and the admin API.
 fn with_watched_files(endpoint: &TcpListener, dir: &Path) -> Ambassador {
     let (config, endpoints) = (dir.join("a.toml"), dir.join("a.endpoints"));
     let route = "[[route]]\nlisten = \"127.0.0.2:0\"\ntarget = \"127.0.0.1:1\"\n";
@@ -253,9 +255,9 @@ fn with_watched_files(endpoint: &TcpListener, dir: &Path) -> Ambassador {
     Ambassador::with(&format!("--config {config} {routes}")).start()
 }
 
-/// The difference of two runs, so that starting and ending cancel out. On another architecture the numbers are others.
+/// The difference of two runs cancels out start and end. The expected numbers hold for one architecture.
 #[test]
-fn a_request_and_a_connection_cost_this_many_instructions() {
+fn instructions_of_a_request_and_a_connection() {
     if !cfg!(target_arch = "x86_64") {
         return;
     }
@@ -274,7 +276,7 @@ fn a_request_and_a_connection_cost_this_many_instructions() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Describes a count above the guard. A count clearly below it is printed as a hint, since it is no failure.
+/// Returns an error if the count exceeds the expected one by more than the tolerance. A lower count only prints a hint.
 fn within_tolerance(of: &str, guarded: u64, counted: u64) -> Option<String> {
     let tolerance = guarded * TOLERANCE_PERCENT / 100;
     match counted {

@@ -1,8 +1,8 @@
-//! Two containers that need each other, by the files of the example.
+//! Two containers with links to each other, as in the example.
 
 use crate::support::{Compose, Container, Host, Project, compose_1, compose_5, eventually, hosts, needs};
 
-/// What one of its containers is told by another, under this name.
+/// Fetches a page from one container by this name in another.
 fn fetch(project: &Project<'_>, from: &str, url: &str) -> String {
     let words = format!("exec {} wget -qO- {url}", project.container(from));
     eventually(url, || project.host.try_docker(&words))
@@ -18,8 +18,8 @@ fn ip(project: &Project<'_>, service: &str) -> String {
     project.host.shell(&format!("docker inspect --format '{format}' {}", project.container(service)))
 }
 
-/// Restarts a container in such a way that another one has its address afterwards. On a network that other tests use too,
-/// the first strangers may be given what those left, and its own address go to one of those.
+/// Restarts a container and ensures that another one gets its address. On a network shared with other tests, the first
+/// new containers may get addresses that those tests released.
 fn restart_elsewhere(project: &Project<'_>, service: &str, network: &str) {
     const STRANGERS_MAX: usize = 8;
     let (host, container, before) = (project.host, project.container(service), ip(project, service));
@@ -30,12 +30,12 @@ fn restart_elsewhere(project: &Project<'_>, service: &str, network: &str) {
         strangers.push(host.start("stranger", &format!("--network {network} --init busybox sleep 600")));
     }
     host.docker(&format!("start {container}"));
-    assert_ne!(before, ip(project, service), "it came back where it was");
+    assert_ne!(before, ip(project, service), "it has the same address as before");
     both_ways(project);
 }
 
 #[test]
-fn containers_linked_to_a_grand_ambassador_reach_each_other_through_restarts() {
+fn containers_linked_to_one_ambassador_reach_each_other_across_restarts() {
     let hosts = needs!(hosts());
     let project = Project {
         compose: needs!(compose_1()),
@@ -59,13 +59,13 @@ fn on_two_networks(compose: Compose, host: &Host) {
 }
 
 #[test]
-fn containers_on_two_networks_reach_each_other_by_the_ambassadors_aliases() {
+fn containers_on_two_networks_reach_each_other_by_aliases() {
     let hosts = needs!(hosts());
     on_two_networks(needs!(compose_1()), &hosts.b);
 }
 
 #[test]
-fn with_compose_of_today_they_reach_each_other_too() {
+fn containers_of_compose_v5_reach_each_other() {
     let hosts = needs!(hosts());
     on_two_networks(needs!(compose_5()), &hosts.a);
 }

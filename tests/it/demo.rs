@@ -1,14 +1,14 @@
-//! `ambassador demo`, as somebody who has just built it runs it.
+//! `ambassador demo`, run from a fresh build.
 
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use tokio::process::Command;
 
-/// A round takes twelve seconds; a machine that is busy with the other tests may take longer.
+/// A round takes twelve seconds, and longer on a busy machine.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A shell command that ends in the demo.
+/// Builds a shell command that ends in the demo.
 fn demo(command: &str) -> Command {
     let mut shell = Command::new("sh");
     shell
@@ -26,7 +26,7 @@ fn last_line(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default().to_owned()
 }
 
-/// `667 requests, 0 failed, longest pause 1012 ms`
+/// Parses `667 requests, 0 failed, longest pause 1012 ms`.
 fn summed_up(line: &str) -> (u64, u64, u64) {
     let numbers: Vec<u64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
     assert_eq!(numbers.len(), 3, "{line}");
@@ -36,21 +36,21 @@ fn summed_up(line: &str) -> (u64, u64, u64) {
 }
 
 #[tokio::test]
-async fn a_round_of_the_demo_loses_no_request_and_says_so() {
+async fn demo_round_loses_no_request() {
     let output = output("DEMO --once").await;
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");
     let (requests, failed, pause) = summed_up(&last_line(&output));
     assert!(requests > 100, "{text}");
     assert_eq!(failed, 0, "{text}");
-    assert!((1000..10_000).contains(&pause), "held while nobody was there: {text}");
-    assert!(!text.contains('\x1b'), "no colours where nobody looks");
+    assert!((1000..10_000).contains(&pause), "held while no server was running: {text}");
+    assert!(!text.contains('\x1b'), "no colours without a terminal");
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
 
 #[tokio::test]
-async fn a_round_that_loses_a_request_exits_with_1() {
-    // With so few descriptors, those who come while nobody serves cannot all be held.
+async fn demo_that_loses_a_request_exits_with_1() {
+    // With so few descriptors, not all connections during the outage can be held.
     let output = output("ulimit -n 60; DEMO --once").await;
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{text}");
@@ -58,7 +58,7 @@ async fn a_round_that_loses_a_request_exits_with_1() {
 }
 
 #[tokio::test]
-async fn an_interrupted_demo_sums_up_and_is_done() {
+async fn interrupted_demo_prints_its_summary_and_exits() {
     let output = output("DEMO & sleep 2; kill -INT $!; wait $!").await;
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");
@@ -66,14 +66,14 @@ async fn an_interrupted_demo_sums_up_and_is_done() {
 }
 
 #[tokio::test]
-async fn nobody_reading_any_more_is_the_end_of_it() {
+async fn demo_ends_when_its_output_is_closed() {
     let output = output("DEMO | head -n 1; true").await;
     assert!(output.status.success());
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
 
 #[tokio::test]
-async fn into_a_pipe_one_round_is_shown_and_no_line_passes_80_columns() {
+async fn demo_output_to_a_pipe_is_one_round_within_80_columns() {
     let output = output("DEMO").await;
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");

@@ -1,4 +1,4 @@
-//! DNS as a source: the program itself, and a name server of the test's own.
+//! DNS as a source: the program with a name server of the test.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ fn ambassador(dns: &Dns, target: &str, more: &str) -> Builder {
     Ambassador::with(&route).resolving_by(&dns.resolv_conf())
 }
 
-/// As `address (name) weight tier`.
+/// Returns the endpoints as `address (name) weight tier`.
 fn endpoints(ambassador: &Ambassador) -> Vec<String> {
     let status: Value = serde_json::from_slice(&ambassador.verb("status --json").stdout).unwrap();
     let endpoints = status["routes"][0]["endpoints"].as_array().cloned().unwrap_or_default();
@@ -40,11 +40,11 @@ fn port(service: &Service) -> &str {
 }
 
 #[test]
-fn an_srv_record_says_ports_weights_and_who_is_tried_first() {
+fn srv_records_set_ports_weights_and_tiers() {
     let dns = needs!(Dns::start());
     let (one, two) = (Service::new("one"), Service::new("two"));
     dns.has("a.test.", 1, &["127.0.0.1"]);
-    // Nobody is there: a host of a better priority that does not answer is gone past.
+    // No service listens there: a host of better priority that refuses is skipped.
     dns.has("b.test.", 1, &["127.0.0.2"]);
     let offer = |priority, weight, port: &str, host| format!("{priority} {weight} {port} {host}");
     dns.offers(REDIS, 1, &[offer(10, 60, port(&one), "a.test."), offer(5, 0, "9", "b.test.")]);
@@ -59,7 +59,7 @@ fn an_srv_record_says_ports_weights_and_who_is_tried_first() {
 }
 
 #[test]
-fn a_ttl_counts_no_longer_than_it_may() {
+fn ttl_is_capped() {
     let dns = needs!(Dns::start());
     let one = Service::new("one");
     dns.has("redis.test.", 86400, &["127.0.0.1"]);
@@ -70,7 +70,7 @@ fn a_ttl_counts_no_longer_than_it_may() {
 }
 
 #[test]
-fn a_name_that_vanishes_keeps_its_addresses_for_a_short_time_and_each_turn_is_said_once() {
+fn vanished_name_keeps_its_addresses_briefly_and_each_change_is_logged_once() {
     let dns = needs!(Dns::start());
     let one = Service::new("one");
     let target = format!("redis.test:{}", port(&one));
@@ -95,7 +95,7 @@ fn a_name_that_vanishes_keeps_its_addresses_for_a_short_time_and_each_turn_is_sa
 }
 
 #[test]
-fn a_service_of_a_swarm_is_the_addresses_of_its_tasks() {
+fn swarm_service_resolves_to_its_tasks() {
     let dns = needs!(Dns::start());
     let one = Service::new("one");
     dns.has("tasks.redis.", 600, &["127.0.0.1"]);

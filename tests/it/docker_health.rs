@@ -1,5 +1,5 @@
-//! Docker's own health checks, on a real host: who takes new sessions, and that open ones go on. The containers are
-//! found by label.
+//! Docker's health checks on a real host: they determine which containers get new sessions, and open sessions continue.
+//! The containers are found by label.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,18 +8,18 @@ use serde_json::Value;
 
 use crate::support::{Ambassador, Container, Host, eventually, hosts, http_get, needs};
 
-/// Containers of one test, which carry its label.
-struct Fleet<'a> {
+/// The containers of one test, which have its label.
+struct LabelledContainers<'a> {
     host: &'a Host,
     label: String,
 }
 
-impl Fleet<'_> {
-    fn new<'a>(host: &'a Host, test: &str) -> Fleet<'a> {
-        Fleet { host, label: format!("it.health={test}-{}", std::process::id()) }
+impl LabelledContainers<'_> {
+    fn new<'a>(host: &'a Host, test: &str) -> LabelledContainers<'a> {
+        LabelledContainers { host, label: format!("it.health={test}-{}", std::process::id()) }
     }
 
-    /// A web server that says its name, and is healthy while there is a file `/ok`.
+    /// Starts a web server that returns its name and is healthy while the file `/ok` exists.
     fn start(&self, name: &str, check: &str) -> Container {
         let container = Container::new(self.host, format!("{}-{name}", self.label.replace(['.', '='], "-")));
         let serve =
@@ -61,7 +61,7 @@ fn route(ambassador: &Ambassador) -> Value {
     status["routes"][0].clone()
 }
 
-/// Until the endpoints have these weights and tiers, in any order.
+/// Waits until the endpoints have these weights and tiers, in any order.
 fn shares(ambassador: &Ambassador, expected: &[(u64, u64)]) {
     eventually("these shares", || {
         let route = route(ambassador);
@@ -73,7 +73,7 @@ fn shares(ambassador: &Ambassador, expected: &[(u64, u64)]) {
     });
 }
 
-/// Who answers each of six requests, sorted, each once.
+/// Returns the names of the servers that reply to six requests, sorted, without duplicates.
 fn answers(host: &Host, addr: SocketAddr) -> Vec<String> {
     let ask = || http_get(addr).unwrap();
     let mut names: Vec<String> = host.namespace.run(|| (0..6).map(|_| ask()).collect());
@@ -83,18 +83,18 @@ fn answers(host: &Host, addr: SocketAddr) -> Vec<String> {
 }
 
 #[test]
-fn an_unhealthy_container_takes_no_new_session_and_its_open_ones_go_on() {
+fn unhealthy_container_gets_no_new_session_and_keeps_open_ones() {
     let host = &needs!(hosts()).a;
-    let fleet = Fleet::new(host, "open");
-    let (one, two) = (fleet.start("one", CHECK), fleet.start("two", CHECK));
+    let containers = LabelledContainers::new(host, "open");
+    let (one, two) = (containers.start("one", CHECK), containers.start("two", CHECK));
     is(&one, "healthy");
     is(&two, "healthy");
-    let ambassador = fleet.ambassador();
+    let ambassador = containers.ambassador();
     let addr = ambassador.addr("r");
     shares(&ambassador, &[(1, 0), (1, 0)]);
     assert_eq!(answers(host, addr), ["one", "two"]);
 
-    // One on each of the two, for they are chosen in turn.
+    // One on each of the two: round robin alternates.
     let open: Vec<TcpStream> =
         host.namespace.run(|| (0..2).map(|_| TcpStream::connect(addr).unwrap()).collect());
     eventually("two sessions", || match route(&ambassador)["active"].as_u64() {
@@ -113,7 +113,7 @@ fn an_unhealthy_container_takes_no_new_session_and_its_open_ones_go_on() {
     assert_eq!(answers(host, addr), ["one", "two"]);
 }
 
-/// Asks on a connection that was made long ago.
+/// Sends a request on an existing connection.
 fn finish(mut stream: TcpStream) -> String {
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
     let mut answer = String::new();
@@ -122,12 +122,12 @@ fn finish(mut stream: TcpStream) -> String {
 }
 
 #[test]
-fn where_all_are_unhealthy_status_says_so_and_sessions_wait() {
+fn sessions_are_held_and_status_reports_it_when_all_containers_are_unhealthy() {
     let host = &needs!(hosts()).a;
-    let fleet = Fleet::new(host, "all");
-    let one = fleet.start("one", CHECK);
+    let containers = LabelledContainers::new(host, "all");
+    let one = containers.start("one", CHECK);
     is(&one, "healthy");
-    let ambassador = fleet.ambassador();
+    let ambassador = containers.ambassador();
     let addr = ambassador.addr("r");
     set(&one, host, "unhealthy");
     shares(&ambassador, &[(0, 0)]);
@@ -146,15 +146,15 @@ fn where_all_are_unhealthy_status_says_so_and_sessions_wait() {
 }
 
 #[test]
-fn a_container_that_has_not_passed_its_check_yet_is_tried_last() {
+fn starting_container_is_tried_last() {
     let host = &needs!(hosts()).a;
-    let fleet = Fleet::new(host, "new");
-    let old = fleet.start("old", CHECK);
-    // Its first check never ends, so it stays `starting`.
-    let new = fleet.start("new", "sleep 3600");
+    let containers = LabelledContainers::new(host, "new");
+    let old = containers.start("old", CHECK);
+    // Its first check never returns, so it stays `starting`.
+    let new = containers.start("new", "sleep 3600");
     is(&old, "healthy");
     is(&new, "starting");
-    let ambassador = fleet.ambassador();
+    let ambassador = containers.ambassador();
     let addr = ambassador.addr("r");
     shares(&ambassador, &[(1, 0), (1, 1)]);
     assert_eq!(answers(host, addr), ["old"]);

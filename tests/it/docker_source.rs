@@ -1,6 +1,6 @@
-//! Docker as a source, against the real engine of a test host.
+//! Docker as a source, with the real engine of a test host.
 //!
-//! Each test makes its own containers and networks, named after it, and removes them.
+//! Each test creates its own containers and networks, named after it, and removes them.
 
 #[path = "docker_source/engine.rs"]
 mod engine;
@@ -22,10 +22,10 @@ use tokio_util::task::AbortOnDropHandle;
 use engine::{Engine, Private};
 use proxy::Proxy;
 
-/// For one thing that an engine does; it is slow when its disk is busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The timeout of one operation of the engine, which is slow when its disk is busy.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A source that runs, and what it says.
+/// A running source and its updates.
 struct Followed {
     news: mpsc::Receiver<SourceUpdate>,
     _source: AbortOnDropHandle<()>,
@@ -40,30 +40,30 @@ impl Followed {
     }
 
     async fn next(&mut self, awaited: &str) -> SourceUpdate {
-        let news = tokio::time::timeout(PATIENCE, self.news.recv()).await;
+        let news = tokio::time::timeout(TIMEOUT, self.news.recv()).await;
         assert!(news.is_ok(), "waited too long until {awaited}");
         news.unwrap().expect("the source never ends")
     }
 
-    /// The first snapshot in which it is so; `each` sees every snapshot on the way.
+    /// Returns the first snapshot that satisfies the condition; `each` sees every snapshot before it.
     async fn until(
         &mut self,
         awaited: &str,
         mut each: impl FnMut(&Containers),
-        is_so: impl Fn(&Containers) -> bool,
+        condition: impl Fn(&Containers) -> bool,
     ) -> Arc<Containers> {
         loop {
             if let SourceUpdate::Snapshot(Snapshot::Docker(containers)) = self.next(awaited).await {
                 each(&containers);
-                if is_so(&containers) {
+                if condition(&containers) {
                     return containers;
                 }
             }
         }
     }
 
-    async fn sees(&mut self, awaited: &str, is_so: impl Fn(&Containers) -> bool) -> Arc<Containers> {
-        self.until(awaited, |_| {}, is_so).await
+    async fn sees(&mut self, awaited: &str, condition: impl Fn(&Containers) -> bool) -> Arc<Containers> {
+        self.until(awaited, |_| {}, condition).await
     }
 
     async fn lost(&mut self) -> String {
@@ -97,8 +97,8 @@ fn endpoints(containers: &Containers, name: &str) -> usize {
 }
 
 #[tokio::test]
-async fn what_happens_to_a_container_is_followed() {
-    let Some(engine) = Engine::shared("what_happens_to_a_container_is_followed") else { return };
+async fn container_changes_are_followed() {
+    let Some(engine) = Engine::shared("container_changes_are_followed") else { return };
     let mut seen = Followed::new(&engine.socket);
     let name = engine.name("one");
     let renamed = engine.name("renamed");
@@ -133,8 +133,8 @@ async fn what_happens_to_a_container_is_followed() {
 }
 
 #[tokio::test]
-async fn networks_come_and_go() {
-    let Some(engine) = Engine::shared("networks_come_and_go") else { return };
+async fn network_changes_are_followed() {
+    let Some(engine) = Engine::shared("network_changes_are_followed") else { return };
     let mut seen = Followed::new(&engine.socket);
     let (name, network) = (engine.name("two"), engine.name("net"));
     engine.docker(&["network", "create", &network]).await;
@@ -149,9 +149,8 @@ async fn networks_come_and_go() {
 }
 
 #[tokio::test]
-async fn an_address_is_never_shown_for_the_container_that_had_it_before() {
-    let Some(engine) = Engine::shared("an_address_is_never_shown_for_the_container_that_had_it_before")
-    else {
+async fn reused_address_is_never_attributed_to_its_previous_container() {
+    let Some(engine) = Engine::shared("reused_address_is_never_attributed_to_its_previous_container") else {
         return;
     };
     let mut seen = Followed::new(&engine.socket);
@@ -189,8 +188,8 @@ async fn an_address_is_never_shown_for_the_container_that_had_it_before() {
 }
 
 #[tokio::test]
-async fn only_the_five_harmless_requests_are_made() {
-    let Some(engine) = Engine::shared("only_the_five_harmless_requests_are_made") else { return };
+async fn only_five_read_only_requests_are_sent() {
+    let Some(engine) = Engine::shared("only_five_read_only_requests_are_sent") else { return };
     let proxy = Proxy::new(&engine.socket);
     let mut seen = Followed::new(&proxy.socket);
     let name = engine.name("behind-a-proxy");
@@ -207,8 +206,9 @@ async fn only_the_five_harmless_requests_are_made() {
 }
 
 #[tokio::test]
-async fn a_lost_stream_is_a_lost_engine_until_it_is_listed_again() {
-    let Some(engine) = Engine::shared("a_lost_stream_is_a_lost_engine_until_it_is_listed_again") else {
+async fn lost_event_stream_makes_the_source_unavailable_until_the_next_list() {
+    let Some(engine) = Engine::shared("lost_event_stream_makes_the_source_unavailable_until_the_next_list")
+    else {
         return;
     };
     let mut proxy = Proxy::new(&engine.socket);
@@ -225,8 +225,8 @@ async fn a_lost_stream_is_a_lost_engine_until_it_is_listed_again() {
 }
 
 #[tokio::test]
-async fn an_engine_that_is_killed_is_lost_and_found_again() {
-    let Some(engine) = Private::start("an_engine_that_is_killed_is_lost_and_found_again") else {
+async fn killed_engine_is_unavailable_and_recovers() {
+    let Some(engine) = Private::start("killed_engine_is_unavailable_and_recovers") else {
         return;
     };
     let mut seen = Followed::new(&engine.socket);

@@ -1,4 +1,4 @@
-//! A file of endpoints as a source, by the program itself.
+//! A file of endpoints as a source of the program.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ fn write(path: &Path, lines: &[&str]) {
     std::fs::write(path, lines.join("\n") + "\n").unwrap();
 }
 
-/// As `address weight tier`.
+/// Returns the endpoints as `address weight tier`.
 fn endpoints(ambassador: &Ambassador) -> Vec<String> {
     let status: Value = serde_json::from_slice(&ambassador.verb("status --json").stdout).unwrap();
     let endpoints = status["routes"][0]["endpoints"].as_array().cloned().unwrap_or_default();
@@ -31,7 +31,7 @@ fn followed(path: &Path) -> Ambassador {
 }
 
 #[test]
-fn what_the_file_says_is_served_and_a_broken_one_changes_nothing() {
+fn endpoint_file_is_followed_and_an_invalid_one_is_ignored() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("redis.endpoints");
     let (one, two) = (Service::new("one"), Service::new("two"));
@@ -55,7 +55,7 @@ fn what_the_file_says_is_served_and_a_broken_one_changes_nothing() {
         found => Err(format!("{found:?}")),
     });
     assert_eq!(ask(ambassador.addr("r")), "two");
-    // Missing and broken are two losses.
+    // A missing and an invalid file are logged separately.
     let log = ambassador.log();
     assert_eq!(
         (log.matches("source unavailable").count(), log.matches("source available again").count()),
@@ -65,7 +65,7 @@ fn what_the_file_says_is_served_and_a_broken_one_changes_nothing() {
 }
 
 #[test]
-fn a_change_serves_within_300_ms() {
+fn endpoint_file_change_takes_effect_within_300_ms() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("redis.endpoints");
     let services = ["one", "two", "six", "ten"].map(|name| (name, Service::new(name)));
@@ -74,7 +74,7 @@ fn a_change_serves_within_300_ms() {
     let addr = ambassador.addr("r");
     let mut times = Vec::new();
     for (name, service) in &services {
-        // Nobody, so that a session is held and answers when the change is there.
+        // No endpoint, so that a session is held until the change takes effect.
         write(&path, &[]);
         eventually("no endpoint", || match endpoints(&ambassador) {
             found if found.is_empty() => Ok(()),
@@ -87,6 +87,6 @@ fn a_change_serves_within_300_ms() {
     }
     times.sort();
     eprintln!("a file of endpoints: from its change to a session on it: {times:?}");
-    // The best: a neighbour on this machine is not our delay.
+    // The minimum excludes delays by other processes.
     assert!(times[0] < Duration::from_millis(300), "{times:?}");
 }

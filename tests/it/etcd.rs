@@ -1,4 +1,4 @@
-//! etcd as a source, against a real etcd of each test's own.
+//! etcd as a source, with a real etcd for each test.
 
 #[path = "etcd/gate.rs"]
 mod gate;
@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::support::{Ambassador, Etcd, Service, ask, base64, eventually, needs};
 use gate::Gate;
 
-/// An ambassador for `/s` of these members, which may be addresses of a cluster.
+/// Builds an ambassador for `/s` of these members, which may be addresses of a cluster.
 fn ambassador(members: &[&str]) -> Ambassador {
     builder(members).start()
 }
@@ -19,7 +19,7 @@ fn builder(members: &[&str]) -> crate::support::Builder {
     Ambassador::with(&format!("127.0.0.1:0=etcd://{}/s?name=r&hold=30s", members.join(",")))
 }
 
-/// Endpoints as `address (key) weight tier`.
+/// Returns the endpoints as `address (key) weight tier`.
 fn endpoints(ambassador: &Ambassador) -> Vec<String> {
     let status: serde_json::Value = serde_json::from_slice(&ambassador.verb("status --json").stdout).unwrap();
     let endpoints = status["routes"][0]["endpoints"].as_array().cloned().unwrap_or_default();
@@ -42,7 +42,7 @@ fn logs(ambassador: &Ambassador, words: &str) {
 }
 
 #[test]
-fn keys_are_endpoints_that_come_and_change_and_go() {
+fn key_changes_are_followed() {
     let etcd = needs!(Etcd::start());
     let (one, two) = (Service::new("one"), Service::new("two"));
     let ambassador = ambassador(&[&etcd.address()]);
@@ -62,7 +62,7 @@ fn keys_are_endpoints_that_come_and_change_and_go() {
 }
 
 #[test]
-fn a_value_that_cannot_be_used_is_named_with_its_key_and_removes_no_other() {
+fn invalid_value_is_reported_with_its_key_and_affects_no_other() {
     let etcd = needs!(Etcd::start());
     let one = Service::new("one");
     etcd.put("/s/a", &one.addr);
@@ -78,7 +78,7 @@ fn a_value_that_cannot_be_used_is_named_with_its_key_and_removes_no_other() {
 }
 
 #[test]
-fn a_host_name_in_a_value_is_looked_up() {
+fn host_name_in_a_value_is_resolved() {
     let etcd = needs!(Etcd::start());
     let one = Service::new("one");
     etcd.put("/s/a", &one.addr.replace("127.0.0.1", "localhost"));
@@ -86,7 +86,7 @@ fn a_host_name_in_a_value_is_looked_up() {
 }
 
 #[test]
-fn while_etcd_is_away_what_it_said_last_serves_and_when_it_is_back_all_is_read_anew() {
+fn endpoints_survive_an_etcd_outage_and_are_listed_again() {
     let mut etcd = needs!(Etcd::start());
     let (one, two) = (Service::new("one"), Service::new("two"));
     etcd.put("/s/a", &one.addr);
@@ -105,7 +105,7 @@ fn while_etcd_is_away_what_it_said_last_serves_and_when_it_is_back_all_is_read_a
 }
 
 #[test]
-fn an_etcd_that_is_not_there_yet_is_waited_for() {
+fn unavailable_etcd_is_retried() {
     let mut etcd = needs!(Etcd::start());
     let one = Service::new("one");
     etcd.put("/s/a", &one.addr);
@@ -117,7 +117,7 @@ fn an_etcd_that_is_not_there_yet_is_waited_for() {
 }
 
 #[test]
-fn a_dead_member_is_passed_over() {
+fn dead_member_is_skipped() {
     let etcd = needs!(Etcd::start());
     let one = Service::new("one");
     etcd.put("/s/a", &one.addr);
@@ -127,7 +127,7 @@ fn a_dead_member_is_passed_over() {
 }
 
 #[test]
-fn of_three_members_one_may_die_and_without_two_what_was_said_last_serves() {
+fn cluster_survives_one_dead_member_and_keeps_endpoints_without_quorum() {
     let [mut first, mut second, third] = needs!(Etcd::cluster());
     let (one, two) = (Service::new("one"), Service::new("two"));
     first.put("/s/a", &one.addr);
@@ -144,7 +144,7 @@ fn of_three_members_one_may_die_and_without_two_what_was_said_last_serves() {
     );
     assert!(!ambassador.log().contains("source unavailable"), "{}", ambassador.log());
     second.kill();
-    // A member alone ends its watches, and answers no list.
+    // A member without quorum ends its watches and does not reply to a list.
     logs(&ambassador, "source unavailable");
     assert_eq!(ask(ambassador.addr("r")), "two");
     first.start_again();
@@ -152,7 +152,7 @@ fn of_three_members_one_may_die_and_without_two_what_was_said_last_serves() {
 }
 
 #[test]
-fn what_happens_between_the_list_and_the_watch_is_not_lost() {
+fn change_between_list_and_watch_is_not_lost() {
     let etcd = needs!(Etcd::start());
     let gate = Gate::new(&etcd.address());
     let one = Service::new("one");
@@ -165,7 +165,7 @@ fn what_happens_between_the_list_and_the_watch_is_not_lost() {
 }
 
 #[test]
-fn what_is_compacted_before_it_is_watched_is_listed_again() {
+fn compacted_revision_causes_a_new_list() {
     let etcd = needs!(Etcd::start());
     let gate = Gate::new(&etcd.address());
     let one = Service::new("one");
@@ -181,7 +181,7 @@ fn what_is_compacted_before_it_is_watched_is_listed_again() {
 }
 
 #[test]
-fn user_and_password_come_from_the_environment_and_go_nowhere_else() {
+fn etcd_credentials_are_read_from_the_environment_and_never_shown() {
     let mut etcd = needs!(Etcd::start());
     let one = Service::new("one");
     etcd.put("/s/a", &one.addr);
@@ -189,8 +189,8 @@ fn user_and_password_come_from_the_environment_and_go_nowhere_else() {
     etcd.ask("/v3/auth/user/grant", &json!({ "user": "root", "role": "root" }));
     etcd.ask("/v3/auth/enable", &json!({}));
 
-    let nobody = builder(&[&etcd.address()]).start_unready();
-    logs(&nobody, "AMBASSADOR_ETCD_USER");
+    let unauthorized = builder(&[&etcd.address()]).start_unready();
+    logs(&unauthorized, "AMBASSADOR_ETCD_USER");
     let with = |password: &str| {
         let vars = [("AMBASSADOR_ETCD_USER", "root"), ("AMBASSADOR_ETCD_PASSWORD", password)];
         vars.iter()
@@ -201,7 +201,7 @@ fn user_and_password_come_from_the_environment_and_go_nowhere_else() {
     logs(&wrong, "authentication failed");
     let ambassador = with("hush-hush");
     assert_eq!(ask(ambassador.addr("r")), "one");
-    // Its tokens die with it.
+    // Its tokens are lost when it ends.
     etcd.kill();
     logs(&ambassador, "source unavailable");
     etcd.start_again_unasked();
@@ -209,10 +209,10 @@ fn user_and_password_come_from_the_environment_and_go_nowhere_else() {
     assert!(!ambassador.log().contains("hush-hush"));
 }
 
-/// Our certificate is shown, and nobody checks it here: with `--client-cert-auth` etcd's own gateway would have to show
-/// the server's, which is for servers alone. The tests of `http::tls` check it.
+/// The client's certificate is not verified here: with `--client-cert-auth`, etcd's own gateway would have to present
+/// the server's certificate, which is for servers only. The tests of `http::tls` verify it.
 #[test]
-fn tls_is_spoken_to_a_member_whose_authority_is_known() {
+fn tls_member_with_a_trusted_certificate_is_accepted() {
     let files = concat!(env!("CARGO_MANIFEST_DIR"), "/src/discovery/http/tls/testdata");
     let port = free_port();
     let etcd = needs!(Etcd::with(&[
@@ -236,9 +236,9 @@ fn tls_is_spoken_to_a_member_whose_authority_is_known() {
     logs(&suspicious, "certificate");
 }
 
-/// Measured and printed; what is asserted is far more than it takes, for machines that are busy.
+/// Measures and prints; the asserted limit is generous, for busy machines.
 #[test]
-fn a_changed_key_serves_at_once() {
+fn changed_key_takes_effect_at_once() {
     let etcd = needs!(Etcd::start());
     let services = [Service::new("one"), Service::new("two")];
     etcd.put("/s/a", &services[0].addr);

@@ -1,4 +1,4 @@
-//! Link variables, against the ancestor's own pipeline: the real `env`, `grep` and `sed`.
+//! Link variables, compared to the ancestor's pipeline: the real `env`, `grep` and `sed`.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -8,12 +8,12 @@ use ambassador::config::vars::Vars;
 use ambassador::route::{Protocol, Target};
 use proptest::prelude::*;
 
-/// What the ancestor made of its environment, with `echo` in the place of `socat`. The mark keeps apart what `sed` made
-/// from what it let through.
+/// The ancestor's pipeline with `echo` instead of `socat`. The mark separates what `sed` produced from what it passed
+/// through unchanged.
 const ANCESTOR: &str =
     r"env | grep _TCP= | sed -n 's/.*_PORT_\([0-9]*\)_TCP=tcp:\/\/\(.*\):\(.*\)/LINK \1 \2 \3/p'";
 
-/// Port, host and port of every link, as the ancestor would have forwarded it.
+/// Listening port, host and port of every link that the ancestor would have forwarded.
 type Forwards = BTreeSet<(u16, String, u16)>;
 
 fn ancestor(environment: &[(String, String)]) -> Forwards {
@@ -24,7 +24,7 @@ fn ancestor(environment: &[(String, String)]) -> Forwards {
     text.lines().filter_map(forward).collect()
 }
 
-/// `None` for what `socat` would have refused: no port, port 0, no host.
+/// Returns `None` for what `socat` would have rejected: no port, port 0, no host.
 fn forward(line: &str) -> Option<(u16, String, u16)> {
     let mut words = line.strip_prefix("LINK ")?.split(' ');
     let (listen, host, port) = (words.next()?, words.next()?, words.next()?);
@@ -67,7 +67,7 @@ fn pairs(environment: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_documents_environment_is_read_as_the_ancestor_reads_it() {
+fn documented_environment_is_parsed_like_the_ancestor() {
     let environment = pairs(&[
         ("REDIS_PORT", "tcp://172.17.0.136:6379"),
         ("REDIS_PORT_6379_TCP_ADDR", "172.17.0.136"),
@@ -82,7 +82,7 @@ fn the_documents_environment_is_read_as_the_ancestor_reads_it() {
 }
 
 #[test]
-fn awkward_aliases_are_read_as_the_ancestor_reads_them() {
+fn unusual_aliases_are_parsed_like_the_ancestor() {
     same(&pairs(&[
         ("DB_2_PORT_1_TCP_PORT_5432_TCP", "tcp://10.0.0.2:5432"),
         ("_PORT_80_TCP", "tcp://10.0.0.3:81"),
@@ -102,7 +102,7 @@ fn a_name() -> impl Strategy<Value = String> {
         prop_oneof![8 => Just("_TCP"), 1 => Just("_TCP_START"), 1 => Just("_TCP_PORT"), 1 => Just("_UDP")];
     (alias, middle, port, end)
         .prop_map(|(alias, middle, port, end)| format!("{alias}{middle}{port}{end}"))
-        // A shell passes on no variable whose name begins with a digit.
+        // A shell does not pass on variables whose names begin with a digit.
         .prop_filter("a shell's name", |name| !name.starts_with(|c: char| c.is_ascii_digit()))
 }
 
@@ -122,7 +122,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
 
     #[test]
-    fn every_environment_is_read_as_the_ancestor_reads_it(
+    fn random_environments_are_parsed_like_the_ancestor(
         environment in proptest::collection::btree_map(a_name(), a_value(), 1..8)
     ) {
         let environment: Vec<_> = environment.into_iter().collect();

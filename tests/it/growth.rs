@@ -1,10 +1,9 @@
-//! What grows with the number of endpoints, sessions and routes, and what does not.
-//! A measurement for `cargo xtask growth`, and no test: machines differ. What must not grow is tested by counts, in
-//! `src/balancer/tests.rs` and where else it is promised.
+//! Measures how costs grow with the numbers of endpoints, sessions and routes, for `cargo xtask growth`. Not a test,
+//! because machines differ: tests in `src/balancer/tests.rs` and others count operations instead.
 
 mod echo;
-mod picks;
 mod reloads;
+mod selection;
 mod sessions;
 
 use serde_json::json;
@@ -14,10 +13,10 @@ use crate::support::variable;
 /// Writes one JSON document to the file that the variable names.
 #[test]
 #[ignore = "a measurement: `cargo xtask growth`"]
-fn of_everything() {
+fn growth_of_costs() {
     let path = variable("AMBASSADOR_GROWTH").expect("a file to write to");
     let measured = json!({
-        "picks": picks::measure(),
+        "picks": selection::measure(),
         "sessions": sessions::measure(),
         "reloads": reloads::of_routes(),
         "endpoints": reloads::of_endpoints(),

@@ -3,7 +3,7 @@
 use crate::support::{Host, eventually, hosts, http_get, needs};
 
 #[test]
-fn the_web_page_of_the_tutorial_shows_what_the_app_on_the_other_host_says() {
+fn web_page_of_the_tutorial_shows_the_reply_of_the_app_on_the_other_host() {
     let hosts = needs!(hosts());
     let (clustera, clusterb) = (&hosts.a, &hosts.b);
     let _app = clustera.named(["app", "app-ambassador"]);
@@ -24,7 +24,7 @@ fn run(host: &Host, file: &str, args: &[&str]) -> String {
     host.example(&format!("hello-world/{file}"), args).unwrap_or_else(|why| panic!("{why}"))
 }
 
-/// Of a line like `5000/tcp -> 0.0.0.0:32770`.
+/// Parses a line like `5000/tcp -> 0.0.0.0:32770`.
 fn published_port(printed: &str) -> u16 {
     let line = printed.lines().find(|line| line.starts_with("5000/tcp -> ")).expect("a published port");
     line.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a number")

@@ -1,4 +1,4 @@
-//! The image: what it may do without, how it ends, how big it is.
+//! The image: required privileges, shutdown, size.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Container, Host, eventually, hosts, needs, redis_ping, skip};
 
-/// An ambassador before a server of its own, started with these options.
+/// Starts an ambassador in front of a server, with these options.
 fn answers_and_is_healthy(host: &Host, options: &str) {
     let redis = host.start("redis", "crosbymichael/redis");
     let ambassador = host.start("ambassador", &format!("{options} ambassador 6379={}", redis.ip()));
@@ -20,26 +20,26 @@ fn answers_and_is_healthy(host: &Host, options: &str) {
 }
 
 #[test]
-fn it_answers_and_becomes_healthy() {
+fn image_serves_and_becomes_healthy() {
     let hosts = needs!(hosts());
     answers_and_is_healthy(&hosts.a, "");
 }
 
 #[test]
-fn it_needs_no_file_system_and_no_capability() {
+fn image_runs_read_only_and_without_capabilities() {
     let hosts = needs!(hosts());
     answers_and_is_healthy(&hosts.a, "--read-only --cap-drop ALL");
 }
 
 #[test]
-fn it_needs_no_root() {
+fn image_runs_without_root() {
     let hosts = needs!(hosts());
     answers_and_is_healthy(&hosts.b, "--user 12345");
     answers_and_is_healthy(&hosts.b, "--user 12345:12345 --read-only --cap-drop ALL");
 }
 
 #[test]
-fn it_reads_its_variables_where_there_is_no_command() {
+fn image_without_arguments_reads_link_variables() {
     let hosts = needs!(hosts());
     let redis = hosts.a.start("redis", "crosbymichael/redis");
     let options = format!("-e AMBASSADOR_ROUTES=6379={}", redis.ip());
@@ -49,7 +49,7 @@ fn it_reads_its_variables_where_there_is_no_command() {
 }
 
 #[test]
-fn it_has_at_most_10_megabytes() {
+fn image_has_at_most_10_megabytes() {
     let hosts = needs!(hosts());
     if !crate::support::is_dist_image() {
         skip!("the image was built with another profile than dist");
@@ -59,7 +59,7 @@ fn it_has_at_most_10_megabytes() {
     assert!(size <= 10_000_000, "{size} bytes");
 }
 
-/// One connection that stays open through an ambassador with a drain of two seconds.
+/// Opens a connection through an ambassador with a drain timeout of two seconds.
 fn with_an_open_session(host: &Host) -> (Container, Container, TcpStream) {
     let redis = host.start("redis", "crosbymichael/redis");
     let command = format!("ambassador --drain-timeout 2s 6379={}", redis.ip());
@@ -76,31 +76,31 @@ fn with_an_open_session(host: &Host) -> (Container, Container, TcpStream) {
 }
 
 #[test]
-fn as_process_1_it_drains_on_sigterm_and_ends_with_0() {
+fn process_1_drains_on_sigterm_and_exits_with_0() {
     let hosts = needs!(hosts());
     let (_redis, ambassador, _session) = with_an_open_session(&hosts.a);
-    let asked = Instant::now();
+    let signalled = Instant::now();
     ambassador.docker("kill --signal TERM");
     assert_eq!(ambassador.exit_code(), 0, "{}", ambassador.logs());
-    let took = asked.elapsed();
+    let took = signalled.elapsed();
     assert!(took > Duration::from_millis(1500), "the open session got no time: {took:?}");
     assert!(took < Duration::from_secs(8), "{took:?}");
 }
 
 #[test]
-fn as_process_1_without_sessions_it_ends_at_once() {
+fn process_1_without_sessions_exits_at_once() {
     let hosts = needs!(hosts());
     let (_redis, ambassador, session) = with_an_open_session(&hosts.b);
     drop(session);
-    let asked = Instant::now();
+    let signalled = Instant::now();
     ambassador.docker("stop -t 30");
     assert_eq!(ambassador.inspect("{{.State.ExitCode}}"), "0", "{}", ambassador.logs());
-    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+    assert!(signalled.elapsed() < Duration::from_secs(8), "{:?}", signalled.elapsed());
 }
 
-/// On a user-defined network Docker sets no link variables, as Docker 29 does nowhere.
+/// Docker sets no link variables on a user-defined network, and Docker 29 on no network.
 #[test]
-fn without_anything_to_do_it_says_what_it_looked_at_and_ends_with_64() {
+fn image_without_routes_reports_its_sources_and_exits_with_64() {
     let hosts = needs!(hosts());
     let network = hosts.a.network("nothing", "");
     let redis = hosts.a.start("redis", &format!("--network {} crosbymichael/redis", network.name));

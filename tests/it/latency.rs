@@ -1,5 +1,5 @@
-//! How long a change takes to be followed: from the change to the first answer through a session that waited for it.
-//! A measurement for `cargo xtask latency`, and no test: machines differ.
+//! Measures the time from a change to the first reply through a session that was held for it, for `cargo xtask
+//! latency`. Not a test, because machines differ.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ const ROUNDS: usize = 20;
 
 #[test]
 #[ignore = "a measurement: `cargo xtask latency`"]
-fn of_changes() {
+fn latency_of_changes() {
     let host = &needs!(hosts()).a;
     let etcd = needs!(Etcd::start());
     eprintln!("| change | median | fastest to slowest of {ROUNDS} | goal |\n|---|---|---|---|");
@@ -29,7 +29,7 @@ fn of_changes() {
     assert!(missed.is_empty(), "slower than the goal: {missed:?}");
 }
 
-/// Prints it; and what it was, where the goal is missed.
+/// Prints the measurement, and whether it misses the goal.
 fn row(what: &'static str, goal_ms: u64, mut took: Vec<Duration>) -> Option<&'static str> {
     took.sort();
     let ms = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1e3);
@@ -38,8 +38,8 @@ fn row(what: &'static str, goal_ms: u64, mut took: Vec<Duration>) -> Option<&'st
     (median > Duration::from_millis(goal_ms)).then_some(what)
 }
 
-/// When the one who waits was answered, and what `change` gave.
-fn while_one_waits<T>(
+/// Returns the time of the reply to the held session, and the result of `change`.
+fn time_of_held_session<T>(
     ambassador: &Ambassador,
     ask: impl Fn(SocketAddr) + Sync,
     change: impl FnOnce() -> T,
@@ -71,19 +71,19 @@ fn unpaused(host: &Host) -> Vec<Duration> {
     let ambassador = before(host, &web);
     let round = |_| {
         web.docker("pause");
-        let (answered, ()) = while_one_waits(&ambassador, answer, || drop(web.docker("unpause")));
+        let (answered, ()) = time_of_held_session(&ambassador, answer, || drop(web.docker("unpause")));
         since(event(host, &web, "unpause"), answered)
     };
     (0..ROUNDS).map(round).collect()
 }
 
-/// Its server begins to listen a little after the event.
+/// Its server starts to listen slightly after the event.
 fn started(host: &Host) -> Vec<Duration> {
     let web = host.start("latency", "busybox httpd -f -p 80");
     let ambassador = before(host, &web);
     let round = |_| {
         web.docker("kill");
-        let (answered, ()) = while_one_waits(&ambassador, answer, || drop(web.docker("start")));
+        let (answered, ()) = time_of_held_session(&ambassador, answer, || drop(web.docker("start")));
         since(event(host, &web, "start"), answered)
     };
     (0..ROUNDS).map(round).collect()
@@ -94,14 +94,14 @@ fn before(host: &Host, container: &Container) -> Ambassador {
     Ambassador::with(&route).var("DOCKER_HOST", host.docker_host()).start()
 }
 
-/// Any answer: the server's directory has no page.
+/// Any reply is sufficient: the server's directory has no page.
 fn answer(addr: SocketAddr) {
     if let Err(why) = http_get(addr) {
         assert!(why.to_string().contains("404"), "{why}");
     }
 }
 
-/// When the engine says that this happened last.
+/// Returns the time of the engine's last event of this kind.
 fn event(host: &Host, container: &Container, event: &str) -> SystemTime {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     let (since, until) = (now - 60, now + 1);
@@ -128,28 +128,28 @@ fn file_of_endpoints() -> Vec<Duration> {
     changes(&ambassador, || write(""), || write(&one.addr))
 }
 
-/// From a file of endpoints that names nobody to an address.
+/// From a file without endpoints to one with an address.
 fn configuration() -> Vec<Duration> {
     let (one, dir) = (Service::new("one"), tempfile::tempdir().unwrap());
-    let (path, nobody) = (dir.path().join("a.toml"), dir.path().join("empty.endpoints"));
-    std::fs::write(&nobody, "").unwrap();
+    let (path, empty) = (dir.path().join("a.toml"), dir.path().join("empty.endpoints"));
+    std::fs::write(&empty, "").unwrap();
     let write = |target: &str| {
         let text = format!(
             "[[route]]\nname = \"r\"\nlisten = \"127.0.0.1:0\"\ntarget = \"{target}\"\nhold = \"30s\"\n"
         );
         std::fs::write(&path, text).unwrap();
     };
-    let nobody = format!("file:{}", nobody.display());
-    write(&nobody);
+    let empty = format!("file:{}", empty.display());
+    write(&empty);
     let ambassador = Ambassador::with(&format!("--config {}", path.display())).start();
-    changes(&ambassador, || write(&nobody), || write(&one.addr))
+    changes(&ambassador, || write(&empty), || write(&one.addr))
 }
 
 fn follower(target: &str) -> Ambassador {
     Ambassador::with(&format!("127.0.0.1:0={target}?name=r&hold=30s")).start()
 }
 
-/// From before the change is made to the answer.
+/// Measures from before the change to the reply.
 fn changes(ambassador: &Ambassador, leave: impl Fn(), come: impl Fn() + Sync) -> Vec<Duration> {
     let hear_one = |addr| assert_eq!(ask(addr), "one");
     let round = |_| {
@@ -159,7 +159,7 @@ fn changes(ambassador: &Ambassador, leave: impl Fn(), come: impl Fn() + Sync) ->
             come();
             began
         };
-        let (answered, began) = while_one_waits(ambassador, hear_one, begin);
+        let (answered, began) = time_of_held_session(ambassador, hear_one, begin);
         since(began, answered)
     };
     (0..ROUNDS).map(round).collect()

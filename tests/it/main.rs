@@ -1,5 +1,5 @@
-//! The program as its users meet it: real processes, real servers, real Docker hosts where `cargo xtask test` brought
-//! them up. One binary for all of it. Readiness is awaited, never slept for.
+//! Integration tests of the program as users run it: real processes, real servers, real Docker hosts if `cargo xtask
+//! test` started them. A single binary. Tests wait for readiness and never sleep for it.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -28,7 +28,6 @@ mod hello_world;
 mod hostile;
 mod image;
 mod latency;
-mod life;
 mod networks;
 mod process;
 mod register;
@@ -36,6 +35,7 @@ mod relay;
 mod replace;
 mod restarts;
 mod scaled_compose;
+mod sessions;
 mod simulation;
 mod soak;
 mod support;

@@ -1,15 +1,15 @@
-//! A service behind an alias of its ambassador, on user-defined networks, by the files of the example.
+//! A service behind an alias of its ambassador on user-defined networks, as in the example.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::support::{Container, Host, Load, eventually, hosts, needs, redis_ping};
 
-/// From the moment at which the service is there again until it answers. DNS is asked once a second, and a new container
-/// has to start its server; the rest is for a busy machine. Far from `hold`, which is ten seconds.
+/// The longest time from the start of the service to its reply. DNS is queried once a second and a new container must
+/// start its server; the rest is for a busy machine. Far less than `hold`, which is ten seconds.
 const PAUSE_MAX: Duration = Duration::from_secs(4);
 
-/// Taken away when dropped, by its own script.
+/// The example; its script removes it when this is dropped.
 struct Example<'a>(&'a Host);
 
 impl<'a> Example<'a> {
@@ -40,8 +40,8 @@ impl<'a> Example<'a> {
         Load::start(&self.0.namespace, addr, redis_ping)
     }
 
-    /// Another container, which is handed back, has its address afterwards.
-    fn make_anew(&self, load: &Load, away: Duration) -> (Duration, Container) {
+    /// Recreates the service and returns another container that has its previous address.
+    fn recreate(&self, load: &Load, away: Duration) -> (Duration, Container) {
         let before = self.ip("store", "data");
         let gone = Instant::now();
         {
@@ -55,7 +55,7 @@ impl<'a> Example<'a> {
         });
         self.run("service.sh", &["data"]);
         let pause = until_it_answers(load);
-        assert_ne!(before, self.ip("store", "data"), "it came back where it was");
+        assert_ne!(before, self.ip("store", "data"), "it has the same address as before");
         (pause, stranger)
     }
 
@@ -91,7 +91,7 @@ fn follows(host: &Host, route: &str) {
     let load = example.load();
     let away = [0, 0, 6].map(Duration::from_secs);
     let (mut pauses, _strangers): (Vec<_>, Vec<_>) =
-        away.into_iter().map(|away| example.make_anew(&load, away)).unzip();
+        away.into_iter().map(|away| example.recreate(&load, away)).unzip();
     pauses.push(example.move_to_another_network(&load));
     assert_eq!(example.run("ask.sh", &[]), "PONG");
 
@@ -103,26 +103,26 @@ fn follows(host: &Host, route: &str) {
 }
 
 #[test]
-fn a_service_that_is_made_anew_and_moved_between_networks_is_followed_by_its_name_in_dns() {
+fn recreated_and_moved_service_is_followed_by_dns_name() {
     let hosts = needs!(hosts());
     follows(&hosts.b, "6379=store");
 }
 
 #[test]
-fn a_service_that_is_made_anew_and_moved_between_networks_is_followed_as_a_container() {
+fn recreated_and_moved_service_is_followed_as_a_container() {
     let hosts = needs!(hosts());
     follows(&hosts.a, "6379=docker://store");
 }
 
 #[test]
-fn a_service_that_is_made_anew_and_moved_between_networks_is_followed_by_its_label() {
+fn recreated_and_moved_service_is_followed_by_label() {
     let hosts = needs!(hosts());
     follows(&hosts.a, "--docker");
 }
 
-/// Its client comes first, then the service: nothing was ever known of the name.
+/// The client starts before the service, so the name has never been resolved.
 #[test]
-fn a_service_that_comes_after_its_first_client_is_found_within_seconds() {
+fn service_started_after_its_first_client_is_found_within_seconds() {
     let hosts = needs!(hosts());
     let host = &hosts.b;
     let network = host.network("late", "");

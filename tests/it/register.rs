@@ -1,7 +1,4 @@
-//! `ambassador register`, a process, with a real etcd: and the host dies, or etcd, or Docker, or the lease.
-
-#[path = "register/engine.rs"]
-pub(crate) mod engine;
+//! `ambassador register` with a real etcd or Consul: failures of the host, etcd, Docker and the lease.
 
 use std::time::{Duration, Instant};
 
@@ -9,13 +6,12 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Ambassador, CONSUL_TOKEN, Consul, Etcd, Host, eventually, hosts, needs, redis_ping, within,
+    Ambassador, CONSUL_TOKEN, Consul, Engine, Etcd, Host, eventually, hosts, needs, redis_ping, within,
 };
-use engine::Engine;
 
 const LABEL: (&str, &str) = ("ambassador.register", "redis");
 
-/// The registrar of a host of this address.
+/// Starts the registrar of a host with this address.
 fn registrar(etcd: &Etcd, engine: &Engine, advertise: &str, more: &str) -> Ambassador {
     let to = etcd.address();
     Ambassador::with(&format!("register --to etcd://{to} --advertise {advertise} {more}"))
@@ -23,7 +19,7 @@ fn registrar(etcd: &Etcd, engine: &Engine, advertise: &str, more: &str) -> Ambas
         .spawn()
 }
 
-/// Until etcd has these below `/services/`, as `NAME/PORT/ID=ADDRESS`.
+/// Waits until etcd has these below `/services/`, as `NAME/PORT/ID=ADDRESS`.
 fn has(etcd: &Etcd, expected: &[String], registrar: &Ambassador) {
     within(Duration::from_secs(30), "these entries", || match entries(etcd) {
         found if found == expected => Ok(()),
@@ -48,14 +44,14 @@ fn entry(id: &str, address: &str) -> String {
 }
 
 #[test]
-fn containers_are_registered_as_they_come_and_withdrawn_at_once_when_they_end() {
+fn containers_are_registered_on_start_and_deregistered_on_end() {
     let etcd = needs!(Etcd::start());
     let engine = Engine::new();
-    let one = engine.run("redis-1", LABEL, 4001);
+    let one = engine.publish("redis-1", LABEL, 4001);
     let mut registrar = registrar(&etcd, &engine, "10.0.0.5", "--ttl 60s");
     has(&etcd, &[entry(&one, "10.0.0.5:4001")], &registrar);
-    let two = engine.run("redis-2", LABEL, 4002);
-    engine.run("other", ("a", "b"), 4003);
+    let two = engine.publish("redis-2", LABEL, 4002);
+    engine.publish("other", ("a", "b"), 4003);
     has(&etcd, &[entry(&one, "10.0.0.5:4001"), entry(&two, "10.0.0.5:4002")], &registrar);
     let killed = Instant::now();
     engine.kill(&one);
@@ -69,13 +65,13 @@ fn containers_are_registered_as_they_come_and_withdrawn_at_once_when_they_end() 
 }
 
 #[test]
-fn of_two_hosts_the_one_that_dies_is_gone_when_its_lease_ends() {
+fn entries_of_a_dead_host_expire_with_its_lease() {
     let etcd = needs!(Etcd::start());
     let (host_a, host_b) = (Engine::new(), Engine::new());
-    let (one, two) = (host_a.run("redis", LABEL, 4001), host_b.run("other", LABEL, 4001));
-    // One and the same container could not be on two hosts.
+    let (one, two) = (host_a.publish("redis", LABEL, 4001), host_b.publish("other", LABEL, 4001));
+    // A container ID cannot be on two hosts.
     host_b.kill(&two);
-    let two = host_b.run("redis", LABEL, 4002);
+    let two = host_b.publish("redis", LABEL, 4002);
     let a = registrar(&etcd, &host_a, "10.0.0.5", "--ttl 2s");
     let b = registrar(&etcd, &host_b, "10.0.0.6", "--ttl 2s");
     has(&etcd, &[entry(&one, "10.0.0.5:4001"), entry(&two, "10.0.0.6:4002")], &a);
@@ -86,16 +82,16 @@ fn of_two_hosts_the_one_that_dies_is_gone_when_its_lease_ends() {
 }
 
 #[test]
-fn a_lease_or_a_key_that_is_taken_away_is_replaced() {
+fn lost_lease_or_key_is_replaced() {
     let etcd = needs!(Etcd::start());
     let engine = Engine::new();
-    let one = entry(&engine.run("redis", LABEL, 4001), "10.0.0.5:4001");
+    let one = entry(&engine.publish("redis", LABEL, 4001), "10.0.0.5:4001");
     let registrar = registrar(&etcd, &engine, "10.0.0.5", "--ttl 3s");
     has(&etcd, std::slice::from_ref(&one), &registrar);
     let (key, _) = etcd.keys("/services/").remove(0);
     etcd.delete(&key);
     has(&etcd, std::slice::from_ref(&one), &registrar);
-    // A put without a lease takes the key out of ours.
+    // A put without a lease detaches the key from the registrar's lease.
     etcd.put(&key, "10.6.6.6:6");
     has(&etcd, std::slice::from_ref(&one), &registrar);
     let leases = etcd.ask("/v3/lease/leases", &json!({}));
@@ -107,10 +103,10 @@ fn a_lease_or_a_key_that_is_taken_away_is_replaced() {
 }
 
 #[test]
-fn what_happens_while_etcd_is_away_is_made_good_when_it_is_back() {
+fn registrations_catch_up_after_an_etcd_outage() {
     let mut etcd = needs!(Etcd::start());
     let engine = Engine::new();
-    let one = engine.run("redis-1", LABEL, 4001);
+    let one = engine.publish("redis-1", LABEL, 4001);
     let registrar = registrar(&etcd, &engine, "10.0.0.5", "--ttl 60s");
     has(&etcd, &[entry(&one, "10.0.0.5:4001")], &registrar);
     etcd.kill();
@@ -118,17 +114,17 @@ fn what_happens_while_etcd_is_away_is_made_good_when_it_is_back() {
     eventually("the loss", || {
         if registrar.log().contains("registry unavailable") { Ok(()) } else { Err(registrar.log()) }
     });
-    let two = engine.run("redis-2", LABEL, 4002);
+    let two = engine.publish("redis-2", LABEL, 4002);
     etcd.start_again();
     has(&etcd, &[entry(&two, "10.0.0.5:4002")], &registrar);
 }
 
 #[test]
-fn more_entries_than_one_transaction_takes_are_registered_and_taken_back() {
+fn more_entries_than_fit_one_transaction_are_registered_and_deregistered() {
     let etcd = needs!(Etcd::start());
     let engine = Engine::new();
     for n in 0..250u16 {
-        engine.run(&format!("redis-{n}"), LABEL, 4000 + n);
+        engine.publish(&format!("redis-{n}"), LABEL, 4000 + n);
     }
     let mut registrar = registrar(&etcd, &engine, "10.0.0.5", "--ttl 60s");
     within(Duration::from_secs(60), "all of them", || match entries(&etcd).len() {
@@ -141,11 +137,11 @@ fn more_entries_than_one_transaction_takes_are_registered_and_taken_back() {
 }
 
 #[test]
-fn a_member_that_hangs_costs_no_lease() {
+fn hanging_etcd_member_does_not_lose_the_lease() {
     let etcd = needs!(Etcd::start());
     let hangs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let engine = Engine::new();
-    let one = entry(&engine.run("redis", LABEL, 4001), "10.0.0.5:4001");
+    let one = entry(&engine.publish("redis", LABEL, 4001), "10.0.0.5:4001");
     let members = format!("{},{}", hangs.local_addr().unwrap(), etcd.address());
     let registrar =
         Ambassador::with(&format!("register --to etcd://{members} --advertise 10.0.0.5 --ttl 3s"))
@@ -155,24 +151,24 @@ fn a_member_that_hangs_costs_no_lease() {
 }
 
 #[test]
-fn what_happens_while_docker_restarts_is_made_good_when_it_is_back() {
+fn registrations_catch_up_after_a_docker_restart() {
     let etcd = needs!(Etcd::start());
     let engine = Engine::new();
-    let one = engine.run("redis-1", LABEL, 4001);
+    let one = engine.publish("redis-1", LABEL, 4001);
     let registrar = registrar(&etcd, &engine, "10.0.0.5", "--all --ttl 60s");
     has(&etcd, &[entry(&one, "10.0.0.5:4001")], &registrar);
     engine.restart();
     engine.kill(&one);
-    let two = engine.run("redis-2", ("a", "b"), 4002);
+    let two = engine.publish("redis-2", ("a", "b"), 4002);
     has(&etcd, &[format!("redis-2/6379/{two}=10.0.0.5:4002")], &registrar);
 }
 
 #[test]
-fn a_registry_that_is_not_there_yet_is_waited_for() {
+fn registrar_waits_for_an_unavailable_registry() {
     let mut etcd = needs!(Etcd::start());
     etcd.kill();
     let engine = Engine::new();
-    let one = engine.run("redis", LABEL, 4001);
+    let one = engine.publish("redis", LABEL, 4001);
     let registrar = registrar(&etcd, &engine, "10.0.0.5", "--ttl 5s");
     eventually("the loss", || {
         if registrar.log().contains("registry unavailable") { Ok(()) } else { Err(registrar.log()) }
@@ -182,10 +178,10 @@ fn a_registry_that_is_not_there_yet_is_waited_for() {
 }
 
 #[test]
-fn consul_has_what_runs_and_no_longer_what_ended_or_whose_registrar_died() {
+fn consul_entries_expire_with_the_container_or_its_registrar() {
     let consul = needs!(Consul::guarded());
     let engine = Engine::new();
-    let one = engine.run("redis-1", LABEL, 4001);
+    let one = engine.publish("redis-1", LABEL, 4001);
     let start = || {
         Ambassador::with(&format!(
             "register --to consul://{} --advertise 10.0.0.5 --ttl 2s",
@@ -203,7 +199,7 @@ fn consul_has_what_runs_and_no_longer_what_ended_or_whose_registrar_died() {
     };
     let registrar = start();
     passing(&["10.0.0.5:4001"], &registrar);
-    engine.run("redis-2", LABEL, 4002);
+    engine.publish("redis-2", LABEL, 4002);
     passing(&["10.0.0.5:4001", "10.0.0.5:4002"], &registrar);
     engine.kill(&one);
     passing(&["10.0.0.5:4002"], &registrar);
@@ -221,7 +217,7 @@ fn consul_has_what_runs_and_no_longer_what_ended_or_whose_registrar_died() {
     assert_eq!(consul.ask("GET", "/v1/agent/services", &Value::Null), json!({}), "{}", registrar.log());
 }
 
-/// `ADDRESS:PORT` of each instance of `redis` whose checks pass, sorted.
+/// Returns `ADDRESS:PORT` of each instance of `redis` with passing checks, sorted.
 fn passing_instances(consul: &Consul) -> Vec<String> {
     let answer = consul.ask("GET", "/v1/health/service/redis?passing", &Value::Null);
     let instances = answer.as_array().into_iter().flatten().map(|instance| &instance["Service"]);
@@ -232,7 +228,7 @@ fn passing_instances(consul: &Consul) -> Vec<String> {
 }
 
 #[test]
-fn bad_usage_is_told_at_once_and_starts_nothing() {
+fn invalid_usage_is_reported_at_start() {
     for (args, says) in [
         ("register", "--to"),
         ("register --to etcd://h", "--advertise"),
@@ -245,9 +241,9 @@ fn bad_usage_is_told_at_once_and_starts_nothing() {
     }
 }
 
-/// The issue's own: two hosts, two registrars, one ambassador.
+/// Two hosts, two registrars, one ambassador.
 #[test]
-fn two_docker_hosts_register_and_the_ambassador_follows_as_one_of_them_dies() {
+fn ambassador_follows_registrations_of_two_docker_hosts_as_one_dies() {
     let hosts = needs!(hosts());
     let etcd = needs!(Etcd::reached_from_both(&hosts));
     let redis =

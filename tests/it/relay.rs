@@ -1,4 +1,4 @@
-//! The relay between real sockets: what one side sends the other gets, and each end has its name.
+//! The relay between real sockets: bytes arrive unchanged, and each ending is reported.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -19,13 +19,14 @@ use tokio::time::Instant;
 
 const NO_LIMITS: Limits = Limits::new(None, Duration::from_secs(300));
 
-/// Longer than anything here takes: a test that hangs fails instead.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A timeout that is reached only if a test hangs.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Each way, in the largest transfers; the smaller ones are fractions of it. A debug build is slow at hashing.
+/// Bytes in each direction of the largest transfers; smaller ones are fractions of it. A debug build is slow at
+/// hashing.
 const LARGE: usize = if cfg!(debug_assertions) { 256 << 20 } else { 1 << 30 };
 
-/// The moved bytes, as the relay tells of them.
+/// The relayed bytes that the relay reports.
 #[derive(Default)]
 struct Counts {
     up: AtomicU64,
@@ -52,23 +53,23 @@ impl Counts {
 
 const NARROW_BYTES: usize = 64 << 10;
 
-/// What a connection is made of.
+/// The kind of a connection.
 #[derive(Clone, Copy)]
 enum Kind {
     Tcp,
-    /// TCP with socket buffers that are full most of the time. Smaller ones than [`NARROW_BYTES`] measure only the
-    /// kernel's timers: loopback packets are larger.
+    /// TCP with socket buffers that are full most of the time. Buffers smaller than [`NARROW_BYTES`] would measure the
+    /// kernel's timers, because loopback packets are larger.
     Narrow,
     Unix,
 }
 
 use Kind::{Narrow, Tcp, Unix};
 
-/// A blocking end of a connection, in the hands of a test.
+/// A blocking end of a connection, used by the test.
 struct End(OwnedFd);
 
 impl End {
-    /// The test's end and the relay's.
+    /// Returns the test's end and the relay's end.
     fn pair(kind: Kind) -> (End, OwnedFd) {
         let (outer, inner) = match kind {
             Tcp => tcp_pair(),
@@ -86,36 +87,36 @@ impl End {
             }
         };
         for timeout in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
-            sockopt::set_socket_timeout(&outer, timeout, Some(PATIENCE)).unwrap();
+            sockopt::set_socket_timeout(&outer, timeout, Some(TIMEOUT)).unwrap();
         }
         rustix::io::ioctl_fionbio(&inner, true).unwrap();
         (End(outer), inner)
     }
 
-    /// FIN.
+    /// Sends FIN.
     fn finish(&self) {
         rustix::net::shutdown(&self.0, rustix::net::Shutdown::Write).unwrap();
     }
 
-    /// RST.
+    /// Sends RST.
     fn reset(self) {
         sockopt::set_socket_linger(&self.0, Some(Duration::ZERO)).unwrap();
     }
 
-    /// Takes no packet any more, not even an acknowledgement: as good as a pulled cable.
-    fn vanish(&self) {
+    /// Drops all packets, including acknowledgements, like a disconnected host.
+    fn drop_packets(&self) {
         let drop_all = socket2::SockFilter::new(6, 0, 0, 0);
         socket2::SockRef::from(&self.0).attach_filter(&[drop_all]).unwrap();
     }
 
-    /// Everything until FIN.
+    /// Reads until FIN.
     fn read_all(&self) -> Vec<u8> {
         let mut all = Vec::new();
         (&mut &*self).read_to_end(&mut all).unwrap();
         all
     }
 
-    /// Writes until nothing more fits for a while, and says how much did.
+    /// Writes until the buffers stay full, and returns the number of bytes.
     fn write_until_full(&self) -> usize {
         sockopt::set_socket_timeout(&self.0, sockopt::Timeout::Send, Some(Duration::from_millis(500)))
             .unwrap();
@@ -156,7 +157,7 @@ fn tcp_pair() -> (OwnedFd, OwnedFd) {
     (outer.into(), inner.into())
 }
 
-/// One session with a thread of its own.
+/// A session on a thread of its own.
 struct Session {
     client: End,
     server: End,
@@ -174,7 +175,7 @@ impl Session {
         Session { client, server, counts, relay }
     }
 
-    /// A request and its answer, so that both ways are known to work.
+    /// Exchanges a request and its reply, so that both directions are established.
     fn exchange(&self) {
         for (from, to) in [(&self.client, &self.server), (&self.server, &self.client)] {
             let mut byte = [0; 1];
@@ -188,7 +189,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-/// With a clock that jumps to the next timer whenever nothing else happens.
+/// Runs with a paused clock, which jumps to the next timer whenever the runtime is idle.
 fn block_on_paused<T>(future: impl Future<Output = T>) -> T {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_all().start_paused(true).build().unwrap().block_on(future)
@@ -208,7 +209,7 @@ fn registered(fd: OwnedFd) -> Socket {
     if is_unix { Socket::register_unix(fd).unwrap() } else { Socket::register(fd).unwrap() }
 }
 
-/// The same bytes for the same seed, different from one position to the next.
+/// Pseudo-random bytes from a seed.
 struct Noise(u64);
 
 impl Noise {
@@ -232,7 +233,7 @@ impl Noise {
     }
 }
 
-/// Sends `total` bytes in pieces of what `piece` says, then FIN. Returns their hash.
+/// Sends `total` bytes in pieces of the lengths of `piece`, then FIN. Returns their hash.
 fn send(mut to: &End, seed: u64, total: usize, mut piece: impl FnMut(&mut Noise) -> usize) -> String {
     let mut noise = Noise(seed);
     let mut buffer = vec![0; 1 << 20];
@@ -241,7 +242,7 @@ fn send(mut to: &End, seed: u64, total: usize, mut piece: impl FnMut(&mut Noise)
     let mut left = total;
     while left > 0 {
         let length = piece(&mut noise).clamp(1, left.min(buffer.len()));
-        // Fresh noise throughout would take a debug build minutes: each piece starts with some.
+        // Random bytes throughout would take a debug build minutes: only the start of each piece is random.
         noise.fill(&mut buffer[..8.min(length)]);
         to.write_all(&buffer[..length]).unwrap();
         hash.update(&buffer[..length]);
@@ -264,7 +265,7 @@ fn receive(mut from: &End, piece: usize) -> String {
 }
 
 #[test]
-fn what_one_side_sends_the_other_gets() {
+fn bytes_are_relayed_in_both_directions() {
     let session = Session::start(Tcp, Tcp);
     (&session.client).write_all(b"PING").unwrap();
     let mut request = [0; 4];
@@ -279,8 +280,8 @@ fn what_one_side_sends_the_other_gets() {
     assert_eq!((session.counts.up(), session.counts.down()), (4, 5));
 }
 
-/// Sends `total` bytes each way at once and compares. The readers are slower than the writers, and each has its own
-/// reading size.
+/// Sends `total` bytes in both directions at once and compares the hashes. The readers are slower than the writers, and
+/// each has its own read size.
 fn both_ways(ends: [Kind; 2], total: usize, piece: impl Fn(&mut Noise) -> usize + Copy + Send) {
     let session = Session::start(ends[0], ends[1]);
     let (client, server) = (&session.client, &session.server);
@@ -297,22 +298,22 @@ fn both_ways(ends: [Kind; 2], total: usize, piece: impl Fn(&mut Noise) -> usize 
 }
 
 #[test]
-fn a_bulk_transfer_each_way_arrives_whole() {
+fn bulk_transfer_in_both_directions_is_complete() {
     both_ways([Tcp, Tcp], LARGE, |_| 1 << 20);
 }
 
 #[test]
-fn a_bulk_transfer_through_small_socket_buffers_arrives_whole() {
+fn bulk_transfer_through_small_socket_buffers_is_complete() {
     both_ways([Narrow, Narrow], LARGE / 8, |_| 1 << 20);
 }
 
 #[test]
-fn pieces_that_never_fill_the_scratch_buffer_arrive_whole() {
+fn pieces_smaller_than_the_buffer_are_complete() {
     both_ways([Narrow, Narrow], LARGE / 16, |_| 9_000);
 }
 
 #[test]
-fn bursts_between_tiny_writes_and_pauses_arrive_whole() {
+fn bursts_between_small_writes_and_pauses_are_complete() {
     both_ways([Narrow, Tcp], LARGE / 16, |noise| match noise.below(8) {
         0 => {
             pause(Duration::from_millis(1));
@@ -332,7 +333,7 @@ fn unix_sockets_on_either_side_carry_the_same_bytes() {
 }
 
 #[test]
-fn an_answer_may_come_long_after_the_request_ended() {
+fn reply_may_follow_long_after_the_half_close() {
     let session = Session::start(Tcp, Tcp);
     (&session.client).write_all(b"request").unwrap();
     session.client.finish();
@@ -345,7 +346,7 @@ fn an_answer_may_come_long_after_the_request_ended() {
 }
 
 #[test]
-fn a_service_may_end_first_and_still_be_spoken_to() {
+fn client_may_send_after_the_half_close_of_the_service() {
     let session = Session::start(Tcp, Unix);
     (&session.server).write_all(b"banner").unwrap();
     session.server.finish();
@@ -357,7 +358,7 @@ fn a_service_may_end_first_and_still_be_spoken_to() {
 }
 
 #[test]
-fn both_sides_may_end_without_a_byte() {
+fn both_sides_may_close_without_a_byte() {
     let session = Session::start(Tcp, Tcp);
     session.client.finish();
     session.server.finish();
@@ -367,7 +368,7 @@ fn both_sides_may_end_without_a_byte() {
 }
 
 #[test]
-fn an_end_that_is_sent_right_behind_a_bulk_transfer_loses_nothing_to_a_slow_reader() {
+fn half_close_after_a_bulk_transfer_loses_nothing() {
     let session = Session::start(Tcp, Narrow);
     let client = session.client;
     let sender = thread::spawn(move || {
@@ -401,7 +402,7 @@ fn a_reset_by_the_service_reaches_the_client_as_a_reset() {
 }
 
 #[test]
-fn a_reset_behind_a_bulk_transfer_is_not_taken_for_its_end() {
+fn reset_after_a_bulk_transfer_is_relayed_as_a_reset() {
     const BYTES: usize = 20 << 20;
     let session = Session::start(Tcp, Tcp);
     let client = session.client;
@@ -416,19 +417,19 @@ fn a_reset_behind_a_bulk_transfer_is_not_taken_for_its_end() {
 }
 
 #[test]
-fn a_reset_after_a_half_close_is_not_waited_out() {
+fn reset_after_a_half_close_ends_the_session_at_once() {
     let session = Session::start(Tcp, Tcp);
     (&session.client).write_all(b"request").unwrap();
     session.client.finish();
     assert_eq!(session.server.read_all(), b"request");
     session.client.reset();
     assert_eq!(session.relay.join().unwrap(), Ending::DownstreamReset);
-    // FIN was read above, so the reset shows when something is written.
+    // FIN was read above, so the reset is visible only to a write.
     assert_eq!((&session.server).write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
 }
 
 #[test]
-fn a_reset_by_a_client_is_seen_while_the_service_reads_nothing() {
+fn client_reset_is_detected_while_the_service_does_not_read() {
     let session = Session::start(Tcp, Tcp);
     session.client.write_until_full();
     session.client.reset();
@@ -438,7 +439,7 @@ fn a_reset_by_a_client_is_seen_while_the_service_reads_nothing() {
 }
 
 #[test]
-fn a_client_that_closes_with_an_answer_on_its_way_has_reset() {
+fn client_that_closes_with_unread_data_has_reset() {
     let session = Session::start(Tcp, Tcp);
     session.exchange();
     drop(session.client);
@@ -453,7 +454,7 @@ fn a_client_that_closes_with_an_answer_on_its_way_has_reset() {
 }
 
 #[test]
-fn a_unix_service_that_is_gone_is_an_upstream_reset() {
+fn closed_unix_service_is_an_upstream_reset() {
     let session = Session::start(Tcp, Unix);
     (&session.client).write_all(b"never read").unwrap();
     while session.counts.up() < 10 {
@@ -465,12 +466,12 @@ fn a_unix_service_that_is_gone_is_an_upstream_reset() {
 }
 
 #[test]
-fn a_client_that_vanished_ends_its_session() {
+fn unreachable_client_ends_its_session() {
     let (client, downstream) = End::pair(Tcp);
     let (server, upstream) = End::pair(Tcp);
     sockopt::set_tcp_user_timeout(&downstream, 300).unwrap();
     let relay = thread::spawn(move || block_on(relayed(downstream, upstream, NO_LIMITS, Arc::default())));
-    client.vanish();
+    client.drop_packets();
     (&server).write_all(b"is anybody there?").unwrap();
     assert_eq!(relay.join().unwrap(), Ending::DownstreamReset);
     assert_eq!((&server).read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
@@ -496,7 +497,7 @@ fn urgent_data_does_not_stop_a_bulk_transfer() {
 }
 
 #[test]
-fn a_reader_that_stops_stops_the_writer() {
+fn backpressure_reaches_the_writer() {
     let session = Session::start(Narrow, Narrow);
     let written = session.client.write_until_full();
     // Two small socket buffers each way and at most one pipe.
@@ -510,9 +511,9 @@ fn a_reader_that_stops_stops_the_writer() {
 
 #[test]
 fn a_bulk_transfer_without_a_pipe_is_copied() {
-    // The limit is the process's, so it takes a process.
+    // The limit is per process, so the test needs a process of its own.
     let status = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "relay::a_bulk_transfer_with_no_descriptor_left", "--ignored"])
+        .args(["--exact", "relay::bulk_transfer_works_without_free_descriptors", "--ignored"])
         .status()
         .unwrap();
     assert!(status.success());
@@ -520,7 +521,7 @@ fn a_bulk_transfer_without_a_pipe_is_copied() {
 
 #[test]
 #[ignore = "takes all descriptors of its process: the test above runs it in one of its own"]
-fn a_bulk_transfer_with_no_descriptor_left() {
+fn bulk_transfer_works_without_free_descriptors() {
     let (client, downstream) = End::pair(Tcp);
     let (server, upstream) = End::pair(Tcp);
     block_on(async move {
@@ -539,7 +540,7 @@ fn a_bulk_transfer_with_no_descriptor_left() {
     });
 }
 
-/// The ending of a session under `limits`, and how long it lasted by the paused clock, while `script` plays.
+/// Returns the ending of a session with `limits` and its duration by the paused clock, while `script` runs.
 fn under<F: Future<Output = ()>>(limits: Limits, script: impl FnOnce(End, End) -> F) -> (Ending, Duration) {
     block_on_paused(async {
         let (client, downstream) = End::pair(Tcp);
@@ -561,7 +562,7 @@ fn is_close(measured: Duration, expected: Duration) -> bool {
 }
 
 #[test]
-fn a_silent_session_is_idle_only_when_told_so() {
+fn idle_timeout_is_off_unless_configured() {
     let limits = Limits::new(Some(MINUTE), 5 * MINUTE);
     let (ending, lasted) = under(limits, |client, server| async move {
         tokio::time::sleep(2 * MINUTE).await;
@@ -574,7 +575,7 @@ fn a_silent_session_is_idle_only_when_told_so() {
 }
 
 #[test]
-fn a_byte_either_way_starts_the_silence_anew() {
+fn byte_in_either_direction_restarts_the_idle_timeout() {
     let limits = Limits::new(Some(MINUTE), 5 * MINUTE);
     let (ending, lasted) = under(limits, |client, server| async move {
         tokio::time::sleep(40 * MINUTE / 60).await;
@@ -588,7 +589,7 @@ fn a_byte_either_way_starts_the_silence_anew() {
 }
 
 #[test]
-fn a_half_closed_session_waits_from_its_half_close_on() {
+fn half_close_timeout_starts_at_the_half_close() {
     let limits = Limits::new(None, 5 * MINUTE);
     let (ending, lasted) = under(limits, |client, server| async move {
         tokio::time::sleep(10 * MINUTE).await;
@@ -603,7 +604,7 @@ fn a_half_closed_session_waits_from_its_half_close_on() {
 }
 
 #[test]
-fn the_shorter_limit_names_the_ending() {
+fn shorter_timeout_determines_the_ending() {
     let limits = Limits::new(Some(MINUTE), 5 * MINUTE);
     let (ending, lasted) = under(limits, |client, server| async move {
         client.finish();
@@ -621,8 +622,8 @@ fn the_shorter_limit_names_the_ending() {
     assert_eq!((ending, is_close(lasted, 3 * MINUTE)), (Ending::HalfCloseTimeout, true), "{lasted:?}");
 }
 
-/// The service answers, and closes with unread bytes, while the client sends more. Of the same moment, as the relay sees
-/// it: there is no `await` in between.
+/// The service replies and closes with unread bytes while the client sends more: simultaneously for the relay, because
+/// there is no `await` in between.
 async fn refuse(client: &End, server: End) {
     (&*client).write_all(b"request").unwrap();
     tokio::time::sleep(MINUTE).await;
@@ -632,7 +633,7 @@ async fn refuse(client: &End, server: End) {
 }
 
 #[test]
-fn a_refused_client_that_keeps_the_connection_open_is_waited_for_five_seconds() {
+fn refused_client_that_does_not_close_is_closed_after_five_seconds() {
     let (ending, lasted) = under(NO_LIMITS, |client, server| async move {
         refuse(&client, server).await;
         tokio::time::sleep(MINUTE).await;
@@ -643,7 +644,7 @@ fn a_refused_client_that_keeps_the_connection_open_is_waited_for_five_seconds() 
 }
 
 #[test]
-fn a_refused_client_that_goes_on_sending_is_taken_for_thirty_seconds() {
+fn refused_client_that_keeps_sending_is_closed_after_thirty_seconds() {
     let (ending, lasted) = under(NO_LIMITS, |client, server| async move {
         refuse(&client, server).await;
         for _ in 0..29 {
@@ -658,7 +659,7 @@ fn a_refused_client_that_goes_on_sending_is_taken_for_thirty_seconds() {
 }
 
 #[test]
-fn a_refused_client_that_ends_ends_the_session() {
+fn refused_client_that_closes_ends_the_session() {
     let (ending, lasted) = under(NO_LIMITS, |client, server| async move {
         refuse(&client, server).await;
         client.finish();
@@ -669,14 +670,14 @@ fn a_refused_client_that_ends_ends_the_session() {
 }
 
 #[test]
-fn a_refused_client_gets_all_of_an_answer_that_it_reads_late() {
+fn refused_client_that_reads_late_gets_the_complete_reply() {
     let session = Session::start(Narrow, Unix);
     session.exchange();
     let client = session.client;
     (&client).write_all(b"request").unwrap();
     (&session.server).read_exact(&mut [0; 3]).unwrap();
     let written = session.server.write_until_full();
-    // Bytes that the relay holds for the service: their write fails as soon as the service has closed.
+    // Bytes that the relay buffers for the service: writing them fails as soon as the service has closed.
     client.write_until_full();
     drop(session.server);
     assert_eq!(client.read_all().len(), written);
@@ -686,7 +687,7 @@ fn a_refused_client_gets_all_of_an_answer_that_it_reads_late() {
 }
 
 #[test]
-fn a_limit_beyond_time_is_no_limit() {
+fn timeout_beyond_the_clock_is_unlimited() {
     let limits = Limits::new(Some(Duration::MAX), Duration::MAX);
     let (ending, _) = under(limits, |client, server| async move {
         tokio::time::sleep(100 * MINUTE).await;
@@ -698,7 +699,7 @@ fn a_limit_beyond_time_is_no_limit() {
 }
 
 #[test]
-fn bulk_sessions_do_not_starve_a_small_one_of_their_thread() {
+fn bulk_sessions_do_not_starve_a_small_one() {
     const ROUND_TRIPS: u64 = 50;
     let bulk = Arc::new(Counts::default());
     let mut ends = Vec::new();
@@ -748,7 +749,7 @@ fn bulk_sessions_do_not_starve_a_small_one_of_their_thread() {
                 (&mut &*to).read_exact(&mut byte).unwrap();
             }
         }
-        // Each of its turns waits for one turn of each bulk session, and so do the threads that share the processors.
+        // Each of its turns waits for one turn of each bulk session, and for threads that share the processors.
         let each = (bulk.up() - before) / ROUND_TRIPS;
         stop.store(true, Ordering::Relaxed);
         assert!(each < 16 << 20, "{each} bytes passed by for each round trip");

@@ -1,4 +1,4 @@
-//! A service that is killed, moved, or whose daemon dies is a pause for its consumers, and never a refusal.
+//! A service that is killed or moved, or whose daemon dies, is a pause for its clients, not a refusal.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::support::{Ambassador, Container, Host, Load, daemon_host, hosts, need
 
 const SOCKET: &str = "-v /var/run/docker.sock:/var/run/docker.sock:ro";
 
-/// Kills a server between two questions, and starts it again while questions wait.
+/// Kills a server between two requests and restarts it while requests are held.
 fn restart_under(load: &Load, redis: &Container) {
     {
         let _between_questions = load.pause();
@@ -37,20 +37,20 @@ fn killed_three_times(host: &Host, route_to: fn(&str) -> String, options: &str) 
 }
 
 #[test]
-fn a_container_that_is_killed_three_times_is_a_pause_and_never_a_refusal() {
+fn killed_container_is_a_pause_not_a_refusal() {
     let hosts = needs!(hosts());
     killed_three_times(&hosts.a, |name| format!("docker://{name}"), SOCKET);
 }
 
 #[test]
-fn a_host_name_whose_server_is_killed_three_times_is_a_pause_and_never_a_refusal() {
+fn killed_server_behind_a_host_name_is_a_pause_not_a_refusal() {
     let hosts = needs!(hosts());
     killed_three_times(&hosts.b, str::to_owned, "");
 }
 
-/// As a service of the machine would be.
+/// As a service of the machine, outside of containers.
 #[test]
-fn beside_the_engine_and_in_no_container_it_follows_containers_too() {
+fn ambassador_outside_of_containers_follows_containers() {
     let hosts = needs!(hosts());
     let host = &hosts.b;
     let redis = host.start("redis", "crosbymichael/redis");
@@ -63,9 +63,9 @@ fn beside_the_engine_and_in_no_container_it_follows_containers_too() {
     has_not_failed(load);
 }
 
-/// Where other proxies keep the address that they resolved first.
+/// Many proxies keep the first resolved address.
 #[test]
-fn a_host_name_that_comes_back_at_another_address_is_followed() {
+fn host_name_with_a_new_address_is_followed() {
     let hosts = needs!(hosts());
     let host = &hosts.b;
     let network = host.network("moves", "--subnet 10.92.0.0/24");
@@ -87,9 +87,9 @@ fn a_host_name_that_comes_back_at_another_address_is_followed() {
     has_not_failed(load);
 }
 
-/// The stranger speaks another protocol, at the address and the port that the service had.
+/// The other container speaks another protocol at the previous address and port of the service.
 #[test]
-fn an_address_that_a_stranger_took_over_is_never_reached() {
+fn reassigned_address_is_never_connected_to() {
     let hosts = needs!(hosts());
     let host = &hosts.a;
     let network = host.network("strangers", "--subnet 10.91.0.0/24");
@@ -121,10 +121,10 @@ fn an_address_that_a_stranger_took_over_is_never_reached() {
 }
 
 #[test]
-fn a_docker_daemon_that_is_killed_under_load_fails_no_request_and_is_followed_again() {
+fn killed_docker_daemon_fails_no_request_and_is_followed_again() {
     let host = needs!(daemon_host());
     let redis = host.start("redis", "crosbymichael/redis");
-    // The directory, not the socket: a daemon that comes back makes a new one.
+    // The directory, not the socket: a restarted daemon creates a new socket.
     let socket = format!("-v {}:/engine -e DOCKER_HOST=unix:///engine/docker.sock", host.dir().display());
     let ambassador = host.start("ambassador", &format!("{socket} ambassador 6379=docker://{}", redis.name()));
     let load = Load::start(&host.namespace, ambassador.address(6379), redis_ping);

@@ -1,4 +1,4 @@
-//! One ambassador before a scaled Compose service, by the files of the example.
+//! One ambassador in front of a scaled Compose service, as in the example.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ impl Service<'_> {
         assert_eq!(self.replicas().len(), replicas);
     }
 
-    /// As each calls itself.
+    /// Returns the names of the replicas.
     fn replicas(&self) -> BTreeSet<String> {
         let line = format!(
             "docker inspect --format '{{{{.Config.Hostname}}}}' \
@@ -26,7 +26,7 @@ impl Service<'_> {
         self.0.host.shell(&line).lines().map(str::to_owned).collect()
     }
 
-    /// Waits until these have all answered, each more than once.
+    /// Waits until each of these has replied more than once.
     fn all_answer(&self, load: &Load) {
         let before = load.report();
         eventually("every replica answers", || {
@@ -44,7 +44,7 @@ impl Service<'_> {
     }
 }
 
-/// The consumer is on the other host.
+/// The client is on the other host.
 fn scaled_up_and_down(compose: Compose, host: &Host, consumer: &Host) {
     let file = "scaled-compose/compose.yaml";
     let service = Service(Project { compose, host, name: "scaled", file, image: "ambassador" });
@@ -62,13 +62,13 @@ fn scaled_up_and_down(compose: Compose, host: &Host, consumer: &Host) {
 }
 
 #[test]
-fn a_service_is_scaled_up_and_down_and_no_request_fails() {
+fn scaling_a_compose_service_fails_no_request() {
     let hosts = needs!(hosts());
     scaled_up_and_down(needs!(compose_1()), &hosts.a, &hosts.b);
 }
 
 #[test]
-fn a_service_is_scaled_by_compose_of_today_and_no_request_fails() {
+fn scaling_a_compose_v5_service_fails_no_request() {
     let hosts = needs!(hosts());
     scaled_up_and_down(needs!(compose_5()), &hosts.b, &hosts.a);
 }

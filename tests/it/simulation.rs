@@ -1,77 +1,77 @@
-//! A cluster, sources and names in a world where everything goes wrong, drawn by lot and in virtual time; what must hold,
-//! holds after every step.
+//! Randomized simulations of a cluster, its sources and DNS in virtual time; the invariants are checked after every
+//! step.
 //!
-//! Each seed is one story: of endpoints that join, leave, refuse, reset, hang and fall sick, of sessions that come, wait and
-//! go, and of options that change meanwhile; of sources that say this and that; of names whose servers do. A seed that fails is printed, and is told again by itself with
-//! `AMBASSADOR_SIM_SEED=N cargo test simulation`; `AMBASSADOR_SIM_SEEDS=N` tells more stories than usual.
+//! Each seed is one simulation: endpoints join, leave, refuse, reset, hang and become unhealthy; sessions start, wait
+//! and end; options, sources and name servers change. A failing seed is printed; `AMBASSADOR_SIM_SEED=N cargo test
+//! simulation` repeats it, and `AMBASSADOR_SIM_SEEDS=N` sets the number of seeds.
 
-mod lots;
-mod names;
-mod tables;
+mod dns;
+mod rng;
+mod route_table;
 mod world;
 
 use std::thread;
 
 use crate::support::variable;
-use lots::Lots;
+use rng::Rng;
 
-/// Stories, and steps of each.
+/// The number of simulations and their steps.
 const SEEDS: u64 = 256;
 const STEPS: usize = 120;
 
 #[test]
-fn whatever_happens_to_a_cluster_its_promises_hold() {
-    for_each_seed(|seed| in_virtual_time(world::tell(Lots::new(seed), STEPS)));
+fn cluster_invariants_hold_under_random_events() {
+    for_each_seed(|seed| in_virtual_time(world::run(Rng::new(seed), STEPS)));
 }
 
 #[test]
-fn whatever_servers_say_of_a_name_the_last_good_answer_stands_until_it_is_stale() {
-    for_each_seed(|seed| in_virtual_time(names::tell_of_a_source(Lots::new(seed), STEPS)));
+fn name_keeps_its_last_addresses_until_they_are_stale() {
+    for_each_seed(|seed| in_virtual_time(dns::run_source(Rng::new(seed), STEPS)));
 }
 
 #[test]
-fn whatever_servers_say_of_many_names_each_has_the_last_good_answer_until_it_is_stale() {
-    for_each_seed(|seed| in_virtual_time(names::tell_of_many(Lots::new(seed), STEPS)));
+fn each_of_many_names_keeps_its_last_addresses_until_they_are_stale() {
+    for_each_seed(|seed| in_virtual_time(dns::run_many(Rng::new(seed), STEPS)));
 }
 
 #[test]
-fn whatever_sources_say_what_runs_is_what_the_layers_mean() {
-    for_each_seed(|seed| tables::tell(Lots::new(seed), STEPS));
+fn route_table_follows_the_precedence_of_sources() {
+    for_each_seed(|seed| route_table::run(Rng::new(seed), STEPS));
 }
 
-fn in_virtual_time(story: impl Future<Output = ()>) {
+fn in_virtual_time(simulation: impl Future<Output = ()>) {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(story);
+    runtime.block_on(simulation);
 }
 
-/// Shared by two threads.
-fn for_each_seed(tell: impl Fn(u64) + Sync) {
+/// Runs the simulations on two threads.
+fn for_each_seed(run: impl Fn(u64) + Sync) {
     let number = |name: &str| variable(name).map(|text| text.parse::<u64>().expect("a number"));
     if let Some(seed) = number("AMBASSADOR_SIM_SEED") {
-        return tell(seed);
+        return run(seed);
     }
     let seeds = number("AMBASSADOR_SIM_SEEDS").unwrap_or(SEEDS);
     thread::scope(|scope| {
         for half in 0..2 {
-            let tell = &tell;
+            let run = &run;
             scope.spawn(move || {
                 for seed in (half..seeds).step_by(2) {
-                    let _told = Teller(seed);
-                    tell(seed);
+                    let _reporter = SeedReporter(seed);
+                    run(seed);
                 }
             });
         }
     });
 }
 
-/// Says which story it was that failed.
-struct Teller(u64);
+/// Prints the seed of a simulation that fails.
+struct SeedReporter(u64);
 
-impl Drop for Teller {
+impl Drop for SeedReporter {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("to see it again: AMBASSADOR_SIM_SEED={}", self.0);
+            eprintln!("repeat with AMBASSADOR_SIM_SEED={}", self.0);
         }
     }
 }

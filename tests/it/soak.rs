@@ -1,6 +1,6 @@
-//! A minute of everything at once: fresh and long connections of twenty clients, while keys change, containers are
-//! scaled, the file is rewritten, an operator gives orders, and etcd is killed. Nobody fails, and nothing is left over.
-//! Hostile clients flood two more routes meanwhile, and the ambassador has 1,024 descriptors.
+//! One minute of concurrent changes: twenty clients with short and long connections while keys change, containers are
+//! scaled, the file is rewritten, an operator sends commands, and etcd is killed. No request may fail, and no resource
+//! may leak. Hostile clients flood two more routes, and the ambassador has 1,024 descriptors.
 
 #[path = "soak/attack.rs"]
 mod attack;
@@ -10,12 +10,12 @@ mod backend;
 mod client;
 #[path = "soak/config.rs"]
 mod config;
-#[path = "soak/dice.rs"]
-pub(crate) mod dice;
-#[path = "soak/hands.rs"]
-mod hands;
+#[path = "soak/operators.rs"]
+mod operators;
 #[path = "soak/resp.rs"]
 mod resp;
+#[path = "soak/rng.rs"]
+pub(crate) mod rng;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -27,36 +27,36 @@ use serde_json::Value;
 use crate::support::{Ambassador, Container, Etcd, Host, eventually, hosts, needs, pause, variable};
 use attack::Attack;
 use backend::Backend;
-use client::{Client, Seen};
+use client::{Client, Observations};
 use config::Config;
-use dice::Dice;
-use hands::{Editor, Keeper, Scaler, Stage};
+use operators::{ConfigEditor, KeyOperator, Scaler, SoakEnvironment};
+use rng::Rng;
 
-/// `AMBASSADOR_TEST_SOAK_SECONDS` says another.
+/// The duration; `AMBASSADOR_TEST_SOAK_SECONDS` overrides it.
 const LENGTH: Duration = Duration::from_secs(60);
 const CLIENTS: usize = 20;
-/// Until all is set up, at the most.
+/// The timeout of the setup.
 const PREPARATION: Duration = Duration::from_secs(60);
 /// Every third client of a route holds long sessions.
 const LONG_EVERY: usize = 3;
-/// When memory is looked at first: buffers and tables have grown by then.
+/// The time of the first measurement of memory: buffers and tables have grown by then.
 const WARM: Duration = Duration::from_secs(10);
-/// What it may have grown by from then to the end: the allocator keeps some of what a peak took.
+/// The permitted growth from then on: the allocator keeps a part of a peak.
 const MEMORY_MARGIN_BYTES: u64 = 4 << 20;
-/// A worker keeps this many idle pipes for the next bulk transfer (`relay::splice`), and each has two ends.
+/// A worker keeps this many idle pipes for bulk transfers (`relay::splice`), each with two ends.
 const POOLED_PIPE_ENDS: usize = 16 * 2;
 const LOG_TAIL_LINES: usize = 60;
 
 #[test]
-fn a_minute_of_changes_fails_nobody_and_leaves_nothing_behind() {
+fn minute_of_changes_fails_no_request_and_leaks_nothing() {
     let host = &needs!(hosts()).a;
     let etcd = needs!(host.namespace.run(Etcd::start));
     host.namespace.run(|| soak(etcd, Some(host)));
 }
 
-/// Where there are Docker hosts, the other does this and more.
+/// Skipped if there are Docker hosts, because the other test includes it.
 #[test]
-fn a_minute_of_changes_fails_nobody_without_docker_too() {
+fn minute_of_changes_without_docker_fails_no_request() {
     if hosts().is_ok() {
         return;
     }
@@ -71,7 +71,7 @@ fn soak(etcd: Etcd, host: Option<&Host>) {
     let label = format!("it.soak=s{}", std::process::id());
 
     let dir = tempfile::tempdir().unwrap();
-    let mut routes = vec![("keys", format!("etcd://{}{}", etcd.address(), hands::PREFIX))];
+    let mut routes = vec![("keys", format!("etcd://{}{}", etcd.address(), operators::PREFIX))];
     routes.extend(host.map(|_| ("containers", format!("docker://label:{label}:6379"))));
     let attack = is_attacked().then(|| Attack::prepare(Instant::now() + length + PREPARATION));
     let more = attack.as_ref().map(Attack::routes).unwrap_or_default();
@@ -87,30 +87,36 @@ fn soak(etcd: Etcd, host: Option<&Host>) {
     };
     let names: Vec<&str> =
         if host.is_some() { vec!["keys", "fixed", "containers"] } else { vec!["keys", "fixed"] };
-    let seen: Vec<Mutex<Seen>> = names.iter().map(|_| Mutex::default()).collect();
+    let seen: Vec<Mutex<Observations>> = names.iter().map(|_| Mutex::default()).collect();
     let killed = Mutex::<BTreeSet<String>>::default();
 
     let started = Instant::now();
-    let stage = Stage { ambassador: &ambassador, started, until: started + length, diary: Mutex::default() };
-    let mut keeper = Keeper {
-        stage: &stage,
+    let environment = SoakEnvironment {
+        ambassador: &ambassador,
+        started,
+        until: started + length,
+        event_log: Mutex::default(),
+    };
+    let mut key_operator = KeyOperator {
+        environment: &environment,
         etcd,
         backends: &backends,
-        dice: Dice::new(seed, 1),
+        rng: Rng::new(seed, 1),
         present: BTreeSet::new(),
         found_unhealthy: 0,
     };
-    keeper.put(0);
-    keeper.put(1);
+    key_operator.put(0);
+    key_operator.put(1);
     let scaler = host.map(|host| {
-        let (dice, replicas) = (Dice::new(seed, 2), Vec::new());
-        let mut scaler = Scaler { stage: &stage, host, label: &label, dice, killed: &killed, replicas };
+        let (rng, replicas) = (Rng::new(seed, 2), Vec::new());
+        let mut scaler =
+            Scaler { environment: &environment, host, label: &label, rng, killed: &killed, replicas };
         scaler.up();
         scaler
     });
-    let editor = Editor { stage: &stage, config, dice: Dice::new(seed, 3) };
+    let editor = ConfigEditor { environment: &environment, config, rng: Rng::new(seed, 3) };
 
-    // One through each route, so that nothing that opens once is taken for a leak.
+    // One session through each route, so that what is opened once is not reported as a leak.
     for (name, seen) in names.iter().zip(&seen) {
         seen.lock().unwrap().connects += 1;
         resp::Connection::open(ambassador.addr(name)).unwrap().finish().unwrap();
@@ -118,52 +124,61 @@ fn soak(etcd: Etcd, host: Option<&Host>) {
     let before = ambassador.descriptors();
     let warm = length.min(WARM);
     let ((_etcd, found_unhealthy), _containers, memory_then) = thread::scope(|scope| {
-        let keeper = scope.spawn(|| keeper.work());
-        scope.spawn(|| editor.work());
+        let key_operator = scope.spawn(|| key_operator.run());
+        scope.spawn(|| editor.run());
         if attack.is_some() {
-            scope.spawn(|| Attack::run(stage.until, seed, |route| ambassador.addr(route)));
+            scope.spawn(|| Attack::run(environment.until, seed, |route| ambassador.addr(route)));
         }
-        let scaler = scaler.map(|scaler| scope.spawn(|| scaler.work()));
+        let scaler = scaler.map(|scaler| scope.spawn(|| scaler.run()));
         for number in 0..CLIENTS {
             let route = number % names.len();
             let client = Client {
                 name: format!("client {number} of {}", names[route]),
                 addr: ambassador.addr(names[route]),
-                dice: Dice::new(seed, 100 + number as u64),
+                rng: Rng::new(seed, 100 + number as u64),
                 started,
-                until: stage.until,
+                until: environment.until,
                 seen: &seen[route],
                 killed: &killed,
             };
             let holds_long = (number / names.len()).is_multiple_of(LONG_EVERY);
-            scope.spawn(move || if holds_long { client.stream_on() } else { client.ask_afresh() });
+            scope.spawn(
+                move || if holds_long { client.run_long_sessions() } else { client.run_short_sessions() },
+            );
         }
         pause(warm);
         let memory = ambassador.memory();
         let containers: Option<Vec<Container>> = scaler.map(|scaler| scaler.join().expect("the scaler"));
-        (keeper.join().expect("the keeper"), containers, memory)
+        (key_operator.join().expect("the keeper"), containers, memory)
     });
     eprintln!("soak: health checks found {found_unhealthy} times that a backend is unhealthy");
-    assert!(found_unhealthy > 0, "{}", stage.diary());
+    assert!(found_unhealthy > 0, "{}", environment.event_log());
     let longest_max = if attack.is_some() { attack::LONGEST_MAX } else { Duration::MAX };
-    Verdict { seed, stage: &stage, names: &names, seen: &seen, longest_max }.hold(&before, memory_then);
+    Outcome { seed, environment: &environment, names: &names, seen: &seen, longest_max }
+        .hold(&before, memory_then);
 }
 
-/// What must be so when all is over.
-struct Verdict<'a> {
+/// The checks at the end.
+struct Outcome<'a> {
     seed: u64,
-    stage: &'a Stage<'a>,
+    environment: &'a SoakEnvironment<'a>,
     names: &'a [&'a str],
-    seen: &'a [Mutex<Seen>],
-    /// Of all answers.
+    seen: &'a [Mutex<Observations>],
+    /// Latencies of all replies.
     longest_max: Duration,
 }
 
-impl Verdict<'_> {
+impl Outcome<'_> {
     fn hold(&self, descriptors_before: &BTreeMap<String, usize>, memory_then: u64) {
         let failures: Vec<String> =
             self.seen.iter().flat_map(|seen| seen.lock().unwrap().failures.clone()).collect();
-        assert!(failures.is_empty(), "{} failed:\n{}\n{}", failures.len(), failures.join("\n"), self.story());
+        assert!(
+            failures.is_empty(),
+            "{} failed:\n{}\n{}",
+            failures.len(),
+            failures.join("\n"),
+            self.summary()
+        );
         for (name, seen) in self.names.iter().zip(self.seen) {
             let seen = seen.lock().unwrap();
             eprintln!(
@@ -180,25 +195,25 @@ impl Verdict<'_> {
             assert!(
                 seen.answered > 0 && seen.long_finished > 0 && seen.servers.len() > 1,
                 "{}",
-                self.story()
+                self.summary()
             );
             assert!(
                 seen.longest < self.longest_max,
                 "{name} waited for {:?}: {}",
                 seen.longest,
-                self.story()
+                self.summary()
             );
             self.every_session_has_ended(name, &seen);
         }
-        self.descriptors_are_back(descriptors_before);
-        let memory_now = self.stage.ambassador.memory();
+        self.descriptors_are_closed(descriptors_before);
+        let memory_now = self.environment.ambassador.memory();
         eprintln!("soak: anonymous memory {} KB, then {} KB", memory_then >> 10, memory_now >> 10);
-        assert!(memory_now < memory_then + MEMORY_MARGIN_BYTES, "{}", self.story());
+        assert!(memory_now < memory_then + MEMORY_MARGIN_BYTES, "{}", self.summary());
     }
 
-    fn every_session_has_ended(&self, name: &str, seen: &Seen) {
+    fn every_session_has_ended(&self, name: &str, seen: &Observations) {
         eventually("every session has ended", || {
-            let route = route(self.stage.ambassador, name);
+            let route = route(self.environment.ambassador, name);
             let endings = route["endings"].as_object().cloned().unwrap_or_default();
             let ended: u64 = endings.values().filter_map(Value::as_u64).sum();
             let now = (route["active"].as_u64(), route["held"].as_u64(), ended);
@@ -208,16 +223,16 @@ impl Verdict<'_> {
                 Err(format!("{} connects: {route}", seen.connects))
             }
         });
-        let route = route(self.stage.ambassador, name);
+        let route = route(self.environment.ambassador, name);
         eprintln!("soak: {name}: endings {}", route["endings"]);
         let unfinished = seen.connects - route["endings"]["finished"].as_u64().unwrap_or_default();
-        assert!(unfinished <= seen.ended_with_their_server, "{route}\n{}", self.story());
+        assert!(unfinished <= seen.ended_with_their_server, "{route}\n{}", self.summary());
     }
 
-    fn descriptors_are_back(&self, before: &BTreeMap<String, usize>) {
-        let workers = status(self.stage.ambassador)["workers"].as_array().map_or(0, Vec::len);
+    fn descriptors_are_closed(&self, before: &BTreeMap<String, usize>) {
+        let workers = status(self.environment.ambassador)["workers"].as_array().map_or(0, Vec::len);
         eventually("the descriptors it had", || {
-            let now = self.stage.ambassador.descriptors();
+            let now = self.environment.ambassador.descriptors();
             let more = |kind: &String| now[kind].saturating_sub(before.get(kind).copied().unwrap_or(0));
             let within =
                 |kind: &&String| more(kind) <= if *kind == "pipe" { workers * POOLED_PIPE_ENDS } else { 0 };
@@ -227,16 +242,16 @@ impl Verdict<'_> {
                 Err(format!("{before:?}, and now {now:?}"))
             }
         });
-        eprintln!("soak: descriptors {before:?}, then {:?}", self.stage.ambassador.descriptors());
+        eprintln!("soak: descriptors {before:?}, then {:?}", self.environment.ambassador.descriptors());
     }
 
-    /// For whoever must find out why.
-    fn story(&self) -> String {
-        let log = self.stage.ambassador.log();
+    /// Prints details for debugging.
+    fn summary(&self) -> String {
+        let log = self.environment.ambassador.log();
         let lines: Vec<&str> = log.lines().filter(|line| !line.contains("ending=finished")).collect();
         let tail = lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n");
-        let (seed, diary) = (self.seed, self.stage.diary());
-        format!("AMBASSADOR_TEST_SOAK_SEED={seed}\nwhat was done:\n{diary}\nthe end of its log:\n{tail}")
+        let (seed, event_log) = (self.seed, self.environment.event_log());
+        format!("AMBASSADOR_TEST_SOAK_SEED={seed}\nwhat was done:\n{event_log}\nthe end of its log:\n{tail}")
     }
 }
 
@@ -250,7 +265,7 @@ fn route(ambassador: &Ambassador, name: &str) -> Value {
     route.unwrap_or_else(|| panic!("{name}: {status}")).clone()
 }
 
-/// The addresses of a route's endpoints.
+/// Returns the addresses of a route's endpoints.
 fn endpoints(ambassador: &Ambassador, name: &str) -> Vec<String> {
     let route = route(ambassador, name);
     let addresses = route["endpoints"].as_array().into_iter().flatten();
@@ -261,7 +276,7 @@ fn setting(name: &str) -> Option<u64> {
     variable(name).map(|text| text.parse().unwrap_or_else(|why| panic!("{name}={text}: {why}")))
 }
 
-/// Unless `AMBASSADOR_TEST_SOAK_ATTACK=0`.
+/// Returns whether the attack is enabled; `AMBASSADOR_TEST_SOAK_ATTACK=0` disables it.
 fn is_attacked() -> bool {
     setting("AMBASSADOR_TEST_SOAK_ATTACK") != Some(0)
 }

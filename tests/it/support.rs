@@ -1,4 +1,4 @@
-//! What tests stand on. Everything that a test starts is a value that ends it when dropped.
+//! Shared test infrastructure. Each value that starts something ends it when dropped.
 
 mod ambassador;
 mod clogged;

@@ -1,11 +1,11 @@
-//! A service of a swarm of one node, by the files of the example.
+//! A service of a swarm with one node, as in the example.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::support::{Load, SwarmHost, eventually, http_get, needs, swarm_host};
 
-/// Taken away when dropped: keep the swarm longer.
+/// Removed when dropped; the swarm must outlive it.
 struct Stack<'a>(&'a SwarmHost);
 
 impl<'a> Stack<'a> {
@@ -15,7 +15,7 @@ impl<'a> Stack<'a> {
         stack
     }
 
-    /// Its images are of no registry that could be asked for them.
+    /// Its images are not in a registry.
     fn update(&self, config: &str) {
         let line = format!("CONFIG={config} docker stack deploy --resolve-image never -c stack.yaml shop");
         self.0.shell(&format!("cd {}/examples/swarm-stack && {line}", env!("CARGO_MANIFEST_DIR")));
@@ -25,19 +25,19 @@ impl<'a> Stack<'a> {
         self.0.docker(&format!("service scale shop_web={tasks}"));
     }
 
-    /// As each calls itself.
+    /// Returns the names of the tasks.
     fn tasks(&self) -> BTreeSet<String> {
         let line = "docker inspect --format '{{.Config.Hostname}}' \
                     $(docker ps -q --filter label=com.docker.swarm.service.name=shop_web)";
         self.0.shell(line).lines().map(str::to_owned).collect()
     }
 
-    /// The container of its running task.
+    /// Returns the container of the running task.
     fn ambassador(&self) -> String {
         self.0.docker("ps -q --filter label=com.docker.swarm.service.name=shop_ambassador")
     }
 
-    /// Waits until all tasks, and so many, have answered.
+    /// Waits until all of this many tasks have replied.
     fn answers_from(&self, load: &Load, tasks: usize) {
         let before = load.report();
         eventually("every task answers", || {
@@ -69,13 +69,13 @@ impl Drop for Stack<'_> {
 }
 
 #[test]
-fn a_service_of_a_swarm_is_scaled_up_and_down_and_no_request_fails() {
+fn scaling_a_swarm_service_fails_no_request() {
     let swarm = needs!(swarm_host());
     let stack = Stack::deploy(&swarm);
     let published = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
     let load = Load::start(&swarm.namespace, published, http_get);
     stack.answers_from(&load, 1);
-    // It knows of a task that is gone for seconds longer.
+    // Docker's DNS lists a removed task for some seconds.
     let _beside = swarm.start(
         "ambassador",
         "--network shop_backend -p 8081:80 ambassador --dns-max-ttl 10s 80=tasks.web?balance=round-robin",
@@ -96,7 +96,7 @@ fn a_service_of_a_swarm_is_scaled_up_and_down_and_no_request_fails() {
 }
 
 #[test]
-fn a_new_configuration_of_a_swarm_reaches_the_ambassador() {
+fn updated_swarm_config_is_applied() {
     let swarm = needs!(swarm_host());
     let stack = Stack::deploy(&swarm);
     let before = eventually("a task of the ambassador", || match stack.ambassador() {

@@ -2,12 +2,12 @@
 
 use crate::support::{Host, eventually, hosts, needs};
 
-/// The document's, of the server's host.
+/// The commands of the documentation for the server's host.
 const BIG_SERVER: &str = "192.168.1.52";
 
-/// The commands are the document's, but for the address.
+/// Replaces the address in the commands of the documentation.
 #[test]
-fn the_two_host_example_of_dockers_documentation_answers_pong_as_it_is_written() {
+fn two_host_example_of_docker_documentation_works_as_written() {
     let hosts = needs!(hosts());
     let (big_server, client_server) = (&hosts.a, &hosts.b);
     let _names = (big_server.documents_names(), client_server.documents_names());
@@ -36,12 +36,12 @@ fn with_address_of(host: &Host, line: &str) -> String {
 }
 
 #[test]
-fn the_files_of_the_example_answer_pong_with_links_and_with_networks() {
+fn two_host_example_files_work_with_links_and_networks() {
     let hosts = needs!(hosts());
     let (big_server, client_server) = (&hosts.a, &hosts.b);
     let address = big_server.ip.expect("an address").to_string();
     let _names = (big_server.documents_names(), client_server.documents_names());
-    let _cleaned = [Cleaned(big_server), Cleaned(client_server)];
+    let _cleaned = [CleanupGuard(big_server), CleanupGuard(client_server)];
 
     run(big_server, "big-server.sh", &[]);
     run(client_server, "client-server.sh", &[&address]);
@@ -54,18 +54,18 @@ fn run(host: &Host, file: &str, args: &[&str]) -> String {
     host.example(&format!("two-host-redis/{file}"), args).unwrap_or_else(|why| panic!("{why}"))
 }
 
-/// By the example's own script.
-struct Cleaned<'a>(&'a Host);
+/// Runs the script of the example.
+struct CleanupGuard<'a>(&'a Host);
 
-impl Drop for Cleaned<'_> {
+impl Drop for CleanupGuard<'_> {
     fn drop(&mut self) {
         self.0.example("two-host-redis/clean.sh", &[]).ok();
     }
 }
 
-/// On a user-defined network a link sets no variables, as Docker 29 does nowhere.
+/// A link sets no variables on a user-defined network, and with Docker 29 on no network.
 #[test]
-fn a_link_without_variables_is_read_from_dockers_socket() {
+fn link_without_variables_is_read_from_the_docker_socket() {
     let hosts = needs!(hosts());
     let network = hosts.a.network("links", "");
     let redis = hosts.a.start("redis", &format!("--network {} crosbymichael/redis", network.name));

@@ -1,4 +1,5 @@
-//! UDP flows between real sockets: whole datagrams, in order, answered from the address they were written to.
+//! UDP flows between real sockets: datagrams arrive complete and in order, and replies come from the address that the
+//! client used.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -15,14 +16,14 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 const LIMITS: UdpLimits = UdpLimits { flows_max: 10_000, unanswered_max: 10_000 };
-const PATIENCE: Duration = Duration::from_secs(10);
-/// No answer within this is none at all.
-const SILENCE: Duration = Duration::from_millis(200);
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Without a reply in this time there is none.
+const NO_REPLY: Duration = Duration::from_millis(200);
 
-/// What the flows said, and what they are told.
-struct World {
+/// What the flows report, and how they are controlled.
+struct FlowState {
     target: Mutex<SocketAddr>,
-    /// A flow opens when it gets one of these.
+    /// A flow opens when it receives one of these.
     permits: Semaphore,
     cut: CancellationToken,
     opened: Mutex<Vec<(SocketAddr, Option<IpAddr>)>>,
@@ -35,15 +36,15 @@ struct World {
     down_bytes: AtomicU64,
 }
 
-struct Opener(Arc<World>);
+struct Opener(Arc<FlowState>);
 
-struct Told(Arc<World>, #[expect(dead_code, reason = "given back on drop")] OwnedSemaphorePermit);
+struct OpenFlow(Arc<FlowState>, #[expect(dead_code, reason = "given back on drop")] OwnedSemaphorePermit);
 
-/// Whose flows are not admitted.
+/// A client whose flows are denied.
 const DENIED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 66, 6, 6));
 
 impl Open for Opener {
-    type Flow = Told;
+    type Flow = OpenFlow;
 
     type Permit = OwnedSemaphorePermit;
 
@@ -61,21 +62,21 @@ impl Open for Opener {
         local: Option<IpAddr>,
         permit: OwnedSemaphorePermit,
         evicted: impl Future<Output = ()> + Send,
-    ) -> Option<(UdpSocket, Told)> {
-        let world = &self.0;
+    ) -> Option<(UdpSocket, OpenFlow)> {
+        let state = &self.0;
         tokio::select! {
-            opens = world.permits.acquire() => opens.unwrap().forget(),
+            opens = state.permits.acquire() => opens.unwrap().forget(),
             () = evicted => {
-                world.ended.lock().unwrap().push(Ending::TooMany);
+                state.ended.lock().unwrap().push(Ending::TooMany);
                 return None;
             }
         }
-        world.opened.lock().unwrap().push((client, local));
-        let target = *world.target.lock().unwrap();
+        state.opened.lock().unwrap().push((client, local));
+        let target = *state.target.lock().unwrap();
         let any: SocketAddr = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
         let socket = UdpSocket::bind(any).unwrap();
         socket.connect(target).unwrap();
-        Some((socket, Told(Arc::clone(world), permit)))
+        Some((socket, OpenFlow(Arc::clone(state), permit)))
     }
 
     fn refused(&self, _client: SocketAddr, _: Ending) {
@@ -83,7 +84,7 @@ impl Open for Opener {
     }
 }
 
-impl Flow for Told {
+impl Flow for OpenFlow {
     fn moved(&self, direction: Direction, bytes: usize) {
         let count = match direction {
             Direction::Up => &self.0.up_bytes,
@@ -112,10 +113,10 @@ impl Flow for Told {
     }
 }
 
-/// The relay with a thread of its own.
+/// A relay on a thread of its own.
 struct Relay {
     port: u16,
-    world: Arc<World>,
+    state: Arc<FlowState>,
     stop: CancellationToken,
     thread: JoinHandle<()>,
 }
@@ -125,7 +126,7 @@ impl Relay {
         Relay::start_with(listen, target, limits, Semaphore::MAX_PERMITS, Semaphore::MAX_PERMITS)
     }
 
-    /// One that opens so many flows, and has descriptors for so many at a time.
+    /// Starts a relay with a limit of flows and of descriptors.
     fn start_with(
         listen: &str,
         target: SocketAddr,
@@ -135,7 +136,7 @@ impl Relay {
     ) -> Relay {
         let socket = UdpSocket::bind(listen).unwrap();
         let port = socket.local_addr().unwrap().port();
-        let world = Arc::new(World {
+        let state = Arc::new(FlowState {
             target: Mutex::new(target),
             permits: Semaphore::new(permits),
             cut: CancellationToken::new(),
@@ -149,18 +150,18 @@ impl Relay {
             down_bytes: AtomicU64::new(0),
         });
         let stop = CancellationToken::new();
-        let (opener, stopped) = (Arc::new(Opener(Arc::clone(&world))), stop.clone());
+        let (opener, stopped) = (Arc::new(Opener(Arc::clone(&state))), stop.clone());
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(serve(socket, opener, limits, stopped)).unwrap();
         });
-        Relay { port, world, stop, thread }
+        Relay { port, state, stop, thread }
     }
 
-    /// From now on, flows that are open included.
+    /// Sets the idle timeout, also of open flows.
     fn with_idle(self, idle: Duration) -> Relay {
-        *self.world.idle.lock().unwrap() = Some(idle);
-        self.world.idle_changed.notify_waiters();
+        *self.state.idle.lock().unwrap() = Some(idle);
+        self.state.idle_changed.notify_waiters();
         self
     }
 
@@ -169,44 +170,44 @@ impl Relay {
     }
 
     fn opened(&self) -> usize {
-        self.world.opened.lock().unwrap().len()
+        self.state.opened.lock().unwrap().len()
     }
 
     fn endings(&self) -> Vec<Ending> {
-        self.world.ended.lock().unwrap().clone()
+        self.state.ended.lock().unwrap().clone()
     }
 
-    /// The endings once there are `count`.
+    /// Waits for `count` endings.
     fn await_endings(&self, count: usize) -> Vec<Ending> {
         wait_for(|| self.endings().len() >= count);
         self.endings()
     }
 
-    /// Cuts what there is, and waits for the end.
+    /// Stops all flows and waits for the end.
     fn finish(self) -> Vec<Ending> {
         self.stop.cancel();
-        self.world.cut.cancel();
+        self.state.cut.cancel();
         self.thread.join().unwrap();
-        self.world.ended.lock().unwrap().clone()
+        self.state.ended.lock().unwrap().clone()
     }
 }
 
 fn wait_for(condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < PATIENCE, "waited in vain");
+        assert!(start.elapsed() < TIMEOUT, "waited in vain");
         thread::park_timeout(Duration::from_millis(1));
     }
 }
 
 fn socket(address: &str) -> UdpSocket {
     let socket = UdpSocket::bind(address).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(1 << 20);
     socket
 }
 
-/// Sends back what it gets, for as long as the test lives.
+/// Echoes datagrams until the test ends.
 fn echo(address: &str) -> SocketAddr {
     let socket = UdpSocket::bind(address).unwrap();
     let address = socket.local_addr().unwrap();
@@ -230,12 +231,12 @@ fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
 fn exchange(client: &UdpSocket, relay: SocketAddr, bytes: &[u8]) {
     client.send_to(bytes, relay).unwrap();
     let (answer, from) = receive(client);
-    assert!(answer == bytes, "{} bytes came back for {}", answer.len(), bytes.len());
+    assert!(answer == bytes, "{} bytes were returned for {}", answer.len(), bytes.len());
     assert_eq!(from, relay);
 }
 
 #[test]
-fn a_datagram_is_answered_over_ipv4_and_ipv6() {
+fn datagrams_are_relayed_over_ipv4_and_ipv6() {
     for (listen, client, host) in [
         ("127.0.0.1:0", "127.0.0.1:0", "127.0.0.1"),
         ("[::1]:0", "[::1]:0", "::1"),
@@ -247,28 +248,28 @@ fn a_datagram_is_answered_over_ipv4_and_ipv6() {
             exchange(&client, relay.at(host), b"first");
             exchange(&client, relay.at(host), b"second, of the same flow");
             assert_eq!(relay.opened(), 1);
-            let world = Arc::clone(&relay.world);
+            let state = Arc::clone(&relay.state);
             assert_eq!(relay.finish(), [Ending::Cut]);
-            assert_eq!(world.up_bytes.load(Ordering::Relaxed), 29);
-            assert_eq!(world.down_bytes.load(Ordering::Relaxed), 29);
+            assert_eq!(state.up_bytes.load(Ordering::Relaxed), 29);
+            assert_eq!(state.down_bytes.load(Ordering::Relaxed), 29);
         }
     }
 }
 
 #[test]
-fn a_dual_stack_listener_serves_both_families_and_shows_ipv4_as_ipv4() {
+fn dual_stack_listener_serves_both_families_and_reports_ipv4_clients_as_ipv4() {
     let relay = Relay::start("[::]:0", echo("127.0.0.1:0"), LIMITS);
     let (four, six) = (socket("127.0.0.1:0"), socket("[::1]:0"));
     exchange(&four, relay.at("127.0.0.1"), b"four");
     exchange(&six, relay.at("::1"), b"six");
-    let opened = relay.world.opened.lock().unwrap().clone();
+    let opened = relay.state.opened.lock().unwrap().clone();
     assert_eq!(opened[0], (four.local_addr().unwrap(), Some("127.0.0.1".parse().unwrap())));
     assert_eq!(opened[1], (six.local_addr().unwrap(), Some("::1".parse().unwrap())));
     relay.finish();
 }
 
 #[test]
-fn an_answer_leaves_from_the_address_that_was_written_to() {
+fn reply_is_sent_from_the_address_that_the_client_used() {
     for listen in ["0.0.0.0:0", "[::]:0"] {
         let relay = Relay::start(listen, echo("127.0.0.1:0"), LIMITS);
         let client = socket("0.0.0.0:0");
@@ -281,13 +282,13 @@ fn an_answer_leaves_from_the_address_that_was_written_to() {
 }
 
 #[test]
-fn a_thousand_flows_are_kept_apart() {
+fn a_thousand_flows_are_isolated() {
     let relay = Relay::start("127.0.0.1:0", echo("127.0.0.1:0"), LIMITS);
     let clients: Vec<UdpSocket> = (0..1000).map(|_| socket("127.0.0.1:0")).collect();
     for round in 0..3 {
         for (index, client) in clients.iter().enumerate() {
             client.send_to(format!("{round} {index}").as_bytes(), relay.at("127.0.0.1")).unwrap();
-            // The listener's buffer is no larger than the kernel allows.
+            // The receive buffer of the listener is limited by the kernel.
             if index % 100 == 99 {
                 assert_eq!(receive(client).0, format!("{round} {index}").as_bytes());
             }
@@ -301,13 +302,13 @@ fn a_thousand_flows_are_kept_apart() {
 }
 
 #[test]
-fn bursts_of_several_flows_arrive_whole_and_in_order() {
+fn bursts_of_several_flows_arrive_complete_and_in_order() {
     const FLOWS: usize = 4;
     const BURST: usize = 40;
     let backend = socket("127.0.0.1:0");
     let relay = Relay::start("127.0.0.1:0", backend.local_addr().unwrap(), LIMITS);
     let clients: Vec<UdpSocket> = (0..FLOWS).map(|_| socket("127.0.0.1:0")).collect();
-    // Datagrams that come before a flow is open are held, and no more than a few.
+    // Datagrams that arrive before a flow opens are buffered, up to a small limit.
     for (flow, client) in clients.iter().enumerate() {
         client.send_to(&[u8::try_from(flow).unwrap()], relay.at("127.0.0.1")).unwrap();
         receive(&backend);
@@ -337,13 +338,13 @@ fn numbered(flow: usize, number: usize, length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn what_a_sender_gave_the_kernel_in_one_piece_arrives_as_the_datagrams_it_was() {
+fn segmented_datagrams_are_relayed_as_separate_datagrams() {
     let backend = socket("127.0.0.1:0");
     let relay = Relay::start("127.0.0.1:0", backend.local_addr().unwrap(), LIMITS);
     let client = socket("127.0.0.1:0");
     client.send_to(b"open", relay.at("127.0.0.1")).unwrap();
     let (_, upstream) = receive(&backend);
-    // Made for another socket: those here must get each datagram by itself.
+    // The option is set on the sender only: these sockets must receive each datagram separately.
     let state = quinn_udp::UdpSocketState::new((&socket("127.0.0.1:0")).into()).unwrap();
     assert!(state.max_gso_segments() > 1, "this kernel cannot show it");
     for stride in [1200, 1452, 3000] {
@@ -367,7 +368,7 @@ fn what_a_sender_gave_the_kernel_in_one_piece_arrives_as_the_datagrams_it_was() 
 }
 
 #[test]
-fn the_largest_datagram_and_the_empty_one_pass() {
+fn largest_and_empty_datagrams_are_relayed() {
     let relay = Relay::start("127.0.0.1:0", echo("127.0.0.1:0"), LIMITS);
     let client = socket("127.0.0.1:0");
     for length in [65_507, 0, 1, 0, 9_000] {
@@ -377,7 +378,7 @@ fn the_largest_datagram_and_the_empty_one_pass() {
 }
 
 #[test]
-fn a_silent_flow_is_forgotten_and_the_next_datagram_opens_a_new_one() {
+fn idle_flow_ends_and_the_next_datagram_opens_a_new_one() {
     let relay =
         Relay::start("127.0.0.1:0", echo("127.0.0.1:0"), LIMITS).with_idle(Duration::from_millis(100));
     let client = socket("127.0.0.1:0");
@@ -402,7 +403,7 @@ fn traffic_keeps_a_flow_alive() {
 }
 
 #[test]
-fn what_came_before_a_flow_opened_is_delivered_in_order_and_bounded() {
+fn datagrams_before_a_flow_opens_are_buffered_in_order_up_to_a_limit() {
     let backend = socket("127.0.0.1:0");
     let relay =
         Relay::start_with("127.0.0.1:0", backend.local_addr().unwrap(), LIMITS, 0, Semaphore::MAX_PERMITS);
@@ -410,11 +411,11 @@ fn what_came_before_a_flow_opened_is_delivered_in_order_and_bounded() {
     for number in 0..40_u8 {
         client.send_to(&[number], relay.at("127.0.0.1")).unwrap();
     }
-    // Another flow, to know that all of the first were taken.
+    // Another flow, to ensure that all datagrams of the first were received.
     let other = socket("127.0.0.1:0");
     other.send_to(b"other", relay.at("127.0.0.1")).unwrap();
-    thread::park_timeout(SILENCE);
-    relay.world.permits.add_permits(2);
+    thread::park_timeout(NO_REPLY);
+    relay.state.permits.add_permits(2);
     let mut received: Vec<Vec<u8>> = (0..17).map(|_| receive(&backend).0).collect();
     received.retain(|datagram| datagram != b"other");
     assert_eq!(received, (0..16_u8).map(|number| vec![number]).collect::<Vec<_>>(), "the oldest sixteen");
@@ -424,20 +425,20 @@ fn what_came_before_a_flow_opened_is_delivered_in_order_and_bounded() {
 }
 
 #[test]
-fn a_refusal_ends_the_flow_and_the_next_datagram_opens_anew() {
+fn refused_datagram_ends_the_flow_and_the_next_one_opens_a_new_one() {
     let gone = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let relay = Relay::start("127.0.0.1:0", gone, LIMITS);
     let client = socket("127.0.0.1:0");
     client.send_to(b"anybody?", relay.at("127.0.0.1")).unwrap();
     assert_eq!(relay.await_endings(1), [Ending::UpstreamReset]);
-    *relay.world.target.lock().unwrap() = echo("127.0.0.1:0");
+    *relay.state.target.lock().unwrap() = echo("127.0.0.1:0");
     exchange(&client, relay.at("127.0.0.1"), b"now?");
     assert_eq!(relay.opened(), 2);
     assert_eq!(relay.finish(), [Ending::UpstreamReset, Ending::Cut]);
 }
 
 #[test]
-fn a_flow_too_many_is_refused_and_the_others_go_on() {
+fn flow_beyond_the_limit_is_refused_and_the_others_continue() {
     let limits = UdpLimits { flows_max: 2, ..LIMITS };
     let relay = Relay::start("127.0.0.1:0", echo("127.0.0.1:0"), limits).with_idle(Duration::from_secs(2));
     let (first, second, third) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"), socket("127.0.0.1:0"));
@@ -447,38 +448,38 @@ fn a_flow_too_many_is_refused_and_the_others_go_on() {
         third.send_to(b"3", relay.at("127.0.0.1")).unwrap();
     }
     exchange(&first, relay.at("127.0.0.1"), b"1 again");
-    wait_for(|| relay.world.refused.load(Ordering::Relaxed) == 100);
-    third.set_read_timeout(Some(SILENCE)).unwrap();
+    wait_for(|| relay.state.refused.load(Ordering::Relaxed) == 100);
+    third.set_read_timeout(Some(NO_REPLY)).unwrap();
     assert_eq!(third.recv(&mut [0; 9]).unwrap_err().kind(), ErrorKind::WouldBlock);
     relay.await_endings(2);
-    third.set_read_timeout(Some(PATIENCE)).unwrap();
+    third.set_read_timeout(Some(TIMEOUT)).unwrap();
     exchange(&third, relay.at("127.0.0.1"), b"there is room again");
     relay.finish();
 }
 
 #[test]
-fn after_stop_old_flows_go_on_and_new_ones_do_not_start() {
+fn stopped_listener_keeps_its_flows_and_opens_no_new_ones() {
     let relay = Relay::start("127.0.0.1:0", echo("127.0.0.1:0"), LIMITS).with_idle(Duration::from_secs(1));
     let (old, new) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
     exchange(&old, relay.at("127.0.0.1"), b"before");
     relay.stop.cancel();
     exchange(&old, relay.at("127.0.0.1"), b"after");
     new.send_to(b"too late", relay.at("127.0.0.1")).unwrap();
-    new.set_read_timeout(Some(SILENCE)).unwrap();
+    new.set_read_timeout(Some(NO_REPLY)).unwrap();
     assert_eq!(new.recv(&mut [0; 9]).unwrap_err().kind(), ErrorKind::WouldBlock);
     exchange(&old, relay.at("127.0.0.1"), b"still");
     relay.thread.join().unwrap();
-    assert_eq!(*relay.world.ended.lock().unwrap(), [Ending::Idle]);
+    assert_eq!(*relay.state.ended.lock().unwrap(), [Ending::Idle]);
 }
 
-/// Takes datagrams and answers none.
-fn mute() -> (UdpSocket, SocketAddr) {
-    let mute = socket("127.0.0.1:0");
-    let addr = mute.local_addr().unwrap();
-    (mute, addr)
+/// A server that receives datagrams and sends no reply.
+fn silent_server() -> (UdpSocket, SocketAddr) {
+    let silent_server = socket("127.0.0.1:0");
+    let addr = silent_server.local_addr().unwrap();
+    (silent_server, addr)
 }
 
-/// Flows of so many clients, each of which has been opened.
+/// Opens a flow for each of these clients.
 fn unanswered(relay: &Relay, clients: &[&str]) -> Vec<UdpSocket> {
     let open = |client: &&str| {
         let (client, opened) = (socket(client), relay.opened());
@@ -489,85 +490,85 @@ fn unanswered(relay: &Relay, clients: &[&str]) -> Vec<UdpSocket> {
     clients.iter().map(open).collect()
 }
 
-/// From then on the endpoint of new flows answers.
-fn answers_now(relay: &Relay) {
-    *relay.world.target.lock().unwrap() = echo("127.0.0.1:0");
+/// Makes the endpoint of new flows reply from now on.
+fn enable_endpoint(relay: &Relay) {
+    *relay.state.target.lock().unwrap() = echo("127.0.0.1:0");
 }
 
 #[test]
-fn oldest_unanswered_flow_makes_room_for_a_new_one() {
-    let (mute, addr) = mute();
+fn oldest_unanswered_flow_is_evicted_for_a_new_one() {
+    let (silent_server, addr) = silent_server();
     let relay = Relay::start("127.0.0.1:0", addr, UdpLimits { flows_max: 3, ..LIMITS });
     let old = unanswered(&relay, &["127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"]);
-    let upstreams: Vec<SocketAddr> = old.iter().map(|_| receive(&mute).1).collect();
-    mute.send_to(b"!", upstreams[0]).unwrap();
+    let upstreams: Vec<SocketAddr> = old.iter().map(|_| receive(&silent_server).1).collect();
+    silent_server.send_to(b"!", upstreams[0]).unwrap();
     assert_eq!(receive(&old[0]).0, b"!");
-    answers_now(&relay);
+    enable_endpoint(&relay);
     exchange(&socket("127.0.0.1:0"), relay.at("127.0.0.1"), b"new");
     assert_eq!(relay.await_endings(1), [Ending::TooMany]);
-    // The first was answered, so it was the second: its endpoint no longer reaches it, and that of the others does.
-    mute.send_to(b"late", upstreams[2]).unwrap();
+    // The first flow had a reply, so the second was evicted: its client no longer gets replies, the others do.
+    silent_server.send_to(b"late", upstreams[2]).unwrap();
     assert_eq!(receive(&old[2]).0, b"late");
-    mute.send_to(b"still", upstreams[0]).unwrap();
+    silent_server.send_to(b"still", upstreams[0]).unwrap();
     assert_eq!(receive(&old[0]).0, b"still");
-    assert_eq!(relay.world.refused.load(Ordering::Relaxed), 0);
+    assert_eq!(relay.state.refused.load(Ordering::Relaxed), 0);
     relay.finish();
 }
 
 #[test]
-fn flow_that_is_being_opened_makes_room_too() {
+fn flow_that_is_being_opened_can_be_evicted() {
     let limits = UdpLimits { flows_max: 1, ..LIMITS };
     let relay = Relay::start_with("127.0.0.1:0", echo("127.0.0.1:0"), limits, 0, Semaphore::MAX_PERMITS);
     let (first, second) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
     first.send_to(b"1", relay.at("127.0.0.1")).unwrap();
     second.send_to(b"2", relay.at("127.0.0.1")).unwrap();
     assert_eq!(relay.await_endings(1), [Ending::TooMany]);
-    relay.world.permits.add_permits(1);
+    relay.state.permits.add_permits(1);
     assert_eq!(receive(&second).0, b"2");
     relay.finish();
 }
 
 #[test]
-fn without_descriptors_the_oldest_unanswered_flow_gives_its_own() {
-    let (_mute, addr) = mute();
+fn oldest_unanswered_flow_is_evicted_when_descriptors_run_out() {
+    let (_mute, addr) = silent_server();
     let relay = Relay::start_with("127.0.0.1:0", addr, LIMITS, Semaphore::MAX_PERMITS, 2);
     let _old = unanswered(&relay, &["127.0.0.1:0", "127.0.0.1:0"]);
-    answers_now(&relay);
+    enable_endpoint(&relay);
     let (third, fourth) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
     exchange(&third, relay.at("127.0.0.1"), b"third");
     exchange(&fourth, relay.at("127.0.0.1"), b"fourth");
     assert_eq!(relay.endings(), [Ending::TooMany; 2]);
     let fifth = socket("127.0.0.1:0");
     fifth.send_to(b"fifth", relay.at("127.0.0.1")).unwrap();
-    wait_for(|| relay.world.refused.load(Ordering::Relaxed) == 1);
+    wait_for(|| relay.state.refused.load(Ordering::Relaxed) == 1);
     exchange(&third, relay.at("127.0.0.1"), b"answered flows stay");
     relay.finish();
 }
 
 #[test]
-fn one_client_has_a_share_of_the_unanswered_flows() {
-    let (mute, addr) = mute();
+fn unanswered_flows_are_limited_per_client() {
+    let (silent_server, addr) = silent_server();
     let relay = Relay::start("127.0.0.1:0", addr, UdpLimits { unanswered_max: 2, ..LIMITS });
     let clients = unanswered(&relay, &["127.0.0.2:0", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"]);
     assert_eq!(relay.await_endings(1), [Ending::TooMany]);
-    let upstreams: Vec<SocketAddr> = clients.iter().map(|_| receive(&mute).1).collect();
+    let upstreams: Vec<SocketAddr> = clients.iter().map(|_| receive(&silent_server).1).collect();
     for n in [0, 2, 3] {
-        mute.send_to(b"!", upstreams[n]).unwrap();
+        silent_server.send_to(b"!", upstreams[n]).unwrap();
         assert_eq!(receive(&clients[n]).0, b"!", "client {n}");
     }
     relay.finish();
 }
 
 #[test]
-fn flow_that_is_not_admitted_evicts_none() {
-    let (_mute, addr) = mute();
+fn denied_flow_evicts_no_other() {
+    let (_mute, addr) = silent_server();
     let relay = Relay::start("127.0.0.1:0", addr, UdpLimits { flows_max: 1, ..LIMITS });
     let _old = unanswered(&relay, &["127.0.0.1:0"]);
     let denied = socket(&format!("{DENIED}:0"));
     for _ in 0..10 {
         denied.send_to(b"?", relay.at("127.0.0.1")).unwrap();
     }
-    // One more, to know that those before were taken.
+    // One more, to ensure that the previous ones were received.
     let _new = unanswered(&relay, &["127.0.0.1:0"]);
     assert_eq!(relay.await_endings(1), [Ending::TooMany]);
     assert_eq!(relay.opened(), 2);

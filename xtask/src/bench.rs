@@ -1,7 +1,7 @@
-//! `cargo xtask bench`: the ambassador beside those that people would use instead, measured on this machine.
+//! `cargo xtask bench`: measures the ambassador and the alternatives to it on this machine.
 //!
-//! In each round every subject gets each measurement in turn, so that what disturbs the machine disturbs all alike;
-//! ratios are taken within a round. `docs/internals/benchmarks/README.md` says how it is measured.
+//! Each round measures every subject once per row, so that a disturbance of the machine affects all of them alike;
+//! ratios are computed within a round. `docs/internals/benchmarks/README.md` describes the method.
 
 mod child;
 mod client;
@@ -44,31 +44,31 @@ use crate::{install, sudo};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// A few minutes instead of half an hour: one short round, fewer payloads
+    /// Run one short round with fewer payloads: a few minutes instead of half an hour
     #[arg(long)]
     quick: bool,
-    /// How often everything is measured [default: 5; quick: 1]
+    /// Number of rounds [default: 5; with --quick: 1]
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
-    /// How long one measurement takes [default: 1.5; quick: 0.6]
+    /// Seconds per measurement [default: 1.5; with --quick: 0.6]
     #[arg(long, value_name = "S")]
     seconds: Option<f64>,
-    /// Only these rows
+    /// Measure only these rows
     #[arg(long, value_name = "ROW", value_delimiter = ',')]
     only: Vec<String>,
-    /// Only these peers
+    /// Measure only these peers
     #[arg(long, value_name = "PEER", value_delimiter = ',')]
     peers: Option<Vec<String>>,
-    /// A binary to measure instead of building one; with several, the ratios are those of the first
+    /// Measure this binary instead of building one; if repeated, ratios are computed for the first
     #[arg(long, value_name = "[NAME=]PATH")]
     ambassador: Vec<String>,
-    /// Where the results go [default: docs/internals/benchmarks; of anything but a full run: target/bench]
+    /// Directory of the results [default: docs/internals/benchmarks; target/bench if not a full run]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print the results as JSON instead of as tables
     #[arg(long)]
     json: bool,
-    /// Measure nothing: write the report anew from results of before
+    /// Do not measure: write the report from the results in this file
     #[arg(long, value_name = "RESULTS.JSON")]
     from: Option<PathBuf>,
 }
@@ -80,7 +80,8 @@ pub(crate) fn load(load: &Load) -> Result<()> {
 pub(crate) fn run(args: &Args) -> Result<()> {
     sudo::become_root()?;
     if let Some(file) = &args.from {
-        let results = serde_json::from_slice(&std::fs::read(file)?).context("not results of ours")?;
+        let results =
+            serde_json::from_slice(&std::fs::read(file)?).context("not the results of a benchmark")?;
         return write(&results, &args.out());
     }
     let rows = rows(args)?;
@@ -113,7 +114,7 @@ impl Args {
         self.seconds.unwrap_or(if self.quick { 0.6 } else { 1.5 })
     }
 
-    /// The page of the documentation is for full runs alone.
+    /// The page in `docs` is written only by full runs.
     fn out(&self) -> PathBuf {
         let partial =
             self.quick || !self.only.is_empty() || self.peers.is_some() || !self.ambassador.is_empty();
@@ -133,7 +134,7 @@ impl Args {
     }
 }
 
-/// Files in `target` and in the documentation belong to the user who called us.
+/// Writes the report and its plots. The files belong to the user who called, as everything in `target` and `docs` does.
 fn write(results: &Results, dir: &Path) -> Result<()> {
     succeed(sudo::as_user("mkdir").arg("-p").arg(dir))?;
     let file = |name: &str, text: String| {
@@ -141,14 +142,14 @@ fn write(results: &Results, dir: &Path) -> Result<()> {
     };
     file("results.json", results.to_json()?)?;
     file("README.md", report::page(results))?;
-    for (name, svg) in report::pictures(results) {
+    for (name, svg) in report::plots(results) {
         file(name, svg)?;
     }
-    eprintln!("bench: written to {}", dir.display());
+    eprintln!("bench: results written to {}", dir.display());
     Ok(())
 }
 
-/// Named after us, so that the next run can tell what a killed one left behind.
+/// Creates a directory named after this process, and removes those of processes that no longer run.
 fn temporary_dir() -> Result<TempDir> {
     const PREFIX: &str = "amb-bench-";
     for old in std::fs::read_dir("/tmp")?.flatten() {
@@ -165,7 +166,7 @@ fn temporary_dir() -> Result<TempDir> {
 fn rows(args: &Args) -> Result<Vec<&'static Row>> {
     for name in &args.only {
         let known = || ROWS.iter().map(|row| row.id).collect::<Vec<_>>().join(", ");
-        ensure!(ROWS.iter().any(|row| row.id == name), "no row {name}; there are {}", known());
+        ensure!(ROWS.iter().any(|row| row.id == name), "unknown row `{name}`: choose from {}", known());
     }
     let wanted = |row: &&Row| match args.only.as_slice() {
         [] => row.quick || !args.quick,
@@ -174,20 +175,20 @@ fn rows(args: &Args) -> Result<Vec<&'static Row>> {
     Ok(ROWS.iter().filter(wanted).collect())
 }
 
-/// Those that were given, or the one that ships, built now.
+/// Returns the given binaries, or builds the released one.
 fn ambassadors(args: &Args) -> Result<Vec<(String, PathBuf)>> {
     if args.ambassador.is_empty() {
         return Ok(vec![("ambassador".to_owned(), std::path::absolute(image::build(Profile::Dist)?)?)]);
     }
     let parse = |text: &String| {
         let (name, path) = text.split_once('=').unwrap_or(("ambassador", text));
-        let path = std::fs::canonicalize(path).with_context(|| format!("no binary {path}"))?;
+        let path = std::fs::canonicalize(path).with_context(|| format!("cannot find the binary {path}"))?;
         Ok((name.to_owned(), path))
     };
     args.ambassador.iter().map(parse).collect()
 }
 
-/// This program once more, optimized: it is the client and the service.
+/// Builds this program in the release profile; it contains the client and the service.
 fn build_load() -> Result<PathBuf> {
     eprintln!("bench: building the client and the service");
     succeed(&mut cargo("build --quiet --release --package xtask"))?;
@@ -210,7 +211,7 @@ fn subjects(args: &Args, ambassadors: Vec<(String, PathBuf)>, results: &mut Resu
         }
     }
     let (peers, left_out) = peers::all(args.peers.as_deref())?;
-    left_out.iter().for_each(|why| eprintln!("bench: left out: {why}"));
+    left_out.iter().for_each(|why| eprintln!("bench: skipped: {why}"));
     results.left_out.extend(left_out);
     subjects.extend(peers);
     subjects.push(Subject {
@@ -233,7 +234,8 @@ fn describe(index: usize, subject: &Subject) -> Described {
     Described { name: subject.name.clone(), role, version: subject.version.clone() }
 }
 
-/// We and all that we start may open what we may at most, up to a number that no row needs: some size their tables by it.
+/// Raises the limit of open files for this process and its children, but no higher than any row needs: some proxies
+/// size their tables by the limit.
 fn raise_file_limit() -> Result<()> {
     const ENOUGH: u64 = 65_536;
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);

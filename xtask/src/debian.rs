@@ -1,5 +1,5 @@
-//! Unpacks packages of another Debian release into a directory. Nothing is installed, and the machine's own package lists
-//! stay as they are.
+//! Unpacks packages of another Debian release into a directory. Nothing is installed, and the machine's own package
+//! lists are not changed.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,8 +12,9 @@ use crate::sudo;
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// `$1` is the directory, `$2` the archive, `$3` its keyring, `$4` the release, `$5` the packages. Needs no root: lists,
-/// sources and caches are its own. The signature of an archived release has expired, which is not checked.
+/// `$1` is the directory, `$2` the archive, `$3` its keyring, `$4` the release, `$5` the packages. Runs without root:
+/// lists, sources and caches are private to the directory. The signature of an archived release has expired, so its
+/// date is not checked.
 const FETCH: &str = r#"
 rm -rf "$1" && mkdir -p "$1/lists/partial" "$1/cache" && cd "$1"
 echo "deb [signed-by=$3] $2 $4 main" > sources.list
@@ -29,13 +30,13 @@ rm -r lists cache ./*.deb
 mv unpacking root
 "#;
 
-/// Unpacks `packages` of `release` below `dir/root`, unless they are there already.
+/// Unpacks `packages` of `release` below `dir/root` unless they are present.
 pub(crate) fn unpack(release: &str, packages: &str, dir: &Path) -> Result<()> {
     if dir.join("root").exists() {
         return Ok(());
     }
     if find("apt-get").is_none() || find("dpkg").is_none() || !Path::new(KEYRING).exists() {
-        bail!("no apt-get, dpkg or Debian keyring on this machine");
+        bail!("apt-get, dpkg or Debian's keyring is missing");
     }
     println!("install: fetching {packages} of Debian {release}");
     let mut failure = anyhow!("apt has no sources on this machine");
@@ -50,7 +51,7 @@ pub(crate) fn unpack(release: &str, packages: &str, dir: &Path) -> Result<()> {
     Err(failure)
 }
 
-/// The archives that this machine's own packages come from. Not all of them have every release.
+/// Returns the archives of this machine's own packages. Not every archive has every release.
 fn archives() -> Result<BTreeSet<String>> {
     let mut targets = Command::new("apt-get");
     targets.args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]);

@@ -1,4 +1,4 @@
-//! The Docker engines that the hosts can run: the installed one, and newer ones of Debian, unpacked beside it.
+//! The Docker engines that the hosts can run: the installed one, and newer ones from Debian, unpacked beside it.
 
 use std::path::PathBuf;
 
@@ -8,21 +8,21 @@ use clap::ValueEnum;
 use crate::debian;
 use crate::image::target_dir;
 
-/// The engine with its C library, which is newer than that of the machine's programs.
+/// The engine and its C library, which is newer than that of the machine's programs.
 const PACKAGES: &str = "docker.io containerd runc tini libc6";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Engine {
-    /// The one on this machine
+    /// The installed engine
     Installed,
-    /// That of Debian 13: 26.1
+    /// The engine of Debian 13: 26.1
     Trixie,
-    /// That of Debian unstable: 28.5, and whatever follows it
+    /// The engine of Debian unstable: 28.5 or newer
     Sid,
 }
 
 impl Engine {
-    /// The tree to lay over `/usr` in a host's mount namespace; `None` for the installed engine.
+    /// Returns the directory to mount over `/usr` in a host's mount namespace; `None` for the installed engine.
     pub(crate) fn overlay(self) -> Result<Option<PathBuf>> {
         let release = match self {
             Engine::Installed => return Ok(None),

@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: libFuzzer on the targets of `fuzz`, one after the other, from their seeds.
+//! `cargo xtask fuzz`: runs libFuzzer on each target of `fuzz`, starting from its seeds.
 
 use anyhow::{Result, bail};
 
@@ -7,14 +7,14 @@ use crate::sudo::as_user;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// These alone
+    /// Run only these targets
     targets: Vec<String>,
-    /// Of each
+    /// Seconds per target
     #[arg(long, default_value_t = 60)]
     seconds: u32,
 }
 
-/// Runs all, then says which failed. What broke a target is in `fuzz/artifacts`.
+/// Runs all targets, then reports those that failed. Failing inputs are in `fuzz/artifacts`.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let targets = match args.targets.as_slice() {
         [] => output(nightly().args(["list"]))?.split_whitespace().map(str::to_owned).collect(),
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let corpus = format!("fuzz/corpus/{target}");
         std::fs::create_dir_all(&corpus)?;
         println!("fuzz: {target}");
-        // No sanitizer: there is no unsafe code to watch.
+        // No sanitizer: the crate has no unsafe code.
         let mut fuzz = nightly();
         fuzz.args(["run", "--sanitizer", "none", &target, &corpus, &format!("fuzz/seeds/{target}"), "--"]);
         fuzz.args([format!("-max_total_time={}", args.seconds), "-print_final_stats=1".to_owned()]);

@@ -1,5 +1,5 @@
-//! `cargo xtask growth`: the measurement of `tests/it/growth.rs`, optimized, and the page and plots of it in
-//! `docs/internals/benchmarks`.
+//! `cargo xtask growth`: runs the measurement of `tests/it/growth.rs` with optimization and writes its page and plots
+//! to `docs/internals/benchmarks`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,11 +12,11 @@ use crate::plot::{Axis, Scale, Series, lines, number};
 use crate::process::{cargo, command, output, succeed};
 
 const DIR: &str = "docs/internals/benchmarks";
-/// The goals: what the issue of growth asks for.
+/// The goals for growth.
 const RELOAD_GOAL_MS: f64 = 1_000.0;
 const WAIT_GOAL_MS: f64 = 5.0;
 
-/// Kinds of reload, as the document names them and as people do.
+/// The kinds of reload: the key in the document and the title in the page.
 const RELOADS: [(&str, &str); 4] = [
     ("one", "one target changes"),
     ("hundred", "100 targets change"),
@@ -25,7 +25,7 @@ const RELOADS: [(&str, &str); 4] = [
 ];
 
 pub(crate) fn run() -> Result<()> {
-    // Built before, so that nothing is measured beside a compiler.
+    // Built first, so that no compiler runs during the measurement.
     succeed(&mut cargo("test --release --test it --no-run --quiet"))?;
     let dir = Path::new(DIR);
     fs::create_dir_all(dir)?;
@@ -38,7 +38,7 @@ pub(crate) fn run() -> Result<()> {
     for (name, svg) in plots(&measured) {
         fs::write(dir.join(name), svg)?;
     }
-    let page = page(&measured).context("the document lacks something")?;
+    let page = page(&measured).context("the measurement lacks a value")?;
     fs::write(dir.join("growth.md"), &page)?;
     print!("{page}");
     Ok(())
@@ -101,7 +101,7 @@ fn by_balance(measured: &Value, key: &str) -> Vec<Series> {
     balances(measured).iter().map(|name| series(&rows(name), "endpoints", &[key], name)).collect()
 }
 
-/// In the order in which they were measured.
+/// Returns the balancers in the order in which they were measured.
 fn balances(measured: &Value) -> Vec<String> {
     let mut names: Vec<String> =
         rows(&measured["picks"]).filter_map(|row| Some(row["balance"].as_str()?.to_owned())).collect();
@@ -109,7 +109,7 @@ fn balances(measured: &Value) -> Vec<String> {
     names
 }
 
-/// Of each row of a list: its `x`, and what is found at the end of the path.
+/// Returns one point per row: its `x`, and the value at the end of `path`.
 fn series(list: &Value, x: &str, path: &[&str], name: &str) -> Series {
     let point = |row: &Value| Some((row[x].as_f64()?, at(row, path)?));
     Series { name: name.to_owned(), points: rows(list).filter_map(point).collect() }
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_lacks_a_number_is_no_row() {
+    fn row_without_a_number_is_omitted() {
         assert_eq!(reload(&json!(1), "x", &json!({"ms": 1.0})), None);
     }
 }

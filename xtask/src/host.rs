@@ -1,8 +1,8 @@
-//! One Docker host on this machine: a holder process in network, mount and process namespaces of its own, and a
-//! `dockerd` in them.
+//! One Docker host on this machine: a `dockerd` in network, mount and process namespaces of its own.
 //!
-//! All that ever runs in the host is below the holder, so that ending this one process ends all of it, mounts and
-//! links included. The holder itself ends with us, even where we are killed.
+//! The first process in the namespaces, the holder, keeps them alive: all other processes of the host are its
+//! descendants, so that killing it ends them and removes mounts and links. The kernel kills the holder when this
+//! process ends, even by SIGKILL.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -15,15 +15,15 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cgroups;
-use crate::process::{eventually, find, output};
+use crate::process::{find, output, wait_until};
 
-/// A daemon needs 1 s here, and ten times that on a machine that is busy with something else.
+/// A daemon starts in 1 s here, and in ten times that on a busy machine.
 const DAEMON_START: Duration = Duration::from_secs(60);
 const LOG_TAIL_LINES: usize = 25;
 
-/// What the holder does. `$1` is the host's directory, `$2` its name, `$3` a tree to lay over `/usr` or nothing, the rest
-/// are further options of dockerd.
-/// dockerd comes back when it is killed, as under systemd, but not while there is a file `stay-down`.
+/// The script of the holder. `$1` is the host's directory, `$2` its name, `$3` a directory to mount over `/usr` or
+/// empty; the remaining arguments are options of dockerd. It restarts dockerd, as systemd does, except while the file
+/// `stay-down` exists.
 const HOLDER: &str = r#"
 dir=$1 name=$2 overlay=$3; shift 3
 # Another engine, with the C library that it needs.
@@ -50,48 +50,48 @@ while :; do
 done
 "#;
 
-/// Ends with its holder.
+/// A Docker host; it ends when this value is dropped, unless it is left running.
 #[derive(Debug)]
 pub(crate) struct Host {
-    /// `amb-a-1234`: of its cgroups, and for people.
+    /// For example `amb-a-1234`: the name of its cgroups, also shown to people.
     pub(crate) name: String,
     pub(crate) dir: PathBuf,
     holder: Child,
 }
 
-/// How long a host lives.
+/// When a host ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lives {
-    /// As long as this process.
-    WithUs,
-    /// Until it is ended.
-    On,
+pub(crate) enum Lifetime {
+    /// With this process, however it ends.
+    Process,
+    /// When it is stopped by pid.
+    Detached,
 }
 
 impl Host {
-    /// The namespaces, without a daemon. `overlay` is laid over `/usr` in them.
+    /// Creates the namespaces, without a daemon. `overlay` is mounted over `/usr` in them.
     pub(crate) fn new(
         name: String,
         dir: PathBuf,
-        lives: Lives,
+        lifetime: Lifetime,
         overlay: Option<&Path>,
         dockerd_options: &[&str],
     ) -> Result<Host> {
         fs::create_dir_all(&dir)?;
         let log = File::create(dir.join("holder.log"))?;
-        let mut command = match lives {
-            Lives::WithUs => crate::process::command("setpriv --pdeathsig KILL unshare"),
-            Lives::On => Command::new("unshare"),
+        let mut command = match lifetime {
+            Lifetime::Process => crate::process::command("setpriv --pdeathsig KILL unshare"),
+            Lifetime::Detached => Command::new("unshare"),
         };
         command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
         command.args(["sh", "-c", HOLDER, "amb-holder"]).arg(&dir).arg(&name);
         command.arg(overlay.unwrap_or(Path::new(""))).args(dockerd_options);
-        command.env("PATH", path_of_root());
+        command.env("PATH", path_with_sbin());
         let holder = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
-            // An interrupt is for us alone: the host ends when its tests have ended.
+            // An interrupt goes to this process alone: the host ends after its tests have ended.
             .process_group(0)
             .spawn()
             .context("cannot run unshare")?;
@@ -102,31 +102,31 @@ impl Host {
     }
 
     fn wait_for_namespaces(&mut self) -> Result<()> {
-        let stdout = self.holder.stdout.take().context("the holder has no output")?;
+        let stdout = self.holder.stdout.take().context("the holder has no standard output")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         if line.trim() != "ready" {
-            bail!("no namespaces for {}: {}", self.name, tail(&self.dir.join("holder.log")));
+            bail!("cannot create the namespaces of {}: {}", self.name, tail(&self.dir.join("holder.log")));
         }
         Ok(())
     }
 
-    /// Lets the daemon start; `wait` waits for it.
+    /// Starts the daemon; `wait` waits until it answers.
     pub(crate) fn start_daemon(&mut self) -> Result<()> {
-        let mut stdin = self.holder.stdin.take().context("started already")?;
-        stdin.write_all(b"go\n").context("the holder is gone")
+        let mut stdin = self.holder.stdin.take().context("the daemon is already started")?;
+        stdin.write_all(b"go\n").context("the holder has ended")
     }
 
-    /// Until the daemon answers.
+    /// Waits until the daemon answers.
     pub(crate) fn wait(&self) -> Result<()> {
-        let up = eventually(DAEMON_START, || output(self.docker().arg("version")).is_ok())?;
+        let up = wait_until(DAEMON_START, || output(self.docker().arg("version")).is_ok())?;
         if !up {
             bail!("dockerd of {} does not answer; its log ends with\n{}", self.name, tail(&self.log()));
         }
         Ok(())
     }
 
-    /// The engine's client, speaking to this host.
+    /// Returns a `docker` command that connects to this host.
     pub(crate) fn docker(&self) -> Command {
         let mut docker = Command::new("docker");
         docker.env("DOCKER_HOST", self.docker_host()).env_remove("DOCKER_CONTEXT");
@@ -137,7 +137,7 @@ impl Host {
         format!("unix://{}", self.dir.join("docker.sock").display())
     }
 
-    /// A command in the host's namespaces.
+    /// Returns a command that runs in the host's namespaces.
     pub(crate) fn inside(&self, words: &str) -> Command {
         let proc = format!("/proc/{}/ns", self.pid());
         let mut command = Command::new("nsenter");
@@ -146,7 +146,7 @@ impl Host {
         command
     }
 
-    /// For `nsenter --net=`.
+    /// Returns the path of the network namespace, for `nsenter --net=`.
     pub(crate) fn netns(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/ns/net", self.pid()))
     }
@@ -159,7 +159,7 @@ impl Host {
         self.dir.join("dockerd.log")
     }
 
-    /// Leaves it running, to be ended by its pid.
+    /// Leaves the host running; it must be stopped by its pid.
     pub(crate) fn leave_running(self) {
         std::mem::forget(self);
     }
@@ -174,7 +174,7 @@ impl Drop for Host {
     }
 }
 
-/// What dies in there may still write for a moment.
+/// Removes a directory, with retries: processes that are ending may still write to it.
 pub(crate) fn remove_dir(dir: &Path) {
     for _ in 0..100 {
         if fs::remove_dir_all(dir).is_ok() || !dir.exists() {
@@ -185,8 +185,8 @@ pub(crate) fn remove_dir(dir: &Path) {
     eprintln!("xtask: cannot remove {}", dir.display());
 }
 
-/// With the directories of daemons, which not every shell has.
-fn path_of_root() -> String {
+/// Returns `PATH` with the directories of daemons, which a user's `PATH` may lack.
+fn path_with_sbin() -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     let sbin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].join(":");
     format!("{path}:{sbin}")
@@ -198,8 +198,8 @@ fn tail(log: &Path) -> String {
     lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
 }
 
-/// Why there can be no hosts here; `None` if they can be tried.
-pub(crate) fn impossible() -> Option<String> {
+/// Returns the reason why no hosts can run here; `None` if they can be tried.
+pub(crate) fn unavailable_reason() -> Option<String> {
     if !crate::sudo::is_root() {
         return Some("network namespaces and dockerd need root, or sudo without a password".to_owned());
     }

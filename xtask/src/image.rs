@@ -1,4 +1,4 @@
-//! `cargo xtask image`: one static binary as a `FROM scratch` image, with no registry and no Dockerfile.
+//! `cargo xtask image`: builds one static binary and a `FROM scratch` image of it, without a registry or a Dockerfile.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,25 +9,25 @@ use clap::ValueEnum;
 use crate::process::{cargo, output, output_with, succeed};
 use crate::rootfs::{self, Rootfs};
 
-/// What people keep on every host must be small.
+/// The image stays small because it is installed on every host.
 const SIZE_LIMIT_BYTES: u64 = 10_000_000;
 
-/// As the Dockerfile has them.
+/// The flags of the Dockerfile.
 pub(crate) const FLAGS: &str = "-C target-feature=+crt-static";
 
-/// As the Dockerfile has them, but for the HEALTHCHECK.
+/// The instructions of the Dockerfile except HEALTHCHECK.
 ///
-/// The user is root, as with the ancestors: `/var/run/docker.sock` is root's. Nothing else here needs it, so that
-/// `--user`, `--read-only` and `--cap-drop ALL` all work. The admin socket, which `health` speaks to, then goes to the
-/// one directory that every container can write to. `PATH` is Docker's default and the root directory, so that
-/// `docker exec CONTAINER ambassador status` works.
+/// The user is root, as in the ancestors' images, because `/var/run/docker.sock` belongs to root. Nothing else needs
+/// root, so `--user`, `--read-only` and `--cap-drop ALL` all work. The admin socket, which `health` uses, is in the one
+/// directory that every container can write to. `PATH` is Docker's default plus the root directory, so that `docker
+/// exec CONTAINER ambassador status` works.
 const CHANGES: &[&str] = &[
     r#"ENTRYPOINT ["/ambassador"]"#,
     "ENV XDG_RUNTIME_DIR=/dev/shm",
     "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/",
 ];
 
-/// The API of Docker 25, the first with `--start-interval`. Older engines refuse the whole image for it.
+/// The API version of Docker 25, the first with `--start-interval`. Older engines reject an image that has it.
 /// <https://docs.docker.com/reference/api/engine/version-history/>
 const START_INTERVAL_API: (u32, u32) = (1, 44);
 
@@ -36,10 +36,10 @@ pub(crate) struct Args {
     /// Name of the image
     #[arg(long, default_value = "ambassador:latest")]
     tag: String,
-    /// `dist` is what ships; the others build faster
+    /// Build profile; `dist` is the released one, the others build faster
     #[arg(long, value_enum, default_value_t = Profile::Dist)]
     profile: Profile,
-    /// Write it as an archive for `docker load`, too
+    /// Also write the image as an archive for `docker load`
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
 }
@@ -51,7 +51,7 @@ pub(crate) enum Profile {
     Dev,
 }
 
-/// Builds it and loads it into the engine that `DOCKER_HOST` names.
+/// Builds the image and loads it into the engine at `DOCKER_HOST`.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let binary = build(args.profile)?;
     load(|| Command::new("docker"), &binary, &args.tag)?;
@@ -68,19 +68,20 @@ fn run_docker_save(tag: &str, file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The static binary of this profile, checked to be so.
+/// Builds the binary in this profile and checks that it is static.
 pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
     build_in(profile, &target_dir(), &[("RUSTFLAGS", FLAGS)])
 }
 
-/// In an environment of its own. Other flags than [`FLAGS`] want another directory: they build everything anew.
+/// Builds with these environment variables. Flags other than [`FLAGS`] need another target directory, or they rebuild
+/// everything.
 pub(crate) fn build_in(profile: Profile, target_dir: &Path, environment: &[(&str, &str)]) -> Result<PathBuf> {
     let (name, dir) = match profile {
         Profile::Dist => ("dist", "dist"),
         Profile::Release => ("release", "release"),
         Profile::Dev => ("dev", "debug"),
     };
-    // With `--target` the flags are for the program alone: procedural macros cannot be static.
+    // With `--target` the flags apply to the program alone: procedural macros cannot be static.
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     eprintln!("image: building the static binary, profile {name}");
     let mut build = cargo(&format!("build --quiet --bin ambassador --target {target} --profile {name}"));
@@ -91,11 +92,11 @@ pub(crate) fn build_in(profile: Profile, target_dir: &Path, environment: &[(&str
 }
 
 fn check(binary: &Path, profile: Profile) -> Result<()> {
-    ensure!(rootfs::is_static(binary), "{} is not static", binary.display());
+    ensure!(rootfs::is_static(binary), "{} is not statically linked", binary.display());
     let size = binary.metadata()?.len();
     eprintln!("image: {}: static, {:.2} MB", binary.display(), size as f64 / 1e6);
     let fits = profile != Profile::Dist || size <= SIZE_LIMIT_BYTES;
-    ensure!(fits, "{size} bytes are more than the {SIZE_LIMIT_BYTES} that the image may have");
+    ensure!(fits, "the binary has {size} bytes: the limit is {SIZE_LIMIT_BYTES}");
     Ok(())
 }
 
@@ -113,8 +114,8 @@ pub(crate) fn load(docker: impl Fn() -> Command, binary: &Path, tag: &str) -> Re
     import(&mut docker(), rootfs.into_tar()?, &changes, tag)
 }
 
-/// The check for an engine of this API version. With a start interval a container is healthy within a second of being
-/// ready, and not only after the first interval.
+/// Returns the check for an engine with this API version. With a start interval a container becomes healthy within a
+/// second of being ready, not only after the first interval.
 fn healthcheck(api: &str) -> String {
     let start_interval = if version(api) >= Some(START_INTERVAL_API) { " --start-interval=1s" } else { "" };
     format!(
@@ -127,7 +128,7 @@ fn version(api: &str) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// `docker import`: a tar becomes an image of one layer.
+/// Runs `docker import`, which turns a tar into an image with one layer.
 pub(crate) fn import(docker: &mut Command, tar: Vec<u8>, changes: &[&str], tag: &str) -> Result<()> {
     docker.arg("import");
     for change in changes {
@@ -137,7 +138,7 @@ pub(crate) fn import(docker: &mut Command, tar: Vec<u8>, changes: &[&str], tag: 
     Ok(())
 }
 
-/// A further name for an image that is there.
+/// Gives an existing image a further name.
 pub(crate) fn tag(docker: &mut Command, tag: &str, name: &str) -> Result<()> {
     output(docker.args(["tag", tag, name]))?;
     Ok(())
@@ -148,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_start_interval_is_set_only_where_the_engine_knows_it() {
+    fn start_interval_is_set_only_for_engines_that_support_it() {
         for (api, set) in
             [("1.41", false), ("1.43", false), ("1.44", true), ("1.51", true), ("2.0", true), ("", false)]
         {

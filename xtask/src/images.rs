@@ -1,4 +1,4 @@
-//! Stand-ins for the images that the examples name, made of programs of this machine: no registry is asked.
+//! Substitutes for the images that the examples name, built from programs of this machine without a registry.
 
 use std::path::Path;
 
@@ -9,11 +9,11 @@ use crate::hosts::Hosts;
 use crate::image::{self, Profile};
 use crate::rootfs::Rootfs;
 
-/// The ambassador's own name, and those of its ancestors, so that their documents' commands run as written.
+/// The ambassador's name and those of its ancestors, so that commands in their documentation run as written.
 const AMBASSADORS: &[&str] =
     &["ambassador", "svendowideit/ambassador", "dokku/ambassador", "cpuguy83/docker-grand-ambassador"];
 
-/// An image: its names, what is in it, and how it runs.
+/// An image: its names, its content, and how it runs.
 struct Image {
     names: &'static [&'static str],
     needs: &'static [&'static str],
@@ -21,9 +21,9 @@ struct Image {
     changes: &'static [&'static str],
 }
 
-/// `SAVE` off: a server that is killed shall come back empty and at once.
+/// `--save ""`: a server that is killed restarts empty and at once.
 const IMAGES: &[Image] = &[
-    Image { names: &["busybox"], needs: &["busybox"], fill: nothing, changes: &[r#"CMD ["sh"]"#] },
+    Image { names: &["busybox"], needs: &["busybox"], fill: no_files, changes: &[r#"CMD ["sh"]"#] },
     Image {
         names: &["crosbymichael/redis", "redis"],
         needs: &["busybox", "redis-server", "redis-cli"],
@@ -55,7 +55,7 @@ const IMAGES: &[Image] = &[
 
 const HTTPD: &str = r#"ENTRYPOINT ["/bin/httpd", "-f", "-p", "5000", "-h", "/www"]"#;
 
-fn nothing(_: &mut Rootfs) -> Result<()> {
+fn no_files(_: &mut Rootfs) -> Result<()> {
     Ok(())
 }
 
@@ -64,7 +64,7 @@ fn redis(rootfs: &mut Rootfs) -> Result<()> {
     Ok(())
 }
 
-/// Finds its server as the image of that name does, by the link's variables; and by its alias where there are none.
+/// Finds its server as the image of that name does: by the link's variables, or by its alias if there are none.
 fn redis_cli(rootfs: &mut Rootfs) -> Result<()> {
     let connect = concat!(
         "#!/bin/sh\n",
@@ -84,18 +84,18 @@ fn hello_web(rootfs: &mut Rootfs) -> Result<()> {
     Ok(())
 }
 
-/// The ambassador and every stand-in that this machine has the programs for, on every host.
-pub(crate) fn load_everywhere(hosts: &Hosts, profile: Profile, missing: &[String]) -> Result<()> {
+/// Loads the ambassador and every substitute whose programs are installed on every host.
+pub(crate) fn load_all(hosts: &Hosts, profile: Profile, missing: &[String]) -> Result<()> {
     let binary = image::build(profile)?;
     println!("images: loading");
     for host in hosts.each() {
         load_ambassador(host, &binary)?;
     }
-    load_stand_ins(hosts, missing)
+    load_substitutes(hosts, missing)
 }
 
-/// Every stand-in that this machine has the programs for, on every host.
-pub(crate) fn load_stand_ins(hosts: &Hosts, missing: &[String]) -> Result<()> {
+/// Loads every substitute whose programs are installed on every host.
+pub(crate) fn load_substitutes(hosts: &Hosts, missing: &[String]) -> Result<()> {
     let lacks = |program: &&str| missing.iter().any(|text| text.split(' ').next() == Some(*program));
     for image in IMAGES.iter().filter(|image| !image.needs.iter().any(&lacks)) {
         let tar = pack(image)?;

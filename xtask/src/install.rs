@@ -1,8 +1,7 @@
-//! Installs, from Debian's archive, the programs that the tests and the benchmark need and this machine
-//! does not have.
+//! Installs the programs that the tests and the benchmark need from Debian's archive.
 //!
-//! Services stay as they were: while packages are installed a `policy-rc.d` keeps them from starting, and what the
-//! packages enabled for the next boot is disabled again.
+//! Services are not started: a `policy-rc.d` prevents that during the installation, and units that the packages enabled
+//! are disabled again.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +13,7 @@ use anyhow::{Context, Result};
 use crate::process::{find, output, succeed};
 use crate::sudo;
 
-/// A program, and the packages that may bring it, the first that the archive has.
+/// A program and the packages that may contain it; the first that the archive has is installed.
 struct Need {
     program: &'static str,
     packages: &'static [&'static str],
@@ -22,10 +21,10 @@ struct Need {
 
 const NEEDS: &[Need] = &[
     Need { program: "dockerd", packages: &["docker.io"] },
-    // Debian 13 has the client in a package of its own.
+    // Debian 13 has the client in a separate package.
     Need { program: "docker", packages: &["docker-cli", "docker.io"] },
     Need { program: "docker-compose", packages: &["docker-compose"] },
-    // It fetches the Compose of today.
+    // Fetches Compose v5.
     Need { program: "pip3", packages: &["python3-pip"] },
     Need { program: "redis-server", packages: &["redis-server"] },
     Need { program: "redis-cli", packages: &["redis-tools"] },
@@ -37,14 +36,14 @@ const NEEDS: &[Need] = &[
     Need { program: "ip", packages: &["iproute2"] },
     Need { program: "nsenter", packages: &["util-linux"] },
     Need { program: "setpriv", packages: &["util-linux"] },
-    // `script`, which gives a document's `docker run -t` the terminal it wants.
+    // Contains `script`, which provides the terminal for a `docker run -t` of the documentation.
     Need { program: "script", packages: &["bsdutils"] },
-    // What the tests count system calls and instructions by.
+    // The tests count system calls and instructions with these.
     Need { program: "strace", packages: &["strace"] },
     Need { program: "valgrind", packages: &["valgrind"] },
 ];
 
-/// What the benchmark measures, and what it measures with.
+/// What the benchmark measures, and its tools.
 const BENCHMARK_NEEDS: &[Need] = &[
     Need { program: "haproxy", packages: &["haproxy"] },
     Need { program: "nginx", packages: &["nginx"] },
@@ -58,10 +57,10 @@ const BENCHMARK_NEEDS: &[Need] = &[
     Need { program: "setpriv", packages: &["util-linux"] },
 ];
 
-/// nginx's stream module is a package of its own, with no program in it.
+/// nginx's stream module is a separate package without a program.
 const NGINX_STREAM: &str = "libnginx-mod-stream";
 
-/// What these packages would start at boot.
+/// The units that these packages would start at boot.
 const UNITS: &[&str] = &[
     "docker.service",
     "docker.socket",
@@ -73,17 +72,17 @@ const UNITS: &[&str] = &[
     "redis-server.service",
 ];
 
-/// The programs that are still missing afterwards, and why. Empty: all is there.
+/// Installs what is missing and returns the programs that are still missing, each with the reason.
 pub(crate) fn missing_after_install() -> Result<Vec<String>> {
     missing_of(NEEDS)
 }
 
-/// The same, for the benchmark.
+/// Does the same for the benchmark.
 pub(crate) fn missing_for_benchmark() -> Result<Vec<String>> {
     let missing = missing_of(BENCHMARK_NEEDS)?;
     let wanted = sudo::is_root() && find("nginx").is_some() && find("apt-get").is_some();
     if wanted && !installed(NGINX_STREAM) {
-        // Where nginx is not Debian's, the module may be in it.
+        // If nginx is not Debian's, it may have the module built in.
         apt_install(vec![NGINX_STREAM]).ok();
     }
     Ok(missing)
@@ -102,10 +101,10 @@ fn missing_of(needs: &'static [Need]) -> Result<Vec<String>> {
     let programs: Vec<_> = wanted.iter().map(|need| need.program).collect();
     eprintln!("install: missing: {}", programs.join(", "));
     let why = match () {
-        () if !sudo::is_root() => "not root, and no sudo without a password",
-        () if find("apt-get").is_none() => "no apt-get here: install it by hand",
+        () if !sudo::is_root() => "needs root, or sudo without a password",
+        () if find("apt-get").is_none() => "apt-get is missing: install it by hand",
         () => match install(&wanted) {
-            Ok(()) => "no package of the archive brings it",
+            Ok(()) => "no package of the archive contains it",
             Err(error) => &format!("{error:#}"),
         },
     };
@@ -113,9 +112,9 @@ fn missing_of(needs: &'static [Need]) -> Result<Vec<String>> {
 }
 
 fn install(needs: &[&Need]) -> Result<()> {
-    let _policy = Policy::nothing_starts()?;
+    let _policy = ServicePolicy::install()?;
     let before = units();
-    // The lists of a fresh machine are empty, those of an old one name files that are gone.
+    // The lists of a fresh machine are empty; old lists may name files that no longer exist.
     let packages = packages_for(needs);
     if packages.len() < needs.len() || apt_install(packages).is_err() {
         succeed(&mut apt(&["update"]))?;
@@ -145,7 +144,7 @@ fn apt(args: &[&str]) -> Command {
     command
 }
 
-/// Those of our units that this machine has a file of.
+/// Returns those of `UNITS` for which this machine has a file.
 fn units() -> Vec<&'static str> {
     let has = |unit: &str| {
         ["/lib/systemd/system", "/usr/lib/systemd/system"]
@@ -155,12 +154,11 @@ fn units() -> Vec<&'static str> {
     UNITS.iter().copied().filter(|unit| has(unit)).collect()
 }
 
-/// Nothing of it may come up at the next boot, under systemd or under SysV's init. Both helpers are Debian's, and there
-/// without either.
+/// Prevents the units from starting at boot, under systemd or SysV init. Both helpers are Debian's and may be missing.
 fn disable(units: impl Iterator<Item = &'static str>) {
     for unit in units {
         let mut systemd = Command::new("deb-systemd-helper");
-        // It runs for a package's script alone, or says so.
+        // The helper requires that a package's script runs it.
         quietly(systemd.args(["disable", unit]).env("DPKG_MAINTSCRIPT_PACKAGE", "xtask"));
         if let Some(script) = unit.strip_suffix(".service") {
             quietly(Command::new("update-rc.d").args([script, "disable"]));
@@ -172,24 +170,24 @@ fn quietly(command: &mut Command) {
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().ok();
 }
 
-/// Debian's way to say that no service starts by being installed. Taken back when dropped. Where the machine has a
-/// rule of its own, that stands.
-struct Policy(Option<PathBuf>);
+/// A `policy-rc.d` that prevents services from starting on installation; removed when dropped. A rule of the machine's
+/// own is kept.
+struct ServicePolicy(Option<PathBuf>);
 
-impl Policy {
-    fn nothing_starts() -> Result<Policy> {
+impl ServicePolicy {
+    fn install() -> Result<ServicePolicy> {
         let path = PathBuf::from("/usr/sbin/policy-rc.d");
         if path.exists() {
-            return Ok(Policy(None));
+            return Ok(ServicePolicy(None));
         }
-        let policy = Policy(Some(path.clone()));
+        let policy = ServicePolicy(Some(path.clone()));
         fs::write(&path, "#!/bin/sh\nexit 101\n").context("cannot write /usr/sbin/policy-rc.d")?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
         Ok(policy)
     }
 }
 
-impl Drop for Policy {
+impl Drop for ServicePolicy {
     fn drop(&mut self) {
         if let Some(path) = &self.0 {
             fs::remove_file(path).ok();

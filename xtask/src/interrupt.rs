@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM set a flag, so that every guard still runs before we leave.
+//! Ctrl-C and SIGTERM set a flag, so that all cleanup in `Drop` runs before the process exits.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -8,7 +8,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// From now on these signals no longer end the process by themselves.
+/// Installs the handlers: from now on these signals do not end the process.
 pub(crate) fn watch() -> Result<()> {
     let flag = INTERRUPTED.get_or_init(Arc::default);
     for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -21,7 +21,7 @@ pub(crate) fn interrupted() -> bool {
     INTERRUPTED.get().is_some_and(|flag| flag.load(Ordering::Relaxed))
 }
 
-/// Between two steps that each take a while.
+/// Fails if a signal has arrived; called between long steps.
 pub(crate) fn check() -> Result<()> {
     if interrupted() {
         bail!("interrupted");

@@ -1,15 +1,15 @@
-//! `cargo xtask lint`: what a reviewer should not have to say.
+//! `cargo xtask lint`: all automatic checks of the sources.
 
 use anyhow::{Result, bail};
 
 use crate::process::{cargo, find, status};
 
-/// Runs every check, then says which failed.
+/// Runs all checks, then reports those that failed.
 pub(crate) fn run() -> Result<()> {
     let mut checks = vec![
         ("fmt", cargo("fmt --all --check")),
         ("clippy", cargo("clippy --workspace --all-targets -- -D warnings")),
-        // Its readers are those who work on it: private items are part of the map.
+        // The documentation is for contributors, so it includes private items.
         ("rustdoc", cargo("doc --workspace --no-deps --document-private-items")),
         // A workspace of its own, which no other check builds.
         (
@@ -19,10 +19,10 @@ pub(crate) fn run() -> Result<()> {
     ];
     checks[2].1.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links");
     if find("cargo-deny").is_some() {
-        // Advisories are left out: they need a database that not every build machine can fetch.
+        // Advisories are excluded: they need a database that not every build machine can fetch.
         checks.push(("deny", cargo("deny check licenses bans")));
     } else {
-        println!("skipped: licences and bans: cargo-deny is not installed");
+        println!("skipped: licences and bans (cargo-deny is not installed)");
     }
 
     let mut failed = Vec::new();

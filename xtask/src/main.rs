@@ -1,4 +1,4 @@
-//! What a developer types: `cargo xtask test`, `latency`, `growth`, `fuzz`, `lint`, `image`, `hosts`.
+//! Development tasks: `cargo xtask test`, `latency`, `bench`, `growth`, `fuzz`, `lint`, `image` and `hosts`.
 #![expect(
     clippy::disallowed_methods,
     reason = "no runtime to block here, and the environment is a developer's"
@@ -36,33 +36,33 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about, disable_help_subcommand = true)]
 enum Task {
-    /// Run every test, with Docker hosts of its own; installs what is missing, leaves nothing running
+    /// Run all tests on temporary Docker hosts; installs missing programs first, and removes the hosts afterwards
     Test(test::Args),
-    /// Measure how long a change takes to be followed: of containers, of a key in etcd, of a file
+    /// Measure the time from a change (of a container, an etcd key, a file) to the first connection that follows it
     Latency,
-    /// Measure the ambassador beside HAProxy, Envoy, nginx, socat and docker-proxy
+    /// Benchmark the ambassador against HAProxy, Envoy, nginx, socat and docker-proxy
     Bench(bench::Args),
-    /// The benchmark's client and service
+    /// Run the benchmark's client or service
     #[command(subcommand, hide = true)]
     BenchLoad(bench::Load),
-    /// Measure what grows with endpoints, sessions and routes, and write docs/internals/benchmarks/growth.*
+    /// Measure how costs grow with endpoints, sessions and routes, and write docs/internals/benchmarks/growth.*
     Growth,
-    /// Give each fuzz target some time; needs a nightly compiler and cargo-fuzz
+    /// Run the fuzz targets in turn; needs a nightly compiler and cargo-fuzz
     Fuzz(fuzz::Args),
-    /// Check format, clippy, rustdoc, and licences where cargo-deny is installed
+    /// Check formatting, clippy and rustdoc, and licences if cargo-deny is installed
     Lint,
-    /// Build the image and load it into the engine that DOCKER_HOST names
+    /// Build the image and load it into the engine at DOCKER_HOST
     Image(image::Args),
-    /// Two Docker hosts on this machine, to play with
+    /// Start or stop two Docker hosts on this machine for manual experiments
     #[command(subcommand)]
     Hosts(HostsTask),
 }
 
 #[derive(Subcommand)]
 enum HostsTask {
-    /// Start them, with the ambassador's image and stand-ins for those of the examples
+    /// Start the hosts and load the ambassador's image and substitutes for the images of the examples
     Up(hosts::UpArgs),
-    /// End them, and all that runs in them
+    /// Stop the hosts and everything that runs in them
     Down(hosts::Args),
 }
 
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
 }
 
 fn run(task: Task) -> Result<ExitCode> {
-    // It runs in a temporary directory of the benchmark, and is ended by it.
+    // The benchmark starts this task in its own temporary directory and kills it at the end.
     if let Task::BenchLoad(load) = &task {
         return bench::load(load).map(|()| ExitCode::SUCCESS);
     }
@@ -92,12 +92,12 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Fuzz(args) => fuzz::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::run().map(|()| ExitCode::SUCCESS),
         Task::Image(args) => image::run(&args).map(|()| ExitCode::SUCCESS),
-        Task::Hosts(HostsTask::Up(args)) => hosts::play(&args).map(|()| ExitCode::SUCCESS),
-        Task::Hosts(HostsTask::Down(args)) => hosts::stop_playing(&args).map(|()| ExitCode::SUCCESS),
+        Task::Hosts(HostsTask::Up(args)) => hosts::up(&args).map(|()| ExitCode::SUCCESS),
+        Task::Hosts(HostsTask::Down(args)) => hosts::down(&args).map(|()| ExitCode::SUCCESS),
     }
 }
 
-/// The workspace, wherever it was called from.
+/// Returns the root of the workspace, independent of the current directory.
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
 }

@@ -1,11 +1,12 @@
 //! Plots as SVG text: grouped bars, and lines over a linear or logarithmic axis.
 //!
-//! Written by hand: what is drawn here is rectangles, lines and words, and a plotting library would bring fonts and a
-//! canvas with it. The white background is part of the picture, so that a dark page shows it as well.
+//! Written by hand: the plots consist of rectangles, lines and text, and a plotting library would add fonts and a
+//! canvas. The white background is part of the image, for pages with a dark theme.
 
 use std::fmt::Write as _;
 
-/// Okabe and Ito's colours, which the colour-blind tell apart, and three more.
+/// The palette of Okabe and Ito, which remains distinguishable for people with colour blindness, and three more
+/// colours.
 const COLOURS: [&str; 10] = [
     "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d31", "#7f7f7f", "#5f4690",
     "#b5bd00",
@@ -16,14 +17,14 @@ const FONT: &str = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Ari
 /// One group of bars.
 pub(crate) struct Group {
     pub(crate) label: String,
-    /// One for each subject, in their order; `None` where it was not measured.
+    /// One value per subject, in the order of the subjects; `None` if it was not measured.
     pub(crate) values: Vec<Option<f64>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scale {
     Linear,
-    /// Of base ten. What is not above zero is left out.
+    /// To base ten. Values that are not positive are omitted.
     Log,
 }
 
@@ -37,14 +38,14 @@ pub(crate) struct Series {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-/// Horizontal bars from zero: in each group one for each subject, its number behind it.
+/// Draws horizontal bars from zero: in each group one bar per subject, followed by its value.
 pub(crate) fn bars(title: &str, unit: &str, subjects: &[&str], groups: &[Group]) -> String {
     const BAR: f64 = 13.0;
     const GAP: f64 = 14.0;
     const LEFT: f64 = 190.0;
     const RIGHT: f64 = 70.0;
     let bars = |group: &Group| group.values.iter().filter(|value| value.is_some()).count() as f64;
-    // The colour is the subject's, in all pictures; who is not in this one is not in its legend.
+    // A subject has the same colour in all plots; a subject without values is omitted from the legend.
     let shown =
         |subject: &usize| groups.iter().any(|group| group.values.get(*subject).is_some_and(Option::is_some));
     let named: Vec<_> =
@@ -70,7 +71,7 @@ pub(crate) fn bars(title: &str, unit: &str, subjects: &[&str], groups: &[Group])
     svg.end()
 }
 
-/// Series of points joined by lines, each with a mark at every point.
+/// Draws series of points joined by lines, with a mark at every point.
 pub(crate) fn lines(title: &str, x: &Axis<'_>, y: &Axis<'_>, series: &[Series]) -> String {
     let named = series.iter().enumerate().filter(|(_, series)| !series.points.is_empty());
     let names: Vec<_> = named.map(|(index, series)| (index, series.name.as_str())).collect();
@@ -108,7 +109,7 @@ impl Axis<'_> {
     }
 }
 
-/// Values on a stretch of the picture.
+/// Maps values to a range of pixels.
 struct Range {
     low: f64,
     high: f64,
@@ -118,7 +119,7 @@ struct Range {
 }
 
 impl Range {
-    /// Rounded outwards to the next tick; a linear one begins at zero.
+    /// Rounds the range outwards to the next tick; a linear axis starts at zero.
     fn of(values: impl Iterator<Item = f64>, scale: Scale, start: f64, end: f64) -> Range {
         let (least, most) =
             values.fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(value), high.max(value)));
@@ -143,7 +144,7 @@ impl Range {
         self.start + part * (self.end - self.start)
     }
 
-    /// Of a linear axis: 1, 2 or 5 times a power of ten, for four to nine ticks.
+    /// Returns the distance of ticks of a linear axis: 1, 2 or 5 times a power of ten, for four to nine ticks.
     fn step(&self) -> f64 {
         let rough = (self.high - self.low) / 5.0;
         let power = 10f64.powf(rough.log10().floor());
@@ -189,7 +190,7 @@ impl Svg {
         svg
     }
 
-    /// As many names on a line as fit.
+    /// Draws the legend, with as many names per line as fit.
     fn legend(&mut self, names: &[(usize, &str)]) {
         for ((index, name), (x, row)) in names.iter().zip(legend_places(names)) {
             let y = 38.0 + row * 18.0;
@@ -236,11 +237,11 @@ impl Svg {
     }
 }
 
-/// Where each name of a legend begins, and in which of its lines.
+/// Returns the position and the line of each name of a legend.
 fn legend_places(names: &[(usize, &str)]) -> Vec<(f64, f64)> {
     let (mut x, mut row) = (16.0, 0.0);
     let place = |(_, name): &(usize, &str)| {
-        // No font is at hand to measure with: a letter of 12 points is about seven wide.
+        // No font is available to measure text: a letter of 12 points is about seven pixels wide.
         let width = 36.0 + 7.0 * name.chars().count() as f64;
         if x + width > WIDTH - 8.0 {
             (x, row) = (16.0, row + 1.0);
@@ -260,7 +261,7 @@ fn colour(index: usize) -> &'static str {
     COLOURS[index % COLOURS.len()]
 }
 
-/// Three digits that count, and thousands and millions as people say them.
+/// Formats a number with three significant digits and separators of thousands.
 pub(crate) fn number(value: f64) -> String {
     let size = value.abs();
     match size {
@@ -287,17 +288,18 @@ mod tests {
     use super::{Axis, Group, Range, Scale, Series, bars, lines, number};
 
     #[test]
-    fn the_longest_bar_is_the_largest_number_and_the_others_are_in_proportion() {
+    fn bar_lengths_are_proportional_to_values() {
         let values = vec![Some(50.0), None, Some(100.0)];
-        let svg = bars("CPU", "us", &["we", "nobody", "<they>"], &[Group { label: "1 & 2".into(), values }]);
+        let svg =
+            bars("CPU", "us", &["we", "unmeasured", "<they>"], &[Group { label: "1 & 2".into(), values }]);
         for part in [r#"width="600.0""#, r#"width="300.0""#, "&lt;they&gt;", "1 &amp; 2"] {
             assert!(svg.contains(part), "{part} in {svg}");
         }
-        assert!(!svg.contains("nobody"), "who has no bar is not named: {svg}");
+        assert!(!svg.contains("unmeasured"), "a subject without a bar is not in the legend: {svg}");
     }
 
     #[test]
-    fn a_logarithmic_axis_gives_each_decade_the_same_room_and_leaves_zero_out() {
+    fn logarithmic_axis_spaces_decades_evenly_and_omits_zero() {
         let axis = |scale| Axis { label: "n", scale };
         let series =
             Series { name: "a".into(), points: vec![(0.0, 1.0), (1.0, 1.0), (10.0, 2.0), (100.0, 3.0)] };

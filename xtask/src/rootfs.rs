@@ -1,4 +1,4 @@
-//! The file system of an image, as a tar: programs of this machine with the libraries they need, links, texts.
+//! The file system of an image as a tar: programs of this machine with the libraries they need, links and text files.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use tar::{Builder, EntryType, Header};
 
 use crate::process::{find, output};
 
-/// glibc opens these by name when it resolves one, and `ldd` does not know.
+/// glibc loads these by name when it resolves a host name, so `ldd` does not list them.
 const NAME_SERVICES: &[&str] = &["libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2"];
 
 pub(crate) struct Rootfs {
@@ -22,18 +22,18 @@ impl Rootfs {
         Rootfs { tar: Builder::new(Vec::new()), libraries: BTreeSet::new() }
     }
 
-    /// One file of this machine, under another name.
+    /// Adds a file of this machine under another name.
     pub(crate) fn file(&mut self, from: &Path, to: &str) -> Result<&mut Rootfs> {
         let bytes = std::fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
         self.entry(to, &bytes, 0o755)
     }
 
-    /// A file or a script, written here.
+    /// Adds a file or a script with this content.
     pub(crate) fn text(&mut self, to: &str, text: &str) -> Result<&mut Rootfs> {
         self.entry(to, text.as_bytes(), 0o755)
     }
 
-    /// An installed program in `/bin`, and its libraries where it looks for them.
+    /// Adds an installed program to `/bin`, and its libraries to the directories in which the loader searches them.
     pub(crate) fn program(&mut self, name: &str) -> Result<&mut Rootfs> {
         let path = find(name).with_context(|| format!("{name} is not installed"))?;
         self.file(&path, &format!("bin/{name}"))?;
@@ -60,10 +60,10 @@ impl Rootfs {
         Ok(())
     }
 
-    /// busybox under all its names: a shell, a web server, and the small tools.
+    /// Adds busybox under all its names: a shell, a web server and the small tools.
     ///
-    /// A static one, too, resolves names by libraries that it opens, and falls over where they are not: those of the
-    /// shell are the same.
+    /// Even a static busybox loads libraries to resolve names, and crashes if they are missing: they are the same as
+    /// those of the shell.
     pub(crate) fn busybox(&mut self) -> Result<&mut Rootfs> {
         self.program("busybox")?;
         for library in libraries(Path::new("/bin/sh")) {
@@ -100,7 +100,7 @@ impl Rootfs {
     }
 }
 
-/// The same binary gives the same image: no owner, no time.
+/// Has no owner and no time, so that the same binary gives the same image.
 fn header(kind: EntryType, size: u64, mode: u32) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);
@@ -110,13 +110,13 @@ fn header(kind: EntryType, size: u64, mode: u32) -> Header {
     header
 }
 
-/// What `ldd` names; nothing for a static program.
+/// Returns the libraries that `ldd` lists; none for a static program.
 pub(crate) fn libraries(program: &Path) -> Vec<PathBuf> {
     let text = output(Command::new("ldd").arg(program)).unwrap_or_default();
     text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
 }
 
-/// No interpreter and no library: it runs in an empty image.
+/// Returns whether a program needs neither interpreter nor library, so that it runs in an empty image.
 pub(crate) fn is_static(program: &Path) -> bool {
     libraries(program).is_empty()
 }

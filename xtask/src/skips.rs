@@ -1,9 +1,9 @@
-//! What was not tested, and why: one table at the end.
+//! The tests that were skipped, with reasons: one table at the end.
 
 use std::fs;
 use std::path::Path;
 
-/// `(what, why)`, as tests append them to the file, a tab between.
+/// Pairs `(what, why)`. Tests append them to a file, separated by a tab.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Skips(Vec<(String, String)>);
 
@@ -12,7 +12,7 @@ impl Skips {
         self.0.push((what.to_owned(), why.into()));
     }
 
-    /// Those that the tests wrote down.
+    /// Reads the skips that the tests wrote to the file.
     pub(crate) fn read(&mut self, file: &Path) {
         let text = fs::read_to_string(file).unwrap_or_default();
         self.0.extend(parse(&text));
@@ -22,7 +22,7 @@ impl Skips {
         self.0.is_empty()
     }
 
-    /// Sorted; each test once.
+    /// Formats the table, sorted, each test once.
     pub(crate) fn table(&self) -> String {
         let mut rows = self.0.clone();
         rows.sort();
@@ -43,13 +43,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_names_each_skip_once_and_says_why() {
+    fn table_lists_each_skip_once_with_its_reason() {
         let skips = Skips(parse("b::two\tno root\na\tno docker\nb::two\tno root\n"));
         assert_eq!(skips.table(), "skipped: 2\n  a       no docker\n  b::two  no root\n");
     }
 
     #[test]
-    fn a_line_without_a_reason_is_not_a_skip() {
+    fn line_without_reason_is_ignored() {
         assert_eq!(parse("half a line\n"), []);
     }
 }

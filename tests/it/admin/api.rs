@@ -1,4 +1,4 @@
-//! The admin API itself: paths, guards, and nobody kept waiting by others.
+//! The admin API: paths, guards, and isolation of clients.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use super::{done, start, status};
 use crate::support::Ambassador;
 
 #[test]
-fn orders_are_json_and_so_are_their_answers() {
+fn commands_and_responses_are_json() {
     let (one, two) = (service("one"), service("two"));
     let ambassador = start(one, "");
     let admin = ambassador.admin();
@@ -36,7 +36,7 @@ fn orders_are_json_and_so_are_their_answers() {
 }
 
 #[test]
-fn what_is_wrong_is_an_error_in_json_with_the_way_out() {
+fn errors_are_json_with_a_help_text() {
     let ambassador = start(service("one"), "");
     let admin = ambassador.admin();
     let long = format!("{{\"route\":\"{}\"}}", "x".repeat(70_000));
@@ -66,7 +66,7 @@ fn what_is_wrong_is_an_error_in_json_with_the_way_out() {
 }
 
 #[test]
-fn a_web_page_cannot_give_orders() {
+fn web_page_cannot_send_commands() {
     let ambassador = start(service("one"), "");
     let admin = ambassador.admin();
     let json = "content-type: application/json\n";
@@ -83,7 +83,7 @@ fn a_web_page_cannot_give_orders() {
 }
 
 #[test]
-fn slow_clients_keep_nobody_waiting() {
+fn slow_clients_do_not_delay_others() {
     let ambassador = start(service("one"), "");
     let admin = ambassador.admin();
     let mut slow: Vec<UnixStream> = Vec::new();
@@ -94,7 +94,7 @@ fn slow_clients_keep_nobody_waiting() {
         }
         slow.push(stream);
     }
-    // Some follow the events and never read.
+    // Some follow the events and do not read.
     slow.extend((0..100).map(|_| send(&admin, "GET /events", "", "")));
     for _ in 0..5 {
         let began = Instant::now();
@@ -109,8 +109,8 @@ fn slow_clients_keep_nobody_waiting() {
 }
 
 #[test]
-fn on_tcp_it_is_the_same_api_when_asked_for() {
-    // Freed a moment before it is taken again; nothing else of this process asks for this address.
+fn api_on_tcp_equals_the_api_on_unix_sockets() {
+    // The port is free briefly before it is bound again; no other test uses this address.
     let free = TcpListener::bind("127.0.0.91:0").unwrap().local_addr().unwrap();
     let routes = format!("--admin {free} 127.0.0.1:0={}?name=r", service("one"));
     let ambassador = Ambassador::with(&routes).spawn();

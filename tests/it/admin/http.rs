@@ -1,4 +1,4 @@
-//! The admin API as a program speaks it: bytes on a unix socket.
+//! A client of the admin API: bytes on a unix socket.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::service::PATIENCE;
+use super::service::TIMEOUT;
 
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -20,7 +20,7 @@ impl Reply {
     }
 }
 
-/// One request with these header lines, each ended by a newline, and its answer.
+/// Sends a request with these header lines, each ended by a newline, and returns the response.
 pub(crate) fn request(admin: &Path, line: &str, headers: &str, body: &str) -> Reply {
     let mut answer = String::new();
     send(admin, line, headers, body).read_to_string(&mut answer).unwrap();
@@ -37,18 +37,18 @@ pub(crate) fn post(admin: &Path, path: &str, body: &str) -> Reply {
     request(admin, &format!("POST {path}"), "content-type: application/json\n", body)
 }
 
-/// Sends a request and leaves the answer to be read.
+/// Sends a request and leaves the response unread.
 pub(crate) fn send(admin: &Path, line: &str, headers: &str, body: &str) -> UnixStream {
     let mut stream = UnixStream::connect(admin).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    // HTTP/1.0, so that the answer comes in one piece and the connection ends with it.
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    // HTTP/1.0, so that the response is not chunked and the connection ends with it.
     let headers = headers.replace('\n', "\r\n");
     let length = body.len();
     write!(stream, "{line} HTTP/1.0\r\nhost: x\r\n{headers}content-length: {length}\r\n\r\n{body}").unwrap();
     stream
 }
 
-/// The lines of JSON of a stream, as they come.
+/// Returns the lines of JSON of a stream as they arrive.
 pub(crate) fn stream(admin: &Path, path: &str) -> impl Iterator<Item = Value> + use<> {
     let mut lines = BufReader::new(send(admin, &format!("GET {path}"), "", "")).lines();
     while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}

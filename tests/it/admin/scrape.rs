@@ -1,12 +1,12 @@
-//! Prometheus' text format, read as strictly as its documentation has it.
+//! A strict parser of the Prometheus text format.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Every sample: name and labels as written, and its value.
+/// All samples: name and labels as written, and the value.
 #[derive(Debug)]
 pub(crate) struct Scrape {
     pub(crate) samples: BTreeMap<String, f64>,
-    /// By family: its type.
+    /// The type of each family.
     pub(crate) types: BTreeMap<String, String>,
 }
 
@@ -71,7 +71,8 @@ impl Scrape {
     }
 }
 
-/// `a="b",c="d"`, with `\\`, `\"` and `\n` as the only escapes.
+/// Checks `a="b",c="d"`, with `\\`, `\"` and `
+/// ` as the only escapes.
 fn check_labels(mut labels: &str, line: &str) {
     while !labels.is_empty() {
         let (name, rest) = labels.split_once("=\"").unwrap_or_else(|| panic!("{line}"));

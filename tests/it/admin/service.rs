@@ -1,4 +1,4 @@
-//! A service that says its name, and consumers that ask for it one after the other.
+//! A service that sends its name, and clients that request it in sequence.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use crate::support::eventually;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Greets each connection with its name, of three letters, then echoes. Lives as long as the test's process.
+/// Starts a service that sends its name of three letters to each connection, then echoes. Runs until the test's process
+/// ends.
 pub(crate) fn service(name: &'static str) -> SocketAddr {
     service_on(([127, 0, 0, 1], 0).into(), name)
 }
 
-/// The same, on this address.
+/// Does the same on this address.
 pub(crate) fn service_on(addr: SocketAddr, name: &'static str) -> SocketAddr {
     let listener = TcpListener::bind(addr).unwrap();
     let addr = listener.local_addr().unwrap();
@@ -40,22 +41,22 @@ fn greet_and_echo(mut stream: &TcpStream, name: &str) {
     }
 }
 
-/// Connects, and waits for the name.
+/// Connects and waits for the name.
 pub(crate) fn greeting(addr: SocketAddr) -> io::Result<(TcpStream, String)> {
     let mut stream = TcpStream::connect(addr)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     let mut name = [0; 3];
     stream.read_exact(&mut name)?;
     Ok((stream, String::from_utf8_lossy(&name).into_owned()))
 }
 
-/// Whether a session still echoes.
+/// Returns whether a session still echoes.
 pub(crate) fn echoes(mut stream: &TcpStream) -> bool {
     let mut byte = [0];
     stream.write_all(b"?").is_ok() && stream.read_exact(&mut byte).is_ok()
 }
 
-/// Consumers, each with one connection after the other, until it is dropped.
+/// Clients that each open one connection after the other until this is dropped.
 pub(crate) struct Consumers {
     stop: Arc<AtomicBool>,
     report: Arc<Mutex<Report>>,
@@ -96,7 +97,7 @@ impl Consumers {
         self.report().answers.get(name).copied().unwrap_or(0)
     }
 
-    /// Until this service has given so many more answers.
+    /// Waits until this service has sent this many more replies.
     pub(crate) fn more(&self, name: &str, count: usize) {
         let before = self.answered(name);
         eventually("more answers", || {

@@ -1,4 +1,4 @@
-//! Health checks, against real servers and against some that only pretend.
+//! Health checks, with real and simulated servers.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -14,92 +14,95 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
-use super::{condition, greeted};
-use crate::app::{App, PATIENCE, Service, eventually, greeting, nobody};
+use super::greetings;
+use crate::app::{App, PATIENCE, Service, eventually, greeting, refusing_addr};
 use crate::support::{Postgres, needs, skip};
 
 const OFTEN: &str = "health-interval=20ms&health-timeout=250ms&health-rise=2&health-fall=2";
 
 async fn await_state(app: &App, addr: SocketAddr, state: State) {
-    let is = || condition(app, "r", addr).health == Some(state);
+    let is = || app.condition("r", addr).health == Some(state);
     eventually(&format!("{addr} is {}", state.name()), is).await;
 }
 
 #[tokio::test]
-async fn who_does_not_listen_gets_no_session_until_it_does() {
-    let (dead, one) = (nobody().await, Service::named("one").await);
+async fn endpoint_that_does_not_listen_gets_no_session() {
+    let (dead, one) = (refusing_addr().await, Service::named("one").await);
     let app = App::start(&[&format!("127.0.0.1:0={dead},{}?name=r&health=tcp&{OFTEN}", one.addr)]).await;
     await_state(&app, dead, State::Unhealthy).await;
     await_state(&app, one.addr, State::Healthy).await;
-    assert_eq!(greeted(app.addr("r"), 10).await["one"], 10);
+    assert_eq!(greetings(app.addr("r"), 10).await["one"], 10);
     let status = Status::of(&app.overview.load(), false);
     let table = status.table();
     let row = table.lines().find(|line| line.trim_start().starts_with(&dead.to_string())).expect(&table);
     assert!(row.contains("  unhealthy, connection refused "), "{table}");
     let _two = Service::at(dead, "two").await;
     await_state(&app, dead, State::Healthy).await;
-    assert_eq!(greeted(app.addr("r"), 10).await.len(), 2);
+    assert_eq!(greetings(app.addr("r"), 10).await.len(), 2);
 }
 
-/// A server that answers each question with one of two answers.
-struct Pretender {
+/// A server that returns one of two replies to each request.
+struct FakeServer {
     addr: SocketAddr,
-    is_well: Arc<AtomicBool>,
+    is_healthy: Arc<AtomicBool>,
     _tasks: JoinSet<()>,
 }
 
-impl Pretender {
-    async fn start(question: &'static [u8], well: Vec<u8>, sick: Vec<u8>) -> Pretender {
+impl FakeServer {
+    async fn start(question: &'static [u8], healthy: Vec<u8>, unhealthy: Vec<u8>) -> FakeServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (addr, is_well) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(true)));
+        let (addr, is_healthy) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(true)));
         let mut tasks = JoinSet::new();
-        let state = is_well.clone();
+        let state = is_healthy.clone();
         tasks.spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut heard = vec![0; question.len()];
                 if stream.read_exact(&mut heard).await.is_ok() && heard == question {
-                    let answer = if state.load(Relaxed) { &well } else { &sick };
+                    let answer = if state.load(Relaxed) { &healthy } else { &unhealthy };
                     let _ = stream.write_all(answer).await;
                 }
             }
         });
-        Pretender { addr, is_well, _tasks: tasks }
+        FakeServer { addr, is_healthy, _tasks: tasks }
     }
 
-    /// It is noticed when it falls sick, and when it is well again.
+    /// Waits until it is detected as unhealthy, and as healthy again.
     async fn is_checked_by(&self, check: &str) {
         let app = App::start(&[&format!("127.0.0.1:0={}?name=r&health={check}&{OFTEN}", self.addr)]).await;
-        for (is_well, state) in [(true, State::Healthy), (false, State::Unhealthy), (true, State::Healthy)] {
-            self.is_well.store(is_well, Relaxed);
+        for (is_healthy, state) in [(true, State::Healthy), (false, State::Unhealthy), (true, State::Healthy)]
+        {
+            self.is_healthy.store(is_healthy, Relaxed);
             await_state(&app, self.addr, state).await;
         }
     }
 }
 
 #[tokio::test]
-async fn a_web_server_is_well_while_its_page_is() {
-    let (well, sick) = (&b"HTTP/1.1 200 OK\r\n\r\nfine"[..], &b"HTTP/1.1 503 Busy\r\n\r\n"[..]);
-    let server = Pretender::start(b"GET /up?deep=1 HTTP/1.1\r\nHost: ", well.into(), sick.into()).await;
+async fn http_check_follows_the_status_of_the_page() {
+    let (healthy, unhealthy) = (&b"HTTP/1.1 200 OK\r\n\r\nfine"[..], &b"HTTP/1.1 503 Busy\r\n\r\n"[..]);
+    let server =
+        FakeServer::start(b"GET /up?deep=1 HTTP/1.1\r\nHost: ", healthy.into(), unhealthy.into()).await;
     server.is_checked_by("http:/up?deep=1").await;
 }
 
 #[tokio::test]
-async fn a_redis_that_is_loading_is_not_well() {
-    let (well, sick) = (&b"-NOAUTH Authentication required.\r\n"[..], &b"-LOADING Redis is loading\r\n"[..]);
-    let server = Pretender::start(b"*1\r\n$4\r\nPING\r\n", well.into(), sick.into()).await;
+async fn loading_redis_is_unhealthy() {
+    let (healthy, unhealthy) =
+        (&b"-NOAUTH Authentication required.\r\n"[..], &b"-LOADING Redis is loading\r\n"[..]);
+    let server = FakeServer::start(b"*1\r\n$4\r\nPING\r\n", healthy.into(), unhealthy.into()).await;
     server.is_checked_by("redis").await;
 }
 
 #[tokio::test]
-async fn a_postgres_that_is_starting_is_not_well() {
+async fn starting_postgres_is_unhealthy() {
     let fields = b"SFATAL\0C57P03\0Mthe database system is starting up\0\0";
-    let sick = [b"E\0\0\0", &[u8::try_from(fields.len() + 4).unwrap()][..], fields].concat();
+    let unhealthy = [b"E\0\0\0", &[u8::try_from(fields.len() + 4).unwrap()][..], fields].concat();
     let server =
-        Pretender::start(b"\0\0\0\x2b\0\x03\0\0user\0", b"R\0\0\0\x08\0\0\0\x0a".to_vec(), sick).await;
+        FakeServer::start(b"\0\0\0\x2b\0\x03\0\0user\0", b"R\0\0\0\x08\0\0\0\x0a".to_vec(), unhealthy).await;
     server.is_checked_by("postgres").await;
 }
 
-/// What a client hears that asks the server behind a route.
+/// Returns the reply of the server behind a route.
 async fn answer(postgres: &Postgres, addr: SocketAddr, sql: &str) -> Result<String, String> {
     let output = Command::from(postgres.psql(addr)).args(["--command", sql]).output().await.expect("psql");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
@@ -107,16 +110,16 @@ async fn answer(postgres: &Postgres, addr: SocketAddr, sql: &str) -> Result<Stri
 }
 
 #[tokio::test]
-async fn a_postgres_has_sessions_from_when_it_has_recovered_until_it_stops_and_again() {
+async fn postgres_gets_sessions_only_while_it_accepts_them() {
     let mut postgres = needs!(Postgres::new());
     let addr = postgres.addr();
     let app = App::start(&[&format!("127.0.0.1:0={addr}?name=r&health=postgres&{OFTEN}")]).await;
     await_state(&app, addr, State::Unhealthy).await;
     postgres.start_recovering();
-    // More than it would take to be healthy.
+    // Longer than it takes to become healthy.
     eventually("it lets no check in", || postgres.log().matches("is not accepting connections").count() > 9)
         .await;
-    assert_eq!(condition(&app, "r", addr).health, Some(State::Unhealthy));
+    assert_eq!(app.condition("r", addr).health, Some(State::Unhealthy));
     postgres.promote();
     await_state(&app, addr, State::Healthy).await;
     let sql = "select sum(length(repeat(n::text, 100))) from generate_series(1, 100000) n";
@@ -130,7 +133,7 @@ async fn a_postgres_has_sessions_from_when_it_has_recovered_until_it_stops_and_a
 }
 
 #[tokio::test]
-async fn a_postgres_that_is_stopping_is_not_well_and_goes_on_with_the_session_it_has() {
+async fn stopping_postgres_is_unhealthy_and_keeps_its_session() {
     let mut postgres = needs!(Postgres::new());
     postgres.start();
     let addr = postgres.addr();
@@ -163,7 +166,7 @@ async fn redis() -> Option<(Child, SocketAddr)> {
 }
 
 #[tokio::test]
-async fn a_redis_that_hangs_loses_its_sessions_and_has_new_ones_when_it_goes_on() {
+async fn hanging_redis_loses_its_sessions_and_gets_new_ones_after_recovery() {
     let Some((redis, addr)) = redis().await else { skip!("no redis-server here") };
     let pid = Pid::from_raw(i32::try_from(redis.id().unwrap()).unwrap()).unwrap();
     let one = Service::named("one").await;
@@ -193,7 +196,7 @@ async fn a_redis_that_hangs_loses_its_sessions_and_has_new_ones_when_it_goes_on(
 }
 
 #[tokio::test]
-async fn when_all_are_unhealthy_all_are_tried() {
+async fn all_endpoints_are_tried_when_all_are_unhealthy() {
     let (one, two) = (Service::named("one").await, Service::named("two").await);
     let route = format!("127.0.0.1:0={},{}?name=r&health=redis&{OFTEN}", one.addr, two.addr);
     let app = App::start(&[&route]).await;

@@ -1,5 +1,5 @@
-//! How many instructions the program that ships takes, by valgrind(1): nearly the same at each run, however busy the
-//! machine is.
+//! Counts the instructions of the released program by valgrind(1): nearly the same in each run, independent of the load
+//! of the machine.
 
 use std::fs::{File, read_to_string};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -7,11 +7,11 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::line::Line;
+use super::connection::Connection;
 use super::threads;
 use crate::support::{eventually, private_ip, variable};
 
-/// The program under callgrind, before an endpoint of the test's, with one connection. Killed when dropped.
+/// The program under callgrind, with an endpoint of the test and one connection. Killed when dropped.
 struct Callgrind {
     process: Child,
     route: SocketAddr,
@@ -19,16 +19,16 @@ struct Callgrind {
     dir: tempfile::TempDir,
 }
 
-/// What a process takes from its start to its end that serves one connection of so many requests, and then so many
-/// connections of one. Or why that cannot be counted.
+/// Returns the instructions of a process that serves one connection with this many requests and this many connections
+/// with one; returns the reason if they cannot be counted.
 pub(crate) fn instructions(requests: usize, connections: usize) -> Result<u64, String> {
     let mut callgrind = Callgrind::start()?;
-    let mut line = callgrind.first_line();
-    (0..requests).for_each(|_| line.ask());
-    callgrind.close(line);
+    let mut connection = callgrind.first_connection();
+    (0..requests).for_each(|_| connection.exchange());
+    callgrind.close(connection);
     for _ in 0..connections {
-        let line = Line::connect(callgrind.route, &callgrind.endpoint);
-        callgrind.ask_and_close(line);
+        let connection = Connection::connect(callgrind.route, &callgrind.endpoint);
+        callgrind.exchange_and_close(connection);
     }
     Ok(callgrind.end())
 }
@@ -55,26 +55,26 @@ impl Callgrind {
         self.process.id()
     }
 
-    /// As soon as it listens. Not by its health, which would cost as many instructions as it is asked for.
-    fn first_line(&mut self) -> Line {
+    /// Connects as soon as it listens. Health requests would add instructions.
+    fn first_connection(&mut self) -> Connection {
         let client = eventually("the program under valgrind", || match self.process.try_wait() {
             Ok(None) => TcpStream::connect(self.route).map_err(|why| why.to_string()),
             _ => panic!("it ended at once: {}", self.file("log")),
         });
         let (server, _) = self.endpoint.accept().unwrap();
-        Line::between(client, server)
+        Connection::between(client, server)
     }
 
-    /// Each step waits for the end of the one before, as in the count of system calls.
-    fn ask_and_close(&self, mut line: Line) {
+    /// Each step waits for the end of the previous one, as in the count of system calls.
+    fn exchange_and_close(&self, mut connection: Connection) {
         threads::at_rest(self.pid());
-        line.ask();
-        self.close(line);
+        connection.exchange();
+        self.close(connection);
     }
 
-    fn close(&self, line: Line) {
+    fn close(&self, connection: Connection) {
         let open = threads::at_rest(self.pid());
-        let server = line.hang_up();
+        let server = connection.close();
         threads::settled(self.pid(), open);
         drop(server);
         threads::settled(self.pid(), open - 2);
@@ -85,7 +85,7 @@ impl Callgrind {
         let status = self.process.wait().expect("its end");
         assert!(status.success(), "{status}: {}", self.file("log"));
         let out = self.file("out");
-        let totals = out.lines().find_map(|line| line.strip_prefix("totals: "));
+        let totals = out.lines().find_map(|connection| connection.strip_prefix("totals: "));
         totals.and_then(|count| count.parse().ok()).expect("a number of instructions")
     }
 

@@ -1,9 +1,9 @@
-//! What is expected, beside what was counted.
+//! Compares expected to counted system calls.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// A system call that each round makes so often.
+/// A system call with its number per round.
 #[derive(Clone, Copy)]
 pub(crate) struct Call {
     pub(crate) name: &'static str,
@@ -11,21 +11,21 @@ pub(crate) struct Call {
     pub(crate) what_for: &'static str,
 }
 
-/// How often each call was made, in all rounds together.
+/// The number of each call in all rounds.
 pub(crate) type Counts = BTreeMap<String, usize>;
 
-/// Calls that do not belong to the rounds: when strace comes and goes, it interrupts the wait of each thread, which then
-/// waits anew; and while sessions begin, a worker's clock ticks. Far from one call a round.
+/// Calls that do not belong to the rounds: strace interrupts the wait of each thread when it attaches and detaches, and
+/// a worker's clock ticks while sessions begin. Far less than one call per round.
 fn residue(rounds: usize) -> usize {
     rounds / 2
 }
 
-/// The table of what was counted, where it is not what was expected.
+/// Returns a table if the counts differ from the expected ones.
 pub(crate) fn exactly(expected: &[Call], counted: &Counts, rounds: usize) -> Result<(), String> {
     compare(expected, counted, rounds, |expected, count| expected.abs_diff(count) > residue(rounds))
 }
 
-/// The same, where it is more.
+/// Returns a table if the counts exceed the expected ones.
 pub(crate) fn at_most(expected: &[Call], counted: &Counts, rounds: usize) -> Result<(), String> {
     compare(expected, counted, rounds, |expected, count| count > expected + residue(rounds))
 }
@@ -49,7 +49,7 @@ fn compare(
     if all_right { Ok(()) } else { Err(table) }
 }
 
-/// How often each call is expected, and what for; those that are not expected at all too.
+/// Returns the expected number of each call with its purpose; unexpected calls are included.
 fn rows<'c>(expected: &[Call], counted: &'c Counts) -> BTreeMap<&'c str, (usize, String)> {
     let names = expected.iter().map(|call| call.name).chain(counted.keys().map(String::as_str));
     let row = |name| {
@@ -61,7 +61,7 @@ fn rows<'c>(expected: &[Call], counted: &'c Counts) -> BTreeMap<&'c str, (usize,
 }
 
 #[test]
-fn one_call_more_one_fewer_and_a_new_one_are_wrong_and_a_residue_is_not() {
+fn differing_counts_are_reported_and_residue_is_not() {
     let expected = [
         Call { name: "read", times: 2, what_for: "one" },
         Call { name: "read", times: 1, what_for: "another" },

@@ -1,4 +1,4 @@
-//! What a process asks of the kernel, by strace(1).
+//! The system calls of a process, by strace(1).
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStderr, Command, Stdio};
@@ -11,18 +11,18 @@ use super::table::Counts;
 pub(crate) struct Trace {
     strace: Child,
     log: tempfile::NamedTempFile,
-    /// Open to the end: a strace that cannot say that it lets go dies of it, and its log is not whole.
+    /// Kept open: without its standard error strace dies when it detaches, and its log is truncated.
     _stderr: BufReader<ChildStderr>,
 }
 
-/// What it saw.
-pub(crate) struct Seen {
+/// The recorded calls.
+pub(crate) struct CallLog {
     pub(crate) calls: Counts,
     log: String,
 }
 
 impl Trace {
-    /// Every call from now on is seen. Or why that cannot be.
+    /// Records every call from now on; returns the reason if that is impossible.
     pub(crate) fn of(pid: u32) -> Result<Trace, String> {
         let log = tempfile::NamedTempFile::new().expect("a file");
         let mut command = Command::new("strace");
@@ -36,8 +36,8 @@ impl Trace {
         if said.contains(" attached") { Ok(trace) } else { Err(said.trim().to_owned()) }
     }
 
-    /// Lets the process go.
-    pub(crate) fn end(mut self) -> Seen {
+    /// Detaches from the process.
+    pub(crate) fn end(mut self) -> CallLog {
         kill_process(Pid::from_child(&self.strace), Signal::INT).expect("a strace that lives");
         self.strace.wait().expect("its end");
         let log = std::fs::read_to_string(self.log.path()).expect("its log");
@@ -45,7 +45,7 @@ impl Trace {
         for call in log.lines().filter_map(name) {
             *calls.entry(call.to_owned()).or_default() += 1;
         }
-        Seen { calls, log }
+        CallLog { calls, log }
     }
 }
 
@@ -56,27 +56,27 @@ impl Drop for Trace {
     }
 }
 
-impl Seen {
-    /// Its last lines.
+impl CallLog {
+    /// Returns the last lines.
     pub(crate) fn tail(&self, lines: usize) -> String {
         let all: Vec<&str> = self.log.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 }
 
-/// `recvfrom` of `4242 recvfrom(11, ..`. Nothing of a line that tells the rest of a call, a signal or an end.
+/// Returns `recvfrom` for `4242 recvfrom(11, ..`; `None` for the rest of a resumed call, a signal or an exit.
 fn name(line: &str) -> Option<&str> {
     let (_thread, call) = line.split_once(' ')?;
     let (name, _) = call.trim_start().split_once('(')?;
     match name {
-        // What epoll_wait(2) is on architectures that came later.
+        // The name of epoll_wait(2) on newer architectures.
         "epoll_pwait" => Some("epoll_wait"),
         name => name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_').then_some(name),
     }
 }
 
 #[test]
-fn a_call_is_counted_where_it_begins() {
+fn resumed_call_is_counted_once() {
     for (line, expected) in [
         ("42 recvfrom(11, \"x\", 65536, 0, NULL, NULL) = 1", Some("recvfrom")),
         ("42 epoll_wait(5,  <unfinished ...>", Some("epoll_wait")),

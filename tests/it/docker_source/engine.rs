@@ -1,4 +1,4 @@
-//! Engines for tests: the one that the environment names, shared with other tests, and one that may be killed.
+//! Engines for tests: the one of the environment, shared with other tests, and one that may be killed.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -9,14 +9,14 @@ use crate::support::{DaemonHost, daemon_host, hosts, record};
 
 const IMAGE: &str = "ambassador-test/busybox";
 
-/// The engine of `AMBASSADOR_TEST_DOCKER_A`. What a test names with [`Engine::name`] is removed when this is dropped.
+/// The engine of `AMBASSADOR_TEST_DOCKER_A`. Objects named with [`Engine::name`] are removed when this is dropped.
 pub(super) struct Engine {
     pub(super) socket: PathBuf,
     prefix: String,
 }
 
 impl Engine {
-    /// `None`, and a line that says so, where there is no engine to test with.
+    /// Returns `None`, and records the skip, if there is no engine.
     pub(super) fn shared(test: &str) -> Option<Engine> {
         let host = match hosts() {
             Ok(hosts) => hosts.a,
@@ -33,7 +33,7 @@ impl Engine {
         format!("{}-{what}", self.prefix)
     }
 
-    /// A container that waits to be stopped; its ID.
+    /// Starts a container that waits to be stopped, and returns its ID.
     pub(super) async fn run(&self, arguments: &[&str]) -> String {
         let mut all = vec!["run", "-d"];
         all.extend(arguments);
@@ -50,7 +50,7 @@ impl Engine {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    /// One file in an image: no registry is needed.
+    /// Creates an image with a single file, so that no registry is needed.
     fn import_image(&self) {
         let script = format!(
             "set -e; d=$(mktemp -d); mkdir $d/bin; cp /bin/busybox $d/bin/; ln -s busybox $d/bin/sleep; \
@@ -73,7 +73,7 @@ impl Drop for Engine {
     }
 }
 
-/// An engine that nobody else uses meanwhile.
+/// An engine that no other test uses at the same time.
 pub(super) struct Private {
     pub(super) socket: PathBuf,
     host: DaemonHost,
@@ -87,7 +87,7 @@ impl Private {
         }
     }
 
-    /// As a crash would: nothing is tidied up.
+    /// Kills the engine without cleanup, as a crash does.
     pub(super) fn kill(&self) {
         self.host.kill_daemon();
     }
@@ -103,7 +103,7 @@ fn shell(script: &str) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// Recorded, never silent: where everything must run, this is a failure.
+/// Records a skip; in CI it is a failure.
 fn skipped<T>(test: &str, why: &str) -> Option<T> {
     record(&format!("docker_source::{test}"), why);
     None

@@ -1,5 +1,4 @@
-//! A socket proxy like those people put before Docker: it lets GET through, writes down what it is asked, and can be
-//! away.
+//! A proxy in front of Docker's socket, as commonly used: it permits GET, records requests, and can be closed.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -32,19 +31,19 @@ impl Proxy {
         self.serving.spawn(serve(listener, self.upstream.clone(), Arc::clone(&self.requests)));
     }
 
-    /// Ends every connection and takes no more.
+    /// Closes all connections and accepts no more.
     pub(super) fn close(&mut self) {
         self.serving = JoinSet::new();
         std::fs::remove_file(&self.socket).unwrap();
     }
 
-    /// `GET /v1.41/events`, without the query.
+    /// Returns the requests, such as `GET /v1.41/events`, without the query.
     pub(super) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
 }
 
-/// The endpoints of section 6 of the design, under a version or none.
+/// The paths that the Docker source uses, with or without a version.
 pub(super) fn is_allowed(request: &str) -> bool {
     let Some(path) = request.strip_prefix("GET ") else { return false };
     let path = match path.strip_prefix("/v1.") {
@@ -65,7 +64,7 @@ async fn serve(listener: UnixListener, upstream: PathBuf, requests: Arc<Mutex<Ve
     }
 }
 
-/// One request a connection, which is what the source makes.
+/// Handles one request per connection, as the source sends them.
 async fn relay(mut downstream: UnixStream, upstream: PathBuf, requests: Arc<Mutex<Vec<String>>>) {
     let mut head = Vec::new();
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {

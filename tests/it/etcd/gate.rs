@@ -1,4 +1,4 @@
-//! Stands before an etcd, and lets no watch through until it is opened.
+//! A proxy in front of an etcd that delays watches until it is opened.
 
 use std::io::{Read, Write, copy};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -19,7 +19,7 @@ struct State {
 }
 
 impl Gate {
-    /// Lives as long as the test's process.
+    /// Starts the proxy, which runs until the test's process ends.
     pub(super) fn new(etcd: &str) -> Gate {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -34,7 +34,7 @@ impl Gate {
         Gate { address, state }
     }
 
-    /// Until somebody wants to watch.
+    /// Waits for a watch request.
     pub(super) fn await_watch(&self) {
         eventually("a watch", || {
             if self.state.0.lock().unwrap().watches > 0 { Ok(()) } else { Err("none yet") }

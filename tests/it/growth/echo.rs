@@ -1,4 +1,4 @@
-//! A server that answers every byte with a letter of its own, on all addresses of this machine.
+//! A server that replies to every byte with its letter, on all addresses of this machine.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc;
@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-/// Ended when dropped.
+/// Stopped when dropped.
 pub(super) struct Echo {
     pub(super) port: u16,
     stop: CancellationToken,

@@ -1,4 +1,4 @@
-//! How long a reload takes, and how long a request waits at most meanwhile.
+//! The duration of a reload, and the longest wait of a request in the meantime.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
@@ -17,22 +17,22 @@ use crate::support::{Ambassador, pause};
 
 const COUNTS: [u16; 3] = [100, 1_000, 10_000];
 const ENDPOINTS: [u16; 3] = [100, 1_000, 10_000];
-/// An address and ports that nobody else has.
+/// An address and ports that no other test uses.
 const HOST: [u8; 4] = [127, 0, 77, 1];
 const PORT: u16 = 10_000;
-/// A round is so long at least, so that a quiet one has as many requests to wait in.
+/// The minimum duration of a round, so that quiet rounds have as many requests.
 const ROUND: Duration = Duration::from_millis(600);
-/// Of each kind; of the time the median is told, of the waits the longest.
+/// Rounds of each kind; reported are the median of the time and the maximum of the waits.
 const ROUNDS: usize = 3;
-/// Something else must be wrong then: another program on one of the ports, for instance.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two requests of those who are watched.
+/// A timeout that is reached only by another failure, such as a port in use.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// The pause between two requests of a measured client.
 const PACE: Duration = Duration::from_micros(200);
 
-/// A wait that is a stall.
-const LONG: Duration = Duration::from_millis(5);
+/// The shortest wait that counts as a stall.
+const STALL: Duration = Duration::from_millis(5);
 
-/// What one who asks all the time has met.
+/// The waits of a client that sends requests continuously.
 #[derive(Default)]
 struct Waits {
     requests: usize,
@@ -40,11 +40,11 @@ struct Waits {
     longest: Duration,
 }
 
-/// What came of some rounds.
+/// The results of several rounds.
 struct Measured {
     took: Duration,
     through: Waits,
-    /// Past the ambassador: what the machine's other work does alone.
+    /// Without the ambassador, as a baseline for disturbances of the machine.
     past: Waits,
 }
 
@@ -74,7 +74,7 @@ fn routes(count: u16) -> Value {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ambassador.toml");
     let last = SocketAddr::from((HOST, PORT + count - 1));
-    // So many routes, of which the last so many go to the new server.
+    // Writes this many routes; the last ones lead to the new server.
     let write = |routes: u16, changed: u16| {
         let mut text = String::new();
         for n in (0..routes - 1).chain([count - 1]) {
@@ -117,7 +117,7 @@ fn routes(count: u16) -> Value {
            "one": one, "hundred": hundred, "all": all, "half": half})
 }
 
-/// One of many endpoints of a file changes: it comes before all others, and goes again.
+/// Adds one endpoint in front of many in a file, and removes it again.
 pub(super) fn of_endpoints() -> Value {
     ENDPOINTS.map(endpoints).into_iter().collect()
 }
@@ -126,7 +126,7 @@ fn endpoints(count: u16) -> Value {
     let (old, new) = (Echo::start(b'o'), Echo::start(b'n'));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("endpoints");
-    // All loopback addresses are the same server.
+    // The server listens on all loopback addresses.
     let mut others = String::new();
     for n in 1..count {
         let [high, low] = n.to_be_bytes();
@@ -156,12 +156,12 @@ fn endpoints(count: u16) -> Value {
     json!({"endpoints": count, "quiet": quiet, "one": one})
 }
 
-/// Several rounds of something, with one who asks all the time through the ambassador and one who asks past it.
+/// Runs several rounds, with one client through the ambassador and one that connects to the server directly.
 fn rounds((through, past): (SocketAddr, SocketAddr), mut work: impl FnMut() -> Duration) -> Measured {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let stop = &stop;
-        let watchers = [through, past].map(|addr| scope.spawn(move || ask_on(addr, stop)));
+        let watchers = [through, past].map(|addr| scope.spawn(move || request_until(addr, stop)));
         let mut took: Vec<Duration> = (0..ROUNDS)
             .map(|_| {
                 let began = Instant::now();
@@ -177,7 +177,7 @@ fn rounds((through, past): (SocketAddr, SocketAddr), mut work: impl FnMut() -> D
     })
 }
 
-fn ask_on(addr: SocketAddr, stop: &AtomicBool) -> Waits {
+fn request_until(addr: SocketAddr, stop: &AtomicBool) -> Waits {
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.set_nodelay(true).unwrap();
     let mut waits = Waits::default();
@@ -187,7 +187,7 @@ fn ask_on(addr: SocketAddr, stop: &AtomicBool) -> Waits {
         stream.read_exact(&mut [0]).unwrap();
         let waited = began.elapsed();
         waits.requests += 1;
-        waits.long += usize::from(waited > LONG);
+        waits.long += usize::from(waited > STALL);
         waits.longest = waits.longest.max(waited);
         pause(PACE);
     }
@@ -197,7 +197,7 @@ fn ask_on(addr: SocketAddr, stop: &AtomicBool) -> Waits {
 fn until_answered(addr: SocketAddr, letter: u8) {
     let began = Instant::now();
     while ask(addr).ok() != Some(letter) {
-        assert!(began.elapsed() < PATIENCE, "no {:?} from {addr}", char::from(letter));
+        assert!(began.elapsed() < TIMEOUT, "no {:?} from {addr}", char::from(letter));
         pause(Duration::from_millis(1));
     }
 }
@@ -210,7 +210,7 @@ fn ask(addr: SocketAddr) -> std::io::Result<u8> {
     Ok(answer[0])
 }
 
-/// As an editor does it: nobody sees half a file.
+/// Replaces a file atomically, as editors do.
 fn replace(path: &Path, text: &str) {
     let beside: PathBuf = path.with_extension("new");
     std::fs::write(&beside, text).unwrap();

@@ -1,4 +1,4 @@
-//! What a session costs while there are few and while there are many: memory of an idle one, CPU of a request.
+//! The costs of a session among few and among many: memory of an idle one, CPU time of a request.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,11 +11,11 @@ use super::echo::Echo;
 use crate::support::{Ambassador, eventually};
 
 const COUNTS: [usize; 5] = [100, 300, 1_000, 3_000, 9_000];
-/// Of the sessions, evenly among all.
+/// Active sessions, evenly distributed.
 const ACTIVE: usize = 50;
-/// Of all active sessions together, in one round.
+/// Requests of all active sessions in one round.
 const REQUESTS: u32 = 40_000;
-/// The cheapest of them is what it costs without the neighbours' noise.
+/// The minimum excludes disturbances by other processes.
 const ROUNDS: usize = 3;
 
 pub(super) fn measure() -> Value {
@@ -23,7 +23,7 @@ pub(super) fn measure() -> Value {
     let server = Echo::start(b'a');
     let ambassador = Ambassador::with(&format!("127.0.0.1:0={}?name=growth", server.addr())).start();
     let addr = ambassador.addr("growth");
-    // The first session brings what all share.
+    // The first session allocates what all sessions share.
     let mut sessions = vec![session(addr)];
     let before = ambassador.memory();
     COUNTS
@@ -39,7 +39,7 @@ pub(super) fn measure() -> Value {
         .collect()
 }
 
-/// A session that has had its first answer.
+/// Opens a session and waits for its first reply.
 fn session(addr: SocketAddr) -> TcpStream {
     let mut stream = eventually("a connection", || TcpStream::connect(addr));
     stream.set_nodelay(true).unwrap();
@@ -52,7 +52,7 @@ fn ask(stream: &mut TcpStream) {
     stream.read_exact(&mut [0]).unwrap();
 }
 
-/// All active sessions ask, then all are answered, and again. Returns the CPU time of the ambassador.
+/// All active sessions send requests and receive replies, repeatedly. Returns the CPU time of the ambassador.
 fn round(ambassador: &Ambassador, sessions: &[TcpStream]) -> Duration {
     let step = sessions.len() / ACTIVE;
     let active: Vec<&TcpStream> = sessions.iter().step_by(step).take(ACTIVE).collect();
@@ -64,7 +64,7 @@ fn round(ambassador: &Ambassador, sessions: &[TcpStream]) -> Duration {
     ambassador.cpu() - before
 }
 
-/// Both ends of each session are ours.
+/// This process has both ends of each session.
 pub(super) fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();

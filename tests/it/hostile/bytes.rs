@@ -1,5 +1,5 @@
-//! Byte streams that are easy to lose: urgent data, passed descriptors, answers sent before the request was read, and
-//! bytes that arrive while the process is stopped.
+//! Bytes that are easily lost: urgent data, passed descriptors, replies sent before the request was read, and bytes
+//! that arrive while the process is stopped.
 
 use std::io::{IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,17 +14,17 @@ use rustix::process::Signal;
 
 use crate::support::{Ambassador, eventually, pause, skip};
 
-/// Longer than anything here takes: a session that is stuck fails instead.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// A timeout that is reached only if a session hangs.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A blocking end of a connection, TCP or unix.
+/// A blocking end of a TCP or unix connection.
 struct End(OwnedFd);
 
 impl End {
     fn of(fd: impl Into<OwnedFd>) -> End {
         let fd = fd.into();
         for timeout in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
-            sockopt::set_socket_timeout(&fd, timeout, Some(PATIENCE)).unwrap();
+            sockopt::set_socket_timeout(&fd, timeout, Some(TIMEOUT)).unwrap();
         }
         End(fd)
     }
@@ -64,11 +64,11 @@ impl End {
     }
 }
 
-/// What is sent in one go.
+/// What is sent in one call.
 #[derive(Clone, Copy, Debug)]
 enum Piece {
     Plain(usize),
-    /// The last of these bytes is urgent.
+    /// Bytes of which the last is urgent.
     Urgent(usize),
 }
 
@@ -83,7 +83,7 @@ impl Piece {
         Piece::ALL.into_iter().flat_map(two).flat_map(three)
     }
 
-    /// Each piece of a transfer has bytes of its own.
+    /// Returns bytes that differ between the pieces of a transfer.
     fn bytes(self, index: usize) -> Vec<u8> {
         let (Plain(length) | Urgent(length)) = self;
         (0..length).map(|n| b'a' + ((n + 7 * index) % 26) as u8).collect()
@@ -95,13 +95,13 @@ impl Piece {
     }
 }
 
-/// When the pieces are sent.
+/// The timing of the pieces.
 #[derive(Clone, Copy, Debug)]
 enum Pace {
-    /// One when the one before has arrived.
+    /// Each when the previous one has arrived.
     OneByOne,
     AtOnce,
-    /// And FIN behind them.
+    /// All at once, followed by FIN.
     AtOnceWithFin,
 }
 
@@ -129,7 +129,7 @@ fn all_transfers(connect: impl Fn() -> (End, End)) {
     for pace in [Pace::OneByOne, Pace::AtOnce, Pace::AtOnceWithFin] {
         for pieces in Piece::triples() {
             let (client, server) = connect();
-            // Other data goes the other way and must not be in the way.
+            // Data in the other direction must not interfere.
             server.send(b"banner", SendFlags::empty());
             assert_eq!(client.read_exact(6).unwrap(), b"banner");
             for (direction, from, to) in [("up", &client, &server), ("down", &server, &client)] {
@@ -167,7 +167,7 @@ fn tcp_route(options: &str) -> (Ambassador, SocketAddr, TcpListener) {
     (ambassador, addr, endpoint)
 }
 
-/// With the directory of its two sockets.
+/// Starts an ambassador and returns the directory of its two sockets as well.
 fn unix_route() -> (Ambassador, tempfile::TempDir, UnixListener) {
     let dir = tempfile::tempdir().unwrap();
     let endpoint = UnixListener::bind(dir.path().join("service")).unwrap();
@@ -177,13 +177,13 @@ fn unix_route() -> (Ambassador, tempfile::TempDir, UnixListener) {
 }
 
 #[test]
-fn urgent_data_over_tcp_is_delivered_in_line() {
+fn urgent_data_over_tcp_is_delivered_inline() {
     let (_ambassador, route, endpoint) = tcp_route("");
     all_transfers(|| tcp(route, &endpoint));
 }
 
 #[test]
-fn out_of_band_bytes_over_unix_sockets_are_delivered_in_line() {
+fn out_of_band_bytes_over_unix_sockets_are_delivered_inline() {
     let (probe, _other) = UnixStream::pair().unwrap();
     if rustix::net::send(&probe, b"!", SendFlags::OOB).is_err() {
         skip!("this kernel has no out-of-band bytes over unix sockets");
@@ -193,7 +193,7 @@ fn out_of_band_bytes_over_unix_sockets_are_delivered_in_line() {
 }
 
 #[test]
-fn bytes_sent_with_descriptors_are_delivered_and_the_descriptors_closed() {
+fn descriptors_passed_with_bytes_are_closed() {
     let (_ambassador, dir, endpoint) = unix_route();
     let (client, server) = unix(&dir.path().join("route"), &endpoint);
     client.send(b"x", SendFlags::empty());
@@ -213,7 +213,7 @@ fn bytes_sent_with_descriptors_are_delivered_and_the_descriptors_closed() {
                 assert_eq!(to.read_exact(expected.len()), Ok(expected));
             });
             drop(passed);
-            // Its last writer is gone.
+            // The last writer has closed it.
             assert_eq!(rustix::io::read(&watched, &mut [0; 1]), Ok(0));
         }
     }
@@ -221,7 +221,7 @@ fn bytes_sent_with_descriptors_are_delivered_and_the_descriptors_closed() {
 
 const ANSWER: &[u8] = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nno\n";
 
-/// Answers each connection when its first bytes are there, and closes it although there are more.
+/// Replies to each connection after its first bytes and closes it with bytes unread.
 fn refusing_server() -> (SocketAddr, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
@@ -238,11 +238,11 @@ fn refusing_server() -> (SocketAddr, JoinHandle<()>) {
     (addr, serving)
 }
 
-/// What comes back to a client that sends all of `body` before it reads, or as much of it as it can.
+/// Returns the reply to a client that sends all of `body` before it reads, or as much as possible.
 fn upload(to: SocketAddr, body: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(to).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream.set_write_timeout(Some(TIMEOUT)).unwrap();
     stream.write_all(body).ok();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).ok();
@@ -250,7 +250,7 @@ fn upload(to: SocketAddr, body: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn an_answer_to_a_request_that_was_not_read_reaches_the_client() {
+fn reply_to_an_unread_request_reaches_the_client() {
     const ROUNDS: usize = 60;
     let (service, serving) = refusing_server();
     let ambassador = Ambassador::with(&format!("--log-level warn 127.0.0.1:0={service}?name=r")).start();
@@ -269,15 +269,15 @@ fn an_answer_to_a_request_that_was_not_read_reaches_the_client() {
 }
 
 #[test]
-fn a_client_that_still_sends_is_not_reset_behind_the_answer() {
+fn client_that_still_sends_gets_the_complete_reply() {
     let (ambassador, route, endpoint) = tcp_route("");
     let (client, server) = tcp(route, &endpoint);
     client.send(b"head", SendFlags::empty());
     server.read_exact(3).unwrap();
-    // Stopped, so that it finds the reset and more of the request at the same time.
+    // The process is stopped, so that the reset and more of the request arrive at the same time.
     ambassador.signal(Signal::STOP);
     server.send(ANSWER, SendFlags::empty());
-    // The unread byte makes it a reset.
+    // Closing with an unread byte sends a reset.
     drop(server);
     client.send(b"body", SendFlags::empty());
     ambassador.signal(Signal::CONT);
@@ -289,7 +289,7 @@ fn a_client_that_still_sends_is_not_reset_behind_the_answer() {
 }
 
 #[test]
-fn a_client_of_a_service_that_never_answered_is_reset_at_once() {
+fn client_of_a_service_without_a_reply_is_reset_at_once() {
     let (_ambassador, route, endpoint) = tcp_route("");
     let (client, server) = tcp(route, &endpoint);
     client.send(&[b'x'; 1000], SendFlags::empty());
@@ -301,14 +301,14 @@ fn a_client_of_a_service_that_never_answered_is_reset_at_once() {
     });
 }
 
-/// Two descriptors of the test's for each session.
+/// Raises the limit of open files: the test needs two descriptors per session.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
 }
 
-/// Stops the process for longer than `limit`, while `meanwhile` happens.
+/// Stops the process for longer than `limit`, and runs `meanwhile` in that time.
 fn stopped_beyond(limit: Duration, ambassador: &Ambassador, meanwhile: impl FnOnce()) {
     ambassador.signal(Signal::STOP);
     meanwhile();
@@ -317,9 +317,9 @@ fn stopped_beyond(limit: Duration, ambassador: &Ambassador, meanwhile: impl FnOn
 }
 
 #[test]
-fn bytes_that_came_while_the_process_was_stopped_keep_the_session_alive() {
+fn bytes_received_while_the_process_was_stopped_keep_the_session_open() {
     const IDLE: Duration = Duration::from_secs(15);
-    // More than the events that tokio takes from one epoll_wait: the timers of the others expire before theirs.
+    // More sessions than events per epoll_wait of tokio: the timers of the others expire before their events are read.
     const SESSIONS: usize = 1_100;
     raise_file_limit();
     let (ambassador, route, endpoint) = tcp_route("&idle-timeout=15s");
@@ -334,7 +334,7 @@ fn bytes_that_came_while_the_process_was_stopped_keep_the_session_alive() {
 }
 
 #[test]
-fn an_end_that_came_while_the_process_was_stopped_ends_a_half_closed_session_in_order() {
+fn close_received_while_the_process_was_stopped_ends_the_session_cleanly() {
     const LIMIT: Duration = Duration::from_secs(8);
     let (ambassador, route, endpoint) = tcp_route("&half-close-timeout=8s");
     let (client, server) = tcp(route, &endpoint);

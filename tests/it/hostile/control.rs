@@ -18,10 +18,10 @@ use serde_json::Value;
 use crate::app::{App, eventually as until};
 use crate::support::{Ambassador, Clogged, Service, eventually, needs, private_ip};
 
-/// Less than the time-outs that a session must not wait for here, and far more than anything takes.
+/// Less than the timeouts that a session must not wait for, and far more than any step takes.
 const PROMPT: Duration = Duration::from_secs(20);
 
-/// On an address that no other test uses.
+/// Returns an address that no other test uses.
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(private_ip().parse().unwrap(), port)
 }
@@ -31,7 +31,7 @@ fn status(ambassador: &Ambassador) -> Value {
     status["routes"][0].clone()
 }
 
-/// A client whose session dials an endpoint that does not answer.
+/// Connects a client whose session has a pending connect to its endpoint.
 fn dialling_client(ambassador: &Ambassador) -> TcpStream {
     let mut client = TcpStream::connect(ambassador.addr("r")).unwrap();
     client.set_read_timeout(Some(PROMPT)).unwrap();
@@ -66,7 +66,7 @@ fn slow_route(target: SocketAddr) -> String {
 }
 
 #[test]
-fn a_dial_under_way_when_pause_was_confirmed_delivers_nothing_until_resume() {
+fn pending_connect_at_pause_delivers_nothing_until_resume() {
     let target = Clogged::at(loopback(0));
     let ambassador = Ambassador::with(&slow_route(target.addr)).start();
     let mut client = dialling_client(&ambassador);
@@ -83,7 +83,7 @@ fn a_dial_under_way_when_pause_was_confirmed_delivers_nothing_until_resume() {
 }
 
 #[test]
-fn a_dial_under_way_when_drain_was_confirmed_does_not_reach_the_endpoint() {
+fn pending_connect_at_drain_does_not_reach_the_endpoint() {
     let target = Clogged::at(loopback(0));
     let ambassador = Ambassador::with(&slow_route(target.addr)).start();
     let mut client = dialling_client(&ambassador);
@@ -96,7 +96,7 @@ fn a_dial_under_way_when_drain_was_confirmed_does_not_reach_the_endpoint() {
 }
 
 #[test]
-fn a_dial_under_way_when_switch_was_confirmed_goes_to_the_new_target() {
+fn pending_connect_at_switch_uses_the_new_target() {
     let target = Clogged::at(loopback(0));
     let ambassador = Ambassador::with(&slow_route(target.addr)).start();
     let mut client = dialling_client(&ambassador);
@@ -107,7 +107,7 @@ fn a_dial_under_way_when_switch_was_confirmed_goes_to_the_new_target() {
 }
 
 #[test]
-fn the_second_signal_ends_a_session_that_is_dialling() {
+fn second_signal_ends_a_session_with_a_pending_connect() {
     let target = Clogged::at(loopback(0));
     let args = format!("--drain-timeout 10m {}", slow_route(target.addr));
     let mut ambassador = Ambassador::with(&args).start();
@@ -123,7 +123,7 @@ fn the_second_signal_ends_a_session_that_is_dialling() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_while_its_endpoint_is_dialled_ends_its_session() {
+async fn client_that_closes_during_a_pending_connect_ends_its_session() {
     let target = Clogged::at(loopback(0));
     let app = App::start(&[&slow_route(target.addr)]).await;
     let dials = |count: usize| {
@@ -148,7 +148,7 @@ fn route(listen: &str, target: &str) -> String {
     format!("[[route]]\nname = \"r\"\nlisten = \"{listen}\"\ntarget = \"{target}\"\n")
 }
 
-/// At once, as editors do.
+/// Replaces a file atomically, as editors do.
 fn replace(path: &Path, text: &str) {
     let beside = path.with_extension("new");
     std::fs::write(&beside, text).unwrap();
@@ -178,7 +178,7 @@ fn sigterm_during_a_reload_that_opens_a_wide_range_ends_the_process() {
 }
 
 #[test]
-fn a_listener_that_narrows_to_one_address_is_hardly_closed() {
+fn listener_that_narrows_to_one_address_stays_available() {
     let service = Service::new("one");
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let dir = tempfile::tempdir().unwrap();
@@ -205,21 +205,21 @@ fn a_listener_that_narrows_to_one_address_is_hardly_closed() {
     }
     stop.store(true, Relaxed);
     let gap = clients.join().unwrap();
-    // It waited for a second where it did not wait for the worker to close the old listener.
+    // Regression: the new listener was delayed by a second if the worker had not closed the old one.
     assert!(gap < Duration::from_millis(700), "refused for {gap:?}");
     assert!(!ambassador.log().contains("another program"), "{}", ambassador.log());
 }
 
-/// The longest time from a connect that was refused to one that was not.
+/// Returns the longest time from a refused connect to a successful one.
 fn longest_gap(addr: SocketAddr, stop: &AtomicBool) -> Duration {
     let (mut longest, mut since) = (Duration::ZERO, None);
     while !stop.load(Relaxed) {
         match TcpStream::connect(addr) {
             Ok(mut stream) => {
-                // Reset, it may be, when it came between the last accept and the close; but never left waiting.
-                let asked = Instant::now();
+                // A connection between the last accept and the close may be reset, but must not be left waiting.
+                let started = Instant::now();
                 let _ = stream.read(&mut [0; 3]);
-                assert!(asked.elapsed() < Duration::from_secs(5), "accepted, and not served");
+                assert!(started.elapsed() < Duration::from_secs(5), "accepted, and not served");
                 if let Some(since) = since.take() {
                     longest = longest.max(Instant::elapsed(&since));
                 }
@@ -234,14 +234,14 @@ fn longest_gap(addr: SocketAddr, stop: &AtomicBool) -> Duration {
 
 // === stalls ===
 
-/// strace, which delays the first call of this name in each thread of a process. Ended when dropped.
-struct Slowed {
+/// strace that delays the first call of this name in each thread of a process. Ended when dropped.
+struct DelayedCalls {
     strace: Child,
     _stderr: BufReader<ChildStderr>,
 }
 
-impl Slowed {
-    fn first(call: &str, delay: Duration, pid: u32) -> Result<Slowed, String> {
+impl DelayedCalls {
+    fn first(call: &str, delay: Duration, pid: u32) -> Result<DelayedCalls, String> {
         let inject = format!("inject={call}:delay_enter={}:when=1", delay.as_micros());
         let mut command = Command::new("strace");
         command.args(["-f", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject, "-p"]);
@@ -250,12 +250,12 @@ impl Slowed {
         let mut said = String::new();
         let mut stderr = BufReader::new(strace.stderr.take().unwrap());
         stderr.read_line(&mut said).unwrap();
-        let slowed = Slowed { strace, _stderr: stderr };
+        let slowed = DelayedCalls { strace, _stderr: stderr };
         if said.contains(" attached") { Ok(slowed) } else { Err(said.trim().to_owned()) }
     }
 }
 
-impl Drop for Slowed {
+impl Drop for DelayedCalls {
     fn drop(&mut self) {
         self.strace.kill().ok();
         self.strace.wait().ok();
@@ -271,21 +271,21 @@ fn metrics(ambassador: &Ambassador) -> String {
 }
 
 #[test]
-fn a_thread_that_blocks_is_logged_and_counted_and_so_is_its_recovery() {
+fn blocked_thread_and_its_recovery_are_logged_and_counted() {
     let service = Service::new("one");
     let ambassador = Ambassador::with(&format!("--workers 1 127.0.0.1:0={}?name=r", service.addr)).start();
     let addr = ambassador.addr("r");
     for thread in ["control", "worker-0"] {
         assert!(metrics(&ambassador).contains(&format!("ambassador_stalls_total{{thread=\"{thread}\"}} 0")));
     }
-    let _slowed = needs!(Slowed::first("accept4", Duration::from_secs(3), ambassador.pid()));
+    let _slowed = needs!(DelayedCalls::first("accept4", Duration::from_secs(3), ambassador.pid()));
     let _client = TcpStream::connect(addr).unwrap();
     give(&ambassador, "status");
     for line in ["thread stalled", "thread recovered"] {
         for thread in ["control", "worker-0"] {
             eventually(line, || {
                 let log = ambassador.log();
-                let is_it = |told: &str| told.contains(line) && told.contains(thread);
+                let is_it = |text: &str| text.contains(line) && text.contains(thread);
                 if log.lines().any(is_it) { Ok(()) } else { Err(log) }
             });
         }
@@ -296,10 +296,10 @@ fn a_thread_that_blocks_is_logged_and_counted_and_so_is_its_recovery() {
 }
 
 #[test]
-fn a_worker_that_is_stuck_does_not_keep_the_process() {
+fn blocked_worker_does_not_prevent_exit() {
     let mut ambassador = Ambassador::with("--workers 1 127.0.0.1:0=127.0.0.1:1?name=r").start();
     let addr = ambassador.addr("r");
-    let slowed = needs!(Slowed::first("accept4", 10 * PROMPT, ambassador.pid()));
+    let slowed = needs!(DelayedCalls::first("accept4", 10 * PROMPT, ambassador.pid()));
     let _client = TcpStream::connect(addr).unwrap();
     eventually("a stall", || {
         let log = ambassador.log();
@@ -312,7 +312,7 @@ fn a_worker_that_is_stuck_does_not_keep_the_process() {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", ambassador.pid())).unwrap();
         if stat.contains(") Z ") { Ok(()) } else { Err(ambassador.log()) }
     });
-    // It holds on to the thread even when the process has ended.
+    // It keeps the thread even after the process has ended.
     drop(slowed);
     assert_eq!(ambassador.ends_within(PROMPT).code(), Some(0), "{}", ambassador.log());
 }

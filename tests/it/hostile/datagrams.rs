@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use crate::support::{Ambassador, eventually, within};
 
-/// How long a client waits for its answer before it sends again, as a resolver does.
+/// The time after which a client sends again, as a resolver does.
 const RETRY: Duration = Duration::from_millis(200);
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Answers `ask` with `answer`, and nothing else at all.
-fn picky_server() -> SocketAddr {
+/// A server that replies to `ask` with `answer`, and to no other datagram.
+fn selective_server() -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let addr = socket.local_addr().unwrap();
     thread::spawn(move || {
@@ -28,24 +28,24 @@ fn picky_server() -> SocketAddr {
     addr
 }
 
-/// Sends from so many ports, and closes each at once: the flows stay.
+/// Sends from this many ports and closes each at once; the flows remain.
 fn flood(route: SocketAddr, flows: usize) {
     for n in 0..flows {
         let source = format!("127.77.{}.{}:0", n / 250, n % 250 + 1);
         UdpSocket::bind(source).unwrap().send_to(b"flood", route).unwrap();
-        // The listener's receive buffer is finite.
+        // The listener's receive buffer is limited.
         if n % 50 == 49 {
             thread::park_timeout(Duration::from_millis(5));
         }
     }
 }
 
-/// Asks until there is an answer.
-fn asks(route: SocketAddr) {
+/// Sends requests until there is a reply.
+fn request(route: SocketAddr) {
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.set_read_timeout(Some(RETRY)).unwrap();
     client.connect(route).unwrap();
-    within(PATIENCE, "an answer", || {
+    within(TIMEOUT, "an answer", || {
         client.send(b"ask")?;
         client.recv(&mut [0; 64])
     });
@@ -62,32 +62,32 @@ fn ended(ambassador: &Ambassador, route: &str, ending: &str) -> u64 {
 }
 
 #[test]
-fn unanswered_flows_give_their_descriptors_to_a_new_flow() {
-    let route = format!("127.0.0.1:0/udp={}?name=r", picky_server());
+fn unanswered_flows_are_evicted_for_a_new_flow() {
+    let route = format!("127.0.0.1:0/udp={}?name=r", selective_server());
     let ambassador = Ambassador::with(&route).limited_to(256).start();
     let addr = ambassador.addr("r");
-    asks(addr);
+    request(addr);
     flood(addr, 1_000);
-    asks(addr);
+    request(addr);
     assert!(ended(&ambassador, "r", "too-many") > 0, "evicted flows end as `too-many`");
     assert_eq!(ended(&ambassador, "r", "local"), 0);
 }
 
 #[test]
 fn answered_flow_survives_a_flood() {
-    let route = format!("127.0.0.1:0/udp={}?name=r", picky_server());
+    let route = format!("127.0.0.1:0/udp={}?name=r", selective_server());
     let ambassador = Ambassador::with(&route).limited_to(256).start();
     let addr = ambassador.addr("r");
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.set_read_timeout(Some(RETRY)).unwrap();
     client.connect(addr).unwrap();
-    let asks = || {
-        within(PATIENCE, "an answer", || {
+    let exchange = || {
+        within(TIMEOUT, "an answer", || {
             client.send(b"ask")?;
             client.recv(&mut [0; 64])
         })
     };
-    asks();
+    exchange();
     let own = client.local_addr().unwrap().to_string();
     let bytes_up = || {
         let sessions: Value = serde_json::from_slice(&ambassador.verb("sessions --json").stdout).unwrap();
@@ -97,7 +97,7 @@ fn answered_flow_survives_a_flood() {
     };
     let before = bytes_up();
     flood(addr, 1_000);
-    asks();
+    exchange();
     assert!(bytes_up() > before, "the same flow as before");
 }
 
@@ -112,36 +112,36 @@ fn write_config(path: &Path, target: SocketAddr, idle: &str) {
 fn reload_changes_the_idle_timeout_of_existing_and_new_flows() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ambassador.toml");
-    let server = picky_server();
+    let server = selective_server();
     write_config(&path, server, "1h");
     let ambassador = Ambassador::with(&format!("--config {}", path.display())).start();
     let addr = ambassador.addr("r");
-    asks(addr);
+    request(addr);
     write_config(&path, server, "100ms");
     let idle = |count| {
-        within(PATIENCE, "idle flows", || {
+        within(TIMEOUT, "idle flows", || {
             let idle = ended(&ambassador, "r", "idle");
             if idle >= count { Ok(()) } else { Err(format!("{idle} idle")) }
         });
     };
     idle(1);
-    asks(addr);
+    request(addr);
     idle(2);
     assert_eq!(ambassador.addr("r"), addr, "the listener stayed open");
 }
 
-/// Lines of the log that tell of one session with this ending.
+/// Returns the lines of the log for single sessions with this ending.
 fn lines(ambassador: &Ambassador, ending: &str) -> usize {
     let ending = format!("ending={ending}");
     ambassador.log().lines().filter(|line| line.contains(" session ") && line.contains(&ending)).count()
 }
 
 #[test]
-fn flood_of_denied_datagrams_is_counted_and_not_logged_line_by_line() {
-    let route = format!("127.0.0.1:0/udp={}?name=r&deny=127.0.0.0/8", picky_server());
+fn flood_of_denied_datagrams_is_counted_and_rate_limited_in_the_log() {
+    let route = format!("127.0.0.1:0/udp={}?name=r&deny=127.0.0.0/8", selective_server());
     let ambassador = Ambassador::with(&route).start();
     flood(ambassador.addr("r"), 2_000);
-    let denied = within(PATIENCE, "denied flows", || {
+    let denied = within(TIMEOUT, "denied flows", || {
         let denied = ended(&ambassador, "r", "denied");
         if denied > 1_000 { Ok(denied) } else { Err(format!("{denied} denied")) }
     });
@@ -155,15 +155,15 @@ fn flood_of_denied_datagrams_is_counted_and_not_logged_line_by_line() {
 }
 
 #[test]
-fn flood_of_denied_connections_is_counted_and_not_logged_line_by_line() {
-    let route = format!("127.0.0.1:0={}?name=r&deny=127.0.0.0/8", picky_server());
+fn flood_of_denied_connections_is_counted_and_rate_limited_in_the_log() {
+    let route = format!("127.0.0.1:0={}?name=r&deny=127.0.0.0/8", selective_server());
     let ambassador = Ambassador::with(&route).start();
     let addr = ambassador.addr("r");
     for _ in 0..200 {
-        // Reset before or after the connect returned.
+        // The reset may arrive before or after the connect returns.
         let _ = std::net::TcpStream::connect(addr);
     }
-    within(PATIENCE, "denied connections", || {
+    within(TIMEOUT, "denied connections", || {
         let denied = ended(&ambassador, "r", "denied");
         if denied == 200 { Ok(()) } else { Err(format!("{denied} denied")) }
     });

@@ -11,20 +11,20 @@ use socket2::{Domain, Socket, Type};
 
 use crate::support::{Ambassador, eventually};
 
-/// For what is served at once. A machine with other work to do takes longer for a round trip, though never as long as
-/// the waits that a shortage used to cause.
+/// The timeout of an immediate reply. A busy machine takes longer for a round trip, but not as long as the waits that
+/// descriptor shortage used to cause.
 const SOON: Duration = Duration::from_secs(8);
 
-/// For what takes its turn.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The timeout of queued operations.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// For both ends of many connections.
+/// Raises the limit of open files for both ends of many connections.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
 }
 
-/// Serves each connection on a thread of its own. Lives as long as the test's process.
+/// Starts a server with a thread per connection. Runs until the test's process ends.
 fn service(serve: fn(TcpStream)) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
@@ -36,19 +36,19 @@ fn service(serve: fn(TcpStream)) -> SocketAddr {
     addr
 }
 
-/// Greets, then waits for the client to leave.
+/// Sends a greeting, then waits until the client closes.
 fn greet(mut stream: TcpStream) {
     stream.write_all(b"one").ok();
     stream.read_exact(&mut [0; 1]).ok();
 }
 
-/// Sends for as long as it is read.
+/// Sends as long as the client reads.
 fn send_bulk(mut stream: TcpStream) {
     let bytes = vec![7; 1 << 20];
     while stream.write_all(&bytes).is_ok() {}
 }
 
-/// An address that refuses, for as long as the socket, which does not listen, is there.
+/// Returns an address that refuses while the socket, which does not listen, exists.
 fn refusing() -> (Socket, SocketAddr) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -56,7 +56,7 @@ fn refusing() -> (Socket, SocketAddr) {
     (socket, addr)
 }
 
-/// One datagram from each of so many ports, which stay open.
+/// Sends one datagram from each of this many ports, which stay open.
 fn send_from(count: usize, addr: SocketAddr) -> Vec<UdpSocket> {
     let send = |_| {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -70,7 +70,7 @@ fn connect(addr: SocketAddr, count: usize) -> Vec<TcpStream> {
     (0..count).map(|_| TcpStream::connect(addr).unwrap()).collect()
 }
 
-/// A session of its own, once it is greeted.
+/// Opens a session and waits for its greeting.
 fn greeted(addr: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
@@ -95,7 +95,7 @@ fn await_pause(ambassador: &Ambassador, name: &str) -> Value {
 }
 
 #[test]
-fn clients_of_a_dead_route_leave_other_routes_their_descriptors() {
+fn held_clients_of_one_route_leave_descriptors_to_others() {
     raise_file_limit();
     let (_port, dead) = refusing();
     let args = format!("127.0.0.1:0={dead}?name=dead&hold=1m 127.0.0.2:0={}?name=live", service(greet));
@@ -113,9 +113,9 @@ fn clients_of_a_dead_route_leave_other_routes_their_descriptors() {
 }
 
 #[test]
-fn held_clients_are_served_once_their_service_is_there_though_they_hold_all_descriptors() {
+fn held_clients_with_all_descriptors_are_served_once_the_service_starts() {
     raise_file_limit();
-    // An address of its own, so that no other test takes the port meanwhile.
+    // A private address, so that no other test takes the port in the meantime.
     let addr = TcpListener::bind("127.0.91.1:0").unwrap().local_addr().unwrap();
     let ambassador = Ambassador::with(&format!("127.0.0.1:0={addr}?name=r&hold=1m")).limited_to(256).start();
     let waiting = connect(ambassador.addr("r"), 200);
@@ -126,11 +126,11 @@ fn held_clients_are_served_once_their_service_is_there_though_they_hold_all_desc
             stream.write_all(b"one").ok();
         }
     });
-    // All at one time: each leaves as soon as it is served, which is not in the order in which they came.
+    // All at once: each closes when it is served, which is not in order of arrival.
     thread::scope(|scope| {
         for mut stream in waiting {
             scope.spawn(move || {
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                stream.set_read_timeout(Some(TIMEOUT)).unwrap();
                 let mut name = String::new();
                 stream.read_to_string(&mut name).unwrap();
                 assert_eq!(name, "one");
@@ -141,7 +141,7 @@ fn held_clients_are_served_once_their_service_is_there_though_they_hold_all_desc
 }
 
 #[test]
-fn clients_beyond_max_sessions_wait_within_the_share_of_their_route() {
+fn clients_beyond_max_sessions_wait_within_the_descriptor_share() {
     raise_file_limit();
     let service = service(greet);
     let args =
@@ -195,7 +195,7 @@ fn slow_readers_leave_the_admin_api_its_descriptors() {
     raise_file_limit();
     let args = format!("127.0.0.1:0={}?name=bulk", service(send_bulk));
     let ambassador = Ambassador::with(&args).limited_to(1_024).start();
-    // They read nothing, so that each direction down holds bytes: in a pipe, or aside.
+    // They do not read, so that each downstream direction buffers bytes.
     let _slow = connect(ambassador.addr("bulk"), 350);
     await_route(&ambassador, "bulk", "350 sessions", |route| route["active"] == 350);
     eventually("every reader is slow", || {
@@ -203,7 +203,7 @@ fn slow_readers_leave_the_admin_api_its_descriptors() {
         if before["bytes_down"] == after["bytes_down"] { Ok(()) } else { Err(after) }
     });
     assert!(ambassador.verb("health").status.success());
-    // Sixty at one time are what the admin API admits.
+    // The admin API admits sixty connections.
     let admin = ambassador.admin();
     let hanging: Vec<_> = (0..60).map(|_| std::os::unix::net::UnixStream::connect(&admin).unwrap()).collect();
     assert_eq!(route(&ambassador, "bulk")["active"], 350);
@@ -213,7 +213,7 @@ fn slow_readers_leave_the_admin_api_its_descriptors() {
 }
 
 #[test]
-fn queued_connections_are_served_while_draining_short_of_descriptors() {
+fn queued_connections_are_served_while_draining_with_few_descriptors() {
     let args = format!("127.0.0.1:0={}?name=r", service(greet));
     let mut ambassador = Ambassador::with(&args).limited_to(64).start();
     let addr = ambassador.addr("r");
@@ -230,7 +230,7 @@ fn queued_connections_are_served_while_draining_short_of_descriptors() {
     eventually("a closed listener's refusal", || {
         match TcpStream::connect_timeout(&addr, Duration::from_secs(1)) {
             Err(_) => Ok(()),
-            // Completed before the queue was closed: it is in it, and is served like the others.
+            // Established before the listener was closed, so it is served like the others.
             Ok(late) => {
                 queued.push(late);
                 Err("not yet")
@@ -244,15 +244,15 @@ fn queued_connections_are_served_while_draining_short_of_descriptors() {
         stream.read_exact(&mut name).expect("what was queued is served");
     }
     drop(queued);
-    assert_eq!(ambassador.ends_within(PATIENCE).code(), Some(0));
+    assert_eq!(ambassador.ends_within(TIMEOUT).code(), Some(0));
 }
 
 #[test]
-fn a_burst_of_connections_is_spread_over_the_workers() {
+fn burst_of_connections_is_distributed_over_workers() {
     let args = format!("--workers 2 127.0.0.1:0={}?name=r", service(greet));
     let ambassador = Ambassador::with(&args).start();
     let addr = ambassador.addr("r");
-    // While it is stopped they gather in the backlog, and then are accepted at once.
+    // They queue in the backlog while the process is stopped, and are then accepted at once.
     ambassador.signal(Signal::STOP);
     let streams = connect(addr, 64);
     ambassador.signal(Signal::CONT);
@@ -264,7 +264,7 @@ fn a_burst_of_connections_is_spread_over_the_workers() {
 }
 
 #[test]
-fn a_route_that_is_opened_later_gets_its_share_as_sessions_end() {
+fn new_route_gets_its_descriptor_share_as_sessions_end() {
     let service = service(greet);
     let ambassador =
         Ambassador::with(&format!("127.0.0.1:0={service}?name=early&hold=1m")).limited_to(128).start();

@@ -1,4 +1,4 @@
-//! Containers whose labels ask for more than their own ports.
+//! Containers whose labels request more than their own ports.
 
 #[path = "labels/links.rs"]
 mod links;
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::support::{Ambassador, Engine, Service, ask, eventually, private_ip};
 
-/// With routes, and labels of this engine's containers.
+/// Starts an ambassador with routes from arguments and from labels of this engine's containers.
 fn ambassador(engine: &Engine, args: &str) -> Ambassador {
     Ambassador::with(&format!("--docker {args}")).var("DOCKER_HOST", &engine.docker_host()).start()
 }
@@ -21,8 +21,8 @@ fn status(ambassador: &Ambassador) -> Value {
     serde_json::from_slice(&ambassador.verb("status --json").stdout).unwrap()
 }
 
-/// Waits until `status` shows a mistake with these words.
-fn complains(ambassador: &Ambassador, words: &[&str]) {
+/// Waits until `status` shows a problem with this text.
+fn await_problem(ambassador: &Ambassador, words: &[&str]) {
     eventually("a mistake", || {
         let status = status(ambassador);
         let mistakes = status["mistakes"].as_array().unwrap().iter().map(|text| text.as_str().unwrap());
@@ -33,7 +33,7 @@ fn complains(ambassador: &Ambassador, words: &[&str]) {
     });
 }
 
-/// The IDs of the containers behind a route; `None` without such a route.
+/// Returns the IDs of the containers behind a route; `None` without such a route.
 fn endpoints(ambassador: &Ambassador, route: &str) -> Option<Vec<String>> {
     let status = status(ambassador);
     let route = status["routes"].as_array().unwrap().iter().find(|found| found["name"] == route)?;
@@ -58,18 +58,18 @@ fn port(service: &Service) -> &str {
     service.addr.rsplit(':').next().unwrap()
 }
 
-/// `ambassador.listen.IP:PORT`, where no other test listens, and `IP:PORT`.
+/// Returns `ambassador.listen.IP:PORT` for an address that no other test uses, and `IP:PORT`.
 fn listener() -> (String, String) {
     let listen = format!("{}:7000", private_ip());
     (format!("ambassador.listen.{listen}"), listen)
 }
 
-fn asked(listen: &str) -> String {
+fn label_key(listen: &str) -> String {
     ask(listen.parse().unwrap())
 }
 
 #[test]
-fn a_label_names_no_target_but_its_own_container() {
+fn label_can_only_target_its_own_container() {
     let (engine, secret) = (Engine::new(), Service::new("key"));
     let image = engine.image(&[]);
     for (n, backup) in [secret.addr.as_str(), "unix:/var/run/docker.sock", "etcd://x/p", "consul://x/y"]
@@ -80,24 +80,24 @@ fn a_label_names_no_target_but_its_own_container() {
         engine.run(&format!("evil-{n}"), &image, &[(&label, &format!("1?backup={backup}&hold=1s"))]);
     }
     let ambassador = ambassador(&engine, "");
-    complains(&ambassador, &["container evil-0", "`backup`", "label", "docker://"]);
-    complains(&ambassador, &["container evil-3", "`backup`"]);
+    await_problem(&ambassador, &["container evil-0", "`backup`", "label", "docker://"]);
+    await_problem(&ambassador, &["container evil-3", "`backup`"]);
     assert_eq!(status(&ambassador)["routes"], Value::Array(Vec::new()), "no half of a label is used");
 }
 
 #[test]
-fn a_label_opens_no_unix_listener() {
+fn label_cannot_open_a_unix_listener() {
     let (engine, dir) = (Engine::new(), tempfile::tempdir().unwrap());
     let image = engine.image(&[]);
     let path = dir.path().join("x.sock");
     engine.run("evil", &image, &[(&format!("ambassador.listen.{}", path.display()), "80")]);
     let ambassador = ambassador(&engine, "");
-    complains(&ambassador, &["container evil", "unix socket"]);
+    await_problem(&ambassador, &["container evil", "unix socket"]);
     assert!(!path.exists());
 }
 
 #[test]
-fn the_serving_container_keeps_its_listener_and_its_name_whoever_sorts_first() {
+fn container_keeps_its_listener_and_name_regardless_of_order() {
     let (engine, web, evil) = (Engine::new(), Service::new("web"), Service::new("bad"));
     let (image, other) = (engine.image(&[]), engine.image(&[]));
     let (label, listen) = listener();
@@ -108,21 +108,21 @@ fn the_serving_container_keeps_its_listener_and_its_name_whoever_sorts_first() {
     engine.run("aaa", &other, &[(&label, port(&evil))]);
     let (elsewhere, _) = listener();
     engine.run("aab", &other, &[(&elsewhere, &format!("{}?name={listen}", port(&evil)))]);
-    complains(&ambassador, &["container aaa", &listen, "web"]);
-    complains(&ambassador, &["container aab", &listen, "web"]);
+    await_problem(&ambassador, &["container aaa", &listen, "web"]);
+    await_problem(&ambassador, &["container aab", &listen, "web"]);
     has_endpoints(&ambassador, &listen, &[&id]);
-    assert_eq!(asked(&listen), "web");
+    assert_eq!(label_key(&listen), "web");
 
-    // Its listener waits for its successor, and not for any container that was refused before.
+    // Its listener waits for a successor, not for a container that was rejected before.
     engine.remove("web");
     has_endpoints(&ambassador, &listen, &[]);
     let next = engine.run("web", &other, &[(&label, port(&web))]);
     has_endpoints(&ambassador, &listen, &[&next]);
-    assert_eq!(asked(&listen), "web");
+    assert_eq!(label_key(&listen), "web");
 }
 
 #[test]
-fn replicas_share_a_listener_and_others_only_where_the_operator_says_so() {
+fn only_replicas_share_a_listener_unless_configured() {
     let (engine, web) = (Engine::new(), Service::new("web"));
     let (image, other) = (engine.image(&[]), engine.image(&[]));
     let ((alike, of_image), (service, of_service)) = (listener(), listener());
@@ -139,8 +139,8 @@ fn replicas_share_a_listener_and_others_only_where_the_operator_says_so() {
     let strict = ambassador(&engine, "");
     has_endpoints(&strict, &of_image, &[&ids[0], &ids[1]]);
     has_endpoints(&strict, &of_service, &[&ids[3], &ids[4]]);
-    complains(&strict, &["container three", "--share-labels"]);
-    complains(&strict, &["container p-db-1", "--share-labels"]);
+    await_problem(&strict, &["container three", "--share-labels"]);
+    await_problem(&strict, &["container p-db-1", "--share-labels"]);
     drop(strict);
     let sharing = ambassador(&engine, "--share-labels");
     has_endpoints(&sharing, &of_image, &[&ids[0], &ids[1], &ids[2]]);
@@ -148,12 +148,12 @@ fn replicas_share_a_listener_and_others_only_where_the_operator_says_so() {
 }
 
 #[test]
-fn labels_that_come_with_an_image_mean_nothing() {
+fn image_labels_are_ignored() {
     let (engine, db) = (Engine::new(), Service::new("db!"));
     let (label, listen) = listener();
     let compose = [("com.docker.compose.project", "p"), ("com.docker.compose.service", "db")];
     let role = [("role", "db")];
-    // `docker compose build` gives its images the labels of their service.
+    // `docker compose build` adds the labels of a service to its images.
     let built = engine.image(&compose);
     let real = engine.run("p-db-1", &built, &[("com.docker.compose.container-number", "1"), role[0]]);
     let evil = engine.image(&[compose[0], compose[1], role[0], (&label, port(&db))]);
@@ -166,28 +166,28 @@ fn labels_that_come_with_an_image_mean_nothing() {
     let ambassador = ambassador(&engine, &routes);
     has_endpoints(&ambassador, "service", &[&real]);
     has_endpoints(&ambassador, "label", &[&real]);
-    complains(&ambassador, &["container evil", "image", "--label"]);
+    await_problem(&ambassador, &["container evil", "image", "--label"]);
     assert_eq!(endpoints(&ambassador, &listen), None);
 }
 
 #[test]
-fn a_label_cannot_keep_its_listener_for_a_year() {
+fn removal_grace_of_a_label_is_capped() {
     let engine = Engine::new();
     let (label, listen) = listener();
     engine.run("evil", &engine.image(&[]), &[(&label, "80?hold=365days")]);
     let ambassador = ambassador(&engine, "");
-    complains(&ambassador, &["container evil", "`hold=365days`", "1m"]);
+    await_problem(&ambassador, &["container evil", "`hold=365days`", "1m"]);
     assert_eq!(endpoints(&ambassador, &listen), None);
 }
 
 #[test]
-fn text_of_strangers_writes_no_line_and_no_escape_sequence_of_its_own() {
+fn untrusted_text_is_escaped_in_output() {
     let engine = Engine::new();
     let forged =
         "ambassador.listen.80\n2026-01-01T00:00:00Z ERROR forged\r\u{1b}[2J\u{9b}31m\u{202e}\u{2028}";
     engine.run("evil", &engine.image(&[]), &[(forged, "80")]);
     let ambassador = ambassador(&engine, "");
-    complains(&ambassador, &["container evil"]);
+    await_problem(&ambassador, &["container evil"]);
     let shown = |verb: &str| String::from_utf8(ambassador.verb(verb).stdout).unwrap();
     for text in [ambassador.log(), shown("status"), shown("events")] {
         assert!(text.contains("forged"), "{text}");
@@ -197,7 +197,7 @@ fn text_of_strangers_writes_no_line_and_no_escape_sequence_of_its_own() {
 }
 
 #[test]
-fn a_range_of_ports_never_passes_the_last_one() {
+fn port_range_is_bounded_by_65535() {
     let (engine, dir) = (Engine::new(), tempfile::tempdir().unwrap());
     let file = dir.path().join("db.endpoints");
     std::fs::write(&file, "127.0.0.1:65535\n127.0.0.1:60000\n").unwrap();
@@ -205,7 +205,7 @@ fn a_range_of_ports_never_passes_the_last_one() {
     engine.run("evil", &engine.image(&[]), &[(&label, "65530")]);
     let route = format!("{}:8000-8010=file:{}?name=files", private_ip(), file.display());
     let ambassador = ambassador(&engine, &route);
-    complains(&ambassador, &["container evil", "would pass 65535"]);
+    await_problem(&ambassador, &["container evil", "would pass 65535"]);
     let files = eventually("endpoints of the file", || {
         let status = status(&ambassador);
         let route = status["routes"].as_array().unwrap().iter().find(|r| r["name"] == "files").cloned();
@@ -217,7 +217,7 @@ fn a_range_of_ports_never_passes_the_last_one() {
 }
 
 #[test]
-fn a_network_of_mapped_addresses_is_that_of_ipv4() {
+fn ipv4_mapped_network_equals_its_ipv4_network() {
     let (service, [denied, allowed]) = (Service::new("yes"), [private_ip(), private_ip()]);
     let addr = &service.addr;
     let routes = format!(
@@ -234,7 +234,7 @@ fn a_network_of_mapped_addresses_is_that_of_ipv4() {
 }
 
 #[test]
-fn unhealthy_container_is_named_in_its_row_and_its_recovery_is_reported() {
+fn unhealthy_container_is_shown_in_status_and_its_recovery_is_reported() {
     let (engine, web) = (Engine::new(), Service::new("web"));
     let (label, listen) = listener();
     let id = engine.run("web", &engine.image(&[]), &[(&label, port(&web))]);
@@ -255,5 +255,5 @@ fn unhealthy_container_is_named_in_its_row_and_its_recovery_is_reported() {
         let log = ambassador.log();
         if log.contains("endpoint healthy again") { Ok(()) } else { Err(log) }
     });
-    assert_eq!(asked(&listen), "web");
+    assert_eq!(label_key(&listen), "web");
 }

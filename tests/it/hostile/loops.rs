@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use crate::support::{Ambassador, Service, ask, private_ip, within};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// An address of the test's own that is free for TCP and UDP.
+/// Returns an address that no other test uses, free for TCP and UDP.
 fn free() -> SocketAddr {
     let ip = private_ip();
     let listener = TcpListener::bind(format!("{ip}:0")).unwrap();
@@ -28,10 +28,10 @@ fn ended(ambassador: &Ambassador, name: &str) -> u64 {
     route["endings"].as_object().unwrap().values().filter_map(Value::as_u64).sum()
 }
 
-/// One connection, which the ambassador ends.
+/// Opens a connection and waits until the ambassador closes it.
 fn is_refused(addr: SocketAddr) {
     let Ok(mut client) = TcpStream::connect(addr) else { return };
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.set_read_timeout(Some(TIMEOUT)).unwrap();
     let read = client.read(&mut [0; 1]);
     assert!(matches!(&read, Ok(0) | Err(_)), "{read:?}");
 }
@@ -43,16 +43,16 @@ fn has_problem(ambassador: &Ambassador, name: &str, problem: &str) {
 }
 
 #[test]
-fn route_to_itself_is_one_refused_session_and_a_problem() {
+fn route_to_itself_refuses_one_session_and_is_reported() {
     let own = free();
     let line = format!("{own}={own}?name=r&hold=off&idle-timeout=5s");
     let ambassador = Ambassador::with(&line).limited_to(256).start();
     is_refused(own);
-    within(PATIENCE, "the session's end", || if ended(&ambassador, "r") > 0 { Ok(()) } else { Err("none") });
+    within(TIMEOUT, "the session's end", || if ended(&ambassador, "r") > 0 { Ok(()) } else { Err("none") });
     let route = route(&ambassador, "r");
     assert_eq!(route["endings"], serde_json::json!({ "no-endpoint": 1 }));
     has_problem(&ambassador, "r", &format!("endpoint {own} is this route's own listener"));
-    within(PATIENCE, "the problem in the log", || {
+    within(TIMEOUT, "the problem in the log", || {
         let log = ambassador.log();
         if log.contains("own listener") { Ok(()) } else { Err(log) }
     });
@@ -61,7 +61,7 @@ fn route_to_itself_is_one_refused_session_and_a_problem() {
 #[test]
 fn wildcard_listener_is_recognised_by_every_local_address() {
     let port = free().port();
-    // Not loopback: the address by which this host reaches others, if it has one.
+    // The address by which this host reaches others, if it has one; not loopback.
     let probe = UdpSocket::bind("0.0.0.0:0").unwrap();
     let own = probe.connect("192.0.2.1:9").ok().and_then(|()| probe.local_addr().ok()).map(|addr| addr.ip());
     let other =
@@ -99,18 +99,18 @@ fn routes_in_a_cycle_are_refused_and_a_chain_of_routes_is_not() {
 }
 
 #[test]
-fn udp_route_to_itself_is_one_refused_flow_and_a_problem() {
+fn udp_route_to_itself_refuses_one_flow_and_is_reported() {
     let own = free();
     let line = format!("{own}/udp={own}?name=r&hold=off&idle-timeout=5s");
     let ambassador = Ambassador::with(&line).limited_to(256).start();
     UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"?", own).unwrap();
-    within(PATIENCE, "the flow's end", || if ended(&ambassador, "r") > 0 { Ok(()) } else { Err("none") });
+    within(TIMEOUT, "the flow's end", || if ended(&ambassador, "r") > 0 { Ok(()) } else { Err("none") });
     assert_eq!(route(&ambassador, "r")["endings"], serde_json::json!({ "no-endpoint": 1 }));
     has_problem(&ambassador, "r", &format!("endpoint {own} is this route's own listener"));
 }
 
 #[test]
-fn target_that_becomes_the_route_itself_is_left_and_its_sessions_end() {
+fn target_that_becomes_the_route_itself_is_removed_and_its_sessions_end() {
     let (own, service) = (free(), Service::new("one"));
     let ambassador = Ambassador::with(&format!("{own}={}?name=r&hold=1h", service.addr)).start();
     assert_eq!(ask(own), "one");

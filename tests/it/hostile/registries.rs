@@ -1,4 +1,4 @@
-//! Registries that are slow, split their answers, or send too much.
+//! Registries that are slow, split their responses, or send too much.
 
 mod server;
 
@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
-use crate::register::engine::Engine;
 use crate::support::{
-    Ambassador, Dns, Etcd, Service, ask, base64, eventually, needs, pause, private_ip, within,
+    Ambassador, Dns, Engine, Etcd, Service, ask, base64, eventually, needs, pause, private_ip, within,
 };
 use server::{Reply, Request, Server};
 
@@ -44,14 +43,14 @@ fn has(ambassador: &Ambassador, expected: &[&str]) {
     });
 }
 
-fn asked(server: &Server, words: &str) {
+fn await_request(server: &Server, words: &str) {
     eventually(
         words,
         || if server.count(words) > 0 { Ok(()) } else { Err(format!("{:?}", server.requests())) },
     );
 }
 
-/// The answer of a Consul at index 1 that has this instance; the next question waits for ever.
+/// The response of a Consul with this instance at index 1; the next request gets no reply.
 fn consul_with(address: &str) -> impl Fn(&Request) -> Reply + Send + Sync + 'static {
     let (host, port) = address.rsplit_once(':').unwrap();
     let port: u16 = port.parse().unwrap();
@@ -66,7 +65,7 @@ fn consul_with(address: &str) -> impl Fn(&Request) -> Reply + Send + Sync + 'sta
 
 // === credentials ===
 
-/// Asks for a user, and accepts any.
+/// An etcd that requires authentication and accepts any user.
 fn etcd_that_asks_for_a_user(request: &Request) -> Reply {
     if request.line.contains("authenticate") {
         return Reply::ok(r#"{"token":"t"}"#);
@@ -85,9 +84,9 @@ fn etcd_credentials_are_sent_only_to_members_that_the_operator_configured() {
         .var("AMBASSADOR_ETCD_USER", USER)
         .var("AMBASSADOR_ETCD_PASSWORD", PASSWORD)
         .start_unready();
-    asked(&ours, "authenticate");
+    await_request(&ours, "authenticate");
     assert!(ours.requests().iter().any(|request| request.body.contains(PASSWORD)));
-    // Beside a member that gets them, too.
+    // Also beside a member that receives them.
     for members in [other.address.clone(), format!("{},{}", ours.address, other.address)] {
         let before = other.requests().len();
         ambassador.verb(&format!("switch r etcd://{members}/s"));
@@ -124,7 +123,7 @@ fn credentials_are_sent_to_a_member_once_the_configuration_file_names_it() {
     assert_eq!(other.count("authenticate"), 0);
     let both = route("127.0.0.1", "r", &ours) + &route("127.0.0.2", "s", &other);
     std::fs::write(&path, both).unwrap();
-    asked(&other, "authenticate");
+    await_request(&other, "authenticate");
 }
 
 #[test]
@@ -137,18 +136,18 @@ fn a_consul_token_is_sent_only_to_agents_that_the_operator_configured() {
         .var("CONSUL_HTTP_TOKEN", TOKEN)
         .start_unready();
     for agent in [&default, &named] {
-        asked(agent, HEALTH);
+        await_request(agent, HEALTH);
         assert!(agent.requests()[0].head.contains(TOKEN), "{:?}", agent.requests());
     }
     ambassador.verb(&format!("switch n consul://{}/web", other.address));
-    asked(&other, HEALTH);
+    await_request(&other, HEALTH);
     assert!(other.requests().iter().all(|request| !request.head.contains(TOKEN)), "{:?}", other.requests());
     logs(&ambassador, &format!("no credentials are configured for Consul {}", other.address));
     assert!(!ambassador.log().contains(TOKEN), "{}", ambassador.log());
 }
 
 #[test]
-fn a_redirect_of_a_registry_is_not_followed() {
+fn registry_redirect_is_not_followed() {
     let service = Service::new("one");
     let other = Server::new(consul_with(&service.addr));
     let status =
@@ -163,7 +162,7 @@ fn a_redirect_of_a_registry_is_not_followed() {
 
 // === addresses ===
 
-/// A listener whose queue is full: it answers no connect at all.
+/// A listener with a full backlog, which drops all connects.
 fn silent(addr: SocketAddr) -> (Socket, Vec<Socket>) {
     let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let listener = socket();
@@ -187,7 +186,7 @@ fn silent(addr: SocketAddr) -> (Socket, Vec<Socket>) {
 }
 
 #[test]
-fn a_registry_is_reached_at_its_second_address_while_the_first_is_silent() {
+fn second_address_of_a_registry_is_used_while_the_first_drops_packets() {
     let dns = needs!(Dns::start());
     let (first, second) = (private_ip(), private_ip());
     let service = Service::new("one");
@@ -201,9 +200,9 @@ fn a_registry_is_reached_at_its_second_address_while_the_first_is_silent() {
     assert!(!ambassador.log().contains("source unavailable"), "{}", ambassador.log());
 }
 
-/// It accepts, as a kernel does for a process that hangs.
+/// A listener that accepts without a reply, as for a hanging process.
 #[test]
-fn a_registry_is_reached_at_its_second_address_while_the_first_accepts_and_does_not_answer() {
+fn second_address_of_a_registry_is_used_while_the_first_hangs() {
     let dns = needs!(Dns::start());
     let (first, second) = (private_ip(), private_ip());
     let service = Service::new("one");
@@ -225,7 +224,7 @@ fn etcd_range(request: &Request, keys: &[Value]) -> Reply {
 
 // === etcd's revisions ===
 
-/// Passes the first list and all watches to `to`, and leaves later lists to `lists`.
+/// Forwards the first list and all watches to `to`, and later lists to `lists`.
 fn before(to: &Etcd, lists: impl Fn() -> Reply + Send + Sync + 'static) -> Server {
     let (to, listed) = (to.address(), AtomicBool::new(false));
     Server::new(move |request| {
@@ -236,7 +235,7 @@ fn before(to: &Etcd, lists: impl Fn() -> Reply + Send + Sync + 'static) -> Serve
     })
 }
 
-/// Of 800 bytes each, so that etcd needs several lines for one change of all of them.
+/// Keys of 800 bytes each, so that etcd splits the event for all of them.
 fn put_many(etcd: &Etcd, keys: usize) {
     let put = |n: usize| {
         let (key, value) = (format!("/s/{n:0>800}"), format!("10.9.{}.{}:80", n / 250, n % 250));
@@ -265,9 +264,9 @@ fn deleting_four_thousand_keys_at_once_removes_four_thousand_endpoints() {
     assert_eq!(endpoints(&ambassador), [""; 0]);
 }
 
-/// An address behind which another etcd answers by now, while the connection of the watch is half open.
+/// The address now leads to another etcd, while the connection of the watch is half open.
 #[test]
-fn a_list_of_a_lower_revision_replaces_what_was_known() {
+fn list_with_a_lower_revision_replaces_all_endpoints() {
     let (old, new) = (needs!(Etcd::start()), needs!(Etcd::start()));
     for n in 0..20 {
         old.put("/s/a", &format!("10.0.0.1:{}", 1000 + n));
@@ -288,15 +287,15 @@ fn registrar(engine: &Engine, to: &str, ttl: &str) -> Ambassador {
         .spawn()
 }
 
-fn run(engine: &Engine, service: &str, port: u16) {
-    engine.run(service, ("ambassador.register", service), port);
+fn publish(engine: &Engine, service: &str, port: u16) {
+    engine.publish(service, ("ambassador.register", service), port);
 }
 
 #[test]
-fn a_service_that_consul_refuses_stops_no_other() {
+fn service_rejected_by_consul_does_not_block_others() {
     let engine = Engine::new();
     for (n, service) in ["aaa", "bbb", "ccc"].into_iter().enumerate() {
-        run(&engine, service, 4000 + u16::try_from(n).unwrap());
+        publish(&engine, service, 4000 + u16::try_from(n).unwrap());
     }
     let agent = Server::new(|request| {
         if request.body.contains("aaa") {
@@ -321,10 +320,10 @@ fn a_service_that_consul_refuses_stops_no_other() {
 }
 
 #[test]
-fn a_service_that_is_not_answered_stops_no_other() {
+fn unanswered_service_registration_does_not_block_others() {
     let engine = Engine::new();
     for (n, service) in ["aaa", "bbb"].into_iter().enumerate() {
-        run(&engine, service, 4000 + u16::try_from(n).unwrap());
+        publish(&engine, service, 4000 + u16::try_from(n).unwrap());
     }
     let agent =
         Server::new(|request| if request.body.contains("aaa") { Reply::Silence } else { Reply::ok("{}") });
@@ -336,11 +335,11 @@ fn a_service_that_is_not_answered_stops_no_other() {
 }
 
 #[test]
-fn many_services_are_registered_and_renewed_at_the_same_time_but_not_all_of_them() {
+fn concurrent_registrations_are_bounded() {
     const SERVICES: u16 = 122;
     let engine = Engine::new();
     for n in 0..SERVICES {
-        run(&engine, &format!("web-{n}"), 4000 + n);
+        publish(&engine, &format!("web-{n}"), 4000 + n);
     }
     let renewals = Arc::<Mutex<BTreeMap<String, Vec<Instant>>>>::default();
     let seen = Arc::clone(&renewals);
@@ -368,10 +367,10 @@ fn many_services_are_registered_and_renewed_at_the_same_time_but_not_all_of_them
 }
 
 #[test]
-fn a_key_that_etcd_refuses_stops_no_other() {
+fn key_rejected_by_etcd_does_not_block_others() {
     let engine = Engine::new();
     for (n, service) in ["aaa", "bbb", "ccc"].into_iter().enumerate() {
-        run(&engine, service, 4000 + u16::try_from(n).unwrap());
+        publish(&engine, service, 4000 + u16::try_from(n).unwrap());
     }
     let refused = base64("/services/aaa");
     let refused = refused.trim_end_matches('=').to_owned();
@@ -399,14 +398,14 @@ fn a_key_that_etcd_refuses_stops_no_other() {
 
 // === answers that are too long ===
 
-/// The most memory that the process has had, in bytes.
+/// Returns the peak memory of the process in bytes.
 fn peak_memory(ambassador: &Ambassador) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{}/status", ambassador.pid())).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.split_whitespace().next().and_then(|kb| kb.parse::<u64>().ok()).unwrap() * 1024
 }
 
-/// `[[],[],...]`
+/// Returns `[[],[],...]`.
 fn brackets(bytes: usize) -> Vec<u8> {
     let mut body = b"[".to_vec();
     body.extend(b"[],".repeat(bytes / 3));
@@ -415,7 +414,7 @@ fn brackets(bytes: usize) -> Vec<u8> {
 }
 
 #[test]
-fn an_answer_that_is_too_long_is_an_error_that_names_the_limit() {
+fn response_beyond_the_limit_is_an_error_with_the_limit() {
     let body = brackets(60 << 20);
     let agent = Server::new(move |_| Reply::Whole("200 OK\r\nX-Consul-Index: 1".to_owned(), body.clone()));
     let ambassador =
@@ -426,7 +425,7 @@ fn an_answer_that_is_too_long_is_an_error_that_names_the_limit() {
 }
 
 #[test]
-fn a_long_answer_costs_no_more_than_a_few_times_its_size() {
+fn memory_for_a_long_response_is_bounded() {
     const MIB: u64 = 1 << 20;
     let body = brackets(30 << 20);
     let agent = Server::new(move |request| {

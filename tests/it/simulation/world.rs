@@ -1,4 +1,4 @@
-//! The world of a cluster: what is true of its endpoints, who wants a session, and what must be so.
+//! The environment of a cluster: the actual state of its endpoints, its sessions, and the invariants.
 
 mod checks;
 mod session;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::lots::Lots;
+use super::rng::Rng;
 use session::{Dialler, Prober, Session};
 
 const PORTS: u64 = 10;
@@ -25,75 +25,75 @@ const HELD_MAX: usize = 25;
 const HOLD_MAX: Duration = Duration::from_secs(12);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What an endpoint does with a connect.
+/// The reaction of an endpoint to a connect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Manner {
+enum Behaviour {
     #[default]
     Answers,
     Refuses,
-    /// Accepts and resets.
+    /// Accepts and resets the connection.
     Resets,
-    /// Answers late, or not within the timeout.
+    /// Accepts late, or not within the timeout.
     Hangs(Duration),
 }
 
-/// What is true, beside what the cluster believes.
+/// The actual state, independent of the cluster's view.
 #[derive(Debug, Default)]
-struct Truth {
-    manners: BTreeMap<u16, Manner>,
-    sick: BTreeSet<u16>,
-    /// How often the endpoint of a port has left: an endpoint is its port and this.
+struct ActualState {
+    behaviours: BTreeMap<u16, Behaviour>,
+    unhealthy: BTreeSet<u16>,
+    /// The number of removals of a port's endpoint: both identify an incarnation.
     lives: BTreeMap<u16, u64>,
-    /// Attempts under way, and sessions open.
-    dialling: BTreeMap<Life, usize>,
-    open: BTreeMap<Life, usize>,
-    /// Sessions that have asked for an endpoint and have neither one nor an ending.
+    /// Pending attempts and open sessions.
+    dialling: BTreeMap<Incarnation, usize>,
+    open: BTreeMap<Incarnation, usize>,
+    /// Sessions that wait for an endpoint.
     pending: usize,
-    /// Until then a round of attempts may be under way that began in another world.
+    /// Until then, a round of attempts that began with an earlier state may be pending.
     hanging_until: Option<Instant>,
-    /// Promises that were broken where only a session could see it.
+    /// Violations of invariants that only a session can detect.
     broken: Vec<String>,
 }
 
-/// One endpoint from its joining to its leaving.
-type Life = (u16, u64);
+/// An endpoint between one addition and its removal: port and number.
+type Incarnation = (u16, u64);
 
-type Shared = Arc<Mutex<Truth>>;
+type Shared = Arc<Mutex<ActualState>>;
 
-impl Truth {
-    fn life(&self, port: u16) -> Life {
+impl ActualState {
+    fn incarnation(&self, port: u16) -> Incarnation {
         (port, self.lives.get(&port).copied().unwrap_or_default())
     }
 }
 
 struct World {
     cluster: Arc<Cluster>,
-    truth: Shared,
+    actual: Shared,
     options: Options,
     specs: Vec<EndpointSpec>,
     max_ejected: u8,
     hold_limit: Arc<HoldLimit>,
     sessions: JoinSet<()>,
-    /// Every endpoint there ever was.
-    endpoints: BTreeMap<Life, Arc<Endpoint>>,
-    /// Those whose sessions were to end with them.
-    cut: BTreeSet<Life>,
+    /// All endpoints so far.
+    endpoints: BTreeMap<Incarnation, Arc<Endpoint>>,
+    /// Endpoints whose sessions end with their removal.
+    cut: BTreeSet<Incarnation>,
     _monitor: AbortOnDropHandle<()>,
 }
 
-pub(super) async fn tell(mut lots: Lots, steps: usize) {
-    let mut world = World::new(&mut lots);
+pub(super) async fn run(mut rng: Rng, steps: usize) {
+    let mut world = World::new(&mut rng);
     for _ in 0..steps {
         let before = world.limits();
-        let (event, time) = world.happens(&mut lots);
+        let (event, time) = world.random_event(&mut rng);
         world.settle(time).await;
         world.check(&event, &before);
     }
-    world.audit(&mut lots);
-    world.all_ends_well().await;
+    world.audit(&mut rng);
+    world.check_recovery().await;
 }
 
-/// Every other one is written out: such an endpoint is dialled on after it has left.
+/// Half of the endpoints are static: they may still be dialled after their removal.
 fn spec(port: u16) -> EndpointSpec {
     let identity =
         if port.is_multiple_of(2) { Identity::Name("world".to_owned()) } else { Identity::Literal };
@@ -108,17 +108,17 @@ fn port(addr: &EndpointAddr) -> u16 {
 }
 
 impl World {
-    fn new(lots: &mut Lots) -> World {
+    fn new(rng: &mut Rng) -> World {
         let options = Options { connect_timeout: CONNECT_TIMEOUT, ..Options::named("world") };
-        let cluster = Arc::new(Cluster::seeded(options.clone(), CancellationToken::new(), lots.bits()));
-        let truth = Shared::default();
-        let max_ejected = lots.of(&[0, 30, 50, 50, 100]);
-        let context = Arc::new(MonitorContext::new(Prober(truth.clone()), max_ejected, Arc::default()));
+        let cluster = Arc::new(Cluster::seeded(options.clone(), CancellationToken::new(), rng.bits()));
+        let actual = Shared::default();
+        let max_ejected = rng.pick(&[0, 30, 50, 50, 100]);
+        let context = Arc::new(MonitorContext::new(Prober(actual.clone()), max_ejected, Arc::default()));
         let monitor = monitor::spawn(cluster.clone(), context);
         let hold_limit = Arc::new(HoldLimit::new(HELD_MAX));
         World {
             cluster,
-            truth,
+            actual,
             options,
             specs: Vec::new(),
             max_ejected,
@@ -130,19 +130,19 @@ impl World {
         }
     }
 
-    /// One event, and how long until the next. Says which.
-    fn happens(&mut self, lots: &mut Lots) -> (String, Duration) {
-        let event = match lots.below(16) {
-            0..=5 => self.sessions_come(lots),
-            6..=8 => self.endpoints_change(lots),
-            9..=11 => self.truth_changes(lots),
-            12..=13 => self.options_change(lots),
+    /// Runs one event; returns its description and the time until the next.
+    fn random_event(&mut self, rng: &mut Rng) -> (String, Duration) {
+        let event = match rng.below(16) {
+            0..=5 => self.start_sessions(rng),
+            6..=8 => self.change_endpoints(rng),
+            9..=11 => self.change_behaviour(rng),
+            12..=13 => self.change_options(rng),
             _ => "nothing".to_owned(),
         };
-        (event, if lots.one_in(2) { lots.millis(4_000) } else { Duration::ZERO })
+        (event, if rng.one_in(2) { rng.millis(4_000) } else { Duration::ZERO })
     }
 
-    /// Some time, and then all that can be done at its end.
+    /// Advances the clock, then runs all tasks that are ready.
     async fn settle(&mut self, time: Duration) {
         if !time.is_zero() {
             tokio::time::sleep(time).await;
@@ -155,56 +155,57 @@ impl World {
         }
     }
 
-    fn sessions_come(&mut self, lots: &mut Lots) -> String {
-        let count = 1 + lots.below(4);
+    fn start_sessions(&mut self, rng: &mut Rng) -> String {
+        let count = 1 + rng.below(4);
         for _ in 0..count {
-            self.begin(lots.millis(20_000), lots.one_in(4).then(|| lots.millis(5_000)), lots.bits());
+            self.begin(rng.millis(20_000), rng.one_in(4).then(|| rng.millis(5_000)), rng.bits());
         }
         format!("{count} sessions come")
     }
 
-    fn begin(&mut self, lifetime: Duration, patience: Option<Duration>, client: u64) {
+    fn begin(&mut self, lifetime: Duration, hold: Option<Duration>, client: u64) {
         let [a, b, c, d, ..] = client.to_be_bytes();
         let session = Session {
             client: [a, b, c, d].into(),
             lifetime,
-            patience,
-            dialler: Dialler { truth: self.truth.clone(), cluster: self.cluster.clone() },
+            hold,
+            dialler: Dialler { actual: self.actual.clone(), cluster: self.cluster.clone() },
             hold_limit: self.hold_limit.clone(),
         };
-        self.truth.lock().unwrap().pending += 1;
+        self.actual.lock().unwrap().pending += 1;
         self.sessions.spawn(session.run());
     }
 
-    /// Tells the cluster what the endpoints and the options are now.
+    /// Updates the endpoints and options of the cluster.
     fn update(&mut self) {
         let change = self.cluster.update(&self.options, &self.specs);
-        let mut truth = self.truth.lock().unwrap();
+        let mut actual = self.actual.lock().unwrap();
         for key in change.left {
-            let life = truth.life(port(&key.addr));
+            let incarnation = actual.incarnation(port(&key.addr));
             if self.options.on_remove == OnRemove::Cut {
-                self.cut.insert(life);
+                self.cut.insert(incarnation);
             }
-            *truth.lives.entry(life.0).or_default() += 1;
+            *actual.lives.entry(incarnation.0).or_default() += 1;
         }
         for (_, member) in self.cluster.members_arc().all() {
-            self.endpoints.insert(truth.life(port(&member.endpoint.key.addr)), member.endpoint.clone());
+            self.endpoints
+                .insert(actual.incarnation(port(&member.endpoint.key.addr)), member.endpoint.clone());
         }
     }
 
-    fn endpoints_change(&mut self, lots: &mut Lots) -> String {
-        let weight = |lots: &mut Lots| lots.of(&[0, 1, 1, 1, 2, 5]);
-        let any = u16::try_from(1 + lots.below(PORTS)).unwrap();
-        match lots.below(8) {
+    fn change_endpoints(&mut self, rng: &mut Rng) -> String {
+        let weight = |rng: &mut Rng| rng.pick(&[0, 1, 1, 1, 2, 5]);
+        let any = u16::try_from(1 + rng.below(PORTS)).unwrap();
+        match rng.below(8) {
             0 => self.specs.clear(),
             1 if !self.specs.is_empty() => {
-                let changed = usize::try_from(lots.below(self.specs.len() as u64)).unwrap();
-                self.specs[changed].weight = weight(lots);
+                let changed = usize::try_from(rng.below(self.specs.len() as u64)).unwrap();
+                self.specs[changed].weight = weight(rng);
             }
             2 | 3 => self.specs.retain(|one| one.key != spec(any).key),
             _ if self.specs.iter().all(|one| one.key != spec(any).key) => {
-                let tier = lots.of(&[0, 0, 0, BACKUP_TIER]);
-                self.specs.push(EndpointSpec { weight: weight(lots), tier, ..spec(any) });
+                let tier = rng.pick(&[0, 0, 0, BACKUP_TIER]);
+                self.specs.push(EndpointSpec { weight: weight(rng), tier, ..spec(any) });
             }
             _ => {}
         }
@@ -213,43 +214,43 @@ impl World {
         format!("endpoints are {:?}", there.collect::<Vec<_>>())
     }
 
-    fn truth_changes(&mut self, lots: &mut Lots) -> String {
-        let port = u16::try_from(1 + lots.below(PORTS)).unwrap();
-        let mut truth = self.truth.lock().unwrap();
-        if lots.one_in(3) {
-            let falls_sick = lots.one_in(2);
-            if falls_sick {
-                truth.sick.insert(port)
+    fn change_behaviour(&mut self, rng: &mut Rng) -> String {
+        let port = u16::try_from(1 + rng.below(PORTS)).unwrap();
+        let mut actual = self.actual.lock().unwrap();
+        if rng.one_in(3) {
+            let becomes_unhealthy = rng.one_in(2);
+            if becomes_unhealthy {
+                actual.unhealthy.insert(port)
             } else {
-                truth.sick.remove(&port)
+                actual.unhealthy.remove(&port)
             };
-            return format!("{port} is sick: {falls_sick}");
+            return format!("{port} is sick: {becomes_unhealthy}");
         }
-        let late = Manner::Hangs(lots.millis(6_000));
-        let manner = lots.of(&[
-            Manner::Answers,
-            Manner::Answers,
-            Manner::Refuses,
-            Manner::Refuses,
-            Manner::Resets,
+        let late = Behaviour::Hangs(rng.millis(6_000));
+        let behaviour = rng.pick(&[
+            Behaviour::Answers,
+            Behaviour::Answers,
+            Behaviour::Refuses,
+            Behaviour::Refuses,
+            Behaviour::Resets,
             late,
         ]);
-        truth.manners.insert(port, manner);
-        format!("{port} {manner:?}")
+        actual.behaviours.insert(port, behaviour);
+        format!("{port} {behaviour:?}")
     }
 
-    fn options_change(&mut self, lots: &mut Lots) -> String {
+    fn change_options(&mut self, rng: &mut Rng) -> String {
         let options = &mut self.options;
-        match lots.below(9) {
-            0 => options.balance = lots.of(&Balance::ALL),
-            1 => options.max_sessions = lots.of(&[None, Some(1), Some(3), Some(8)]),
-            2 => options.max_sessions_per_endpoint = lots.of(&[None, Some(1), Some(2)]),
-            3 => options.hold = lots.of(&[Duration::ZERO, Duration::from_secs(2), HOLD_MAX]),
-            4 => options.on_remove = lots.of(&OnRemove::ALL),
-            5 => options.on_unhealthy = lots.of(&OnUnhealthy::ALL),
-            6 => options.slow_start = lots.of(&[Duration::ZERO, Duration::from_secs(30)]),
-            7 => options.health.interval = lots.of(&[Duration::from_secs(1), Duration::from_secs(5)]),
-            _ => options.health = Health { check: lots.of(&[Check::Off, Check::Tcp]), ..Health::default() },
+        match rng.below(9) {
+            0 => options.balance = rng.pick(&Balance::ALL),
+            1 => options.max_sessions = rng.pick(&[None, Some(1), Some(3), Some(8)]),
+            2 => options.max_sessions_per_endpoint = rng.pick(&[None, Some(1), Some(2)]),
+            3 => options.hold = rng.pick(&[Duration::ZERO, Duration::from_secs(2), HOLD_MAX]),
+            4 => options.on_remove = rng.pick(&OnRemove::ALL),
+            5 => options.on_unhealthy = rng.pick(&OnUnhealthy::ALL),
+            6 => options.slow_start = rng.pick(&[Duration::ZERO, Duration::from_secs(30)]),
+            7 => options.health.interval = rng.pick(&[Duration::from_secs(1), Duration::from_secs(5)]),
+            _ => options.health = Health { check: rng.pick(&[Check::Off, Check::Tcp]), ..Health::default() },
         }
         self.update();
         format!("{:?}", self.options.differing(&Options::named("")))

@@ -1,4 +1,4 @@
-//! What hostile clients do to two routes meanwhile, one of TCP and one of UDP: the others must not notice.
+//! Attacks by hostile clients on two routes, one of TCP and one of UDP: other routes must not be affected.
 
 use std::collections::VecDeque;
 use std::io::{Result, Write};
@@ -12,27 +12,28 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream as AsyncStream};
 use tokio::task::JoinSet;
 
-use super::dice::Dice;
+use super::rng::Rng;
 use crate::support::pause;
 
-/// What the ambassador may open while it is attacked: the default of most systems.
+/// The limit of open files during the attack: the default of most systems.
 pub(super) const DESCRIPTORS: u64 = 1024;
-/// Without an attack the slowest answer takes about a second, for which an order pauses its route.
+/// Without an attack the slowest reply takes about a second, for which a command pauses its route.
 pub(super) const LONGEST_MAX: Duration = Duration::from_secs(5);
-/// More than it has descriptors for.
+/// More than there are descriptors for.
 const IDLE_MAX: usize = 700;
 const SLOW_MAX: usize = 400;
 const SOURCES_MAX: usize = 2_000;
-/// Between two steps of one attacker.
+/// The pause between two steps of an attacker.
 const PACE: Duration = Duration::from_millis(2);
-/// Between two connections of those who hold all that they can: what is let go is not for the others to live on.
+/// The pause between two connections of attackers that hold the maximum, so that released descriptors are not left to
+/// others.
 const RENEWAL: Duration = Duration::from_millis(500);
-/// Where the route's backlog is full, the kernel would try for two minutes.
+/// With a full backlog the kernel would retry for two minutes.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
-/// After the attack, for what is under way.
+/// The time for pending work after the attack.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The routes' names, listeners and options. A flow ends before the soak looks for what is left over.
+/// The names of the attacked routes. A flow ends before the soak checks for leaks.
 const TCP: &str = "attacked";
 const UDP: &str = "attacked-udp";
 
@@ -42,9 +43,9 @@ pub(super) struct Attack {
     udp: SocketAddr,
 }
 
-/// What was done, so that an attack that does nothing is found.
+/// Counts of the attack, to detect one without effect.
 #[derive(Clone, Copy, Debug, Default)]
-struct Done {
+struct AttackCounts {
     idle: usize,
     slow: usize,
     garbage: usize,
@@ -52,7 +53,7 @@ struct Done {
 }
 
 impl Attack {
-    /// Its services end some time after `until`.
+    /// Starts the services, which end some time after `until`.
     pub(super) fn prepare(until: Instant) -> Attack {
         let limit = getrlimit(Resource::Nofile);
         setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
@@ -60,11 +61,11 @@ impl Attack {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         let attack = Attack { tcp: tcp.local_addr().unwrap(), udp: udp.local_addr().unwrap() };
         thread::spawn(move || serve(tcp, until + GRACE));
-        thread::spawn(move || swallow(&udp, until + GRACE));
+        thread::spawn(move || discard(&udp, until + GRACE));
         attack
     }
 
-    /// For the configuration file.
+    /// Returns the routes for the configuration file.
     pub(super) fn routes(&self) -> String {
         let Attack { tcp, udp } = self;
         format!(
@@ -73,15 +74,15 @@ impl Attack {
         )
     }
 
-    /// All kinds at once, until then. `addr` is where a route listens.
+    /// Runs all attacks concurrently until then. `addr` returns the address of a route.
     pub(super) fn run(until: Instant, seed: u64, addr: impl Fn(&str) -> SocketAddr) {
         let (tcp, udp) = (addr(TCP), addr(UDP));
         let done = thread::scope(|scope| {
             let idle = scope.spawn(|| hold_connections(tcp, until, IDLE_MAX, b""));
             let slow = scope.spawn(|| hold_connections(tcp, until, SLOW_MAX, b"?"));
-            let garbage = scope.spawn(|| send_garbage(tcp, until, &mut Dice::new(seed, 1_000)));
+            let garbage = scope.spawn(|| send_garbage(tcp, until, &mut Rng::new(seed, 1_000)));
             let datagrams = scope.spawn(|| send_datagrams(udp, until));
-            Done {
+            AttackCounts {
                 idle: idle.join().unwrap(),
                 slow: slow.join().unwrap(),
                 garbage: garbage.join().unwrap(),
@@ -94,7 +95,7 @@ impl Attack {
     }
 }
 
-/// Whoever sends a byte gets bytes without end; others get nothing.
+/// Sends an endless stream to each client that sends a byte; nothing to others.
 fn serve(listener: std::net::TcpListener, until: Instant) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -104,7 +105,7 @@ fn serve(listener: std::net::TcpListener, until: Instant) {
         let accept = async {
             loop {
                 if let Ok((stream, _)) = listener.accept().await {
-                    sessions.spawn(pour(stream));
+                    sessions.spawn(send_endlessly(stream));
                 }
                 while sessions.try_join_next().is_some() {}
             }
@@ -113,22 +114,22 @@ fn serve(listener: std::net::TcpListener, until: Instant) {
     });
 }
 
-async fn pour(mut stream: AsyncStream) -> Result<()> {
+async fn send_endlessly(mut stream: AsyncStream) -> Result<()> {
     stream.read_u8().await?;
     loop {
         stream.write_all(&[0; 1 << 14]).await?;
     }
 }
 
-/// No flow is ever answered.
-fn swallow(socket: &UdpSocket, until: Instant) {
+/// Discards datagrams without a reply.
+fn discard(socket: &UdpSocket, until: Instant) {
     socket.set_read_timeout(Some(GRACE)).unwrap();
     while Instant::now() < until {
         socket.recv(&mut [0; 64]).ok();
     }
 }
 
-/// Connections that read nothing, as many as this and then always new ones.
+/// Holds up to `max` connections that do not read, and replaces the oldest.
 fn hold_connections(addr: SocketAddr, until: Instant, max: usize, first: &[u8]) -> usize {
     let (mut held, mut made) = (VecDeque::new(), 0);
     while Instant::now() < until {
@@ -146,14 +147,14 @@ fn hold_connections(addr: SocketAddr, until: Instant, max: usize, first: &[u8]) 
     made
 }
 
-/// Bytes that no protocol has, and a reset or an end.
-fn send_garbage(addr: SocketAddr, until: Instant, dice: &mut Dice) -> usize {
+/// Sends random bytes, followed by a reset or a FIN.
+fn send_garbage(addr: SocketAddr, until: Instant, rng: &mut Rng) -> usize {
     let mut made = 0;
     while Instant::now() < until {
         if let Ok(mut stream) = TcpStream::connect_timeout(&addr, CONNECT_TIMEOUT) {
-            let length = dice.below(4_096);
-            stream.write_all(&dice.bytes(length)).ok();
-            let reset = (dice.below(2) == 0).then_some(Duration::ZERO);
+            let length = rng.below(4_096);
+            stream.write_all(&rng.bytes(length)).ok();
+            let reset = (rng.below(2) == 0).then_some(Duration::ZERO);
             SockRef::from(&stream).set_linger(reset).ok();
             made += 1;
         }
@@ -162,7 +163,7 @@ fn send_garbage(addr: SocketAddr, until: Instant, dice: &mut Dice) -> usize {
     made
 }
 
-/// Each from a source of its own.
+/// Sends each datagram from its own source address.
 fn send_datagrams(addr: SocketAddr, until: Instant) -> usize {
     let (mut sources, mut sent) = (VecDeque::new(), 0);
     while Instant::now() < until {

@@ -8,38 +8,38 @@ use std::thread;
 
 use super::resp::{Incoming, bulk, command};
 
-/// Lives as long as the test's process, in the network of the thread that made it.
+/// A service in the network namespace of the thread that created it; it runs until the test's process ends.
 pub(super) struct Backend {
     pub(super) addr: SocketAddr,
-    /// Whether it answers `PING`. Requests are answered all the same.
-    pub(super) well: Arc<AtomicBool>,
+    /// Whether it replies to `PING`. Other requests always get replies.
+    pub(super) healthy: Arc<AtomicBool>,
 }
 
 impl Backend {
     pub(super) fn new(name: String) -> Backend {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        let well = Arc::new(AtomicBool::new(true));
-        let shared = Arc::clone(&well);
+        let healthy = Arc::new(AtomicBool::new(true));
+        let shared = Arc::clone(&healthy);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (name, well) = (name.clone(), Arc::clone(&shared));
-                thread::spawn(move || serve(&stream, &name, &well));
+                let (name, healthy) = (name.clone(), Arc::clone(&shared));
+                thread::spawn(move || serve(&stream, &name, &healthy));
             }
         });
-        Backend { addr, well }
+        Backend { addr, healthy }
     }
 }
 
-/// Until the client is done or gone.
-fn serve(mut stream: &TcpStream, name: &str, well: &AtomicBool) -> Result<()> {
+/// Serves a client until it closes or fails.
+fn serve(mut stream: &TcpStream, name: &str, healthy: &AtomicBool) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut incoming = Incoming::of(stream)?;
     while let Some(words) = incoming.array()? {
         match words.first().map(Vec::as_slice) {
             Some(b"CONFIG") => stream.write_all(&command(&[b"syslog-ident", name.as_bytes()]))?,
             Some(b"ECHO") => stream.write_all(&bulk(&words[1]))?,
-            Some(b"PING") if !well.load(Ordering::Relaxed) => {}
+            Some(b"PING") if !healthy.load(Ordering::Relaxed) => {}
             Some(b"PING") => stream.write_all(b"+PONG\r\n")?,
             _ => stream.write_all(b"-ERR\r\n")?,
         }

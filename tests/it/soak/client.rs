@@ -1,4 +1,4 @@
-//! The clients: some make fresh connections all the time, some hold long ones and stream both ways.
+//! The clients: some open short connections continuously, some keep long ones and stream in both directions.
 
 use std::collections::BTreeSet;
 use std::io::{Result, Write};
@@ -9,52 +9,53 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-use super::dice::Dice;
 use super::resp::{Connection, Incoming, command};
+use super::rng::Rng;
 use crate::support::pause;
 
-/// Between two connections of a client: some hundreds a second from all, and time for the others on two cores.
+/// The pause between two connections of a client: some hundreds per second from all, which leaves time for other
+/// processes on two cores.
 const PACE: Duration = Duration::from_millis(10);
-/// Fills every buffer on the way, and makes the relay splice.
+/// Fills every buffer on the path, so that the relay splices.
 const BURST_BYTES: usize = 1 << 20;
 const END: &[u8] = b"that is all";
 
-/// What all clients of one route saw.
+/// The observations of all clients of one route.
 #[derive(Default)]
-pub(super) struct Seen {
+pub(super) struct Observations {
     pub(super) connects: u64,
     pub(super) answered: u64,
     pub(super) streamed: u64,
     pub(super) long_finished: u64,
-    /// Long sessions on a server that was killed: their end is expected.
+    /// Long sessions on a server that was killed, whose end is expected.
     pub(super) ended_with_their_server: u64,
     pub(super) servers: BTreeSet<String>,
     pub(super) longest: Duration,
     pub(super) failures: Vec<String>,
 }
 
-/// One client, for as long as the soak takes.
+/// A client that runs for the whole soak.
 pub(super) struct Client<'a> {
     pub(super) name: String,
     pub(super) addr: SocketAddr,
-    pub(super) dice: Dice,
+    pub(super) rng: Rng,
     pub(super) started: Instant,
     pub(super) until: Instant,
-    pub(super) seen: &'a Mutex<Seen>,
-    /// Servers that were killed, or are about to be.
+    pub(super) seen: &'a Mutex<Observations>,
+    /// Servers that were killed or are about to be killed.
     pub(super) killed: &'a Mutex<BTreeSet<String>>,
 }
 
 impl Client<'_> {
-    /// A connection, a question, its answer, checked; and again.
-    pub(super) fn ask_afresh(mut self) {
+    /// Repeatedly opens a connection, sends a request and checks the reply.
+    pub(super) fn run_short_sessions(mut self) {
         while Instant::now() < self.until {
-            let asked = Instant::now();
-            let length = 1 + self.dice.below(20_000);
-            let question = self.dice.bytes(length);
+            let started = Instant::now();
+            let length = 1 + self.rng.below(20_000);
+            let question = self.rng.bytes(length);
             match self.ask(&question) {
-                Ok(server) => self.answered(server, asked.elapsed()),
-                Err(why) => self.failed(asked, &format!("a fresh request: {why}")),
+                Ok(server) => self.answered(server, started.elapsed()),
+                Err(why) => self.failed(started, &format!("a fresh request: {why}")),
             }
             pause(PACE);
         }
@@ -86,11 +87,11 @@ impl Client<'_> {
         self.seen.lock().unwrap().failures.push(line);
     }
 
-    /// A session of some seconds; and again.
-    pub(super) fn stream_on(mut self) {
+    /// Repeatedly opens sessions of some seconds.
+    pub(super) fn run_long_sessions(mut self) {
         while Instant::now() < self.until {
             let began = Instant::now();
-            let until = self.until.min(began + self.dice.millis(1_000, 15_000));
+            let until = self.until.min(began + self.rng.millis(1_000, 15_000));
             match self.connect() {
                 Ok(connection) => self.stream(connection, began, until),
                 Err(why) => self.failed(began, &format!("a long session's connect: {why}")),
@@ -100,8 +101,8 @@ impl Client<'_> {
 
     fn stream(&mut self, connection: Connection, began: Instant, until: Instant) {
         let server = connection.server.clone();
-        let mut dice = Dice::new(self.dice.roll(), 0);
-        let outcome = both_ways(connection, &mut dice, until);
+        let mut rng = Rng::new(self.rng.next_u64(), 0);
+        let outcome = transfer(connection, &mut rng, until);
         let was_killed = self.killed.lock().unwrap().contains(&server);
         let mut seen = self.seen.lock().unwrap();
         match outcome {
@@ -118,16 +119,12 @@ impl Client<'_> {
     }
 }
 
-/// How many bytes went there and came back, to the last one.
-fn both_ways(
-    mut connection: Connection,
-    dice: &mut Dice,
-    until: Instant,
-) -> std::result::Result<u64, String> {
+/// Transfers bytes in both directions and compares what was sent and received.
+fn transfer(mut connection: Connection, rng: &mut Rng, until: Instant) -> std::result::Result<u64, String> {
     let stream = connection.stream.try_clone().map_err(|why| why.to_string())?;
     let (sent, received) = thread::scope(|scope| {
         let sender = scope.spawn(|| {
-            let sent = send(&stream, dice, until);
+            let sent = send(&stream, rng, until);
             if sent.is_err() {
                 stream.shutdown(Shutdown::Both).ok();
             }
@@ -148,22 +145,22 @@ fn both_ways(
     Ok(sent.bytes)
 }
 
-/// Of what was sent, or came.
+/// Length and hash of what was sent or received.
 #[derive(Debug, PartialEq, Eq)]
-struct Sum {
+struct Checksum {
     bytes: u64,
     sha256: String,
 }
 
-impl Sum {
-    fn of(bytes: u64, hash: Sha256) -> Sum {
-        Sum { bytes, sha256: data_encoding::HEXLOWER.encode(&hash.finalize()) }
+impl Checksum {
+    fn of(bytes: u64, hash: Sha256) -> Checksum {
+        Checksum { bytes, sha256: data_encoding::HEXLOWER.encode(&hash.finalize()) }
     }
 }
 
-fn send(mut stream: &TcpStream, dice: &mut Dice, until: Instant) -> Result<Sum> {
+fn send(mut stream: &TcpStream, rng: &mut Rng, until: Instant) -> Result<Checksum> {
     let (mut bytes, mut hash) = (0, Sha256::new());
-    let mut chunk = dice.bytes(BURST_BYTES);
+    let mut chunk = rng.bytes(BURST_BYTES);
     loop {
         bytes += chunk.len() as u64;
         hash.update(&chunk);
@@ -171,20 +168,20 @@ fn send(mut stream: &TcpStream, dice: &mut Dice, until: Instant) -> Result<Sum> 
         if Instant::now() >= until {
             break;
         }
-        pause(dice.millis(5, 100));
-        let length = 1 + dice.below(1 << 16);
-        chunk = dice.bytes(length);
+        pause(rng.millis(5, 100));
+        let length = 1 + rng.below(1 << 16);
+        chunk = rng.bytes(length);
     }
     stream.write_all(&command(&[b"ECHO", END]))?;
-    Ok(Sum::of(bytes, hash))
+    Ok(Checksum::of(bytes, hash))
 }
 
-fn receive(incoming: &mut Incoming) -> Result<Sum> {
+fn receive(incoming: &mut Incoming) -> Result<Checksum> {
     let (mut bytes, mut hash) = (0, Sha256::new());
     loop {
         let chunk = incoming.bulk()?;
         if chunk == END {
-            return Ok(Sum::of(bytes, hash));
+            return Ok(Checksum::of(bytes, hash));
         }
         bytes += chunk.len() as u64;
         hash.update(&chunk);

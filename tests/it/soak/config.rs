@@ -3,25 +3,25 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::dice::Dice;
+use super::rng::Rng;
 
 const BALANCE: &[&str] = &["round-robin", "least-connections", "p2c", "random", "source-hash"];
-/// Longer than anything that is away here stays so.
+/// Longer than any outage in the soak.
 const HOLD: &str = "30s";
 
 pub(super) struct Config {
     pub(super) path: PathBuf,
-    /// Targets that each route has always: `(name, target)`.
+    /// The fixed targets of the routes: `(name, target)`.
     pub(super) routes: Vec<(&'static str, String)>,
-    /// Routes that are written as they are.
+    /// Routes that are copied verbatim.
     more: String,
-    /// Of these, the route `fixed` has some.
+    /// The possible backends of the route `fixed`.
     pub(super) backends: Vec<SocketAddr>,
     chosen: Vec<SocketAddr>,
     balance: &'static str,
-    /// A route that nobody uses comes and goes.
+    /// Whether a route without clients is present.
     spare: bool,
-    /// Written beside and renamed, or over what was there.
+    /// Whether the file is replaced by a rename or overwritten.
     renamed: bool,
 }
 
@@ -36,16 +36,16 @@ impl Config {
         Config { path, routes, more, backends, chosen, balance: BALANCE[0], spare: false, renamed: false }
     }
 
-    pub(super) fn vary(&mut self, dice: &mut Dice) {
-        self.chosen = self.backends.iter().copied().filter(|_| dice.below(2) == 0).collect();
+    pub(super) fn vary(&mut self, rng: &mut Rng) {
+        self.chosen = self.backends.iter().copied().filter(|_| rng.below(2) == 0).collect();
         if self.chosen.is_empty() {
-            self.chosen.push(*dice.one_of(&self.backends));
+            self.chosen.push(*rng.choose(&self.backends));
         }
-        self.balance = BALANCE[dice.below(BALANCE.len())];
-        (self.spare, self.renamed) = (dice.below(2) == 0, dice.below(2) == 0);
+        self.balance = BALANCE[rng.below(BALANCE.len())];
+        (self.spare, self.renamed) = (rng.below(2) == 0, rng.below(2) == 0);
     }
 
-    /// As it was at first, but for the order of balancing.
+    /// Restores the initial configuration except for the balancing algorithm.
     pub(super) fn restore(&mut self) {
         self.chosen.clone_from(&self.backends);
         (self.spare, self.renamed) = (false, true);
@@ -67,8 +67,8 @@ impl Config {
         }
     }
 
-    /// It is refused as a whole, and what stood before stands.
-    pub(super) fn break_it(&self) {
+    /// Writes an invalid file, which is rejected as a whole; the previous configuration remains.
+    pub(super) fn write_invalid(&self) {
         std::fs::write(&self.path, format!("{}\nhodl = \"5s\"\n", self.text())).unwrap();
     }
 
@@ -79,7 +79,7 @@ impl Config {
         if self.spare {
             routes.push(("spare", "127.0.0.1:1".to_owned()));
         }
-        // Ports of their own: a listener is told apart by what is written.
+        // Distinct ports: listeners are identified by their text.
         let text = routes.iter().enumerate().map(|(n, (name, target))| {
             format!(
                 "[[route]]\nname = \"{name}\"\nlisten = \"127.0.0.{}:0\"\ntarget = [\"{target}\"]\nhold = \"{HOLD}\"\n\

@@ -1,11 +1,12 @@
-//! As much of Redis' protocol (RESP2) as a soak speaks: `ECHO`, `PING`, and `CONFIG GET syslog-ident` for a server's name.
+//! The part of Redis' protocol (RESP2) that the soak uses: `ECHO`, `PING`, and `CONFIG GET syslog-ident` for a server's
+//! name.
 
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Result, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Longer than any `hold` of a soak: what takes longer has failed.
-pub(super) const PATIENCE: Duration = Duration::from_secs(45);
+/// Longer than any `hold` of a soak; a slower reply counts as failed.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(45);
 
 pub(super) fn command(words: &[&[u8]]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
@@ -20,7 +21,7 @@ pub(super) fn bulk(word: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What comes on one connection, of the client or of the server.
+/// The input of a connection, of the client or the server.
 pub(super) struct Incoming(BufReader<TcpStream>);
 
 impl Incoming {
@@ -28,7 +29,7 @@ impl Incoming {
         Ok(Incoming(BufReader::new(stream.try_clone()?)))
     }
 
-    /// An array of bulk strings: a command, or the answer to `CONFIG GET`. None at the end.
+    /// Reads an array of bulk strings: a command, or the reply to `CONFIG GET`. Returns `None` at the end.
     pub(super) fn array(&mut self) -> Result<Option<Vec<Vec<u8>>>> {
         match self.number(b'*')? {
             None => Ok(None),
@@ -52,10 +53,10 @@ impl Incoming {
         }
         let text = String::from_utf8_lossy(&line);
         let number = text.strip_prefix(kind as char).and_then(|rest| rest.trim_end().parse().ok());
-        number.map(Some).ok_or_else(|| Error::other(format!("not what was asked for: {text:?}")))
+        number.map(Some).ok_or_else(|| Error::other(format!("unexpected reply: {text:?}")))
     }
 
-    /// Nothing may come any more.
+    /// Checks that no input is left.
     fn ended(mut self) -> Result<()> {
         match self.0.read(&mut [0])? {
             0 => Ok(()),
@@ -68,16 +69,16 @@ impl Incoming {
 pub(super) struct Connection {
     pub(super) stream: TcpStream,
     pub(super) incoming: Incoming,
-    /// Who is at the other end.
+    /// The name of the server.
     pub(super) server: String,
 }
 
 impl Connection {
-    /// Connects, and asks for the server's name.
+    /// Connects and requests the server's name.
     pub(super) fn open(addr: SocketAddr) -> Result<Connection> {
-        let mut stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        let mut stream = TcpStream::connect_timeout(&addr, TIMEOUT)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
         stream.set_nodelay(true)?;
         stream.write_all(&command(&[b"CONFIG", b"GET", b"syslog-ident"]))?;
         let mut incoming = Incoming::of(&stream)?;
@@ -89,10 +90,14 @@ impl Connection {
 
     pub(super) fn echo(&mut self, bytes: &[u8]) -> Result<()> {
         self.stream.write_all(&command(&[b"ECHO", bytes]))?;
-        if self.incoming.bulk()? == bytes { Ok(()) } else { Err(Error::other("other bytes came back")) }
+        if self.incoming.bulk()? == bytes {
+            Ok(())
+        } else {
+            Err(Error::other("the reply differs from the request"))
+        }
     }
 
-    /// Says that it is done, and hears the same.
+    /// Closes its direction and waits for the server to do the same.
     pub(super) fn finish(self) -> Result<()> {
         self.stream.shutdown(Shutdown::Write)?;
         self.incoming.ended()

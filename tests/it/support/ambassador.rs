@@ -1,4 +1,4 @@
-//! The program itself, as a process of this machine or of a host's network.
+//! The program as a process of this machine or in the network of a Docker host.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -13,17 +13,17 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{Namespace, within};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ambassador");
-/// A debug build beside many others on two cores.
+/// Generous for a debug build beside many others on two cores.
 const START: Duration = Duration::from_secs(30);
 
-/// Killed when dropped.
+/// A running ambassador; killed when dropped.
 pub(crate) struct Ambassador {
     process: Child,
     log: Arc<Mutex<String>>,
     dir: tempfile::TempDir,
 }
 
-/// What to start it with. It inherits no variable of the test's.
+/// The settings of an ambassador. It inherits no environment variables of the test.
 #[derive(Default)]
 pub(crate) struct Builder {
     args: Vec<String>,
@@ -32,28 +32,28 @@ pub(crate) struct Builder {
     files: Option<u64>,
     resolv_conf: Option<PathBuf>,
     hostname: Option<String>,
-    /// The one that this build made, if no other is named.
+    /// The program; the one of this build by default.
     program: Option<String>,
 }
 
 impl Ambassador {
-    /// Arguments as one would type them, without quotes.
+    /// Returns a builder with these arguments, separated by spaces, without quotes.
     pub(crate) fn with(args: &str) -> Builder {
         Builder { args: args.split_whitespace().map(str::to_owned).collect(), ..Builder::default() }
     }
 
-    /// All it has logged so far.
+    /// Returns the log so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().expect("a reader that lives").clone()
     }
 
-    /// The first address of a route, as `status` tells it.
+    /// Returns the first address of a route from `status`.
     pub(crate) fn addr(&self, route: &str) -> std::net::SocketAddr {
         let status: serde_json::Value = serde_json::from_slice(&self.verb("status --json").stdout).unwrap();
         let routes = status["routes"].as_array().unwrap();
         let route = routes.iter().find(|r| r["name"] == route).expect("a route of this name");
         let addr: std::net::SocketAddr = route["addresses"][0].as_str().unwrap().parse().unwrap();
-        // A wildcard listener is reached on loopback.
+        // A wildcard listener is reachable on loopback.
         if addr.ip().is_unspecified() { ([127, 0, 0, 1], addr.port()).into() } else { addr }
     }
 
@@ -61,7 +61,8 @@ impl Ambassador {
         self.process.id()
     }
 
-    /// Anonymous memory of the process in bytes (`Pss_Anon` of `/proc/PID/smaps_rollup`, proc_pid_smaps(5)).
+    /// Returns the anonymous memory of the process in bytes (`Pss_Anon` of `/proc/PID/smaps_rollup`,
+    /// proc_pid_smaps(5)).
     pub(crate) fn memory(&self) -> u64 {
         let path = format!("/proc/{}/smaps_rollup", self.process.id());
         let text = std::fs::read_to_string(path).expect("a process that lives");
@@ -69,7 +70,7 @@ impl Ambassador {
         line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).expect("kilobytes") * 1024
     }
 
-    /// Time on a processor, of all its threads: `/proc/PID/task/*/schedstat`, which is exact to the nanosecond.
+    /// Returns the CPU time of all threads: `/proc/PID/task/*/schedstat` has a resolution of nanoseconds.
     pub(crate) fn cpu(&self) -> Duration {
         let dir =
             std::fs::read_dir(format!("/proc/{}/task", self.process.id())).expect("a process that lives");
@@ -79,7 +80,7 @@ impl Ambassador {
         Duration::from_nanos(texts.filter_map(spent).sum())
     }
 
-    /// How many descriptors it has open of each kind: `socket`, `pipe`, `anon_inode`.
+    /// Returns the number of open descriptors by kind: `socket`, `pipe`, `anon_inode`.
     pub(crate) fn descriptors(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         let dir = std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).expect("a process that lives");
@@ -92,12 +93,12 @@ impl Ambassador {
         counts
     }
 
-    /// Where its admin API listens.
+    /// Returns the path of its admin socket.
     pub(crate) fn admin(&self) -> PathBuf {
         self.dir.path().join("admin.sock")
     }
 
-    /// One of its own verbs, spoken to it: `status --json`.
+    /// Runs a command such as `status --json` on this ambassador.
     pub(crate) fn verb(&self, words: &str) -> std::process::Output {
         let mut command = Command::new(PROGRAM);
         command
@@ -110,7 +111,7 @@ impl Ambassador {
         kill_process(Pid::from_child(&self.process), signal).expect("a process that lives");
     }
 
-    /// Waits for its end.
+    /// Waits for the process to end.
     pub(crate) fn ends_within(&mut self, limit: Duration) -> ExitStatus {
         let log = Arc::clone(&self.log);
         within(limit, "the program's end", || match self.process.try_wait() {
@@ -137,31 +138,31 @@ impl Builder {
         self
     }
 
-    /// With no more open files than this.
+    /// Limits the number of open files.
     pub(crate) fn limited_to(mut self, files: u64) -> Builder {
         self.files = Some(files);
         self
     }
 
-    /// In the network of a Docker host.
+    /// Runs it in the network of a Docker host.
     pub(crate) fn inside(mut self, namespace: &Namespace) -> Builder {
         self.namespace = Some(namespace.clone());
         self
     }
 
-    /// With this file for its `/etc/resolv.conf`, which takes root.
+    /// Uses this file as its `/etc/resolv.conf`, which needs root.
     pub(crate) fn resolving_by(mut self, resolv_conf: &Path) -> Builder {
         self.resolv_conf = Some(resolv_conf.to_owned());
         self
     }
 
-    /// On a host of this name, which takes root.
+    /// Sets its host name, which needs root.
     pub(crate) fn on_host(mut self, hostname: &str) -> Builder {
         self.hostname = Some(hostname.to_owned());
         self
     }
 
-    /// Another build.
+    /// Uses another build.
     pub(crate) fn of(mut self, program: String) -> Builder {
         self.program = Some(program);
         self
@@ -174,7 +175,7 @@ impl Builder {
         ambassador
     }
 
-    /// Starts it and waits until its admin API answers: a source of it may not have answered yet.
+    /// Starts it and waits until its admin API replies: its sources may not be ready yet.
     pub(crate) fn start_unready(self) -> Ambassador {
         let ambassador = self.spawn();
         within(START, "an answer", || match ambassador.verb("health").status.code() {
@@ -184,7 +185,7 @@ impl Builder {
         ambassador
     }
 
-    /// Starts it, and does not wait: it may be about to refuse.
+    /// Starts it without waiting: it may be expected to fail.
     pub(crate) fn spawn(self) -> Ambassador {
         let dir = tempfile::tempdir().expect("a directory");
         let mut command = self.command();
@@ -208,7 +209,7 @@ impl Builder {
             }
         };
         command.args(&self.args);
-        // prlimit(1) and unshare(1) are of util-linux, which Debian always has.
+        // prlimit(1) and unshare(1) belong to util-linux, which is always installed on Debian.
         if let Some(files) = self.files {
             let limit = format!("--nofile={files}:{files}");
             command = wrapped(Command::new("/usr/bin/prlimit").arg(limit), &command);
@@ -227,7 +228,7 @@ impl Builder {
     }
 }
 
-/// `command` run by another, which takes the rest of its arguments for that.
+/// Returns a command that runs `command` through a wrapper program.
 fn wrapped(by: &Command, command: &Command) -> Command {
     let mut wrapped = Command::new(by.get_program());
     wrapped.args(by.get_args()).arg(command.get_program()).args(command.get_args());
@@ -241,7 +242,7 @@ impl Drop for Ambassador {
     }
 }
 
-/// Line by line, until its end.
+/// Collects lines until the end of the stream.
 fn collect(stream: Option<impl Read + Send + 'static>, log: &Arc<Mutex<String>>) {
     let Some(stream) = stream else { return };
     let log = Arc::clone(log);

@@ -1,4 +1,4 @@
-//! A listener that does not answer.
+//! A listener that drops connects.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::eventually;
 
-/// A listener whose backlog is full: the kernel drops further SYNs, and a dial to it goes on and on.
+/// A listener with a full backlog: the kernel drops further SYNs, so a connect stays pending.
 pub(crate) struct Clogged {
     socket: Socket,
     pub(crate) addr: SocketAddr,
@@ -20,7 +20,7 @@ pub(crate) struct Clogged {
 impl Clogged {
     pub(crate) fn at(addr: SocketAddr) -> Clogged {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        // Another run of this test may have a fixed address for a while.
+        // Another run of this test may still use a fixed address.
         eventually("a free address", || socket.bind(&addr.into()));
         socket.listen(0).unwrap();
         let addr = socket.local_addr().unwrap().as_socket().unwrap();
@@ -29,7 +29,7 @@ impl Clogged {
         Clogged { socket, addr, _filler: filler }
     }
 
-    /// Accepts from now on, greets with this name, and collects what arrives.
+    /// Accepts connections from now on, sends this name, and collects what arrives.
     pub(crate) fn unclog(&self, name: &'static str) -> Arc<Mutex<Vec<u8>>> {
         self.socket.listen(128).unwrap();
         let listener = TcpListener::from(self.socket.try_clone().unwrap());

@@ -1,4 +1,4 @@
-//! Compose, as it was when there were links and as it is today.
+//! Compose 1.x, which supports links, and Compose v5.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,17 +9,17 @@ use super::skip::variable;
 
 pub(crate) struct Compose {
     program: String,
-    /// Between the words of a container's name.
+    /// The separator in names of containers.
     joint: &'static str,
 }
 
-/// docker-compose 1.x, which reads the files of links' time; or why not.
+/// Returns docker-compose 1.x, which supports files with links, or the reason why it is missing.
 pub(crate) fn compose_1() -> Result<Compose, String> {
     let compose = Compose { program: "docker-compose".to_owned(), joint: "_" };
     compose.of_version("1.")
 }
 
-/// Compose v5, where `cargo xtask test` fetched it; or why not.
+/// Returns Compose v5, which `cargo xtask test` fetches, or the reason why it is missing.
 pub(crate) fn compose_5() -> Result<Compose, String> {
     let program =
         variable("AMBASSADOR_TEST_COMPOSE_V5").ok_or("no Compose v5: `cargo xtask test` fetches it")?;
@@ -38,13 +38,13 @@ impl Compose {
     }
 }
 
-/// A file of `examples/`, run as a project of this name; taken down when dropped.
+/// A running project of a file in `examples/`; removed when dropped.
 pub(crate) struct Project<'a> {
     pub(crate) compose: Compose,
     pub(crate) host: &'a Host,
     pub(crate) name: &'a str,
     pub(crate) file: &'a str,
-    /// `AMBASSADOR_IMAGE`
+    /// The value of `AMBASSADOR_IMAGE`.
     pub(crate) image: &'a str,
 }
 
@@ -57,7 +57,7 @@ impl Project<'_> {
         printed(&format!("docker-compose {words}"), &output).unwrap_or_else(|why| panic!("{why}"))
     }
 
-    /// The only container of a service.
+    /// Returns the only container of a service.
     pub(crate) fn container(&self, service: &str) -> String {
         [self.name, service, "1"].join(self.compose.joint)
     }

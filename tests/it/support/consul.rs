@@ -1,4 +1,4 @@
-//! A real Consul on a loopback address of its own, all in memory. Ended when dropped.
+//! A real Consul on a private loopback address, in memory. Stopped when dropped.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -11,26 +11,26 @@ use super::eventually;
 use super::names::private_ip;
 use super::skip::variable;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What an agent of these tests accepts as its own token, where it asks for one.
+/// The token of agents that require one.
 pub(crate) const TOKEN: &str = "5ecre7-t0ken";
 
 pub(crate) struct Consul {
     program: String,
     process: Option<Child>,
     ip: String,
-    /// A piece of its configuration.
+    /// Additional configuration.
     hcl: String,
 }
 
 impl Consul {
-    /// A server of one; or why there is none.
+    /// Starts a single server; returns the reason if that is impossible.
     pub(crate) fn start() -> Result<Consul, String> {
         Consul::with("")
     }
 
-    /// One that answers nobody without [`TOKEN`].
+    /// Starts a server that requires [`TOKEN`].
     pub(crate) fn guarded() -> Result<Consul, String> {
         let tokens = format!("tokens {{ master = \"{TOKEN}\" agent = \"{TOKEN}\" }}");
         Consul::with(&format!("acl {{ enabled = true default_policy = \"deny\" {tokens} }}"))
@@ -44,12 +44,12 @@ impl Consul {
         Ok(consul)
     }
 
-    /// `HOST:PORT` of its API.
+    /// Returns `HOST:PORT` of its API.
     pub(crate) fn address(&self) -> String {
         format!("{}:8500", self.ip)
     }
 
-    /// As SIGKILL does it: it forgets all it knew.
+    /// Kills the server, which loses its data.
     pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().ok();
@@ -66,7 +66,7 @@ impl Consul {
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         self.process = Some(command.spawn().expect("consul"));
-        // With a leader, and its own node in the catalog.
+        // Ready once it has a leader and its own node in the catalog.
         eventually("a Consul that serves", || {
             let nodes = self.try_ask("GET", "/v1/catalog/nodes", &Value::Null)?;
             if nodes.as_array().is_some_and(|nodes| !nodes.is_empty()) {
@@ -77,7 +77,7 @@ impl Consul {
         });
     }
 
-    /// `more` is joined to ID, name, address and port.
+    /// Registers an instance; `more` is added to id, name, address and port.
     pub(crate) fn register(&self, service: &str, id: &str, addr: &str, more: &Value) {
         let (host, port) = addr.rsplit_once(':').expect("HOST:PORT");
         let port: u16 = port.parse().expect("a port");
@@ -92,7 +92,7 @@ impl Consul {
         self.ask("PUT", &format!("/v1/agent/service/deregister/{id}"), &Value::Null);
     }
 
-    /// `pass` or `fail`, of an instance that was registered with a check of its own word.
+    /// Sets the check of an instance with a TTL check to `pass` or `fail`.
     pub(crate) fn check(&self, id: &str, verdict: &str) {
         self.ask("PUT", &format!("/v1/agent/check/{verdict}/service:{id}"), &Value::Null);
     }
@@ -104,7 +104,7 @@ impl Consul {
     fn try_ask(&self, method: &str, path: &str, body: &Value) -> Result<Value, String> {
         let exchange = || {
             let mut stream = TcpStream::connect(self.address())?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(TIMEOUT))?;
             let body = if body.is_null() { String::new() } else { body.to_string() };
             let length = body.len();
             write!(

@@ -1,4 +1,4 @@
-//! A container, removed when dropped.
+//! A container; removed when dropped.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -18,7 +18,7 @@ impl Container {
         &self.name
     }
 
-    /// On the one network it is on.
+    /// Returns its address on its only network.
     pub(crate) fn ip(&self) -> IpAddr {
         let ip = self.inspect("{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}");
         ip.parse().unwrap_or_else(|_| panic!("no address of {}: {ip:?}\n{}", self.name, self.logs()))
@@ -32,13 +32,13 @@ impl Container {
         self.host.shell(&format!("docker inspect --format '{format}' {}", self.name))
     }
 
-    /// Its own network, while it runs. Docker counts its pid in the host's process namespace.
+    /// Returns its network namespace while it runs. Docker reports its pid in the host's process namespace.
     pub(crate) fn namespace(&self) -> Namespace {
         let (holder, pid) = (self.host.pid_in("holder.pid"), self.inspect("{{.State.Pid}}"));
         Namespace::new(format!("/proc/{holder}/root/proc/{pid}/ns/net"))
     }
 
-    /// What it printed.
+    /// Returns its output.
     pub(crate) fn logs(&self) -> String {
         self.host.shell(&format!("docker logs {} 2>&1", self.name))
     }
@@ -47,12 +47,12 @@ impl Container {
         self.host.docker(&format!("{verb} {}", self.name))
     }
 
-    /// Waits for its end, and gives its exit code.
+    /// Waits for its end and returns its exit code.
     pub(crate) fn exit_code(&self) -> i32 {
         self.docker("wait").parse().expect("a code")
     }
 
-    /// Until its own health check says so.
+    /// Waits until its health check passes.
     pub(crate) fn becomes_healthy(&self) {
         eventually("healthy", || match self.inspect("{{.State.Health.Status}}").as_str() {
             "healthy" => Ok(()),

@@ -1,4 +1,4 @@
-//! A name server on a loopback address of its own, that says what the test tells it to.
+//! A name server on a private loopback address, with records set by the test.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
 use super::names::private_ip;
 
-/// By name, in lower case and with its dot.
+/// Records by name, in lower case and with the trailing dot.
 #[derive(Default)]
 struct Zone {
     records: HashMap<String, (u32, Vec<RData>)>,
@@ -21,10 +21,10 @@ struct Zone {
     is_silent: bool,
 }
 
-/// Records of one answer, more or less.
+/// The approximate maximum of records in a datagram.
 const DATAGRAM_MAX: usize = 30;
 
-/// Lives as long as the test's process.
+/// A fake name server, which runs until the test's process ends.
 pub(crate) struct Dns {
     zone: Arc<Mutex<Zone>>,
     ip: String,
@@ -32,7 +32,7 @@ pub(crate) struct Dns {
 }
 
 impl Dns {
-    /// Or why there is none: names are asked for at port 53 alone.
+    /// Starts a server; returns the reason if that is impossible, because it needs port 53.
     pub(crate) fn start() -> Result<Dns, String> {
         if !rustix::process::geteuid().is_root() {
             return Err("port 53, and another /etc/resolv.conf, take root".to_owned());
@@ -49,22 +49,22 @@ impl Dns {
         Ok(Dns { zone, ip, dir })
     }
 
-    /// As messages name it.
+    /// Returns the address as in log messages.
     pub(crate) fn addr(&self) -> String {
         format!("{}:53", self.ip)
     }
 
-    /// Whether it leaves all questions unanswered.
+    /// Sets whether the server drops all queries.
     pub(crate) fn is_silent(&self, is_silent: bool) {
         self.zone.lock().expect("a server that lives").is_silent = is_silent;
     }
 
-    /// For [`super::Builder::resolving_by`].
+    /// Returns the file for [`super::Builder::resolving_by`].
     pub(crate) fn resolv_conf(&self) -> std::path::PathBuf {
         Path::join(self.dir.path(), "resolv.conf")
     }
 
-    /// The addresses of a name.
+    /// Sets the addresses of a name.
     pub(crate) fn has(&self, name: &str, ttl: u32, ips: &[&str]) {
         let data = |ip: &&str| match ip.parse().expect("an address") {
             IpAddr::V4(ip) => RData::A(A(ip)),
@@ -73,7 +73,7 @@ impl Dns {
         self.says(name, ttl, ips.iter().map(data).collect());
     }
 
-    /// Who offers a service, as `priority weight port host`.
+    /// Sets the SRV records of a service, as `priority weight port host`.
     pub(crate) fn offers(&self, name: &str, ttl: u32, offers: &[String]) {
         let data = |offer: &String| {
             let words: Vec<&str> = offer.split(' ').collect();
@@ -87,7 +87,7 @@ impl Dns {
         self.zone.lock().expect("a server that lives").records.remove(name);
     }
 
-    /// SERVFAIL, until [`Dns::recovers`].
+    /// Makes queries for a name fail with SERVFAIL until [`Dns::recovers`].
     pub(crate) fn fails(&self, name: &str) {
         self.zone.lock().expect("a server that lives").failing.insert(name.to_owned());
     }
@@ -96,7 +96,7 @@ impl Dns {
         self.zone.lock().expect("a server that lives").failing.remove(name);
     }
 
-    /// In the clients' `resolv.conf`.
+    /// Sets the search domains in the clients' `resolv.conf`.
     pub(crate) fn searches(&self, domain: &str) {
         let path = self.resolv_conf();
         let text = std::fs::read_to_string(&path).expect("our file");
@@ -116,7 +116,7 @@ fn serve(socket: &UdpSocket, zone: &Mutex<Zone>) {
             continue;
         }
         let mut answer = answer(&request, zone);
-        // More than a datagram holds is asked for again over TCP.
+        // The client repeats a truncated query over TCP.
         if answer.answers.len() > DATAGRAM_MAX {
             answer.answers.clear();
             answer.metadata.truncation = true;
@@ -127,7 +127,7 @@ fn serve(socket: &UdpSocket, zone: &Mutex<Zone>) {
     }
 }
 
-/// One question a connection.
+/// Handles one query per connection.
 fn serve_stream(mut stream: TcpStream, zone: &Mutex<Zone>) {
     let mut length = [0; 2];
     if stream.read_exact(&mut length).is_err() {
@@ -156,8 +156,8 @@ fn answer(request: &Message, zone: &Mutex<Zone>) -> Message {
     match zone.records.get(&name) {
         None => answer.metadata.response_code = ResponseCode::NXDomain,
         Some((ttl, records)) => {
-            let asked = |data: &&RData| kind(data) == query.query_type();
-            let records = records.iter().filter(asked).cloned();
+            let of_kind = |data: &&RData| kind(data) == query.query_type();
+            let records = records.iter().filter(of_kind).cloned();
             answer.add_answers(records.map(|data| Record::from_rdata(query.name().clone(), *ttl, data)));
         }
     }

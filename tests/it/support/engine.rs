@@ -19,14 +19,14 @@ pub(crate) struct Engine {
 struct State {
     /// Labels by image ID.
     images: BTreeMap<String, Value>,
-    /// As `/containers/ID/json` shows them, by name.
+    /// Their representation in `/containers/ID/json`, by name.
     containers: BTreeMap<String, Value>,
     created: usize,
     listeners: Vec<UnixStream>,
 }
 
 impl Engine {
-    /// Lives as long as the test's process.
+    /// Starts the engine, which runs until the test's process ends.
     pub(crate) fn new() -> Engine {
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(dir.path().join("docker.sock")).unwrap();
@@ -41,7 +41,7 @@ impl Engine {
         Engine { dir, state }
     }
 
-    /// As `DOCKER_HOST` names it.
+    /// Returns the value for `DOCKER_HOST`.
     pub(crate) fn docker_host(&self) -> String {
         format!("unix://{}", self.dir.path().join("docker.sock").display())
     }
@@ -54,7 +54,7 @@ impl Engine {
         id
     }
 
-    /// Starts a container of an image, with the image's labels and its own, at 127.0.0.1. Returns its ID.
+    /// Starts a container at 127.0.0.1 with the labels of its image and these. Returns its ID.
     pub(crate) fn run(&self, name: &str, image: &str, labels: Labels<'_>) -> String {
         let mut state = self.state.lock().unwrap();
         state.created += 1;
@@ -75,7 +75,7 @@ impl Engine {
         id
     }
 
-    /// The container's own check has this result from now on: `healthy`, `unhealthy`.
+    /// Sets the result of the container's health check: `healthy` or `unhealthy`.
     pub(crate) fn set_health(&self, name: &str, health: &str) {
         let id = {
             let mut state = self.state.lock().unwrap();
@@ -83,24 +83,64 @@ impl Engine {
             container["State"]["Health"] = json!({ "Status": health });
             container["Id"].as_str().unwrap().to_owned()
         };
-        self.tell(&format!("health_status: {health}"), &id);
+        self.send_event(&format!("health_status: {health}"), &id);
     }
 
-    /// Starts a container that `/containers/ID/json` shows like this.
+    /// Starts a container with this representation in `/containers/ID/json`.
     pub(crate) fn start(&self, name: &str, container: Value) {
         let id = container["Id"].as_str().unwrap().to_owned();
         self.state.lock().unwrap().containers.insert(name.to_owned(), container);
-        self.tell("start", &id);
+        self.send_event("start", &id);
+    }
+
+    /// Starts a container with port 6379 published on this port of the host. Returns its short ID.
+    pub(crate) fn publish(&self, name: &str, label: (&str, &str), host_port: u16) -> String {
+        let image = self.image(&[]);
+        let id = self.next_id();
+        let ports = json!({ "6379/tcp": [{ "HostIp": "0.0.0.0", "HostPort": host_port.to_string() }] });
+        let container = json!({
+            "Id": id, "Name": format!("/{name}"), "Image": image,
+            "State": { "Running": true }, "HostConfig": { "NetworkMode": "default" },
+            "Config": { "Labels": { label.0: label.1 } },
+            "NetworkSettings": { "Ports": ports, "Networks": {} }
+        });
+        self.start(name, container);
+        id[..12].to_owned()
+    }
+
+    /// Ends the container with this short ID; it is still listed, as exited.
+    pub(crate) fn kill(&self, short_id: &str) {
+        let id = {
+            let mut state = self.state.lock().unwrap();
+            let mut containers = state.containers.values_mut();
+            let found = containers.find(|c| c["Id"].as_str().unwrap().starts_with(short_id)).unwrap();
+            found["State"] = json!({ "Running": false });
+            found["Id"].as_str().unwrap().to_owned()
+        };
+        self.send_event("die", &id);
+    }
+
+    /// Closes every event stream, as the restart of a daemon does.
+    pub(crate) fn restart(&self) {
+        for listener in self.state.lock().unwrap().listeners.drain(..) {
+            listener.shutdown(std::net::Shutdown::Both).ok();
+        }
     }
 
     pub(crate) fn remove(&self, name: &str) {
         let container = self.state.lock().unwrap().containers.remove(name).unwrap();
         for action in ["die", "destroy"] {
-            self.tell(action, container["Id"].as_str().unwrap());
+            self.send_event(action, container["Id"].as_str().unwrap());
         }
     }
 
-    fn tell(&self, action: &str, id: &str) {
+    fn next_id(&self) -> String {
+        let mut state = self.state.lock().unwrap();
+        state.created += 1;
+        format!("{:0>12}{:0<52}", state.created, "")
+    }
+
+    fn send_event(&self, action: &str, id: &str) {
         let event = json!({ "Type": "container", "Action": action, "Actor": { "ID": id } });
         for listener in &mut self.state.lock().unwrap().listeners {
             writeln!(listener, "{event}").ok();
@@ -124,7 +164,7 @@ fn answer(mut stream: UnixStream, state: &Mutex<State>) {
     }
     let (status, body) = match body(path, &state.lock().unwrap()) {
         Some(body) => ("200 OK", body.to_string()),
-        None => ("404 Not Found", "{\"message\":\"there is none\"}".to_owned()),
+        None => ("404 Not Found", "{\"message\":\"not found\"}".to_owned()),
     };
     write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).ok();
 }
@@ -136,7 +176,8 @@ fn body(path: &str, state: &State) -> Option<Value> {
     if path.contains("/containers/json") {
         let line = |c: &Value| {
             let networks = &c["NetworkSettings"]["Networks"];
-            json!({ "Id": c["Id"], "Names": [c["Name"]], "State": "running",
+            let state = if c["State"]["Running"] == false { "exited" } else { "running" };
+            json!({ "Id": c["Id"], "Names": [c["Name"]], "State": state,
                 "NetworkSettings": { "Networks": networks } })
         };
         return Some(state.containers.values().map(line).collect());

@@ -1,4 +1,4 @@
-//! A real etcd on a loopback address of its own. Ended, and its data removed, when dropped.
+//! A real etcd on a private loopback address. Stopped, and its data removed, when dropped.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,19 +12,19 @@ use super::names::private_ip;
 use super::{Hosts, Namespace, eventually};
 
 const PROGRAM: &str = "/usr/bin/etcd";
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) struct Etcd {
     process: Option<Child>,
     ip: String,
-    /// Beside those that every member has.
+    /// Additional arguments.
     arguments: Vec<String>,
     namespace: Option<Namespace>,
     dir: tempfile::TempDir,
 }
 
 impl Etcd {
-    /// A cluster of one; or why there is none.
+    /// Starts a cluster with one member; returns the reason if that is impossible.
     pub(crate) fn start() -> Result<Etcd, String> {
         Etcd::with(&[])
     }
@@ -36,7 +36,7 @@ impl Etcd {
         Ok(etcd)
     }
 
-    /// In the network of host A, where host B reaches it.
+    /// Starts a member in the network of host A, reachable from host B.
     pub(crate) fn reached_from_both(hosts: &Hosts) -> Result<Etcd, String> {
         let mut etcd = Etcd::new()?;
         etcd.ip = hosts.a.ip.expect("a host on the cable").to_string();
@@ -45,7 +45,7 @@ impl Etcd {
         Ok(etcd)
     }
 
-    /// A cluster of three.
+    /// Starts a cluster with three members.
     pub(crate) fn cluster() -> Result<[Etcd; 3], String> {
         let mut members = [Etcd::new()?, Etcd::new()?, Etcd::new()?];
         let peers: Vec<_> = members.iter().map(|member| format!("{0}=http://{0}:2380", member.ip)).collect();
@@ -67,12 +67,12 @@ impl Etcd {
         Ok(Etcd { process: None, ip, arguments: Vec::new(), namespace: None, dir })
     }
 
-    /// `host:port` of its client API.
+    /// Returns `host:port` of its client API.
     pub(crate) fn address(&self) -> String {
         format!("{}:2379", self.ip)
     }
 
-    /// As SIGKILL does it.
+    /// Kills the member.
     pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().ok();
@@ -80,12 +80,12 @@ impl Etcd {
         }
     }
 
-    /// The same, of an etcd that answers nobody whom it does not know.
+    /// Restarts an etcd that requires authentication.
     pub(crate) fn start_again_unasked(&mut self) {
         self.spawn();
     }
 
-    /// With the data that it had.
+    /// Restarts the member with its data.
     pub(crate) fn start_again(&mut self) {
         self.spawn();
         self.await_health();
@@ -108,7 +108,7 @@ impl Etcd {
         command.arg(format!("--listen-peer-urls={}", url(2380)));
         command.arg(format!("--initial-advertise-peer-urls={}", url(2380)));
         command.arg(format!("--initial-cluster={}={}", self.ip, url(2380)));
-        // A later flag outranks an earlier one.
+        // A later flag overrides an earlier one.
         command
             .args(self.arguments.iter().filter(|argument| argument.starts_with("--")))
             .stdin(Stdio::null())
@@ -117,7 +117,7 @@ impl Etcd {
         self.process = Some(command.spawn().expect("etcd"));
     }
 
-    /// Of `+client=URL`.
+    /// Parses flags like `+client=URL`.
     fn further_urls(&self) -> String {
         self.arguments
             .iter()
@@ -137,7 +137,7 @@ impl Etcd {
         self.ask("/v3/kv/deleterange", &json!({ "key": base64(key) }));
     }
 
-    /// Keys and values below a prefix.
+    /// Returns keys and values below a prefix.
     pub(crate) fn keys(&self, prefix: &str) -> Vec<(String, String)> {
         let end = format!("{prefix}\u{7f}");
         let answer = self.ask("/v3/kv/range", &json!({ "key": base64(prefix), "range_end": base64(&end) }));
@@ -149,7 +149,7 @@ impl Etcd {
         keys.iter().map(|key| (text(&key["key"]), text(&key["value"]))).collect()
     }
 
-    /// Forgets all that was before the last change.
+    /// Compacts all revisions before the last change.
     pub(crate) fn compact(&self) {
         let answer = self.ask("/v3/kv/range", &json!({ "key": base64("/x") }));
         self.ask("/v3/kv/compaction", &json!({ "revision": answer["header"]["revision"] }));
@@ -166,7 +166,7 @@ impl Etcd {
                 Some(namespace) => namespace.run(connect)?,
                 None => connect()?,
             };
-            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(TIMEOUT))?;
             let (address, body) = (self.address(), body.to_string());
             let length = body.len();
             write!(

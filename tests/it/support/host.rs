@@ -1,4 +1,4 @@
-//! A Docker host that `cargo xtask test` brought up, and the real `docker` that speaks to it.
+//! A Docker host started by `cargo xtask test`, and the real `docker` client for it.
 
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +14,7 @@ use super::{Container, Namespace};
 
 pub(super) const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
 
-/// Two hosts with a cable between them.
+/// Two hosts joined by a veth pair.
 pub(crate) struct Hosts {
     pub(crate) a: Host,
     pub(crate) b: Host,
@@ -23,12 +23,12 @@ pub(crate) struct Hosts {
 #[derive(Clone, Debug)]
 pub(crate) struct Host {
     docker_host: String,
-    /// Where the other host reaches it.
+    /// The address for the other host.
     pub(crate) ip: Option<IpAddr>,
     pub(crate) namespace: Namespace,
 }
 
-/// The two hosts; or why there are none.
+/// Returns the two hosts, or the reason why there are none.
 pub(crate) fn hosts() -> Result<Hosts, String> {
     let host = |letter: &str| {
         let ip = setting(&format!("AMBASSADOR_TEST_HOST{letter}_IP"))?;
@@ -37,7 +37,7 @@ pub(crate) fn hosts() -> Result<Hosts, String> {
     Ok(Hosts { a: host("A")?, b: host("B")? })
 }
 
-/// A host whose daemon a test may kill; its containers live on. One test has it at a time.
+/// A host whose daemon a test may kill; its containers continue to run. Used by one test at a time.
 pub(crate) struct DaemonHost {
     host: Host,
     _alone: File,
@@ -50,7 +50,7 @@ pub(crate) fn daemon_host() -> Result<DaemonHost, String> {
 }
 
 impl DaemonHost {
-    /// Its pid counts in the host's own process namespace. It stays down until it is started.
+    /// Kills the daemon, whose pid is one of the host's process namespace. It stays down until it is started.
     pub(crate) fn kill_daemon(&self) {
         File::create(self.dir().join("stay-down")).expect("the host's directory");
         let (holder, daemon) = (self.pid_in("holder.pid"), self.pid_in("dockerd.pid"));
@@ -81,7 +81,7 @@ impl Drop for DaemonHost {
     }
 }
 
-/// A host that is a swarm of one while this lives. One test has it at a time.
+/// A host that is a swarm with one node until this is dropped. Used by one test at a time.
 pub(crate) struct SwarmHost {
     host: Host,
     _alone: File,
@@ -120,7 +120,7 @@ fn setting(name: &str) -> Result<String, String> {
 }
 
 impl Host {
-    /// Runs `docker` with these words, and gives what it printed.
+    /// Runs `docker` with these arguments and returns its output.
     pub(crate) fn docker(&self, words: &str) -> String {
         self.try_docker(words).unwrap_or_else(|why| panic!("{why}"))
     }
@@ -130,7 +130,7 @@ impl Host {
         printed(&format!("docker {words}"), &output.expect("docker is installed"))
     }
 
-    /// Runs a line of a document, as a person at this host would.
+    /// Runs a command line of the documentation in a shell on this host.
     pub(crate) fn shell(&self, line: &str) -> String {
         self.try_shell(line).unwrap_or_else(|why| panic!("{why}"))
     }
@@ -139,12 +139,12 @@ impl Host {
         printed(line, &self.command("sh").args(["-ec", line]).output().expect("sh"))
     }
 
-    /// The same at a terminal.
+    /// Does the same in a terminal.
     pub(crate) fn terminal(&self, line: &str) -> Terminal {
         Terminal::run(&mut self.command("script"), line)
     }
 
-    /// Runs a file of `examples/`, in its directory.
+    /// Runs a file of `examples/` in its directory.
     pub(crate) fn example(&self, file: &str, args: &[&str]) -> Result<String, String> {
         let path = Path::new(EXAMPLES).join(file);
         let mut command = self.command(&path.to_string_lossy());
@@ -158,14 +158,15 @@ impl Host {
         command
     }
 
-    /// `docker run -d` with a name of its own.
+    /// Runs `docker run -d` with a unique name.
     pub(crate) fn start(&self, hint: &str, words: &str) -> Container {
         let container = Container::new(self, unique(hint));
         self.docker(&format!("run -d --name {} {words}", container.name()));
         container
     }
 
-    /// Containers that a document names: removed now if they are there, and again when this is dropped.
+    /// Returns containers with fixed names of the documentation: removed now if they exist, and again when this is
+    /// dropped.
     pub(crate) fn named<const N: usize>(&self, names: [&str; N]) -> [Container; N] {
         names.map(|name| {
             self.try_docker(&format!("rm -f -v {name}")).ok();
@@ -173,7 +174,7 @@ impl Host {
         })
     }
 
-    /// A user-defined network of this subnet.
+    /// Creates a user-defined network with this subnet.
     pub(crate) fn network(&self, hint: &str, options: &str) -> Network {
         let name = unique(hint);
         self.docker(&format!("network create {options} {name}"));
@@ -184,19 +185,19 @@ impl Host {
         &self.docker_host
     }
 
-    /// The directory of the daemon's socket, its pid and its log.
+    /// Returns the directory of the daemon's socket, pid file and log.
     pub(crate) fn dir(&self) -> PathBuf {
         let socket = Path::new(self.docker_host.trim_start_matches("unix://"));
         socket.parent().expect("a socket in a directory").to_owned()
     }
 
-    /// A pid that its holder or its daemon left in its directory.
+    /// Reads a pid file of the holder or the daemon.
     pub(super) fn pid_in(&self, file: &str) -> u32 {
         let text = std::fs::read_to_string(self.dir().join(file)).expect("a host that is up");
         text.trim().parse().expect("a pid")
     }
 
-    /// One test at a time has the names and ports that the documents use on this host.
+    /// Locks the names and ports that the documentation uses on this host for one test.
     pub(crate) fn documents_names(&self) -> File {
         self.lock("documents-names.lock")
     }
@@ -207,13 +208,13 @@ impl Host {
         file
     }
 
-    /// For a client on the other host.
+    /// Returns the address for a client on the other host.
     pub(crate) fn address(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.ip.expect("a host on the cable"), port)
     }
 }
 
-/// A network, removed when dropped: keep it longer than its containers.
+/// A network; removed when dropped, so it must outlive its containers.
 pub(crate) struct Network {
     host: Host,
     pub(crate) name: String,

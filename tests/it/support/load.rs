@@ -1,4 +1,4 @@
-//! A stream of fresh connections, one after the other, each with one question.
+//! A stream of consecutive connections, each with one request.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 use super::wait::pause;
 use super::{Namespace, eventually};
 
-/// Between two questions: hundreds in each second, and time for the others on two cores.
+/// The pause between two requests: hundreds per second, which leaves time for other processes on two cores.
 const PACE: Duration = Duration::from_millis(2);
 
 pub(crate) type Ask = fn(SocketAddr) -> io::Result<String>;
 
-/// What came of it so far.
+/// The results so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Report {
-    /// How often each answer came.
+    /// The number of each reply.
     pub(crate) answers: BTreeMap<String, usize>,
     pub(crate) failures: Vec<String>,
     pub(crate) longest: Duration,
@@ -30,13 +30,13 @@ impl Report {
         self.answers.values().sum()
     }
 
-    /// How often it was this one.
+    /// Returns the number of this reply.
     pub(crate) fn answers_of(&self, answer: &str) -> usize {
         self.answers.get(answer).copied().unwrap_or(0)
     }
 }
 
-/// Asks until it is dropped.
+/// Sends requests until it is dropped.
 pub(crate) struct Load {
     shared: Arc<Shared>,
     asker: Option<JoinHandle<()>>,
@@ -45,13 +45,13 @@ pub(crate) struct Load {
 #[derive(Default)]
 struct Shared {
     stop: AtomicBool,
-    /// Held during each question.
+    /// Locked during each request.
     asking: Mutex<()>,
     report: Mutex<Report>,
 }
 
 impl Load {
-    /// From this place, at this address. The first answer has come when this returns.
+    /// Starts sending requests from a namespace to an address, and waits for the first reply.
     pub(crate) fn start(from: &Namespace, addr: SocketAddr, ask: Ask) -> Load {
         from.run(|| eventually("a first answer", || ask(addr)));
         let shared = Arc::new(Shared::default());
@@ -65,8 +65,8 @@ impl Load {
         Load { shared, asker: Some(asker) }
     }
 
-    /// No question is under way while this lives: what a server is doing when it is killed is lost, with or without
-    /// us.
+    /// Returns a guard that suspends requests: a request is lost if its server is killed, with or without the
+    /// ambassador.
     pub(crate) fn pause(&self) -> MutexGuard<'_, ()> {
         self.shared.asking.lock().expect("the asker lives")
     }
@@ -75,7 +75,7 @@ impl Load {
         self.shared.report.lock().expect("the asker lives").clone()
     }
 
-    /// Waits until so many more answers have come, and not one failure.
+    /// Waits for this many more replies; panics on a failure.
     pub(crate) fn more(&self, answers: usize) {
         let before = self.report().answered();
         eventually("more answers", || match self.report() {
@@ -86,7 +86,7 @@ impl Load {
         assert!(failures.is_empty(), "{failures:?}");
     }
 
-    /// Ends it.
+    /// Ends the stream.
     pub(crate) fn stop(mut self) -> Report {
         self.end();
         self.report()

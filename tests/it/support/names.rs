@@ -1,16 +1,16 @@
-//! Names that no other test has, in this process or beside it.
+//! Names that are unique among concurrent tests and processes.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// `hint-PID-N`
+/// Returns `hint-PID-N`.
 pub(crate) fn unique(hint: &str) -> String {
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
     format!("{hint}-{}-{n}", std::process::id())
 }
 
-/// A loopback address. Those of `app` begin lower.
+/// Returns a private loopback address. Those of `app` are lower.
 pub(crate) fn private_ip() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let [.., high, low] = std::process::id().to_be_bytes();

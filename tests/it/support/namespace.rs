@@ -1,4 +1,4 @@
-//! The network of a Docker host, for a test's own connections.
+//! The network namespace of a Docker host, for connections of the test.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -11,7 +11,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 pub(crate) struct Namespace(PathBuf);
 
 impl Namespace {
-    /// As in `/proc/PID/ns/net`.
+    /// Opens a namespace at a path like `/proc/PID/ns/net`.
     pub(crate) fn new(path: impl Into<PathBuf>) -> Namespace {
         Namespace(path.into())
     }
@@ -20,13 +20,13 @@ impl Namespace {
         &self.0
     }
 
-    /// Puts the calling thread there, for good.
+    /// Moves the calling thread into the namespace permanently.
     pub(crate) fn enter(&self) {
         let file = File::open(&self.0).expect("the namespace of a host that is up");
         move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("entering it");
     }
 
-    /// Runs this on a thread that is there.
+    /// Runs a function on a thread in the namespace.
     pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let there = scope.spawn(|| {

@@ -1,4 +1,4 @@
-//! A real PostgreSQL on a loopback address of its own. Ended, and its data removed, when dropped.
+//! A real PostgreSQL on a private loopback address. Stopped, and its data removed, when dropped.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -11,13 +11,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::names::private_ip;
 use super::skip::variable;
 
-/// Debian's, a directory for each version. They are in nobody's PATH.
-const DEBIANS: &str = "/usr/lib/postgresql";
-/// `nobody` and `nogroup`: a server refuses to be root.
+/// Debian's directory with one subdirectory per version; not in `PATH`.
+const DEBIAN_DIR: &str = "/usr/lib/postgresql";
+/// `nobody` and `nogroup`: a server refuses to run as root.
 const NOBODY: u32 = 65534;
 
 pub(crate) struct Postgres {
-    /// Where its programs are.
+    /// The directory of its programs.
     programs: PathBuf,
     process: Option<Child>,
     ip: IpAddr,
@@ -25,7 +25,7 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    /// A new database, not served yet; or why there is none.
+    /// Creates a database that is not served yet; returns the reason if that is impossible.
     pub(crate) fn new() -> Result<Postgres, String> {
         let programs = programs().ok_or("no postgres here")?;
         let memory = Path::new("/dev/shm");
@@ -54,7 +54,7 @@ impl Postgres {
         SocketAddr::new(self.ip, 5432)
     }
 
-    /// It serves in a moment.
+    /// Starts the server.
     pub(crate) fn start(&mut self) {
         let mut command = self.command("postgres");
         command.arg("-D").arg(self.data()).args([
@@ -65,40 +65,41 @@ impl Postgres {
         ]);
         command.arg("-c").arg(format!("unix_socket_directories={}", self.dir.path().display()));
         command.args(["-c", "fsync=off", "-c", "shared_buffers=1MB", "-c", "max_connections=20"]);
-        // What recovers lets nobody in, as one that starts after a crash.
+        // A recovering server rejects connections, as one that starts after a crash.
         command.args(["-c", "hot_standby=off"]);
         let log = fs::File::options().create(true).append(true).open(self.log_file()).expect("a log");
         self.process = Some(command.stderr(log).spawn().expect("postgres"));
     }
 
-    /// It listens and recovers, and goes on so until it is promoted.
+    /// Starts a server that recovers until it is promoted.
     pub(crate) fn start_recovering(&mut self) {
         self.signal_file("standby.signal");
         self.start();
     }
 
-    /// `pg_ctl promote`
+    /// Runs the equivalent of `pg_ctl promote`.
     pub(crate) fn promote(&self) {
         self.signal_file("promote");
         self.signal(Signal::USR1);
     }
 
-    /// As `pg_ctl stop` does: who is connected is thrown out.
+    /// Stops the server like `pg_ctl stop`: connected clients are disconnected.
     pub(crate) fn stop(&mut self) {
         self.end_by(Signal::INT);
     }
 
-    /// As `pg_ctl stop --mode=smart` does: nobody is let in any more, and it ends when all have left.
+    /// Stops the server like `pg_ctl stop --mode=smart`: it rejects new clients and ends after the last one has
+    /// disconnected.
     pub(crate) fn stop_when_left(&self) {
         self.signal(Signal::TERM);
     }
 
-    /// What it said so far.
+    /// Returns the log so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
-    /// A client of the server that is reached at this address.
+    /// Returns a client of the server at this address.
     pub(crate) fn psql(&self, addr: SocketAddr) -> Command {
         let mut psql = Command::new(self.programs.join("psql"));
         psql.args(["--no-psqlrc", "--quiet", "--no-align", "--tuples-only"]);
@@ -116,7 +117,7 @@ impl Postgres {
         self.dir.path().join("data")
     }
 
-    /// As somebody who is not root.
+    /// Returns a command that runs as a user other than root.
     fn command(&self, program: &str) -> Command {
         let program = self.programs.join(program);
         let mut command = if rustix::process::geteuid().is_root() {
@@ -131,7 +132,7 @@ impl Postgres {
         command
     }
 
-    /// A file whose being there tells the server something.
+    /// Creates a signal file of the server.
     fn signal_file(&self, name: &str) {
         let file = self.data().join(name);
         fs::write(&file, "").expect("a file in its directory");
@@ -140,7 +141,7 @@ impl Postgres {
 
     fn owns(&self, path: &Path) {
         if rustix::process::geteuid().is_root() {
-            chown(path, Some(NOBODY), Some(NOBODY)).expect("somebody else's");
+            chown(path, Some(NOBODY), Some(NOBODY)).expect("a change of owner");
         }
     }
 
@@ -158,17 +159,17 @@ impl Postgres {
 }
 
 impl Drop for Postgres {
-    /// At once: SIGKILL would leave its children.
+    /// Immediate shutdown: SIGKILL would leave its children running.
     fn drop(&mut self) {
         self.end_by(Signal::QUIT);
     }
 }
 
-/// The directory of the newest.
+/// Returns the program directory of the newest version.
 fn programs() -> Option<PathBuf> {
     let version = |dir: &PathBuf| dir.file_name()?.to_str()?.parse::<u32>().ok();
     let mut debians: Vec<PathBuf> =
-        fs::read_dir(DEBIANS).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        fs::read_dir(DEBIAN_DIR).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     debians.sort_by_key(|dir| std::cmp::Reverse(version(dir)));
     let path = variable("PATH").unwrap_or_default();
     let elsewhere = path.split(':').map(PathBuf::from).collect::<Vec<_>>();

@@ -1,20 +1,20 @@
-//! One question to a server on one connection, and its answer.
+//! Single requests to servers, each on a connection of its own.
 
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// More than the default `hold`: what takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longer than the default `hold`; a slower reply counts as failed.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// `PONG`, from a Redis server.
+/// Returns `PONG` from a Redis server.
 pub(crate) fn redis_ping(addr: SocketAddr) -> Result<String> {
     redis_ping_on(connect(addr)?)
 }
 
-/// The same on a connection that is open.
+/// Does the same on an existing connection.
 pub(crate) fn redis_ping_on(mut stream: TcpStream) -> Result<String> {
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     stream.write_all(b"*1\r\n$4\r\nPING\r\n")?;
     let mut line = Vec::new();
     while !line.ends_with(b"\r\n") {
@@ -28,10 +28,10 @@ pub(crate) fn redis_ping_on(mut stream: TcpStream) -> Result<String> {
     }
 }
 
-/// The body of `/`, from a web server.
+/// Returns the body of `/` from a web server.
 pub(crate) fn http_get(addr: SocketAddr) -> Result<String> {
     let mut stream = connect(addr)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
@@ -43,5 +43,5 @@ pub(crate) fn http_get(addr: SocketAddr) -> Result<String> {
 }
 
 fn connect(addr: SocketAddr) -> Result<TcpStream> {
-    TcpStream::connect_timeout(&addr, PATIENCE)
+    TcpStream::connect_timeout(&addr, TIMEOUT)
 }

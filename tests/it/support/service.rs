@@ -1,13 +1,13 @@
-//! A service that says its name of three letters, and a consumer who listens.
+//! A service that sends its name of three letters, and a client that reads it.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(40);
+const TIMEOUT: Duration = Duration::from_secs(40);
 
-/// Lives as long as the test's process.
+/// A service, which runs until the test's process ends.
 pub(crate) struct Service {
     pub(crate) addr: String,
 }
@@ -25,10 +25,10 @@ impl Service {
     }
 }
 
-/// The name of who answers. Held connections wait.
+/// Returns the name of the service behind an address. A held connection waits.
 pub(crate) fn ask(addr: SocketAddr) -> String {
     let mut stream = TcpStream::connect(addr).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     let mut name = String::new();
     stream.read_to_string(&mut name).unwrap();
     name

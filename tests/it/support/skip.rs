@@ -1,4 +1,4 @@
-//! A test that cannot run here says why; `cargo xtask test` prints the table.
+//! Skipped tests record the reason; `cargo xtask test` prints the table.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -12,7 +12,7 @@ macro_rules! skip {
     }};
 }
 
-/// The value, or a skip that says why it is not to be had: `let hosts = needs!(hosts());`
+/// Returns the value, or skips the test with the reason: `let hosts = needs!(hosts());`
 macro_rules! needs {
     ($thing:expr) => {
         match $thing {
@@ -24,19 +24,19 @@ macro_rules! needs {
 
 pub(crate) use {needs, skip};
 
-/// Writes the skip down. `place` is the name of a function inside the test.
+/// Records the skip. `place` is the name of a function inside the test.
 pub(crate) fn record(place: &str, why: &str) {
     let test = place.trim_end_matches("::here").trim_end_matches("::{{closure}}").trim_start_matches("it::");
     assert!(variable("CI").as_deref() != Some("true"), "skipped: {why}; under CI=true that is a failure");
     eprintln!("skipped: {test}: {why}");
     if let Some(file) = variable("AMBASSADOR_TEST_SKIPS") {
         let mut file = OpenOptions::new().create(true).append(true).open(file).expect("the file of skips");
-        // One write: other tests append at the same time.
+        // A single write, because other tests append at the same time.
         file.write_all(format!("{test}\t{}\n", why.replace('\n', " ")).as_bytes()).expect("a line in it");
     }
 }
 
-/// What `cargo xtask test` told us.
+/// Returns a variable set by `cargo xtask test`.
 #[expect(
     clippy::disallowed_methods,
     reason = "the tests' own settings; the program's are given by each test"
@@ -45,7 +45,7 @@ pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Whether the image that the hosts have is the one that ships.
+/// Returns whether the hosts have the released image.
 pub(crate) fn is_dist_image() -> bool {
     variable("AMBASSADOR_TEST_IMAGE_PROFILE").as_deref() == Some("dist")
 }

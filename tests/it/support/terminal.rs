@@ -1,4 +1,4 @@
-//! A command at a terminal, and somebody who reads before typing.
+//! A command in a terminal with a simulated user, who waits for output before typing.
 
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -7,11 +7,12 @@ use std::thread;
 
 use super::eventually;
 
-/// A program that does not know how wide its terminal is asks where the cursor is, at the far right (ECMA-48, DSR).
-const WHERE_IS_THE_CURSOR: &str = "\x1b[6n";
-const IN_COLUMN_80: &[u8] = b"\x1b[1;80R";
+/// A program that does not know the width of its terminal queries the cursor position at the right margin (ECMA-48,
+/// DSR).
+const CURSOR_POSITION_REQUEST: &str = "\x1b[6n";
+const CURSOR_POSITION_REPORT: &[u8] = b"\x1b[1;80R";
 
-/// Ended when dropped.
+/// A running command; ended when dropped.
 pub(crate) struct Terminal {
     script: Child,
     keyboard: Arc<Mutex<ChildStdin>>,
@@ -19,7 +20,7 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    /// `script` gives the command a terminal, as `docker run -t` asks for one.
+    /// Runs the command in a terminal of `script`, as `docker run -t` requires.
     pub(crate) fn run(script: &mut Command, line: &str) -> Terminal {
         script.args(["-qec", line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut script = script.spawn().expect("script is installed");
@@ -39,7 +40,7 @@ impl Terminal {
     }
 
     pub(crate) fn type_line(&self, line: &str) {
-        // The key that ends a line sends a carriage return.
+        // The Enter key sends a carriage return.
         write!(self.keyboard.lock().unwrap(), "{line}\r").expect("a terminal that is open");
     }
 }
@@ -51,7 +52,7 @@ impl Drop for Terminal {
     }
 }
 
-/// Puts what comes on the screen, and answers as a terminal does.
+/// Adds output to the screen and replies to queries like a terminal.
 fn show(
     mut output: impl Read + Send + 'static,
     screen: Arc<Mutex<String>>,
@@ -61,8 +62,8 @@ fn show(
         let mut bytes = [0; 4096];
         while let Ok(n @ 1..) = output.read(&mut bytes) {
             let text = String::from_utf8_lossy(&bytes[..n]);
-            for _ in text.matches(WHERE_IS_THE_CURSOR) {
-                keyboard.lock().unwrap().write_all(IN_COLUMN_80).ok();
+            for _ in text.matches(CURSOR_POSITION_REQUEST) {
+                keyboard.lock().unwrap().write_all(CURSOR_POSITION_REPORT).ok();
             }
             screen.lock().unwrap().push_str(&text);
         }

@@ -1,4 +1,4 @@
-//! Processes that the benchmark starts: none of them outlives it.
+//! The processes of the benchmark: all of them end with it.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::process::command;
 
-/// A process that ends when this is dropped, with all of its group.
+/// A process that is killed with its whole group when this value is dropped.
 pub(super) struct Process(pub(super) Child);
 
 impl Process {
@@ -17,13 +17,13 @@ impl Process {
         Process::spawn(command.stdin(Stdio::null()))
     }
 
-    /// With an input to write to.
+    /// Starts a process with a piped standard input.
     pub(super) fn start_piped(command: &mut Command) -> Result<Process> {
         Process::spawn(command.stdin(Stdio::piped()))
     }
 
     fn spawn(command: &mut Command) -> Result<Process> {
-        // An interrupt is for us alone.
+        // An interrupt goes to the benchmark alone.
         let child = command.process_group(0).spawn();
         Ok(Process(child.with_context(|| format!("cannot run {command:?}"))?))
     }
@@ -44,8 +44,8 @@ impl Drop for Process {
     }
 }
 
-/// A program that the kernel kills when we are.
-pub(super) fn tied(program: &Path) -> Command {
+/// Returns a command whose process the kernel kills when the benchmark ends.
+pub(super) fn killed_with_parent(program: &Path) -> Command {
     let mut command = command("setpriv --pdeathsig KILL");
     command.arg(program);
     command

@@ -1,4 +1,4 @@
-//! The load program as the benchmark sees it: a process that is stepped line by line.
+//! The benchmark's side of the load program: a child process that is stepped line by line.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use std::process::{ChildStdin, ChildStdout, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use super::child::{Process, tied};
+use super::child::{Process, killed_with_parent};
 use super::load::Outcome;
 use crate::interrupt;
 
@@ -20,7 +20,7 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn start(load: &Path, words: &str, target: SocketAddr) -> Result<Client> {
         interrupt::check()?;
-        let mut command = tied(load);
+        let mut command = killed_with_parent(load);
         command.arg("bench-load").args(words.split_whitespace()).arg(target.to_string());
         let mut process = Process::start_piped(command.stdout(Stdio::piped()))?;
         let stdin = process.0.stdin.take().context("no standard input")?;
@@ -28,18 +28,18 @@ impl Client {
         Ok(Client { _process: process, stdin, stdout: BufReader::new(stdout) })
     }
 
-    /// Waits until it says this.
+    /// Waits until the client prints this line.
     pub(super) fn expect(&mut self, word: &str) -> Result<()> {
         let line = self.line()?;
-        ensure!(line == word, "the client says {line:?} and not {word:?}");
+        ensure!(line == word, "expected {word:?} from the client, got {line:?}");
         Ok(())
     }
 
-    pub(super) fn go_on(&mut self) -> Result<()> {
-        self.stdin.write_all(b"\n").context("the client is gone")
+    pub(super) fn resume(&mut self) -> Result<()> {
+        self.stdin.write_all(b"\n").context("the client has ended")
     }
 
-    /// Waits for what it measured.
+    /// Waits for the measurement of the client.
     pub(super) fn outcome(&mut self) -> Result<Outcome> {
         Ok(serde_json::from_str(&self.line()?)?)
     }
@@ -48,7 +48,7 @@ impl Client {
         let mut line = String::new();
         let length = self.stdout.read_line(&mut line)?;
         interrupt::check()?;
-        ensure!(length > 0, "the client failed");
+        ensure!(length > 0, "the client ended early");
         Ok(line.trim_end().to_owned())
     }
 }

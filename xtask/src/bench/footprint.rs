@@ -1,4 +1,4 @@
-//! What a proxy takes up: memory, time to start, ports, and room on disk.
+//! The resources of a proxy: memory, start time, ports and size on disk.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Resource, getrlimit};
 
-use super::child::{Process, tied};
+use super::child::{Process, killed_with_parent};
 use super::client::Client;
 use super::listening::listening_between;
 use super::measure::{Bench, Metrics};
@@ -21,21 +21,21 @@ use super::subject::{Kind, NGINX_STREAM, Ports, Route, Subject};
 use super::usage::memory_mb;
 use crate::rootfs::{Rootfs, libraries};
 
-/// A process for each connection: 5,000 of them would measure the machine's scheduler.
+/// socat has a process per connection: 5,000 of them would measure the machine's scheduler.
 const SOCAT_CONNECTIONS: usize = 200;
 const STARTS: usize = 10;
-/// After this a proxy does not start.
+/// Time after which a proxy is considered not to start.
 const START: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_micros(50);
-/// Between two looks at memory, how often at most, and what difference is none.
+/// Interval and maximum number of reads of the memory, and the difference that counts as none.
 const SETTLE: Duration = Duration::from_millis(150);
 const SETTLE_LOOKS: usize = 10;
 const SETTLED_MB: f64 = 0.02;
-/// What a proxy may take to give memory back.
+/// The time that a proxy has to release memory.
 const AFTERWARDS: Duration = Duration::from_secs(2);
 const BUSY: Duration = Duration::from_secs(1);
 const RANGE: (u16, u16) = (10_000, 10_999);
-/// Where a range goes. On the address that the proxy listens on, the same ports would be its own.
+/// The target of a range. On the proxy's own address, its listeners would occupy the same ports.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 impl Bench {
@@ -52,17 +52,17 @@ impl Bench {
         client.expect("one")?;
         let one = settled_mb(pid)?;
         let mut after = |word: &str| {
-            client.go_on()?;
+            client.resume()?;
             client.expect(word)?;
             settled_mb(pid)
         };
         let (opened, asked) = (after("opened")?, after("asked")?);
         after("busy")?;
-        client.go_on()?;
+        client.resume()?;
         sleep(BUSY / 2);
         let busy = memory_mb(pid)?;
-        ensure!(client.outcome()?.done > 0, "no request was answered");
-        client.go_on()?;
+        ensure!(client.outcome()?.done > 0, "no request got a reply");
+        client.resume()?;
         client.expect("closed")?;
         sleep(AFTERWARDS);
         let closed = settled_mb(pid)?;
@@ -77,7 +77,7 @@ impl Bench {
         ]))
     }
 
-    /// From exec to the first connection that is accepted.
+    /// Measures the time from exec to the first accepted connection.
     pub(super) fn start(&self, subject: &Subject, place: &Place) -> Result<Metrics> {
         let once = |_| {
             let route = self.route(Work::Start, place, ECHO);
@@ -90,12 +90,12 @@ impl Bench {
             )
         };
         let times = (0..STARTS).map(|n| once(n).map(|(time, _)| time)).collect::<Result<Vec<_>>>()?;
-        let spread =
-            spread(times.into_iter().map(|time| time.as_secs_f64() * 1e3)).context("never started")?;
+        let spread = spread(times.into_iter().map(|time| time.as_secs_f64() * 1e3))
+            .context("the proxy never started")?;
         Ok(named(&[("start_ms", spread.median)]))
     }
 
-    /// A range of ports, beside one port.
+    /// Compares a range of ports to one port.
     pub(super) fn range(&self, subject: &Subject, place: &Place) -> Result<Metrics> {
         let one = self.proxy(Work::Range, subject, place, ECHO)?;
         let one_mb = settled_mb(one.pid().context("no proxy")?)?;
@@ -105,38 +105,39 @@ impl Bench {
         let route =
             Route { ports: Ports::Range(first, last), target, ..self.route(Work::Range, place, ECHO) };
         let address = route.address();
-        // The kernel's table of all ports takes milliseconds to read: a proxy that binds in order is timed by its last.
+        // Reading the kernel's table of ports takes milliseconds, so the last port of the range is timed: proxies bind
+        // in order.
         let accepts = || TcpStream::connect(address).is_ok();
-        let (bound, process) = self.until(subject, &route, tied, accepts)?;
+        let (bound, process) = self.until(subject, &route, killed_with_parent, accepts)?;
         let ports = usize::from(last - first) + 1;
-        ensure!(listening_between(first, last) == ports, "the last port is bound and another is not");
+        ensure!(listening_between(first, last) == ports, "the last port is bound but another one is not");
         let range_mb = settled_mb(process.pid())?;
         Ok(named(&[("bound_ms", bound.as_secs_f64() * 1e3), ("range_mb", range_mb - one_mb)]))
     }
 
-    /// Starts it, and says how long it was until it was so.
+    /// Starts the proxy and returns the time until `condition` returns true.
     fn until(
         &self,
         subject: &Subject,
         route: &Route,
         run: impl Fn(&Path) -> Command,
-        is_so: impl Fn() -> bool,
+        condition: impl Fn() -> bool,
     ) -> Result<(Duration, Process)> {
         let mut command = subject.command(route, &self.dir_for(subject)?, run)?;
         let started = Instant::now();
         let mut process = Process::start(&mut command)?;
-        while !is_so() {
-            ensure!(started.elapsed() < START && !process.has_ended(), "{} does not start", subject.name);
+        while !condition() {
+            ensure!(started.elapsed() < START && !process.has_ended(), "{} did not start", subject.name);
             sleep(LOOK_AGAIN);
         }
         Ok((started.elapsed(), process))
     }
 }
 
-/// The program, and with all that it needs in an empty image.
+/// Measures the size of the program, alone and with all that it needs in an empty image.
 pub(super) fn size(subject: &Subject) -> Result<Metrics> {
     let bytes = |path: &Path| -> Result<f64> {
-        Ok(fs::metadata(path).with_context(|| format!("no {}", path.display()))?.len() as f64)
+        Ok(fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len() as f64)
     };
     let binary = bytes(&subject.program)?;
     let image = if let Kind::Ambassador(_) = subject.kind {
@@ -152,13 +153,13 @@ pub(super) fn size(subject: &Subject) -> Result<Metrics> {
     Ok(named(&[("binary_mb", binary / 1e6), ("image_mb", image / 1e6)]))
 }
 
-/// What a proxy can hold with two descriptors each, and some for itself.
+/// Returns how many connections fit, at two descriptors each and some reserve.
 fn room_for_connections() -> usize {
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(files / 2).unwrap_or(usize::MAX).saturating_sub(500).max(100)
 }
 
-/// Its memory, when that no longer changes.
+/// Returns the memory of a process once it no longer changes.
 fn settled_mb(pid: u32) -> Result<f64> {
     let mut before = memory_mb(pid)?;
     for _ in 0..SETTLE_LOOKS {

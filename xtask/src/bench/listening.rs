@@ -1,22 +1,21 @@
-//! Who listens here, read off the kernel's tables: a connection to find out would be work for the proxy and a riddle to
-//! the service.
+//! Ports that are listened on, from the kernel's tables: a test connection would be work for the proxy and its service.
 
 use std::collections::HashSet;
 use std::fs;
 
-/// What somebody listens on.
+/// A transport protocol.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
     Tcp,
     Udp,
 }
 
-/// Whether somebody does.
+/// Returns whether a socket listens on this port.
 pub(super) fn listens(port: u16, protocol: Protocol) -> bool {
     listening(protocol).contains(&port)
 }
 
-/// How many ports from one to the other somebody listens on.
+/// Returns how many ports of the range are listened on.
 pub(super) fn listening_between(first: u16, last: u16) -> usize {
     listening(Protocol::Tcp)
         .into_iter()
@@ -25,7 +24,7 @@ pub(super) fn listening_between(first: u16, last: u16) -> usize {
         .len()
 }
 
-/// All ports, in the namespace that this thread is in.
+/// Returns all ports in the network namespace of this thread.
 fn listening(protocol: Protocol) -> Vec<u16> {
     let (tables, state) = match protocol {
         Protocol::Tcp => (["tcp", "tcp6"], "0A"),
@@ -35,7 +34,7 @@ fn listening(protocol: Protocol) -> Vec<u16> {
     tables.into_iter().flat_map(|table| listening_in(&text(table), state)).collect()
 }
 
-/// The local ports of the lines in this state.
+/// Returns the local ports of the lines in this state.
 fn listening_in(table: &str, state: &str) -> Vec<u16> {
     let port = |line: &str| {
         let mut words = line.split_whitespace().skip(1);
@@ -50,7 +49,7 @@ mod tests {
     use super::listening_in;
 
     #[test]
-    fn ports_are_those_of_the_lines_that_listen() {
+    fn ports_are_taken_from_listening_lines() {
         let table = "  sl  local_address rem_address   st tx_queue\n   \
                      0: 0100007F:1B59 00000000:0000 0A 00000000:00000000\n   \
                      1: 0100007F:1B5A 0100007F:C350 01 00000000:00000000\n";

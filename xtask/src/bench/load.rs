@@ -1,7 +1,7 @@
-//! `cargo xtask bench-load`: the benchmark's own client and service, one thread each, and nothing allocated per request.
+//! `cargo xtask bench-load`: the benchmark's client and service, one thread each, without allocations per request.
 //!
-//! The benchmark runs it as a process of its own, built with optimization, and steps it: a client says a line, is
-//! answered a line, and goes on. So the proxy's CPU is read exactly while there is load.
+//! The benchmark runs it as a child process in the release profile and steps it: the client prints a line, waits for a
+//! line, and continues. So the proxy's CPU time is read exactly around the load.
 
 mod client;
 mod hold;
@@ -18,26 +18,26 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-/// Written at the head of every message: its length. So the service knows a whole one, as real services do.
+/// Each message starts with its length, so that the service recognises a complete one, as real services do.
 const HEADER_BYTES: usize = 4;
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Load {
-    /// Answer each message with one of the same length; count datagrams and acknowledge them
+    /// Reply to each message with one of the same length; count datagrams and acknowledge them
     Serve { listen: SocketAddr },
-    /// Requests and replies, one after the other on each connection
+    /// Send requests, one after the other on each connection
     Reply(client::Args),
     /// Keep connections open: silent, after a request, busy; then close them
     Hold(hold::Args),
-    /// Datagrams, as many under way as the window allows
+    /// Send datagrams, as many in flight as the window allows
     Udp(udp::Args),
 }
 
-/// What a client measured.
+/// The measurement of a client.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     pub(crate) seconds: f64,
-    /// Requests answered, or datagrams that arrived.
+    /// Requests with a reply, or datagrams that arrived.
     pub(crate) done: u64,
     /// Requests that failed, or datagrams that did not arrive.
     pub(crate) lost: u64,
@@ -55,14 +55,14 @@ pub(crate) fn run(load: &Load) -> Result<()> {
     }
 }
 
-/// Says where we are, and waits to be told to go on.
+/// Prints the state and waits for the line to continue.
 fn step(line: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{line}")?;
     stdout.flush()?;
     let mut answer = String::new();
     let length = std::io::stdin().lock().read_line(&mut answer)?;
-    ensure!(length > 0, "nobody wants us to go on");
+    ensure!(length > 0, "standard input was closed");
     Ok(())
 }
 

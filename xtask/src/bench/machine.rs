@@ -1,9 +1,9 @@
-//! The machine, in the words of its kernel: numbers mean little without it.
+//! A description of the machine from its kernel.
 
 use std::collections::BTreeMap;
 use std::fs;
 
-/// What it is, and how busy it was before we began.
+/// Describes the machine and its load before the benchmark.
 pub(super) fn describe() -> BTreeMap<String, String> {
     let first_value = |path: &str, key: &str| {
         let text = fs::read_to_string(path).unwrap_or_default();
@@ -24,7 +24,7 @@ pub(super) fn describe() -> BTreeMap<String, String> {
     )
 }
 
-/// Of the last minute.
+/// Returns the load average of the last minute.
 pub(super) fn load() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0)

@@ -1,4 +1,4 @@
-//! One measurement: of one subject, for one row, in one round. The proxy is started for it and runs alone.
+//! One measurement: one subject, one row, one round. The proxy is started for it and runs alone.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -21,28 +21,28 @@ use super::subject::{Ports, Route, Running, Subject};
 use super::usage::cpu_seconds;
 use crate::process::output;
 
-/// What was measured, by name: `metric` says what each is.
+/// Values by the name of their metric (see `metric`).
 pub(super) type Metrics = BTreeMap<String, f64>;
 
-/// iperf3's server needs a moment between two tests.
+/// iperf3's server needs a pause between two tests.
 const IPERF_TRIES: usize = 10;
 const IPERF_PAUSE: Duration = Duration::from_millis(100);
-/// redis-benchmark counts requests, not seconds: about as many as a proxy serves in one.
+/// redis-benchmark counts requests, not seconds: about as many as a proxy serves in one second.
 const REDIS_PER_SECOND: f64 = 25_000.0;
 
-/// What any of them serves on two slow cores.
+/// A rate that every proxy serves on two slow cores.
 const PACED: &str = "--connections 50 --rate 10000";
 
 pub(super) struct Bench {
-    /// The program that holds the client and the service.
+    /// The program that contains the client and the service.
     pub(super) load: PathBuf,
     pub(super) dir: PathBuf,
     pub(super) seconds: f64,
-    /// Each proxy gets a port that none had before it.
+    /// Each proxy gets a port of its own.
     pub(super) next_port: Cell<u16>,
 }
 
-/// Ports of proxies, below those of outgoing connections and beside those of the service.
+/// Ports of proxies, below the ephemeral ports and distinct from those of the service.
 const FIRST_PORT: u16 = 8000;
 const LAST_PORT: u16 = 9999;
 
@@ -51,7 +51,7 @@ impl Bench {
         Bench { load, dir: dir.to_owned(), seconds, next_port: Cell::new(FIRST_PORT) }
     }
 
-    /// This thread is on the client's side of the place.
+    /// Measures; this thread is in the client's namespace.
     pub(super) fn measure(&self, work: Work, subject: &Subject, place: &Place) -> Result<Metrics> {
         match work {
             Work::Bulk { streams, .. } => self.bulk(streams, &self.proxy(work, subject, place, IPERF)?),
@@ -96,7 +96,7 @@ impl Bench {
         Ok(dir)
     }
 
-    /// From the client to the service, as iperf3 has it.
+    /// Measures bulk transfer from the client to the service with iperf3.
     fn bulk(&self, streams: usize, proxy: &Running) -> Result<Metrics> {
         let before = cpu(proxy)?;
         let received = self.iperf(streams, proxy.address)?;
@@ -124,7 +124,7 @@ impl Bench {
     fn reply(&self, words: &str, proxy: &Running) -> Result<Metrics> {
         let words = format!("reply {words} --seconds {}", self.seconds);
         let (outcome, used) = self.loaded(&words, proxy)?;
-        ensure!(outcome.done > 0, "no request was answered");
+        ensure!(outcome.done > 0, "no request got a reply");
         let done = outcome.done as f64;
         let always = [
             ("per_s", done / outcome.seconds),
@@ -136,12 +136,12 @@ impl Bench {
         Ok(metrics(proxy, &always, &[("cpu_us", used / done * 1e6)]))
     }
 
-    /// What a client of these words saw, and the proxy's CPU seconds meanwhile.
+    /// Runs a client with these arguments and returns its outcome and the CPU seconds of the proxy in the meantime.
     fn loaded(&self, words: &str, proxy: &Running) -> Result<(Outcome, f64)> {
         let mut client = Client::start(&self.load, words, proxy.address)?;
         client.expect("ready")?;
         let before = cpu(proxy)?;
-        client.go_on()?;
+        client.resume()?;
         let outcome = client.outcome()?;
         Ok((outcome, cpu(proxy)? - before))
     }
@@ -168,13 +168,13 @@ impl Bench {
         let csv = output(benchmark.args(["-n", &requests.to_string()]))?;
         let used = cpu(proxy)? - before;
         let [per_s, p50_ms, p99_ms] =
-            redis_numbers(&csv).with_context(|| format!("not understood: {csv}"))?;
+            redis_numbers(&csv).with_context(|| format!("unexpected output: {csv}"))?;
         let always = [("per_s", per_s), ("p50_us", p50_ms * 1e3), ("p99_us", p99_ms * 1e3)];
         Ok(metrics(proxy, &always, &[("cpu_us", used / requests * 1e6)]))
     }
 }
 
-/// What all have, and what only a proxy has.
+/// Returns the metrics that all subjects have, and those that only a proxy has.
 fn metrics(proxy: &Running, always: &[(&str, f64)], with_proxy: &[(&str, f64)]) -> Metrics {
     let with_proxy = with_proxy.iter().filter(|_| proxy.pid().is_some());
     always.iter().chain(with_proxy).map(|(name, value)| ((*name).to_owned(), *value)).collect()
@@ -200,7 +200,7 @@ struct Received {
     bits_per_second: f64,
 }
 
-/// Requests a second, and milliseconds of the 50th and 99th percentile, from redis-benchmark's table.
+/// Returns requests per second, and the 50th and 99th percentile in milliseconds, from the table of redis-benchmark.
 fn redis_numbers(csv: &str) -> Option<[f64; 3]> {
     let mut lines =
         csv.lines().map(|line| line.split(',').map(|cell| cell.trim_matches('"')).collect::<Vec<_>>());

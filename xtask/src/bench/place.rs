@@ -1,5 +1,5 @@
-//! Where it is measured: network namespaces of our own, so that neither the machine's firewall nor its busy ports nor
-//! its sysctls have a say. The main thread moves in; what it starts is started there.
+//! Network namespaces for the measurements, so that the machine's firewall, busy ports and sysctls do not matter. The
+//! main thread enters them, and all processes that it starts run in them.
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::child::{Process, tied};
+use super::child::{Process, killed_with_parent};
 use super::listening::{Protocol, listens};
-use super::namespace::{Congestion, Inside, Namespace};
-use crate::process::{command, eventually, find, succeed};
+use super::namespace::{Congestion, Namespace, NamespaceGuard};
+use crate::process::{command, find, succeed, wait_until};
 
-/// Ports of the service. Without root they are the machine's, and these nobody has.
+/// Ports of the service. Without root they are on the machine itself, where they are normally free.
 pub(super) const ECHO: u16 = 7001;
 pub(super) const REDIS: u16 = 7002;
 pub(super) const IPERF: u16 = 7003;
@@ -24,7 +24,7 @@ const CLIENT_IP: &str = "10.78.0.1";
 const SERVICE_IP: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 2);
 const START: Duration = Duration::from_secs(10);
 
-/// A client's side with the proxy in it, and a service, on the same loopback or at the other end of a cable.
+/// The client's side, with the proxy, and a service: on the same loopback or at the other end of a veth pair.
 pub(super) struct Place {
     pub(super) service: IpAddr,
     client: Option<Namespace>,
@@ -33,7 +33,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// One namespace; without root the machine's own.
+    /// Creates one namespace; uses the machine's own without root.
     pub(super) fn loopback(congestion: Congestion, load: &Path, dir: &Path) -> Result<Place> {
         let is_root = crate::sudo::is_root();
         ensure!(
@@ -51,7 +51,7 @@ impl Place {
         Ok(place)
     }
 
-    /// Two namespaces, joined by a cable that goes with them.
+    /// Creates two namespaces joined by a veth pair, which the kernel removes with them.
     pub(super) fn two_hosts(load: &Path, dir: &Path) -> Result<Place> {
         ensure!(crate::sudo::is_root(), "network namespaces need root, or sudo without a password");
         let congestion = Congestion::Cubic;
@@ -72,15 +72,15 @@ impl Place {
         Ok(Place { service, client: Some(near), servers, _far: Some(far) })
     }
 
-    /// Until it is dropped, this thread and what it starts are on the client's side.
-    pub(super) fn enter(&self) -> Result<Option<Inside>> {
+    /// Moves this thread, and the processes that it starts, to the client's side until the guard is dropped.
+    pub(super) fn enter(&self) -> Result<Option<NamespaceGuard>> {
         self.client.as_ref().map(Namespace::enter).transpose()
     }
 }
 
-/// The servers, in the namespace that this thread is in.
+/// Starts the servers in the namespace of this thread.
 fn serve(ip: IpAddr, load: &Path, dir: &Path) -> Result<Vec<Process>> {
-    let mut echo = tied(load);
+    let mut echo = killed_with_parent(load);
     echo.args(["bench-load", "serve", &SocketAddr::new(ip, ECHO).to_string()]);
     let mut servers = vec![(echo, ECHO)];
     if find("iperf3").is_some() {
@@ -95,15 +95,15 @@ fn serve(ip: IpAddr, load: &Path, dir: &Path) -> Result<Vec<Process>> {
     let start = |(mut command, port): (Command, u16)| {
         let log = File::create(dir.join(format!("server-{port}.log")))?;
         let mut process = Process::start(command.current_dir(dir).stdout(log.try_clone()?).stderr(log))?;
-        let up = eventually(START, || listens(port, Protocol::Tcp) || process.has_ended())?;
-        ensure!(up && !process.has_ended(), "the service on port {port} does not start");
+        let up = wait_until(START, || listens(port, Protocol::Tcp) || process.has_ended())?;
+        ensure!(up && !process.has_ended(), "the service on port {port} did not start");
         Ok(process)
     };
     servers.into_iter().map(start).collect()
 }
 
 fn words(program: &str, words: &str) -> Command {
-    let mut command = tied(Path::new(program));
+    let mut command = killed_with_parent(Path::new(program));
     command.args(words.split_whitespace());
     command
 }

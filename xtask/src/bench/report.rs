@@ -1,4 +1,4 @@
-//! The report in Markdown, and its pictures, from the results alone.
+//! The report in Markdown and its plots, from the results alone.
 
 use std::fmt::Write as _;
 
@@ -9,8 +9,8 @@ use super::stats::{Spread, ratio, spread};
 use super::verdict::{best_peer, verdicts};
 use crate::plot::{self, Axis, Group, Scale, Series, number};
 
-/// A picture: a metric of several rows.
-struct Picture {
+/// A plot of one metric in several rows.
+struct Plot {
     file: &'static str,
     title: &'static str,
     unit: &'static str,
@@ -19,23 +19,23 @@ struct Picture {
 }
 
 #[rustfmt::skip]
-const PICTURES: &[Picture] = &[
-    Picture { file: "bulk-cpu.svg", title: "Bulk: CPU", unit: "seconds per GB, less is better", metric: "cpu_s_per_gb", rows: &["bulk-1", "bulk-4", "bulk-1-bbr", "net-bulk-1"] },
-    Picture { file: "bulk-rate.svg", title: "Bulk: throughput", unit: "Gb/s, more is better", metric: "gbps", rows: &["bulk-1", "bulk-4", "bulk-4-2w", "bulk-1-bbr", "net-bulk-1"] },
-    Picture { file: "request-cpu.svg", title: "Request-reply: CPU", unit: "us per operation, less is better", metric: "cpu_us", rows: &["rr-1-64", "rr-50-64", "rr-500-64", "rr-50-16k", "redis"] },
-    Picture { file: "request-rate.svg", title: "Request-reply: throughput", unit: "operations per second, more is better", metric: "per_s", rows: &["rr-1-64", "rr-50-64", "rr-500-64", "rr-50-16k", "redis"] },
-    Picture { file: "paced.svg", title: "99th percentile at 10,000 requests a second", unit: "us, less is better", metric: "p99_us", rows: &["paced"] },
-    Picture { file: "connect.svg", title: "New connections", unit: "per second, more is better", metric: "per_s", rows: &["connect", "net-connect"] },
-    Picture { file: "udp.svg", title: "UDP, 1,200 B", unit: "Gb/s delivered, more is better", metric: "gbps", rows: &["udp", "udp-gso", "net-udp"] },
-    Picture { file: "memory.svg", title: "Memory per silent connection", unit: "KB, less is better", metric: "opened_kb", rows: &["memory"] },
-    Picture { file: "start.svg", title: "Start to first connection", unit: "ms, less is better", metric: "start_ms", rows: &["start"] },
+const PLOTS: &[Plot] = &[
+    Plot { file: "bulk-cpu.svg", title: "Bulk: CPU", unit: "seconds per GB, less is better", metric: "cpu_s_per_gb", rows: &["bulk-1", "bulk-4", "bulk-1-bbr", "net-bulk-1"] },
+    Plot { file: "bulk-rate.svg", title: "Bulk: throughput", unit: "Gb/s, more is better", metric: "gbps", rows: &["bulk-1", "bulk-4", "bulk-4-2w", "bulk-1-bbr", "net-bulk-1"] },
+    Plot { file: "request-cpu.svg", title: "Request-reply: CPU", unit: "us per operation, less is better", metric: "cpu_us", rows: &["rr-1-64", "rr-50-64", "rr-500-64", "rr-50-16k", "redis"] },
+    Plot { file: "request-rate.svg", title: "Request-reply: throughput", unit: "operations per second, more is better", metric: "per_s", rows: &["rr-1-64", "rr-50-64", "rr-500-64", "rr-50-16k", "redis"] },
+    Plot { file: "paced.svg", title: "99th percentile at 10,000 requests a second", unit: "us, less is better", metric: "p99_us", rows: &["paced"] },
+    Plot { file: "connect.svg", title: "New connections", unit: "per second, more is better", metric: "per_s", rows: &["connect", "net-connect"] },
+    Plot { file: "udp.svg", title: "UDP, 1,200 B", unit: "Gb/s delivered, more is better", metric: "gbps", rows: &["udp", "udp-gso", "net-udp"] },
+    Plot { file: "memory.svg", title: "Memory per silent connection", unit: "KB, less is better", metric: "opened_kb", rows: &["memory"] },
+    Plot { file: "start.svg", title: "Start to first connection", unit: "ms, less is better", metric: "start_ms", rows: &["start"] },
 ];
 
-/// Its rows by their number of connections.
+/// The rows of the latency plot, with their numbers of connections.
 const LATENCY_ROWS: &[(&str, f64)] = &[("rr-1-64", 1.0), ("rr-50-64", 50.0), ("rr-500-64", 500.0)];
 const LATENCY_FILE: &str = "latency.svg";
 
-/// The page, with the pictures that there are.
+/// Returns the page with the plots that have data.
 pub(super) fn page(results: &Results) -> String {
     let results = if results.measured.is_empty() {
         "## Results\n\nNone yet: no full run has been made on a quiet machine.".to_owned()
@@ -45,18 +45,18 @@ pub(super) fn page(results: &Results) -> String {
     include_str!("report.md").replace("{{results}}", results.trim_end())
 }
 
-/// Name and content of each picture that has something to show.
-pub(super) fn pictures(results: &Results) -> Vec<(&'static str, String)> {
-    let bars = PICTURES.iter().filter_map(|picture| Some((picture.file, bars(results, picture)?)));
+/// Returns name and content of each plot that has data.
+pub(super) fn plots(results: &Results) -> Vec<(&'static str, String)> {
+    let bars = PLOTS.iter().filter_map(|plot| Some((plot.file, bars(results, plot)?)));
     bars.chain(latency(results).map(|svg| (LATENCY_FILE, svg))).collect()
 }
 
-/// The results alone, for the terminal.
+/// Returns the results alone, for the terminal.
 pub(super) fn body(results: &Results) -> String {
     let mut text = String::new();
     goals(results, &mut text);
     conditions(results, &mut text);
-    for (file, _) in pictures(results) {
+    for (file, _) in plots(results) {
         writeln!(text, "![{}]({file})\n", file.trim_end_matches(".svg")).ok();
     }
     for row in ROWS {
@@ -108,7 +108,7 @@ fn conditions(results: &Results, text: &mut String) {
     text.push('\n');
 }
 
-/// One row: a line for each subject.
+/// Writes one row: a line per subject.
 fn table(results: &Results, row: &Row, text: &mut String) {
     let has = |metric: &Metric| {
         results.subjects.iter().any(|subject| !results.rounds(row.id, &subject.name, metric.name).is_empty())
@@ -129,7 +129,7 @@ fn table(results: &Results, row: &Row, text: &mut String) {
     text.push('\n');
 }
 
-/// `12.3 (11.9–12.8) ×0.61`
+/// Formats a cell: `12.3 (11.9–12.8) ×0.61`
 fn cell(results: &Results, row: &Row, metric: &Metric, subject: &str) -> String {
     let theirs = results.rounds(row.id, subject, metric.name);
     let Some(value) = spread(theirs.values().copied()) else { return String::new() };
@@ -150,18 +150,18 @@ fn ranged(value: &Spread) -> String {
     format!("{} ({}–{})", number(value.median), number(value.low), number(value.high))
 }
 
-fn bars(results: &Results, picture: &Picture) -> Option<String> {
+fn bars(results: &Results, plot: &Plot) -> Option<String> {
     let median = |row: &str, subject: &str| {
-        spread(results.rounds(row, subject, picture.metric).into_values()).map(|value| value.median)
+        spread(results.rounds(row, subject, plot.metric).into_values()).map(|value| value.median)
     };
-    let rows = ROWS.iter().filter(|row| picture.rows.contains(&row.id));
+    let rows = ROWS.iter().filter(|row| plot.rows.contains(&row.id));
     let group = |row: &Row| {
         let values: Vec<_> = results.subjects.iter().map(|subject| median(row.id, &subject.name)).collect();
         values.iter().any(Option::is_some).then(|| Group { label: row.id.to_owned(), values })
     };
     let groups: Vec<_> = rows.filter_map(group).collect();
     let subjects: Vec<_> = results.subjects.iter().map(|subject| subject.name.as_str()).collect();
-    (!groups.is_empty()).then(|| plot::bars(picture.title, picture.unit, &subjects, &groups))
+    (!groups.is_empty()).then(|| plot::bars(plot.title, plot.unit, &subjects, &groups))
 }
 
 fn latency(results: &Results) -> Option<String> {
@@ -213,11 +213,11 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }
-        assert!(!text.contains("CPU s/GB"), "what nobody has is no column:\n{text}");
+        assert!(!text.contains("CPU s/GB"), "a metric that no subject has is no column:\n{text}");
     }
 
     #[test]
-    fn a_page_without_results_says_so_and_names_no_goal() {
+    fn page_without_results_has_no_goals() {
         let text = page(&Results::default());
         assert!(text.contains("None yet") && !text.contains("{{"), "{text}");
     }

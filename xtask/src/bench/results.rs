@@ -1,4 +1,4 @@
-//! What was measured, as `results.json` has it.
+//! The content of `results.json`.
 
 use std::collections::BTreeMap;
 
@@ -15,9 +15,9 @@ pub(super) struct Results {
     pub(super) machine: BTreeMap<String, String>,
     pub(super) settings: BTreeMap<String, String>,
     pub(super) subjects: Vec<Described>,
-    /// By row, subject and metric.
+    /// Values by row, subject and metric.
     pub(super) measured: BTreeMap<String, BTreeMap<String, BTreeMap<String, Rounds>>>,
-    /// What was not measured, and why.
+    /// What was not measured, with reasons.
     pub(super) left_out: Vec<String>,
 }
 
@@ -31,7 +31,7 @@ pub(super) struct Described {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Role {
-    /// Whom the ratios are of.
+    /// The subject that the ratios are computed for.
     Us,
     /// Another ambassador: an older one, or one with its access log.
     Variant,
@@ -46,7 +46,7 @@ const RATE: &str = "gbps";
 const SCALING: &str = "scaling";
 
 impl Results {
-    /// Adds those metrics of a measurement that the page shows.
+    /// Adds the metrics of a measurement that the page shows.
     pub(super) fn add(&mut self, round: usize, row: &'static Row, subject: &str, measured: &Metrics) {
         for metric in metrics(row) {
             if let Some(value) = measured.get(metric.name).filter(|value| value.is_finite()) {
@@ -61,7 +61,7 @@ impl Results {
         metrics.entry(metric.to_owned()).or_default().insert(round, rounded(value));
     }
 
-    /// One metric of one subject, over the rounds.
+    /// Returns one metric of one subject by round.
     pub(super) fn rounds(&self, row: &str, subject: &str, metric: &str) -> Rounds {
         let rounds = || self.measured.get(row)?.get(subject)?.get(metric).cloned();
         rounds().unwrap_or_default()

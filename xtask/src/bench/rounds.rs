@@ -1,4 +1,4 @@
-//! Rounds: in each, every subject gets each measurement in turn.
+//! Rounds: each measures every subject once per row.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use super::row::{Layout, Row};
 use super::subject::Subject;
 use crate::interrupt;
 
-/// Where the rows are measured.
+/// The places in which the rows are measured.
 pub(super) struct Places {
     loopback: Option<Place>,
     bbr: Option<Place>,
@@ -20,7 +20,7 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Those that the rows need.
+    /// Creates those that the rows need.
     pub(super) fn make(rows: &[&Row], load: &Path, dir: &Path, results: &mut Results) -> Result<Places> {
         let needed = |layout| rows.iter().any(|row| row.layout == layout);
         let loopback = needed(Layout::Loopback).then(|| Place::loopback(Congestion::Cubic, load, dir));
@@ -45,7 +45,7 @@ impl Places {
     }
 }
 
-/// All of it. What fails is named in the results, and the rest goes on.
+/// Measures everything. A failure is recorded in the results and does not stop the benchmark.
 pub(super) fn measure_all(
     bench: &Bench,
     rounds: usize,
@@ -86,8 +86,8 @@ pub(super) fn measure_all(
     Ok(())
 }
 
-/// Row by row, so that those who are compared are measured within seconds of each other; in each round somebody else
-/// is the first.
+/// Goes row by row, so that subjects that are compared are measured within seconds of each other; in each round another
+/// subject is first.
 fn plan<'a>(
     rounds: usize,
     rows: &[&'static Row],
@@ -96,7 +96,8 @@ fn plan<'a>(
     let mut plan = Vec::new();
     for round in 0..rounds {
         for row in rows.iter().filter(|row| round < row.work.most_rounds()) {
-            let mut order: Vec<_> = subjects.iter().filter(|subject| row.work.suits(subject.kind)).collect();
+            let mut order: Vec<_> =
+                subjects.iter().filter(|subject| row.work.supports(subject.kind)).collect();
             let first = round % order.len().max(1);
             order.rotate_left(first);
             plan.extend(order.into_iter().map(|subject| (round, *row, subject)));

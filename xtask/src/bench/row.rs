@@ -1,15 +1,15 @@
-//! What is measured of each subject: the rows.
+//! The rows: what is measured of each subject.
 
 use super::listening::Protocol;
 use super::subject::{AccessLog, Kind, Splice};
 
 pub(super) struct Row {
-    /// What `--only` names.
+    /// The name for `--only`.
     pub(super) id: &'static str,
     pub(super) title: &'static str,
     pub(super) layout: Layout,
     pub(super) work: Work,
-    /// Its kind is in `--quick`.
+    /// Whether the row is part of `--quick`.
     pub(super) quick: bool,
 }
 
@@ -17,9 +17,9 @@ pub(super) struct Row {
 pub(super) enum Layout {
     /// Client, proxy and service on one loopback.
     Loopback,
-    /// The same, where the kernel's congestion control is BBR.
+    /// The same with BBR as the kernel's congestion control.
     Bbr,
-    /// The service at the other end of a virtual cable.
+    /// The service at the other end of a veth pair.
     TwoHosts,
 }
 
@@ -34,7 +34,7 @@ pub(super) enum Work {
         payload: usize,
         depth: usize,
     },
-    /// At a rate that all can serve.
+    /// At a rate that all proxies can serve.
     Paced,
     Connect,
     Redis,
@@ -49,7 +49,7 @@ pub(super) enum Work {
     Size,
 }
 
-/// Connections at a time, of the row of new connections.
+/// Concurrent connections in the row of new connections.
 pub(super) const CONNECTING: usize = 16;
 
 use Layout::{Bbr, Loopback, TwoHosts};
@@ -99,7 +99,7 @@ impl Work {
         if let Work::Bulk { workers, .. } = self { workers } else { 1 }
     }
 
-    /// What hardly varies is measured in few rounds.
+    /// Returns how many rounds measure this: few for what hardly varies.
     pub(super) fn most_rounds(self) -> usize {
         match self {
             Work::Memory { .. } | Work::Start | Work::Range => 3,
@@ -108,8 +108,8 @@ impl Work {
         }
     }
 
-    /// Whether this kind of proxy can do it, and is not merely another one's double.
-    pub(super) fn suits(self, kind: Kind) -> bool {
+    /// Returns whether this kind of proxy supports the work and is not a duplicate of another kind for it.
+    pub(super) fn supports(self, kind: Kind) -> bool {
         let moves_bytes = matches!(
             self,
             Work::Bulk { .. }
@@ -120,15 +120,15 @@ impl Work {
                 | Work::Udp { .. }
         );
         match (self, kind) {
-            // An access log costs something when a session ends.
+            // The access log costs something only when a session ends.
             (work, Kind::Ambassador(AccessLog::On)) => work == Work::Connect,
             (Work::Udp { .. }, Kind::Haproxy(_)) => false,
             (_, Kind::Direct) => moves_bytes,
-            // A process for each connection, and one for each port.
+            // socat has a process per connection, docker-proxy one per port.
             (work, Kind::Socat | Kind::DockerProxy) => work.workers() == 1 && work != Work::Range,
-            // Envoy's listeners have a port each.
+            // An Envoy listener has one port.
             (Work::Range, Kind::Envoy) => false,
-            // The same program.
+            // It is the same program.
             (Work::Size | Work::Start | Work::Range, Kind::Haproxy(Splice::On)) => false,
             _ => true,
         }

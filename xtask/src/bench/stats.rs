@@ -1,8 +1,8 @@
-//! The arithmetic: medians, ranges, and ratios that are taken within a round.
+//! Medians, ranges, and ratios that are computed within a round.
 
 use std::collections::BTreeMap;
 
-/// The middle of several measurements, and how far they lie apart.
+/// The median of several measurements and their range.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Spread {
     pub(super) median: f64,
@@ -10,10 +10,10 @@ pub(super) struct Spread {
     pub(super) high: f64,
 }
 
-/// A number for each round in which it was measured.
+/// Values by the round in which they were measured.
 pub(super) type Rounds = BTreeMap<usize, f64>;
 
-/// Of nothing there is none.
+/// Returns `None` for no values.
 pub(super) fn spread(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
     let mut values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
     values.sort_by(f64::total_cmp);
@@ -27,8 +27,8 @@ pub(super) fn spread(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
     Some(Spread { median, low, high })
 }
 
-/// Ours to theirs, round by round: what disturbed a round disturbed both. Rounds that only one of them has are left
-/// out, as are those where theirs is nothing or less: a proxy may hold less memory after its connections than before.
+/// Returns the ratio of ours to theirs by round, because a disturbance affects both. Skips rounds that only one of them
+/// has and those in which theirs is not positive: a proxy may have less memory after its connections than before.
 pub(super) fn ratio(ours: &Rounds, theirs: &Rounds) -> Option<Spread> {
     let theirs = |round| theirs.get(round).filter(|theirs| **theirs > 0.0);
     spread(ours.iter().filter_map(|(round, ours)| Some(ours / theirs(round)?)))

@@ -1,4 +1,4 @@
-//! What is measured: a kind of proxy, its program, and how it is started for one route.
+//! A subject of the benchmark: a kind of proxy, its program, and how it is started for one route.
 
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::child::{Process, tied};
+use super::child::{Process, killed_with_parent};
 use super::listening::{Protocol, listens};
-use crate::process::eventually;
+use crate::process::wait_until;
 
-/// Envoy needs half a second; a machine that is busy with something else ten times that.
+/// Envoy starts in half a second, and in ten times that on a busy machine.
 const START: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
-    /// No proxy: the limit.
+    /// No proxy: the upper limit.
     Direct,
     Ambassador(AccessLog),
     Haproxy(Splice),
@@ -33,7 +33,7 @@ pub(super) enum AccessLog {
     On,
 }
 
-/// Behind the name of the one that writes it.
+/// The suffix of the name of the subject that writes an access log.
 pub(super) const LOG_SUFFIX: &str = "-log";
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,7 +46,7 @@ pub(super) enum Splice {
 pub(super) struct Subject {
     pub(super) name: String,
     pub(super) kind: Kind,
-    /// Empty for no proxy.
+    /// Empty without a proxy.
     pub(super) program: PathBuf,
     pub(super) version: String,
 }
@@ -59,44 +59,44 @@ pub(super) struct Route {
     pub(super) workers: usize,
 }
 
-/// What is listened on. A range goes to the same ports of the target.
+/// The ports listened on. A range leads to the same ports of the target.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ports {
     One(u16),
     Range(u16, u16),
 }
 
-/// A proxy that serves.
+/// A running proxy.
 pub(super) struct Running {
     process: Option<Process>,
-    /// Where clients go.
+    /// The address for clients.
     pub(super) address: SocketAddr,
 }
 
 impl Running {
-    /// Of its first process; none where there is no proxy.
+    /// Returns the pid of the first process; `None` without a proxy.
     pub(super) fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Process::pid)
     }
 }
 
 impl Subject {
-    /// Starts it, and waits until it listens.
+    /// Starts the proxy and waits until it listens.
     pub(super) fn start(&self, route: &Route, dir: &Path) -> Result<Running> {
         if self.kind == Kind::Direct {
             return Ok(Running { process: None, address: route.target });
         }
-        let mut process = Process::start(&mut self.command(route, dir, tied)?)?;
+        let mut process = Process::start(&mut self.command(route, dir, killed_with_parent)?)?;
         let up = || listens(route.ports.last(), route.protocol);
-        eventually(START, || up() || process.has_ended())?;
+        wait_until(START, || up() || process.has_ended())?;
         if !up() {
             let log = fs::read_to_string(dir.join(LOG)).unwrap_or_default();
-            bail!("{} does not listen: {}", self.name, log.lines().last().unwrap_or("it says nothing"));
+            bail!("{} did not listen: {}", self.name, log.lines().last().unwrap_or("no output"));
         }
         Ok(Running { process: Some(process), address: route.address() })
     }
 
-    /// As it is typed; `benches/peers` says why so. Its output goes to a file.
+    /// Returns the command; `benches/peers` explains the configurations. Its output goes to a file.
     pub(super) fn command(
         &self,
         route: &Route,
@@ -111,11 +111,11 @@ impl Subject {
             Ok(path)
         };
         let udp = route.protocol == Protocol::Udp;
-        // docker-proxy says on descriptor 3 that it is ready. The shell opens it, and becomes docker-proxy.
+        // docker-proxy reports readiness on descriptor 3, so the shell opens it before it executes docker-proxy.
         let mut command = run(if self.kind == Kind::DockerProxy { Path::new("sh") } else { &self.program });
         command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).current_dir(dir);
         match self.kind {
-            Kind::Direct => bail!("there is no proxy to start"),
+            Kind::Direct => bail!("no proxy to start"),
             Kind::Ambassador(log) => {
                 let level = if log == AccessLog::On { "info" } else { "warn" };
                 let protocol = if udp { "/udp" } else { "" };
@@ -203,10 +203,10 @@ impl Subject {
     }
 }
 
-/// What the proxy printed last, beside its configuration.
+/// The output of the proxy, beside its configuration.
 const LOG: &str = "proxy.log";
 
-/// Where Debian puts it. A build with the module in it has no such file.
+/// The path in Debian's package. A build with the module compiled in has no such file.
 pub(super) const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
 fn nginx_modules() -> String {
@@ -214,7 +214,7 @@ fn nginx_modules() -> String {
 }
 
 impl Route {
-    /// Proxies and their clients are on one side, whatever the place.
+    /// Returns the address for clients: proxies and their clients share a side in every place.
     pub(super) fn address(&self) -> SocketAddr {
         SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.ports.last())
     }

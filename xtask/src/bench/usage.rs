@@ -1,34 +1,34 @@
-//! What a proxy uses: the CPU time and the memory of all its processes, as the kernel counts them.
+//! CPU time and memory of all processes of a proxy, as the kernel counts them.
 
 use std::collections::HashMap;
 use std::fs;
 
 use anyhow::{Context, Result};
 
-/// A process, as `/proc/PID/stat` has it.
+/// A process in `/proc/PID/stat`.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     parent: u32,
     /// Its own time, in ticks.
     own: u64,
-    /// That of the children which it waited for.
+    /// The time of its children that it waited for.
     ended: u64,
 }
 
-/// CPU seconds that a process and its descendants have used, those that ended included.
+/// Returns the CPU seconds of a process and its descendants, including those that have ended.
 pub(super) fn cpu_seconds(root: u32) -> Result<f64> {
     let stats = stats()?;
     let tick = 1.0 / rustix::param::clock_ticks_per_second() as f64;
     let seconds = |pid: &u32| {
         let Stat { own, ended, .. } = stats[pid];
-        // Ticks are cut off: of fifty processes of 9 ms each nothing would be left. Where a thread has ended, only the
-        // ticks have its time.
+        // Ticks are truncated: fifty processes of 9 ms each would count as 0. The time of threads that have ended is in
+        // the ticks alone.
         scheduled_seconds(*pid).max(own as f64 * tick) + ended as f64 * tick
     };
     Ok(tree(root, &stats).iter().map(seconds).sum())
 }
 
-/// The time that the threads of a process ran, to the nanosecond; nothing where the kernel does not say.
+/// Returns the run time of the threads of a process in seconds, from nanoseconds; 0 if the kernel does not report it.
 fn scheduled_seconds(pid: u32) -> f64 {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let nanoseconds = |text: String| text.split(' ').next()?.parse::<u64>().ok();
@@ -37,12 +37,12 @@ fn scheduled_seconds(pid: u32) -> f64 {
     ran.sum::<u64>() as f64 / 1e9
 }
 
-/// Megabytes of anonymous memory: what the process itself has written. Pages of its file are shared with other processes,
-/// and the kernel can drop them.
+/// Returns megabytes of anonymous memory, which the process itself has written. Pages of files are shared with other
+/// processes and can be dropped by the kernel.
 pub(super) fn memory_mb(root: u32) -> Result<f64> {
     let mut kilobytes = 0;
     for pid in tree(root, &stats()?) {
-        // One that ended meanwhile has no memory.
+        // A process that has ended in the meantime has no memory.
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
         kilobytes += anonymous_kilobytes(&rollup).unwrap_or(0);
     }
@@ -56,7 +56,7 @@ fn stats() -> Result<HashMap<u32, Stat>> {
     Ok(pids.filter_map(stat).collect())
 }
 
-/// The process and all that descend from it.
+/// Returns the process and its descendants.
 fn tree(root: u32, stats: &HashMap<u32, Stat>) -> Vec<u32> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for (pid, stat) in stats {
@@ -71,12 +71,12 @@ fn tree(root: u32, stats: &HashMap<u32, Stat>) -> Vec<u32> {
     found
 }
 
-/// The name in brackets may hold spaces and brackets of its own; the fields are counted from behind it.
+/// Parses a line. The name in brackets may contain spaces and brackets, so fields are counted from behind it.
 fn parse_stat(line: &str) -> Option<Stat> {
     let (_, fields) = line.rsplit_once(") ")?;
     let fields: Vec<_> = fields.split_whitespace().collect();
     let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
-    // utime, stime, cutime, cstime: fields 14 to 17 of proc_pid_stat(5), of which we see 3 onwards.
+    // utime, stime, cutime and cstime: fields 14 to 17 of proc_pid_stat(5); `fields` starts at the third.
     let (own, ended) = (number(11)? + number(12)?, number(13)? + number(14)?);
     Some(Stat { parent: u32::try_from(number(1)?).ok()?, own, ended })
 }
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_is_the_root_and_all_below_it_and_nobody_else() {
+    fn tree_is_the_root_and_its_descendants() {
         let stat = |parent| Stat { parent, own: 1, ended: 0 };
         let stats = HashMap::from([(1, stat(0)), (5, stat(1)), (6, stat(5)), (7, stat(6)), (8, stat(1))]);
         let mut found = tree(5, &stats);

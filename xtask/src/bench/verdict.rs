@@ -1,4 +1,4 @@
-//! What is asked of us, held against what was measured.
+//! Compares the goals to the measurements.
 
 use super::metric::{Better, Goal, Metric, metrics};
 use super::results::{Results, Role};
@@ -9,16 +9,16 @@ pub(super) struct Verdict {
     pub(super) row: &'static Row,
     pub(super) metric: &'static str,
     pub(super) ours: Spread,
-    /// Whom we are held against, and theirs; nobody where the goal is a number.
+    /// The peer of the comparison and its value; `None` if the goal is a number.
     pub(super) theirs: Option<(String, Spread)>,
-    /// Ours to theirs, within rounds.
+    /// The ratio of ours to theirs, within rounds.
     pub(super) ratio: Option<Spread>,
-    /// In words.
+    /// The goal as text.
     pub(super) goal: String,
     pub(super) met: bool,
 }
 
-/// Of all goals that can be judged: those whose numbers are there.
+/// Returns a verdict for each goal whose values were measured.
 pub(super) fn verdicts(results: &Results) -> Vec<Verdict> {
     let Some(us) = results.subjects_with(Role::Us).next() else { return Vec::new() };
     let judged = |row: &'static Row| {
@@ -33,7 +33,7 @@ pub(super) fn verdicts(results: &Results) -> Vec<Verdict> {
     ROWS.iter().flat_map(judged).collect()
 }
 
-/// The peer whose median is the best.
+/// Returns the peer with the best median.
 pub(super) fn best_peer<'a>(results: &'a Results, row: &Row, metric: &Metric) -> Option<&'a str> {
     let median = |peer| Some((peer, spread(results.rounds(row.id, peer, metric.name).into_values())?.median));
     let peers = results.subjects_with(Role::Peer).filter_map(median);
@@ -93,7 +93,7 @@ mod tests {
     use crate::bench::results::{Described, Results, Role};
     use crate::bench::row::ROWS;
 
-    /// Of the row `start`, `bulk-1` or what else, one metric in several rounds.
+    /// Returns results of one metric of one row in several rounds.
     fn results(row: &str, metric: &str, numbers: &[(&str, Role, &[f64])]) -> Results {
         let mut results = Results::default();
         let row = ROWS.iter().find(|one| one.id == row).expect("a row");
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_peer_is_no_ambassador_and_not_the_limit() {
+    fn best_peer_is_neither_an_ambassador_nor_the_limit() {
         let numbers = [
             ("we", Role::Us, &[5.0][..]),
             ("old", Role::Variant, &[9.0]),
@@ -142,14 +142,14 @@ mod tests {
     }
 
     #[test]
-    fn no_loss_is_as_good_as_no_loss() {
+    fn zero_loss_meets_the_goal_if_the_best_peer_has_zero_loss() {
         let peer = ("envoy", Role::Peer, &[0.0][..]);
         assert_eq!(met("udp", "loss_percent", &[("we", Role::Us, &[0.0]), peer]), [true]);
         assert_eq!(met("udp", "loss_percent", &[("we", Role::Us, &[0.2]), peer]), [false]);
     }
 
     #[test]
-    fn what_was_not_measured_is_not_judged() {
+    fn unmeasured_goal_has_no_verdict() {
         assert!(met("bulk-1", "gbps", &[("we", Role::Us, &[5.0])]).is_empty());
         assert!(met("bulk-1", "gbps", &[("envoy", Role::Peer, &[5.0])]).is_empty());
     }

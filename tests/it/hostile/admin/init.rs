@@ -1,4 +1,4 @@
-//! As process 1 of a container.
+//! The ambassador as process 1 of a container.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::support::{needs, within};
 const LIMIT: Duration = Duration::from_secs(20);
 const ORPHANS: usize = 5;
 
-/// Killed when dropped, and with it all of its namespace.
+/// A process namespace; killed when dropped.
 struct Namespace(Child);
 
 impl Drop for Namespace {
@@ -23,7 +23,7 @@ impl Drop for Namespace {
     }
 }
 
-/// Of this process's first thread, which is the one that forks here. A reaped process is none of them, a zombie is.
+/// Returns the children of the first thread, which forks here, including zombies but not reaped processes.
 fn children(pid: u32) -> Vec<Pid> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
@@ -45,7 +45,7 @@ fn orphans_of_process_1_are_reaped() {
         .unwrap();
     let mut namespace = Namespace(unshare);
     let first = within(LIMIT, "process 1", || children(namespace.0.id()).first().copied().ok_or("not yet"));
-    // It serves, and so has set up all that it sets up.
+    // It serves, so its setup is complete.
     let mut log = namespace.0.stderr.take().unwrap();
     within(LIMIT, "its first line", || std::io::Read::read_exact(&mut log, &mut [0]));
 

@@ -1,4 +1,4 @@
-//! Unix socket paths: what is bound there, what is replaced, and what is left alone.
+//! Unix socket paths: which are bound, replaced or left alone.
 
 use std::io::Read;
 use std::mem::MaybeUninit;
@@ -17,12 +17,12 @@ use rustix::process::Signal;
 use crate::admin::service::service;
 use crate::support::{Ambassador, eventually};
 
-/// A refusal takes milliseconds; a blocking connect takes for ever.
+/// A refusal takes milliseconds; a blocking connect never returns.
 const LIMIT: Duration = Duration::from_secs(20);
 
 type Make = fn(&Path);
 
-/// What can be at a path that is not a dead socket, as the error names it.
+/// Objects at a path that are not stale sockets, as the error names them.
 const OBSTACLES: [(&str, Make); 4] = [
     ("a regular file", |path| std::fs::write(path, "precious").unwrap()),
     ("a FIFO", |path| rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::RUSR, 0).unwrap()),
@@ -38,7 +38,7 @@ fn inode(path: &Path) -> Option<(u64, u32)> {
     std::fs::symlink_metadata(path).ok().map(|found| (found.ino(), found.mode()))
 }
 
-/// With this path as its listener, and with it as its admin address.
+/// Starts an ambassador with this path as its listener, and one with it as its admin address.
 fn uses(path: &Path) -> [Ambassador; 2] {
     let as_listener = Ambassador::with(&format!("{}=127.0.0.1:1", path.display()));
     let as_admin = Ambassador::with(&format!("--admin {} 127.0.0.1:0=127.0.0.1:1", path.display()));
@@ -84,8 +84,8 @@ fn dead_socket_is_replaced() {
     assert_eq!((inode(&listen), inode(&admin)), (None, None), "removed at the end");
 }
 
-/// A server that accepts nothing, and whose backlog is full.
-fn wedged(path: &Path) -> Vec<OwnedFd> {
+/// A server that accepts no connection and whose backlog is full.
+fn hanging_server(path: &Path) -> Vec<OwnedFd> {
     let socket = || {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap()
@@ -105,10 +105,10 @@ fn wedged(path: &Path) -> Vec<OwnedFd> {
 }
 
 #[test]
-fn wedged_server_at_a_socket_path_blocks_nothing() {
+fn hanging_server_at_a_socket_path_does_not_block() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("wedged.sock");
-    let _held = wedged(&path);
+    let _held = hanging_server(&path);
     let before = inode(&path);
     for ambassador in uses(&path) {
         is_refused(ambassador, &path, "another program listens there");
@@ -122,7 +122,7 @@ fn wedged_server_at_a_socket_path_blocks_nothing() {
 }
 
 #[test]
-fn path_that_another_process_owns_by_now_is_kept() {
+fn socket_path_that_another_process_replaced_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let (listen, admin) = (dir.path().join("listen.sock"), dir.path().join("admin.sock"));
     let args = format!("--admin {} {}=127.0.0.1:1", admin.display(), listen.display());
@@ -140,7 +140,7 @@ fn path_that_another_process_owns_by_now_is_kept() {
     }
 }
 
-/// A change of mode after the bind would be an event, so that no moment of another mode can be missed.
+/// A change of mode after the bind would be an event, so another mode cannot be missed.
 #[test]
 fn admin_socket_is_private_from_its_first_moment_under_umask_0() {
     let dir = tempfile::tempdir().unwrap();

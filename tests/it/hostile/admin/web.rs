@@ -1,4 +1,4 @@
-//! The admin API on TCP, as a web page in its operator's browser can reach it.
+//! The admin API on TCP, as reachable by a web page in the operator's browser.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use crate::support::{Ambassador, eventually, private_ip};
 
 const JSON: &str = "content-type: application/json\n";
 
-/// An ambassador whose admin API is on TCP, and answers.
+/// Starts an ambassador whose admin API is on TCP, and waits for it.
 fn start(flags: &str) -> (Ambassador, String) {
     let admin = format!("{}:9600", private_ip());
     let args = format!("--admin {admin} {flags} 127.0.0.1:0={}?name=r", service("one"));
@@ -22,12 +22,12 @@ fn start(flags: &str) -> (Ambassador, String) {
     (ambassador, admin)
 }
 
-/// The status and all else of one answer. Header lines end with a newline.
+/// Returns the status and the rest of a response. Header lines end with a newline.
 fn ask(admin: &str, line: &str, headers: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(admin).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let headers = headers.replace('\n', "\r\n");
-    // One write: a server that refuses by the head alone may be gone before a second.
+    // A single write: a server that rejects the request by its head may close before a second one.
     stream.write_all(format!("{line}\r\n{headers}content-length: 0\r\n\r\n").as_bytes()).unwrap();
     let mut answer = String::new();
     while !answer.contains("\r\n\r\n") {
@@ -40,7 +40,7 @@ fn ask(admin: &str, line: &str, headers: &str) -> (u16, String) {
 }
 
 #[test]
-fn rebound_name_reads_and_changes_nothing_over_tcp() {
+fn dns_rebinding_is_rejected_over_tcp() {
     let (_ambassador, admin) = start("");
     for path in
         ["/config", "/status", "/metrics", "/live", "/ready", "/routes", "/sessions", "/events", "/none"]
@@ -99,6 +99,6 @@ fn host_over_the_unix_socket_may_be_anything() {
     assert_eq!(over_unix(&ambassador.admin(), "GET /config", "", "").status, 200, "its Host is `x`");
     let foreign = over_unix(&ambassador.admin(), "GET /config", "sec-fetch-site: cross-site\n", "");
     assert_eq!(foreign.status, 403);
-    // A proxy of somebody's in front of it: what a browser says of itself counts here too.
+    // Behind a reverse proxy the headers of the browser count as well.
     assert_eq!(over_unix(&ambassador.admin(), "GET /config", "origin: http://x\n", "").status, 403);
 }

@@ -1,4 +1,4 @@
-//! A link of our own container, beside the link's variable.
+//! A link of the ambassador's own container and its variables.
 
 use std::net::{TcpListener, TcpStream};
 
@@ -13,7 +13,7 @@ fn id(beginning: &str) -> String {
     format!("{beginning:0<64}")
 }
 
-/// On the default bridge, exposing this port.
+/// Returns a container on the default bridge that exposes this port.
 fn container(beginning: &str, name: &str, ip: &str, exposed: u16, links: &[&str]) -> Value {
     json!({
         "Id": id(beginning), "Name": format!("/{name}"), "Image": "", "State": { "Running": true },
@@ -24,12 +24,12 @@ fn container(beginning: &str, name: &str, ip: &str, exposed: u16, links: &[&str]
 }
 
 #[test]
-fn a_link_whose_container_was_removed_holds_clients_and_never_returns_to_its_variable() {
+fn link_of_a_removed_container_holds_clients_and_ignores_its_variable() {
     let (engine, stranger) = (Engine::new(), Service::new("bad"));
     let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     engine.start("amb", container(OWN, "amb", "198.51.100.9", 1, &["/redis:/amb/redis"]));
     engine.start("redis", container("a", "redis", "198.51.100.1", listen, &[]));
-    // What the variable names is another container's now.
+    // The address in the variable now belongs to another container.
     let value = format!("tcp://127.0.0.1:{}", port(&stranger));
     let ambassador = Ambassador::with("--docker")
         .var("DOCKER_HOST", &engine.docker_host())

@@ -1,6 +1,6 @@
-//! What is reported of containers: once, and at a level that fits.
+//! Reports about containers: once, and at an appropriate level.
 
-use super::{Engine, ambassador, complains, has_endpoints, listener, port, status};
+use super::{Engine, ambassador, await_problem, has_endpoints, listener, port, status};
 use crate::support::{Ambassador, Service, eventually};
 
 fn logs(ambassador: &Ambassador, words: &str) {
@@ -15,7 +15,7 @@ fn warnings(ambassador: &Ambassador) -> Vec<String> {
 }
 
 #[test]
-fn scaling_warns_only_when_the_last_endpoint_is_gone() {
+fn scaling_warns_only_without_any_endpoint() {
     let (engine, web) = (Engine::new(), Service::new("web"));
     let image = engine.image(&[]);
     let (label, listen) = listener();
@@ -56,11 +56,14 @@ fn route_of_a_label_is_listed_with_the_name_of_its_container() {
 }
 
 #[test]
-fn an_unknown_label_is_reported_with_the_one_that_was_meant() {
+fn unknown_label_is_reported_with_a_suggestion() {
     let engine = Engine::new();
     engine.run("redis", &engine.image(&[]), &[("ambassador.listem.6383", "6379")]);
     let ambassador = ambassador(&engine, "");
-    complains(&ambassador, &["container redis, label ambassador.listem.6383", "`ambassador.listen.6383`"]);
+    await_problem(
+        &ambassador,
+        &["container redis, label ambassador.listem.6383", "`ambassador.listen.6383`"],
+    );
 }
 
 #[test]
@@ -75,7 +78,7 @@ fn a_container_that_a_route_names_needs_no_label() {
 }
 
 #[test]
-fn what_was_asked_for_and_does_not_exist_is_in_the_log_and_the_status() {
+fn missing_targets_are_in_the_log_and_the_status() {
     let engine = Engine::new();
     engine.run("redis", &engine.image(&[]), &[]);
     let idle = ambassador(&engine, "");

@@ -1,4 +1,4 @@
-//! An HTTP server that answers as the test decides, one thread per connection, and records what it was sent.
+//! An HTTP server with replies set by the test, one thread per connection; it records requests.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// One request: `PUT /v1/x`, its headers in lower case, and its body.
+/// A request: `PUT /v1/x`, its headers in lower case, and its body.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
     pub(super) line: String,
@@ -15,11 +15,11 @@ pub(super) struct Request {
 }
 
 pub(super) enum Reply {
-    /// Status and further header lines, and the body.
+    /// Status with further header lines, and the body.
     Whole(String, Vec<u8>),
-    /// The connection stays open, without an answer.
+    /// No reply; the connection stays open.
     Silence,
-    /// The request is answered by the server at this address.
+    /// The reply of the server at this address.
     Pass(String),
 }
 
@@ -40,7 +40,7 @@ impl Reply {
 }
 
 impl Server {
-    /// Lives as long as the test's process.
+    /// Starts a server, which runs until the test's process ends.
     pub(super) fn new(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Server {
         Server::at("127.0.0.1:0", answer)
     }
@@ -71,12 +71,12 @@ impl Server {
         self.requests.lock().unwrap().clone()
     }
 
-    /// How many requests have a line with these words.
+    /// Counts the requests with a line that contains these words.
     pub(super) fn count(&self, words: &str) -> usize {
         self.requests.lock().unwrap().iter().filter(|request| request.line.contains(words)).count()
     }
 
-    /// The most requests that were waiting for their answer at one time.
+    /// Returns the maximum number of concurrent requests.
     pub(super) fn peak(&self) -> usize {
         self.peak.load(SeqCst)
     }

@@ -1,5 +1,5 @@
-//! Requests in a closed loop, each connection sending the next when the last is answered, over the same connection or
-//! over a new one; or at a pace.
+//! Requests in a closed loop: each connection sends the next one after the reply, over the same connection or a new
+//! one. Alternatively at a fixed rate.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,7 +14,7 @@ use super::pace::{self, Pace};
 use super::poll::{Poll, Ready, unless_blocked};
 use super::{HEADER_BYTES, Outcome, report, seconds, step};
 
-/// Connections settle, caches and branch predictors warm up, and nobody counts.
+/// The warm-up, which is not counted: connections settle, caches and branch predictors adapt.
 const WARM_UP: Duration = Duration::from_millis(150);
 /// A proxy that refuses everything is not measured to the end.
 const MOST_FAILURES: u64 = 1000;
@@ -25,16 +25,16 @@ pub(crate) struct Args {
     target: SocketAddr,
     #[arg(long, default_value_t = 1)]
     connections: usize,
-    /// Bytes of a request, and of its reply
+    /// Bytes of a request and of its reply
     #[arg(long, default_value_t = 64)]
     payload: usize,
     /// Requests written at once
     #[arg(long, default_value_t = 1)]
     depth: usize,
-    /// Requests a second, whether those before are answered or not
+    /// Requests per second, whether earlier ones have replies or not
     #[arg(long)]
     rate: Option<f64>,
-    /// Each request over a connection of its own
+    /// Send each request over a connection of its own
     #[arg(long)]
     connect: bool,
     #[arg(long, value_parser = seconds, default_value = "1")]
@@ -52,11 +52,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
 
 pub(super) struct Client {
     target: SocketAddr,
-    /// Those written at once, and how many they are.
+    /// The requests that are written at once, and their number.
     requests: Vec<u8>,
     depth: usize,
     reconnect: bool,
-    /// Without it a connection asks as soon as it is answered.
+    /// Without it, a connection sends as soon as it has its reply.
     pace: Option<Pace>,
     poll: Poll,
     connections: Vec<Connection>,
@@ -69,10 +69,10 @@ struct Connection {
     stream: TcpStream,
     sent: usize,
     received: usize,
-    /// Requests are under way.
+    /// Requests are in flight.
     busy: bool,
-    /// How often it asked in this run.
-    asked: u64,
+    /// The number of its requests in this run.
+    requests: u64,
     since: Instant,
 }
 
@@ -90,23 +90,23 @@ impl Client {
             poll: Poll::new()?,
             connections: Vec::new(),
             buffer: vec![0; BUFFER_BYTES],
-            // From a nanosecond to a minute, to three digits.
+            // From a nanosecond to a minute, with three digits.
             latencies: Histogram::new_with_bounds(1, 60_000_000_000, 3)?,
             failures: 0,
         })
     }
 
-    /// So many more connections, one after the other, so that no backlog overflows.
+    /// Opens this many more connections, one after the other, so that no backlog overflows.
     pub(super) fn open(&mut self, connections: usize) -> Result<()> {
         for _ in 0..connections {
             let stream = TcpStream::connect(self.target).context("cannot connect")?;
-            self.connections.push(watched(stream, &self.poll, self.connections.len())?);
+            self.connections.push(registered(stream, &self.poll, self.connections.len())?);
         }
         Ok(())
     }
 
-    /// One request over each connection, in turn.
-    pub(super) fn ask_each(&mut self) -> Result<()> {
+    /// Sends one request over each connection in turn.
+    pub(super) fn send_each(&mut self) -> Result<()> {
         for Connection { stream, .. } in &mut self.connections {
             stream.set_nonblocking(false)?;
             stream.write_all(&self.requests)?;
@@ -116,7 +116,7 @@ impl Client {
         Ok(())
     }
 
-    /// All connections ask until the time is up. What is under way then is not counted.
+    /// Sends on all connections until the time is up. Requests in flight at that time are not counted.
     pub(super) fn run(&mut self, duration: Duration) -> Result<Outcome> {
         let start = Instant::now();
         self.begin(start)?;
@@ -127,7 +127,7 @@ impl Client {
             now = Instant::now();
             for index in 0..events {
                 match self.poll.ready(index) {
-                    Ready { token: pace::TOKEN, .. } => self.turns(now)?,
+                    Ready { token: pace::TOKEN, .. } => self.send_due(now)?,
                     ready if self.handle(ready, &mut now)? => done += self.depth as u64,
                     _ => {}
                 }
@@ -144,44 +144,44 @@ impl Client {
         })
     }
 
-    /// What was left under way is answered in this run, and its time begins now.
+    /// Restarts the clock: replies to requests still in flight count for this run.
     fn begin(&mut self, now: Instant) -> Result<()> {
         self.latencies.reset();
         self.failures = 0;
         for index in 0..self.connections.len() {
             let connection = &mut self.connections[index];
-            (connection.since, connection.asked) = (now, 0);
+            (connection.since, connection.requests) = (now, 0);
             if !connection.busy && self.pace.is_none() {
-                self.ask(index, now)?;
+                self.send(index, now)?;
             }
         }
         self.pace.as_mut().map_or(Ok(()), |pace| pace.restart(now))?;
         Ok(())
     }
 
-    fn ask(&mut self, index: usize, since: Instant) -> Result<()> {
-        match self.connections[index].ask(&self.requests, since) {
+    fn send(&mut self, index: usize, since: Instant) -> Result<()> {
+        match self.connections[index].send(&self.requests, since) {
             Ok(()) => Ok(()),
             Err(_) => self.fail(index, since),
         }
     }
 
-    /// Those whose turn has come ask; who is still busy asks when it is answered.
-    fn turns(&mut self, now: Instant) -> Result<()> {
+    /// Sends on the connections that are due; a busy one sends when its reply arrives.
+    fn send_due(&mut self, now: Instant) -> Result<()> {
         self.pace.iter().for_each(Pace::fired);
-        while let Some((index, since)) = self.pace.as_mut().and_then(|pace| pace.turn(now)) {
+        while let Some((index, since)) = self.pace.as_mut().and_then(|pace| pace.next_due(now)) {
             if !self.connections[index].busy {
-                self.ask(index, since)?;
+                self.send(index, since)?;
             }
         }
         Ok(())
     }
 
-    /// Whether requests were answered; `now` is then moved on.
+    /// Returns whether replies arrived; `now` is then updated.
     fn handle(&mut self, ready: Ready, now: &mut Instant) -> Result<bool> {
         let index = ready.token as usize;
         let connection = &mut self.connections[index];
-        match connection.go_on(ready, &self.requests, &mut self.buffer) {
+        match connection.read(ready, &self.requests, &mut self.buffer) {
             Ok(false) => return Ok(false),
             Ok(true) => {}
             Err(_) => return self.fail(index, *now).map(|()| false),
@@ -192,10 +192,10 @@ impl Client {
         connection.busy = false;
         match &self.pace {
             _ if self.reconnect => self.reconnect(index, *now)?,
-            None => self.ask(index, *now)?,
+            None => self.send(index, *now)?,
             Some(pace) => {
-                if let Some(since) = pace.overdue(index, connection.asked) {
-                    self.ask(index, since)?;
+                if let Some(since) = pace.overdue(index, connection.requests) {
+                    self.send(index, since)?;
                 }
             }
         }
@@ -207,39 +207,39 @@ impl Client {
         self.reconnect(index, now)
     }
 
-    /// A new connection in place of this one, which is closed. It asks as soon as it is there.
+    /// Replaces a connection by a new one, which sends as soon as it is established.
     fn reconnect(&mut self, index: usize, now: Instant) -> Result<()> {
         let family = if self.target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
         match rustix::net::connect(&socket, &self.target) {
-            // Refused already: the first write will say so.
+            // Already refused: the first write returns the error.
             Ok(()) | Err(Errno::INPROGRESS | Errno::CONNREFUSED) => {}
             Err(error) => return Err(error).context("cannot connect"),
         }
-        let mut connection = watched(socket.into(), &self.poll, index)?;
+        let mut connection = registered(socket.into(), &self.poll, index)?;
         (connection.busy, connection.since) = (true, now);
-        connection.asked = self.connections[index].asked;
+        connection.requests = self.connections[index].requests;
         self.connections[index] = connection;
         Ok(())
     }
 }
 
-fn watched(stream: TcpStream, poll: &Poll, index: usize) -> Result<Connection> {
+fn registered(stream: TcpStream, poll: &Poll, index: usize) -> Result<Connection> {
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
     poll.watch_edges(&stream, index as u64)?;
-    Ok(Connection { stream, sent: 0, received: 0, busy: false, asked: 0, since: Instant::now() })
+    Ok(Connection { stream, sent: 0, received: 0, busy: false, requests: 0, since: Instant::now() })
 }
 
 impl Connection {
-    fn ask(&mut self, requests: &[u8], now: Instant) -> io::Result<()> {
+    fn send(&mut self, requests: &[u8], now: Instant) -> io::Result<()> {
         (self.sent, self.received, self.busy, self.since) = (0, 0, true, now);
-        self.asked += 1;
+        self.requests += 1;
         self.write(requests).map(drop)
     }
 
-    /// Whether all is written.
+    /// Returns whether everything is written.
     fn write(&mut self, requests: &[u8]) -> io::Result<bool> {
         while self.sent < requests.len() {
             let Some(length) = unless_blocked(self.stream.write(&requests[self.sent..]))? else {
@@ -250,8 +250,8 @@ impl Connection {
         Ok(true)
     }
 
-    /// Whether all is answered now.
-    fn go_on(&mut self, ready: Ready, requests: &[u8], buffer: &mut [u8]) -> io::Result<bool> {
+    /// Returns whether all replies have arrived.
+    fn read(&mut self, ready: Ready, requests: &[u8], buffer: &mut [u8]) -> io::Result<bool> {
         if !self.busy || !self.write(requests)? || !(ready.readable || ready.ended) {
             return Ok(false);
         }
@@ -264,7 +264,7 @@ impl Connection {
             if self.received >= requests.len() {
                 return Ok(true);
             }
-            // A short read has emptied the socket, unless the end comes right behind it.
+            // A short read has emptied the socket, unless the end of the stream follows directly.
             if length < buffer.len() && !ready.ended {
                 return Ok(false);
             }

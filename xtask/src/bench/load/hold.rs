@@ -1,4 +1,4 @@
-//! Many connections, for what they cost a proxy in memory: opened, after a request, busy, closed.
+//! Many connections, for their cost in memory: opened, after a request, busy, closed.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub(crate) struct Args {
     connections: usize,
     #[arg(long, default_value_t = 64)]
     payload: usize,
-    /// Of the busy phase
+    /// Seconds of the busy phase
     #[arg(long, value_parser = seconds, default_value = "1")]
     seconds: Duration,
 }
@@ -23,11 +23,11 @@ pub(crate) struct Args {
 pub(super) fn run(args: &Args) -> Result<()> {
     let mut client = Client::new(args.target, args.payload, 1, false)?;
     client.open(1)?;
-    client.ask_each()?;
+    client.send_each()?;
     step("one")?;
     client.open(args.connections - 1)?;
     step("opened")?;
-    client.ask_each()?;
+    client.send_each()?;
     step("asked")?;
     step("busy")?;
     let outcome = client.run(args.seconds)?;

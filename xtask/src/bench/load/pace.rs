@@ -1,7 +1,8 @@
-//! Requests at a rate that does not depend on the replies: the n-th is due at its time, whoever is late.
+//! Requests at a rate that does not depend on the replies: each is due at a fixed time.
 //!
-//! A closed loop asks a slow proxy less often, and so forgets what those who would have asked meanwhile had waited.
-//! Here the connections take turns, and a request that must wait for its connection has been waiting since it was due.
+//! A closed loop sends less to a slow proxy and so omits the waits of requests that it did not send (coordinated
+//! omission). Here the connections take turns, and the wait of a request for its connection counts from the time at
+//! which it was due.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,12 +17,12 @@ use super::poll::Poll;
 pub(super) const TOKEN: u64 = u64::MAX;
 
 pub(super) struct Pace {
-    /// epoll's own limit knows no less than a millisecond.
+    /// The timeout of epoll is no finer than a millisecond.
     timer: OwnedFd,
     interval: Duration,
     connections: u64,
     start: Instant,
-    /// How many were due so far.
+    /// The number of requests due so far.
     due: u64,
 }
 
@@ -34,7 +35,7 @@ impl Pace {
         Ok(Pace { timer, interval, connections: connections as u64, start: Instant::now(), due: 0 })
     }
 
-    /// From now on.
+    /// Starts the schedule now.
     pub(super) fn restart(&mut self, now: Instant) -> io::Result<()> {
         (self.start, self.due) = (now, 0);
         let interval = Timespec { tv_sec: 0, tv_nsec: self.interval.subsec_nanos().into() };
@@ -43,13 +44,13 @@ impl Pace {
         Ok(())
     }
 
-    /// The timer has fired: how often does not matter, for the clock says what is due.
+    /// Consumes the timer's expirations: the clock decides what is due.
     pub(super) fn fired(&self) {
         rustix::io::read(&self.timer, &mut [0; 8]).ok();
     }
 
-    /// The connection whose turn has come, and since when. To be asked until it says that there is none.
-    pub(super) fn turn(&mut self, now: Instant) -> Option<(usize, Instant)> {
+    /// Returns the connection that is due and since when; to be called until it returns `None`.
+    pub(super) fn next_due(&mut self, now: Instant) -> Option<(usize, Instant)> {
         let (connection, round) = (self.due % self.connections, self.due / self.connections);
         let at = self.at(connection, round);
         (at <= now).then(|| {
@@ -58,10 +59,10 @@ impl Pace {
         })
     }
 
-    /// Since when a connection that has asked so often should have asked again: `None` if its turn is still to come.
-    pub(super) fn overdue(&self, connection: usize, asked: u64) -> Option<Instant> {
-        let nth = asked * self.connections + connection as u64;
-        (nth < self.due).then(|| self.at(connection as u64, asked))
+    /// Returns since when a connection with this many requests should have sent the next one: `None` if it is not due.
+    pub(super) fn overdue(&self, connection: usize, sent: u64) -> Option<Instant> {
+        let nth = sent * self.connections + connection as u64;
+        (nth < self.due).then(|| self.at(connection as u64, sent))
     }
 
     fn at(&self, connection: u64, round: u64) -> Instant {
@@ -77,19 +78,19 @@ mod tests {
     use super::{Pace, Poll};
 
     #[test]
-    fn connections_take_turns_and_a_late_one_has_waited_since_it_was_due() {
+    fn late_connection_has_waited_since_it_was_due() {
         let poll = Poll::new().expect("epoll");
         let mut pace = Pace::new(&poll, 1000.0, 2).expect("a timer");
         let start = Instant::now();
         pace.restart(start).expect("a timer");
         let after = |milliseconds| start + Duration::from_millis(milliseconds);
-        assert_eq!(pace.turn(after(1)), Some((0, start)));
-        // It asked once, and its second turn is not yet: at 2 ms.
+        assert_eq!(pace.next_due(after(1)), Some((0, start)));
+        // It has sent once, and is due again at 2 ms.
         assert_eq!(pace.overdue(0, 1), None);
-        assert_eq!(pace.turn(after(1)), Some((1, after(1))));
-        assert_eq!(pace.turn(after(1)), None);
-        assert_eq!(pace.turn(after(5)), Some((0, after(2))));
-        // The turn passed while it was busy; at 5 ms it is asked for since 2 ms.
+        assert_eq!(pace.next_due(after(1)), Some((1, after(1))));
+        assert_eq!(pace.next_due(after(1)), None);
+        assert_eq!(pace.next_due(after(5)), Some((0, after(2))));
+        // It became due while it was busy; at 5 ms it is due since 2 ms.
         assert_eq!(pace.overdue(0, 1), Some(after(2)));
         assert_eq!(pace.overdue(1, 1), None, "its turn is still to come");
     }

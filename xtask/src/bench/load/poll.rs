@@ -1,4 +1,4 @@
-//! epoll, for a single thread: descriptors in, tokens out.
+//! epoll for a single thread: descriptors in, tokens out.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,12 +15,12 @@ pub(super) struct Poll {
     events: Vec<Event>,
 }
 
-/// What happened to a descriptor.
+/// An event on a descriptor.
 #[derive(Clone, Copy)]
 pub(super) struct Ready {
     pub(super) token: u64,
     pub(super) readable: bool,
-    /// The other side is done, or the connection broke: read until it says so.
+    /// The peer has closed or the connection is broken: read until the error.
     pub(super) ended: bool,
 }
 
@@ -29,18 +29,18 @@ impl Poll {
         Ok(Poll { epoll: epoll::create(CreateFlags::CLOEXEC)?, events: Vec::with_capacity(EVENTS) })
     }
 
-    /// Told once for each change, of reading and of writing: no further system call for a connection's life.
+    /// Registers edge-triggered for reading and writing: no further system call in a connection's life.
     pub(super) fn watch_edges(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         Ok(epoll::add(&self.epoll, fd, EventData::new_u64(token), flags)?)
     }
 
-    /// Told for as long as there is something to read.
+    /// Registers level-triggered for reading.
     pub(super) fn watch_input(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
         Ok(epoll::add(&self.epoll, fd, EventData::new_u64(token), EventFlags::IN)?)
     }
 
-    /// None if the time was up or a signal came.
+    /// Returns no events after a timeout or a signal.
     pub(super) fn wait(&mut self, limit: Option<Duration>) -> io::Result<usize> {
         self.events.clear();
         let limit = limit
@@ -51,7 +51,7 @@ impl Poll {
         }
     }
 
-    /// By index, so that who handles one may watch another.
+    /// Returns an event by index, so that its handler can register other descriptors.
     pub(super) fn ready(&self, index: usize) -> Ready {
         let Event { flags, data, .. } = self.events[index];
         let ended = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
@@ -59,7 +59,7 @@ impl Poll {
     }
 }
 
-/// A result where "not now" is no mistake.
+/// Converts "would block" to `None`.
 pub(super) fn unless_blocked<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),

@@ -1,4 +1,4 @@
-//! Who counts the datagrams: for each flow how many came, told to where they came from.
+//! The receiver of datagrams: counts those of each flow and reports the counts to the sender.
 
 use std::collections::HashMap;
 use std::io::IoSliceMut;
@@ -10,25 +10,25 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
 use super::poll::unless_blocked;
 use super::udp::{BATCH, NUMBERS_BYTES, TELL_AT_ONCE, number_at};
 
-/// A receiver forgets all flows when it has more: old measurements.
+/// A receiver drops all flows when it has more: they are from earlier measurements.
 const MOST_FLOWS: usize = 1024;
 
-/// Counts the datagrams of each flow, and tells where they came from.
+/// Counts the datagrams of each flow and reports to their senders.
 pub(super) struct Receiver {
     socket: UdpSocket,
     state: UdpSocketState,
     buffers: Vec<Vec<u8>>,
-    flows: HashMap<u64, Counted>,
-    /// Those of the last batch.
+    flows: HashMap<u64, FlowCount>,
+    /// Flows of the last batch.
     touched: Vec<u64>,
 }
 
 #[derive(Clone, Copy)]
-struct Counted {
+struct FlowCount {
     arrived: u64,
-    /// The highest number, plus one.
+    /// The highest number plus one.
     settled: u64,
-    /// Whom to tell; nobody, when all is told.
+    /// The address to report to; `None` if nothing is due.
     tell: Option<SocketAddr>,
 }
 
@@ -44,7 +44,7 @@ impl Receiver {
         &self.socket
     }
 
-    /// One batch, and an acknowledgement for each flow that is due one.
+    /// Receives one batch and acknowledges each flow that is due.
     pub(super) fn receive(&mut self) -> Result<()> {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
         let mut slices: Vec<_> = self.buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
@@ -58,7 +58,7 @@ impl Receiver {
                 buffer[..meta.len].chunks(meta.stride.max(1)).filter(|one| one.len() >= NUMBERS_BYTES)
             {
                 let number = number_at(datagram, 0);
-                let counted = self.flows.entry(number).or_insert(Counted::NOTHING);
+                let counted = self.flows.entry(number).or_insert(FlowCount::NOTHING);
                 counted.arrived += 1;
                 counted.settled = counted.settled.max(number_at(datagram, 8) + 1);
                 let tell =
@@ -79,13 +79,13 @@ impl Receiver {
             for (place, value) in ack.chunks_mut(8).zip([number, counted.settled, counted.arrived]) {
                 place.copy_from_slice(&value.to_be_bytes());
             }
-            // A sender that is gone, or a full buffer: the next acknowledgement says the same and more.
+            // The sender has ended or a buffer is full: the next acknowledgement includes this one.
             self.socket.send_to(&ack, from).ok();
         }
         Ok(())
     }
 }
 
-impl Counted {
-    const NOTHING: Counted = Counted { arrived: 0, settled: 0, tell: None };
+impl FlowCount {
+    const NOTHING: FlowCount = FlowCount { arrived: 0, settled: 0, tell: None };
 }

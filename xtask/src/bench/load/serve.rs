@@ -1,4 +1,4 @@
-//! The service: a message in, a message of the same length out. A request is answered when all of it is there.
+//! The service: replies to each complete message with one of the same length.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use super::HEADER_BYTES;
 use super::poll::{Poll, Ready, unless_blocked};
 use super::receiver::Receiver;
 
-/// Not to be what limits a proxy that connects quickly; the kernel takes it down to its `somaxconn`.
+/// Large, so that it does not limit a proxy that connects quickly; the kernel reduces it to its `somaxconn`.
 const BACKLOG: i32 = 4096;
 const BUFFER_BYTES: usize = 64 * 1024;
 const TCP: u64 = u64::MAX;
@@ -34,7 +34,7 @@ struct Service {
 struct Connection {
     stream: TcpStream,
     messages: Messages,
-    /// Bytes of replies that the socket has not taken yet. Nothing more is read meanwhile.
+    /// Bytes of replies that the socket has not accepted. The connection is not read until they are written.
     owed: usize,
 }
 
@@ -72,7 +72,7 @@ impl Service {
         Ok(())
     }
 
-    /// A connection that ends or breaks is forgotten; that closes it.
+    /// Drops a connection that has ended or failed, which closes it.
     fn serve(&mut self, ready: Ready) {
         let key = ready.token as usize;
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -83,7 +83,7 @@ impl Service {
 }
 
 impl Connection {
-    /// Whether it goes on.
+    /// Returns whether the connection continues.
     fn serve(&mut self, ready: Ready, buffer: &mut [u8]) -> io::Result<bool> {
         let was_stuck = self.owed > 0;
         if was_stuck && !self.reply(buffer)? {
@@ -98,14 +98,14 @@ impl Connection {
                 return Ok(false);
             }
             self.owed += self.messages.complete(&buffer[..length]);
-            // A short read has emptied the socket, unless the end comes right behind it.
+            // A short read has emptied the socket, unless the end of the stream follows directly.
             if !self.reply(buffer)? || (length < buffer.len() && !ready.ended) {
                 return Ok(true);
             }
         }
     }
 
-    /// Whether nothing is owed any more. Of a reply only its length matters.
+    /// Returns whether all replies are written. Only the length of a reply matters.
     fn reply(&mut self, buffer: &[u8]) -> io::Result<bool> {
         while self.owed > 0 {
             let part = &buffer[..self.owed.min(buffer.len())];
@@ -116,18 +116,18 @@ impl Connection {
     }
 }
 
-/// Where in its messages a stream is.
+/// The position in the messages of a stream.
 #[derive(Default)]
 struct Messages {
     header: [u8; HEADER_BYTES],
     header_len: usize,
-    /// Bytes of the message that are still to come, and its length.
+    /// The remaining bytes of the message, and its length.
     missing: usize,
     length: usize,
 }
 
 impl Messages {
-    /// The bytes of all messages that these bytes complete.
+    /// Returns the total length of the messages that these bytes complete.
     fn complete(&mut self, mut bytes: &[u8]) -> usize {
         let mut complete = 0;
         while !bytes.is_empty() {
@@ -159,7 +159,7 @@ mod tests {
     use super::Messages;
 
     #[test]
-    fn a_message_is_complete_with_its_last_byte_however_it_is_cut() {
+    fn message_is_complete_with_its_last_byte() {
         let stream = [&[0, 0, 0, 6, 1, 2][..], &[0, 0, 0, 4], &[0, 0, 0, 7, 1, 2, 3]].concat();
         for first in 0..=stream.len() {
             let mut messages = Messages::default();

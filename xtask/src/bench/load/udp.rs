@@ -1,5 +1,5 @@
-//! Datagrams with numbers. The sender keeps a window of them under way, as QUIC does, so that the
-//! rate is the proxy's and a loss is a loss, not a sender that floods everybody.
+//! Numbered datagrams. The sender keeps a window of them in flight, as QUIC does, so that the rate is the proxy's and a
+//! lost datagram is a loss of the proxy, not of a flooded queue.
 
 use std::array::from_fn;
 use std::io::{self, IoSlice};
@@ -15,30 +15,31 @@ use super::poll::{Poll, unless_blocked};
 use super::{Outcome, report, seconds, step};
 
 const WARM_UP: Duration = Duration::from_millis(150);
-/// What was not acknowledged after this is lost. Longer than any queue here, shorter than a measurement.
+/// A datagram without an acknowledgement after this time is lost. Longer than any queue here, shorter than a
+/// measurement.
 const GIVE_UP: Duration = Duration::from_millis(20);
-/// When the time is up: how long, and how often, for what is still under way.
+/// At the end: interval and number of attempts for datagrams still in flight.
 const LAST_CALL: Duration = Duration::from_millis(50);
 const LAST_CALLS: usize = 2;
-/// Of a flow, of a datagram in it, and whether to acknowledge at once.
+/// The numbers of the flow and of the datagram in it, and whether to acknowledge at once.
 pub(super) const NUMBERS_BYTES: usize = 24;
 pub(super) const TELL_AT_ONCE: u64 = 1;
-/// Handed to the kernel at once, and acknowledged with one datagram.
+/// Passed to the kernel at once, and acknowledged with one datagram.
 pub(super) const BATCH: usize = 8;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     target: SocketAddr,
-    /// Sockets that send
+    /// Number of sending sockets
     #[arg(long, default_value_t = 4)]
     flows: usize,
-    /// Datagrams of a flow under way. All of them fit a receive buffer of Linux's default size.
+    /// Datagrams of a flow in flight. All of them fit into a receive buffer of Linux's default size
     #[arg(long, default_value_t = 16)]
     window: u64,
     /// Bytes of a datagram
     #[arg(long, default_value_t = 1200)]
     payload: usize,
-    /// A batch is one large datagram, which the kernel cuts (`UDP_SEGMENT`), instead of many (`sendmmsg`)
+    /// Send a batch as one large datagram, which the kernel cuts (`UDP_SEGMENT`), instead of many (`sendmmsg`)
     #[arg(long)]
     gso: bool,
     #[arg(long, value_parser = seconds, default_value = "1")]
@@ -66,7 +67,7 @@ struct Flow {
     socket: UdpSocket,
     state: UdpSocketState,
     sent: u64,
-    /// All below it have arrived, or are given up.
+    /// All numbers below it have arrived or are lost.
     settled: u64,
     arrived: u64,
     heard: Instant,
@@ -81,7 +82,7 @@ impl<'a> Sender<'a> {
             socket.connect(args.target)?;
             let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
             poll.watch_input(&socket, index)?;
-            // No two flows of a service's life share a number.
+            // Flows have unique numbers for the life of a service.
             let number = (u64::from(std::process::id()) << 16) + index;
             Ok(Flow { number, socket, state, sent: 0, settled: 0, arrived: 0, heard: Instant::now() })
         };
@@ -98,9 +99,9 @@ impl<'a> Sender<'a> {
         }
         let seconds = start.elapsed().as_secs_f64();
         let in_time = self.totals().1 - arrived;
-        self.last_call()?;
+        self.drain()?;
         let (all_sent, all_arrived) = self.totals();
-        // Of a datagram that was doubled on its way, both are counted.
+        // A datagram that was duplicated on its way is counted twice.
         let lost = (all_sent - sent).saturating_sub(all_arrived - arrived);
         Ok(Outcome { seconds, done: in_time, lost, ..Outcome::default() })
     }
@@ -134,8 +135,8 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    /// Asks how many have arrived, until all have or nothing comes any more.
-    fn last_call(&mut self) -> Result<()> {
+    /// Requests counts until all datagrams have arrived or no more arrive.
+    fn drain(&mut self) -> Result<()> {
         for _ in 0..LAST_CALLS {
             for flow in self.flows.iter_mut().filter(|flow| flow.arrived < flow.sent) {
                 flow.number(&mut self.buffer, self.args.payload, TELL_AT_ONCE);
@@ -152,20 +153,20 @@ impl<'a> Sender<'a> {
 }
 
 impl Flow {
-    fn number(&self, buffer: &mut [u8], payload: usize, tell: u64) {
+    fn number(&self, buffer: &mut [u8], payload: usize, acknowledge: u64) {
         for (datagram, number) in buffer.chunks_mut(payload).zip(self.sent..) {
-            for (place, value) in datagram.chunks_mut(8).zip([self.number, number, tell]) {
+            for (place, value) in datagram.chunks_mut(8).zip([self.number, number, acknowledge]) {
                 place.copy_from_slice(&value.to_be_bytes());
             }
         }
     }
 
-    /// Whether the socket took a batch, or some of it.
+    /// Returns whether the socket accepted a batch or a part of it.
     fn send(&mut self, args: &Args, buffer: &[u8]) -> Result<bool> {
         let result = if args.gso { self.send_one(args, buffer) } else { self.send_many(args, buffer) };
         match result {
             Ok(sent) => self.sent += sent as u64,
-            // The datagram before met a closed port: lost, and counted so.
+            // The previous datagram reached a closed port: it is counted as lost.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
             other => return Ok(unless_blocked(other)?.is_some()),
         }

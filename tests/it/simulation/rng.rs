@@ -1,12 +1,12 @@
-//! What a story draws from: the same lots for the same seed.
+//! A random number generator with the same numbers for the same seed.
 
 use std::time::Duration;
 
-pub(super) struct Lots(u64);
+pub(super) struct Rng(u64);
 
-impl Lots {
-    pub(super) fn new(seed: u64) -> Lots {
-        Lots(seed)
+impl Rng {
+    pub(super) fn new(seed: u64) -> Rng {
+        Rng(seed)
     }
 
     /// splitmix64.
@@ -22,11 +22,11 @@ impl Lots {
         self.bits() % bound
     }
 
-    pub(super) fn one_in(&mut self, chances: u64) -> bool {
-        self.below(chances) == 0
+    pub(super) fn one_in(&mut self, odds: u64) -> bool {
+        self.below(odds) == 0
     }
 
-    pub(super) fn of<T: Clone>(&mut self, all: &[T]) -> T {
+    pub(super) fn pick<T: Clone>(&mut self, all: &[T]) -> T {
         let index = usize::try_from(self.below(all.len() as u64)).unwrap();
         all[index].clone()
     }

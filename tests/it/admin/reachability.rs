@@ -1,4 +1,4 @@
-//! Why an endpoint does not answer, as an operator reads it.
+//! The causes of unreachable endpoints in logs and status.
 
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::service::{Consumers, greeting, service, service_on};
 use super::{done, fails, json, start, status};
 use crate::support::{Ambassador, eventually, private_ip};
 
-/// On an address that no other test uses, so that it is refused until the test listens there.
+/// Returns an address that no other test uses: it refuses until the test listens there.
 fn vacant() -> SocketAddr {
     TcpListener::bind((private_ip().as_str(), 0)).unwrap().local_addr().unwrap()
 }
@@ -23,7 +23,7 @@ fn in_log(ambassador: &Ambassador, text: &str) -> String {
 }
 
 #[test]
-fn refused_connects_are_reported_with_their_cause_and_so_is_the_recovery() {
+fn refused_connects_and_the_recovery_are_reported() {
     let addr = vacant();
     let ambassador = Ambassador::with(&format!("127.0.0.1:0={addr}?name=r&hold=1m")).start();
     let client = TcpStream::connect(ambassador.addr("r")).unwrap();
@@ -110,7 +110,7 @@ fn refused_datagrams_are_reported_as_refused_connects_are() {
 }
 
 #[test]
-fn a_session_that_found_no_endpoint_has_the_cause_in_its_line() {
+fn session_without_an_endpoint_logs_the_cause() {
     let route = format!("127.0.0.1:0={}?name=r&hold=0", vacant());
     let ambassador = Ambassador::with(&format!("--log-format json {route}")).start();
     greeting(ambassador.addr("r")).unwrap_err();
@@ -122,7 +122,7 @@ fn a_session_that_found_no_endpoint_has_the_cause_in_its_line() {
 }
 
 #[test]
-fn a_failed_health_check_has_its_cause_in_status() {
+fn failed_health_check_has_its_cause_in_status() {
     let addr = vacant();
     let route = format!("127.0.0.1:0={addr}?name=r&health=tcp&health-interval=50ms&health-rise=1");
     let ambassador = Ambassador::with(&route).start();
@@ -142,17 +142,17 @@ fn a_failed_health_check_has_its_cause_in_status() {
 }
 
 #[test]
-fn the_end_of_a_drain_says_how_many_sessions_were_cut() {
+fn end_of_a_drain_reports_the_number_of_reset_sessions() {
     let one = service("one");
     let mut ambassador = Ambassador::with(&format!("--drain-timeout 50ms 127.0.0.1:0={one}?name=r")).start();
     let _sessions = [greeting(ambassador.addr("r")).unwrap(), greeting(ambassador.addr("r")).unwrap()];
     ambassador.signal(rustix::process::Signal::TERM);
-    ambassador.ends_within(super::service::PATIENCE);
+    ambassador.ends_within(super::service::TIMEOUT);
     in_log(&ambassador, "drain ended sessions_cut=2");
 }
 
 #[test]
-fn switch_with_wait_to_an_address_that_refuses_is_rolled_back_and_says_why() {
+fn switch_with_wait_to_a_refusing_address_is_rolled_back_with_the_cause() {
     let (ambassador, black_hole) = (start(service("one"), "&hold=0"), vacant());
     let consumers = Consumers::of(ambassador.addr("r"), 4);
     let (code, why) = fails(&ambassador, &format!("switch r {black_hole} --wait --timeout 1s"));
@@ -170,7 +170,7 @@ fn switch_with_wait_to_an_address_that_refuses_is_rolled_back_and_says_why() {
 }
 
 #[test]
-fn switch_with_wait_uses_a_new_endpoint_from_when_it_answers() {
+fn switch_with_wait_uses_a_new_endpoint_once_it_accepts() {
     let (ambassador, addr) = (start(service("one"), "&hold=0"), vacant());
     let consumers = Consumers::of(ambassador.addr("r"), 4);
     std::thread::scope(|scope| {
@@ -192,10 +192,10 @@ fn switch_with_wait_uses_a_new_endpoint_from_when_it_answers() {
 fn switch_with_wait_runs_the_health_check_of_the_route() {
     let ambassador = start(service("one"), "&hold=0");
     done(&ambassador, "routes remove r");
-    let sick = service("bad");
+    let unhealthy = service("bad");
     let route = format!("127.0.0.1:0={}?name=p&health=redis&hold=0", service("one"));
     done(&ambassador, &format!("routes add {route}"));
-    let (code, why) = fails(&ambassador, &format!("switch p {sick} --wait --timeout 500ms"));
-    let expected = format!("the switch was rolled back: {sick}: answered ");
+    let (code, why) = fails(&ambassador, &format!("switch p {unhealthy} --wait --timeout 500ms"));
+    let expected = format!("the switch was rolled back: {unhealthy}: answered ");
     assert_eq!((code, why.contains(&expected)), (Some(1), true), "{why}");
 }

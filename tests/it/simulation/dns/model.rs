@@ -1,4 +1,5 @@
-//! What was said of one name, round by round, and what follows from it: what is to be believed, and when to ask again.
+//! A reference model of one name: from the responses of each round it derives the expected addresses and the time of
+//! the next query.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -7,42 +8,42 @@ use std::time::Duration;
 use ambassador::config::dns::{Limits, TTL_FLOOR};
 use tokio::time::Instant;
 
-use super::resolver::{LOOKUP_TIMEOUT, Round, Says};
+use super::resolver::{LOOKUP_TIMEOUT, Response, Round};
 
-/// Timers go by the millisecond.
+/// Timers have a resolution of a millisecond.
 pub(super) const TICK: Duration = Duration::from_millis(2);
 
-/// What came of a round.
+/// The result of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// At least one address, and how long it is good for.
+    /// At least one address, and its TTL.
     Good(Duration),
-    /// It has never had an address, and has none.
+    /// No address so far, and none now.
     Absent,
-    /// The servers deny that it has an address: what it had stands for a short time.
+    /// The servers deny the name: previous addresses remain for a short time.
     Denied,
-    /// What it had stands, until that is stale.
+    /// Previous addresses remain until they are stale.
     Lost,
 }
 
-/// The addresses of one kind, and when they were told.
-type Told = Option<(BTreeSet<IpAddr>, Instant)>;
+/// The last addresses of one kind, and the time of the response.
+type LastAddresses = Option<(BTreeSet<IpAddr>, Instant)>;
 
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(super) struct Model {
     limits: Limits,
-    v4: Told,
-    v6: Told,
-    /// When it had an address last, and how long that was good for.
+    v4: LastAddresses,
+    v6: LastAddresses,
+    /// The time of the last response with an address, and its TTL.
     good: Option<(Instant, Duration)>,
-    /// The first denial since.
+    /// The first denial since then.
     denied: Option<Instant>,
     pub(super) last: Option<(Round, Outcome)>,
 }
 
-impl Ledger {
-    pub(super) fn new(limits: Limits) -> Ledger {
-        Ledger { limits, v4: None, v6: None, good: None, denied: None, last: None }
+impl Model {
+    pub(super) fn new(limits: Limits) -> Model {
+        Model { limits, v4: None, v6: None, good: None, denied: None, last: None }
     }
 
     pub(super) fn ended(&mut self, round: Round) {
@@ -55,14 +56,14 @@ impl Ledger {
         if outcome == Outcome::Denied {
             self.denied.get_or_insert(ended);
         }
-        // An answer counts for what was stale when it was asked for, for it says what to do without it.
-        let asked = if is_good { round.begun } else { ended };
-        let is_over = self.denied.is_some_and(|at| at + self.limits.nx_stale <= asked);
-        for (told, reply) in [(&mut self.v4, &round.v4), (&mut self.v6, &round.v6)] {
-            match reply.heard().addresses().filter(|_| is_good) {
-                Some(addresses) => *told = Some((addresses, ended)),
+        // A response also applies to addresses that became stale after the query.
+        let queried = if is_good { round.begun } else { ended };
+        let is_over = self.denied.is_some_and(|at| at + self.limits.nx_stale <= queried);
+        for (last, reply) in [(&mut self.v4, &round.v4), (&mut self.v6, &round.v6)] {
+            match reply.received().addresses().filter(|_| is_good) {
+                Some(addresses) => *last = Some((addresses, ended)),
                 None => {
-                    told.take_if(|(_, at)| is_over || *at + self.limits.stale <= asked);
+                    last.take_if(|(_, at)| is_over || *at + self.limits.stale <= queried);
                 }
             }
         }
@@ -73,11 +74,11 @@ impl Ledger {
     }
 
     fn outcome(&self, round: &Round) -> Outcome {
-        let heard = [round.v4.heard(), round.v6.heard()];
-        // Without the name there is no record of another kind either, whatever came of the question for it.
-        let is_denied =
-            matches!(heard[0], Says::NoSuchName) || heard.iter().all(|says| !matches!(says, Says::Fails));
-        match heard.into_iter().filter_map(Says::ttl).min() {
+        let received = [round.v4.received(), round.v6.received()];
+        // A nonexistent name has no record of another kind either, regardless of that query's result.
+        let is_denied = matches!(received[0], Response::NoSuchName)
+            || received.iter().all(|says| !matches!(says, Response::Fails));
+        match received.into_iter().filter_map(Response::ttl).min() {
             Some(ttl) => Outcome::Good(ttl.min(self.limits.max_ttl).max(TTL_FLOOR)),
             None if !is_denied => Outcome::Lost,
             None if self.good.is_none() => Outcome::Absent,
@@ -85,12 +86,12 @@ impl Ledger {
         }
     }
 
-    /// Sorted.
-    pub(super) fn believed(&self) -> Vec<IpAddr> {
+    /// Returns the expected addresses, sorted.
+    pub(super) fn expected(&self) -> Vec<IpAddr> {
         [&self.v4, &self.v6].into_iter().flatten().flat_map(|(addresses, _)| addresses).copied().collect()
     }
 
-    /// When the first address becomes stale.
+    /// Returns the time at which the first address becomes stale.
     pub(super) fn stale_at(&self) -> Option<Instant> {
         let filled =
             [&self.v4, &self.v6].into_iter().flatten().filter(|(addresses, _)| !addresses.is_empty());
@@ -98,14 +99,17 @@ impl Ledger {
         Some(self.denied.map_or(first, |at| first.min(at + self.limits.nx_stale)))
     }
 
-    /// What must be so whatever was asked when: nothing vanishes before it is stale, nothing stands for long after.
-    pub(super) fn bounds_hold(&self, standing: &[IpAddr], event: &str) {
+    /// Checks that no address vanishes before it is stale, and that none remains long afterwards.
+    pub(super) fn check_bounds(&self, standing: &[IpAddr], event: &str) {
         let Some((answered, pause)) = self.good else { return };
         let now = Instant::now();
         let is_denied = self.denied.is_some_and(|at| at + self.limits.nx_stale <= now);
         let is_fresh = now < answered + self.limits.stale && !is_denied;
-        assert!(!is_fresh || !standing.is_empty(), "{event}: nothing stands of a fresh answer: {self:?}");
-        // Asked for once the answer is no longer good or is stale, it is given up.
+        assert!(
+            !is_fresh || !standing.is_empty(),
+            "{event}: no address of a fresh response is used: {self:?}"
+        );
+        // An address is dropped by the query after its TTL or when it is stale.
         let end = self.limits.stale.max(pause) + TTL_FLOOR + LOOKUP_TIMEOUT + TICK;
         assert!(now <= answered + end || standing.is_empty(), "{event}: {standing:?} stand: {self:?}");
         let end = self.limits.nx_stale + TTL_FLOOR + LOOKUP_TIMEOUT + TICK;

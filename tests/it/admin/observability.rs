@@ -1,4 +1,4 @@
-//! What is seen: sessions, events, metrics, the configuration.
+//! Observability: sessions, events, metrics, the configuration.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -19,13 +19,13 @@ fn scrape(ambassador: &Ambassador) -> Scrape {
     Scrape::read(&reply.body)
 }
 
-/// What happened, in order, without what does not say it.
+/// Returns the names of the events in order, without those that have none.
 fn names(events: &[Value]) -> Vec<&str> {
     events.iter().filter_map(|event| event["event"].as_str()).collect()
 }
 
 #[test]
-fn sessions_are_listed_while_they_live() {
+fn open_sessions_are_listed() {
     let (one, two) = (service("one"), service("two"));
     let ambassador = Ambassador::with(&format!("127.0.0.1:0={one}?name=a 127.0.0.2:0={two}?name=b")).start();
     let (mut first, _) = greeting(ambassador.addr("a")).unwrap();
@@ -59,7 +59,7 @@ fn sessions_are_listed_while_they_live() {
 }
 
 #[test]
-fn a_udp_flow_is_a_session_too() {
+fn udp_flows_are_listed_as_sessions() {
     let service = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let target = service.local_addr().unwrap();
     let ambassador = Ambassador::with(&format!("127.0.0.1:0/udp={target}?name=dns")).start();
@@ -72,7 +72,7 @@ fn a_udp_flow_is_a_session_too() {
 }
 
 #[test]
-fn a_thousand_sessions_are_listed_by_every_worker() {
+fn sessions_of_all_workers_are_listed() {
     let ambassador = start(service("one"), "");
     let addr = ambassador.addr("r");
     let sessions: Vec<_> = (0..1_000).map(|_| greeting(addr).unwrap()).collect();
@@ -89,7 +89,7 @@ fn status_workers(ambassador: &Ambassador) -> usize {
 }
 
 #[test]
-fn events_tell_what_was_done_and_go_on_as_a_stream() {
+fn events_are_listed_and_streamed() {
     let (one, two) = (service("one"), service("two"));
     let ambassador = start(one, "");
     let mut follower = stream(&ambassador.admin(), "/events");
@@ -136,7 +136,7 @@ fn events_tell_what_was_done_and_go_on_as_a_stream() {
 }
 
 #[test]
-fn a_refused_file_and_a_route_that_is_replaced_are_events() {
+fn rejected_file_and_replaced_route_are_events() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.toml");
     let text =
@@ -158,7 +158,7 @@ fn a_refused_file_and_a_route_that_is_replaced_are_events() {
 }
 
 #[test]
-fn refused_configuration_is_shown_until_a_good_one_is_read() {
+fn rejected_configuration_is_reported_until_a_valid_one_is_loaded() {
     const SUCCESSFUL: &str = "ambassador_config_last_reload_successful";
     const TIMESTAMP: &str = "ambassador_config_last_reload_success_timestamp_seconds";
     let dir = tempfile::tempdir().unwrap();
@@ -192,7 +192,7 @@ fn refused_configuration_is_shown_until_a_good_one_is_read() {
     assert_eq!((scraped.value(SUCCESSFUL), scraped.value(TIMESTAMP)), (0.0, before.value(TIMESTAMP)));
     let up = format!("ambassador_discovery_up{{source=\"file:{}\"}}", path.display());
     assert_eq!(scraped.value(&up), 0.0);
-    // Another round of the control loop does not remove it.
+    // Another iteration of the control loop does not remove it.
     done(&ambassador, "pause r");
     assert_eq!(json(&ambassador, "status")["config"]["ok"], false);
 
@@ -206,7 +206,7 @@ fn refused_configuration_is_shown_until_a_good_one_is_read() {
 }
 
 #[test]
-fn configuration_from_a_pipe_is_read_once_and_not_refused_later() {
+fn configuration_from_a_pipe_is_read_once() {
     let dir = tempfile::tempdir().unwrap();
     let admin = format!("unix:{}/admin.sock", dir.path().display());
     let command = || std::process::Command::new(env!("CARGO_BIN_EXE_ambassador"));
@@ -236,7 +236,7 @@ fn metrics_have_the_documented_names_types_and_units() {
     done(&ambassador, "pause r");
     std::thread::scope(|scope| {
         let held = scope.spawn(|| greeting(addr).unwrap());
-        // The session before may not have ended yet.
+        // The previous session may not have ended yet.
         let scrape = eventually("one session, held", || {
             let scrape = scrape(&ambassador);
             let of = |name: &str| scrape.value(&format!("ambassador_sessions_{name}{{route=\"r\"}}"));
@@ -249,7 +249,7 @@ fn metrics_have_the_documented_names_types_and_units() {
     let scrape = eventually("both sessions", || {
         let scrape = scrape(&ambassador);
         let ended = scrape.value("ambassador_sessions_total{route=\"r\",ending=\"finished\"}");
-        // A session is counted as ended before it gives up its place on the endpoint.
+        // A session is counted as ended before it releases the endpoint.
         let left = scrape.value(&format!("ambassador_endpoint_sessions{{route=\"r\",endpoint=\"{one}\"}}"));
         if (ended, left) == (2.0, 0.0) { Ok(scrape) } else { Err(ended) }
     });
@@ -288,7 +288,7 @@ fn metrics_have_the_documented_names_types_and_units() {
 }
 
 #[test]
-fn discovery_is_down_while_its_source_is_lost() {
+fn discovery_metric_is_down_while_its_source_is_unavailable() {
     let ambassador =
         Ambassador::with("-sock /nonexistent/docker.sock 127.0.0.1:0=docker://redis:6379?name=r").spawn();
     eventually("docker is down", || {
@@ -328,7 +328,7 @@ fn counters_advance_during_a_transfer() {
 }
 
 #[test]
-fn a_scrape_stops_nobody() {
+fn scrape_does_not_delay_sessions() {
     let ambassador = start(service("one"), "");
     let consumers = Consumers::of(ambassador.addr("r"), 4);
     for _ in 0..50 {
@@ -340,19 +340,19 @@ fn a_scrape_stops_nobody() {
 }
 
 #[test]
-fn the_configuration_is_shown_as_it_is_now() {
+fn effective_configuration_is_shown() {
     let (one, two) = (service("one"), service("two"));
     let ambassador = start(one, "&hold=7s");
     done(&ambassador, &format!("switch r {two}"));
     let config = get(&ambassador.admin(), "/config").json();
     assert_eq!(config["routes"][0]["options"]["hold"], "7s");
-    assert_eq!(config["routes"][0]["targets"][0], one.to_string(), "as it was asked for");
+    assert_eq!(config["routes"][0]["targets"][0], one.to_string(), "the configured target");
     assert!(config["running"][0].as_str().unwrap().contains(&two.to_string()), "as it runs");
     assert_eq!(config["drain_timeout"], "9s");
 }
 
 #[test]
-fn following_by_the_verb_ends_with_the_ambassador() {
+fn followed_events_end_with_the_ambassador() {
     let mut ambassador = start(service("one"), "");
     let admin = format!("unix:{}", ambassador.admin().display());
     let mut follower = std::process::Command::new(env!("CARGO_BIN_EXE_ambassador"))

@@ -1,4 +1,4 @@
-//! A resolver that says what a story has it say, and keeps the record of it.
+//! A fake resolver with the responses of the simulation, which records the queries.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,33 +13,33 @@ use hickory_resolver::proto::op::{Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::time::{Instant, sleep};
 
-use crate::simulation::lots::Lots;
+use crate::simulation::rng::Rng;
 
-/// A name is given up after so long: what comes later has not come.
+/// The timeout of a lookup; later responses are ignored.
 pub(super) const LOOKUP_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Between two looks at them, which are some minutes apart; else a name that is asked for all the time fills memory.
+/// The maximum between two checks, which are some minutes apart; continuous queries would otherwise fill memory.
 const ROUNDS_MAX: usize = 1_000;
 
-/// What is said of a name's records of one kind.
+/// The response for the records of one kind.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reply {
-    says: Says,
+    says: Response,
     after: Duration,
 }
 
 #[derive(Clone, Debug, Default)]
-pub(super) enum Says {
-    /// Each with its TTL in seconds.
+pub(super) enum Response {
+    /// Addresses with their TTL in seconds.
     Addresses(BTreeMap<IpAddr, u32>),
-    /// There are none of this kind.
+    /// The name has no records of this kind.
     Nothing,
     #[default]
     NoSuchName,
     Fails,
 }
 
-/// A name was asked for: both kinds at once.
+/// A lookup of a name: both kinds at once.
 #[derive(Clone, Debug)]
 pub(super) struct Round {
     pub(super) begun: Instant,
@@ -62,24 +62,24 @@ impl Round {
 }
 
 impl Reply {
-    /// What is heard of it.
-    pub(super) fn heard(&self) -> &Says {
-        if self.after < LOOKUP_TIMEOUT { &self.says } else { &Says::Fails }
+    /// Returns the response as received.
+    pub(super) fn received(&self) -> &Response {
+        if self.after < LOOKUP_TIMEOUT { &self.says } else { &Response::Fails }
     }
 }
 
-impl Says {
-    /// `None`: nobody could say.
+impl Response {
+    /// Returns `None` if the lookup failed.
     pub(super) fn addresses(&self) -> Option<BTreeSet<IpAddr>> {
         match self {
-            Says::Addresses(addresses) => Some(addresses.keys().copied().collect()),
-            Says::Nothing | Says::NoSuchName => Some(BTreeSet::new()),
-            Says::Fails => None,
+            Response::Addresses(addresses) => Some(addresses.keys().copied().collect()),
+            Response::Nothing | Response::NoSuchName => Some(BTreeSet::new()),
+            Response::Fails => None,
         }
     }
 
     pub(super) fn ttl(&self) -> Option<Duration> {
-        let Says::Addresses(addresses) = self else { return None };
+        let Response::Addresses(addresses) = self else { return None };
         addresses.values().min().map(|ttl| Duration::from_secs(u64::from(*ttl)))
     }
 
@@ -87,13 +87,13 @@ impl Says {
         let query = Query::query(name.clone(), kind);
         let none = |code| Err(DnsError::NoRecordsFound(NoRecords::new(query.clone(), code)).into());
         match self {
-            Says::Addresses(addresses) => {
+            Response::Addresses(addresses) => {
                 let record = |(ip, ttl): (IpAddr, u32)| Record::from_rdata(name.clone(), ttl, data(ip));
                 Ok(Lookup::new_with_max_ttl(query, addresses.into_iter().map(record)))
             }
-            Says::Nothing => none(ResponseCode::NoError),
-            Says::NoSuchName => none(ResponseCode::NXDomain),
-            Says::Fails => Err(DnsError::ResponseCode(ResponseCode::ServFail).into()),
+            Response::Nothing => none(ResponseCode::NoError),
+            Response::NoSuchName => none(ResponseCode::NXDomain),
+            Response::Fails => Err(DnsError::ResponseCode(ResponseCode::ServFail).into()),
         }
     }
 }
@@ -106,24 +106,24 @@ fn data(ip: IpAddr) -> RData {
 }
 
 impl Zone {
-    /// From now on, until the next change. Says what.
-    pub(super) fn changes(&mut self, name: &str, lots: &mut Lots) -> String {
-        let (v4, v6) = if lots.one_in(4) {
-            // A server that is away is so for both; a name that is gone too.
-            let says = lots.of(&[Says::NoSuchName, Says::NoSuchName, Says::Fails]);
-            let reply = Reply { says, after: delay(lots) };
+    /// Changes the responses; returns a description.
+    pub(super) fn change(&mut self, name: &str, rng: &mut Rng) -> String {
+        let (v4, v6) = if rng.one_in(4) {
+            // Failures and nonexistent names affect both kinds.
+            let says = rng.pick(&[Response::NoSuchName, Response::NoSuchName, Response::Fails]);
+            let reply = Reply { says, after: delay(rng) };
             (reply.clone(), reply)
         } else {
-            (draw(RecordType::A, lots), draw(RecordType::AAAA, lots))
+            (draw(RecordType::A, rng), draw(RecordType::AAAA, rng))
         };
         let event = format!("{name} is {v4:?}, {v6:?}");
         self.says(name, v4, v6);
         event
     }
 
-    pub(super) fn is_well(&mut self, name: &str) -> Vec<IpAddr> {
+    pub(super) fn recover(&mut self, name: &str) -> Vec<IpAddr> {
         let ip = "10.9.9.9".parse().unwrap();
-        let well = Reply { says: Says::Addresses([(ip, 5)].into()), after: Duration::ZERO };
+        let well = Reply { says: Response::Addresses([(ip, 5)].into()), after: Duration::ZERO };
         self.says(name, well, Reply::default());
         vec![ip]
     }
@@ -137,7 +137,7 @@ impl Zone {
         self.replies.get(&(name.to_owned(), kind)).cloned().unwrap_or_default()
     }
 
-    /// Those that have begun, and were not taken yet.
+    /// Takes the rounds that have begun since the last call.
     pub(super) fn take_rounds(&mut self, name: &str) -> Vec<Round> {
         self.rounds.remove(name).unwrap_or_default()
     }
@@ -154,7 +154,7 @@ pub(super) fn asking(zone: &Shared) -> QueryFn {
                 Round { begun: Instant::now(), v4: reply.clone(), v6: zone.reply(&asked, RecordType::AAAA) };
             let rounds = zone.rounds.entry(asked).or_default();
             rounds.push(round);
-            assert!(rounds.len() < ROUNDS_MAX, "asked for without end");
+            assert!(rounds.len() < ROUNDS_MAX, "queried without end");
         }
         async move {
             sleep(reply.after).await;
@@ -164,30 +164,30 @@ pub(super) fn asking(zone: &Shared) -> QueryFn {
     })
 }
 
-fn draw(kind: RecordType, lots: &mut Lots) -> Reply {
-    let says = match lots.below(8) {
-        0 => Says::Fails,
-        1 | 2 => Says::Nothing,
-        3 => Says::NoSuchName,
-        _ => Says::Addresses((0..lots.below(4)).map(|_| (address(kind, lots), ttl(lots))).collect()),
+fn draw(kind: RecordType, rng: &mut Rng) -> Reply {
+    let says = match rng.below(8) {
+        0 => Response::Fails,
+        1 | 2 => Response::Nothing,
+        3 => Response::NoSuchName,
+        _ => Response::Addresses((0..rng.below(4)).map(|_| (address(kind, rng), ttl(rng))).collect()),
     };
-    Reply { says, after: delay(lots) }
+    Reply { says, after: delay(rng) }
 }
 
-fn address(kind: RecordType, lots: &mut Lots) -> IpAddr {
-    let last = 1 + lots.below(5);
+fn address(kind: RecordType, rng: &mut Rng) -> IpAddr {
+    let last = 1 + rng.below(5);
     let text = if kind == RecordType::A { format!("10.0.0.{last}") } else { format!("fd00::{last}") };
     text.parse().unwrap()
 }
 
-fn ttl(lots: &mut Lots) -> u32 {
-    lots.of(&[0, 1, 2, 5, 30, 60, 600, u32::MAX])
+fn ttl(rng: &mut Rng) -> u32 {
+    rng.pick(&[0, 1, 2, 5, 30, 60, 600, u32::MAX])
 }
 
-fn delay(lots: &mut Lots) -> Duration {
-    match lots.below(8) {
-        0 => lots.millis(3_000),
-        1 if lots.one_in(3) => 2 * LOOKUP_TIMEOUT,
+fn delay(rng: &mut Rng) -> Duration {
+    match rng.below(8) {
+        0 => rng.millis(3_000),
+        1 if rng.one_in(3) => 2 * LOOKUP_TIMEOUT,
         _ => Duration::ZERO,
     }
 }

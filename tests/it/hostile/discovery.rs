@@ -1,4 +1,4 @@
-//! Name servers that fail, deny or flood, and a Docker engine that stops answering.
+//! Name servers that fail, deny or flood; a Docker engine that stops replying; files that are not regular.
 
 mod engine;
 
@@ -48,7 +48,7 @@ fn is_lost(ambassador: &Ambassador, words: &str) {
 // === name servers ===
 
 #[test]
-fn servfail_for_one_search_domain_does_not_lead_to_the_host_of_another() {
+fn servfail_for_one_search_domain_does_not_resolve_in_another() {
     let dns = needs!(Dns::start());
     let one = Service::new("one");
     dns.searches("corp.test");
@@ -66,14 +66,14 @@ fn servfail_for_one_search_domain_does_not_lead_to_the_host_of_another() {
     dns.fails("db.corp.test.");
     is_lost(&ambassador, "db.corp.test.: ");
     assert_eq!(addresses(&ambassador, "r"), ["127.0.0.1"], "the last answer is kept");
-    // A denial is an answer, and leads to the next.
+    // A denial is a response, so the next domain is tried.
     dns.forgets("db.corp.test.");
     dns.recovers("db.corp.test.");
     has(&ambassador, "r", &["127.0.0.9"]);
 }
 
 #[test]
-fn denied_name_loses_its_addresses_soon_and_failing_name_keeps_them() {
+fn nxdomain_drops_addresses_soon_and_servfail_keeps_them() {
     let dns = needs!(Dns::start());
     dns.has("denied.test.", 1, &["127.0.0.2"]);
     dns.has("failing.test.", 1, &["127.0.0.3"]);
@@ -91,7 +91,7 @@ fn denied_name_loses_its_addresses_soon_and_failing_name_keeps_them() {
 }
 
 #[test]
-fn addresses_multiplied_by_srv_records_are_cut_at_the_limit() {
+fn addresses_of_srv_records_are_limited() {
     let dns = needs!(Dns::start());
     let ips: Vec<String> = (0..2000).map(|n| format!("127.9.{}.{}", n / 250, n % 250)).collect();
     dns.has("many.test.", 1, &ips.iter().map(String::as_str).collect::<Vec<_>>());
@@ -116,80 +116,80 @@ fn follows(engine: &Engine, routes: &str) -> Ambassador {
     Ambassador::with(routes).var("DOCKER_HOST", &engine.docker_host()).start()
 }
 
-/// One for each container, and named like it.
+/// Returns a route for each container, with its name.
 fn routes(containers: &[&str]) -> String {
     let route = |name: &&str| format!("{}:0=docker://{name}:9?name={name}", private_ip());
     containers.iter().map(route).collect::<Vec<_>>().join(" ")
 }
 
-/// The moment after a list: the next is as far away as it can be.
+/// Waits for a list, so that the next one is as late as possible.
 fn has_listed(engine: &Engine) {
-    let before = engine.asked().0;
-    eventually("a list", || if engine.asked().0 > before { Ok(()) } else { Err("none yet") });
-    // Its answers are taken in by then.
+    let before = engine.request_counts().0;
+    eventually("a list", || if engine.request_counts().0 > before { Ok(()) } else { Err("none yet") });
+    // Its responses have been processed by then.
     pause(Duration::from_millis(300));
 }
 
 #[test]
-fn silent_event_stream_does_not_keep_an_address_that_another_container_has() {
+fn silent_event_stream_does_not_keep_a_reused_address() {
     let engine = Engine::start();
-    engine.runs("db", "127.0.0.2");
+    engine.run("db", "127.0.0.2");
     let ambassador = follows(&engine, &routes(&["db", "thief"]));
     has(&ambassador, "db", &["127.0.0.2"]);
     has_listed(&engine);
     has_listed(&engine);
-    engine.does_not_inspect("db");
-    engine.ends("db");
-    engine.runs("thief", "127.0.0.2");
+    engine.hang_inspection_of("db");
+    engine.remove("db");
+    engine.run("thief", "127.0.0.2");
     let changed = Instant::now();
     has(&ambassador, "db", &[]);
-    // Every 15 s it would be too late on half of the runs, and an inspection of `db` never returns.
+    // A list every 15 s would be too late in half of the runs, and the inspection of `db` never returns.
     assert!(changed.elapsed() < Duration::from_secs(12), "{:?}", changed.elapsed());
     has(&ambassador, "thief", &["127.0.0.2"]);
 }
 
 #[test]
-fn event_stream_that_missed_a_change_and_stays_silent_is_subscribed_to_again() {
+fn silent_event_stream_that_missed_a_change_is_reopened() {
     let engine = Engine::start();
-    engine.runs("db", "127.0.0.2");
+    engine.run("db", "127.0.0.2");
     let ambassador = follows(&engine, &routes(&["db"]));
     has(&ambassador, "db", &["127.0.0.2"]);
     has_listed(&engine);
-    engine.forgets_its_listeners();
-    engine.runs("db", "127.0.0.3");
+    engine.detach_event_streams();
+    engine.run("db", "127.0.0.3");
     has(&ambassador, "db", &["127.0.0.3"]);
-    eventually("a second subscription", || match engine.asked() {
+    eventually("a second subscription", || match engine.request_counts() {
         (_, 1) => Err(ambassador.log()),
         _ => Ok(()),
     });
     assert!(!ambassador.log().contains("source unavailable"), "{}", ambassador.log());
-    // Events count again.
+    // Events are handled again.
     has_listed(&engine);
-    let lists = engine.asked().0;
-    engine.ends("db");
-    engine.tells("db", "die");
+    let lists = engine.request_counts().0;
+    engine.remove("db");
+    engine.send_event("db", "die");
     has(&ambassador, "db", &[]);
-    assert!(engine.asked().0 <= lists + 1, "{} lists after {lists}", engine.asked().0);
+    assert!(engine.request_counts().0 <= lists + 1, "{} lists after {lists}", engine.request_counts().0);
 }
 
 #[test]
-fn lost_event_of_an_end_does_not_keep_the_address_from_its_next_container() {
+fn lost_end_event_does_not_block_reuse_of_the_address() {
     let engine = Engine::start();
-    engine.runs("before", "127.0.0.2");
+    engine.run("before", "127.0.0.2");
     let ambassador = follows(&engine, &routes(&["before", "after"]));
     has(&ambassador, "before", &["127.0.0.2"]);
     has_listed(&engine);
-    engine.ends("before");
-    engine.runs("after", "127.0.0.2");
-    let lists = engine.asked().0;
-    engine.tells("after", "start");
+    engine.remove("before");
+    engine.run("after", "127.0.0.2");
+    let lists = engine.request_counts().0;
+    engine.send_event("after", "start");
     has(&ambassador, "after", &["127.0.0.2"]);
     has(&ambassador, "before", &[]);
-    assert_eq!(engine.asked().0, lists, "before the next list");
+    assert_eq!(engine.request_counts().0, lists, "before the next list");
 }
 
 #[test]
-fn session_that_cannot_connect_finds_the_new_address_though_no_event_told_of_it() {
+fn failed_connect_finds_the_new_address_without_an_event() {
     let engine = Engine::start();
     let (old, new) = (private_ip(), private_ip());
     let service = TcpListener::bind((new.as_str(), 0)).unwrap();
@@ -199,25 +199,25 @@ fn session_that_cannot_connect_finds_the_new_address_though_no_event_told_of_it(
             stream.write_all(b"new").ok();
         }
     });
-    engine.runs("db", &old);
+    engine.run("db", &old);
     let ambassador = follows(&engine, &format!("127.0.0.1:0=docker://db:{port}?name=db&hold=30s"));
     has(&ambassador, "db", &[&old]);
     has_listed(&engine);
     has_listed(&engine);
-    engine.runs("db", &new);
+    engine.run("db", &new);
     let changed = Instant::now();
     assert_eq!(ask(ambassador.addr("db")), "new");
     assert!(changed.elapsed() < Duration::from_secs(4), "{:?}", changed.elapsed());
 }
 
 #[test]
-fn engine_that_no_longer_answers_is_lost_and_its_containers_are_kept() {
+fn hanging_engine_is_unavailable_and_its_containers_are_kept() {
     let engine = Engine::start();
-    engine.runs("db", "127.0.0.2");
+    engine.run("db", "127.0.0.2");
     let ambassador = follows(&engine, &routes(&["db"]));
     has(&ambassador, "db", &["127.0.0.2"]);
     has_listed(&engine);
-    engine.freezes();
+    engine.freeze();
     is_lost(&ambassador, "no response");
     assert_eq!(addresses(&ambassador, "db"), ["127.0.0.2"]);
 }
@@ -225,12 +225,15 @@ fn engine_that_no_longer_answers_is_lost_and_its_containers_are_kept() {
 #[test]
 fn engine_is_listed_no_more_than_once_a_second_while_sessions_cannot_connect() {
     let engine = Engine::start();
-    engine.runs("db", &private_ip());
+    engine.run("db", &private_ip());
     let ambassador = follows(&engine, &format!("{}&hold=30s", routes(&["db"])));
     has_listed(&engine);
     let sessions: Vec<_> = (0..20).map(|_| TcpStream::connect(ambassador.addr("db")).unwrap()).collect();
-    let (begun, lists) = (Instant::now(), engine.asked().0);
-    eventually("four more lists", || if engine.asked().0 >= lists + 4 { Ok(()) } else { Err("fewer") });
+    let (begun, lists) = (Instant::now(), engine.request_counts().0);
+    eventually(
+        "four more lists",
+        || if engine.request_counts().0 >= lists + 4 { Ok(()) } else { Err("fewer") },
+    );
     assert!(begun.elapsed() > Duration::from_millis(2900), "{:?}", begun.elapsed());
     drop(sessions);
 }
@@ -238,7 +241,7 @@ fn engine_is_listed_no_more_than_once_a_second_while_sessions_cannot_connect() {
 // === files ===
 
 #[test]
-fn fifo_or_device_in_place_of_a_file_is_refused_and_blocks_nothing() {
+fn fifo_or_device_in_place_of_a_file_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("r.endpoints");
     std::fs::write(&path, "127.0.0.2:9\n").unwrap();
@@ -258,7 +261,7 @@ fn fifo_or_device_in_place_of_a_file_is_refused_and_blocks_nothing() {
 }
 
 #[test]
-fn configuration_that_is_a_fifo_or_a_device_is_an_error_at_the_start() {
+fn fifo_or_device_as_configuration_is_an_error_at_start() {
     let dir = tempfile::tempdir().unwrap();
     let fifo = dir.path().join("fifo");
     rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();

@@ -1,4 +1,4 @@
-//! Which ambassador a verb reaches, where several run and where somebody else has squatted a name.
+//! Selection of the ambassador by a command if several run, and if another user has taken a name.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -10,31 +10,31 @@ use crate::support::{needs, within};
 const LIMIT: Duration = Duration::from_secs(30);
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ambassador");
 
-/// A network of its own, in which nobody can write to `/run`: what an ambassador meets that can write nowhere.
-struct Home {
+/// A network namespace with a read-only `/run`: an ambassador without a writable directory.
+struct Sandbox {
     holder: Child,
     dir: tempfile::TempDir,
 }
 
-/// A process in it, killed when dropped.
-struct Inhabitant(Child);
+/// A process in the sandbox, killed when dropped.
+struct SandboxProcess(Child);
 
-impl Drop for Inhabitant {
+impl Drop for SandboxProcess {
     fn drop(&mut self) {
         self.0.kill().ok();
         self.0.wait().ok();
     }
 }
 
-impl Drop for Home {
+impl Drop for Sandbox {
     fn drop(&mut self) {
         self.holder.kill().ok();
         self.holder.wait().ok();
     }
 }
 
-impl Home {
-    fn new() -> Result<Home, &'static str> {
+impl Sandbox {
+    fn new() -> Result<Sandbox, &'static str> {
         if !rustix::process::geteuid().is_root() {
             return Err("namespaces take root");
         }
@@ -47,14 +47,14 @@ impl Home {
             .spawn()
             .unwrap();
         within(LIMIT, "a home", || if ready.exists() { Ok(()) } else { Err("not yet") });
-        Ok(Home { holder, dir })
+        Ok(Sandbox { holder, dir })
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// `words` in it, with no variable but these.
+    /// Builds a command in the sandbox with only these variables.
     fn command(&self, words: &[&str], vars: &[(&str, &Path)]) -> Command {
         let mut command = Command::new("/usr/bin/nsenter");
         command.args(["--net", "--mount", "--target", &self.holder.id().to_string()]);
@@ -62,49 +62,49 @@ impl Home {
         command
     }
 
-    fn verb(&self, words: &str) -> Said {
+    fn verb(&self, words: &str) -> CommandOutput {
         let words: Vec<&str> = std::iter::once(PROGRAM).chain(words.split_whitespace()).collect();
-        Said::of(&self.command(&words, &[]).output().unwrap())
+        CommandOutput::of(&self.command(&words, &[]).output().unwrap())
     }
 
-    /// An ambassador that listens at the path of this name, once it does.
+    /// Starts an ambassador and waits until it listens at the path of this name.
     fn ambassador(
         &self,
         wrapped: &[&str],
         listen: &str,
         vars: &[(&str, &Path)],
         flags: &[&str],
-    ) -> Inhabitant {
+    ) -> SandboxProcess {
         let listen = self.path(listen);
         let route = format!("{}=127.0.0.1:1", listen.display());
         let words = [wrapped, &[PROGRAM], flags, &[&route]].concat();
-        let inhabitant = Inhabitant(self.command(&words, vars).stderr(Stdio::null()).spawn().unwrap());
+        let inhabitant = SandboxProcess(self.command(&words, vars).stderr(Stdio::null()).spawn().unwrap());
         within(LIMIT, "its listener", || if listen.exists() { Ok(()) } else { Err("not yet") });
         inhabitant
     }
 }
 
 #[derive(Debug)]
-struct Said {
+struct CommandOutput {
     code: Option<i32>,
     out: String,
     err: String,
 }
 
-impl Said {
-    fn of(output: &Output) -> Said {
+impl CommandOutput {
+    fn of(output: &Output) -> CommandOutput {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Said { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+        CommandOutput { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
     }
 
-    /// The admin addresses that an error lists.
+    /// Returns the admin addresses listed in an error.
     fn addresses(&self) -> Vec<String> {
         let words = self.err.split_whitespace().filter(|word| word.starts_with('@'));
         words.map(str::to_owned).collect()
     }
 }
 
-/// Says "ready" to everybody, at the name of a version before this and at one like ours.
+/// A program that replies "ready" to all clients, at a name of an earlier version and at one of the current format.
 const SQUATTER: &str = r#"
 use Socket;
 my ($bits, @listeners) = ("");
@@ -127,35 +127,35 @@ while (select(my $read = $bits, undef, undef, undef)) {
 "#;
 
 #[test]
-fn name_squatted_by_another_user_is_not_believed() {
-    let home = needs!(Home::new());
-    let ready = home.path("squatted");
-    std::fs::set_permissions(home.dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+fn socket_name_of_another_user_is_rejected() {
+    let sandbox = needs!(Sandbox::new());
+    let ready = sandbox.path("squatted");
+    std::fs::set_permissions(sandbox.dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
     let words = ["/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     let words = [&words[..], &["/usr/bin/perl", "-e", SQUATTER, ready.to_str().unwrap()]].concat();
-    let _squatter = Inhabitant(home.command(&words, &[]).spawn().unwrap());
+    let _squatter = SandboxProcess(sandbox.command(&words, &[]).spawn().unwrap());
     within(LIMIT, "a squatter", || if ready.exists() { Ok(()) } else { Err("not yet") });
 
-    let said = home.verb("health");
+    let said = sandbox.verb("health");
     assert_eq!(said.code, Some(69), "{said:?}");
     assert!(said.err.contains("@ambassador/admin/1") && said.err.contains("uid 65534"), "{said:?}");
-    assert_eq!(home.verb("health --admin @ambassador/admin/1").code, Some(69));
+    assert_eq!(sandbox.verb("health --admin @ambassador/admin/1").code, Some(69));
 
-    let _ours = home.ambassador(&[], "ours.sock", &[], &[]);
+    let _ours = sandbox.ambassador(&[], "ours.sock", &[], &[]);
     within(LIMIT, "our own", || {
-        let said = home.verb("health");
+        let said = sandbox.verb("health");
         if said.code == Some(0) { Ok(()) } else { Err(format!("{said:?}")) }
     });
-    assert!(home.verb("status").out.contains("ours.sock"));
+    assert!(sandbox.verb("status").out.contains("ours.sock"));
 }
 
 #[test]
-fn ambassadors_of_one_user_have_a_name_each() {
-    let home = needs!(Home::new());
-    let one = home.ambassador(&[], "one.sock", &[], &[]);
-    let two = home.ambassador(&[], "two.sock", &[], &[]);
+fn ambassadors_of_one_user_have_distinct_names() {
+    let sandbox = needs!(Sandbox::new());
+    let one = sandbox.ambassador(&[], "one.sock", &[], &[]);
+    let two = sandbox.ambassador(&[], "two.sock", &[], &[]);
     let several = within(LIMIT, "both", || {
-        let said = home.verb("status");
+        let said = sandbox.verb("status");
         if said.addresses().len() == 2 { Ok(said) } else { Err(format!("{said:?}")) }
     });
     assert_eq!(several.code, Some(64), "{several:?}");
@@ -163,48 +163,48 @@ fn ambassadors_of_one_user_have_a_name_each() {
     let mut routes: Vec<String> = several
         .addresses()
         .iter()
-        .map(|address| home.verb(&format!("status --admin {address}")).out)
+        .map(|address| sandbox.verb(&format!("status --admin {address}")).out)
         .map(|table| if table.contains("one.sock") { "one" } else { "two" }.to_owned())
         .collect();
     routes.sort();
     assert_eq!(routes, ["one", "two"]);
     drop(one);
-    assert!(home.verb("status").out.contains("two.sock"), "the only one that is left");
+    assert!(sandbox.verb("status").out.contains("two.sock"), "the only one that is left");
     drop(two);
-    assert_eq!(home.verb("status").code, Some(69));
+    assert_eq!(sandbox.verb("status").code, Some(69));
 }
 
-/// Two containers with `--network host` share abstract names; each has its own processes.
+/// Containers with `--network host` share abstract names; each has its own processes.
 #[test]
-fn verb_in_a_container_reaches_the_ambassador_of_that_container() {
-    let home = needs!(Home::new());
+fn command_in_a_container_reaches_the_ambassador_of_that_container() {
+    let sandbox = needs!(Sandbox::new());
     let container = ["/usr/bin/unshare", "--pid", "--fork", "--kill-child"];
-    let containers = ["one.sock", "two.sock"].map(|name| home.ambassador(&container, name, &[], &[]));
+    let containers = ["one.sock", "two.sock"].map(|name| sandbox.ambassador(&container, name, &[], &[]));
     within(LIMIT, "both", || {
-        let said = home.verb("status");
+        let said = sandbox.verb("status");
         if said.addresses().len() == 2 { Ok(()) } else { Err(format!("{said:?}")) }
     });
     for (container, name) in containers.iter().zip(["one.sock", "two.sock"]) {
         let unshare = container.0.id();
         let children = std::fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap();
         let inside = ["/usr/bin/nsenter", "--pid", "--target", children.trim(), PROGRAM, "status"];
-        let said = Said::of(&home.command(&inside, &[]).output().unwrap());
+        let said = CommandOutput::of(&sandbox.command(&inside, &[]).output().unwrap());
         assert!(said.out.contains(name), "{name}: {said:?}");
     }
 }
 
 #[test]
 fn admin_on_tcp_keeps_the_unix_socket_that_health_uses() {
-    let home = needs!(Home::new());
-    let runtime_dir = home.path("shm");
+    let sandbox = needs!(Sandbox::new());
+    let runtime_dir = sandbox.path("shm");
     std::fs::create_dir(&runtime_dir).unwrap();
     let vars = [("XDG_RUNTIME_DIR", runtime_dir.as_path())];
-    let _ambassador = home.ambassador(&[], "one.sock", &vars, &["--admin", "127.0.0.1:9600"]);
+    let _ambassador = sandbox.ambassador(&[], "one.sock", &vars, &["--admin", "127.0.0.1:9600"]);
     within(LIMIT, "health by the default address", || {
-        let said = Said::of(&home.command(&[PROGRAM, "health"], &vars).output().unwrap());
+        let said = CommandOutput::of(&sandbox.command(&[PROGRAM, "health"], &vars).output().unwrap());
         if said.code == Some(0) { Ok(()) } else { Err(format!("{said:?}")) }
     });
     assert!(runtime_dir.join("ambassador/admin.sock").exists());
-    let said = home.verb("status --admin 127.0.0.1:9600");
+    let said = sandbox.verb("status --admin 127.0.0.1:9600");
     assert!(said.out.contains("one.sock"), "{said:?}");
 }

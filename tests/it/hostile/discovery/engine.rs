@@ -1,4 +1,4 @@
-//! A Docker engine whose events can get lost, and that can stop answering.
+//! A Docker engine that can lose events and stop replying.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -16,10 +16,10 @@ struct State {
     listeners: Vec<TcpStream>,
     lists: usize,
     subscriptions: usize,
-    /// Containers whose inspection is never answered.
+    /// Containers whose inspection gets no reply.
     uninspectable: BTreeSet<String>,
     is_frozen: bool,
-    /// Connections that are left without an answer.
+    /// Connections that get no reply.
     frozen: Vec<TcpStream>,
 }
 
@@ -30,7 +30,7 @@ struct Container {
     ip: String,
 }
 
-/// Lives as long as the test's process.
+/// A fake engine, which runs until the test's process ends.
 #[derive(Clone)]
 pub(super) struct Engine {
     address: String,
@@ -60,14 +60,14 @@ impl Engine {
         format!("tcp://{}", self.address)
     }
 
-    /// How often containers were listed, and events subscribed to.
-    pub(super) fn asked(&self) -> (usize, usize) {
+    /// Returns the numbers of list and event requests.
+    pub(super) fn request_counts(&self) -> (usize, usize) {
         let state = self.state();
         (state.lists, state.subscriptions)
     }
 
-    /// A container that runs or, if there is one of this name, that is started again. Without an event.
-    pub(super) fn runs(&self, name: &str, ip: &str) {
+    /// Starts a container, or restarts the one of this name, without an event.
+    pub(super) fn run(&self, name: &str, ip: &str) {
         let mut state = self.state();
         let running = Container {
             id: format!("{:0>64}", format!("{:x}", name.bytes().map(usize::from).sum::<usize>())),
@@ -79,15 +79,15 @@ impl Engine {
         state.containers.push(running);
     }
 
-    /// Without an event.
-    pub(super) fn ends(&self, name: &str) {
+    /// Removes a container without an event.
+    pub(super) fn remove(&self, name: &str) {
         let mut state = self.state();
         let container = state.containers.iter_mut().find(|c| c.name == name).unwrap();
         container.running = false;
     }
 
-    /// The event of what has happened.
-    pub(super) fn tells(&self, name: &str, action: &str) {
+    /// Sends an event.
+    pub(super) fn send_event(&self, name: &str, action: &str) {
         let mut state = self.state();
         let id = state.containers.iter().find(|c| c.name == name).unwrap().id.clone();
         let event = json!({ "Type": "container", "Action": action, "Actor": { "ID": id } });
@@ -96,23 +96,23 @@ impl Engine {
         }
     }
 
-    pub(super) fn does_not_inspect(&self, name: &str) {
+    pub(super) fn hang_inspection_of(&self, name: &str) {
         let mut state = self.state();
         let id = state.containers.iter().find(|c| c.name == name).unwrap().id.clone();
         state.uninspectable.insert(id);
     }
 
-    /// Streams subscribed to so far stay open and silent.
-    pub(super) fn forgets_its_listeners(&self) {
+    /// Existing event streams stay open without further events.
+    pub(super) fn detach_event_streams(&self) {
         let mut state = self.state();
         let listeners = std::mem::take(&mut state.listeners);
         state.frozen.extend(listeners);
     }
 
-    /// Accepts connections from now on and answers none, as a host that is gone does behind a proxy.
-    pub(super) fn freezes(&self) {
+    /// Accepts connections from now on without a reply, as a proxy in front of a dead host does.
+    pub(super) fn freeze(&self) {
         self.state().is_frozen = true;
-        self.forgets_its_listeners();
+        self.detach_event_streams();
     }
 
     fn answer(&self, mut stream: TcpStream) {

@@ -1,4 +1,4 @@
-//! The life of a connection, through the real app: pick, hold, retry, refuse, drain, end.
+//! The phases of a session through the real app: pick, hold, retry, refuse, drain, end.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use ambassador::ending::Ending;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket, UnixListener, UnixStream};
 
-use crate::app::{App, PATIENCE, Service, eventually, greeting, nobody};
+use crate::app::{App, PATIENCE, Service, eventually, greeting, refusing_addr};
 
 #[tokio::test]
-async fn a_session_finishes_when_both_sides_are_done() {
+async fn session_ends_when_both_sides_have_closed() {
     let service = Service::named("one").await;
     let app = App::start(&[&format!("127.0.0.1:0={}?name=r", service.addr)]).await;
     let (mut stream, name) = greeting(app.addr("r"), "one").await;
@@ -18,12 +18,12 @@ async fn a_session_finishes_when_both_sides_are_done() {
     stream.shutdown().await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
-    assert_eq!(answer, "request", "the answer to a request that ended comes whole");
+    assert_eq!(answer, "request", "the reply to a request with half-close is complete");
     app.await_ended("r", Ending::Finished, 1).await;
 }
 
 #[tokio::test]
-async fn a_restart_of_the_service_is_a_pause_and_never_a_refusal() {
+async fn restart_of_the_service_is_a_pause_not_a_refusal() {
     let service = Service::named("one").await;
     let app = App::start(&[&format!("127.0.0.1:0={}?name=r", service.addr)]).await;
     let addr = service.stop().await;
@@ -40,7 +40,7 @@ async fn a_restart_of_the_service_is_a_pause_and_never_a_refusal() {
 
 #[tokio::test]
 async fn the_next_endpoint_is_tried_at_once() {
-    let (dead, service) = (nobody().await, Service::named("two").await);
+    let (dead, service) = (refusing_addr().await, Service::named("two").await);
     let route = format!("127.0.0.1:0={dead},{}?name=r&hold=0s&balance=round-robin", service.addr);
     let app = App::start(&[&route]).await;
     for _ in 0..4 {
@@ -50,28 +50,28 @@ async fn the_next_endpoint_is_tried_at_once() {
 
 #[tokio::test]
 async fn the_backup_serves_while_no_target_does() {
-    let (dead, backup) = (nobody().await, Service::named("backup").await);
+    let (dead, backup) = (refusing_addr().await, Service::named("backup").await);
     let app = App::start(&[&format!("127.0.0.1:0={dead}?name=r&hold=0s&backup={}", backup.addr)]).await;
     assert_eq!(greeting(app.addr("r"), "backup").await.1, "backup");
 }
 
 #[tokio::test]
-async fn without_hold_nobody_waits_and_the_consumer_is_reset() {
-    let app = App::start(&[&format!("127.0.0.1:0={}?name=r&hold=0s", nobody().await)]).await;
+async fn without_hold_the_client_is_reset_at_once() {
+    let app = App::start(&[&format!("127.0.0.1:0={}?name=r&hold=0s", refusing_addr().await)]).await;
     assert_refused(app.addr("r")).await;
     app.await_ended("r", Ending::ConnectFailed, 1).await;
 }
 
 #[tokio::test]
-async fn a_hold_that_expires_has_its_own_ending() {
-    let app = App::start(&[&format!("127.0.0.1:0={}?name=r&hold=50ms", nobody().await)]).await;
+async fn expired_hold_has_its_own_ending() {
+    let app = App::start(&[&format!("127.0.0.1:0={}?name=r&hold=50ms", refusing_addr().await)]).await;
     assert_refused(app.addr("r")).await;
     app.await_ended("r", Ending::HoldExpired, 1).await;
 }
 
 #[tokio::test]
-async fn a_consumer_that_leaves_while_held_is_noticed_and_counted() {
-    let app = App::start(&[&format!("127.0.0.1:0={}?name=r&hold=10m", nobody().await)]).await;
+async fn client_that_closes_while_held_is_counted() {
+    let app = App::start(&[&format!("127.0.0.1:0={}?name=r&hold=10m", refusing_addr().await)]).await;
     let silent = TcpStream::connect(app.addr("r")).await.unwrap();
     let mut reset = TcpStream::connect(app.addr("r")).await.unwrap();
     reset.write_all(b"a request").await.unwrap();
@@ -85,8 +85,8 @@ async fn a_consumer_that_leaves_while_held_is_noticed_and_counted() {
 }
 
 #[tokio::test]
-async fn a_request_sent_and_ended_while_held_is_answered() {
-    let addr = nobody().await;
+async fn request_with_half_close_while_held_gets_a_reply() {
+    let addr = refusing_addr().await;
     let app = App::start(&[&format!("127.0.0.1:0={addr}?name=r")]).await;
     let mut stream = TcpStream::connect(app.addr("r")).await.unwrap();
     stream.write_all(b"ping").await.unwrap();
@@ -100,7 +100,7 @@ async fn a_request_sent_and_ended_while_held_is_answered() {
 
 #[tokio::test]
 async fn the_hold_queue_is_bounded_over_all_routes() {
-    let dead = nobody().await;
+    let dead = refusing_addr().await;
     let routes = [format!("127.0.0.1:0={dead}?name=a"), format!("127.0.0.2:0={dead}?name=b")];
     let app = App::with(&[&routes[0], &routes[1]], |config| config.settings.max_held = 1).await;
     let _held = TcpStream::connect(app.addr("a")).await.unwrap();
@@ -110,7 +110,7 @@ async fn the_hold_queue_is_bounded_over_all_routes() {
 }
 
 #[tokio::test]
-async fn who_is_not_allowed_and_who_is_too_many_are_refused() {
+async fn denied_clients_and_excess_sessions_are_refused() {
     let service = Service::named("one").await;
     let routes = [
         format!("127.0.0.1:0={}?name=closed&allow=10.0.0.0/8", service.addr),
@@ -128,7 +128,7 @@ async fn who_is_not_allowed_and_who_is_too_many_are_refused() {
 }
 
 #[tokio::test]
-async fn a_drain_lets_sessions_finish_and_then_ends() {
+async fn drain_waits_for_sessions_to_finish() {
     let service = Service::named("one").await;
     let mut app = App::start(&[&format!("127.0.0.1:0={}?name=r", service.addr)]).await;
     let (mut stream, _) = greeting(app.addr("r"), "one").await;
@@ -145,7 +145,7 @@ async fn a_drain_lets_sessions_finish_and_then_ends() {
 }
 
 #[tokio::test]
-async fn a_session_that_outlasts_the_drain_timeout_is_reset() {
+async fn session_is_reset_after_the_drain_timeout() {
     let service = Service::named("one").await;
     let route = format!("127.0.0.1:0={}?name=r", service.addr);
     let mut app =
@@ -184,7 +184,7 @@ async fn unix_sockets_work_on_either_side() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_an_error_that_says_so() {
+async fn port_in_use_is_an_error() {
     let service = Service::named("one").await;
     let route = format!("{}=127.0.0.1:1", service.addr);
     let route =
@@ -195,7 +195,7 @@ async fn a_port_that_is_taken_is_an_error_that_says_so() {
 }
 
 #[tokio::test]
-async fn each_port_of_a_range_reaches_its_own_counterpart() {
+async fn each_port_of_a_range_reaches_the_same_target_port() {
     let (first, second) = consecutive_services().await;
     let base = free_pair();
     let app =
@@ -207,7 +207,7 @@ async fn each_port_of_a_range_reaches_its_own_counterpart() {
 }
 
 #[tokio::test]
-async fn two_sessions_on_two_workers_never_share_one() {
+async fn sessions_are_balanced_over_two_workers() {
     let service = Service::named("one").await;
     let app = App::start(&[&format!("127.0.0.1:0={}?name=r", service.addr)]).await;
     for _ in 0..5 {
@@ -225,7 +225,7 @@ async fn two_sessions_on_two_workers_never_share_one() {
     assert!(sessions.iter().all(|sessions| *sessions >= 16), "{sessions:?}");
 }
 
-/// The reset may arrive before the consumer's own connect has returned.
+/// Asserts a reset; it may arrive before the client's connect returns.
 async fn assert_refused(addr: std::net::SocketAddr) {
     let refusal = match TcpStream::connect(addr).await {
         Ok(mut stream) => stream.read_u8().await.map(drop),
@@ -234,7 +234,7 @@ async fn assert_refused(addr: std::net::SocketAddr) {
     assert_eq!(refusal.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
 }
 
-/// Two free ports in a row, a moment ago.
+/// Returns the first of two consecutive ports that were just free.
 fn free_pair() -> u16 {
     loop {
         let first = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -252,7 +252,7 @@ async fn consecutive_services() -> (Service, Service) {
     (first, second)
 }
 
-/// Answers each datagram with itself.
+/// Starts a service that echoes each datagram.
 async fn udp_echo() -> std::net::SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let addr = socket.local_addr().unwrap();
@@ -289,7 +289,7 @@ async fn a_udp_flow_is_a_session_with_its_own_ending() {
 }
 
 #[tokio::test]
-async fn a_drain_ends_udp_flows_that_have_fallen_silent() {
+async fn drain_ends_idle_udp_flows() {
     let mut app = App::with(&[&format!("127.0.0.1:0/udp={}?name=r", udp_echo().await)], |config| {
         config.settings.drain_timeout = Duration::from_secs(600);
     })

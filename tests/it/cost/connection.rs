@@ -1,48 +1,48 @@
-//! A client and a server with the ambassador between them, both in the hands of one thread: each step waits for the one
-//! before, so that no two events come together and what they cost is always the same.
+//! A client and a server connected through the ambassador, both used by one thread: each step waits for the previous
+//! one, so that events never coincide and the costs are deterministic.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 
-/// A request, and its reply.
+/// A request and its reply.
 const MESSAGE: [u8; 64] = [7; 64];
 
 /// A connection through the ambassador.
-pub(crate) struct Line {
+pub(crate) struct Connection {
     pub(crate) client: TcpStream,
     pub(crate) server: TcpStream,
 }
 
-impl Line {
-    /// To a route whose endpoint is this listener.
-    pub(crate) fn connect(route: SocketAddr, endpoint: &TcpListener) -> Line {
+impl Connection {
+    /// Connects to a route whose endpoint is this listener.
+    pub(crate) fn connect(route: SocketAddr, endpoint: &TcpListener) -> Connection {
         let client = TcpStream::connect(route).unwrap();
         let (server, _) = endpoint.accept().unwrap();
-        Line::between(client, server)
+        Connection::between(client, server)
     }
 
-    pub(crate) fn between(client: TcpStream, server: TcpStream) -> Line {
+    pub(crate) fn between(client: TcpStream, server: TcpStream) -> Connection {
         client.set_nodelay(true).unwrap();
         server.set_nodelay(true).unwrap();
-        Line { client, server }
+        Connection { client, server }
     }
 
-    /// One request and its reply.
-    pub(crate) fn ask(&mut self) {
-        carry(&mut self.client, &mut self.server);
-        carry(&mut self.server, &mut self.client);
+    /// Sends one request and its reply.
+    pub(crate) fn exchange(&mut self) {
+        transfer(&mut self.client, &mut self.server);
+        transfer(&mut self.server, &mut self.client);
     }
 
-    /// The client leaves; the server has heard of it.
-    pub(crate) fn hang_up(self) -> TcpStream {
-        let Line { client, mut server } = self;
+    /// Closes the client's end and waits until the server's end is closed.
+    pub(crate) fn close(self) -> TcpStream {
+        let Connection { client, mut server } = self;
         drop(client);
         assert_eq!(server.read(&mut [0; 1]).unwrap(), 0);
         server
     }
 }
 
-fn carry(from: &mut TcpStream, to: &mut TcpStream) {
+fn transfer(from: &mut TcpStream, to: &mut TcpStream) {
     from.write_all(&MESSAGE).unwrap();
     to.read_exact(&mut MESSAGE.clone()).unwrap();
 }
@@ -54,15 +54,15 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    /// To a route whose endpoint is this server.
+    /// Opens a flow to a route whose endpoint is this server.
     pub(crate) fn open(route: SocketAddr, server: UdpSocket) -> Flow {
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.connect(route).unwrap();
         Flow { client, server }
     }
 
-    /// One request and its reply; `between` them, and after.
-    pub(crate) fn ask(&self, between: impl Fn()) {
+    /// Sends one request and its reply; calls `between` after each.
+    pub(crate) fn exchange(&self, between: impl Fn()) {
         let mut bytes = MESSAGE;
         self.client.send(&bytes).unwrap();
         let (_, from) = self.server.recv_from(&mut bytes).unwrap();

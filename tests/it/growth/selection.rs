@@ -1,4 +1,4 @@
-//! What a pick costs, and a change of the endpoints; in this process, without a socket.
+//! The costs of a pick and of a change of the endpoints; in this process, without a socket.
 
 use std::hint::black_box;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 const COUNTS: [u16; 6] = [1, 10, 64, 100, 1_000, 10_000];
 const PICKS: u32 = 200_000;
-/// The fastest of so many is what it costs without the neighbours' noise.
+/// The minimum of the rounds excludes disturbances by other processes.
 const ROUNDS: usize = 5;
 
 pub(super) fn measure() -> Value {
@@ -27,7 +27,7 @@ fn one(balance: Balance, count: u16) -> Value {
     cluster.update(&options, &specs);
     let update = (0..ROUNDS).map(|_| time(|| without_one_and_back(&cluster, &options, &specs))).min();
     let members = cluster.members_arc();
-    // Each has a session, for one without would be found at once.
+    // Each has a session, because an endpoint without one would be found at once.
     let _busy: Vec<_> =
         members.all().map(|(_, member)| InFlight::on(member.endpoint.clone(), None)).collect();
     let pick =

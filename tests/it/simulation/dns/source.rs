@@ -1,4 +1,4 @@
-//! One name, followed as a source: what it publishes, and when it asks.
+//! One name as a source: its published addresses and the times of its queries.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -14,92 +14,92 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::ledger::{Ledger, Outcome, TICK};
+use super::model::{Model, Outcome, TICK};
 use super::resolver::{LOOKUP_TIMEOUT, Round, Shared, asking};
 use super::{BACKOFF_MAX, RETRY, limits, settle, time};
-use crate::simulation::lots::Lots;
+use crate::simulation::rng::Rng;
 
-struct Followed {
+struct SingleName {
     zone: Shared,
-    ledger: Ledger,
-    /// Asked, not answered yet.
+    model: Model,
+    /// Queried, no response yet.
     under_way: Option<Round>,
     trouble: Arc<Notify>,
-    /// Since the last round.
+    /// Events since the last round.
     troubles: Vec<Instant>,
-    news: mpsc::Receiver<SourceUpdate>,
+    update: mpsc::Receiver<SourceUpdate>,
     standing: Vec<IpAddr>,
     is_lost: bool,
     _source: AbortOnDropHandle<()>,
 }
 
-pub(in crate::simulation) async fn tell(mut lots: Lots, steps: usize) {
-    let mut followed = Followed::new(&mut lots);
+pub(in crate::simulation) async fn run(mut rng: Rng, steps: usize) {
+    let mut followed = SingleName::new(&mut rng);
     for _ in 0..steps {
-        let event = followed.happens(&mut lots);
-        followed.goes_on(time(&mut lots), &event).await;
+        let event = followed.random_event(&mut rng);
+        followed.advance(time(&mut rng), &event).await;
     }
-    let well = followed.zone.lock().unwrap().is_well("redis");
-    // Of an answer that is good still, of a lookup that hangs, and of the pause after it.
-    followed.goes_on(Duration::from_secs(30) + LOOKUP_TIMEOUT + BACKOFF_MAX, "it is well").await;
-    assert_eq!((followed.standing, followed.is_lost), (well, false));
+    let recovered = followed.zone.lock().unwrap().recover("redis");
+    // The maximum TTL, a hanging lookup, and the pause after it.
+    followed.advance(Duration::from_secs(30) + LOOKUP_TIMEOUT + BACKOFF_MAX, "recovery").await;
+    assert_eq!((followed.standing, followed.is_lost), (recovered, false));
 }
 
-impl Followed {
-    fn new(lots: &mut Lots) -> Followed {
-        let (zone, trouble, limits) = (Shared::default(), Arc::<Notify>::default(), limits(lots));
+impl SingleName {
+    fn new(rng: &mut Rng) -> SingleName {
+        let (zone, trouble, limits) = (Shared::default(), Arc::<Notify>::default(), limits(rng));
         let target = Target::Host { host: "redis".to_owned(), port: 6379 };
         let resolver = Resolver::with_query(asking(&zone)).within(limits);
         let source = Dns::of(&target, resolver, trouble.clone()).unwrap();
-        let (sender, news) = mpsc::channel(16);
-        let jitter = Mutex::new(Lots::new(lots.bits()));
+        let (sender, update) = mpsc::channel(16);
+        let jitter = Mutex::new(Rng::new(rng.bits()));
         let source =
             follow_by(source, sender, move |pause| jittered_by(pause, jitter.lock().unwrap().bits()));
-        Followed {
+        SingleName {
             zone,
-            ledger: Ledger::new(limits),
+            model: Model::new(limits),
             under_way: None,
             trouble,
             troubles: Vec::new(),
-            news,
+            update,
             standing: Vec::new(),
             is_lost: false,
             _source: source,
         }
     }
 
-    fn happens(&mut self, lots: &mut Lots) -> String {
-        match lots.below(4) {
-            0 | 1 => self.zone.lock().unwrap().changes("redis", lots),
+    fn random_event(&mut self, rng: &mut Rng) -> String {
+        match rng.below(4) {
+            0 | 1 => self.zone.lock().unwrap().change("redis", rng),
             2 => {
                 self.trouble.notify_waiters();
                 self.troubles.push(Instant::now());
-                "sessions find nobody".to_owned()
+                "sessions find no endpoint".to_owned()
             }
             _ => "nothing".to_owned(),
         }
     }
 
-    /// Some time. All must be well after each piece of news, and at its end.
-    async fn goes_on(&mut self, time: Duration, event: &str) {
+    /// Advances the clock; checks the invariants after each update and at the end.
+    async fn advance(&mut self, time: Duration, event: &str) {
         let end = Instant::now() + time;
         loop {
             settle().await;
-            while let Ok(news) = self.news.try_recv() {
-                self.hears(news, event);
+            while let Ok(update) = self.update.try_recv() {
+                self.handle_update(update, event);
             }
             self.check(event);
             if Instant::now() >= end {
                 return;
             }
-            if let Ok(news) = timeout_at(end, self.news.recv()).await {
-                self.hears(news.expect("a source that runs"), event);
+            if let Ok(update) = timeout_at(end, self.update.recv()).await {
+                self.handle_update(update.expect("a source that runs"), event);
             }
         }
     }
 
-    fn hears(&mut self, news: SourceUpdate, event: &str) {
-        match news {
+    fn handle_update(&mut self, update: SourceUpdate, event: &str) {
+        match update {
             SourceUpdate::Snapshot(snapshot) => {
                 let endpoints = endpoints(snapshot);
                 assert!(
@@ -132,52 +132,52 @@ impl Followed {
         let rounds = self.zone.lock().unwrap().take_rounds("redis");
         for round in rounds {
             self.round_ends(Instant::now());
-            assert!(self.under_way.is_none(), "{event}: asked for twice at once");
-            self.is_asked_for_in_time(round.begun, event);
+            assert!(self.under_way.is_none(), "{event}: queried twice at once");
+            self.is_queried_in_time(round.begun, event);
             self.troubles.clear();
             self.under_way = Some(round);
         }
         self.round_ends(Instant::now());
         if let (None, Some((_, latest))) = (&self.under_way, self.due()) {
-            assert!(Instant::now() <= latest + TICK, "{event}: not asked for in time: {:?}", self.ledger);
+            assert!(Instant::now() <= latest + TICK, "{event}: not queried in time: {:?}", self.model);
         }
-        let last = self.ledger.last.as_ref().map(|(_, outcome)| *outcome);
-        // The first lookup is reported while servers are silent.
+        let last = self.model.last.as_ref().map(|(_, outcome)| *outcome);
+        // The first lookup is reported while servers do not respond.
         let is_silent = |round: &Round| last.is_none() && round.begun + SILENCE_MAX <= Instant::now();
         let is_lost = matches!(last, Some(Outcome::Lost | Outcome::Denied))
             || self.under_way.as_ref().is_some_and(is_silent);
-        let expected = (self.ledger.believed(), is_lost);
-        assert_eq!((self.standing.clone(), self.is_lost), expected, "{event}: {:?}", self.ledger);
-        self.ledger.bounds_hold(&self.standing, event);
+        let expected = (self.model.expected(), is_lost);
+        assert_eq!((self.standing.clone(), self.is_lost), expected, "{event}: {:?}", self.model);
+        self.model.check_bounds(&self.standing, event);
     }
 
     fn round_ends(&mut self, now: Instant) {
         if let Some(round) = self.under_way.take_if(|round| round.ended() <= now) {
-            self.ledger.ended(round);
+            self.model.ended(round);
         }
     }
-    fn is_asked_for_in_time(&self, asked: Instant, event: &str) {
+    fn is_queried_in_time(&self, queried: Instant, event: &str) {
         let Some((earliest, latest)) = self.due() else { return };
-        let early = earliest.saturating_duration_since(asked);
-        let late = asked.saturating_duration_since(latest + TICK);
-        assert!(early.is_zero(), "{event}: asked for {early:?} too early: {:?}", self.ledger);
-        assert!(late.is_zero(), "{event}: asked for {late:?} too late: {:?}", self.ledger);
+        let early = earliest.saturating_duration_since(queried);
+        let late = queried.saturating_duration_since(latest + TICK);
+        assert!(early.is_zero(), "{event}: queried {early:?} too early: {:?}", self.model);
+        assert!(late.is_zero(), "{event}: queried {late:?} too late: {:?}", self.model);
     }
 
-    /// When it is to be asked for again, after the last round: from when to when.
+    /// Returns the earliest and latest time of the next query after the last round.
     fn due(&self) -> Option<(Instant, Instant)> {
-        let (round, outcome) = self.ledger.last.as_ref()?;
+        let (round, outcome) = self.model.last.as_ref()?;
         let ended = round.ended();
         let (mut earliest, mut latest) = match outcome {
             Outcome::Good(pause) => (ended + *pause, ended + *pause),
             Outcome::Absent => (ended + TTL_FLOOR, ended + RETRY),
             Outcome::Lost | Outcome::Denied => {
                 let earliest = round.begun + TTL_FLOOR;
-                let stale = self.ledger.stale_at().map(|at| at.max(ended + TTL_FLOOR));
+                let stale = self.model.stale_at().map(|at| at.max(ended + TTL_FLOOR));
                 (earliest, stale.map_or(ended + BACKOFF_MAX, |at| at.min(ended + BACKOFF_MAX)))
             }
         };
-        // Earlier where a session finds nobody. What comes in the same moment may come before or after.
+        // Earlier if a session finds no endpoint. Simultaneous events may have either order.
         let is_heard_from = if matches!(outcome, Outcome::Good(_)) { ended } else { ended + TTL_FLOOR };
         for at in self.troubles.iter().filter(|at| **at >= is_heard_from) {
             let wanted = (*at).max(ended + TTL_FLOOR);
