@@ -97,7 +97,7 @@ mod tests {
             ("unix:/run/x.sock", "invalid port"),
             ("tcp://10.0.0.2:80", "invalid host"),
             ("a b:80", "invalid host"),
-            ("{", "no JSON"),
+            ("{", "not JSON"),
             ("{}", "no \"address\""),
             (r#"{"address":1}"#, "no \"address\""),
             (r#"{"host":"a"}"#, "no \"address\""),

@@ -205,7 +205,7 @@ fn port_range_is_bounded_by_65535() {
     engine.run("evil", &engine.image(&[]), &[(&label, "65530")]);
     let route = format!("{}:8000-8010=file:{}?name=files", private_ip(), file.display());
     let ambassador = ambassador(&engine, &route);
-    await_problem(&ambassador, &["container evil", "would pass 65535"]);
+    await_problem(&ambassador, &["container evil", "11 ports from 65530 exceed 65535"]);
     let files = eventually("endpoints of the file", || {
         let status = status(&ambassador);
         let route = status["routes"].as_array().unwrap().iter().find(|r| r["name"] == "files").cloned();
