@@ -5,6 +5,7 @@ mod health;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use ambassador::cluster::condition::Condition;
@@ -14,7 +15,7 @@ use ambassador::observe::metrics;
 use ambassador::observe::status::Status;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
-use tokio::sync::watch;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::app::{App, PATIENCE, Service, eventually, greeting, refusing_addr};
@@ -204,29 +205,27 @@ async fn refusing_endpoint_is_ejected_and_used_again_as_the_last_one() {
 async fn resetting_endpoint_is_ejected() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let bad = listener.local_addr().unwrap();
-    // Sessions whose connect the ambassador has noticed. A reset before that would be a failed connect.
-    let (noticed, count) = watch::channel(0);
+    // One for each session whose connect the ambassador has noticed. A reset before that would be a failed connect.
+    let permits = Arc::new(Semaphore::new(0));
+    let noticed = permits.clone();
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let mut count = count.clone();
-            let before = *count.borrow_and_update();
-            count.wait_for(|count| *count > before).await.unwrap();
+            noticed.acquire().await.unwrap().forget();
             stream.set_zero_linger().unwrap();
         }
     });
     let one = Service::named("one").await;
-    let route = format!("127.0.0.1:0={bad},{}?name=r&balance=round-robin", one.addr);
-    let app = App::start(&[&route]).await;
+    let app = App::start(&[&format!("127.0.0.1:0={bad}?name=r&backup={}", one.addr)]).await;
     let cluster = app.cluster("r");
     // Resets of one client count once.
-    for n in 0..40 {
+    for n in 0..20 {
         let reset = async {
             let is_connected = || cluster.counters.timings.connect.read().count > n;
             eventually("it is connected", is_connected).await;
-            noticed.send_replace(n + 1);
+            permits.add_permits(1);
         };
-        let client = [127, 9, 8, (n % 20 + 1) as u8];
+        let client = [127, 9, 8, (n + 1) as u8];
         let _ = tokio::join!(greeting_from(client, app.addr("r")), reset);
     }
     eventually("it is ejected", || app.condition("r", bad).ejected == Some(Cause::Reset)).await;
