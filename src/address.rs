@@ -10,6 +10,7 @@ use crate::digits::write_socket_addr;
 /// An endpoint as a source reports it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointSpec {
+    /// Its address and identity.
     pub key: EndpointKey,
     /// Its share of new sessions, relative to the other endpoints of its tier. With zero it takes none.
     pub weight: u32,
@@ -26,14 +27,18 @@ pub const WEIGHT_MAX: u32 = 65_535;
 /// What identifies an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointKey {
+    /// The address of the first port; that of other ports of a range is [`EndpointAddr::shifted`].
     pub addr: EndpointAddr,
+    /// Tells apart endpoints that have the same address.
     pub identity: Identity,
 }
 
 /// The address to connect to. The port corresponds to the first port of the route's listener.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EndpointAddr {
+    /// An IP address and a port.
     Inet(SocketAddr),
+    /// The path of a unix stream socket.
     Unix(PathBuf),
 }
 
@@ -45,8 +50,13 @@ pub enum Identity {
     Literal,
     /// An address of a DNS name.
     Name(String),
-    /// A container: its full ID, and its name for messages.
-    Container { id: String, name: String },
+    /// A container.
+    Container {
+        /// The full ID: 64 hexadecimal digits.
+        id: String,
+        /// The name, for messages.
+        name: String,
+    },
     /// The key of a registry: an etcd key, a Consul service ID.
     Key(String),
 }

@@ -30,10 +30,13 @@ const FORCE_GRACE: Duration = Duration::from_secs(2);
 /// Why the application cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
+    /// Listeners of routes that cannot be bound.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Bind(Vec<BindError>),
+    /// The address of the admin API cannot be bound.
     #[error("{0}")]
     Admin(#[from] admin::BindError),
+    /// A thread cannot be started.
     #[error("cannot start: {0}")]
     Io(#[from] std::io::Error),
 }

@@ -21,8 +21,7 @@ pub mod vars;
 
 pub use consul::ConsulConfig;
 pub(crate) use consul::consul as consul_config;
-pub use docker::SOCKET_DEFAULT;
-pub(crate) use docker::host as docker_host;
+pub(crate) use docker::{SOCKET_DEFAULT, host as docker_host};
 pub(crate) use etcd::access as etcd_access;
 #[cfg(test)]
 pub(crate) use load::COMMANDS;
@@ -57,8 +56,11 @@ pub struct Config {
     pub docker: Option<DockerConfig>,
     /// How Docker would be reached if a reloaded file requires it. `None` where its settings are invalid.
     pub docker_host: Option<DockerHost>,
+    /// The credentials for etcd.
     pub etcd: EtcdAccess,
+    /// The default agent of Consul and the token.
     pub consul: ConsulConfig,
+    /// Arguments take precedence over the environment, which takes precedence over the file.
     pub settings: Settings,
     /// `XDG_RUNTIME_DIR`: the directory of the default admin socket where `/run` is not writable.
     pub runtime_dir: Option<PathBuf>,
@@ -69,6 +71,7 @@ pub struct Config {
 /// How Docker is reached, and which routes are taken from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DockerConfig {
+    /// The address of the engine.
     pub host: DockerHost,
     /// Containers each of whose exposed ports becomes a route (`-name`).
     pub names: Vec<String>,
@@ -84,9 +87,11 @@ pub type DockerHost = Server;
 /// The address of the admin API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdminAddr {
+    /// The path of a unix socket.
     Unix(PathBuf),
     /// The name of an abstract unix socket, without its leading zero byte.
     Abstract(String),
+    /// An IP address and a port. The unix socket at the default path is bound as well.
     Tcp(SocketAddr),
 }
 
@@ -104,26 +109,35 @@ impl fmt::Display for AdminAddr {
 /// The settings of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct LogConfig {
+    /// The lowest level that is logged (`--log-level`).
     pub level: LogLevel,
+    /// The format of each line (`--log-format`).
     pub format: LogFormat,
 }
 
 /// The lowest level that is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum LogLevel {
+    /// Failures that need attention.
     Error,
+    /// Also problems that the program handles.
     Warn,
+    /// Also changes of routes, endpoints and sources, and the access log.
     #[default]
     Info,
+    /// Also details for diagnosis; lines of text name their module.
     Debug,
+    /// Everything.
     Trace,
 }
 
 /// The format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum LogFormat {
+    /// One line of text per event, for people.
     #[default]
     Text,
+    /// One JSON object per line.
     Json,
 }
 

@@ -12,12 +12,24 @@ pub enum Place {
     Flag(String),
     /// An environment variable, by name.
     Variable(String),
-    /// A position in a file; line and column start at 1.
-    File { path: PathBuf, line: usize, column: usize },
+    /// A position in a file.
+    File {
+        /// The file, as it was given.
+        path: PathBuf,
+        /// Starts at 1.
+        line: usize,
+        /// Starts at 1.
+        column: usize,
+    },
     /// A file as a whole.
     Path(PathBuf),
     /// A label of a container.
-    Label { container: String, label: String },
+    Label {
+        /// The name of the container.
+        container: String,
+        /// The key of the label.
+        label: String,
+    },
     /// A link of this container, as Docker reports it: `redis:db`.
     Link(String),
     /// A container given by `-name`.
@@ -31,6 +43,7 @@ pub enum Place {
 /// A mistake without its place, as returned by parsers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
+    /// What is wrong: lower case, without a full stop, values in backquotes.
     pub message: String,
     /// How to fix the mistake, in one sentence.
     pub help: Option<String>,
@@ -39,7 +52,9 @@ pub struct Mistake {
 /// A mistake with its place. Displayed as `place: message`, and the help on a line of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
+    /// Where the mistake was written.
     pub place: Place,
+    /// What is wrong, as in [`Mistake::message`].
     pub message: String,
     /// How to fix the mistake, in one sentence.
     pub help: Option<String>,

@@ -10,7 +10,7 @@ mod endpoint_resolver;
 pub mod etcd;
 pub mod file;
 pub mod http;
-pub mod state;
+pub(crate) mod state;
 
 use std::any::Any;
 use std::future::Future;
@@ -37,10 +37,13 @@ pub(crate) const ENDPOINTS_MAX: usize = 16_384;
 pub enum Snapshot {
     /// The routes of the configuration file, which has no mistake.
     File(Vec<Route>),
+    /// The containers of the Docker engine.
     Docker(Arc<Containers>),
     /// The endpoints of a target that has a source of its own. An empty list removes all of them.
     Target {
+        /// The target, which identifies the source.
         target: Target,
+        /// The endpoints the target currently resolves to.
         endpoints: Vec<EndpointSpec>,
         /// Why there is none, if the source knows more than that.
         problem: Option<String>,
@@ -69,19 +72,25 @@ impl Snapshot {
 /// A message of a source to the control loop.
 #[derive(Clone, Debug)]
 pub enum SourceUpdate {
+    /// The source is available; this replaces its last snapshot.
     Snapshot(Snapshot),
     /// The configuration file is invalid or cannot be read; the routes of the last valid one stay in use.
     FileRefused {
+        /// At most ten of the mistakes, separated by `; `, for people.
         why: String,
     },
     /// The source failed; its last snapshot is kept.
     Lost {
+        /// The name of the source, as [`Source::name`].
         source: String,
+        /// The reason, for people.
         why: String,
     },
     /// The source panicked, which is a defect of this program. It is run again, and its last snapshot is kept.
     Panicked {
+        /// The name of the source, as [`Source::name`].
         source: String,
+        /// The message of the panic.
         why: String,
     },
     /// The source has failed for so long that this replaces its last snapshot; it is still lost.
@@ -107,7 +116,7 @@ pub struct Publisher {
 pub struct Stopped;
 
 impl Publisher {
-    pub fn new(source: impl Into<String>, updates: mpsc::Sender<SourceUpdate>) -> Publisher {
+    pub(crate) fn new(source: impl Into<String>, updates: mpsc::Sender<SourceUpdate>) -> Publisher {
         Publisher { source: source.into(), updates, published: false, lost: false, last: None }
     }
 

@@ -18,147 +18,224 @@ const EVENTS_MAX: usize = 1_000;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum EventKind {
+    /// Its listener is bound.
     RouteOpened {
+        /// Name of the route.
         route: String,
+        /// The route with its options, in the syntax of an argument.
         line: String,
+        /// Where the route is configured, as in `status`.
         origin: String,
     },
     /// Targets or options changed; the listener stayed open.
     RouteReplaced {
+        /// Name of the route.
         route: String,
+        /// The route with its options, in the syntax of an argument.
         line: String,
+        /// Where the route is configured, as in `status`.
         origin: String,
     },
+    /// Its listener is closed; its sessions may continue.
     RouteClosed {
+        /// Name of the route.
         route: String,
     },
     /// Its listener cannot be bound, which is retried.
     RouteNotBound {
+        /// Name of the route.
         route: String,
+        /// Error of the bind.
         why: String,
     },
+    /// It was added to the cluster of the route.
     EndpointAdded {
+        /// Name of the route.
         route: String,
+        /// Address and description of the endpoint, as in `status`.
         endpoint: String,
     },
+    /// It was removed from the cluster of the route.
     EndpointRemoved {
+        /// Name of the route.
         route: String,
+        /// Address and description of the endpoint, as in `status`.
         endpoint: String,
     },
     /// It takes no new sessions for a while: a health check or its own sessions failed.
     EndpointEjected {
+        /// Name of the route.
         route: String,
+        /// Address and description of the endpoint, as in `status`.
         endpoint: String,
+        /// Cause, for people.
         why: String,
     },
     /// It takes sessions again.
     EndpointReturned {
+        /// Name of the route.
         route: String,
+        /// Address and description of the endpoint, as in `status`.
         endpoint: String,
     },
     /// A session could not connect to it. Reported once, until a session has connected again.
     EndpointUnreachable {
+        /// Name of the route.
         route: String,
+        /// Address and description of the endpoint, as in `status`.
         endpoint: String,
+        /// Cause, for people.
         why: String,
     },
     /// A session has connected to it again.
     EndpointReachable {
+        /// Name of the route.
         route: String,
+        /// Address and description of the endpoint, as in `status`.
         endpoint: String,
     },
     /// Its container passes its own health check again.
     EndpointHealthy {
+        /// Name of the route.
         route: String,
+        /// Address and description of the endpoint, as in `status`.
         endpoint: String,
     },
     /// No endpoint takes new sessions.
     RouteDown {
+        /// Name of the route.
         route: String,
+        /// Cause, for people.
         why: String,
     },
     /// An endpoint takes new sessions, after [`EventKind::RouteDown`].
     RouteUp {
+        /// Name of the route.
         route: String,
     },
     /// Why a target has no endpoint.
     TargetProblem {
+        /// Name of the route.
         route: String,
+        /// Cause, for people.
         why: String,
     },
     /// The source published its first snapshot.
     SourceAnswered {
+        /// Name of the source, such as `docker`.
         source: String,
+        /// Summary of the snapshot.
         why: String,
     },
     /// The source failed; its last snapshot is kept.
     SourceLost {
+        /// Name of the source, such as `docker`.
         source: String,
+        /// Cause, for people.
         why: String,
     },
     /// The source has failed for so long that its last snapshot is no longer used.
     SourceExpired {
+        /// Name of the source, such as `docker`.
         source: String,
     },
+    /// The source reports again, after [`EventKind::SourceLost`].
     SourceBack {
+        /// Name of the source, such as `docker`.
         source: String,
     },
     /// A label is invalid, or a route conflicts with an earlier one.
     Mistake {
+        /// The mistake with its place, in one line.
         why: String,
     },
     /// Something that is configured does not exist yet.
     Notice {
+        /// What does not exist yet, in one line.
         why: String,
     },
     /// The configuration file is invalid or cannot be read. The routes of the last valid one stay in use.
     FileRefused {
+        /// Path of the configuration file.
         path: String,
+        /// The mistakes or the error of the read, in one line.
         why: String,
     },
+    /// The configuration file was read again.
     FileRead {
+        /// Path of the configuration file.
         path: String,
+        /// Number of routes in the file.
         routes: usize,
     },
+    /// An operator paused the route: new sessions are held.
     Paused {
+        /// Name of the route.
         route: String,
     },
+    /// An operator ended the pause.
     Resumed {
+        /// Name of the route.
         route: String,
     },
+    /// An operator replaced the targets of the route.
     Switched {
+        /// Name of the route.
         route: String,
+        /// Targets that now apply, separated by commas.
         targets: String,
+        /// Targets that applied before, in the same form.
         instead_of: String,
     },
+    /// An operator ended the override of the targets.
     SwitchReset {
+        /// Name of the route.
         route: String,
+        /// Targets of the sources, which apply again, separated by commas.
         targets: String,
     },
     /// The deadline of its trial passed.
     SwitchRolledBack {
+        /// Name of the route.
         route: String,
+        /// Targets that apply again, separated by commas, or `the targets of its source`.
         targets: String,
+        /// Why the switch had not settled.
         why: String,
     },
+    /// An operator set the weight of an endpoint, or reset it to that of its source.
     EndpointWeighted {
+        /// Name of the route.
         route: String,
+        /// Address and description of the endpoint, as in `status`.
         endpoint: String,
+        /// Weight that now applies.
         weight: u32,
     },
+    /// An operator drained an endpoint: it takes no new sessions.
     EndpointDrained {
+        /// Name of the route.
         route: String,
+        /// Address and description of the endpoint, as in `status`.
         endpoint: String,
     },
+    /// An operator ended the drain of an endpoint.
     EndpointUndrained {
+        /// Name of the route.
         route: String,
+        /// Address and description of the endpoint, as in `status`.
         endpoint: String,
     },
+    /// An operator added the route.
     RouteAdded {
+        /// Name of the route.
         route: String,
+        /// The route with its options, in the syntax of an argument.
         line: String,
     },
+    /// An operator removed the route.
     RouteRemoved {
+        /// Name of the route.
         route: String,
     },
 }
@@ -172,6 +249,7 @@ pub struct Event {
     pub time: String,
     /// The message of the log.
     pub message: &'static str,
+    /// What happened.
     #[serde(flatten)]
     pub kind: EventKind,
 }
@@ -195,6 +273,7 @@ struct Ring {
 pub struct Unseen {
     /// The number of events that are not kept any more.
     pub missed: u64,
+    /// Those that are kept, oldest first.
     pub events: Vec<Event>,
 }
 

@@ -10,6 +10,8 @@
 //! Each module uses only modules above it: first the vocabulary, then what serves a connection, then what decides which
 //! connections are served and how, then what shows it. ARCHITECTURE.md has the map and the invariants.
 
+#![warn(missing_docs)]
+
 pub(crate) mod digits;
 
 pub mod address;

@@ -4,6 +4,6 @@ pub mod config;
 mod exposition;
 pub mod metrics;
 mod process;
-pub mod sessions;
+pub(crate) mod sessions;
 pub mod status;
 pub mod table;

@@ -6,7 +6,7 @@
 //!                                      └───┘ renews and compares three times in each TTL
 //! ```
 
-pub mod args;
+pub(crate) mod args;
 mod desired;
 mod registrar;
 mod registry;
@@ -22,14 +22,14 @@ use crate::config::{DockerHost, LogConfig};
 use crate::discovery::docker::Docker;
 use crate::discovery::follow;
 use crate::drain::StopSignals;
-pub use desired::Choice;
+pub(crate) use desired::Choice;
 use registrar::Registrar;
 use registry::Registry;
-pub use registry::RegistryConfig;
+pub(crate) use registry::RegistryConfig;
 
 /// The configuration of the registrar.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     pub docker: DockerHost,
     pub choice: Choice,
     pub registry: RegistryConfig,
@@ -39,7 +39,7 @@ pub struct Plan {
 }
 
 /// Registers containers until SIGTERM or SIGINT, and withdraws everything then.
-pub async fn run(plan: Plan) -> io::Result<()> {
+pub(crate) async fn run(plan: Plan) -> io::Result<()> {
     let stop = CancellationToken::new();
     let mut signals = StopSignals::install()?;
     let signals = async {

@@ -14,18 +14,17 @@ pub mod index;
 mod options;
 mod table;
 
-pub use options::{
-    Balance, CONNECT_TIMEOUT_DEFAULT, Check, HALF_CLOSE_TIMEOUT_DEFAULT, HOLD_DEFAULT, Health,
-    LABEL_HOLD_MAX, OnRemove, OnUnhealthy, Options,
-};
+pub use options::{Balance, Check, HOLD_DEFAULT, Health, LABEL_HOLD_MAX, OnRemove, OnUnhealthy, Options};
 pub use table::{Diff, Layer, RouteTable, Shadowed, diff, merge};
 
 /// A listener, its targets and its options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
+    /// Where the route accepts connections; unique in a table.
     pub listen: Listen,
     /// In the order written. The endpoints of all targets belong to one cluster.
     pub targets: Vec<Target>,
+    /// The complete options: those written, and defaults.
     pub options: Options,
     /// Where the route was written. Not part of the route's identity ([`Route::runs_like`]).
     pub origin: Place,
@@ -34,8 +33,15 @@ pub struct Route {
 /// The address on which a route accepts connections.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Listen {
-    /// An IP listener. `ip` is `None` for all addresses, IPv6 and IPv4.
-    Inet { protocol: Protocol, ip: Option<IpAddr>, ports: PortRange },
+    /// An IP listener.
+    Inet {
+        /// TCP unless written `PORT/udp`.
+        protocol: Protocol,
+        /// `None` for all addresses, IPv6 and IPv4.
+        ip: Option<IpAddr>,
+        /// One port or a range; port 0 selects a free port.
+        ports: PortRange,
+    },
     /// A unix socket.
     Unix(PathBuf),
 }
@@ -43,14 +49,18 @@ pub enum Listen {
 /// The transport protocol of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
+    /// TCP (RFC 9293).
     Tcp,
+    /// UDP (RFC 768).
     Udp,
 }
 
 /// An inclusive range of ports; `first <= last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortRange {
+    /// The lowest port.
     pub first: u16,
+    /// The highest port, part of the range.
     pub last: u16,
 }
 
@@ -61,9 +71,17 @@ pub enum Target {
     /// An IP address, which is one endpoint.
     Addr(SocketAddr),
     /// A DNS name. Every A and AAAA record is an endpoint.
-    Host { host: String, port: u16 },
+    Host {
+        /// The name to look up.
+        host: String,
+        /// The port of every endpoint.
+        port: u16,
+    },
     /// A DNS name with SRV records, which contain host, port, priority and weight (RFC 2782).
-    Srv { name: String },
+    Srv {
+        /// The name of the records, such as `_redis._tcp.example.com`.
+        name: String,
+    },
     /// A service in Consul's catalog. Every instance that passes its checks is an endpoint.
     Consul(ConsulService),
     /// A file with one endpoint per line.
@@ -72,9 +90,21 @@ pub enum Target {
     Unix(PathBuf),
     /// Containers by name, ID or Compose service; every match is an endpoint. Without a `port`, the listener's port is used if
     /// the container exposes it, and its only exposed port otherwise.
-    Docker { name: String, port: Option<u16> },
-    /// Containers by label; without a `value`, the label may have any value. `port` is as for `Docker`.
-    Labelled { key: String, value: Option<String>, port: Option<u16> },
+    Docker {
+        /// A name, an ID or a Compose service.
+        name: String,
+        /// The port of the container.
+        port: Option<u16>,
+    },
+    /// Containers by label.
+    Labelled {
+        /// The key of the label.
+        key: String,
+        /// `None` matches any value.
+        value: Option<String>,
+        /// As in `Docker`.
+        port: Option<u16>,
+    },
     /// The keys of etcd below a prefix. The value of each is an endpoint.
     Etcd(EtcdKeys),
 }
@@ -82,6 +112,7 @@ pub enum Target {
 /// A prefix of keys in an etcd cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EtcdKeys {
+    /// Whether the members are reached over TLS (`etcds://`).
     pub tls: bool,
     /// At least one, each `host:port`, in the order in which they are tried.
     pub members: Vec<String>,
@@ -94,6 +125,7 @@ pub struct EtcdKeys {
 pub struct ConsulService {
     /// `HOST:PORT`. `None` for the agent of the environment, by default that of this host.
     pub agent: Option<String>,
+    /// The name of the service.
     pub service: String,
     /// The tags that an instance must have.
     pub tags: BTreeSet<String>,

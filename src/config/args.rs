@@ -84,7 +84,7 @@ pub struct RunArgs {
     pub tlskey: Option<PathBuf>,
 
     #[command(flatten)]
-    pub settings: SettingFlags,
+    pub(crate) settings: SettingFlags,
 }
 
 /// The flags of [`SETTINGS`] that were given.

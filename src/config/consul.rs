@@ -18,6 +18,7 @@ pub struct ConsulConfig {
     pub agent: String,
     /// Sent to `agent` and to the agents in `hosts`.
     pub token: Option<Secret>,
+    /// The agents in routes of the command line, the environment and the file.
     pub hosts: Hosts,
 }
 

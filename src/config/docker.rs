@@ -10,7 +10,7 @@ use super::vars::Vars;
 use super::{DockerConfig, DockerHost};
 use crate::diagnostic::{Diagnostic, Mistake, Mistakes, Place};
 
-pub const SOCKET_DEFAULT: &str = "/var/run/docker.sock";
+pub(crate) const SOCKET_DEFAULT: &str = "/var/run/docker.sock";
 
 /// Returns how Docker is used: if a flag or a route requires it, whether or not it is reachable; if no source of routes is
 /// selected (`explicit`), when it is reachable.

@@ -23,16 +23,22 @@ const CA_DEFAULT: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// How etcd is accessed. The CA applies to every server; login and client certificate are sent only to `hosts`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdAccess {
+    /// `None` if the variables of the user are not set: requests are sent without a token.
     pub login: Option<Login>,
+    /// A file of CA certificates in PEM; by default those of the system.
     pub ca: PathBuf,
+    /// `None` if no client certificate is configured.
     pub client: Option<ClientFiles>,
+    /// The members in routes of the command line, the environment and the file.
     pub hosts: Hosts,
 }
 
 /// A user and its password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Login {
+    /// The name of an etcd user.
     pub user: String,
+    /// In plain text; masked in `Debug`.
     pub password: String,
 }
 

@@ -25,6 +25,7 @@ use crate::route::{Listen, Options, Route};
 /// The content of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfigFile {
+    /// Sorted by their position in the file.
     pub routes: Vec<Route>,
     /// Their values are valid.
     pub settings: SettingValues,

@@ -6,14 +6,19 @@ use std::path::PathBuf;
 /// How to connect to a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Server {
+    /// The path of a unix socket.
     Unix(PathBuf),
     /// `host:port`, without TLS.
     Tcp(String),
-    /// `host:port`. `ca` is the only trusted authority; without `verify`, every server is trusted.
+    /// With TLS. `ca` is the only trusted authority; without `verify`, every server is trusted.
     Tls {
+        /// `host:port`.
         address: String,
+        /// A file of CA certificates in PEM.
         ca: PathBuf,
+        /// `None` sends no client certificate.
         client: Option<ClientFiles>,
+        /// Whether the certificate is verified, against `ca` and the host of `address`.
         verify: bool,
     },
 }
@@ -21,7 +26,9 @@ pub enum Server {
 /// The client certificate and its key. If neither file exists, no certificate is sent, as in Docker's own client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientFiles {
+    /// A chain of certificates in PEM.
     pub cert: PathBuf,
+    /// A private key in PEM.
     pub key: PathBuf,
 }
 

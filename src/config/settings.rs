@@ -30,13 +30,19 @@ pub const MAX_HELD_DEFAULT: usize = 10_000;
 /// The settings with which the program runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
+    /// Level and format of the log.
     pub log: LogConfig,
+    /// The sessions that the access log contains.
     pub access_log: AccessLog,
+    /// The number of worker threads, from 1 to 1024; by default one per core.
     pub workers: NonZeroUsize,
+    /// How long open sessions may take to finish after SIGTERM.
     pub drain_timeout: Duration,
+    /// The maximum number of held sessions of all routes.
     pub max_held: usize,
     /// Percentage of a route's endpoints that outlier detection may eject.
     pub max_ejected: u8,
+    /// The limits on the age of DNS answers.
     pub dns: Limits,
     /// `None` for the default unix socket.
     pub admin: Option<AdminAddr>,

@@ -43,7 +43,7 @@ const INDEX: &str = "x-consul-index";
 pub(crate) const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
 
 /// The source for one service.
-pub struct Consul {
+pub(crate) struct Consul {
     service: ConsulService,
     client: Client,
     token: Option<Secret>,
@@ -61,7 +61,7 @@ enum Failure {
 }
 
 impl Consul {
-    pub fn new(service: ConsulService, config: &ConsulConfig, resolver: Resolver) -> Consul {
+    pub(crate) fn new(service: ConsulService, config: &ConsulConfig, resolver: Resolver) -> Consul {
         let agent = service.agent.clone().unwrap_or_else(|| config.agent.clone());
         let token = config.token(&agent).cloned();
         let client = Client::new(Server::Tcp(agent));

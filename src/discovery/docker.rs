@@ -45,6 +45,7 @@ use watch::EngineWatch;
 
 /// The source for one engine.
 pub struct Docker {
+    /// The address of the engine.
     pub host: DockerHost,
     /// Notified while sessions find no endpoint that responds: then containers are listed again soon.
     pub trouble: Arc<Notify>,

@@ -40,7 +40,7 @@ const SETTLED_AFTER: Duration = Duration::from_secs(1);
 const FAILOVER_PAUSE: Duration = Duration::from_millis(20);
 
 /// The source for one prefix.
-pub struct Etcd {
+pub(crate) struct Etcd {
     keys: EtcdKeys,
     /// One for each member.
     clients: Vec<Client>,
@@ -53,7 +53,7 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    pub fn new(keys: EtcdKeys, access: &EtcdAccess, resolver: Resolver) -> Etcd {
+    pub(crate) fn new(keys: EtcdKeys, access: &EtcdAccess, resolver: Resolver) -> Etcd {
         let state = KeyState::new(&keys.prefix);
         let clients = keys.members.iter().map(|member| Client::new(member, keys.tls, access)).collect();
         Etcd { keys, clients, state, endpoints: EndpointResolver::new(resolver), turn: 0, following: None }

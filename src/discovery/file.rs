@@ -9,7 +9,7 @@
 //! The watch begins before the file is read, so no change between the two is lost. A file with a mistake is refused as a whole,
 //! and so is a file that cannot be read: the last snapshot stays in use.
 
-pub mod endpoints;
+pub(crate) mod endpoints;
 mod watch;
 
 use std::convert::Infallible;
@@ -32,9 +32,11 @@ const MISTAKES_MAX: usize = 10;
 /// Publishes the routes of the file at each change; reports the mistakes of an invalid file instead. The first reading is
 /// published as well: it differs from that of `config` if the file changed between the two.
 pub struct File {
+    /// The path of the file to watch.
     pub path: PathBuf,
     /// `SIGHUP`: read the file now, changed or not.
     pub reload: Arc<Notify>,
+    /// Receives an event for each reload and each invalid file.
     pub events: Arc<Events>,
 }
 

@@ -13,29 +13,29 @@ use crate::route::{Layer, Route, Target};
 
 /// The last snapshots. A source without a snapshot yet is `None` or absent, which differs from an empty snapshot.
 #[derive(Clone, Debug, Default)]
-pub struct DiscoveryState {
-    pub file: Layer,
-    pub docker: Option<DockerSnapshot>,
+pub(crate) struct DiscoveryState {
+    pub(crate) file: Layer,
+    pub(crate) docker: Option<DockerSnapshot>,
     /// The links of our own container, including those that Docker has deleted.
-    pub links: OwnLinks,
+    pub(crate) links: OwnLinks,
     /// The endpoints of each target that has a source of its own.
-    pub targets: BTreeMap<Target, Resolution>,
+    pub(crate) targets: BTreeMap<Target, Resolution>,
 }
 
 /// The endpoints of one route, and why others are missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Resolved {
-    pub endpoints: Vec<EndpointSpec>,
-    pub problems: Vec<String>,
+pub(crate) struct Resolved {
+    pub(crate) endpoints: Vec<EndpointSpec>,
+    pub(crate) problems: Vec<String>,
 }
 
 /// The routes of Docker's containers, in the order of precedence.
 #[derive(Clone, Debug, Default)]
-pub struct DockerLayers {
-    pub layers: Vec<Layer>,
-    pub mistakes: Vec<Diagnostic>,
+pub(crate) struct DockerLayers {
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) mistakes: Vec<Diagnostic>,
     /// Configured names that do not exist yet.
-    pub notices: Vec<String>,
+    pub(crate) notices: Vec<String>,
 }
 
 const NO_ROUTE: &str = "Docker answered, but no container asks for a route: give one a label \
@@ -43,7 +43,7 @@ const NO_ROUTE: &str = "Docker answered, but no container asks for a route: give
 
 impl DiscoveryState {
     /// Replaces the last snapshot of a source.
-    pub fn apply(&mut self, snapshot: Snapshot) {
+    pub(crate) fn apply(&mut self, snapshot: Snapshot) {
         match snapshot {
             Snapshot::File(routes) => self.file = Layer { routes },
             Snapshot::Docker(containers) => {
@@ -60,7 +60,7 @@ impl DiscoveryState {
 
     /// Returns the routes from Docker: those of `-name`, and, with a policy, the implicit ones of links and labels. If there are no
     /// routes at all, `written` ones included, that is a notice.
-    pub fn docker_layers(
+    pub(crate) fn docker_layers(
         &self,
         names: &[String],
         implicit: Option<&Policy<'_>>,
@@ -84,7 +84,7 @@ impl DiscoveryState {
     }
 
     /// Returns the endpoints of a route. An endpoint of several targets is used once, in the lowest of its tiers.
-    pub fn resolve(&self, route: &Route) -> Resolved {
+    pub(crate) fn resolve(&self, route: &Route) -> Resolved {
         let mut resolved = Resolved::default();
         let mut known = HashSet::new();
         let backup = route.options.backup.iter().map(|target| (target, BACKUP_TIER));
@@ -157,7 +157,7 @@ fn within_range(route: &Route, endpoints: Vec<EndpointSpec>) -> (Vec<EndpointSpe
 }
 
 /// Returns the targets of these routes that have a source of their own.
-pub fn followed<'r>(routes: impl Iterator<Item = &'r Route>) -> BTreeSet<Target> {
+pub(crate) fn followed<'r>(routes: impl Iterator<Item = &'r Route>) -> BTreeSet<Target> {
     routes.flat_map(Route::all_targets).filter(|target| target.is_followed()).cloned().collect()
 }
 

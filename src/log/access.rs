@@ -23,16 +23,25 @@ use crate::listener::ClientAddr;
 /// What is logged of a session.
 #[derive(Debug, Serialize)]
 pub struct Line<'a> {
+    /// Name of the route.
     pub route: &'a str,
+    /// Address of the client, or `unix`.
     #[serde(serialize_with = "display")]
     pub client: ClientAddr,
+    /// The last endpoint connected to.
     #[serde(serialize_with = "display")]
     pub endpoint: Connected<'a>,
+    /// Bytes from client to endpoint.
     pub bytes_up: u64,
+    /// Bytes from endpoint to client.
     pub bytes_down: u64,
+    /// From accept to end.
     pub duration_ms: Milliseconds,
+    /// The part of `duration_ms` in which the session was held.
     pub held_ms: Milliseconds,
+    /// Connect attempts, including the successful one.
     pub attempts: u32,
+    /// The reason for the end.
     #[serde(serialize_with = "display")]
     pub ending: Ending,
     /// Why no endpoint was connected to.
@@ -50,14 +59,22 @@ pub struct Milliseconds(pub Duration);
 
 /// Where the lines go, and in which form.
 #[derive(Debug)]
-pub struct Sink {
+pub(crate) struct Sink {
     format: Format,
     queue: Queue,
 }
 
+/// The form of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    Text { color: bool, target: bool },
+    /// Fields as `name=value`, after time, level and message.
+    Text {
+        /// With ANSI escape sequences, as on a terminal.
+        color: bool,
+        /// With the name of the log's target, `access`.
+        target: bool,
+    },
+    /// One JSON object.
     Json,
 }
 
@@ -71,7 +88,7 @@ thread_local! {
 }
 
 /// `None` where nothing is logged at the level `info`.
-pub fn sink() -> Option<&'static Sink> {
+pub(crate) fn sink() -> Option<&'static Sink> {
     SINK.get()
 }
 
@@ -92,7 +109,7 @@ impl Format {
 }
 
 impl Sink {
-    pub fn write(&self, line: &Line<'_>) {
+    pub(crate) fn write(&self, line: &Line<'_>) {
         let mut bytes = LINE.try_with(Cell::take).unwrap_or_default();
         bytes.clear();
         line.write(self.format, SystemTime::now(), &mut bytes);

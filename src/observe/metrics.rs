@@ -13,7 +13,7 @@ use crate::cluster::Cluster;
 use crate::cluster::timings::{Histogram, Timings};
 use crate::reconcile::Overview;
 
-pub const CONTENT_TYPE: &str = super::exposition::CONTENT_TYPE;
+pub(crate) const CONTENT_TYPE: &str = super::exposition::CONTENT_TYPE;
 
 /// The open routes, by name.
 type Open<'a> = [(&'a str, &'a Cluster)];

@@ -10,10 +10,10 @@ use crate::session::live::Live;
 use crate::worker::Loads;
 
 /// The maximum number of sessions in a response: 4 MB at about 200 bytes each.
-pub const SESSIONS_MAX: usize = 20_000;
+pub(crate) const SESSIONS_MAX: usize = 20_000;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sessions {
+pub(crate) struct Sessions {
     /// Sorted by route and age, the oldest first.
     pub sessions: Vec<SessionStatus>,
     /// Whether there are more sessions than the limit.
@@ -21,7 +21,7 @@ pub struct Sessions {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionStatus {
+pub(crate) struct SessionStatus {
     pub route: String,
     pub client: String,
     /// `None` while the session is held.
@@ -35,7 +35,7 @@ pub struct SessionStatus {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum State {
+pub(crate) enum State {
     /// Waiting for an endpoint.
     Held,
     Relaying,
@@ -43,7 +43,7 @@ pub enum State {
 
 impl Sessions {
     /// Returns at most `limit` sessions of all routes or of one.
-    pub async fn of(workers: &Loads, route: Option<&str>, limit: usize) -> Sessions {
+    pub(crate) async fn of(workers: &Loads, route: Option<&str>, limit: usize) -> Sessions {
         let mut found = Sessions::default();
         let collect = |worker: usize, page: Vec<std::sync::Arc<Live>>| {
             let statuses = page.iter().map(|live| SessionStatus::of(live, worker));
@@ -62,7 +62,7 @@ impl Sessions {
     }
 
     /// Returns the sessions as a table.
-    pub fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         let head =
             ["ROUTE", "CLIENT", "ENDPOINT", "STATE", "AGE", "SENT", "RECEIVED", "WORKER"].map(str::to_owned);
         let rows: Vec<_> =

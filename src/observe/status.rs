@@ -21,16 +21,21 @@ const HEAD: [&str; 8] = ["ROUTE", "ENDPOINT", "STATE", "SESSIONS", "HELD", "SENT
 /// The state of a route or an endpoint without a problem.
 const OK: &str = "ok";
 
+/// The response to `GET /status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
+    /// Version of the running program.
     pub version: String,
+    /// Whether the process takes no new sessions and waits for the others to end.
     pub draining: bool,
+    /// In the order of their listeners.
     pub routes: Vec<RouteStatus>,
     /// Unavailable sources with the reason.
     pub lost: BTreeMap<String, String>,
     /// `None` without a configuration file.
     #[serde(default)]
     pub config: Option<ConfigStatus>,
+    /// Invalid labels and conflicts of routes that exist now, one line each.
     pub mistakes: Vec<String>,
     /// Configured objects that do not exist yet.
     #[serde(default)]
@@ -41,43 +46,63 @@ pub struct Status {
     pub workers: Vec<usize>,
 }
 
+/// A route, with the live counters of its sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteStatus {
+    /// Unique; the listener, unless `name` is set.
     pub name: String,
     /// `ok`, or the most important problem in one or two words.
     #[serde(default)]
     pub state: String,
+    /// The listener as configured, such as `6379` or `[::1]:53/udp`.
     pub listen: String,
     /// The bound addresses, with the ports chosen by the kernel.
     pub addresses: Vec<String>,
+    /// Those of the last switch if it applies, otherwise those of the sources; in the syntax of routes.
     pub targets: Vec<String>,
+    /// Where the route is configured, such as `argument 1`.
     pub origin: String,
+    /// Name of the balancing algorithm.
     pub balance: String,
+    /// In the order of their tiers.
     pub endpoints: Vec<EndpointStatus>,
     /// Removed endpoints with open sessions.
     pub leaving: Vec<EndpointStatus>,
+    /// What an operator changed.
     pub by_hand: ByHandStatus,
+    /// Zeros if the listener is not bound.
     #[serde(default)]
     pub descriptors: DescriptorStatus,
+    /// Open sessions, including held ones.
     pub active: usize,
+    /// Sessions that wait for an endpoint.
     pub held: usize,
+    /// Bytes from clients to endpoints since the route was opened.
     pub bytes_up: u64,
+    /// Bytes from endpoints to clients, as `bytes_up`.
     pub bytes_down: u64,
     /// The number of ended sessions by ending, without zeros.
     pub endings: BTreeMap<String, u64>,
+    /// Why the listener is not bound, or a target has no endpoint.
     pub problems: Vec<String>,
 }
 
+/// An endpoint of a route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointStatus {
+    /// IP address with port, or path of a unix socket.
     pub address: String,
     /// The address, and the container or name to which it belongs.
     pub description: String,
+    /// Whether it belongs to a backup target.
     pub backup: bool,
+    /// Tried in ascending order, backups after all others.
     pub tier: u32,
+    /// Share of the new sessions of its tier; 0 for none.
     pub weight: u32,
     /// Drained by an operator.
     pub drained: bool,
+    /// Its open sessions.
     pub sessions: usize,
     /// By its checks or those of its container: `healthy`, `unhealthy` or `unknown`. `None` without checks.
     #[serde(default)]
@@ -88,6 +113,7 @@ pub struct EndpointStatus {
     /// The error of the last failed connect or check.
     #[serde(default)]
     pub last_error: Option<String>,
+    /// Age of `last_error` in milliseconds.
     #[serde(default)]
     pub last_error_ms_ago: Option<u64>,
     /// Whether that error is its current state.
@@ -98,6 +124,7 @@ pub struct EndpointStatus {
 /// The configuration file. Times are RFC 3339, UTC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigStatus {
+    /// As given, not resolved.
     pub path: String,
     /// The last attempt to read it succeeded.
     pub ok: bool,
@@ -112,6 +139,7 @@ pub struct ConfigStatus {
 /// File descriptors of a route's sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DescriptorStatus {
+    /// The number in use.
     pub used: u32,
     /// The number reserved for its sessions.
     pub guaranteed: u32,
@@ -122,12 +150,15 @@ pub struct DescriptorStatus {
 /// The changes of an operator, which last until the next restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ByHandStatus {
+    /// Whether new sessions are held until `resume`.
     pub paused: bool,
     /// The targets of the sources, if an operator has switched the route.
     pub instead_of: Option<Vec<String>>,
     /// Weights by endpoint.
     pub weights: BTreeMap<String, u32>,
+    /// Endpoints that take no new sessions, as `description`.
     pub drained: Vec<String>,
+    /// `None` if no operator has switched the route.
     pub switch: Option<SwitchStatus>,
     /// Whether the targets have no endpoint yet and the previous endpoints remain in use.
     pub waiting: bool,
@@ -138,12 +169,14 @@ pub struct ByHandStatus {
 pub struct SwitchStatus {
     /// Unique over all routes, starting at 1.
     pub number: u64,
+    /// The outcome so far.
     pub state: SwitchState,
     /// The reason of the rollback, or the endpoint on trial that has not answered.
     #[serde(default)]
     pub why: Option<String>,
 }
 
+/// The outcome of a switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SwitchState {
@@ -151,10 +184,12 @@ pub enum SwitchState {
     OnTrial,
     /// The switch is complete.
     Kept,
+    /// The previous targets apply again.
     RolledBack,
 }
 
 impl Status {
+    /// Returns the status of what the control loop published. `draining` is not part of an overview.
     pub fn of(overview: &Overview, draining: bool) -> Status {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -208,7 +243,7 @@ impl Status {
 }
 
 impl RouteStatus {
-    pub fn of(view: &RouteView) -> RouteStatus {
+    pub(crate) fn of(view: &RouteView) -> RouteStatus {
         let RouteView { route, cluster, addrs, problems, by_hand, leaving } = view;
         let cluster = cluster.as_deref();
         let count = |of: fn(&Cluster) -> u64| cluster.map_or(0, of);
@@ -248,7 +283,7 @@ impl RouteStatus {
     }
 
     /// Returns whether the targets have an endpoint, and no removed endpoint has a session.
-    pub fn has_settled(&self) -> bool {
+    pub(crate) fn has_settled(&self) -> bool {
         !self.by_hand.waiting && !self.endpoints.is_empty() && self.leaving.is_empty()
     }
 

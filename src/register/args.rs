@@ -19,7 +19,7 @@ const TTL_MAX: Duration = Duration::from_secs(3600);
 
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct RegisterArgs {
+pub(crate) struct RegisterArgs {
     /// The registry: `etcd://HOST[:2379][,HOST...][/PREFIX]`, etcds:// for TLS, or `consul://[HOST[:8500]]`
     ///
     /// etcd gets a key PREFIX/NAME/PORT/CONTAINER for each published port, with the value ADVERTISE:PUBLISHED-PORT; the
@@ -77,7 +77,7 @@ Those of a host that fails expire after their TTL.";
 
 impl RegisterArgs {
     /// Validates the arguments. Reports all mistakes.
-    pub fn plan(&self, vars: &Vars) -> Result<Plan, Vec<Diagnostic>> {
+    pub(crate) fn plan(&self, vars: &Vars) -> Result<Plan, Vec<Diagnostic>> {
         let mut mistakes = Vec::new();
         let mut keep = Keep(&mut mistakes);
         let flag = |name: &str| Place::Flag(name.to_owned());

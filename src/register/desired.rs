@@ -20,7 +20,7 @@ const ID_SHOWN: usize = 12;
 
 /// What to register, in addition to labelled containers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Choice {
+pub(crate) struct Choice {
     /// `--name`: containers, or Compose services.
     pub names: Vec<String>,
     /// `--all`: every container with a published port.

@@ -19,7 +19,7 @@ use consul::Consul;
 use etcd::Etcd;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RegistryConfig {
+pub(crate) enum RegistryConfig {
     Etcd { keys: EtcdKeys, access: EtcdAccess },
     Consul(ConsulConfig),
 }

@@ -10,7 +10,9 @@ use super::Target;
 /// The options of a route. The defaults are those of [`Options::named`]; the default name is that of the listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
+    /// The name in logs, metrics and `status`; unique in a table.
     pub name: String,
+    /// How endpoints are chosen for new sessions.
     pub balance: Balance,
     /// How long an endpoint that was added or has recovered takes to receive its full share. Zero disables slow start.
     pub slow_start: Duration,
@@ -18,31 +20,40 @@ pub struct Options {
     pub backup: Vec<Target>,
     /// How long a session is held.
     pub hold: Duration,
+    /// The limit of one connect attempt; positive.
     pub connect_timeout: Duration,
+    /// The maximum time without traffic. `None` is unlimited for TCP, and the default of 60 s for UDP.
     pub idle_timeout: Option<Duration>,
+    /// The maximum time without traffic once one side has closed; positive.
     pub half_close_timeout: Duration,
     /// The maximum duration of a session.
     pub max_duration: Option<Duration>,
     /// The maximum number of concurrent sessions. Excess sessions are held.
     pub max_sessions: Option<u32>,
+    /// The maximum number of concurrent sessions of one endpoint. Others are tried first, then sessions are held.
     pub max_sessions_per_endpoint: Option<u32>,
     /// The maximum number of new sessions per second from one client address.
     pub rate: Option<u32>,
+    /// The health checks; off by default.
     pub health: Health,
+    /// What happens to the open sessions of an endpoint that fails its checks.
     pub on_unhealthy: OnUnhealthy,
     /// Empty allows all clients.
     pub allow: Vec<IpNet>,
     /// Takes precedence over `allow`.
     pub deny: Vec<IpNet>,
+    /// What happens to the open sessions of an endpoint that is removed.
     pub on_remove: OnRemove,
 }
 
 /// The health checks of a route's endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
+    /// What is checked.
     pub check: Check,
     /// From the end of one check to the next; shortened by a random part of up to a quarter, to spread checks.
     pub interval: Duration,
+    /// The limit of one check, for connect and response together.
     pub timeout: Duration,
     /// The number of consecutive successful checks after which an unhealthy endpoint is healthy.
     pub rise: u32,
@@ -53,6 +64,7 @@ pub struct Health {
 /// The kind of health check.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Check {
+    /// No checks.
     #[default]
     Off,
     /// Connects.
@@ -68,35 +80,45 @@ pub enum Check {
 /// The treatment of sessions of an endpoint that becomes unhealthy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum OnUnhealthy {
+    /// They continue.
     #[default]
     Drain,
+    /// They are reset, with the ending `unhealthy`.
     Cut,
 }
 
 /// The load-balancing algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Balance {
+    /// Endpoints take turns by weight.
     RoundRobin,
+    /// The endpoint with the fewest sessions for its weight; equal ones take turns.
     #[default]
     LeastConnections,
+    /// Power of two choices: of two random endpoints, the one with fewer sessions for its weight.
     P2c,
+    /// A random endpoint, by weight.
     Random,
+    /// The same endpoint for each client IP address while the endpoints do not change.
     SourceHash,
 }
 
 /// The treatment of sessions of an endpoint that is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum OnRemove {
+    /// They continue.
     #[default]
     Drain,
+    /// They are reset, with the ending `cut`.
     Cut,
 }
 
+/// The default of [`Options::hold`].
 pub const HOLD_DEFAULT: Duration = Duration::from_secs(10);
 /// The maximum `hold` of a label, and the maximum time for which the listener of a removed container stays open.
 pub const LABEL_HOLD_MAX: Duration = Duration::from_secs(60);
-pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3);
-pub const HALF_CLOSE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
+const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3);
+const HALF_CLOSE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
 
 impl Default for Health {
     fn default() -> Health {
@@ -204,9 +226,11 @@ fn list<T: ToString>(items: &[T]) -> String {
 }
 
 impl Balance {
+    /// Every algorithm, in the order of the documentation.
     pub const ALL: [Balance; 5] =
         [Balance::RoundRobin, Balance::LeastConnections, Balance::P2c, Balance::Random, Balance::SourceHash];
 
+    /// Returns the value of the option `balance`.
     pub fn name(self) -> &'static str {
         match self {
             Balance::RoundRobin => "round-robin",
@@ -231,9 +255,10 @@ impl fmt::Display for Check {
 }
 
 impl OnUnhealthy {
+    /// Every value, the default first.
     pub const ALL: [OnUnhealthy; 2] = [OnUnhealthy::Drain, OnUnhealthy::Cut];
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             OnUnhealthy::Drain => "drain",
             OnUnhealthy::Cut => "cut",
@@ -242,9 +267,10 @@ impl OnUnhealthy {
 }
 
 impl OnRemove {
+    /// Every value, the default first.
     pub const ALL: [OnRemove; 2] = [OnRemove::Drain, OnRemove::Cut];
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             OnRemove::Drain => "drain",
             OnRemove::Cut => "cut",

@@ -12,6 +12,7 @@ pub type RouteTable = BTreeMap<Listen, Route>;
 /// The routes of one source.
 #[derive(Clone, Debug, Default)]
 pub struct Layer {
+    /// In the order of precedence.
     pub routes: Vec<Route>,
 }
 
@@ -59,6 +60,7 @@ fn conflict<'r>(index: &RouteIndex<'r>, route: &Route) -> Option<&'r Route> {
 /// A route that is not used because of a conflict with one of higher precedence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shadowed {
+    /// The route that is not used.
     pub route: Route,
     /// The origin of the route that is used instead.
     pub by: Place,

@@ -42,6 +42,7 @@ pub struct Names {
 }
 
 impl Names {
+    /// Returns an empty set of names; nothing is looked up.
     pub fn new(resolver: Resolver) -> Names {
         let (wanted, cached) = (BTreeSet::new(), BTreeMap::new());
         Names { resolver, wanted, cached, events: FuturesUnordered::new() }

@@ -12,7 +12,7 @@ use crate::route::{Listen, Protocol, Route};
 
 /// Every link that Docker has reported at least once and whose target has existed, by alias.
 #[derive(Clone, Debug, Default)]
-pub struct OwnLinks {
+pub(crate) struct OwnLinks {
     by_alias: BTreeMap<String, OwnLink>,
 }
 
@@ -26,7 +26,7 @@ struct OwnLink {
 
 impl OwnLinks {
     /// Adds new links and updates the exposed ports of all of them.
-    pub fn update(&mut self, containers: &Containers) {
+    pub(crate) fn update(&mut self, containers: &Containers) {
         for Link { target, alias } in containers.own().map(|own| own.links.as_slice()).unwrap_or_default() {
             if containers.by_name(target).is_some() {
                 let link = OwnLink { target: target.clone(), exposed: Vec::new() };
@@ -42,7 +42,7 @@ impl OwnLinks {
 
     /// Returns a route for each exposed port of each target. Several aliases of one target are one link; two targets that
     /// expose the same port are endpoints of one route, as with link variables.
-    pub fn routes(&self) -> (Vec<Route>, Vec<Diagnostic>) {
+    pub(crate) fn routes(&self) -> (Vec<Route>, Vec<Diagnostic>) {
         let mut routes: BTreeMap<Listen, Route> = BTreeMap::new();
         let mut mistakes = Vec::new();
         for (target, (alias, link)) in self.targets() {

@@ -14,6 +14,7 @@ pub struct Containers {
     pub own_id: Option<ContainerId>,
     /// The version of the engine, such as `28.5.1`; empty if the engine does not report one.
     pub engine: String,
+    /// The containers, stopped ones included.
     pub by_id: BTreeMap<ContainerId, Container>,
 }
 
@@ -26,18 +27,24 @@ pub struct ContainerId(pub String);
 pub struct Container {
     /// The name, without the leading slash.
     pub name: String,
+    /// `None` if the engine reports no valid time (RFC 3339).
     pub created: Option<SystemTime>,
+    /// The image it was created from.
     pub image: Image,
     /// Whether it runs. A stopped, paused or dead container has no endpoint, whatever addresses it reports.
     pub running: bool,
+    /// Whether its processes are frozen (`docker pause`).
     pub paused: bool,
+    /// The result of its health check (`HEALTHCHECK`).
     pub health: ContainerHealth,
+    /// Derived from `kill` events; an inspection does not report it.
     pub stopping: Stopping,
     /// The labels given when the container was created.
     pub labels: BTreeMap<String, String>,
     /// The labels that come, or may come, from its image. They are ignored: the author of an image does not choose which
     /// services its containers belong to.
     pub inherited: BTreeMap<String, String>,
+    /// `HostConfig.NetworkMode`.
     pub network_mode: NetworkMode,
     /// The attached networks, by network ID.
     pub networks: BTreeMap<String, Attachment>,
@@ -106,7 +113,9 @@ pub enum NetworkMode {
     /// One of its own, attached to networks.
     #[default]
     Networks,
+    /// That of the host.
     Host,
+    /// One of its own, without networks.
     None,
     /// `container:X`, where X is an ID or a name.
     Container(String),
@@ -117,9 +126,11 @@ pub enum NetworkMode {
 pub struct Published {
     /// The container's port.
     pub port: u16,
+    /// The protocol of both ports.
     pub protocol: Protocol,
     /// The host's address; unspecified for every address of its family.
     pub host_ip: IpAddr,
+    /// The host's port, not 0.
     pub host_port: u16,
 }
 

@@ -16,7 +16,9 @@ const STARTING_TIER: u32 = 1;
 /// The current endpoints of a target, and why further containers are not endpoints, for `status` and the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resolution {
+    /// With weight 0 for those that take no new sessions.
     pub endpoints: Vec<EndpointSpec>,
+    /// Each a reason, for people, that names its container or target.
     pub problems: Vec<String>,
 }
 

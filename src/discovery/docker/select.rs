@@ -20,8 +20,13 @@ const ID_LEN: usize = 64;
 pub enum Selector<'a> {
     /// A name, an ID or a Compose service.
     Name(&'a str),
-    /// A label; `None` matches any value.
-    Label { key: &'a str, value: Option<&'a str> },
+    /// A label.
+    Label {
+        /// The key of the label.
+        key: &'a str,
+        /// `None` matches any value.
+        value: Option<&'a str>,
+    },
 }
 
 /// Why a selector matches no container.

@@ -17,7 +17,8 @@ use crate::discovery::dns::Resolver;
 use crate::discovery::endpoint_resolver::EndpointResolver;
 use crate::route::Target;
 
-pub struct EndpointFile {
+/// The source for one file of endpoints.
+pub(crate) struct EndpointFile {
     path: PathBuf,
     /// `SIGHUP`: check the file now.
     reload: Arc<Notify>,
@@ -33,7 +34,7 @@ struct LastReading {
 }
 
 impl EndpointFile {
-    pub fn new(path: PathBuf, reload: Arc<Notify>, resolver: Resolver) -> EndpointFile {
+    pub(crate) fn new(path: PathBuf, reload: Arc<Notify>, resolver: Resolver) -> EndpointFile {
         EndpointFile { path, reload, endpoints: EndpointResolver::new(resolver) }
     }
 }

@@ -24,7 +24,9 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 pub enum SwitchPhase {
     /// It has neither settled nor reached its deadline.
     OnTrial,
+    /// It has settled, or was made without a trial.
     Kept,
+    /// Its deadline passed, and the previous targets apply again.
     RolledBack,
 }
 
