@@ -1,10 +1,10 @@
 //! The command line: subcommands, output and exit codes.
 
-mod ask;
 mod commands;
 mod no_routes;
 mod pages;
 mod register;
+mod request;
 mod serve;
 mod watch;
 
@@ -23,8 +23,8 @@ use crate::diagnostic::{Diagnostic, Place};
 use crate::escape::escaped_lines;
 use crate::exit::Exit;
 use crate::register::args::RegisterArgs;
-use ask::{Ask, At};
-use commands::OrderVerb;
+use commands::CommandVerb;
+use request::{AdminArgs, RequestArgs};
 use watch::{EventsArgs, SessionsArgs};
 
 /// A stable place to connect to, for a service that moves.
@@ -63,7 +63,7 @@ enum Command {
     /// Check whether the running ambassador is ready: exit 0, or 1 with the reason
     Health {
         #[command(flatten)]
-        at: At,
+        admin: AdminArgs,
     },
     /// Register this host's containers in etcd or Consul while they and this process run
     Register {
@@ -73,14 +73,14 @@ enum Command {
     /// Show the routes of the running ambassador, their endpoints and sessions
     Status {
         #[command(flatten)]
-        ask: Ask,
+        args: RequestArgs,
     },
     /// Show the sessions of the running ambassador: client, endpoint, age and bytes
     Sessions(SessionsArgs),
     /// Show the events of the running ambassador: changes of endpoints, routes and sources, and commands
     Events(EventsArgs),
     #[command(flatten)]
-    Control(OrderVerb),
+    Control(CommandVerb),
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
     /// Print the man page, or write it and one for each command into a directory
@@ -145,8 +145,8 @@ fn dispatch(cli: Cli, vars: &Vars) -> Exit {
         Some(Command::Check { run, json }) => serve::check(&run, json, vars),
         Some(Command::Demo { once }) => crate::demo::run(once, vars),
         Some(Command::Register { args }) => register::register(&args, vars),
-        Some(Command::Health { at }) => ask::health(&at, vars),
-        Some(Command::Status { ask }) => ask::status(&ask, vars),
+        Some(Command::Health { admin }) => request::health(&admin, vars),
+        Some(Command::Status { args }) => request::status(&args, vars),
         Some(Command::Sessions(sessions)) => watch::sessions(&sessions, vars),
         Some(Command::Events(events)) => watch::events(&events, vars),
         Some(Command::Control(command)) => commands::send(&command, vars),

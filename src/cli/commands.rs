@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::ask::{self, Ask, refused, unanswered};
+use super::request::{self, RequestArgs, refused, unanswered};
 use super::{block_on, fail, out};
 use crate::admin::address::Choice;
 use crate::admin::client::{self, AdminRequest, escaped};
@@ -20,7 +20,7 @@ use crate::observe::table::aligned;
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Subcommand)]
-pub(super) enum OrderVerb {
+pub(super) enum CommandVerb {
     /// Hold new sessions of a route, even if its endpoints are available
     ///
     /// Open sessions continue. New sessions are held until `resume`, without a limit on the time: the route's `hold` does not
@@ -29,14 +29,14 @@ pub(super) enum OrderVerb {
         /// Name of the route in `status`
         route: String,
         #[command(flatten)]
-        ask: Ask,
+        args: RequestArgs,
     },
     /// End a pause: held sessions are connected first
     Resume {
         /// Name of the route in `status`
         route: String,
         #[command(flatten)]
-        ask: Ask,
+        args: RequestArgs,
     },
     /// Connect new sessions of a route to other targets, until the next restart
     ///
@@ -57,7 +57,7 @@ pub(super) enum OrderVerb {
         #[arg(long)]
         reset: bool,
         #[command(flatten)]
-        ask: Ask,
+        args: RequestArgs,
     },
     /// Send no new sessions to an endpoint; its open sessions continue
     Drain {
@@ -69,7 +69,7 @@ pub(super) enum OrderVerb {
         #[arg(long)]
         undo: bool,
         #[command(flatten)]
-        ask: Ask,
+        args: RequestArgs,
     },
     /// List the routes, or add or remove one until the next restart
     #[command(args_conflicts_with_subcommands = true)]
@@ -77,7 +77,7 @@ pub(super) enum OrderVerb {
         #[command(subcommand)]
         verb: Option<RoutesVerb>,
         #[command(flatten)]
-        ask: Ask,
+        args: RequestArgs,
     },
 }
 
@@ -88,14 +88,14 @@ pub(super) enum RoutesVerb {
         /// LISTEN=TARGET[,TARGET...][?option=value[&...]]
         route: String,
         #[command(flatten)]
-        ask: Ask,
+        args: RequestArgs,
     },
     /// Remove a route, whatever its origin
     Remove {
         /// Name of the route in `status`
         name: String,
         #[command(flatten)]
-        ask: Ask,
+        args: RequestArgs,
     },
 }
 
@@ -123,7 +123,7 @@ pub(super) struct Switch {
     #[arg(long, value_name = "DURATION", requires = "wait")]
     timeout: Option<String>,
     #[command(flatten)]
-    ask: Ask,
+    args: RequestArgs,
 }
 
 const SWITCH_EXAMPLES: &str = "\
@@ -138,20 +138,20 @@ Examples:
     ambassador switch pg --reset";
 
 /// Sends a command and prints its result.
-pub(super) fn send(command: &OrderVerb, vars: &Vars) -> Exit {
+pub(super) fn send(command: &CommandVerb, vars: &Vars) -> Exit {
     match command {
-        OrderVerb::Pause { route, ask } => post(ask, vars, route, "pause", &json!({})),
-        OrderVerb::Resume { route, ask } => post(ask, vars, route, "resume", &json!({})),
-        OrderVerb::Switch(command) => switch(command, vars),
-        OrderVerb::Weight { route, endpoint, weight, reset, ask } => {
+        CommandVerb::Pause { route, args } => post(args, vars, route, "pause", &json!({})),
+        CommandVerb::Resume { route, args } => post(args, vars, route, "resume", &json!({})),
+        CommandVerb::Switch(command) => switch(command, vars),
+        CommandVerb::Weight { route, endpoint, weight, reset, args } => {
             let body = json!({ "endpoint": endpoint, "weight": weight, "reset": reset });
-            post(ask, vars, route, "weight", &body)
+            post(args, vars, route, "weight", &body)
         }
-        OrderVerb::Drain { route, endpoint, undo, ask } => {
-            post(ask, vars, route, "drain", &json!({ "endpoint": endpoint, "undo": undo }))
+        CommandVerb::Drain { route, endpoint, undo, args } => {
+            post(args, vars, route, "drain", &json!({ "endpoint": endpoint, "undo": undo }))
         }
-        OrderVerb::Routes { verb, ask } => match verb {
-            None => ask::show(ask, vars, &AdminRequest::get("/routes"), list),
+        CommandVerb::Routes { verb, args } => match verb {
+            None => request::show(args, vars, &AdminRequest::get("/routes"), list),
             Some(verb) => change_routes(verb, vars),
         },
     }
@@ -159,12 +159,12 @@ pub(super) fn send(command: &OrderVerb, vars: &Vars) -> Exit {
 
 fn change_routes(verb: &RoutesVerb, vars: &Vars) -> Exit {
     match verb {
-        RoutesVerb::Add { route, ask } => {
-            ask::show(ask, vars, &AdminRequest::post("/routes", &json!({ "route": route })), sentence)
+        RoutesVerb::Add { route, args } => {
+            request::show(args, vars, &AdminRequest::post("/routes", &json!({ "route": route })), sentence)
         }
-        RoutesVerb::Remove { name, ask } => {
-            let question = AdminRequest { method: hyper::Method::DELETE, ..AdminRequest::get(path(name)) };
-            ask::show(ask, vars, &question, sentence)
+        RoutesVerb::Remove { name, args } => {
+            let request = AdminRequest { method: hyper::Method::DELETE, ..AdminRequest::get(path(name)) };
+            request::show(args, vars, &request, sentence)
         }
     }
 }
@@ -196,8 +196,8 @@ fn named(target: &str, origin: &str) -> String {
     }
 }
 
-fn post(ask: &Ask, vars: &Vars, route: &str, verb: &str, body: &Value) -> Exit {
-    ask::show(ask, vars, &AdminRequest::post(format!("{}/{verb}", path(route)), body), sentence)
+fn post(args: &RequestArgs, vars: &Vars, route: &str, verb: &str, body: &Value) -> Exit {
+    request::show(args, vars, &AdminRequest::post(format!("{}/{verb}", path(route)), body), sentence)
 }
 
 fn path(route: &str) -> String {
@@ -209,7 +209,7 @@ fn sentence(answer: &Value) -> String {
 }
 
 fn switch(command: &Switch, vars: &Vars) -> Exit {
-    let Switch { route, targets, reset, cut, drain, wait, timeout, ask } = command;
+    let Switch { route, targets, reset, cut, drain, wait, timeout, args } = command;
     let old = if *cut { Some("cut") } else { drain.then_some("drain") };
     let mut body = json!({ "reset": reset, "wait": wait });
     let fields = [("targets", targets.as_deref()), ("old", old), ("timeout", timeout.as_deref())];
@@ -217,22 +217,22 @@ fn switch(command: &Switch, vars: &Vars) -> Exit {
         body[key] = value.into();
     }
     if !wait {
-        return post(ask, vars, route, "switch", &body);
+        return post(args, vars, route, "switch", &body);
     }
-    let question = AdminRequest::post(format!("{}/switch", path(route)), &body);
-    let answer = match ask::ask(&ask.at, vars, &question) {
+    let request = AdminRequest::post(format!("{}/switch", path(route)), &body);
+    let answer = match request::send(&args.admin, vars, &request) {
         Ok(answer) if answer.is_ok() => answer,
-        Ok(answer) => return refused(&answer, ask.json),
+        Ok(answer) => return refused(&answer, args.json),
         Err(exit) => return exit,
     };
     let answer: Value = serde_json::from_str(&answer.body).unwrap_or_default();
     let Some(number) = answer.pointer("/route/by_hand/switch/number").and_then(Value::as_u64) else {
         return fail("the route was removed");
     };
-    let Ok(choice) = ask.at.choice(vars) else { return Exit::Usage };
+    let Ok(choice) = args.admin.choice(vars) else { return Exit::Usage };
     let waited = block_on(wait_until_over(&choice, &path(route), number));
     match waited.unwrap_or_else(|error| Err(fail(&error.to_string()))) {
-        Ok((state, status)) => print_switch(ask, state, &status),
+        Ok((state, status)) => print_switch(args, state, &status),
         Err(exit) => exit,
     }
 }
@@ -249,7 +249,7 @@ async fn wait_until_over(
         if !answer.is_ok() {
             return Err(refused(&answer, false));
         }
-        let status: RouteStatus = ask::read(&answer.body).map_err(|why| fail(&why))?;
+        let status: RouteStatus = request::read(&answer.body).map_err(|why| fail(&why))?;
         let switch = status.by_hand.switch.clone().filter(|switch| switch.number == number);
         let Some(switch) = switch else { return Err(fail("the route was switched again meanwhile")) };
         match switch.state {
@@ -260,8 +260,8 @@ async fn wait_until_over(
     }
 }
 
-fn print_switch(ask: &Ask, state: SwitchState, status: &RouteStatus) -> Exit {
-    if ask.json {
+fn print_switch(args: &RequestArgs, state: SwitchState, status: &RouteStatus) -> Exit {
+    if args.json {
         out(&format!("{:#}\n", json!({ "route": status })));
     }
     let RouteStatus { name, targets, .. } = status;
@@ -275,7 +275,7 @@ fn print_switch(ask: &Ask, state: SwitchState, status: &RouteStatus) -> Exit {
             .unwrap_or("unknown cause");
         return fail(&format!("the switch was rolled back: {why}; route {name} uses {targets} again"));
     }
-    if !ask.json {
+    if !args.json {
         out(&format!("route {name} is switched to {targets}; the old endpoints have no sessions\n"));
     }
     Exit::Done

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::Value;
 
-use super::ask::{self, Ask, refused, unanswered};
+use super::request::{self, RequestArgs, refused, unanswered};
 use super::{block_on, err, fail, try_out};
 use crate::admin::client::{self, AdminRequest, escaped};
 use crate::config::vars::Vars;
@@ -38,7 +38,7 @@ pub(super) struct SessionsArgs {
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     #[command(flatten)]
-    ask: Ask,
+    args: RequestArgs,
 }
 
 #[derive(Debug, Args)]
@@ -50,35 +50,35 @@ pub(super) struct EventsArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     since: u64,
     #[command(flatten)]
-    ask: Ask,
+    args: RequestArgs,
 }
 
-pub(super) fn sessions(SessionsArgs { route, limit, ask }: &SessionsArgs, vars: &Vars) -> Exit {
+pub(super) fn sessions(SessionsArgs { route, limit, args }: &SessionsArgs, vars: &Vars) -> Exit {
     let route = route.as_ref().map(|route| format!("route={}", escaped(route)));
     let limit = limit.map(|limit| format!("limit={limit}"));
     let query: Vec<String> = route.into_iter().chain(limit).collect();
-    let question = AdminRequest::get(format!("/sessions?{}", query.join("&")));
-    ask::show(ask, vars, &question, |sessions: &Sessions| sessions.table())
+    let request = AdminRequest::get(format!("/sessions?{}", query.join("&")));
+    request::show(args, vars, &request, |sessions: &Sessions| sessions.table())
 }
 
-pub(super) fn events(EventsArgs { follow, since, ask }: &EventsArgs, vars: &Vars) -> Exit {
-    let choice = match ask.at.choice(vars) {
+pub(super) fn events(EventsArgs { follow, since, args }: &EventsArgs, vars: &Vars) -> Exit {
+    let choice = match args.admin.choice(vars) {
         Ok(choice) => choice,
         Err(mistake) => {
             err(&mistake.to_string());
             return Exit::Usage;
         }
     };
-    let question = AdminRequest::get(format!("/events?since={since}&follow={follow}"));
+    let request = AdminRequest::get(format!("/events?since={since}&follow={follow}"));
     let mut lines = Lines::default();
     let show = |line: &str| {
-        let text = if ask.json { format!("{line}\n") } else { formatted(line) };
+        let text = if args.json { format!("{line}\n") } else { formatted(line) };
         try_out(&text)
     };
-    let followed = block_on(client::stream(&choice, &question, |piece| lines.take(piece, show)));
+    let followed = block_on(client::stream(&choice, &request, |piece| lines.take(piece, show)));
     match followed {
         Ok(Ok(answer)) if answer.is_ok() => Exit::Done,
-        Ok(Ok(answer)) => refused(&answer, ask.json),
+        Ok(Ok(answer)) => refused(&answer, args.json),
         Ok(Err(error)) => unanswered(&error),
         Err(error) => fail(&error.to_string()),
     }

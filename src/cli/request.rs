@@ -18,7 +18,7 @@ use crate::observe::status::Status;
 
 /// The address of the running ambassador.
 #[derive(Clone, Debug, clap::Args)]
-pub(super) struct At {
+pub(super) struct AdminArgs {
     /// Admin address of the running ambassador: unix:/path, @name or HOST:PORT [env: AMBASSADOR_ADMIN] [default: found
     /// automatically]
     #[arg(long, value_name = "ADDR")]
@@ -27,15 +27,15 @@ pub(super) struct At {
 
 /// The address of the running ambassador, and the output format.
 #[derive(Clone, Debug, clap::Args)]
-pub(super) struct Ask {
+pub(super) struct RequestArgs {
     #[command(flatten)]
-    pub(super) at: At,
+    pub(super) admin: AdminArgs,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
 }
 
-impl At {
+impl AdminArgs {
     pub(super) fn choice(&self, vars: &Vars) -> Result<Choice, Diagnostic> {
         let given = match (&self.admin, vars.value("AMBASSADOR_ADMIN")) {
             (Some(text), _) => Some(config::parse_admin(text, &Place::Flag("admin".to_owned()))?),
@@ -48,8 +48,8 @@ impl At {
     }
 }
 
-pub(super) fn health(at: &At, vars: &Vars) -> Exit {
-    match ask(at, vars, &AdminRequest::get("/ready")) {
+pub(super) fn health(admin: &AdminArgs, vars: &Vars) -> Exit {
+    match send(admin, vars, &AdminRequest::get("/ready")) {
         Ok(answer) if answer.is_ok() => {
             out_escaped(&answer.body);
             Exit::Done
@@ -59,23 +59,23 @@ pub(super) fn health(at: &At, vars: &Vars) -> Exit {
     }
 }
 
-pub(super) fn status(ask: &Ask, vars: &Vars) -> Exit {
-    show(ask, vars, &AdminRequest::get("/status"), |status: &Status| status.table())
+pub(super) fn status(args: &RequestArgs, vars: &Vars) -> Exit {
+    show(args, vars, &AdminRequest::get("/status"), |status: &Status| status.table())
 }
 
 /// Sends a request and prints the response, as JSON or formatted by `format`.
 pub(super) fn show<T: DeserializeOwned>(
-    how: &Ask,
+    args: &RequestArgs,
     vars: &Vars,
-    question: &AdminRequest,
+    admin_request: &AdminRequest,
     format: impl Fn(&T) -> String,
 ) -> Exit {
-    let answer = match ask(&how.at, vars, question) {
+    let answer = match send(&args.admin, vars, admin_request) {
         Ok(answer) if answer.is_ok() => answer,
-        Ok(answer) => return refused(&answer, how.json),
+        Ok(answer) => return refused(&answer, args.json),
         Err(exit) => return exit,
     };
-    let shown = if how.json {
+    let shown = if args.json {
         pretty(&answer.body).map(|text| out(&text))
     } else {
         read(&answer.body).map(|value| out_escaped(&format(&value)))
@@ -87,12 +87,16 @@ pub(super) fn show<T: DeserializeOwned>(
 }
 
 /// Sends a request and returns the response. Without one, prints why and returns the exit code.
-pub(super) fn ask(at: &At, vars: &Vars, question: &AdminRequest) -> Result<AdminResponse, Exit> {
-    let choice = at.choice(vars).map_err(|mistake| {
+pub(super) fn send(
+    admin: &AdminArgs,
+    vars: &Vars,
+    admin_request: &AdminRequest,
+) -> Result<AdminResponse, Exit> {
+    let choice = admin.choice(vars).map_err(|mistake| {
         err(&mistake.to_string());
         Exit::Usage
     })?;
-    match block_on(client::send(&choice, question)) {
+    match block_on(client::send(&choice, admin_request)) {
         Ok(answer) => answer.map_err(|error| unanswered(&error)),
         Err(error) => Err(fail(&error.to_string())),
     }
