@@ -113,7 +113,7 @@ pub enum EventKind {
         /// Name of the route.
         route: String,
     },
-    /// Why a target has no endpoint.
+    /// Why a target has no endpoint, or fewer than it could have.
     TargetProblem {
         /// Name of the route.
         route: String,
@@ -343,7 +343,7 @@ impl EventKind {
             EventKind::EndpointUnreachable { .. } => "endpoint unreachable",
             EventKind::EndpointReachable { .. } => "endpoint reachable again",
             EventKind::EndpointHealthy { .. } => "endpoint healthy again",
-            EventKind::TargetProblem { .. } => "target without endpoint",
+            EventKind::TargetProblem { .. } => "target problem",
             EventKind::SourceAnswered { .. } => "source connected",
             EventKind::SourceLost { .. } => "source unavailable; keeping its last snapshot",
             EventKind::SourceExpired { .. } => "source expired; removing its endpoints",

@@ -118,7 +118,8 @@ impl Consul {
 
     async fn publish(&mut self, publisher: &mut Publisher) -> Result<(), Stopped> {
         let endpoints = sorted(self.endpoints.endpoints());
-        publisher.publish_changed(Snapshot::Target { target: self.target(), endpoints, problem: None }).await
+        let problem = self.endpoints.problem();
+        publisher.publish_changed(Snapshot::Target { target: self.target(), endpoints, problem }).await
     }
 
     fn target(&self) -> Target {

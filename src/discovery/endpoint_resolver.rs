@@ -10,6 +10,9 @@ use crate::config::grammar::parse_address;
 use crate::diagnostic::Mistake;
 use crate::route::Target;
 
+/// Names without an address that are reported by name.
+const NAMES_REPORTED_MAX: usize = 3;
+
 /// Where an endpoint is, as its source writes it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Location {
@@ -66,7 +69,7 @@ impl EndpointResolver {
         self.listed = listed;
     }
 
-    /// Completes when the addresses of a name have changed. Cancel safe.
+    /// Completes when the endpoints or [`EndpointResolver::problem`] may have changed. Cancel safe.
     pub(super) async fn changed(&mut self) {
         self.names.changed().await;
     }
@@ -74,6 +77,15 @@ impl EndpointResolver {
     /// Returns the endpoints, as far as their names have addresses.
     pub(super) fn endpoints(&self) -> Vec<EndpointSpec> {
         resolve(&self.listed, |name| self.names.addresses(name))
+    }
+
+    /// Returns the names without an address, with their reasons.
+    pub(super) fn problem(&self) -> Option<String> {
+        let names: Vec<String> =
+            self.names.without_address().map(|(name, why)| format!("{name}: {why}")).collect();
+        let (first, more) = names.split_at(names.len().min(NAMES_REPORTED_MAX));
+        let more = if more.is_empty() { String::new() } else { format!("; and {} more", more.len()) };
+        (!first.is_empty()).then(|| first.join("; ") + &more)
     }
 }
 

@@ -207,7 +207,8 @@ impl Etcd {
 
     async fn publish(&mut self, publisher: &mut Publisher) -> Result<(), Stopped> {
         let endpoints = self.endpoints.endpoints();
-        publisher.publish_changed(Snapshot::Target { target: self.target(), endpoints, problem: None }).await
+        let problem = self.endpoints.problem();
+        publisher.publish_changed(Snapshot::Target { target: self.target(), endpoints, problem }).await
     }
 }
 

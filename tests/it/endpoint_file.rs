@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::{Ambassador, Service, ask, eventually};
+use crate::support::{Ambassador, Dns, Service, ask, eventually, needs};
 
 fn write(path: &Path, lines: &[&str]) {
     std::fs::write(path, lines.join("\n") + "\n").unwrap();
@@ -28,6 +28,29 @@ fn logs(ambassador: &Ambassador, words: &str) {
 
 fn followed(path: &Path) -> Ambassador {
     Ambassador::with(&format!("127.0.0.1:0=file:{}?name=r&hold=30s", path.display())).start_unready()
+}
+
+#[test]
+fn name_without_an_address_is_reported_with_its_reason() {
+    let dns = needs!(Dns::start());
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("redis.endpoints");
+    let one = Service::new("one");
+    let port = one.addr.rsplit(':').next().unwrap();
+    write(&path, &[&format!("redsi.test:{port}"), "10.0.0.1:6379"]);
+    let route = format!("127.0.0.1:0=file:{}?name=r&hold=30s", path.display());
+    let ambassador = Ambassador::with(&route).resolving_by(&dns.resolv_conf()).start();
+    let problems = |expected: &Value| {
+        eventually("its problems", || {
+            let status: Value = serde_json::from_slice(&ambassador.verb("status --json").stdout).unwrap();
+            let problems = &status["routes"][0]["problems"];
+            if problems == expected { Ok(()) } else { Err(problems.to_string()) }
+        });
+    };
+    problems(&json!([format!("file:{}: redsi.test: no such name (asked {})", path.display(), dns.addr())]));
+    dns.has("redsi.test.", 1, &["127.0.0.1"]);
+    problems(&json!([]));
+    assert_eq!(endpoints(&ambassador).len(), 2);
 }
 
 #[test]

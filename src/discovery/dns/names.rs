@@ -37,6 +37,8 @@ pub struct Names {
     /// The last addresses of each name, until they expire. Those of a name that is not wanted any more are kept until its next
     /// lookup is due: it may be wanted again before.
     cached: BTreeMap<String, Families>,
+    /// Why the last lookup of a name found no address.
+    failures: BTreeMap<String, String>,
     /// One for each name in `cached`.
     events: FuturesUnordered<BoxFuture<'static, NameEvent>>,
 }
@@ -44,8 +46,8 @@ pub struct Names {
 impl Names {
     /// Returns an empty set of names; nothing is looked up.
     pub fn new(resolver: Resolver) -> Names {
-        let (wanted, cached) = (BTreeSet::new(), BTreeMap::new());
-        Names { resolver, wanted, cached, events: FuturesUnordered::new() }
+        let (wanted, cached, failures) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
+        Names { resolver, wanted, cached, failures, events: FuturesUnordered::new() }
     }
 
     /// Replaces the names to look up.
@@ -66,13 +68,23 @@ impl Names {
         addresses
     }
 
-    /// Completes when the addresses of a name have changed; never while there are no names. Cancel safe.
+    /// Returns the names that were looked up and have no address, each with the reason.
+    pub fn without_address(&self) -> impl Iterator<Item = (&str, &str)> {
+        let failures = self.failures.iter().filter(|(name, _)| {
+            self.wanted.contains(*name)
+                && self.cached.get(*name).is_none_or(|last| last.addresses().is_empty())
+        });
+        failures.map(|(name, why)| (name.as_str(), why.as_str()))
+    }
+
+    /// Completes when the addresses of a name have changed, or the reason why it has none; never while there are no names. Cancel safe.
     pub async fn changed(&mut self) {
         loop {
             match self.events.next().await {
                 Some(NameEvent::Due(name)) if self.wanted.contains(&name) => self.look_up(name),
                 Some(NameEvent::Due(name)) => {
                     self.cached.remove(&name);
+                    self.failures.remove(&name);
                 }
                 Some(NameEvent::Found(name, found)) => {
                     if self.apply(name, found) {
@@ -84,26 +96,29 @@ impl Names {
         }
     }
 
-    /// Returns whether the addresses of a name that is still wanted have changed.
+    /// Returns whether a name that is still wanted has other addresses, or another reason to have none.
     fn apply(&mut self, name: String, found: Result<Outcome<Found>, String>) -> bool {
         let (limits, now) = (self.resolver.limits, Instant::now());
         let cached = self.cached.entry(name.clone()).or_default();
-        let before = cached.addresses();
+        let (before, failure) = (cached.addresses(), self.failures.remove(&name));
         let pause = match found {
             Ok(Outcome::Found(Found { families, ttl })) => {
                 *cached = families;
                 limits.pause(ttl)
             }
-            Ok(Outcome::Denied(_)) => {
+            Ok(Outcome::Denied(why)) => {
                 cached.deny(now);
+                self.failures.insert(name.clone(), why);
                 retry(cached, &limits, now)
             }
             Err(why) => {
                 tracing::debug!(name, why, "name lookup failed; keeping its last addresses");
+                self.failures.insert(name.clone(), why);
                 retry(cached, &limits, now)
             }
         };
-        let changed = cached.addresses() != before;
+        let after = cached.addresses();
+        let changed = after != before || after.is_empty() && self.failures.get(&name) != failure.as_ref();
         let is_wanted = self.wanted.contains(&name);
         self.events.push(sleep(pause).map(|()| NameEvent::Due(name)).boxed());
         changed && is_wanted

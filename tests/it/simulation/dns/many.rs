@@ -24,6 +24,7 @@ struct ManyNames {
     known: BTreeMap<String, TrackedName>,
     /// The last update.
     last_update: BTreeMap<String, Vec<IpAddr>>,
+    last_failures: BTreeMap<String, String>,
 }
 
 /// A name, from its addition until the first due query after its removal.
@@ -51,8 +52,8 @@ impl ManyNames {
     fn new(rng: &mut Rng) -> ManyNames {
         let (zone, limits) = (Shared::default(), limits(rng));
         let names = Names::new(Resolver::with_query(asking(&zone)).within(limits));
-        let (wanted, known, last_update) = Default::default();
-        ManyNames { zone, limits, names, wanted, known, last_update }
+        let (wanted, known, last_update, last_failures) = Default::default();
+        ManyNames { zone, limits, names, wanted, known, last_update, last_failures }
     }
 
     fn random_event(&mut self, rng: &mut Rng) -> String {
@@ -74,11 +75,16 @@ impl ManyNames {
             self.known.entry(name.clone()).or_insert_with(known);
         }
         self.wanted = wanted;
-        self.last_update = self.published();
+        (self.last_update, self.last_failures) = (self.published(), self.failures());
     }
 
     fn published(&self) -> BTreeMap<String, Vec<IpAddr>> {
         self.wanted.iter().map(|name| (name.clone(), self.names.addresses(name))).collect()
+    }
+
+    /// Returns why names have no address.
+    fn failures(&self) -> BTreeMap<String, String> {
+        self.names.without_address().map(|(name, why)| (name.to_owned(), why.to_owned())).collect()
     }
 
     /// Advances the clock; checks the invariants after each change and at the end.
@@ -97,9 +103,10 @@ impl ManyNames {
     }
 
     fn handle_update(&mut self, event: &str) {
-        let published = self.published();
-        assert_ne!(self.last_update, published, "{event}: no change");
-        self.last_update = published;
+        let (published, failures) = (self.published(), self.failures());
+        let is_changed = self.last_update != published || self.last_failures != failures;
+        assert!(is_changed, "{event}: no change");
+        (self.last_update, self.last_failures) = (published, failures);
     }
 
     fn check(&mut self, event: &str) {
