@@ -75,10 +75,10 @@ fn scaling_a_swarm_service_fails_no_request() {
     let published = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
     let load = Load::start(&swarm.namespace, published, http_get);
     stack.answers_from(&load, 1);
-    // Docker's DNS lists a removed task for some seconds.
+    // As in the stack, so that neither uses a task when it stops to listen: requests in its backlog would be reset.
     let _beside = swarm.start(
         "ambassador",
-        "--network shop_backend -p 8081:80 ambassador --dns-max-ttl 10s 80=tasks.web?balance=round-robin",
+        "--network shop_backend -p 8081:80 ambassador --dns-max-ttl 1s 80=tasks.web?balance=round-robin",
     );
     let beside = SocketAddr::from((Ipv4Addr::LOCALHOST, 8081));
     let loads = [load, Load::start(&swarm.namespace, beside, http_get)];
