@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-/// The same text, with `\n`, `\u{1b}` and the like for characters that a reader would obey instead of show.
+/// The same text, with `\n`, `\u{1b}` and the like for characters that a terminal interprets instead of showing.
 pub fn escaped(text: &str) -> Cow<'_, str> {
     if is_plain(text) {
         return Cow::Borrowed(text);
@@ -33,7 +33,7 @@ impl<W: Write> Write for Escaping<W> {
             return self.0.write_str(text);
         }
         let mut rest = text;
-        while let Some((at, odd)) = rest.char_indices().find(|(_, c)| is_obeyed(*c)) {
+        while let Some((at, odd)) = rest.char_indices().find(|(_, c)| is_control(*c)) {
             let (before, after) = rest.split_at(at);
             self.0.write_str(before)?;
             write!(self.0, "{}", odd.escape_default())?;
@@ -44,11 +44,11 @@ impl<W: Write> Write for Escaping<W> {
 }
 
 fn is_plain(text: &str) -> bool {
-    !text.chars().any(is_obeyed)
+    !text.chars().any(is_control)
 }
 
 /// Controls (C0, DEL, C1), separators of lines and paragraphs, and controls of the direction of writing.
-fn is_obeyed(c: char) -> bool {
+fn is_control(c: char) -> bool {
     let is_direction =
         matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     c.is_control() || is_direction || matches!(c, '\u{2028}' | '\u{2029}')
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_obeys_is_shown_instead() {
+    fn control_characters_are_shown_escaped() {
         for (text, expected) in [
             (
                 "plain, r\u{e9}sum\u{e9}, \u{65e5}\u{672c}, \u{1f980}",
@@ -77,9 +77,9 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn nothing_that_is_obeyed_is_left_and_nothing_else_is_touched(text in "(\\PC|\\pC|[\\n\\r\\t ]){0,40}") {
+        fn nothing_that_is_control_is_left_and_nothing_else_is_touched(text in "(\\PC|\\pC|[\\n\\r\\t ]){0,40}") {
             let shown = escaped(&text);
-            assert!(!shown.chars().any(is_obeyed));
+            assert!(!shown.chars().any(is_control));
             assert_eq!(shown == text, is_plain(&text));
         }
     }

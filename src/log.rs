@@ -4,6 +4,8 @@
 //! When the queue is full, lines are dropped; how many is said at the end.
 
 pub mod access;
+#[cfg(test)]
+mod captured;
 mod queue;
 mod text;
 mod time;

@@ -82,10 +82,10 @@ fn watched_block_on<F: Future>(run: impl FnOnce(StallMonitor) -> F) -> std::io::
 
 async fn run_until_stopped(config: Config, stalls: StallMonitor) -> Result<(), BuildError> {
     let bound = app::build_watched(config, stalls).await?;
-    let obey = bound.control().handle_signals()?;
+    let signals = bound.control().handle_signals()?;
     tokio::select! {
         () = bound.run() => {}
-        () = obey => {}
+        () = signals => {}
     }
     Ok(())
 }

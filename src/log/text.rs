@@ -133,23 +133,8 @@ fn needs_quotes(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl std::io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::log::captured::Lines;
 
     fn written(log: impl FnOnce()) -> String {
         let lines = Lines::default();
@@ -162,8 +147,7 @@ mod tests {
             .with_writer(move || made.clone())
             .finish();
         tracing::subscriber::with_default(subscriber, log);
-        let text = lines.0.lock().unwrap().clone();
-        String::from_utf8(text).unwrap()
+        lines.text()
     }
 
     #[test]

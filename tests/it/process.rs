@@ -183,7 +183,7 @@ fn the_json_log_has_one_line_for_each_session_with_all_that_happened() {
     assert!(line["endpoint"].as_str().unwrap().starts_with("127.0.0.1:"));
 }
 
-/// One after the other, and the process is told to stop at once after the last.
+/// Sessions run one after the other; SIGTERM follows at once after the last.
 #[test]
 fn access_log_has_all_sessions_in_the_order_of_their_endings_when_the_process_has_ended() {
     const SESSIONS: usize = 300;

@@ -1,12 +1,11 @@
 //! The exact lines, and that they are those that tracing would write.
 
-use std::sync::{Arc, Mutex};
-
 use proptest::prelude::*;
 
 use super::*;
 use crate::address::{EndpointAddr, Identity};
 use crate::config::LogLevel;
+use crate::log::captured::Lines;
 use crate::log::dispatch;
 
 const HOSTILE: &str = "a\nb \"c\" \\ \u{1b}[2J\u{202e}=\u{7f}\u{e9}";
@@ -114,20 +113,6 @@ fn names_cannot_end_the_line_or_command_a_terminal() {
     );
 }
 
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 fn milliseconds(duration: Milliseconds) -> f64 {
     (duration.0.as_secs_f64() * 1e6).round() / 1e3
 }
@@ -152,8 +137,7 @@ fn by_tracing(line: &Line<'_>, config: LogConfig, color: bool) -> String {
             "session"
         );
     });
-    let text = lines.0.lock().unwrap().clone();
-    String::from_utf8(text).unwrap()
+    lines.text()
 }
 
 /// When the line was written, as it says itself.
