@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::digits::write_socket_addr;
@@ -40,6 +40,45 @@ pub enum EndpointAddr {
     Inet(SocketAddr),
     /// The path of a unix stream socket.
     Unix(PathBuf),
+    /// An export of a peer. Boxed, because few endpoints are.
+    Peer(Box<PeerAddr>),
+}
+
+/// An export of a peer: the name of a `peer:` route, and where the peer is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerAddr {
+    /// How to reach the peer.
+    pub via: PeerVia,
+    /// The name under which the peer offers the service.
+    pub export: String,
+}
+
+/// How to reach a peer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PeerVia {
+    /// We dial the peer.
+    Dial {
+        /// The address of its `--peer-listen`.
+        addr: SocketAddr,
+        /// What its certificate must contain.
+        name: PeerName,
+    },
+    /// The peer has dialled us (`--peer-dial`).
+    Reverse {
+        /// The identity in its certificate.
+        identity: String,
+        /// The address that it dialled from. Tunnels from the same address are interchangeable.
+        ip: IpAddr,
+    },
+}
+
+/// What the certificate of a peer must contain.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PeerName {
+    /// The host of the target, a DNS name or an IP address. Not verified with a shared secret, whose names are self-asserted.
+    Host(String),
+    /// The value of the option `identity`.
+    Identity(String),
 }
 
 /// The identity of an endpoint, in addition to its address: two containers that have the same address one after the other are
@@ -76,7 +115,7 @@ impl EndpointAddr {
                 let port = addr.port().checked_add(offset).ok_or(io::ErrorKind::AddrNotAvailable)?;
                 Ok(EndpointAddr::Inet(SocketAddr::new(addr.ip(), port)))
             }
-            EndpointAddr::Unix(path) => Ok(EndpointAddr::Unix(path.clone())),
+            EndpointAddr::Unix(_) | EndpointAddr::Peer(_) => Ok(self.clone()),
         }
     }
 }
@@ -86,6 +125,17 @@ impl fmt::Display for EndpointAddr {
         match self {
             EndpointAddr::Inet(addr) => write_socket_addr(f, *addr),
             EndpointAddr::Unix(path) => write!(f, "unix:{}", path.display()),
+            EndpointAddr::Peer(peer) => write!(f, "{peer}"),
+        }
+    }
+}
+
+impl fmt::Display for PeerAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PeerAddr { via, export } = self;
+        match via {
+            PeerVia::Dial { addr, .. } => write!(f, "peer://{addr}/{export}"),
+            PeerVia::Reverse { identity, ip } => write!(f, "peer://@{identity}/{export} (from {ip})"),
         }
     }
 }

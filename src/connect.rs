@@ -29,6 +29,7 @@ pub(crate) async fn dial(addr: &EndpointAddr, timeout: Duration) -> io::Result<S
     let (socket, connecting) = match addr {
         EndpointAddr::Inet(addr) => start_inet(*addr)?,
         EndpointAddr::Unix(path) => (start_unix(path)?, false),
+        EndpointAddr::Peer(_) => return Err(io::ErrorKind::Unsupported.into()),
     };
     if connecting {
         tokio::time::timeout(timeout, socket.connected()).await??;

@@ -44,6 +44,13 @@ pub enum Listen {
     },
     /// A unix socket.
     Unix(PathBuf),
+    /// The tunnels of peers: the route is offered to peers under a name.
+    Peer {
+        /// TCP unless written `peer:NAME/udp`.
+        protocol: Protocol,
+        /// The name of the export.
+        name: String,
+    },
 }
 
 /// The transport protocol of a listener.
@@ -107,6 +114,36 @@ pub enum Target {
     },
     /// The keys of etcd below a prefix. The value of each is an endpoint.
     Etcd(EtcdKeys),
+    /// An export of a peer.
+    Peer(PeerTarget),
+}
+
+/// The default port of `--peer-listen`: that of HBONE.
+pub const PEER_PORT: u16 = 15008;
+
+/// An export of a peer, as it is written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerTarget {
+    /// Where the peer is.
+    pub host: PeerHost,
+    /// The name under which the peer offers the service.
+    pub export: String,
+}
+
+/// Where a peer is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PeerHost {
+    /// An IP address, which is one endpoint.
+    Addr(SocketAddr),
+    /// A DNS name. Every address is an endpoint.
+    Name {
+        /// The name to look up.
+        host: String,
+        /// The port of every endpoint.
+        port: u16,
+    },
+    /// The peers that have dialled us under this identity.
+    Identity(String),
 }
 
 /// A prefix of keys in an etcd cluster.
@@ -141,8 +178,13 @@ impl Target {
             | Target::Srv { .. }
             | Target::Consul(_)
             | Target::File(_)
-            | Target::Etcd(_) => true,
-            Target::Addr(_) | Target::Unix(_) | Target::Docker { .. } | Target::Labelled { .. } => false,
+            | Target::Etcd(_)
+            | Target::Peer(PeerTarget { host: PeerHost::Name { .. } | PeerHost::Identity(_), .. }) => true,
+            Target::Peer(PeerTarget { host: PeerHost::Addr(_), .. })
+            | Target::Addr(_)
+            | Target::Unix(_)
+            | Target::Docker { .. }
+            | Target::Labelled { .. } => false,
         }
     }
 }
@@ -184,7 +226,7 @@ impl Listen {
     /// Returns the transport protocol: TCP for a unix socket.
     pub fn protocol(&self) -> Protocol {
         match self {
-            Listen::Inet { protocol, .. } => *protocol,
+            Listen::Inet { protocol, .. } | Listen::Peer { protocol, .. } => *protocol,
             Listen::Unix(_) => Protocol::Tcp,
         }
     }
@@ -193,15 +235,15 @@ impl Listen {
     pub fn first_port(&self) -> Option<u16> {
         match self {
             Listen::Inet { ports, .. } => Some(ports.first),
-            Listen::Unix(_) => None,
+            Listen::Unix(_) | Listen::Peer { .. } => None,
         }
     }
 
-    /// Returns the number of ports; a unix socket counts as one.
+    /// Returns the number of ports; a unix socket and an export count as one.
     pub fn count(&self) -> usize {
         match self {
             Listen::Inet { ports, .. } => ports.count(),
-            Listen::Unix(_) => 1,
+            Listen::Unix(_) | Listen::Peer { .. } => 1,
         }
     }
 
@@ -225,7 +267,7 @@ impl Listen {
     /// selects any free port, does not overlap.
     pub fn overlaps(&self, other: &Listen) -> bool {
         match (self, other) {
-            (Listen::Unix(this), Listen::Unix(that)) => this == that,
+            (Listen::Unix(_), Listen::Unix(_)) | (Listen::Peer { .. }, Listen::Peer { .. }) => self == other,
             (
                 Listen::Inet { protocol, ip, ports },
                 Listen::Inet { protocol: other_protocol, ip: other_ip, ports: other_ports },
@@ -234,7 +276,7 @@ impl Listen {
                 let both = protocol == other_protocol && share_address(*ip, *other_ip);
                 self == other || (both && !free && ports.overlaps(*other_ports))
             }
-            (Listen::Unix(_), Listen::Inet { .. }) | (Listen::Inet { .. }, Listen::Unix(_)) => false,
+            (Listen::Unix(_) | Listen::Peer { .. } | Listen::Inet { .. }, _) => false,
         }
     }
 }
@@ -285,6 +327,8 @@ impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Listen::Unix(path) => write!(f, "{}", path.display()),
+            Listen::Peer { protocol: Protocol::Tcp, name } => write!(f, "peer:{name}"),
+            Listen::Peer { protocol: Protocol::Udp, name } => write!(f, "peer:{name}/udp"),
             Listen::Inet { protocol, ip, ports } => {
                 match ip {
                     Some(IpAddr::V6(ip)) => write!(f, "[{ip}]:")?,
@@ -324,6 +368,23 @@ impl fmt::Display for Target {
                 write!(f, "docker://label:{key}{}{}", Suffix('=', value.as_ref()), Suffix(':', port.as_ref()))
             }
             Target::Etcd(keys) => write!(f, "{keys}"),
+            Target::Peer(peer) => write!(f, "{peer}"),
+        }
+    }
+}
+
+impl fmt::Display for PeerTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PeerTarget { host, export } = self;
+        match host {
+            PeerHost::Addr(addr) if addr.port() == PEER_PORT => match addr.ip() {
+                IpAddr::V4(ip) => write!(f, "peer://{ip}/{export}"),
+                IpAddr::V6(ip) => write!(f, "peer://[{ip}]/{export}"),
+            },
+            PeerHost::Addr(addr) => write!(f, "peer://{addr}/{export}"),
+            PeerHost::Name { host, port: PEER_PORT } => write!(f, "peer://{host}/{export}"),
+            PeerHost::Name { host, port } => write!(f, "peer://{host}:{port}/{export}"),
+            PeerHost::Identity(identity) => write!(f, "peer://@{identity}/{export}"),
         }
     }
 }

@@ -145,7 +145,7 @@ impl DiscoveryState {
 fn within_range(route: &Route, endpoints: Vec<EndpointSpec>) -> (Vec<EndpointSpec>, Option<String>) {
     let has_all = |endpoint: &EndpointSpec| match &endpoint.key.addr {
         EndpointAddr::Inet(addr) => route.listen.has_counterparts_from(addr.port()),
-        EndpointAddr::Unix(_) => true,
+        EndpointAddr::Unix(_) | EndpointAddr::Peer(_) => true,
     };
     let (within, beyond): (Vec<_>, Vec<_>) = endpoints.into_iter().partition(has_all);
     let problem = beyond.first().map(|first| {

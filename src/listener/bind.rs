@@ -48,6 +48,8 @@ impl BindError {
 /// Fails if an address cannot be bound.
 pub fn bind(listen: &Listen) -> Result<Vec<Listener>, BindError> {
     match listen {
+        // An export has no socket of its own.
+        Listen::Peer { .. } => Ok(Vec::new()),
         Listen::Unix(path) => Ok(vec![bind_unix(path).map_err(|error| BindError::new(listen, error))?]),
         Listen::Inet { protocol, ip, ports } => (0..=ports.last - ports.first)
             .map(|offset| {

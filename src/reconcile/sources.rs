@@ -134,7 +134,11 @@ impl Sources {
             Target::File(path) => {
                 Some(follow(EndpointFile::new(path.clone(), self.context.reload.clone(), resolver), updates))
             }
-            Target::Addr(_) | Target::Unix(_) | Target::Docker { .. } | Target::Labelled { .. } => None,
+            Target::Addr(_)
+            | Target::Unix(_)
+            | Target::Docker { .. }
+            | Target::Labelled { .. }
+            | Target::Peer(_) => None,
         }
     }
 

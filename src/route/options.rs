@@ -44,6 +44,10 @@ pub struct Options {
     pub deny: Vec<IpNet>,
     /// What happens to the open sessions of an endpoint that is removed.
     pub on_remove: OnRemove,
+    /// The identity that the certificates of the peers of `peer://` targets must carry.
+    pub identity: Option<String>,
+    /// The identities that may use a `peer:` route. Empty allows every identity that our own CA issued.
+    pub peers: Vec<String>,
 }
 
 /// The health checks of a route's endpoints.
@@ -153,6 +157,8 @@ impl Options {
             allow: Vec::new(),
             deny: Vec::new(),
             on_remove: OnRemove::default(),
+            identity: None,
+            peers: Vec::new(),
         }
     }
 
@@ -182,6 +188,8 @@ impl Options {
             allow,
             deny,
             on_remove,
+            identity,
+            peers,
         } = self;
         vec![
             ("name", name.clone()),
@@ -205,6 +213,8 @@ impl Options {
             ("allow", list(allow)),
             ("deny", list(deny)),
             ("on-remove", on_remove.name().to_owned()),
+            ("identity", identity.clone().unwrap_or_default()),
+            ("peers", list(peers)),
         ]
     }
 }

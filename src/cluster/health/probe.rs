@@ -174,6 +174,7 @@ fn http_request(path: &str, addr: &EndpointAddr) -> Vec<u8> {
     let host = match addr {
         EndpointAddr::Inet(addr) => addr.to_string(),
         EndpointAddr::Unix(_) => "localhost".to_owned(),
+        EndpointAddr::Peer(peer) => peer.export.clone(),
     };
     let version = env!("CARGO_PKG_VERSION");
     format!(

@@ -182,7 +182,7 @@ fn a_duration() -> impl Strategy<Value = Duration> {
 
 fn some_targets(listen: &Listen, count: std::ops::Range<usize>) -> BoxedStrategy<Vec<Target>> {
     let (top, unix) = match listen {
-        Listen::Unix(_) => (u16::MAX, true),
+        Listen::Unix(_) | Listen::Peer { .. } => (u16::MAX, true),
         Listen::Inet { protocol, ports, .. } => {
             (u16::MAX - (ports.last - ports.first), *protocol == Protocol::Tcp && ports.count() == 1)
         }
@@ -260,6 +260,8 @@ fn some_options(listen: &Listen) -> impl Strategy<Value = Options> + use<> {
                 allow,
                 deny,
                 on_remove,
+                identity: None,
+                peers: Vec::new(),
             }
         },
     )

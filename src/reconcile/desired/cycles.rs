@@ -114,6 +114,8 @@ impl<'r> Ports<'r> {
                 return self.by_path.get(path.as_path()).map(|to| (first, *to)).into_iter().collect();
             }
             EndpointAddr::Inet(addr) => addr,
+            // Where a peer relays to is not known here.
+            EndpointAddr::Peer(_) => return Vec::new(),
         };
         let (ip, protocol) = (connected_to(addr.ip()), route.listen.protocol());
         let last = addr.port().saturating_add(width(&route.listen) - 1);
@@ -146,7 +148,7 @@ fn node(ranges: &Ranges, port: u16) -> Option<usize> {
 fn width(listen: &Listen) -> u16 {
     match listen {
         Listen::Inet { ports, .. } => u16::try_from(ports.count()).unwrap_or(u16::MAX),
-        Listen::Unix(_) => 1,
+        Listen::Unix(_) | Listen::Peer { .. } => 1,
     }
 }
 
@@ -222,7 +224,7 @@ mod tests {
                     let ip = ip.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
                     (ports.first..=ports.last).map(|port| SocketAddr::new(ip, port)).collect()
                 }
-                Listen::Unix(_) => Vec::new(),
+                Listen::Unix(_) | Listen::Peer { .. } => Vec::new(),
             };
             ports.add(route, &bound);
         }

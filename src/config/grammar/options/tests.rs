@@ -47,6 +47,8 @@ fn every_option_is_read() {
             allow: ["10.0.0.0/8", "::1/128", "1.2.3.4/32"].map(|net| net.parse().unwrap()).to_vec(),
             deny: vec!["10.1.0.0/16".parse().unwrap()],
             on_remove: OnRemove::Cut,
+            identity: None,
+            peers: Vec::new(),
         }
     );
 }

@@ -38,7 +38,7 @@ pub(super) fn follow_within(target: &str, resolver: &Resolver, limits: Limits) -
 fn ip(endpoint: &EndpointSpec) -> IpAddr {
     match &endpoint.key.addr {
         EndpointAddr::Inet(addr) => addr.ip(),
-        EndpointAddr::Unix(path) => panic!("{}", path.display()),
+        other => panic!("{other}"),
     }
 }
 

@@ -172,6 +172,6 @@ impl Entry<'_> {
 fn has_tcp_port(listen: &Listen, port: u16) -> bool {
     match listen {
         Listen::Inet { protocol: Protocol::Tcp, ports, .. } => ports.first <= port && port <= ports.last,
-        Listen::Inet { .. } | Listen::Unix(_) => false,
+        Listen::Inet { .. } | Listen::Unix(_) | Listen::Peer { .. } => false,
     }
 }

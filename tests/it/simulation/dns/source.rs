@@ -194,7 +194,7 @@ fn endpoints(snapshot: Snapshot) -> Vec<IpAddr> {
     let Snapshot::Target { endpoints, .. } = snapshot else { panic!("{snapshot:?}") };
     let ip = |addr: &EndpointAddr| match addr {
         EndpointAddr::Inet(addr) => addr.ip(),
-        EndpointAddr::Unix(path) => panic!("{}", path.display()),
+        other => panic!("{other}"),
     };
     endpoints.iter().map(|endpoint| ip(&endpoint.key.addr)).collect()
 }
