@@ -17,6 +17,7 @@ pub(crate) mod digits;
 pub mod address;
 pub mod backoff;
 pub mod client_net;
+pub mod credentials;
 pub mod diagnostic;
 pub mod ending;
 pub mod escape;

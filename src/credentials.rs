@@ -1,0 +1,187 @@
+//! Who we are to our peers, and which peers we trust: a shared secret, or certificate files.
+//!
+//! ```text
+//!   files ──► Contents ──► Snapshot { our certificate and key, Trust { CAs, CRLs } } ──► rustls configurations
+//! ```
+//!
+//! A snapshot is replaced as a whole, so a handshake uses one state of all files. Both ends of a tunnel authenticate each
+//! other, by TLS 1.3 only, without session tickets and early data: a resumed session would bypass a revocation.
+
+mod error;
+mod failure;
+mod files;
+mod identity;
+mod leaf;
+pub mod name;
+mod pem;
+pub mod secret;
+mod snapshot;
+mod trust;
+mod verifier;
+mod watch;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch as watch_channel;
+use tokio_rustls::rustls::client::Resumption;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::server::NoServerSessionStorage;
+use tokio_rustls::rustls::sign::SingleCertAndKey;
+use tokio_rustls::rustls::time_provider::{DefaultTimeProvider, TimeProvider};
+use tokio_rustls::rustls::version::TLS13;
+use tokio_rustls::rustls::{ClientConfig, ServerConfig};
+
+use crate::address::PeerName;
+use snapshot::Snapshot;
+use trust::provider;
+use verifier::{ClientVerifier, ServerVerifier};
+
+pub use error::CredentialsError;
+pub use failure::{HandshakeFailure, Reason};
+pub use files::CredentialFiles;
+pub use identity::{PeerIdentity, Untrusted};
+pub use snapshot::CertificateInfo;
+pub use trust::CredentialKind;
+
+/// What authenticates us to peers and peers to us. Reading takes no lock.
+#[derive(Debug)]
+pub struct Credentials {
+    files: CredentialFiles,
+    clock: Arc<dyn TimeProvider>,
+    current: ArcSwap<Snapshot>,
+    generation: watch_channel::Sender<u64>,
+}
+
+impl Credentials {
+    /// Reads the files. Returns an error that names the file and a way out, and contains no secret.
+    pub fn load(files: CredentialFiles) -> Result<Credentials, CredentialsError> {
+        Credentials::load_with_clock(files, Arc::new(DefaultTimeProvider))
+    }
+
+    /// Reads the files, and uses another clock than the system's for validity and renewal.
+    pub fn load_with_clock(
+        files: CredentialFiles,
+        clock: Arc<dyn TimeProvider>,
+    ) -> Result<Credentials, CredentialsError> {
+        let snapshot = Snapshot::new(&files, files.read()?, now(&*clock))?;
+        let (generation, _) = watch_channel::channel(0);
+        Ok(Credentials { files, clock, current: ArcSwap::from_pointee(snapshot), generation })
+    }
+
+    /// Reads the files again. Returns whether they have changed. On an error the previous credentials stay in use.
+    pub fn reload(&self) -> Result<bool, CredentialsError> {
+        let contents = self.files.read()?;
+        if contents == self.current.load().contents {
+            return Ok(false);
+        }
+        self.replace(Snapshot::new(&self.files, contents, self.now())?);
+        Ok(true)
+    }
+
+    /// Returns a counter of changes. After a change, [`Credentials::peer`] may have another result for an open tunnel.
+    pub fn changes(&self) -> watch_channel::Receiver<u64> {
+        self.generation.subscribe()
+    }
+
+    /// Returns the configuration to dial a peer, and the name for its handshake. The configuration verifies the peer's
+    /// chain and its name.
+    pub fn connector(
+        &self,
+        name: &PeerName,
+        alpn: &[&[u8]],
+    ) -> Result<(Arc<ClientConfig>, ServerName<'static>), CredentialsError> {
+        let current = self.current.load();
+        let (server_name, sends_name) = server_name(name)?;
+        let verifier = ServerVerifier::new(Arc::clone(&current.trust), name.clone());
+        let builder = ClientConfig::builder_with_details(provider(), Arc::clone(&self.clock));
+        let mut config = builder
+            .with_protocol_versions(&[&TLS13])?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&current.certified))));
+        config.resumption = Resumption::disabled();
+        config.enable_sni = sends_name;
+        config.alpn_protocols = owned(alpn);
+        Ok((Arc::new(config), server_name))
+    }
+
+    /// Returns the configuration to accept peers. It requires a certificate that we trust.
+    pub fn acceptor(&self, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, CredentialsError> {
+        let current = self.current.load();
+        let builder = ServerConfig::builder_with_details(provider(), Arc::clone(&self.clock));
+        let mut config = builder
+            .with_protocol_versions(&[&TLS13])?
+            .with_client_cert_verifier(Arc::new(ClientVerifier::new(Arc::clone(&current.trust))))
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&current.certified))));
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        config.alpn_protocols = owned(alpn);
+        Ok(Arc::new(config))
+    }
+
+    /// Returns the identity in a chain, if we trust the chain now. For open tunnels it is called again after each change.
+    pub fn peer(&self, chain: &[CertificateDer<'_>]) -> Result<PeerIdentity, Untrusted> {
+        self.current.load().trust.identity(chain, self.unix_time())
+    }
+
+    /// Returns what authenticates peers.
+    pub fn kind(&self) -> CredentialKind {
+        self.current.load().trust.kind()
+    }
+
+    /// Returns our own identity, as peers see it.
+    pub fn identity(&self) -> PeerIdentity {
+        self.current.load().identity.clone()
+    }
+
+    /// Returns the certificates in the files: ours, then the CAs. None with a secret, whose certificates renew themselves.
+    pub fn certificates(&self) -> Vec<CertificateInfo> {
+        self.current.load().certificates.clone()
+    }
+
+    /// Returns what an operator should change, such as the permissions of a key.
+    pub fn warnings(&self) -> Vec<String> {
+        self.current.load().warnings.clone()
+    }
+
+    fn replace(&self, snapshot: Snapshot) {
+        self.current.store(Arc::new(snapshot));
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+
+    fn now(&self) -> SystemTime {
+        now(&*self.clock)
+    }
+
+    fn unix_time(&self) -> UnixTime {
+        self.clock.current_time().unwrap_or_else(UnixTime::now)
+    }
+}
+
+fn now(clock: &dyn TimeProvider) -> SystemTime {
+    let since_epoch = clock.current_time().map_or(Duration::ZERO, |now| Duration::from_secs(now.as_secs()));
+    SystemTime::UNIX_EPOCH + since_epoch
+}
+
+fn owned(alpn: &[&[u8]]) -> Vec<Vec<u8>> {
+    alpn.iter().map(|protocol| protocol.to_vec()).collect()
+}
+
+/// Returns the name for the handshake, and whether it is sent (SNI). An identity need not be a DNS name; then none is sent.
+fn server_name(name: &PeerName) -> Result<(ServerName<'static>, bool), CredentialsError> {
+    match name {
+        PeerName::Host(host) => match ServerName::try_from(host.clone()) {
+            Ok(name) => Ok((name, true)),
+            Err(_) => Err(CredentialsError::Host(host.clone())),
+        },
+        PeerName::Identity(identity) => match ServerName::try_from(identity.clone()) {
+            Ok(name) => Ok((name, true)),
+            Err(_) => Ok((ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into()), false)),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

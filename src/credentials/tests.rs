@@ -1,0 +1,4 @@
+//! Handshakes between two ends with our configurations.
+
+mod secrets;
+mod support;
