@@ -113,6 +113,12 @@ impl Reader<'_> {
                 name => self.option(&mut options, name, key.span(), value, &listen),
             }
         }
+        if let (Some(mistake), Some((key, _))) =
+            (options::unused_identity(&targets, &options), table.get_key_value("identity"))
+            && self.mistakes.len() == before
+        {
+            self.wrong(key.span(), mistake);
+        }
         let origin = self.place(item.span());
         (self.mistakes.len() == before).then_some(Route { listen, targets, options, origin })
     }

@@ -95,7 +95,7 @@ hodl = "10s"
         "a.toml:4:1: unknown key `targets` of a route\n  help: did you mean `target`?",
         "a.toml:5:1: unknown key `hodl` of a route\n  help: did you mean `hold`?",
         "a.toml:9:13: invalid port `0`",
-        "a.toml:9:25: unsupported target `peer://c`: peers are not in this version",
+        "a.toml:9:25: missing name of the export in `peer://c`\n  help: write the name under which",
         "a.toml:10:10: missing unit in `10`\n  help: write `10s`",
     ];
     assert_eq!(found.len(), starts.len(), "{found:#?}");
