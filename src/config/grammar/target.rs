@@ -173,7 +173,7 @@ fn default_port(text: &str, listen: &Listen) -> Result<u16, Mistake> {
 }
 
 /// Splits `host:port`, `[v6]:port`, or a host alone. Several colons without brackets are an IPv6 address.
-fn split_port(text: &str) -> Result<(&str, Option<u16>), Mistake> {
+pub(crate) fn split_port(text: &str) -> Result<(&str, Option<u16>), Mistake> {
     if text.parse::<Ipv6Addr>().is_ok() {
         return Ok((text, None));
     }

@@ -21,7 +21,7 @@ fn every_option_is_read() {
                 &on-unhealthy=cut&deny=10.1.0.0/16&max-duration=8h&max-sessions-per-endpoint=5&rate=20\
                 &identity=spiffe://td/pg";
     let options = read(text, "5432").unwrap();
-    let host = |host: &str, port| crate::route::Target::Host { host: host.to_owned(), port };
+    let host = |host: &str, port| Target::Host { host: host.to_owned(), port };
     assert_eq!(
         options,
         Options {
