@@ -12,6 +12,7 @@ pub mod hosts;
 pub mod legacy_args;
 pub mod links;
 mod load;
+pub mod peer;
 mod read;
 pub mod secret;
 pub mod server;

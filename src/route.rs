@@ -187,6 +187,20 @@ impl Target {
             | Target::Labelled { .. } => false,
         }
     }
+
+    /// Returns whether the target can yield peers that are dialled: written itself, or by a source.
+    pub fn may_dial_peers(&self) -> bool {
+        match self {
+            Target::Peer(PeerTarget { host, .. }) => !matches!(host, PeerHost::Identity(_)),
+            Target::Etcd(_) | Target::Consul(_) | Target::File(_) => true,
+            Target::Addr(_)
+            | Target::Host { .. }
+            | Target::Srv { .. }
+            | Target::Unix(_)
+            | Target::Docker { .. }
+            | Target::Labelled { .. } => false,
+        }
+    }
 }
 
 impl Route {
@@ -377,11 +391,12 @@ impl fmt::Display for PeerTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let PeerTarget { host, export } = self;
         match host {
-            PeerHost::Addr(addr) if addr.port() == PEER_PORT => match addr.ip() {
-                IpAddr::V4(ip) => write!(f, "peer://{ip}/{export}"),
-                IpAddr::V6(ip) => write!(f, "peer://[{ip}]/{export}"),
-            },
-            PeerHost::Addr(addr) => write!(f, "peer://{addr}/{export}"),
+            PeerHost::Addr(addr) => {
+                // Includes the zone of an IPv6 address.
+                let addr = addr.to_string();
+                let default = format!(":{PEER_PORT}");
+                write!(f, "peer://{}/{export}", addr.strip_suffix(&default).unwrap_or(&addr))
+            }
             PeerHost::Name { host, port: PEER_PORT } => write!(f, "peer://{host}/{export}"),
             PeerHost::Name { host, port } => write!(f, "peer://{host}:{port}/{export}"),
             PeerHost::Identity(identity) => write!(f, "peer://@{identity}/{export}"),

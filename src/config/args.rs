@@ -104,7 +104,8 @@ impl clap::Args for SettingFlags {
 impl FromArgMatches for SettingFlags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<SettingFlags, clap::Error> {
         let given = |setting: &'static Setting| {
-            matches.get_one::<String>(setting.name).map(|value| (setting, value.clone()))
+            let values: Vec<&str> = matches.get_many::<String>(setting.name)?.map(String::as_str).collect();
+            Some((setting, values.join(",")))
         };
         Ok(SettingFlags(SETTINGS.iter().filter_map(given).collect()))
     }

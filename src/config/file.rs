@@ -9,6 +9,7 @@
 //! hold = "30s"
 //! ```
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
@@ -22,6 +23,9 @@ use super::suggest::{nearest, suggest};
 use crate::diagnostic::{Diagnostic, Mistake, Place};
 use crate::route::{Listen, Options, Route};
 
+/// The table of the settings of peers.
+const PEER: &str = "peer";
+
 /// The content of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfigFile {
@@ -29,6 +33,8 @@ pub struct ConfigFile {
     pub routes: Vec<Route>,
     /// Their values are valid.
     pub settings: SettingValues,
+    /// The place of each setting.
+    pub places: BTreeMap<&'static str, Place>,
 }
 
 /// Parses a file.
@@ -68,8 +74,10 @@ impl Reader<'_> {
             let name = key.get_ref().as_ref();
             if name == "route" {
                 file.routes = self.routes(value);
-            } else if let Some(setting) = Setting::find(name) {
-                self.setting(&mut file.settings, setting, value);
+            } else if name == PEER {
+                self.peer(&mut file, value);
+            } else if let Some(setting) = at_top(name) {
+                self.setting(&mut file, setting, value);
             } else {
                 self.wrong(key.span(), unknown_at_top(name));
             }
@@ -78,12 +86,33 @@ impl Reader<'_> {
         file
     }
 
-    fn setting(&mut self, settings: &mut SettingValues, setting: &'static Setting, value: &Value<'_>) {
+    /// Reads the table `[peer]`.
+    fn peer(&mut self, file: &mut ConfigFile, value: &Value<'_>) {
+        let Some(table) = value.get_ref().as_table() else {
+            let mistake = Mistake::new("`peer` must be a table")
+                .help("write `[peer]`, and below it keys such as `secret-file = \"/etc/ambassador/secret\"`");
+            return self.wrong(value.span(), mistake);
+        };
+        for (key, value) in table {
+            let name = key.get_ref().as_ref();
+            match SETTINGS.iter().find(|setting| setting.table_key() == Some(name)) {
+                Some(setting) => self.setting(file, setting, value),
+                None => self.wrong(key.span(), unknown_of_peer(name)),
+            }
+        }
+    }
+
+    fn setting(&mut self, file: &mut ConfigFile, setting: &'static Setting, value: &Value<'_>) {
+        let mut words = Vec::new();
         for (word, span) in self.words(setting.name, value) {
             match setting.check(&word) {
-                Ok(()) => settings.push((setting, word)),
+                Ok(()) => words.push(word),
                 Err(mistake) => self.wrong(span, mistake),
             }
+        }
+        if !words.is_empty() {
+            file.places.insert(setting.name, self.place(value.span()));
+            file.settings.push((setting, words.join(",")));
         }
     }
 
@@ -112,6 +141,12 @@ impl Reader<'_> {
                 "listen" | "target" => {}
                 name => self.option(&mut options, name, key.span(), value, &listen),
             }
+        }
+        if let (Some(mistake), Some((key, _))) =
+            (options::unused_identity(&targets, &options), table.get_key_value("identity"))
+            && self.mistakes.len() == before
+        {
+            self.wrong(key.span(), mistake);
         }
         let origin = self.place(item.span());
         (self.mistakes.len() == before).then_some(Route { listen, targets, options, origin })
@@ -185,7 +220,9 @@ impl Reader<'_> {
 
     /// Returns the words of a value: one for a string or a number, several for a list if the key takes one.
     fn words(&mut self, key: &str, value: &Value<'_>) -> Vec<(String, Range<usize>)> {
-        let takes_list = key == "target" || options::key(key).is_some_and(|option| option.is_list);
+        let takes_list = key == "target"
+            || options::key(key).is_some_and(|option| option.is_list)
+            || Setting::find(key).is_some_and(Setting::is_list);
         match value.get_ref() {
             DeValue::Array(array) if takes_list => {
                 array.iter().filter_map(|item| self.word(key, item)).collect()
@@ -199,7 +236,8 @@ impl Reader<'_> {
             DeValue::String(text) => text.to_string(),
             DeValue::Integer(number) if number.radix() == 10 => number.as_str().to_owned(),
             other => {
-                let mistake = Mistake::new(format!("`{key}` cannot be {}", kind(other))).help(form(key));
+                let mistake =
+                    Mistake::new(format!("`{}` cannot be {}", written(key), kind(other))).help(form(key));
                 self.wrong(value.span(), mistake);
                 return None;
             }
@@ -235,9 +273,26 @@ fn unknown_at_top(name: &str) -> Mistake {
     if options::key(name).is_some() {
         return mistake.help(format!("write `{name}` below a `[[route]]`"));
     }
-    let keys: Vec<&str> =
-        std::iter::once("route").chain(SETTINGS.iter().map(|setting| setting.name)).collect();
+    if let Some(key) = Setting::find(name).and_then(Setting::table_key) {
+        return mistake.help(format!("write `{key}` below `[{PEER}]`"));
+    }
+    let settings = SETTINGS.iter().filter(|setting| setting.table_key().is_none());
+    let keys: Vec<&str> = ["route", PEER].into_iter().chain(settings.map(|setting| setting.name)).collect();
     mistake.help(suggest(name, &keys))
+}
+
+fn unknown_of_peer(name: &str) -> Mistake {
+    let mistake = Mistake::new(format!("unknown key `{name}` of `[{PEER}]`"));
+    if at_top(name).is_some() {
+        return mistake.help(format!("write `{name}` above the first table"));
+    }
+    let keys: Vec<&str> = SETTINGS.iter().filter_map(Setting::table_key).collect();
+    mistake.help(suggest(name, &keys))
+}
+
+/// Returns the setting that is a key outside of tables.
+fn at_top(name: &str) -> Option<&'static Setting> {
+    Setting::find(name).filter(|setting| setting.table_key().is_none())
 }
 
 fn unknown_in_route(name: &str) -> Mistake {
@@ -250,6 +305,11 @@ fn unknown_in_route(name: &str) -> Mistake {
         Some(_) => mistake.help("did you mean `target`?"),
         None => mistake.help(suggest(name, &keys)),
     }
+}
+
+/// Returns a key as the file has it.
+fn written(key: &str) -> &str {
+    Setting::find(key).and_then(Setting::table_key).unwrap_or(key)
 }
 
 fn kind(value: &DeValue<'_>) -> &'static str {
@@ -272,7 +332,7 @@ fn form(key: &str) -> String {
         }
         "target" => "write `target = \"redis:6379\"` or `target = [\"db1:5432\", \"db2:5432\"]`".to_owned(),
         _ if is_integer(key) => format!("write a whole number, as in `{key} = 100`"),
-        _ => format!("write a string, as in `{key} = \"...\"`"),
+        _ => format!("write a string, as in `{} = \"...\"`", written(key)),
     }
 }
 

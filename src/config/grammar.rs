@@ -5,6 +5,7 @@
 
 pub(crate) mod listen;
 pub(crate) mod options;
+pub(crate) mod peer;
 pub(crate) mod target;
 
 use std::str::FromStr;
@@ -115,7 +116,10 @@ impl Draft {
     }
 
     fn finish(self, place: &Place) -> Result<Route, Vec<Diagnostic>> {
-        let Draft { listen, targets, options, mistakes } = self;
+        let Draft { listen, targets, options, mut mistakes } = self;
+        if mistakes.is_empty() {
+            mistakes.extend(options::unused_identity(&targets, &options));
+        }
         if mistakes.is_empty() {
             return Ok(Route { listen, targets, options, origin: place.clone() });
         }
@@ -152,8 +156,12 @@ fn lone_word(text: &str) -> Mistake {
     if word.is_empty() {
         return mistake.help("write `LISTEN=TARGET`, as in `6379=redis:6379`");
     }
-    if listen::parse(word).is_ok() {
-        return mistake.help(format!("add a target: `{word}=HOST`, as in `6379=redis:6379`"));
+    match listen::parse(word) {
+        Ok(Listen::Peer { .. }) => {
+            return mistake.help(format!("add a target: `{word}=HOST:PORT`, as in `peer:redis=redis:6379`"));
+        }
+        Ok(_) => return mistake.help(format!("add a target: `{word}=HOST`, as in `6379=redis:6379`")),
+        Err(_) => {}
     }
     let listener = placeholder();
     match target::parse_list(word, &listener).as_deref() {

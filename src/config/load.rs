@@ -1,5 +1,6 @@
 //! Reads arguments, environment and file into one [`Config`].
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::args::RunArgs;
@@ -7,6 +8,7 @@ use super::conflicts::conflicts;
 use super::file::{ConfigFile, parse_file};
 use super::grammar::parse_route;
 use super::grammar::target::port_of;
+use super::peer::PeerSettings;
 use super::read::{is_own_descriptor, read_pipe, read_text, unreadable};
 use super::settings::{self, SETTINGS, Setting, SettingValues, Settings, variable_name};
 use super::suggest::nearest;
@@ -43,7 +45,11 @@ pub(crate) const COMMANDS: [&str; 15] = [
 pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
     let mut mistakes = Mistakes::default();
     let routes = WrittenRoutes::read(args, vars, &mut mistakes);
-    let settings = mistakes.partial(resolve(args, vars, &routes.settings));
+    let (settings, invalid) = resolve(args, vars, &routes.settings);
+    if invalid.is_empty() {
+        mistakes.partial(((), peer_mistakes(&settings.peer, &routes, args, vars)));
+    }
+    let settings = mistakes.partial((settings, invalid));
     let (links, mut warnings) = links(args, vars);
     warnings.extend(mistyped_variables(vars));
     let etcd = mistakes.all(etcd::access(vars));
@@ -103,6 +109,8 @@ struct WrittenRoutes {
     environment: Layer,
     file: Layer,
     settings: SettingValues,
+    /// The places of the settings of the file.
+    places: BTreeMap<&'static str, Place>,
 }
 
 impl WrittenRoutes {
@@ -110,12 +118,13 @@ impl WrittenRoutes {
         let arguments = mistakes.partial(arguments(args));
         let environment = mistakes.partial(environment(vars));
         let file = config_path(args, vars).and_then(|path| mistakes.all(read_file(&path)));
-        let ConfigFile { routes: file, settings } = file.unwrap_or_default();
+        let ConfigFile { routes: file, settings, places } = file.unwrap_or_default();
         WrittenRoutes {
             arguments: Layer { routes: arguments },
             environment: Layer { routes: environment },
             file: Layer { routes: file },
             settings,
+            places,
         }
     }
 
@@ -212,7 +221,10 @@ fn merged(
 
 fn variables(vars: &Vars) -> SettingValues {
     let given = |setting: &'static Setting| Some((setting, vars.value(&setting.variable())?.to_owned()));
-    SETTINGS.iter().filter_map(given).collect()
+    // A link to a container named `ambassador_peer` sets the variable of `peer-name` to `/CONTAINER/ambassador_peer`.
+    let is_link =
+        |(setting, value): &(&Setting, String)| setting.name == "peer-name" && value.starts_with('/');
+    SETTINGS.iter().filter_map(given).filter(|given| !is_link(given)).collect()
 }
 
 /// Warns about variables that are nearly those of a setting. Not mistakes: the variables of a link to a container named
@@ -229,6 +241,29 @@ fn mistyped_variables(vars: &Vars) -> Vec<Diagnostic> {
         Some(mistake.help(help).at(&Place::Variable(name.to_owned())))
     };
     vars.iter().filter_map(|(name, _)| mistyped(name)).collect()
+}
+
+// === peers ===
+
+/// Returns the mistakes in the settings of peers, and of the routes that they do not permit.
+fn peer_mistakes(
+    settings: &PeerSettings,
+    routes: &WrittenRoutes,
+    args: &RunArgs,
+    vars: &Vars,
+) -> Vec<Diagnostic> {
+    let place = |name: &str| {
+        if args.settings.0.iter().any(|(setting, _)| setting.name == name) {
+            return Place::Flag(name.to_owned());
+        }
+        let variable = variable_name(name);
+        match vars.value(&variable) {
+            Some(_) => Place::Variable(variable),
+            None => routes.places.get(name).cloned().unwrap_or(Place::Built),
+        }
+    };
+    let refused = |route: &Route| Some(settings.refusal(route)?.at(&route.origin));
+    settings.mistakes(place).into_iter().chain(routes.iter().filter_map(refused)).collect()
 }
 
 // === registries ===

@@ -10,11 +10,14 @@ mod values;
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::dns::Limits;
+use super::grammar::peer;
+use super::peer::PeerSettings;
 use super::{AdminAddr, LogConfig};
 use crate::cluster::outlier::MAX_EJECTED_DEFAULT;
 use crate::diagnostic::{Diagnostic, Mistake, Place};
@@ -48,6 +51,8 @@ pub struct Settings {
     pub admin: Option<AdminAddr>,
     /// Host names accepted by the admin API on TCP, besides IP addresses and `localhost`.
     pub admin_hosts: Vec<String>,
+    /// The tunnels to peers.
+    pub peer: PeerSettings,
 }
 
 impl Default for Settings {
@@ -62,6 +67,7 @@ impl Default for Settings {
             dns: Limits::default(),
             admin: None,
             admin_hosts: Vec::new(),
+            peer: PeerSettings::default(),
         }
     }
 }
@@ -69,9 +75,9 @@ impl Default for Settings {
 /// The declaration of one setting.
 pub struct Setting {
     /// `max-held` is the flag `--max-held`, the variable `AMBASSADOR_MAX_HELD`, the key `max-held` of the file, and the
-    /// field `max_held` of `/config`.
+    /// field `max_held` of `/config`. A name that begins with `peer-` is a key of the file's table `[peer]`, without that prefix.
     pub name: &'static str,
-    /// The placeholder of the value in `--help`. `N` is an integer in the file.
+    /// The placeholder of the value in `--help`. `N` is an integer in the file, `X[,X...]` is a list.
     value_name: &'static str,
     help: &'static str,
     /// The default as `--help` shows it.
@@ -83,7 +89,7 @@ pub struct Setting {
 }
 
 /// Every setting, in the order of `--help`.
-pub static SETTINGS: [Setting; 12] = [
+pub static SETTINGS: [Setting; 19] = [
     Setting {
         name: "log-level",
         value_name: "LEVEL",
@@ -180,7 +186,68 @@ pub static SETTINGS: [Setting; 12] = [
         set: |settings, text| values::admin_hosts(text).map(|names| settings.admin_hosts = names),
         show: |settings| settings.admin_hosts.clone().into(),
     },
+    Setting {
+        name: "peer-listen",
+        value_name: "ADDR",
+        help: "Where peers can dial this ambassador: :PORT, IP:PORT, or off",
+        default: ":15008 if a route needs it",
+        set: |settings, text| values::peer_listen(text).map(|listen| settings.peer.listen = listen),
+        show: |settings| settings.peer.listen.to_string().into(),
+    },
+    Setting {
+        name: "peer-dial",
+        value_name: "HOST[:PORT][,HOST[:PORT]...]",
+        help: "Peers to keep a tunnel open to, which use the exports of this ambassador through it: for a host behind NAT",
+        default: "none",
+        set: |settings, text| values::peer_dial(text).map(|peers| settings.peer.dial = peers),
+        show: |settings| settings.peer.dial.iter().map(ToString::to_string).collect::<Vec<_>>().into(),
+    },
+    Setting {
+        name: "peer-secret-file",
+        value_name: "FILE",
+        help: "File with the secret that all peers share: the first line is in use, further lines are accepted",
+        default: "none",
+        set: |settings, text| values::path(text).map(|path| settings.peer.secret_file = Some(path)),
+        show: |settings| shown_path(settings.peer.secret_file.as_deref()),
+    },
+    Setting {
+        name: "peer-cert",
+        value_name: "FILE",
+        help: "Certificate and key for peers, in one PEM file; read again when it changes",
+        default: "none",
+        set: |settings, text| values::path(text).map(|path| settings.peer.cert = Some(path)),
+        show: |settings| shown_path(settings.peer.cert.as_deref()),
+    },
+    Setting {
+        name: "peer-ca",
+        value_name: "FILE",
+        help: "CA that issued the certificates of the peers; read again when it changes",
+        default: "none",
+        set: |settings, text| values::path(text).map(|path| settings.peer.ca = Some(path)),
+        show: |settings| shown_path(settings.peer.ca.as_deref()),
+    },
+    Setting {
+        name: "peer-crl",
+        value_name: "FILE",
+        help: "Certificates that the CA has revoked; read again when it changes",
+        default: "none",
+        set: |settings, text| values::path(text).map(|path| settings.peer.crl = Some(path)),
+        show: |settings| shown_path(settings.peer.crl.as_deref()),
+    },
+    Setting {
+        name: "peer-name",
+        value_name: "NAME",
+        help: "Name of this ambassador for peers with the same secret",
+        default: "the name of the host",
+        set: |settings, text| peer::identity(text).map(|name| settings.peer.name = Some(name)),
+        show: |settings| settings.peer.name.clone().into(),
+    },
 ];
+
+/// Returns a path as `/config` shows it; the content of the file is never shown.
+fn shown_path(path: Option<&Path>) -> Value {
+    path.map(|path| path.display().to_string()).into()
+}
 
 fn shown(duration: Duration) -> Value {
     humantime::format_duration(duration).to_string().into()
@@ -201,7 +268,19 @@ impl Setting {
     pub(super) fn flag(&self) -> clap::Arg {
         let Setting { name, value_name, help, default, .. } = self;
         let help = format!("{help} [env: {}] [default: {default}]", self.variable());
-        clap::Arg::new(name).long(name).value_name(value_name).help(help)
+        let flag = clap::Arg::new(name).long(name).value_name(value_name).help(help);
+        let flag = if self.is_list() { flag.action(clap::ArgAction::Append) } else { flag };
+        if self.table_key().is_some() { flag.help_heading("Peers") } else { flag }
+    }
+
+    /// Returns the key in the table `[peer]` of the file; `None` for a key at the top.
+    pub(super) fn table_key(&self) -> Option<&'static str> {
+        self.name.strip_prefix("peer-")
+    }
+
+    /// Returns whether the file takes a list, and the flag may be repeated. The values are joined by commas.
+    pub(super) fn is_list(&self) -> bool {
+        self.value_name.ends_with("...]")
     }
 
     /// Returns whether the file takes an integer.
@@ -260,6 +339,7 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::peer::{PeerDial, PeerListen};
     use crate::config::{LogFormat, LogLevel};
 
     fn read(name: &str, value: &str) -> Result<Settings, Mistake> {
@@ -282,6 +362,13 @@ mod tests {
             "9s",
             "127.0.0.1:9901",
             "a,b.c",
+            "10.0.0.1:1",
+            "hub,10.0.0.2:1",
+            "/s",
+            "/cert",
+            "/ca",
+            "/crl",
+            "web",
         ];
         let given = SETTINGS.iter().zip(values.map(str::to_owned)).collect();
         let mut settings = Settings::default();
@@ -300,6 +387,18 @@ mod tests {
             },
             admin: Some(AdminAddr::Tcp("127.0.0.1:9901".parse().unwrap())),
             admin_hosts: vec!["a".to_owned(), "b.c".to_owned()],
+            peer: PeerSettings {
+                listen: PeerListen::Addr { ip: Some("10.0.0.1".parse().unwrap()), port: 1 },
+                dial: [("hub", 15008), ("10.0.0.2", 1)]
+                    .map(|(host, port)| PeerDial { host: host.to_owned(), port })
+                    .to_vec(),
+                secret_file: Some("/s".into()),
+                cert: Some("/cert".into()),
+                ca: Some("/ca".into()),
+                crl: Some("/crl".into()),
+                name: Some("web".to_owned()),
+                has_foreign_ca: false,
+            },
         };
         assert_eq!(settings, expected);
         let shown: Vec<String> = settings.shown().map(|(name, value)| format!("{name}={value}")).collect();
@@ -318,6 +417,13 @@ mod tests {
                 r#"dns_nx_stale="9s""#,
                 r#"admin="127.0.0.1:9901""#,
                 r#"admin_host=["a","b.c"]"#,
+                r#"peer_listen="10.0.0.1:1""#,
+                r#"peer_dial=["hub:15008","10.0.0.2:1"]"#,
+                r#"peer_secret_file="/s""#,
+                r#"peer_cert="/cert""#,
+                r#"peer_ca="/ca""#,
+                r#"peer_crl="/crl""#,
+                r#"peer_name="web""#,
             ]
         );
     }
@@ -326,7 +432,9 @@ mod tests {
     fn the_default_of_the_help_is_the_default_that_runs() {
         let defaults = Settings::default();
         let in_words = ["workers", "admin", "admin-host"];
-        for setting in SETTINGS.iter().filter(|setting| !in_words.contains(&setting.name)) {
+        let is_in_words =
+            |setting: &Setting| in_words.contains(&setting.name) || setting.table_key().is_some();
+        for setting in SETTINGS.iter().filter(|setting| !is_in_words(setting)) {
             assert_eq!(read(setting.name, setting.default).as_ref(), Ok(&defaults), "{setting:?}");
         }
     }
@@ -341,6 +449,27 @@ mod tests {
         assert_eq!(read("admin", "localhost:9").unwrap().admin, local);
         assert!(read("admin", "[::1]:9901").is_ok());
         assert_eq!(read("admin", "@a/b").unwrap().admin, Some(AdminAddr::Abstract("a/b".to_owned())));
+    }
+
+    #[test]
+    fn peers_listen_on_an_address_and_dial_hosts() {
+        let addr = |ip: Option<&str>, port| PeerListen::Addr { ip: ip.map(|ip| ip.parse().unwrap()), port };
+        for (text, expected, shown) in [
+            ("off", PeerListen::Off, "off"),
+            (":15009", addr(None, 15009), ":15009"),
+            ("15009", addr(None, 15009), ":15009"),
+            ("127.0.0.1:0", addr(Some("127.0.0.1"), 0), "127.0.0.1:0"),
+            ("10.0.0.1", addr(Some("10.0.0.1"), 15008), "10.0.0.1:15008"),
+            ("[::1]:5", addr(Some("::1"), 5), "[::1]:5"),
+            ("fd00::1", addr(Some("fd00::1"), 15008), "[fd00::1]:15008"),
+        ] {
+            let listen = read("peer-listen", text).unwrap().peer.listen;
+            assert_eq!((listen, listen.to_string().as_str()), (expected, shown));
+        }
+        let dial =
+            read("peer-dial", "hub.example.com,[fd00::1],10.0.0.1:5,hub.example.com").unwrap().peer.dial;
+        let shown: Vec<String> = dial.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["hub.example.com:15008", "[fd00::1]:15008", "10.0.0.1:5"]);
     }
 
     #[test]
@@ -369,6 +498,15 @@ mod tests {
             ("admin", "@", "after the `@`"),
             ("admin-host", "a,", "without a port"),
             ("admin-host", "a:80", "without a port"),
+            ("peer-listen", "host1", "`off`"),
+            ("peer-listen", "[::1", "`off`"),
+            ("peer-listen", ":70000", "`off`"),
+            ("peer-dial", "", "host:port"),
+            ("peer-dial", "hub,", "host:port"),
+            ("peer-dial", "hub:0", "from 1 to 65535"),
+            ("peer-dial", "peer://hub", "`hub.example.com`"),
+            ("peer-secret-file", "", "path of a file"),
+            ("peer-name", "a b", "letters, digits"),
             ("log-level", "inof", "`info`"),
             ("log-format", "jsn", "`json`"),
             ("access-log", "error", "`errors`"),

@@ -36,6 +36,7 @@ fn listeners_overlap_where_they_could_not_be_bound_at_once() {
         ("53/udp", "10.0.0.1:50-60/udp"),
         ("/run/a", "unix:/run/a"),
         ("0", "0"),
+        ("peer:redis", "peer:redis"),
     ] {
         assert!(overlap(this, that), "{this} {that}");
     }
@@ -53,6 +54,9 @@ fn listeners_that_can_be_bound_at_once_do_not_overlap() {
         ("/run/a", "/run/b"),
         ("/run/a", "80"),
         ("0", "127.0.0.1:0"),
+        ("peer:80", "80"),
+        ("peer:redis", "peer:redis/udp"),
+        ("peer:redis", "peer:redis:6379"),
     ] {
         assert!(!overlap(this, that), "{this} {that}");
     }
@@ -103,7 +107,8 @@ fn some_layers() -> impl Strategy<Value = Vec<Layer>> {
         "127\\.0\\.0\\.[12]:[1-5]",
         "0\\.0\\.0\\.0:[1-5]",
         "[1-4]-[5-9]",
-        "[1-9]/udp"
+        "[1-9]/udp",
+        "peer:[1-3]"
     ];
     let line = (listen, "[ab]", proptest::option::of("[xyz]")).prop_map(|(listen, target, name)| {
         let name = name.map(|name| format!("?name={name}")).unwrap_or_default();

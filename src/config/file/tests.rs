@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::grammar::parse_route;
+use crate::config::peer::{PeerListen, PeerSettings};
 use crate::config::settings::Settings;
 use crate::config::{AdminAddr, LogConfig, LogFormat, LogLevel};
 use crate::ending::AccessLog;
@@ -75,6 +76,52 @@ fn settings_are_written_at_the_top() {
 }
 
 #[test]
+fn settings_of_peers_are_a_table() {
+    let text = "admin-host = [\"a\", \"b\"]\n[peer]\nlisten = 15009\ndial = [\"hub1\", \"hub2:1\"]\n\
+                secret-file = \"/s\"\nname = \"web\"\n";
+    let file = read(text);
+    let mut settings = Settings::default();
+    assert_eq!(settings.apply(&file.settings, |_| Place::Built), []);
+    assert_eq!(settings.admin_hosts, ["a", "b"]);
+    let PeerSettings { listen, dial, secret_file, name, .. } = settings.peer;
+    assert_eq!(listen, PeerListen::Addr { ip: None, port: 15009 });
+    assert_eq!(dial.iter().map(ToString::to_string).collect::<Vec<_>>(), ["hub1:15008", "hub2:1"]);
+    assert_eq!((secret_file, name), (Some("/s".into()), Some("web".to_owned())));
+    let place = |line, column| Some(Place::File { path: "a.toml".into(), line, column });
+    assert_eq!(file.places.get("peer-secret-file").cloned(), place(5, 15));
+    for (text, help) in [
+        ("peer = 1", "write `[peer]`"),
+        ("peer-listen = ':1'", "write `listen` below `[peer]`"),
+        ("[peer]\nlisen = ':1'", "did you mean `listen`?"),
+        ("[peer]\nworkers = 1", "write `workers` above the first table"),
+        ("[peer]\nlisten = true", "write a string, as in `listen = "),
+        ("[peer]\ndial = ['a', 'b:0']", "from 1 to 65535"),
+        ("[per]\nlisten = 1", "did you mean `peer`?"),
+    ] {
+        let found = mistakes(text);
+        assert!(found.len() == 1 && found[0].contains(help), "{text}: {found:?}");
+    }
+}
+
+#[test]
+fn routes_of_peers_are_written_as_in_the_grammar() {
+    let text = "[[route]]\nlisten = 'peer:redis'\ntarget = 'redis:6379'\npeers = ['web', 'spiffe://td/a']\n\
+                [[route]]\nlisten = 6379\ntarget = ['peer://a/redis', 'peer://b/redis']\nidentity = 'redis'\n";
+    let routes: Vec<String> = read(text).routes.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        routes,
+        [
+            "peer:redis=redis:6379?peers=web,spiffe://td/a",
+            "6379=peer://a/redis,peer://b/redis?identity=redis"
+        ]
+    );
+    let found = mistakes("[[route]]\nlisten = 80\ntarget = 'a'\nidentity = 'b'\npeers = 'c'\n");
+    assert!(found[0].starts_with("a.toml:5:9: `peers` is only supported"), "{found:?}");
+    let found = mistakes("[[route]]\nlisten = 80\ntarget = 'a'\nidentity = 'b'\n");
+    assert!(found[0].starts_with("a.toml:4:1: `identity=b` has no effect"), "{found:?}");
+}
+
+#[test]
 fn every_mistake_is_reported_at_its_line_and_column() {
     let text = r#"wrokers = 2
 [[route]]
@@ -95,7 +142,7 @@ hodl = "10s"
         "a.toml:4:1: unknown key `targets` of a route\n  help: did you mean `target`?",
         "a.toml:5:1: unknown key `hodl` of a route\n  help: did you mean `hold`?",
         "a.toml:9:13: invalid port `0`",
-        "a.toml:9:25: unsupported target `peer://c`: peers are not in this version",
+        "a.toml:9:25: missing name of the export in `peer://c`\n  help: write the name under which",
         "a.toml:10:10: missing unit in `10`\n  help: write `10s`",
     ];
     assert_eq!(found.len(), starts.len(), "{found:#?}");

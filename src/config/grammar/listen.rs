@@ -1,16 +1,16 @@
-//! LISTEN: `6379`, `127.0.0.1:6379`, `[::1]:6379`, `8000-8100`, `53/udp`, `/run/pg.sock`. Pure.
+//! LISTEN: `6379`, `127.0.0.1:6379`, `[::1]:6379`, `8000-8100`, `53/udp`, `/run/pg.sock`, `peer:NAME`. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use super::digits;
+use super::{digits, peer};
 use crate::diagnostic::Mistake;
 use crate::route::{Listen, PortRange, Protocol};
 
 /// The capacity of `sun_path` without the final NUL (unix(7)).
 const SOCKET_PATH_MAX_BYTES: usize = 107;
 
-const FORMS: &str = "write a port such as `6379`, `127.0.0.1:6379`, `[::1]:6379`, `8000-8100`, `53/udp`, or a path such as `/run/pg.sock`";
+const FORMS: &str = "write a port such as `6379`, `127.0.0.1:6379`, `[::1]:6379`, `8000-8100`, `53/udp`, a path such as `/run/pg.sock`, or `peer:NAME`";
 
 /// Parses a listener.
 pub(crate) fn parse(text: &str) -> Result<Listen, Mistake> {
@@ -23,10 +23,23 @@ pub(crate) fn parse(text: &str) -> Result<Listen, Mistake> {
     if text.starts_with('/') {
         return socket_path(text).map(Listen::Unix);
     }
+    if let Some(name) = text.strip_prefix("peer:") {
+        return export(name);
+    }
     let (address, protocol) = split_protocol(text)?;
     let (ip, ports) = split_address(address)?;
     let ports = port_range(ports).map_err(|mistake| explain(mistake, text, ports))?;
     Ok(Listen::Inet { protocol, ip, ports })
+}
+
+/// Parses the part after `peer:`.
+fn export(text: &str) -> Result<Listen, Mistake> {
+    if text.starts_with("//") {
+        return Err(Mistake::new(format!("invalid listener `peer:{text}`: `peer://` is a target"))
+            .help("write `PORT=peer://HOST/NAME`; to offer a service to peers, `peer:NAME=HOST:PORT`"));
+    }
+    let (name, protocol) = split_protocol(text)?;
+    Ok(Listen::Peer { protocol, name: peer::export(name)? })
 }
 
 fn split_protocol(text: &str) -> Result<(&str, Protocol), Mistake> {
@@ -131,6 +144,10 @@ mod tests {
         Listen::Inet { protocol, ip, ports: PortRange { first, last } }
     }
 
+    fn exported(name: &str, protocol: Protocol) -> Listen {
+        Listen::Peer { protocol, name: name.to_owned() }
+    }
+
     #[test]
     fn every_documented_form_is_read() {
         let tcp = |ip, first, last| inet(ip, first, last, Protocol::Tcp);
@@ -148,6 +165,10 @@ mod tests {
             ("[::]:53-54/udp", inet("::", 53, 54, Protocol::Udp)),
             ("/run/pg.sock", Listen::Unix("/run/pg.sock".into())),
             ("unix:/run/pg.sock", Listen::Unix("/run/pg.sock".into())),
+            ("peer:redis", exported("redis", Protocol::Tcp)),
+            ("peer:redis/tcp", exported("redis", Protocol::Tcp)),
+            ("peer:db_1.example.com:5432", exported("db_1.example.com:5432", Protocol::Tcp)),
+            ("peer:dns/udp", exported("dns", Protocol::Udp)),
             ("/run/postgresql/.s.PGSQL.5432", Listen::Unix("/run/postgresql/.s.PGSQL.5432".into())),
         ] {
             assert_eq!(parse(text), Ok(expected), "{text}");
@@ -159,6 +180,10 @@ mod tests {
         for (text, help) in [
             ("", "write a port"),
             ("redis", "write a port such as"),
+            ("peer:", "write a name such as"),
+            ("peer:a/b", "`/tcp` or `/udp`"),
+            ("peer:a@b", "letters, digits"),
+            ("peer://host/redis", "`peer:NAME=HOST:PORT`"),
             (":6379", "write `6379`"),
             ("*:6379", "write `6379`"),
             ("localhost:6379", "write `127.0.0.1:6379`"),

@@ -4,12 +4,13 @@ mod values;
 
 use std::time::Duration;
 
-use super::target;
+use super::{peer, target};
 use crate::config::suggest::suggest;
 use crate::diagnostic::Mistake;
-use crate::route::{Balance, LABEL_HOLD_MAX, Listen, OnRemove, OnUnhealthy, Options};
+use crate::route::{Balance, LABEL_HOLD_MAX, Listen, OnRemove, OnUnhealthy, Options, Target};
 use values::{
     check, check_duration, checks, connect_timeout, half_close_timeout, limit, networks, optional_duration,
+    peers,
 };
 pub(crate) use values::{duration, duration_or_off, one_of};
 
@@ -36,7 +37,7 @@ pub(crate) struct Key {
 
 /// Every option, in the order of the documentation. Options that name a target, or that affect which client address is
 /// trusted, are reserved for the operator.
-const KEYS: [Key; 23] = [
+const KEYS: [Key; 25] = [
     one("name", "redis", Author::Label),
     one("balance", "round-robin", Author::Label),
     one("slow-start", "30s", Author::Label),
@@ -60,6 +61,8 @@ const KEYS: [Key; 23] = [
     one("accept-proxy", "on", Author::Operator),
     one("send-proxy", "v2", Author::Operator),
     one("on-remove", "drain", Author::Label),
+    one("identity", "web", Author::Operator),
+    list("peers", "web", Author::Label),
 ];
 
 /// Checks run on the control plane, and labels can open thousands of routes.
@@ -164,10 +167,22 @@ pub(crate) fn set(
         "allow" => options.allow.extend(networks(name, value, listen)?),
         "deny" => options.deny.extend(networks(name, value, listen)?),
         "on-remove" => options.on_remove = one_of(name, value, OnRemove::ALL, OnRemove::name)?,
+        "identity" => options.identity = Some(peer::identity(value)?),
+        "peers" => options.peers.extend(peers(value, listen)?),
         "accept-proxy" | "send-proxy" => return Err(not_implemented(name).into()),
         _ => return Err(unknown(name).into()),
     }
     Ok(())
+}
+
+/// Returns a mistake if there is an `identity` and no target can yield a peer that is dialled.
+pub(crate) fn unused_identity(targets: &[Target], options: &Options) -> Option<Mistake> {
+    let is_used = || targets.iter().chain(&options.backup).any(Target::may_dial_peers);
+    let identity = options.identity.as_ref().filter(|_| !is_used())?;
+    Some(
+        Mistake::new(format!("`identity={identity}` has no effect: no target is a peer that is dialled"))
+            .help("remove it, or write a target `peer://HOST/NAME`"),
+    )
 }
 
 fn unknown(key: &str) -> Mistake {
@@ -188,7 +203,7 @@ fn not_implemented(what: &str) -> Mistake {
     Mistake::new(format!("`{what}` is not in this version")).help("remove it")
 }
 
-fn backup(backups: &mut Vec<crate::route::Target>, text: &str, listen: &Listen) -> Result<(), Vec<Mistake>> {
+fn backup(backups: &mut Vec<Target>, text: &str, listen: &Listen) -> Result<(), Vec<Mistake>> {
     for target in target::parse_list(text, listen)? {
         if !backups.contains(&target) {
             backups.push(target);

@@ -3,6 +3,7 @@
 mod consul;
 mod docker;
 pub(crate) mod etcd;
+mod peer;
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -15,13 +16,10 @@ pub(crate) use consul::agent;
 pub(crate) use docker::container_name;
 
 const FORMS: &str = "targets are `host:port`, `unix:/path`, `docker://NAME[:PORT]`, `srv://NAME`, \
-                     `etcd://HOST/PREFIX`, `consul://[HOST:8500/]SERVICE` and `file:/path`";
+                     `etcd://HOST/PREFIX`, `consul://[HOST:8500/]SERVICE`, `file:/path` and `peer://HOST/NAME`";
 
 /// Schemes that are likely to be written without their slashes.
 const SCHEMES: [&str; 5] = ["docker", "srv", "consul", "etcd", "etcds"];
-
-/// Schemes that are documented but not implemented.
-const NOT_IMPLEMENTED: [(&str, &str); 1] = [("peer://", "peers are")];
 
 /// Parses a comma-separated list of targets, without duplicates.
 pub(crate) fn parse_list(text: &str, listen: &Listen) -> Result<Vec<Target>, Vec<Mistake>> {
@@ -53,11 +51,6 @@ fn parse(text: &str, listen: &Listen) -> Result<Target, Mistake> {
     if text.is_empty() {
         return Err(Mistake::new("missing target").help("write `host:port`, or remove the comma"));
     }
-    if let Some((_, what)) = NOT_IMPLEMENTED.iter().find(|(scheme, _)| text.starts_with(scheme)) {
-        return Err(
-            Mistake::new(format!("unsupported target `{text}`: {what} not in this version")).help(FORMS)
-        );
-    }
     if let Some(keys) = etcd::parse(text) {
         return Ok(Target::Etcd(keys?));
     }
@@ -65,6 +58,10 @@ fn parse(text: &str, listen: &Listen) -> Result<Target, Mistake> {
         Some(("docker", rest)) => docker::parse(rest)?,
         Some(("srv", name)) => srv(name)?,
         Some(("consul", rest)) => consul::parse(rest)?,
+        Some(("peer", rest)) => {
+            refuse_range(text, listen)?;
+            Target::Peer(peer::parse(rest)?)
+        }
         _ => match text.split_once(':') {
             Some(("unix", path)) if digits::<u16>(path).is_none() => unix(path, listen)?,
             Some(("file", path)) if digits::<u16>(path).is_none() => file(path)?,
@@ -82,11 +79,17 @@ fn unix(path: &str, listen: &Listen) -> Result<Target, Mistake> {
         return Err(Mistake::new(format!("a UDP listener cannot have the target `unix:{path}`"))
             .help("write `host:port`, or listen on TCP"));
     }
-    if matches!(listen, Listen::Inet { ports, .. } if ports.count() > 1) {
-        return Err(Mistake::new(format!("a range of ports cannot have the target `unix:{path}`"))
-            .help("listen on a single port"));
-    }
+    refuse_range(&format!("unix:{path}"), listen)?;
     Ok(Target::Unix(socket_path(path)?))
+}
+
+/// Rejects a target that has no ports to map those of a range to.
+fn refuse_range(target: &str, listen: &Listen) -> Result<(), Mistake> {
+    if listen.count() == 1 {
+        return Ok(());
+    }
+    Err(Mistake::new(format!("a range of ports cannot have the target `{target}`"))
+        .help("listen on a single port"))
 }
 
 /// Parses the path of a file of endpoints. Accepts `file:///path`, the form of a URL.
@@ -132,6 +135,11 @@ fn inet(text: &str, listen: &Listen) -> Result<Target, Mistake> {
 /// Rejects common mistakes that would parse as a host: a scheme without its slashes, and a range of ports.
 fn check_lookalikes(text: &str) -> Result<(), Mistake> {
     let mistake = |help: String| Err(Mistake::new(format!("invalid target `{text}`")).help(help));
+    if let Some(("peer", rest)) = text.split_once(':')
+        && digits::<u16>(rest).is_none()
+    {
+        return mistake("write `peer://HOST/NAME`; `peer:NAME` is a listener".to_owned());
+    }
     if let Some((scheme, rest)) = text.split_once(':')
         && SCHEMES.contains(&scheme)
         && rest.contains(|c: char| !c.is_ascii_digit())
@@ -165,7 +173,7 @@ fn default_port(text: &str, listen: &Listen) -> Result<u16, Mistake> {
 }
 
 /// Splits `host:port`, `[v6]:port`, or a host alone. Several colons without brackets are an IPv6 address.
-fn split_port(text: &str) -> Result<(&str, Option<u16>), Mistake> {
+pub(crate) fn split_port(text: &str) -> Result<(&str, Option<u16>), Mistake> {
     if text.parse::<Ipv6Addr>().is_ok() {
         return Ok((text, None));
     }
@@ -265,7 +273,7 @@ pub(super) fn check_range(first: u16, target: &dyn Display, listen: &Listen) -> 
 mod tests {
     use super::super::listen;
     use super::*;
-    use crate::route::EtcdKeys;
+    use crate::route::{EtcdKeys, PeerHost, PeerTarget};
 
     fn read(text: &str, listener: &str) -> Result<Vec<Target>, Vec<Mistake>> {
         parse_list(text, &listen::parse(listener).unwrap())
@@ -334,10 +342,25 @@ mod tests {
     }
 
     #[test]
-    fn a_target_that_is_not_implemented_is_an_error_that_lists_the_supported_ones() {
-        let mistakes = read("peer://a/b", "6379").unwrap_err();
-        assert!(mistakes[0].message.contains("not in this version"), "{mistakes:?}");
-        assert_eq!(mistakes[0].help.as_deref(), Some(FORMS));
+    fn peer_is_an_address_a_name_or_an_identity() {
+        let name = |host: &str, port| PeerHost::Name { host: host.to_owned(), port };
+        let identity = |text: &str| PeerHost::Identity(text.to_owned());
+        for (text, host, export) in [
+            ("peer://host1/redis", name("host1", 15008), "redis"),
+            ("peer://host1:15009/redis:6379", name("host1", 15009), "redis:6379"),
+            ("peer://10.0.0.2/redis", PeerHost::Addr("10.0.0.2:15008".parse().unwrap()), "redis"),
+            ("peer://[fd00::2]/redis", PeerHost::Addr("[fd00::2]:15008".parse().unwrap()), "redis"),
+            ("peer://fd00::2/redis", PeerHost::Addr("[fd00::2]:15008".parse().unwrap()), "redis"),
+            ("peer://[fe80::1%2]:80/redis", PeerHost::Addr("[fe80::1%2]:80".parse().unwrap()), "redis"),
+            ("peer://@laptop/redis", identity("laptop"), "redis"),
+            ("peer://@spiffe://td/ns/a/redis", identity("spiffe://td/ns/a"), "redis"),
+        ] {
+            let target = Target::Peer(PeerTarget { host, export: export.to_owned() });
+            for listener in ["6379", "53/udp", "/run/x.sock", "peer:redis"] {
+                assert_eq!(read(text, listener), Ok(vec![target.clone()]), "{text}");
+            }
+            assert_eq!(read(&target.to_string(), "80"), Ok(vec![target]), "{text}");
+        }
     }
 
     #[test]
@@ -357,6 +380,20 @@ mod tests {
             ("unix:x.sock", "80", "begin the path"),
             ("unix:/x", "53/udp", "listen on TCP"),
             ("unix:/x", "80-81", "a single port"),
+            ("peer://host/redis", "80-81", "a single port"),
+            ("peer://host", "80", "`peer://host/NAME`"),
+            ("peer://host/", "80", "`peer://host/NAME`"),
+            ("peer://", "80", "`peer://HOST/NAME`"),
+            ("peer:///redis", "80", "host:port"),
+            ("peer://host:0/redis", "80", "from 1 to 65535"),
+            ("peer://host/redis/udp", "80", "`PORT/udp=peer://host/redis`"),
+            ("peer://host/a/b", "80", "letters, digits"),
+            ("peer://@laptop", "80", "`peer://@laptop/NAME`"),
+            ("peer://@/redis", "80", "write a name"),
+            ("peer://@spiffe://td/redis", "80", "TRUST-DOMAIN/PATH"),
+            ("peer:redis", "80", "`peer://HOST/NAME`"),
+            ("redis", "peer:redis", "write `redis:PORT`"),
+            ("unix:/x", "peer:dns/udp", "listen on TCP"),
             ("docker:postgres", "80", "write `docker://postgres`"),
             ("docker:postgres:5432", "80", "write `docker://postgres:5432`"),
             ("docker:/postgres", "80", "write `docker://postgres`"),

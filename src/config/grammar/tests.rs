@@ -7,7 +7,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::route::{Balance, Check, ConsulService, EtcdKeys, Health, OnRemove, OnUnhealthy};
+use crate::route::{
+    Balance, Check, ConsulService, EtcdKeys, Health, OnRemove, OnUnhealthy, PeerHost, PeerTarget,
+};
 
 fn place() -> Place {
     Place::Argument(1)
@@ -38,6 +40,13 @@ fn the_routes_of_the_documentation_print_as_written() {
         "6379=consul://10.0.0.1:8500/redis+primary@dc1?hold=5s",
         "6379=file:/etc/ambassador/redis.endpoints",
         "6379=docker://label:com.example.role=cache:6380",
+        "peer:redis=redis:6379",
+        "peer:redis:6379=docker://redis?peers=web,spiffe://example.com/web",
+        "peer:dns/udp=10.0.0.2:53",
+        "6379=peer://host1/redis",
+        "6379=peer://host1:15009/redis,peer://10.0.0.2/redis?backup=peer://[fd00::2]/redis&identity=spiffe://td/db",
+        "53/udp=peer://@laptop/dns",
+        "peer:redis=peer://@spiffe://example.com/ns/db/redis",
         "[::1]:6379=[fd00::2]:6379?allow=fd00::/8,10.0.0.0/8",
     ] {
         assert_eq!(read(line).to_string(), line);
@@ -83,6 +92,8 @@ fn half_a_route_is_explained_by_the_missing_half() {
         ("", "`6379=redis:6379`"),
         ("6379", "`6379=HOST`"),
         ("/run/pg.sock", "`/run/pg.sock=HOST`"),
+        ("peer:redis", "`peer:redis=HOST:PORT`"),
+        ("peer://host1/redis", "`PORT=peer://host1/redis`"),
         ("redis", "`PORT=redis`"),
         ("redis:6379", "`6379=redis:6379`"),
         ("redis:6379?hold=10s", "`6379=redis:6379`"),
@@ -170,7 +181,27 @@ fn a_listen() -> impl Strategy<Value = Listen> {
         4 => (protocol, proptest::option::of(any::<IpAddr>()), range)
             .prop_map(|(protocol, ip, ports)| Listen::Inet { protocol, ip, ports }),
         1 => a_path().prop_map(Listen::Unix),
+        1 => (prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)], an_export())
+            .prop_map(|(protocol, name)| Listen::Peer { protocol, name }),
     ]
+}
+
+fn an_export() -> impl Strategy<Value = String> {
+    "[a-zA-Z0-9._-]{1,20}(:[1-9][0-9]{0,3})?"
+}
+
+fn an_identity() -> impl Strategy<Value = String> {
+    prop_oneof!["[a-zA-Z0-9._-]{1,20}", "spiffe://[a-z0-9._-]{1,9}(/[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,9}){1,3}"]
+}
+
+fn a_peer() -> impl Strategy<Value = Target> {
+    let port = || prop_oneof![Just(crate::route::PEER_PORT), 1..=u16::MAX];
+    let host = prop_oneof![
+        (any::<IpAddr>(), port()).prop_map(|(ip, port)| PeerHost::Addr(SocketAddr::new(ip, port))),
+        (a_host(), port()).prop_map(|(host, port)| PeerHost::Name { host, port }),
+        an_identity().prop_map(PeerHost::Identity),
+    ];
+    (host, an_export()).prop_map(|(host, export)| Target::Peer(PeerTarget { host, export }))
 }
 
 fn a_duration() -> impl Strategy<Value = Duration> {
@@ -181,14 +212,18 @@ fn a_duration() -> impl Strategy<Value = Duration> {
 }
 
 fn some_targets(listen: &Listen, count: std::ops::Range<usize>) -> BoxedStrategy<Vec<Target>> {
-    let (top, unix) = match listen {
-        Listen::Unix(_) | Listen::Peer { .. } => (u16::MAX, true),
-        Listen::Inet { protocol, ports, .. } => {
-            (u16::MAX - (ports.last - ports.first), *protocol == Protocol::Tcp && ports.count() == 1)
-        }
+    let is_single = listen.count() == 1;
+    let top = match listen {
+        Listen::Unix(_) | Listen::Peer { .. } => u16::MAX,
+        Listen::Inet { ports, .. } => u16::MAX - (ports.last - ports.first),
     };
-    let one = a_target(top);
-    let one = if unix { prop_oneof![one, a_path().prop_map(Target::Unix)].boxed() } else { one.boxed() };
+    let mut one = a_target(top).boxed();
+    if is_single {
+        one = prop_oneof![5 => one, 1 => a_peer()].boxed();
+    }
+    if is_single && listen.protocol() == Protocol::Tcp {
+        one = prop_oneof![5 => one, 1 => a_path().prop_map(Target::Unix)].boxed();
+    }
     proptest::collection::vec(one, count)
         .prop_map(|targets| {
             let mut once = Vec::new();
@@ -231,9 +266,11 @@ fn some_options(listen: &Listen) -> impl Strategy<Value = Options> + use<> {
         prop_oneof![Just(Duration::ZERO), a_duration()],
     );
     let a_limit = || proptest::option::of(1..=u32::MAX);
+    let peers = if matches!(listen, Listen::Peer { .. }) { 0..3 } else { 0..1 };
+    let peers = (proptest::option::of(an_identity()), proptest::collection::vec(an_identity(), peers));
     let networks = || proptest::collection::vec(network.clone(), allow.clone());
     let sizes = (a_limit(), a_limit(), a_limit(), proptest::option::of(a_duration()), networks(), networks());
-    (name, choices, some_targets(listen, 0..3), times, sizes, a_health()).prop_map(
+    (name, choices, some_targets(listen, 0..3), times, sizes, a_health(), peers).prop_map(
         |(
             name,
             (balance, on_remove, on_unhealthy),
@@ -241,6 +278,7 @@ fn some_options(listen: &Listen) -> impl Strategy<Value = Options> + use<> {
             (hold, connect_timeout, idle_timeout, half_close_timeout, slow_start),
             (max_sessions, max_sessions_per_endpoint, rate, max_duration, allow, deny),
             health,
+            (identity, peers),
         )| {
             Options {
                 name,
@@ -260,8 +298,8 @@ fn some_options(listen: &Listen) -> impl Strategy<Value = Options> + use<> {
                 allow,
                 deny,
                 on_remove,
-                identity: None,
-                peers: Vec::new(),
+                identity,
+                peers,
             }
         },
     )
@@ -270,11 +308,10 @@ fn some_options(listen: &Listen) -> impl Strategy<Value = Options> + use<> {
 fn a_route() -> impl Strategy<Value = Route> {
     a_listen().prop_flat_map(|listen| {
         let parts = (some_targets(&listen, 1..4), some_options(&listen));
-        (Just(listen), parts).prop_map(|(listen, (targets, options))| Route {
-            listen,
-            targets,
-            options,
-            origin: Place::Argument(1),
+        (Just(listen), parts).prop_map(|(listen, (targets, mut options))| {
+            let dials = |target: &Target| target.may_dial_peers();
+            options.identity = options.identity.filter(|_| targets.iter().chain(&options.backup).any(dials));
+            Route { listen, targets, options, origin: Place::Argument(1) }
         })
     })
 }

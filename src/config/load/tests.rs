@@ -201,3 +201,38 @@ fn the_admin_address_is_the_flag_or_the_variable() {
     assert_eq!(parse_admin("unix:/run/a", &Place::Built), Ok(AdminAddr::Unix("/run/a".into())));
     assert!(parse_admin("x", &Place::Built).is_err());
 }
+
+#[test]
+fn contradictions_of_peer_settings_and_routes_are_mistakes_with_their_places() {
+    let file = file("[peer]\nca = '/ca'\ncert = '/cert'\n[[route]]\nlisten = 'peer:a'\ntarget = 'b:1'\n");
+    let both = RunArgs {
+        config: Some(file.path().into()),
+        settings: flag("peer-secret-file", "/s"),
+        ..args(&["peer:c=d:1?peers=web"])
+    };
+    let found = mistakes(&both, &[("AMBASSADOR_PEER_CRL", "/crl")]);
+    let path = file.path().display();
+    for (found, start) in found.iter().zip([
+        format!("{path}:3:8: `peer-cert` cannot be combined with `peer-secret-file`\n  help: "),
+        format!("{path}:2:6: `peer-ca` cannot be combined"),
+        "variable AMBASSADOR_PEER_CRL: `peer-crl` cannot be combined".to_owned(),
+        "argument 1: `peers` of `peer:c` cannot be checked".to_owned(),
+    ]) {
+        assert!(found.starts_with(&start), "{found}\n{start}");
+    }
+    assert_eq!(found.len(), 4, "{found:?}");
+    let found = mistakes(&args(&["80=peer://a/b", "peer:a=b:1"]), &[("AMBASSADOR_ROUTES", "81=peer://a/b")]);
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert!(found[0].starts_with("argument 1: `peer://a/b` needs credentials for peers"), "{found:?}");
+    assert!(found[2].contains("--peer-secret-file"), "{found:?}");
+}
+
+#[test]
+fn peers_are_configured_by_flags_and_variables() {
+    let secret = RunArgs { settings: flag("peer-secret-file", "/s"), ..args(&["peer:a=b:1"]) };
+    let config = read(&secret, &[("AMBASSADOR_PEER_DIAL", "hub"), ("AMBASSADOR_PEER_NAME", "web")]);
+    assert_eq!(config.settings.peer.dial.len(), 1);
+    assert_eq!(config.settings.peer.name.as_deref(), Some("web"));
+    let linked = read(&secret, &[("AMBASSADOR_PEER_NAME", "/consumer/ambassador_peer")]);
+    assert_eq!(linked.settings.peer.name, None, "the variable of a link");
+}

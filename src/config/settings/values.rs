@@ -1,7 +1,8 @@
 //! The values of settings: one parser for each kind. Pure.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::dns::TTL_FLOOR;
@@ -9,9 +10,12 @@ use crate::config::grammar::digits;
 use crate::config::grammar::listen::socket_path;
 use crate::config::grammar::options::one_of;
 pub(super) use crate::config::grammar::options::{duration, duration_or_off};
+use crate::config::grammar::target::{at, split_port};
+use crate::config::peer::{PeerDial, PeerListen};
 use crate::config::{AdminAddr, LogFormat, LogLevel};
 use crate::diagnostic::Mistake;
 use crate::ending::AccessLog;
+use crate::route::{PEER_PORT, Target};
 
 /// Well above the number of cores of any machine. Each worker is a thread.
 const WORKERS_MAX: usize = 1024;
@@ -104,4 +108,59 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, Mistake> {
 pub(super) fn access_log(text: &str) -> Result<AccessLog, Mistake> {
     let all = [AccessLog::Off, AccessLog::Errors, AccessLog::All];
     one_of("access-log", text, all, AccessLog::name)
+}
+
+/// Parses `off`, `:PORT`, `PORT`, `IP` or `IP:PORT`.
+pub(super) fn peer_listen(text: &str) -> Result<PeerListen, Mistake> {
+    if text == "off" {
+        return Ok(PeerListen::Off);
+    }
+    if let Some(port) = digits(text.strip_prefix(':').unwrap_or(text)) {
+        return Ok(PeerListen::Addr { ip: None, port });
+    }
+    if let Ok(addr) = text.parse::<SocketAddr>() {
+        return Ok(PeerListen::Addr { ip: Some(addr.ip()), port: addr.port() });
+    }
+    let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    match inner.parse::<IpAddr>() {
+        Ok(ip) => Ok(PeerListen::Addr { ip: Some(ip), port: PEER_PORT }),
+        Err(_) => {
+            Err(Mistake::new(format!("invalid address to listen for peers on `{text}`")).help(format!(
+                "write `:{PEER_PORT}`, an IP address and a port such as `10.0.0.1:{PEER_PORT}`, or `off`"
+            )))
+        }
+    }
+}
+
+/// Parses a list of `HOST[:PORT]`, without duplicates.
+pub(super) fn peer_dial(text: &str) -> Result<Vec<PeerDial>, Mistake> {
+    let mut peers = Vec::new();
+    for word in text.split(',') {
+        let peer = dialled_peer(word)?;
+        if !peers.contains(&peer) {
+            peers.push(peer);
+        }
+    }
+    Ok(peers)
+}
+
+fn dialled_peer(text: &str) -> Result<PeerDial, Mistake> {
+    if text.contains('/') {
+        return Err(Mistake::new(format!("invalid peer to dial `{text}`"))
+            .help("write a host, and a port if it is not 15008, such as `hub.example.com`"));
+    }
+    let (host, port) = split_port(text)?;
+    let port = port.unwrap_or(PEER_PORT);
+    let host = match at(host, port)? {
+        Target::Addr(addr) => addr.ip().to_string(),
+        _ => host.to_owned(),
+    };
+    Ok(PeerDial { host, port })
+}
+
+pub(super) fn path(text: &str) -> Result<PathBuf, Mistake> {
+    if text.is_empty() {
+        return Err(Mistake::new("missing path").help("write the path of a file"));
+    }
+    Ok(PathBuf::from(text))
 }

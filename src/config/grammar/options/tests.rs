@@ -18,9 +18,10 @@ fn every_option_is_read() {
     let text = "name=pg&balance=round-robin&slow-start=45s&backup=a,b:1&backup=c&hold=30s&connect-timeout=500ms\
                 &idle-timeout=1h30m&half-close-timeout=1m&max-sessions=7&allow=10.0.0.0/8,::1&allow=1.2.3.4\
                 &on-remove=cut&health=http:/up?a=b&health-interval=1s&health-timeout=100ms&health-rise=1&health-fall=9\
-                &on-unhealthy=cut&deny=10.1.0.0/16&max-duration=8h&max-sessions-per-endpoint=5&rate=20";
+                &on-unhealthy=cut&deny=10.1.0.0/16&max-duration=8h&max-sessions-per-endpoint=5&rate=20\
+                &identity=spiffe://td/pg";
     let options = read(text, "5432").unwrap();
-    let host = |host: &str, port| crate::route::Target::Host { host: host.to_owned(), port };
+    let host = |host: &str, port| Target::Host { host: host.to_owned(), port };
     assert_eq!(
         options,
         Options {
@@ -47,7 +48,7 @@ fn every_option_is_read() {
             allow: ["10.0.0.0/8", "::1/128", "1.2.3.4/32"].map(|net| net.parse().unwrap()).to_vec(),
             deny: vec!["10.1.0.0/16".parse().unwrap()],
             on_remove: OnRemove::Cut,
-            identity: None,
+            identity: Some("spiffe://td/pg".to_owned()),
             peers: Vec::new(),
         }
     );
@@ -96,6 +97,12 @@ fn every_mistake_has_a_help() {
         ("on-unhealthy=kill", "invalid value `kill` for `on-unhealthy`", "`drain`, `cut`"),
         ("rate=0", "invalid number of sessions a second", "from 1"),
         ("deny=everybody", "invalid network `everybody`", "10.0.0.0/8"),
+        ("identity=a:b", "invalid identity `a:b`", "letters"),
+        ("identity=a&identity=b", "duplicate option `identity`", "keep one"),
+        ("peers=web", "only supported on a listener `peer:NAME`", "allow="),
+        ("identity=a:b", "invalid identity `a:b`", "letters"),
+        ("identity=a&identity=b", "duplicate option `identity`", "keep one"),
+        ("peers=web", "only supported on a listener `peer:NAME`", "allow="),
         ("accept-proxy", "`accept-proxy` is not in this version", "remove it"),
         ("send-proxy=v2", "`send-proxy` is not in this version", "remove it"),
         ("name=a b", "invalid name", "letters"),
@@ -116,12 +123,45 @@ fn all_mistakes_are_reported_at_once() {
 }
 
 #[test]
+fn peers_are_the_identities_that_may_use_an_export() {
+    let options = read("peers=web,spiffe://td/web&peers=host1&allow=10.0.0.0/8", "peer:redis").unwrap();
+    assert_eq!(options.peers, ["web", "spiffe://td/web", "host1"]);
+    assert_eq!(options.allow.len(), 1, "of the client's address, which the peer reports");
+    assert_eq!(read("peers=a b,c,d:1", "peer:redis/udp").unwrap_err().len(), 2);
+}
+
+#[test]
+fn identity_is_only_for_targets_that_can_be_peers_that_are_dialled() {
+    use crate::config::grammar::parse_route;
+    use crate::diagnostic::Place;
+    let read = |target: &str| parse_route(&format!("80={target}identity=web"), &Place::Built);
+    for target in [
+        "peer://host/web?",
+        "peer:1,peer://[::1]/web?",
+        "etcd://h/p?",
+        "consul://web?",
+        "file:/etc/web?",
+        "unix:/x?backup=peer://host/web&",
+    ] {
+        assert_eq!(read(target).unwrap().options.identity.as_deref(), Some("web"), "{target}");
+    }
+    for target in ["host?", "10.0.0.1?", "unix:/x?", "docker://a?", "srv://a?", "peer://@laptop/web?"] {
+        let mistakes = read(target).expect_err(target);
+        assert!(mistakes[0].message.contains("has no effect"), "{mistakes:?}");
+    }
+}
+
+#[test]
 fn a_unix_listener_does_not_support_allow() {
     assert!(read("allow=10.0.0.0/8", "/run/x.sock").is_err());
 }
 
 fn of_label(text: &str) -> Vec<Mistake> {
-    let listen = listen::parse("80").unwrap();
+    of_label_with(text, "80")
+}
+
+fn of_label_with(text: &str, listener: &str) -> Vec<Mistake> {
+    let listen = listen::parse(listener).unwrap();
     parse_into(&mut Options::named("n"), text, &listen, Author::Label)
 }
 
@@ -129,8 +169,9 @@ fn of_label(text: &str) -> Vec<Mistake> {
 #[test]
 fn a_label_sets_the_options_that_affect_only_its_own_container() {
     for name in names() {
-        let is_operators = ["backup", "accept-proxy", "send-proxy"].contains(&name);
-        let mistakes = of_label(&format!("{name}={}", key(name).unwrap().example));
+        let is_operators = ["backup", "accept-proxy", "send-proxy", "identity"].contains(&name);
+        let listener = if name == "peers" { "peer:redis" } else { "80" };
+        let mistakes = of_label_with(&format!("{name}={}", key(name).unwrap().example), listener);
         assert_eq!(mistakes.is_empty(), !is_operators, "{name}: {mistakes:?}");
         assert_eq!(mistakes.iter().any(|m| m.message.contains("a label cannot set")), is_operators, "{name}");
     }

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::config::grammar::digits;
+use crate::config::grammar::{digits, peer};
 use crate::config::suggest::suggest;
 use crate::diagnostic::Mistake;
 use crate::route::{Check, Listen};
 
-/// A name is part of URLs, metrics and log lines. Every listener is a valid name.
-const NAME_LENGTH_MAX: usize = 128;
+/// A name is part of URLs, metrics and log lines. Every listener is a valid name; the longest is `peer:NAME/udp`.
+const NAME_LENGTH_MAX: usize = 262;
 
 /// Prevents the overflow of sums of durations.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -155,6 +155,21 @@ pub(super) fn networks(key: &str, text: &str, listen: &Listen) -> Result<Vec<IpN
     let (networks, mistakes): (Vec<_>, Vec<_>) = text.split(',').map(network).partition(Result::is_ok);
     if mistakes.is_empty() {
         return Ok(networks.into_iter().filter_map(Result::ok).collect());
+    }
+    Err(mistakes.into_iter().filter_map(Result::err).collect())
+}
+
+/// Parses the identities of the peers that may use a route.
+pub(super) fn peers(text: &str, listen: &Listen) -> Result<Vec<String>, Vec<Mistake>> {
+    if !matches!(listen, Listen::Peer { .. }) {
+        return Err(Mistake::new("`peers` is only supported on a listener `peer:NAME`")
+            .help("remove it, or restrict clients by address: `allow=10.0.0.0/8`")
+            .into());
+    }
+    let (identities, mistakes): (Vec<_>, Vec<_>) =
+        text.split(',').map(peer::identity).partition(Result::is_ok);
+    if mistakes.is_empty() {
+        return Ok(identities.into_iter().filter_map(Result::ok).collect());
     }
     Err(mistakes.into_iter().filter_map(Result::err).collect())
 }
