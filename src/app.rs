@@ -1,5 +1,7 @@
 //! The application: built, with every address bound, then run until it is stopped.
 
+mod peers;
+
 use std::future::pending;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -13,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::admin::{self, Admin, AdminState};
 use crate::cluster::acquire::HoldLimit;
 use crate::config::{self, AdminAddr, Config};
+use crate::credentials::CredentialsError;
 use crate::discovery::file::File;
 use crate::discovery::follow;
 use crate::drain::Control;
@@ -21,7 +24,10 @@ use crate::fd_budget::FdBudget;
 use crate::listener::BindError;
 use crate::reconcile::{Overview, Reconciler};
 use crate::session::Shared;
+use crate::session::exports::Exports;
 use crate::stall::StallMonitor;
+use crate::route::Protocol;
+use crate::tunnel::{Peers, Pool};
 use crate::worker::Workers;
 
 /// Time in which sessions that are forced to end may write their last log line.
@@ -36,6 +42,9 @@ pub enum BuildError {
     /// The address of the admin API cannot be bound.
     #[error("{0}")]
     Admin(#[from] admin::BindError),
+    /// The credentials for peers cannot be used.
+    #[error("{0}")]
+    Credentials(#[from] CredentialsError),
     /// A thread cannot be started.
     #[error("cannot start: {0}")]
     Io(#[from] std::io::Error),
@@ -47,7 +56,8 @@ pub struct Bound {
     admin: Admin,
     control: Control,
     drain_timeout: Duration,
-    _file: Option<AbortOnDropHandle<()>>,
+    tunnels: Arc<Peers>,
+    _tasks: Vec<AbortOnDropHandle<()>>,
     _stalls: StallMonitor,
 }
 
@@ -61,12 +71,15 @@ pub async fn build(config: Config) -> Result<Bound, BuildError> {
 }
 
 /// As [`build`], with a monitor that already watches this thread.
-pub async fn build_watched(config: Config, stalls: StallMonitor) -> Result<Bound, BuildError> {
+pub async fn build_watched(mut config: Config, stalls: StallMonitor) -> Result<Bound, BuildError> {
     for warning in &config.warnings {
         tracing::warn!("{}", warning.one_line());
     }
     let control = Control::default();
-    let shared = Arc::new(shared(&config, &control));
+    let tunnels = Arc::new(peers::load(&mut config.settings.peer)?);
+    let shared = Arc::new(shared(&config, &control, tunnels.clone()));
+    // For health checks through peers, which run on this thread.
+    Pool::enter(tunnels.clone());
     let workers = Workers::start(config.settings.workers, &shared, &stalls)?;
     let events = Arc::new(Events::default());
     let mut reconciler =
@@ -82,27 +95,38 @@ pub async fn build_watched(config: Config, stalls: StallMonitor) -> Result<Bound
         env!("CARGO_PKG_VERSION")
     );
     let file = path.map(|path| File { path, reload: control.reload.clone(), events: events.clone() });
-    let file = file.map(|file| follow(file, reconciler.updates()));
+    let mut tasks: Vec<_> = file.map(|file| follow(file, reconciler.updates())).into_iter().collect();
+    tasks.extend(peers::follow_credentials(&tunnels));
+    for peer in &config.settings.peer.dial {
+        let (dial, lookups) = peers::follow_peer(peer, config.settings.dns, control.stop.clone());
+        reconciler.dial_reverse(&dial);
+        tasks.extend(lookups);
+    }
     Ok(Bound {
         reconciler,
         admin,
         control,
         drain_timeout: config.settings.drain_timeout,
-        _file: file,
+        tunnels,
+        _tasks: tasks,
         _stalls: stalls,
     })
 }
 
 /// Creates what all sessions share.
-fn shared(config: &Config, control: &Control) -> Shared {
+fn shared(config: &Config, control: &Control, tunnels: Arc<Peers>) -> Shared {
     // With TCP there is a unix socket as well.
     let admins = if matches!(config.settings.admin, Some(AdminAddr::Tcp(_))) { 2 } else { 1 };
+    let fds = Arc::new(FdBudget::within(raised_file_limit(), config.settings.workers.get(), admins));
     Shared {
         hold_limit: HoldLimit::new(config.settings.max_held),
         force: control.force.clone(),
         stop: control.stop.clone(),
-        fds: Arc::new(FdBudget::within(raised_file_limit(), config.settings.workers.get(), admins)),
+        tunnel_fds: fds.route(Protocol::Tcp),
+        fds,
         access_log: config.settings.access_log,
+        peers: tunnels,
+        exports: Exports::default(),
     }
 }
 
@@ -156,10 +180,11 @@ impl Bound {
 
     /// Serves until `control.stop`, lets sessions finish until the drain timeout, then ends them.
     pub async fn run(self) {
-        let Bound { mut reconciler, admin, control, drain_timeout, _file, _stalls } = self;
+        let Bound { mut reconciler, admin, control, drain_timeout, tunnels, _tasks, _stalls } = self;
         let _admin = admin.serve();
         reconciler.run_until(control.stop.cancelled()).await;
         let Some(workers) = reconciler.stop_listening() else { return };
+        tunnels.drain();
         let mut finished = pin!(workers.join());
         tokio::select! {
             () = reconciler.run_until(pending()) => {}

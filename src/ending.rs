@@ -42,11 +42,19 @@ pub enum Ending {
     Drained,
     /// A failure of this process: out of file descriptors or memory.
     Local,
+    /// The peer does not have the export, or this host may not use it.
+    PeerRefused,
+    /// The tunnel broke: the peer vanished, or was stopped.
+    TunnelLost,
+    /// The certificate of the peer was revoked, or is not trusted any more.
+    PeerRevoked,
+    /// No tunnel could be made, because one side does not trust the other.
+    TlsFailed,
 }
 
 impl Ending {
     /// Every ending, in the order of its number.
-    pub const ALL: [Ending; 18] = [
+    pub const ALL: [Ending; 22] = [
         Ending::Finished,
         Ending::DownstreamReset,
         Ending::UpstreamReset,
@@ -65,6 +73,10 @@ impl Ending {
         Ending::Cut,
         Ending::Drained,
         Ending::Local,
+        Ending::PeerRefused,
+        Ending::TunnelLost,
+        Ending::PeerRevoked,
+        Ending::TlsFailed,
     ];
 
     /// Returns the name in the access log and the metrics.
@@ -88,6 +100,10 @@ impl Ending {
             Ending::Cut => "cut",
             Ending::Drained => "drained",
             Ending::Local => "local",
+            Ending::PeerRefused => "peer-refused",
+            Ending::TunnelLost => "tunnel-lost",
+            Ending::PeerRevoked => "peer-revoked",
+            Ending::TlsFailed => "tls-failed",
         }
     }
 }

@@ -194,6 +194,11 @@ impl RouteFds {
 
     /// Takes the descriptor of a UDP flow. Flows never borrow the last descriptors.
     pub(crate) fn flow(self: &Arc<RouteFds>) -> Option<FdPermit> {
+        self.dial_only()
+    }
+
+    /// Takes the descriptor of a session whose client is in a tunnel. Returns `None` if there is none.
+    pub(crate) fn dial_only(self: &Arc<RouteFds>) -> Option<FdPermit> {
         let permit = FdPermit { route: self.clone(), downstream: false, upstream: AtomicBool::new(false) };
         permit.try_reserve().then_some(permit)
     }

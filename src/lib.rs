@@ -17,7 +17,6 @@ pub(crate) mod digits;
 pub mod address;
 pub mod backoff;
 pub mod client_net;
-pub mod credentials;
 pub mod diagnostic;
 pub mod ending;
 pub mod escape;
@@ -29,9 +28,13 @@ pub mod route;
 pub mod socket;
 pub mod traffic;
 
+pub(crate) mod connect;
+pub mod credentials;
+pub mod tunnel;
+pub mod stream;
+
 pub mod balancer;
 pub(crate) mod budget;
-pub(crate) mod connect;
 pub(crate) mod limit;
 pub mod relay;
 pub mod udp;

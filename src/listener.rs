@@ -9,6 +9,7 @@ pub(crate) mod unix;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 pub use accept::accept_loop;
 pub use bind::{BindError, bind};
@@ -16,6 +17,7 @@ pub use bind::{BindError, bind};
 use crate::digits::write_socket_addr;
 use crate::fd_budget::FdPermit;
 use crate::route::Protocol;
+use crate::tunnel::TunnelStream;
 use unix::UnixPath;
 
 /// A bound address. Dropping it closes it, and removes a unix socket's file.
@@ -42,15 +44,29 @@ pub enum ClientAddr {
     Unix,
 }
 
-/// An accepted connection, which is not registered with a worker yet.
+/// A stream that a client has opened.
 #[derive(Debug)]
 pub struct Accepted {
-    /// The socket.
-    pub fd: OwnedFd,
+    /// The stream.
+    pub stream: AcceptedStream,
     /// The address of the client.
     pub client: ClientAddr,
     /// The descriptors of the session.
     pub permit: FdPermit,
+}
+
+/// The stream of a client.
+#[derive(Debug)]
+pub enum AcceptedStream {
+    /// A socket, which is not registered with a worker yet.
+    Socket(OwnedFd),
+    /// A session that a peer has opened. It belongs to the worker of its tunnel.
+    Tunnel {
+        /// To be answered.
+        stream: Box<TunnelStream>,
+        /// How much longer the peer waits.
+        hold: Option<Duration>,
+    },
 }
 
 impl ClientAddr {

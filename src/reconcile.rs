@@ -33,7 +33,7 @@ use crate::listener::BindError;
 use crate::route::Listen;
 use crate::session::Shared;
 use crate::stall::StallCounts;
-use crate::worker::{Loads, Workers};
+use crate::worker::{Loads, ReverseDial, Workers};
 use command::{Command, CommandError, CommandSender, Done, PendingCommand};
 use desired::{DesiredState, Outcome};
 use open_routes::{OpenRoutes, Unbound};
@@ -95,11 +95,12 @@ impl Reconciler {
         let monitor_context = MonitorContext::new(Network, config.settings.max_ejected, events.clone());
         let context =
             SourceContext { updates, reload: control.reload.clone(), trouble: shared.hold_limit.refresh() };
+        let peer_settings = config.settings.peer.clone();
         Reconciler {
             sources: Sources::new(&config, context),
             desired: DesiredState::new(config),
             loads: workers.loads(),
-            routes: OpenRoutes::new(workers, monitor_context, shared, events.clone()),
+            routes: OpenRoutes::new(workers, monitor_context, shared, events.clone(), peer_settings),
             probes: TrialProbes::default(),
             local_addrs: LocalAddrs::default(),
             pending_updates,
@@ -269,6 +270,9 @@ impl Reconciler {
         let failed = self.routes.apply(&self.desired).await;
         self.sources.follow_needed(&mut self.desired);
         self.update_clusters(Instant::now());
+        if self.sources.unanswered(&self.desired).is_empty() {
+            self.routes.complete_exports();
+        }
         self.publish();
         failed
     }
@@ -300,6 +304,11 @@ impl Reconciler {
     /// Closes the listeners, and returns the workers to wait for. Sources are still followed, for held sessions.
     pub(crate) fn stop_listening(&mut self) -> Option<Workers> {
         self.routes.stop()
+    }
+
+    /// Has each worker keep a tunnel to a peer, in which the peer opens sessions.
+    pub(crate) fn dial_reverse(&self, dial: &ReverseDial) {
+        self.routes.dial_reverse(dial);
     }
 
     /// Returns the current sessions of all open routes.

@@ -1,4 +1,4 @@
-//! Relays the bytes of one session: two sockets in, an [`Ending`] out.
+//! Relays the bytes of one session: two streams in, an [`Ending`] out.
 //!
 //! Each of the two directions is a `Half`. While it waits, a half owns no buffer and no pipe, unless its receiver is slow:
 //!
@@ -27,7 +27,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use crate::ending::Ending;
-use crate::socket::Socket;
+use crate::stream::Stream;
 use crate::traffic::Direction;
 use fault::Fault;
 use half::{Half, Mode, Path, Tally};
@@ -71,8 +71,8 @@ impl<F: Fn(Direction, usize)> Account for F {
 /// After any ending but [`Ending::Finished`], closing the sockets resets the peers that are still connected, except a client that
 /// has received the complete response and FIN.
 pub fn relay<'a, A: Account>(
-    downstream: &'a Socket,
-    upstream: &'a Socket,
+    downstream: &'a Stream,
+    upstream: &'a Stream,
     limits: Limits,
     account: A,
 ) -> Relay<'a, A> {
@@ -82,8 +82,8 @@ pub fn relay<'a, A: Account>(
 /// The future of [`relay`]. Written by hand, because an `async fn` would store its arguments twice in every idle session.
 #[must_use = "futures do nothing unless polled"]
 pub struct Relay<'a, A> {
-    downstream: &'a Socket,
-    upstream: &'a Socket,
+    downstream: &'a Stream,
+    upstream: &'a Stream,
     /// Up and down.
     halves: [Half<'a>; 2],
     account: A,
@@ -287,12 +287,13 @@ mod tests {
 
     use super::half::Buffered;
     use super::*;
+    use crate::socket::Socket;
 
-    fn pair() -> (UnixStream, Socket) {
+    fn pair() -> (UnixStream, Stream) {
         let (outer, inner) = UnixStream::pair().unwrap();
         outer.set_nonblocking(true).unwrap();
         inner.set_nonblocking(true).unwrap();
-        (outer, Socket::register(inner.into()).unwrap())
+        (outer, Socket::register(inner.into()).unwrap().into())
     }
 
     fn owns_nothing<A>(relay: &Relay<'_, A>) -> bool {

@@ -7,6 +7,7 @@
 //! ```
 
 mod dial;
+pub mod exports;
 pub mod flow;
 pub mod live;
 mod record;
@@ -22,12 +23,15 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::acquire::HoldLimit;
 use crate::cluster::{Cluster, Members};
 use crate::ending::{AccessLog, Ending};
-use crate::fd_budget::{FdBudget, FdPermit};
-use crate::listener::{Accepted, ClientAddr};
+use crate::fd_budget::{FdBudget, FdPermit, RouteFds};
+use crate::listener::{Accepted, AcceptedStream, ClientAddr};
 use crate::relay::Limits;
 use crate::route::Protocol;
 use crate::socket::Socket;
+use crate::stream::Stream;
+use crate::tunnel::Peers;
 use dial::StreamDial;
+use exports::Exports;
 use record::Record;
 use relaying::Relaying;
 
@@ -44,12 +48,20 @@ pub struct Shared {
     pub fds: Arc<FdBudget>,
     /// Which sessions are logged.
     pub access_log: AccessLog,
+    /// The tunnels.
+    pub peers: Arc<Peers>,
+    /// The share of descriptors of the tunnels that peers dial.
+    pub tunnel_fds: Arc<RouteFds>,
+    /// The routes that are offered to peers.
+    pub exports: Exports,
 }
 
 impl Shared {
     /// Divides descriptors and held sessions among the open clusters, which must be all of them.
     pub fn divide<'c>(&self, open: impl ExactSizeIterator<Item = &'c Cluster> + Clone) {
-        self.fds.divide(open.clone().map(|cluster| &*cluster.fds));
+        let tunnels = self.peers.credentials().map(|_| &*self.tunnel_fds);
+        let shares: Vec<_> = open.clone().map(|cluster| &*cluster.fds).chain(tunnels).collect();
+        self.fds.divide(shares.into_iter());
         self.hold_limit.divide(open);
     }
 
@@ -71,11 +83,16 @@ pub fn serve(
     shared: Arc<Shared>,
     counted: impl Send,
 ) -> impl Future<Output = ()> + Send {
-    let Accepted { fd, client, permit } = accepted;
+    let Accepted { stream, client, permit } = accepted;
     let mut record = Record::begin(cluster, client, Protocol::Tcp, shared.access_log);
-    let registered = match client {
-        ClientAddr::Inet(_) => Socket::register(fd),
-        ClientAddr::Unix => Socket::register_unix(fd),
+    let registered = match (stream, client) {
+        (AcceptedStream::Socket(fd), ClientAddr::Inet(_)) => Socket::register(fd).map(Stream::from),
+        (AcceptedStream::Socket(fd), ClientAddr::Unix) => Socket::register_unix(fd).map(Stream::from),
+        (AcceptedStream::Tunnel { stream, hold }, _) => {
+            record.through(stream.tunnel());
+            record.client_hold = hold;
+            Ok(Stream::Tunnel(stream))
+        }
     };
     async move {
         let ending = match &registered {
@@ -86,10 +103,10 @@ pub fn serve(
                     Ok((upstream, limits)) => {
                         let ending = Relaying::new(downstream, upstream, *limits, &record, &shared).await;
                         record.client_left = ending == Ending::UpstreamReset && downstream.peer_has_left();
-                        ending
+                        ending_of(ending, downstream, upstream)
                     }
                     Err(ending) => {
-                        downstream.reset_on_close();
+                        downstream.refuse(*ending);
                         *ending
                     }
                 }
@@ -105,16 +122,26 @@ pub fn serve(
     }
 }
 
+/// Returns the ending of a session, which is that of its tunnel if the tunnel has failed as a whole.
+fn ending_of(ending: Ending, downstream: &Stream, upstream: &Stream) -> Ending {
+    match ending {
+        Ending::DownstreamReset => downstream.loss().unwrap_or(ending),
+        Ending::UpstreamReset => upstream.loss().unwrap_or(ending),
+        _ => ending,
+    }
+}
+
 async fn prepare(
-    downstream: &Socket,
+    downstream: &Stream,
     record: &mut Record,
     offset: u16,
     permit: &FdPermit,
     shared: &Shared,
-) -> Result<(Socket, Limits), Ending> {
+) -> Result<(Stream, Limits), Ending> {
     // A separate statement, so that the guard of the members is dropped before the await.
     let limits = admit(&record.live.cluster.members(), record.live.client.ip(), record.live.began)?;
     let upstream = connect(downstream, record, offset, permit, shared).await?;
+    downstream.accept().map_err(|_reset| Ending::DownstreamReset)?;
     Ok((upstream, limits))
 }
 
@@ -134,18 +161,22 @@ fn admit(members: &Members, client: Option<IpAddr>, now: Instant) -> Result<Limi
 }
 
 async fn connect(
-    downstream: &Socket,
+    downstream: &Stream,
     record: &mut Record,
     offset: u16,
     permit: &FdPermit,
     shared: &Shared,
-) -> Result<Socket, Ending> {
-    let Record { live, stats, .. } = record;
-    let dial = StreamDial { offset, permit, timings: &live.cluster.counters.timings };
+) -> Result<Stream, Ending> {
+    let Record { live, stats, client_hold, .. } = record;
+    let timings = &live.cluster.counters.timings;
+    let dial = StreamDial { offset, permit, timings, client: live.client, client_hold: *client_hold };
     let acquired =
         live.cluster.acquire(&shared.hold_limit, live.client.ip(), stats, downstream.left(), &dial);
     let (upstream, endpoint) = acquired.await?;
     record.connected(endpoint);
+    if let Stream::Tunnel(stream) = &upstream {
+        record.through(stream.tunnel());
+    }
     Ok(upstream)
 }
 
@@ -170,9 +201,12 @@ mod tests {
             force,
             fds,
             access_log: AccessLog::All,
+            tunnel_fds: RouteFds::unlimited(),
+            peers: Arc::new(Peers::new(None)),
+            exports: Exports::default(),
         });
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        let accepted = Accepted { fd: ours.into(), client: ClientAddr::Unix, permit };
+        let accepted = Accepted { stream: AcceptedStream::Socket(ours.into()), client: ClientAddr::Unix, permit };
         let future = serve(accepted, cluster, 0, shared, Arc::new(()));
         assert!(size_of_val(&future) <= FUTURE_BYTES_MAX, "{} bytes", size_of_val(&future));
     }

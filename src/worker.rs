@@ -3,8 +3,12 @@
 //! A listener belongs to one worker. Its connections stay there, unless another worker has clearly fewer sessions: then the
 //! connection is handed over before anything is read from it.
 
+mod tunnels;
+
 use std::io;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -17,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::cluster::Cluster;
+use crate::fd_budget::{FdPermit, RouteFds};
 use crate::listener::{self, Accepted, Listener};
 use crate::relay;
 use crate::route::Protocol;
@@ -24,7 +29,9 @@ use crate::session::flow::Flows;
 use crate::session::live::{Live, Page, Query};
 use crate::session::{self, Shared};
 use crate::stall::StallMonitor;
+use crate::tunnel::{self, Handshakes};
 use crate::udp::{self, UdpLimits};
+pub use tunnels::ReverseDial;
 
 /// Connections in the queue of a worker. While it is full, that worker is overloaded and gets no further connections.
 const HANDOVERS_MAX: usize = 1024;
@@ -50,23 +57,23 @@ pub struct Workers {
 
 /// The number of sessions of each worker, live.
 #[derive(Clone, Debug, Default)]
-pub struct Loads(Arc<[Arc<Peer>]>);
+pub struct Loads(Arc<[Arc<WorkerHandle>]>);
 
 impl Loads {
     /// Returns the number of sessions of each worker, in the order of the workers.
     pub fn sessions(&self) -> Vec<usize> {
-        self.0.iter().map(|peer| peer.sessions.load(Relaxed)).collect()
+        self.0.iter().map(|worker| worker.sessions.load(Relaxed)).collect()
     }
 
     /// Calls `see` with each page of sessions and the index of their worker, until it returns false. The workers keep serving
     /// between two pages.
     pub async fn each_session(&self, mut see: impl FnMut(usize, Vec<Arc<Live>>) -> bool) {
-        for (index, peer) in self.0.iter().enumerate() {
+        for (index, worker) in self.0.iter().enumerate() {
             let mut from = Some(0);
             while let Some(at) = from {
                 let (query, page) = Query::new(at);
                 // A worker that has ended has no sessions.
-                let Ok(()) = peer.queries.send(query).await else { break };
+                let Ok(()) = worker.queries.send(query).await else { break };
                 let Ok(Page { sessions, next }) = page.await else { break };
                 if !see(index, sessions) {
                     return;
@@ -80,7 +87,7 @@ impl Loads {
 #[derive(Debug)]
 struct Thread {
     /// Unbounded, since the control plane must not wait for a worker. The number of listeners bounds it.
-    listeners: mpsc::UnboundedSender<Listening>,
+    tasks: mpsc::UnboundedSender<Task>,
     join: JoinHandle<()>,
 }
 
@@ -88,53 +95,77 @@ struct Thread {
 #[derive(Debug)]
 struct Listening {
     listener: Listener,
-    cluster: Arc<Cluster>,
+    serves: Serves,
     stop: CancellationToken,
     /// Dropped once the listener is closed.
     open: TaskTrackerToken,
 }
 
-/// A connection, and what its session needs.
-#[derive(Debug)]
-struct Handover {
-    accepted: Accepted,
-    cluster: Arc<Cluster>,
-    offset: u16,
-    /// On the worker that it is sent to. Counted when it is sent, so that the next connection of a burst takes it into account.
-    slot: SessionSlot,
+/// What the connections of a listener are.
+#[derive(Clone, Debug)]
+pub enum Serves {
+    /// Sessions of a route.
+    Route(Arc<Cluster>),
+    /// Tunnels of peers, with their share of the descriptors.
+    Peers(Arc<RouteFds>),
 }
 
-/// One worker, as seen by its sessions: itself, and its peers.
+/// What the control plane sends to a worker.
+#[derive(Debug)]
+enum Task {
+    Listen(Listening),
+    DialReverse(ReverseDial),
+}
+
+/// A connection that is served on another worker. It is counted there when it is sent, so that the next connection of a burst
+/// takes it into account.
+#[derive(Debug)]
+enum Handover {
+    Session { accepted: Accepted, cluster: Arc<Cluster>, offset: u16, slot: SessionSlot },
+    Tunnel { fd: OwnedFd, remote: SocketAddr, permit: FdPermit, slot: TunnelSlot },
+}
+
+/// One worker, as seen by its sessions: itself, and all workers.
 #[derive(Clone, Debug)]
 struct Worker {
-    own: Arc<Peer>,
-    peers: Arc<[Arc<Peer>]>,
+    own: Arc<WorkerHandle>,
+    workers: Arc<[Arc<WorkerHandle>]>,
     shared: Arc<Shared>,
     tracker: TaskTracker,
+    /// Handshakes of connections to `--peer-listen`.
+    handshakes: Arc<Handshakes>,
     /// Notified when a session starts.
     started: Arc<Notify>,
 }
 
+/// One worker, as seen by the others.
 #[derive(Debug)]
-struct Peer {
+struct WorkerHandle {
     sessions: AtomicUsize,
+    /// Tunnels that peers have dialled.
+    tunnels: AtomicUsize,
     handovers: mpsc::Sender<Handover>,
     queries: mpsc::Sender<Query>,
 }
 
-/// What a worker receives from its peers and the control plane.
+/// What a worker receives from the others and the control plane.
 #[derive(Debug)]
 struct Inbox {
     handovers: mpsc::Receiver<Handover>,
     queries: mpsc::Receiver<Query>,
 }
 
-impl Peer {
-    fn new() -> (Arc<Peer>, Inbox) {
+impl WorkerHandle {
+    fn new() -> (Arc<WorkerHandle>, Inbox) {
         let (send_handover, handovers) = mpsc::channel(HANDOVERS_MAX);
         let (send_query, queries) = mpsc::channel(QUERIES_MAX);
-        let peer = Peer { sessions: AtomicUsize::new(0), handovers: send_handover, queries: send_query };
-        (Arc::new(peer), Inbox { handovers, queries })
+        let worker = WorkerHandle {
+            sessions: AtomicUsize::new(0),
+            tunnels: AtomicUsize::new(0),
+            handovers: send_handover,
+            queries: send_query,
+        };
+        (Arc::new(worker), Inbox { handovers, queries })
     }
 }
 
@@ -142,27 +173,28 @@ impl Workers {
     /// Starts the threads. They end once `self` is dropped or joined and their last session has ended.
     pub fn start(count: NonZeroUsize, shared: &Arc<Shared>, stalls: &StallMonitor) -> io::Result<Workers> {
         let alive = TaskTracker::new();
-        let (peers, inboxes): (Vec<_>, Vec<_>) = (0..count.get()).map(|_| Peer::new()).unzip();
-        let peers: Arc<[Arc<Peer>]> = peers.into();
-        let threads = inboxes.into_iter().zip(peers.iter()).enumerate().map(|(index, (inbox, own))| {
+        let (workers, inboxes): (Vec<_>, Vec<_>) = (0..count.get()).map(|_| WorkerHandle::new()).unzip();
+        let workers: Arc<[Arc<WorkerHandle>]> = workers.into();
+        let threads = inboxes.into_iter().zip(workers.iter()).enumerate().map(|(index, (inbox, own))| {
             let worker = Worker {
                 own: own.clone(),
-                peers: peers.clone(),
+                workers: workers.clone(),
                 shared: shared.clone(),
                 tracker: TaskTracker::new(),
+                handshakes: Arc::default(),
                 started: Arc::default(),
             };
             worker.start(index, inbox, stalls, alive.token())
         });
         let threads = threads.collect::<io::Result<_>>()?;
-        Ok(Workers { threads, alive, next: 0, loads: Loads(peers) })
+        Ok(Workers { threads, alive, next: 0, loads: Loads(workers) })
     }
 
     /// Sends a listener to the next worker in turn. It accepts until `stop`. Then the listener is closed, and `open` is dropped.
     pub fn listen(
         &mut self,
         listener: Listener,
-        cluster: Arc<Cluster>,
+        serves: Serves,
         stop: CancellationToken,
         open: TaskTrackerToken,
     ) {
@@ -170,7 +202,14 @@ impl Workers {
         self.next = self.next.wrapping_add(1);
         if let Some(thread) = self.threads.get(index) {
             // A worker ends only after `self` is dropped.
-            let _ = thread.listeners.send(Listening { listener, cluster, stop, open });
+            let _ = thread.tasks.send(Task::Listen(Listening { listener, serves, stop, open }));
+        }
+    }
+
+    /// Has each worker keep a tunnel to a peer.
+    pub fn dial_reverse(&self, dial: &ReverseDial) {
+        for thread in &self.threads {
+            let _ = thread.tasks.send(Task::DialReverse(dial.clone()));
         }
     }
 
@@ -183,7 +222,7 @@ impl Workers {
     pub async fn join(self) {
         let Workers { threads, alive, .. } = self;
         // A worker ends when its channel is closed.
-        let joins: Vec<_> = threads.into_iter().map(|Thread { listeners: _, join }| join).collect();
+        let joins: Vec<_> = threads.into_iter().map(|Thread { tasks: _, join }| join).collect();
         alive.close();
         alive.wait().await;
         for join in joins {
@@ -203,26 +242,28 @@ impl Worker {
         stalls: &StallMonitor,
         alive: TaskTrackerToken,
     ) -> io::Result<Thread> {
-        let (listeners, listening) = mpsc::unbounded_channel();
+        let (tasks, inbox_of_tasks) = mpsc::unbounded_channel();
         let name = format!("worker-{index}");
         let (runtime, guard) = stalls.runtime(&name)?;
         let join = std::thread::Builder::new().name(name).spawn(move || {
             // Dropped in reverse order, also on a panic.
             let (_alive, runtime, _guard) = (alive, runtime, guard);
             relay::set_pipe_allowance(self.shared.fds.clone());
-            runtime.block_on(self.run(listening, inbox));
+            tunnel::Pool::enter(self.shared.peers.clone());
+            runtime.block_on(self.run(inbox_of_tasks, inbox));
         })?;
-        Ok(Thread { listeners, join })
+        Ok(Thread { tasks, join })
     }
 
     /// Runs until the control plane has dropped the worker and every session has ended.
-    async fn run(self, mut listeners: mpsc::UnboundedReceiver<Listening>, inbox: Inbox) {
+    async fn run(self, mut tasks: mpsc::UnboundedReceiver<Task>, inbox: Inbox) {
         let Inbox { mut handovers, mut queries } = inbox;
         let mut ticking = pin!(self.tick());
         loop {
             tokio::select! {
-                listening = listeners.recv() => match listening {
-                    Some(listening) => self.listen(listening),
+                task = tasks.recv() => match task {
+                    Some(Task::Listen(listening)) => self.listen(listening),
+                    Some(Task::DialReverse(dial)) => self.keep_reverse_tunnel(dial),
                     None => break,
                 },
                 Some(handover) = handovers.recv() => self.serve(handover),
@@ -266,13 +307,27 @@ impl Worker {
         });
     }
 
-    async fn accept(&self, Listening { listener, cluster, stop, open: _open }: Listening) -> io::Result<()> {
+    async fn accept(
+        &self,
+        Listening { listener, serves, stop, open: _open }: Listening,
+    ) -> io::Result<()> {
         let offset = listener.offset;
-        let admit = |accepted| {
-            let slot = SessionSlot::on(self.less_loaded_peer().unwrap_or(&self.own).clone());
-            self.hand_over(Handover { accepted, cluster: cluster.clone(), offset, slot });
-        };
-        listener::accept_loop(listener, &cluster, stop, || self.backlog_expired(&cluster), admit).await
+        match serves {
+            Serves::Route(cluster) => {
+                let name = || cluster.members().options.name.clone();
+                let admit = |accepted| {
+                    let slot = SessionSlot::on(self.less_loaded_worker().unwrap_or(&self.own).clone());
+                    self.hand_over(Handover::Session { accepted, cluster: cluster.clone(), offset, slot });
+                };
+                let expired = || self.backlog_expired(&cluster);
+                listener::accept_loop(listener, &cluster.fds, name, stop, expired, admit).await
+            }
+            Serves::Peers(fds) => {
+                let admit = |accepted| self.admit_tunnel(accepted);
+                let name = || "peers".to_owned();
+                listener::accept_loop(listener, &fds, name, stop, || std::future::ready(()), admit).await
+            }
+        }
     }
 
     /// Resolves when the connections in the backlog of a closed listener, for which there are no descriptors, are abandoned:
@@ -288,8 +343,9 @@ impl Worker {
     /// Serves UDP flows. They stay on the worker of their listener, since they share its socket.
     async fn serve_flows(
         &self,
-        Listening { listener, cluster, stop, open: _open }: Listening,
+        Listening { listener, serves, stop, open: _open }: Listening,
     ) -> io::Result<()> {
+        let Serves::Route(cluster) = serves else { return Ok(()) };
         let limits = UdpLimits { flows_max: FLOWS_MAX, unanswered_max: UNANSWERED_FLOWS_MAX };
         let flows = Flows { cluster, offset: listener.offset, shared: self.shared.clone() };
         udp::serve(listener.fd.into(), Arc::new(flows), limits, stop).await
@@ -297,25 +353,49 @@ impl Worker {
 
     /// Serves a connection on the worker of its slot, or on this one if the queue of that worker is full.
     fn hand_over(&self, handover: Handover) {
-        if Arc::ptr_eq(&handover.slot.0, &self.own) {
+        let worker = handover.worker();
+        if Arc::ptr_eq(worker, &self.own) {
             return self.serve(handover);
         }
-        let peer = handover.slot.0.clone();
-        if let Err(refused) = peer.handovers.try_send(handover) {
-            self.serve(Handover { slot: SessionSlot::on(self.own.clone()), ..refused.into_inner() });
+        let handovers = worker.handovers.clone();
+        if let Err(refused) = handovers.try_send(handover) {
+            self.serve(refused.into_inner().on(&self.own));
         }
     }
 
     /// Returns the worker with the fewest sessions, if a handover is worth its cost.
-    fn less_loaded_peer(&self) -> Option<&Arc<Peer>> {
+    fn less_loaded_worker(&self) -> Option<&Arc<WorkerHandle>> {
         let own = self.own.sessions.load(Relaxed);
-        let least = self.peers.iter().min_by_key(|peer| peer.sessions.load(Relaxed))?;
+        let least = self.workers.iter().min_by_key(|worker| worker.sessions.load(Relaxed))?;
         is_clearly_fewer(least.sessions.load(Relaxed), own).then_some(least)
     }
 
-    fn serve(&self, Handover { accepted, cluster, offset, slot }: Handover) {
+    fn serve(&self, handover: Handover) {
         self.started.notify_one();
-        self.tracker.spawn(session::serve(accepted, cluster, offset, self.shared.clone(), slot));
+        match handover {
+            Handover::Session { accepted, cluster, offset, slot } => {
+                self.tracker.spawn(session::serve(accepted, cluster, offset, self.shared.clone(), slot));
+            }
+            Handover::Tunnel { fd, remote, permit, slot } => self.serve_tunnel(fd, remote, (permit, slot)),
+        }
+    }
+}
+
+impl Handover {
+    fn worker(&self) -> &Arc<WorkerHandle> {
+        match self {
+            Handover::Session { slot, .. } => &slot.0,
+            Handover::Tunnel { slot, .. } => &slot.0,
+        }
+    }
+
+    /// Counts the connection on another worker.
+    fn on(mut self, worker: &Arc<WorkerHandle>) -> Handover {
+        match &mut self {
+            Handover::Session { slot, .. } => *slot = SessionSlot::on(worker.clone()),
+            Handover::Tunnel { slot, .. } => *slot = TunnelSlot::on(worker.clone()),
+        }
+        self
     }
 }
 
@@ -327,18 +407,35 @@ fn is_clearly_fewer(theirs: usize, ours: usize) -> bool {
 
 /// Counts one session on a worker until dropped.
 #[derive(Debug)]
-struct SessionSlot(Arc<Peer>);
+struct SessionSlot(Arc<WorkerHandle>);
 
 impl SessionSlot {
-    fn on(peer: Arc<Peer>) -> SessionSlot {
-        peer.sessions.fetch_add(1, Relaxed);
-        SessionSlot(peer)
+    fn on(worker: Arc<WorkerHandle>) -> SessionSlot {
+        worker.sessions.fetch_add(1, Relaxed);
+        SessionSlot(worker)
     }
 }
 
 impl Drop for SessionSlot {
     fn drop(&mut self) {
         self.0.sessions.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Counts one tunnel on a worker until dropped.
+#[derive(Debug)]
+struct TunnelSlot(Arc<WorkerHandle>);
+
+impl TunnelSlot {
+    fn on(worker: Arc<WorkerHandle>) -> TunnelSlot {
+        worker.tunnels.fetch_add(1, Relaxed);
+        TunnelSlot(worker)
+    }
+}
+
+impl Drop for TunnelSlot {
+    fn drop(&mut self) {
+        self.0.tunnels.fetch_sub(1, Relaxed);
     }
 }
 

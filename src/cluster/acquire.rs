@@ -35,7 +35,7 @@ pub use dial::{ConnectStats, Dial};
 pub use hold_limit::HoldLimit;
 pub use in_flight::InFlight;
 
-use super::{Cluster, Members};
+use super::{Cluster, ConnectError, Members};
 use crate::ending::Ending;
 use crate::fd_budget::FdPermit;
 use crate::route::Options;
@@ -73,7 +73,7 @@ enum Wakeup {
 
 impl Cluster {
     /// Waits for a slot in the route, then dials one endpoint after the other, and all of them again after each change or
-    /// back-off, until `hold` has passed. `left` resolves when the client has left.
+    /// back-off, until `hold` has passed, or the client waits no longer. `left` resolves when the client has left.
     ///
     /// # Errors
     ///
@@ -163,6 +163,7 @@ impl<D: Dial> Acquisition<'_, D> {
                     Round::Changed => continue,
                 };
             let expired = expired(&members, self.stats, attempted, full);
+            let expired = if self.stats.error.is_some_and(ConnectError::is_tls) { Ending::TlsFailed } else { expired };
             let remaining = self.remaining(members.options.hold, expired)?;
             let pause = match (members.is_empty(), attempted) {
                 (false, true) => cluster.jittered(backoff).min(remaining),
@@ -199,7 +200,8 @@ impl<D: Dial> Acquisition<'_, D> {
         if is_limited && !has_queued && cluster.admission.endpoints.has_waiters() {
             return Ok(Round::Failed { attempted: false, full: true });
         }
-        let round = cluster.try_each(hold_limit, members, client, self.stats, dialler, left).await?;
+        let hold = self.hold_left(members.options.hold);
+        let round = cluster.try_each(hold_limit, members, client, self.stats, dialler, hold, left).await?;
         match round {
             Round::Connected(..) if self.has_failed => cluster.changed.notify_waiters(),
             Round::Failed { attempted, full } if attempted || !full => {
@@ -227,10 +229,15 @@ impl<D: Dial> Acquisition<'_, D> {
     /// Returns how much longer the session may wait, or `expired` if `hold` has passed.
     fn remaining(&mut self, hold: Duration, expired: Ending) -> Result<Duration, Ending> {
         self.stats.held = self.began.get_or_insert_with(Instant::now).elapsed();
-        let counted = self.stats.held.saturating_sub(self.paused);
-        let remaining = hold.checked_sub(counted).filter(|rest| !rest.is_zero()).ok_or(expired)?;
+        let remaining = Some(self.hold_left(hold)).filter(|rest| !rest.is_zero()).ok_or(expired)?;
         self.hold()?;
         Ok(remaining)
+    }
+
+    /// Returns how much of `hold`, or of the time that the client waits, is left.
+    fn hold_left(&self, hold: Duration) -> Duration {
+        let held = self.began.map_or(Duration::ZERO, |began| began.elapsed());
+        self.dialler.client_hold().map_or(hold, |max| max.min(hold)).saturating_sub(held.saturating_sub(self.paused))
     }
 
     /// Counts the session as held, unless it is already.

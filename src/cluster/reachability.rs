@@ -11,26 +11,51 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-/// Why a connect failed: an error code of the system, never zero.
+use crate::tunnel::TunnelError;
+
+/// Why a connect failed: an error code of the system, never zero, or that of a [`TunnelError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectError(u16);
+
+/// Codes from here on are those of [`TunnelError`], above those of the system.
+const TUNNEL: u16 = 1 << 14;
 
 impl ConnectError {
     /// Returns the code of an error, or the closest one for an error without a code.
     pub fn of(error: &io::Error) -> ConnectError {
+        if let Some(error) = TunnelError::of(error) {
+            return ConnectError(TUNNEL | error.code());
+        }
         let errno = Errno::from_io_error(error).unwrap_or(match error.kind() {
             io::ErrorKind::TimedOut => Errno::TIMEDOUT,
             io::ErrorKind::AddrNotAvailable => Errno::ADDRNOTAVAIL,
             io::ErrorKind::Unsupported => Errno::OPNOTSUPP,
             _ => Errno::IO,
         });
-        ConnectError(u16::try_from(errno.raw_os_error()).unwrap_or(u16::MAX))
+        ConnectError(u16::try_from(errno.raw_os_error()).unwrap_or(TUNNEL - 1))
+    }
+
+    fn tunnel_error(self) -> Option<TunnelError> {
+        TunnelError::from_code(self.0.checked_sub(TUNNEL)?)
+    }
+
+    /// Returns whether to give up at once: another attempt would have the same result.
+    pub(super) fn is_final(self) -> bool {
+        matches!(self.tunnel_error(), Some(TunnelError::Refused(status)) if status.is_final())
+    }
+
+    /// Returns whether one side does not trust the other.
+    pub(super) fn is_tls(self) -> bool {
+        matches!(self.tunnel_error(), Some(TunnelError::Tls(_)))
     }
 }
 
 impl fmt::Display for ConnectError {
     /// Common errors read the same with every libc.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(error) = self.tunnel_error() {
+            return error.fmt(f);
+        }
         let errno = Errno::from_raw_os_error(i32::from(self.0));
         f.write_str(match errno {
             Errno::CONNREFUSED => "connection refused",

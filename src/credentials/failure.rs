@@ -159,6 +159,11 @@ impl HandshakeFailure {
         }
     }
 
+    /// Explains a chain that is not trusted although the handshake was complete.
+    pub fn untrusted(untrusted: &Untrusted, kind: CredentialKind) -> HandshakeFailure {
+        of_certificate(untrusted, kind)
+    }
+
     /// Returns the failure on one line, for logs.
     pub fn one_line(&self) -> String {
         format!("{} ({})", self.message, self.help)

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -11,9 +12,8 @@ use rustix::net::SocketFlags;
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 
-use super::{Accepted, ClientAddr, Listener};
-use crate::cluster::Cluster;
-use crate::fd_budget::AcceptPause;
+use super::{Accepted, AcceptedStream, ClientAddr, Listener};
+use crate::fd_budget::{AcceptPause, FdPermit, RouteFds};
 use crate::log_throttle::LogThrottle;
 
 /// Connections accepted in a row before the sessions of this worker are polled.
@@ -29,7 +29,8 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Fails if the listener cannot be registered with the runtime, or polled.
 pub async fn accept_loop<G: Future<Output = ()>>(
     listener: Listener,
-    cluster: &Cluster,
+    fds: &Arc<RouteFds>,
+    name: impl Fn() -> String,
     stop: CancellationToken,
     give_up: impl FnOnce() -> G,
     mut admit: impl FnMut(Accepted),
@@ -37,7 +38,7 @@ pub async fn accept_loop<G: Future<Output = ()>>(
     let Listener { fd, path, .. } = listener;
     #[expect(deprecated, reason = "see Socket::register")]
     let fd = AsyncFd::new(fd)?;
-    let mut acceptor = Acceptor { fd: &fd, cluster, pause: None, errors: LogThrottle::default() };
+    let mut acceptor = Acceptor { fd: &fd, fds, name, pause: None, errors: LogThrottle::default() };
     loop {
         tokio::select! {
             biased;
@@ -58,10 +59,12 @@ pub async fn accept_loop<G: Future<Output = ()>>(
     Ok(())
 }
 
-struct Acceptor<'a> {
+struct Acceptor<'a, N> {
     fd: &'a AsyncFd<OwnedFd>,
-    /// Its descriptor shares, and the route's name for the log.
-    cluster: &'a Cluster,
+    /// Its descriptor shares.
+    fds: &'a Arc<RouteFds>,
+    /// Returns the name of the route, for the log.
+    name: N,
     /// Present while there are no descriptors for further sessions of the route.
     pause: Option<AcceptPause<'a>>,
     errors: LogThrottle,
@@ -80,7 +83,7 @@ enum Burst {
     Refused(Errno),
 }
 
-impl Acceptor<'_> {
+impl<N: Fn() -> String> Acceptor<'_, N> {
     /// Waits for connections and accepts a burst. Cancel safe.
     async fn accept(&mut self, admit: &mut impl FnMut(Accepted)) -> io::Result<()> {
         let mut guard = self.fd.readable().await?;
@@ -99,7 +102,7 @@ impl Acceptor<'_> {
 
     /// Accepts a burst, then pauses if necessary. Returns `false` if the backlog was empty.
     async fn step(&mut self, admit: &mut impl FnMut(Accepted)) -> bool {
-        let burst = accept_burst(self.fd.get_ref(), self.cluster, admit);
+        let burst = accept_burst(self.fd.get_ref(), self.fds, admit);
         if !matches!(burst, Burst::OutOfDescriptors) {
             self.pause = None;
         }
@@ -108,8 +111,8 @@ impl Acceptor<'_> {
             Burst::Limit => tokio::task::yield_now().await,
             Burst::OutOfDescriptors => {
                 self.log(&"the route is out of file descriptors");
-                let cluster = self.cluster;
-                let pause = self.pause.get_or_insert_with(|| cluster.fds.pause_accepting());
+                let fds = self.fds;
+                let pause = self.pause.get_or_insert_with(|| fds.pause_accepting());
                 Box::pin(pause.over()).await;
             }
             Burst::Refused(error) => {
@@ -122,17 +125,17 @@ impl Acceptor<'_> {
 
     fn log(&mut self, error: &dyn Display) {
         if self.errors.hit().is_some() {
-            let route = &self.cluster.members().options.name;
+            let route = (self.name)();
             tracing::error!(%route, %error, "cannot accept; connections wait in the backlog");
         }
     }
 }
 
-fn accept_burst(fd: &OwnedFd, cluster: &Cluster, admit: &mut impl FnMut(Accepted)) -> Burst {
+fn accept_burst(fd: &OwnedFd, fds: &Arc<RouteFds>, admit: &mut impl FnMut(Accepted)) -> Burst {
     for _ in 0..ACCEPT_BURST {
-        let Some(permit) = cluster.fds.accept() else { return Burst::OutOfDescriptors };
+        let Some(permit) = fds.accept() else { return Burst::OutOfDescriptors };
         match rustix::net::acceptfrom_with(fd.as_fd(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-            Ok((fd, client)) => admit(Accepted { fd, client: client_addr(client), permit }),
+            Ok((fd, client)) => admit(accepted(fd, client_addr(client), permit)),
             Err(Errno::AGAIN) => return Burst::Empty,
             Err(error) if is_of_the_connection(error) => {
                 tracing::debug!(%error, "connection failed before it was accepted");
@@ -162,6 +165,10 @@ fn is_of_the_connection(error: Errno) -> bool {
     )
 }
 
+fn accepted(fd: OwnedFd, client: ClientAddr, permit: FdPermit) -> Accepted {
+    Accepted { stream: AcceptedStream::Socket(fd), client, permit }
+}
+
 fn client_addr(addr: Option<rustix::net::SocketAddrAny>) -> ClientAddr {
     match addr.and_then(|addr| SocketAddr::try_from(addr).ok()) {
         // An IPv4 client of a dual-stack socket has its IPv4 address.
@@ -175,7 +182,7 @@ mod tests {
     use rustix::net::{AddressFamily, SocketType};
 
     use super::*;
-    use crate::route::{Options, Protocol};
+    use crate::route::Protocol;
 
     /// Virtual time advances only while the runtime is idle: a busy loop would never end.
     #[tokio::test(start_paused = true)]
@@ -185,8 +192,8 @@ mod tests {
         let fd = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
         let listener = Listener { fd, protocol: Protocol::Tcp, addr: None, offset: 0, path: None };
         let stop = CancellationToken::new();
-        let cluster = Cluster::new(Options::named("test"), stop.clone());
-        let accepting = accept_loop(listener, &cluster, stop, std::future::pending::<()>, |_| {});
+        let fds = RouteFds::unlimited();
+        let accepting = accept_loop(listener, &fds, || "test".to_owned(), stop, std::future::pending::<()>, |_| {});
         assert!(tokio::time::timeout(Duration::from_secs(10), accepting).await.is_err());
     }
 }

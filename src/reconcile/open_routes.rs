@@ -17,11 +17,14 @@ use crate::address::EndpointKey;
 use crate::cluster::Cluster;
 use crate::cluster::health::probe::Network;
 use crate::cluster::monitor::{self, MonitorContext, OWN_PROBES};
+use crate::config::peer::PeerSettings;
 use crate::events::{EventKind, Events};
+use crate::fd_budget::ListenerFds;
 use crate::listener::{self, BindError, Listener};
 use crate::route::{Listen, Route};
 use crate::session::Shared;
-use crate::worker::Workers;
+use crate::session::exports::ExportMap;
+use crate::worker::{ReverseDial, Serves, Workers};
 
 /// Retry interval of listeners that could not be bound.
 const REBIND_PAUSE: Duration = Duration::from_secs(1);
@@ -32,6 +35,9 @@ const CLOSE_PAUSE: Duration = Duration::from_millis(1);
 
 /// Routes opened in a row before the loop yields to the rest of the control thread, signals included.
 const OPEN_BURST: usize = 64;
+
+/// What the listener for tunnels is called where routes have a name.
+const PEERS: &str = "peers";
 
 /// A listener that could not be bound, with the name of its route.
 pub(super) type Unbound = (String, BindError);
@@ -46,6 +52,17 @@ pub(super) struct OpenRoutes {
     monitor_context: Arc<MonitorContext<Network>>,
     shared: Arc<Shared>,
     events: Arc<Events>,
+    peer_settings: PeerSettings,
+    /// The listener for tunnels, once a route has needed it.
+    peer_listener: Option<PeerListener>,
+}
+
+/// The listener of `--peer-listen`. Open until the process stops: a route that needs it may be back soon.
+struct PeerListener {
+    addrs: Vec<SocketAddr>,
+    stop: CancellationToken,
+    _open: TaskTracker,
+    _fds: ListenerFds,
 }
 
 impl OpenRoutes {
@@ -54,6 +71,7 @@ impl OpenRoutes {
         monitor_context: MonitorContext<Network>,
         shared: Arc<Shared>,
         events: Arc<Events>,
+        peer_settings: PeerSettings,
     ) -> OpenRoutes {
         OpenRoutes {
             open: BTreeMap::new(),
@@ -63,6 +81,8 @@ impl OpenRoutes {
             monitor_context: Arc::new(monitor_context),
             shared,
             events,
+            peer_settings,
+            peer_listener: None,
         }
     }
 
@@ -73,14 +93,67 @@ impl OpenRoutes {
     /// compares what is open with the table, not with the intent of an earlier call.
     pub(super) async fn apply(&mut self, desired: &DesiredState) -> Vec<Unbound> {
         self.close_removed(desired).await;
-        let failed = self.open_missing(desired).await;
+        let mut failed = self.open_missing(desired).await;
         self.shared.divide(self.open.values().map(|route| &*route.cluster));
+        self.shared.exports.publish(self.exports());
+        // After the exports, so that the first peer finds them.
+        failed.extend(self.listen_for_peers(desired));
         failed
+    }
+
+    /// Opens the listener for tunnels if a route needs it.
+    fn listen_for_peers(&mut self, desired: &DesiredState) -> Option<Unbound> {
+        let workers = self.workers.as_mut().filter(|_| self.peer_listener.is_none())?;
+        let listen = self.peer_settings.listener(desired.table().values())?;
+        match listener::bind(&listen) {
+            Ok(listeners) => {
+                self.unbound.remove(&listen);
+                let (stop, open) = (CancellationToken::new(), TaskTracker::new());
+                let addrs: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.addr).collect();
+                let fds = self.shared.fds.listeners(listeners.len());
+                for listener in listeners {
+                    let serves = Serves::Peers(self.shared.tunnel_fds.clone());
+                    workers.listen(listener, serves, stop.clone(), open.token());
+                }
+                tracing::info!(listen = %listen, "listening for peers");
+                self.peer_listener = Some(PeerListener { addrs, stop, _open: open, _fds: fds });
+                None
+            }
+            Err(error) => {
+                let known = self.unbound.insert(listen, error.to_string());
+                known.is_none().then(|| (PEERS.to_owned(), error))
+            }
+        }
+    }
+
+    /// Records that every source has reported, so that no further export appears by itself.
+    pub(super) fn complete_exports(&self) {
+        self.shared.exports.complete();
+    }
+
+    /// Returns the addresses on which peers can dial us.
+    pub(super) fn peer_addrs(&self) -> &[SocketAddr] {
+        self.peer_listener.as_ref().map_or(&[], |listener| &listener.addrs)
+    }
+
+    /// Has each worker keep a tunnel to a peer.
+    pub(super) fn dial_reverse(&self, dial: &ReverseDial) {
+        self.workers.iter().for_each(|workers| workers.dial_reverse(dial));
+    }
+
+    /// Returns the open routes that are offered to peers.
+    fn exports(&self) -> ExportMap {
+        let export = |(listen, route): (&Listen, &OpenRoute)| match listen {
+            Listen::Peer { protocol, name } => Some(((*protocol, name.clone()), route.cluster.clone())),
+            Listen::Inet { .. } | Listen::Unix(_) => None,
+        };
+        self.open.iter().filter_map(export).collect()
     }
 
     async fn close_removed(&mut self, desired: &DesiredState) {
         let table = desired.table();
-        self.unbound.retain(|listen, _| table.contains_key(listen));
+        let peers = self.peer_settings.listener(table.values());
+        self.unbound.retain(|listen, _| table.contains_key(listen) || peers.as_ref() == Some(listen));
         let removed: Vec<Listen> = self.open.keys().filter(|l| !table.contains_key(l)).cloned().collect();
         for (n, listen) in removed.iter().enumerate() {
             self.close(listen);
@@ -161,7 +234,7 @@ impl OpenRoutes {
         let fds = self.shared.fds.listeners(listeners.len() + OWN_PROBES);
         let open = TaskTracker::new();
         for listener in listeners {
-            workers.listen(listener, cluster.clone(), stop.clone(), open.token());
+            workers.listen(listener, Serves::Route(cluster.clone()), stop.clone(), open.token());
         }
         let monitor = monitor::spawn(cluster.clone(), self.monitor_context.clone());
         let open_route = OpenRoute {
@@ -184,6 +257,7 @@ impl OpenRoutes {
     pub(super) fn stop(&mut self) -> Option<Workers> {
         self.shared.stop.cancel();
         self.open.values().for_each(|route| route.stop.cancel());
+        self.peer_listener.iter().for_each(|listener| listener.stop.cancel());
         self.workers.take()
     }
 

@@ -13,8 +13,10 @@ use crate::diagnostic::Place;
 use crate::discovery::Snapshot;
 use crate::ending::AccessLog;
 use crate::fd_budget::FdBudget;
-use crate::route::{Layer, Route};
+use crate::route::{Layer, Protocol, Route};
+use crate::session::exports::Exports;
 use crate::stall::StallMonitor;
+use crate::tunnel::Peers;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -50,7 +52,16 @@ fn reconciler(stalls: &StallMonitor) -> Reconciler {
     let fds = Arc::new(FdBudget::within(20_000, 2, 1));
     let (force, stop) = (control.force.clone(), control.stop.clone());
     let shared =
-        Arc::new(Shared { hold_limit: HoldLimit::new(9), force, stop, fds, access_log: AccessLog::All });
+        Arc::new(Shared {
+            hold_limit: HoldLimit::new(9),
+            force,
+            stop,
+            tunnel_fds: fds.route(Protocol::Tcp),
+            fds,
+            access_log: AccessLog::All,
+            peers: Arc::new(Peers::new(None)),
+            exports: Exports::default(),
+        });
     let workers = Workers::start(NonZeroUsize::new(2).unwrap(), &shared, stalls).unwrap();
     let mut config = Config::with_routes(Vec::new());
     config.file = Layer { routes: before() };

@@ -10,15 +10,15 @@ use super::Account;
 use super::copy::{self, Unsent};
 use super::fault::Fault;
 use super::splice::{self, Pipe};
-use crate::socket::Socket;
+use crate::stream::Stream;
 use crate::traffic::Direction;
 
-/// The sockets between which a half moves bytes.
+/// The streams between which a half moves bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Path<'a> {
     pub(super) direction: Direction,
-    pub(super) from: &'a Socket,
-    pub(super) to: &'a Socket,
+    pub(super) from: &'a Stream,
+    pub(super) to: &'a Stream,
 }
 
 /// What a half does with the bytes of its sender.
@@ -45,6 +45,8 @@ pub(super) struct Half<'a> {
     bulk: bool,
     /// `bulk` was true at least once.
     was_bulk: bool,
+    /// The receiver accepts nothing, so that the sender is not read.
+    is_blocked: bool,
     /// The sender's FIN was read, and nothing is buffered.
     pub(super) done: bool,
     /// At least one byte was delivered.
@@ -85,7 +87,7 @@ impl<'a> Half<'a> {
         match self.mode {
             Mode::Relay => {
                 let round = self.poll_move(path, cx, tally);
-                if round.is_pending() && (self.done || self.buffered.is_some()) {
+                if round.is_pending() && (self.done || self.buffered.is_some() || self.is_blocked) {
                     ready!(self.poll_reset(path.from, cx));
                     return Poll::Ready(Err(Fault::From(io::ErrorKind::ConnectionReset.into())));
                 }
@@ -120,7 +122,7 @@ impl<'a> Half<'a> {
 
     fn poll_discard<A: Account>(
         &mut self,
-        from: &Socket,
+        from: &Stream,
         cx: &mut Context<'_>,
         tally: &mut Tally<'_, A>,
     ) -> Poll<Result<(), Fault>> {
@@ -157,7 +159,7 @@ impl<'a> Half<'a> {
     }
 
     /// Detects a reset while `from` is not read, because its receiver is slow or because it has sent its FIN.
-    fn poll_reset(&mut self, from: &'a Socket, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_reset(&mut self, from: &'a Stream, cx: &mut Context<'_>) -> Poll<()> {
         self.reset.get_or_insert_with(|| Box::pin(from.broken())).as_mut().poll(cx)
     }
 
@@ -170,12 +172,16 @@ impl<'a> Half<'a> {
         while let Some(buffered) = &mut self.buffered {
             let delivered = match &mut **buffered {
                 Buffered::Copied(unsent) => ready!(unsent.poll_flush(cx, path.to)),
-                Buffered::Pipe(pipe) => ready!(pipe.poll_flush(cx, path.to)),
+                Buffered::Pipe(pipe) => match path.to {
+                    Stream::Socket(to) => ready!(pipe.poll_flush(cx, to)),
+                    Stream::Tunnel(_) => Err(io::ErrorKind::Unsupported.into()),
+                },
             };
             match delivered.map_err(Fault::To)? {
                 0 => return Poll::Ready(Err(Fault::To(io::ErrorKind::WriteZero.into()))),
                 bytes => {
                     self.has_delivered = true;
+                    path.from.release(bytes);
                     tally.add(path.direction, bytes);
                 }
             }
@@ -196,8 +202,13 @@ impl<'a> Half<'a> {
         cx: &mut Context<'_>,
         tally: &mut Tally<'_, A>,
     ) -> Poll<Result<(), Fault>> {
+        self.is_blocked = path.to.poll_writable(cx).is_pending();
+        if self.is_blocked {
+            return Poll::Pending;
+        }
         if self.bulk
-            && let Some(pipe) = ready!(splice::poll_fill(cx, path.from)).map_err(Fault::From)?
+            && let (Stream::Socket(from), Stream::Socket(_)) = (path.from, path.to)
+            && let Some(pipe) = ready!(splice::poll_fill(cx, from)).map_err(Fault::From)?
         {
             self.bulk = pipe.is_bulk();
             self.buffered = Some(Box::new(Buffered::Pipe(pipe)));
@@ -205,11 +216,12 @@ impl<'a> Half<'a> {
         }
         let copied = ready!(copy::poll_copy(cx, path.from, path.to))?;
         self.has_delivered |= copied.delivered > 0;
+        path.from.release(copied.delivered);
         tally.add(path.direction, copied.delivered);
         self.bulk = copied.filled;
         if self.bulk && !self.was_bulk {
             self.was_bulk = true;
-            path.to.do_not_pace_on_this_host();
+            path.to.socket().inspect(|to| to.do_not_pace_on_this_host());
         }
         self.buffered = copied.rest.map(|unsent| Box::new(Buffered::Copied(unsent)));
         self.done = copied.fin;

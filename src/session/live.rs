@@ -12,6 +12,7 @@ use slab::Slab;
 use tokio::sync::oneshot;
 
 use crate::cluster::{Cluster, Endpoint};
+use crate::credentials::PeerIdentity;
 use crate::listener::ClientAddr;
 use crate::traffic::Traffic;
 
@@ -33,6 +34,8 @@ pub struct Live {
     pub began: Instant,
     /// Its endpoint, once it is connected.
     pub endpoint: ArcSwapOption<Endpoint>,
+    /// The identity of the peer, for a session in a tunnel.
+    pub peer: ArcSwapOption<PeerIdentity>,
     /// Bytes relayed.
     pub traffic: Traffic,
 }
@@ -68,6 +71,7 @@ impl Listed {
             client,
             began: Instant::now(),
             endpoint: ArcSwapOption::empty(),
+            peer: ArcSwapOption::empty(),
             traffic: Traffic::default(),
         });
         // At the end of the thread there is no list any more, and no query either.

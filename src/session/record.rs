@@ -15,6 +15,7 @@ use crate::log::access::{self, Connected, Line, Milliseconds};
 use crate::relay::Account;
 use crate::route::Protocol;
 use crate::traffic::Direction;
+use crate::tunnel::Tunnel;
 
 /// Dropping it ends the session: decrements the gauge and the endpoint's session count, and counts and logs the ending. That
 /// includes a session that is dropped before its end, whose ending is [`Ending::Local`].
@@ -23,6 +24,8 @@ pub(super) struct Record {
     pub(super) live: Listed,
     pub(super) stats: ConnectStats,
     pub(super) endpoint: Option<InFlight>,
+    /// How long the client waits to be connected, if it has said so.
+    pub(super) client_hold: Option<Duration>,
     ending: Ending,
     protocol: Protocol,
     /// As in [`Outcome`].
@@ -48,6 +51,7 @@ impl Record {
             live: Listed::enter(cluster, client),
             stats: ConnectStats::default(),
             endpoint: None,
+            client_hold: None,
             ending: Ending::Local,
             protocol,
             client_left: false,
@@ -58,6 +62,11 @@ impl Record {
     pub(super) fn connected(&mut self, endpoint: InFlight) {
         self.live.endpoint.store(Some(endpoint.endpoint()));
         self.endpoint = Some(endpoint);
+    }
+
+    /// Records that the session goes through a tunnel. Where it goes through two, the one to the endpoint is shown.
+    pub(super) fn through(&mut self, tunnel: &Tunnel) {
+        self.live.peer.store(Some(tunnel.peer.clone()));
     }
 
     pub(super) fn moved(&self, direction: Direction, bytes: usize) {

@@ -13,7 +13,7 @@ use super::record::Record;
 use crate::cluster::InFlight;
 use crate::ending::Ending;
 use crate::relay::{Limits, Relay, relay};
-use crate::socket::Socket;
+use crate::stream::Stream;
 
 pin_project! {
     /// Resolves when the session has ended, with its ending.
@@ -26,8 +26,8 @@ pin_project! {
 
 impl<'a> Relaying<'a> {
     pub(super) fn new(
-        downstream: &'a Socket,
-        upstream: &'a Socket,
+        downstream: &'a Stream,
+        upstream: &'a Stream,
         limits: Limits,
         record: &'a Record,
         shared: &'a Shared,

@@ -15,8 +15,11 @@ use ambassador::diagnostic::Place;
 use ambassador::ending::AccessLog;
 use ambassador::fd_budget::FdBudget;
 use ambassador::listener::{Listener, accept_loop, bind};
+use ambassador::route::Protocol;
+use ambassador::session::exports::Exports;
 use ambassador::session::flow::Flows;
 use ambassador::session::{self, Shared};
+use ambassador::tunnel::Peers;
 use ambassador::udp::{self, UdpLimits};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
@@ -47,12 +50,16 @@ impl WorkerContext {
     fn of(listen: &str, endpoint: SocketAddr) -> WorkerContext {
         let route = parse_route(&format!("{listen}={endpoint}"), &Place::Built).unwrap();
         let stop = CancellationToken::new();
+        let fds = Arc::new(FdBudget::within(LARGE, 1, 1));
         let shared = Shared {
             hold_limit: HoldLimit::new(LARGE),
             force: stop.clone(),
             stop: stop.clone(),
-            fds: Arc::new(FdBudget::within(LARGE, 1, 1)),
+            tunnel_fds: fds.route(Protocol::Tcp),
+            fds,
             access_log: AccessLog::All,
+            peers: Arc::new(Peers::new(None)),
+            exports: Exports::default(),
         };
         let fds = shared.fds.route(route.listen.protocol());
         let cluster = Cluster::new(route.options.clone(), stop.clone()).within(fds);
@@ -76,7 +83,7 @@ impl Worker<TcpListener> {
                 let session = session::serve(accepted, cluster.clone(), 0, shared.clone(), ());
                 sessions.spawn(session);
             };
-            accept_loop(listener, &cluster, stop, pending::<()>, admit).await
+            accept_loop(listener, &cluster.fds, String::new, stop, pending::<()>, admit).await
         });
         worker
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use ambassador::ending::Ending;
 use ambassador::relay::{Limits, relay};
 use ambassador::socket::Socket;
+use ambassador::stream::Stream;
 use ambassador::traffic::Direction;
 use rustix::net::sockopt;
 use sha2::{Digest, Sha256};
@@ -204,9 +205,9 @@ async fn relayed(downstream: OwnedFd, upstream: OwnedFd, limits: Limits, counts:
     relay(&downstream, &upstream, limits, |direction, bytes| counts.add(direction, bytes)).await
 }
 
-fn registered(fd: OwnedFd) -> Socket {
+fn registered(fd: OwnedFd) -> Stream {
     let is_unix = sockopt::socket_domain(&fd).unwrap() == rustix::net::AddressFamily::UNIX;
-    if is_unix { Socket::register_unix(fd).unwrap() } else { Socket::register(fd).unwrap() }
+    if is_unix { Socket::register_unix(fd).unwrap().into() } else { Socket::register(fd).unwrap().into() }
 }
 
 /// Pseudo-random bytes from a seed.

@@ -13,16 +13,22 @@ pub trait Dial {
     /// What a successful attempt returns.
     type Connection;
 
-    /// Connects to `endpoint`. Fails after `timeout`.
+    /// Connects to `endpoint`. Fails after `timeout`, but a peer that has answered may hold the session for `hold` in addition.
     fn dial(
         &self,
         endpoint: &Endpoint,
         timeout: Duration,
+        hold: Duration,
     ) -> impl Future<Output = io::Result<Self::Connection>> + Send;
 
     /// Returns whether a successful attempt proves that the endpoint is reachable. Connecting a UDP socket sends nothing.
     fn proves_reachable(&self) -> bool {
         true
+    }
+
+    /// Returns how long the client waits to be connected, if it has said so.
+    fn client_hold(&self) -> Option<Duration> {
+        None
     }
 
     /// Returns the permit for the descriptor of the connection, or `None` for a transport without one. It is returned to the

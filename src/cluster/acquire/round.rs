@@ -38,6 +38,7 @@ impl Cluster {
         client: Option<IpAddr>,
         stats: &mut ConnectStats,
         dialler: &D,
+        hold: Duration,
         mut left: Pin<&mut impl Future<Output = io::Result<()>>>,
     ) -> Result<Round<D::Connection>, Ending> {
         let connect_timeout = members.options.connect_timeout;
@@ -54,7 +55,7 @@ impl Cluster {
             };
             attempted = true;
             stats.attempts = stats.attempts.saturating_add(1);
-            let dial = dialler.dial(endpoint, connect_timeout);
+            let dial = dialler.dial(endpoint, connect_timeout, hold);
             let Some(dialled) = self.dial(hold_limit, members, &in_flight, left.as_mut(), dial).await? else {
                 tracing::debug!(endpoint = %endpoint.key, "endpoint withdrawn while it was dialled");
                 return Ok(Round::Changed);
@@ -63,8 +64,12 @@ impl Cluster {
             match dialled {
                 Ok(connected) => return Ok(Round::Connected(connected, in_flight)),
                 Err(error) => {
-                    stats.error = Some(ConnectError::of(&error));
+                    let error = ConnectError::of(&error);
+                    stats.error = Some(error);
                     tracing::debug!(endpoint = %endpoint.key, %error, "connect failed");
+                    if error.is_final() {
+                        return Err(Ending::PeerRefused);
+                    }
                 }
             }
         }

@@ -33,7 +33,7 @@ struct Scripted<F>(F);
 impl<T: Send, F: Fn(&Endpoint) -> io::Result<T>> Dial for Scripted<F> {
     type Connection = T;
 
-    fn dial(&self, endpoint: &Endpoint, _: Duration) -> impl Future<Output = io::Result<T>> + Send {
+    fn dial(&self, endpoint: &Endpoint, _: Duration, _: Duration) -> impl Future<Output = io::Result<T>> + Send {
         ready((self.0)(endpoint))
     }
 }
@@ -180,7 +180,7 @@ struct Slow<F>(u64, F);
 impl<F: Fn() + Sync> Dial for Slow<F> {
     type Connection = EndpointKey;
 
-    async fn dial(&self, endpoint: &Endpoint, _: Duration) -> io::Result<EndpointKey> {
+    async fn dial(&self, endpoint: &Endpoint, _: Duration, _: Duration) -> io::Result<EndpointKey> {
         pass(self.0).await;
         (self.1)();
         Ok(endpoint.key.clone())
@@ -402,7 +402,7 @@ struct Permitted(FdPermit);
 impl Dial for Permitted {
     type Connection = ();
 
-    async fn dial(&self, _: &Endpoint, _: Duration) -> io::Result<()> {
+    async fn dial(&self, _: &Endpoint, _: Duration, _: Duration) -> io::Result<()> {
         assert!(self.0.try_reserve(), "dialled without a descriptor");
         Ok(())
     }

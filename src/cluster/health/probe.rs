@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::address::EndpointAddr;
 use crate::cluster::reachability::cause;
-use crate::connect;
 use crate::route::Check;
-use crate::socket::Socket;
+use crate::stream::Stream;
+use crate::tunnel::SessionInfo;
 
 /// Runs health checks. Tests have implementations without a network.
 pub trait Probe: Send + Sync + 'static {
@@ -72,25 +72,25 @@ impl CheckProtocol {
 
 /// Returns a network error as the outer result, and the evaluation of the response as the inner one.
 async fn exchange(check: &Check, addr: &EndpointAddr, timeout: Duration) -> io::Result<Result<(), String>> {
-    let socket = connect::dial(addr, timeout).await?;
+    let stream = Stream::dial(addr, SessionInfo::default(), timeout).await?;
     let Some(CheckProtocol { request, is_complete, evaluate }) = CheckProtocol::of(check, addr) else {
         // Closes by RST, so that ten thousand checks do not leave ten thousand ports in TIME_WAIT.
-        socket.reset_on_close();
+        stream.reset_on_close();
         return Ok(Ok(()));
     };
     // A new socket takes a hundred bytes at once.
-    if socket.try_write(&request)? < request.len() {
+    if stream.try_write(&request)? < request.len() {
         return Err(io::ErrorKind::WriteZero.into());
     }
-    Ok(evaluate(&read_response(&socket, is_complete).await?))
+    Ok(evaluate(&read_response(&stream, is_complete).await?))
 }
 
 /// Reads until the response is complete, ends, or exceeds [`RESPONSE_MAX`].
-async fn read_response(socket: &Socket, is_complete: fn(&[u8]) -> bool) -> io::Result<Vec<u8>> {
+async fn read_response(stream: &Stream, is_complete: fn(&[u8]) -> bool) -> io::Result<Vec<u8>> {
     let mut response = Vec::new();
     let mut buffer = [0; 512];
     while !is_complete(&response) && response.len() < RESPONSE_MAX {
-        match poll_fn(|cx| socket.poll_read(cx, &mut buffer)).await? {
+        match poll_fn(|cx| stream.poll_read(cx, &mut buffer)).await? {
             0 => break,
             received => response.extend_from_slice(buffer.get(..received).unwrap_or_default()),
         }

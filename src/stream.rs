@@ -1,0 +1,201 @@
+//! A connected stream, whatever carries it: what the relay, the sessions and the health checks use.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rustix::event::PollFlags;
+
+use crate::address::EndpointAddr;
+use crate::connect;
+use crate::ending::Ending;
+use crate::socket::Socket;
+use crate::tunnel::{self, Refusal, SessionInfo, TunnelStream};
+
+/// A connected stream.
+#[derive(Debug)]
+pub enum Stream {
+    /// A TCP or unix socket.
+    Socket(Socket),
+    /// A session in a tunnel. Boxed, because most streams are sockets.
+    Tunnel(Box<TunnelStream>),
+}
+
+impl From<Socket> for Stream {
+    fn from(socket: Socket) -> Stream {
+        Stream::Socket(socket)
+    }
+}
+
+impl From<TunnelStream> for Stream {
+    fn from(stream: TunnelStream) -> Stream {
+        Stream::Tunnel(Box::new(stream))
+    }
+}
+
+impl Stream {
+    /// Connects to an endpoint: with a socket, or with a session of its own on a peer, which learns what `info` says.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the errors of connect(2), with `TimedOut` after `timeout`, or with a [`TunnelError`](crate::tunnel::TunnelError).
+    pub(crate) async fn dial(
+        addr: &EndpointAddr,
+        info: SessionInfo,
+        timeout: Duration,
+    ) -> io::Result<Stream> {
+        match addr {
+            // Boxed, because it is larger than a connect, and fewer endpoints are peers.
+            EndpointAddr::Peer(peer) => Ok(Box::pin(tunnel::open(peer, info, timeout)).await?.into()),
+            addr => Ok(connect::dial(addr, timeout).await?.into()),
+        }
+    }
+
+    /// Returns the socket, if the stream is one.
+    pub(crate) fn socket(&self) -> Option<&Socket> {
+        match self {
+            Stream::Socket(socket) => Some(socket),
+            Stream::Tunnel(_) => None,
+        }
+    }
+
+    /// Reads the available bytes. Zero is the peer's FIN.
+    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Stream::Socket(socket) => socket.poll_read(cx, buffer),
+            Stream::Tunnel(stream) => {
+                let mut chunk = ready!(stream.poll_chunk(cx))?;
+                let read = chunk.split_to(chunk.len().min(buffer.len()));
+                stream.put_back(chunk);
+                stream.release(read.len());
+                if let Some(into) = buffer.get_mut(..read.len()) {
+                    into.copy_from_slice(&read);
+                }
+                Poll::Ready(Ok(read.len()))
+            }
+        }
+    }
+
+    /// Writes without waiting. Returns the number of bytes written.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `WouldBlock` if the stream accepts no byte.
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Socket(socket) => socket.try_write(bytes),
+            Stream::Tunnel(stream) => stream.try_write(bytes),
+        }
+    }
+
+    /// Writes as soon as the stream accepts bytes. Returns the number of bytes written.
+    pub(crate) fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Stream::Socket(socket) => socket.poll_write_with(cx, |_| socket.try_write(bytes)),
+            Stream::Tunnel(stream) => {
+                ready!(stream.poll_writable(cx));
+                Poll::Ready(stream.try_write(bytes))
+            }
+        }
+    }
+
+    /// Ready when bytes that are read now can be written. A socket is always ready: what it does not accept is buffered.
+    pub(crate) fn poll_writable(&self, cx: &Context<'_>) -> Poll<()> {
+        match self {
+            Stream::Socket(_) => Poll::Ready(()),
+            Stream::Tunnel(stream) => stream.poll_writable(cx),
+        }
+    }
+
+    /// Records that bytes which were read from this stream were delivered, so that its peer may send more.
+    pub(crate) fn release(&self, bytes: usize) {
+        if let Stream::Tunnel(stream) = self {
+            stream.release(bytes);
+        }
+    }
+
+    /// Waits until the connection is reset, or abandoned. Earlier bytes stay available.
+    pub(crate) async fn broken(&self) {
+        match self {
+            Stream::Socket(socket) => socket.broken().await,
+            Stream::Tunnel(stream) => std::future::poll_fn(|cx| stream.poll_broken(cx)).await,
+        }
+    }
+
+    /// Waits until the peer has left without being served; see [`Socket::left`].
+    ///
+    /// # Errors
+    ///
+    /// Fails when the runtime shuts down.
+    pub(crate) async fn left(&self) -> io::Result<()> {
+        match self {
+            Stream::Socket(socket) => socket.left().await,
+            Stream::Tunnel(stream) => {
+                std::future::poll_fn(|cx| stream.poll_left(cx)).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Returns whether the peer has closed its side or vanished. Unread bytes count as present.
+    pub(crate) fn peer_has_left(&self) -> bool {
+        match self {
+            Stream::Socket(socket) => socket.peer_has_left(),
+            Stream::Tunnel(stream) => stream.peer_has_left(),
+        }
+    }
+
+    /// Polls for one of these events, independently of what the driver has reported; see [`Socket::has_now`].
+    pub(crate) fn has_now(&self, events: PollFlags) -> bool {
+        match self {
+            Stream::Socket(socket) => socket.has_now(events),
+            // The tunnel's own PINGs detect a process that was suspended.
+            Stream::Tunnel(_) => false,
+        }
+    }
+
+    /// Sends FIN.
+    pub(crate) fn shutdown_write(&self) {
+        match self {
+            Stream::Socket(socket) => socket.shutdown_write(),
+            Stream::Tunnel(stream) => stream.shutdown_write(),
+        }
+    }
+
+    /// Makes the close reset the stream, where the protocol has a reset.
+    pub(crate) fn reset_on_close(&self) {
+        match self {
+            Stream::Socket(socket) => socket.reset_on_close(),
+            Stream::Tunnel(stream) => stream.reset_on_close(),
+        }
+    }
+
+    /// Tells the client that its session is connected, where the protocol has a message for it.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the client has left.
+    pub(crate) fn accept(&self) -> io::Result<()> {
+        match self {
+            Stream::Socket(_) => Ok(()),
+            Stream::Tunnel(stream) => stream.accept(),
+        }
+    }
+
+    /// Ends a session that was not connected: tells the client why where the protocol has a message for it, and resets it
+    /// otherwise.
+    pub(crate) fn refuse(&self, ending: Ending) {
+        match self {
+            Stream::Socket(socket) => socket.reset_on_close(),
+            Stream::Tunnel(stream) => stream.refuse(&Refusal::of(ending)),
+        }
+    }
+
+    /// Returns the ending of a session whose transport failed as a whole.
+    pub(crate) fn loss(&self) -> Option<Ending> {
+        match self {
+            Stream::Socket(_) => None,
+            Stream::Tunnel(stream) => stream.loss(),
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! Tunnels between peers: one TLS connection each, with one HTTP/2 stream (CONNECT, RFC 9113, 8.5) for each session.
+//!
+//! ```text
+//!   session ──► Pool::open ──► a tunnel of this worker ──CONNECT redis──► serve ──► Request ──► session on the peer
+//!                                   │ dialled if there is none              ▲
+//!                                   └────────── TLS 1.3, ALPN h2 ───────────┘
+//! ```
+//!
+//! A tunnel is one more way to accept and to dial: what both sides relay is a [`TunnelStream`], which has the operations of a
+//! socket. Each worker dials its own tunnels, so that the frames of a session are read and written on the session's thread.
+//! A *reverse* tunnel is dialled by the side that has the exports: there the TLS client is the HTTP/2 server.
+
+mod dialled;
+mod headers;
+mod handshake;
+mod handshakes;
+mod liveness;
+mod payload;
+mod peers;
+mod pool;
+mod refusal;
+mod serve;
+mod stream;
+mod transport;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_util::sync::CancellationToken;
+
+use crate::credentials::{PeerIdentity, Reason};
+use crate::ending::Ending;
+pub use handshakes::Handshakes;
+pub use headers::SessionInfo;
+pub use peers::{Peers, ReversePeers};
+pub use pool::{Pool, open};
+pub use refusal::{Refusal, Status};
+pub use serve::SessionRequest;
+pub use stream::TunnelStream;
+use transport::Activity;
+
+/// The window of a stream, and that of all streams of a tunnel together. They differ, so that a stream that is not read cannot
+/// stop the others.
+const STREAM_WINDOW: u32 = 4 << 20;
+const TUNNEL_WINDOW: u32 = 64 << 20;
+
+/// Sessions of one tunnel.
+const STREAMS_MAX: u32 = 1024;
+
+/// A header block of a peer.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+
+/// The protocols of TLS (RFC 7301): a tunnel whose TLS client opens the sessions, and one whose TLS server does.
+pub const ALPN: &[u8] = b"h2";
+/// See [`ALPN`].
+pub const ALPN_REVERSE: &[u8] = b"ambassador-reverse";
+
+/// A tunnel, as its sessions and `status` see it.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// The identity of the peer.
+    pub peer: Arc<PeerIdentity>,
+    /// The address of the peer.
+    pub remote: SocketAddr,
+    /// Which side dialled.
+    pub direction: Direction,
+    /// Our side of HTTP/2.
+    side: Side,
+    /// The verified certificates of the peer, for another verification after a change of the credentials.
+    chain: Vec<CertificateDer<'static>>,
+    activity: Arc<Activity>,
+    streams: AtomicUsize,
+    /// Bytes received by its sessions whose credit was not returned yet.
+    unreleased: AtomicUsize,
+    rtt_us: AtomicU32,
+    /// It takes no new sessions.
+    closing: AtomicBool,
+    loss: OnceLock<Ending>,
+    /// Why the peer ended TLS. The side that dials learns only after the handshake that its certificate is refused.
+    tls_failure: OnceLock<Reason>,
+    /// Cancelled when the tunnel must end at once.
+    cut: CancellationToken,
+    /// Cancelled when the tunnel must end after its sessions.
+    drain: CancellationToken,
+    probe: Notify,
+    probe_within: Mutex<Option<Duration>>,
+}
+
+/// Which side made the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// We dialled the peer.
+    Dialled,
+    /// The peer dialled us.
+    Accepted,
+}
+
+/// Our side of HTTP/2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    /// We open the sessions.
+    Client,
+    /// The peer opens the sessions.
+    Server,
+}
+
+/// A tunnel that is about to be used: what the handshake yields.
+struct Handshaken {
+    peer: PeerIdentity,
+    remote: SocketAddr,
+    direction: Direction,
+    chain: Vec<CertificateDer<'static>>,
+    activity: Arc<Activity>,
+}
+
+impl Tunnel {
+    fn new(handshaken: Handshaken, side: Side) -> Tunnel {
+        let Handshaken { peer, remote, direction, chain, activity } = handshaken;
+        Tunnel {
+            peer: Arc::new(peer),
+            remote,
+            direction,
+            side,
+            chain,
+            activity,
+            streams: AtomicUsize::new(0),
+            unreleased: AtomicUsize::new(0),
+            rtt_us: AtomicU32::new(0),
+            closing: AtomicBool::new(false),
+            loss: OnceLock::new(),
+            tls_failure: OnceLock::new(),
+            cut: CancellationToken::new(),
+            drain: CancellationToken::new(),
+            probe: Notify::new(),
+            probe_within: Mutex::new(None),
+        }
+    }
+
+    /// Returns the number of its sessions.
+    pub fn streams(&self) -> usize {
+        self.streams.load(Relaxed)
+    }
+
+    /// Returns whether the peer opens the sessions.
+    pub fn is_server(&self) -> bool {
+        self.side == Side::Server
+    }
+
+    /// Returns the last measured round trip.
+    pub fn rtt(&self) -> Option<Duration> {
+        Some(self.rtt_us.load(Relaxed)).filter(|us| *us > 0).map(|us| Duration::from_micros(us.into()))
+    }
+
+    /// Returns when the connection was made.
+    pub fn began(&self) -> Instant {
+        self.activity.began()
+    }
+
+    /// Returns the bytes received and sent, with TLS.
+    pub fn bytes(&self) -> (u64, u64) {
+        self.activity.bytes()
+    }
+
+    /// Returns the certificates of the peer.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
+
+    /// Returns whether it takes no new sessions.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Relaxed)
+    }
+
+    /// Returns whether sessions that are not read pin half of the window of all.
+    fn is_clogged(&self) -> bool {
+        self.unreleased.load(Relaxed) >= TUNNEL_WINDOW as usize / 2
+    }
+
+    /// Takes no new sessions, and ends after the last one.
+    pub fn drain(&self) {
+        self.closing.store(true, Relaxed);
+        self.drain.cancel();
+    }
+
+    /// Ends all sessions, with this ending.
+    pub fn cut(&self, ending: Ending) {
+        let _ = self.loss.set(ending);
+        self.closing.store(true, Relaxed);
+        self.cut.cancel();
+    }
+
+    /// Returns the ending of its sessions once the tunnel was lost.
+    fn loss(&self) -> Option<Ending> {
+        self.loss.get().copied()
+    }
+
+    fn silence(&self) -> Duration {
+        self.activity.silence()
+    }
+
+    fn set_rtt(&self, rtt: Duration) {
+        self.rtt_us.store(u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).max(1), Relaxed);
+    }
+
+    /// Has the peer probed now, and the tunnel ended if there is no answer within `within`.
+    fn probe(&self, within: Duration) {
+        let mut probe = self.probe_within.lock().unwrap_or_else(PoisonError::into_inner);
+        *probe = Some(probe.map_or(within, |other| other.min(within)));
+        self.probe.notify_one();
+    }
+
+    async fn probe_requested(&self) -> Duration {
+        loop {
+            self.probe.notified().await;
+            if let Some(within) = self.probe_within.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                return within;
+            }
+        }
+    }
+}
+
+/// A session that is counted on its tunnel, from its request on, until it is dropped.
+#[derive(Debug)]
+struct Counted(Arc<Tunnel>);
+
+impl Counted {
+    fn new(tunnel: Arc<Tunnel>) -> Counted {
+        tunnel.streams.fetch_add(1, Relaxed);
+        Counted(tunnel)
+    }
+
+    fn get(&self) -> &Arc<Tunnel> {
+        &self.0
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Why a session could not be opened through a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TunnelError {
+    /// The peer has answered.
+    #[error("{0}")]
+    Refused(Status),
+    /// TLS failed.
+    #[error("TLS failed: {}", .0.as_str())]
+    Tls(Reason),
+    /// The tunnel broke.
+    #[error("the tunnel was lost")]
+    Lost,
+    /// The peer has no tunnel to us.
+    #[error("the peer is not connected")]
+    NotConnected,
+    /// There are no credentials.
+    #[error("no credentials for peers are configured")]
+    NoCredentials,
+}
+
+impl TunnelError {
+    /// Returns a number below 16,384 that identifies the error.
+    pub(crate) fn code(self) -> u16 {
+        match self {
+            TunnelError::Refused(Status(status)) => status.min(0xfff),
+            TunnelError::Tls(reason) => 0x1000 | reason as u16,
+            TunnelError::Lost => 0x2000,
+            TunnelError::NotConnected => 0x2001,
+            TunnelError::NoCredentials => 0x2002,
+        }
+    }
+
+    /// Returns the error of this number.
+    pub(crate) fn from_code(code: u16) -> Option<TunnelError> {
+        match code {
+            0..0x1000 => Some(TunnelError::Refused(Status(code))),
+            0x1000..0x2000 => Reason::ALL.get(usize::from(code & 0xfff)).map(|reason| TunnelError::Tls(*reason)),
+            0x2000 => Some(TunnelError::Lost),
+            0x2001 => Some(TunnelError::NotConnected),
+            0x2002 => Some(TunnelError::NoCredentials),
+            _ => None,
+        }
+    }
+
+    /// Returns the error that [`open`] has wrapped.
+    pub fn of(error: &std::io::Error) -> Option<TunnelError> {
+        error.get_ref()?.downcast_ref().copied()
+    }
+}

@@ -1,0 +1,168 @@
+//! The opening side of a tunnel: opens sessions on the peer.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use h2::client::{Connection, SendRequest};
+use h2::Reason;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::rustls;
+
+use super::liveness::{self, Verdict};
+use super::payload::Payload;
+use super::stream::{FRAME_BYTES, TunnelStream};
+use super::{
+    Counted, HEADER_BYTES_MAX, Handshaken, STREAM_WINDOW, STREAMS_MAX, SessionInfo, Side, Status, TUNNEL_WINDOW, Tunnel,
+    TunnelError, headers,
+};
+use crate::credentials::{CredentialKind, HandshakeFailure};
+use crate::ending::Ending;
+
+/// A tunnel in which we open the sessions.
+#[derive(Clone, Debug)]
+pub(super) struct Dialled {
+    pub(super) tunnel: Arc<Tunnel>,
+    requests: SendRequest<Payload>,
+}
+
+/// Why a session was not opened.
+#[derive(Debug)]
+pub(super) enum OpenError {
+    /// The tunnel ends or is full; another one may serve the session.
+    Tunnel,
+    Peer(TunnelError),
+    Timeout,
+}
+
+/// Makes a connection a tunnel. The second value must be polled until it ends.
+pub(super) async fn open_tunnel<T>(
+    io: T,
+    handshaken: Handshaken,
+    may_release: bool,
+    kind: CredentialKind,
+) -> Result<(Dialled, impl Future<Output = ()> + Send), h2::Error>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let mut builder = h2::client::Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(TUNNEL_WINDOW)
+        .max_frame_size(u32::try_from(FRAME_BYTES).unwrap_or(u32::MAX))
+        .initial_max_send_streams(STREAMS_MAX as usize)
+        .max_header_list_size(HEADER_BYTES_MAX)
+        .enable_push(false);
+    let (requests, connection) = builder.handshake::<T, Payload>(io).await?;
+    let tunnel = Arc::new(Tunnel::new(handshaken, Side::Client));
+    Ok((Dialled { tunnel: tunnel.clone(), requests }, drive(connection, tunnel, may_release, kind)))
+}
+
+async fn drive<T: AsyncRead + AsyncWrite + Unpin>(
+    mut connection: Connection<T, Payload>,
+    tunnel: Arc<Tunnel>,
+    may_release: bool,
+    kind: CredentialKind,
+) {
+    let pings = connection.ping_pong();
+    let watch = async {
+        match pings {
+            Some(pings) => liveness::watch(&tunnel, pings, may_release).await,
+            None => std::future::pending().await,
+        }
+    };
+    let mut watch = std::pin::pin!(watch);
+    let mut is_released = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = tunnel.cut.cancelled() => break,
+            verdict = &mut watch, if !is_released => match verdict {
+                Verdict::Lost => break,
+                // The connection ends by itself when nobody can open a session any more.
+                Verdict::Unused => {
+                    tunnel.drain();
+                    is_released = true;
+                }
+            },
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    failed(&tunnel, error, kind);
+                }
+                break;
+            }
+        }
+    }
+    tunnel.cut(Ending::TunnelLost);
+}
+
+/// Logs the error of a connection, and keeps it if TLS is the cause.
+fn failed(tunnel: &Tunnel, error: h2::Error, kind: CredentialKind) {
+    let (identity, remote) = (&tunnel.peer.identity, tunnel.remote);
+    let error = match error.into_io() {
+        Some(error) if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) => {
+            let failure = HandshakeFailure::of(&error, kind);
+            let _ = tunnel.tls_failure.set(failure.reason);
+            return tracing::warn!(%identity, %remote, "tunnel ended: {}", failure.one_line());
+        }
+        Some(error) => error.to_string(),
+        None => "a violation of HTTP/2".to_owned(),
+    };
+    tracing::debug!(%identity, %remote, error, "tunnel failed");
+}
+
+impl Dialled {
+    /// Returns whether another session can be opened.
+    pub(super) fn has_room(&self) -> bool {
+        let max = self.requests.current_max_send_streams().min(STREAMS_MAX as usize);
+        !self.tunnel.is_closing() && self.tunnel.streams() < max && !self.tunnel.is_clogged()
+    }
+
+    /// Opens a session. Fails after `timeout` without an answer.
+    pub(super) async fn open(
+        &self,
+        export: &str,
+        info: SessionInfo,
+        timeout: Duration,
+    ) -> Result<TunnelStream, OpenError> {
+        let counted = Counted::new(self.tunnel.clone());
+        let malformed = OpenError::Peer(TunnelError::Refused(Status(400)));
+        let request = headers::request(export, info).ok_or(malformed)?;
+        let Ok(mut requests) = self.requests.clone().ready().await else {
+            self.tunnel.drain();
+            return Err(self.lost());
+        };
+        let (response, send) = requests.send_request(request, false).map_err(|_closed| self.lost())?;
+        drop(requests);
+        let response = tokio::select! {
+            biased;
+            response = response => response,
+            () = self.tunnel.cut.cancelled() => return Err(self.lost()),
+            () = tokio::time::sleep(timeout) => return Err(OpenError::Timeout),
+        };
+        let response = response.map_err(|error| self.failed(&error))?;
+        match response.status().as_u16() {
+            200..=299 => Ok(TunnelStream::opened(counted, send, response.into_body())),
+            status => Err(OpenError::Peer(TunnelError::Refused(Status(status)))),
+        }
+    }
+
+    fn failed(&self, error: &h2::Error) -> OpenError {
+        if error.is_go_away() || error.is_io() {
+            self.tunnel.drain();
+        }
+        match error.reason() {
+            Some(Reason::REFUSED_STREAM) => OpenError::Tunnel,
+            _ if error.is_reset() => OpenError::Peer(TunnelError::Refused(Status(502))),
+            _ => self.lost(),
+        }
+    }
+
+    /// Returns the error of a session whose tunnel has ended.
+    fn lost(&self) -> OpenError {
+        match self.tunnel.tls_failure.get() {
+            Some(reason) => OpenError::Peer(TunnelError::Tls(*reason)),
+            None => OpenError::Tunnel,
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Notices a peer that has vanished: a PING after a silence, and an answer in time.
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use h2::{Ping, PingPong};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::Tunnel;
+
+/// A silence after which a PING is sent, with sessions and without.
+const SILENCE: Duration = Duration::from_secs(3);
+const SILENCE_UNUSED: Duration = Duration::from_secs(10);
+/// The time within which anything must be received after a PING. With [`SILENCE`], a peer that vanishes is noticed within 6 s.
+const ANSWER: Duration = Duration::from_secs(3);
+
+/// A tunnel without sessions is released after this time, by the side that dialled it.
+const UNUSED_MAX: Duration = Duration::from_secs(300);
+
+/// How a tunnel that was watched ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The peer does not answer.
+    Lost,
+    /// It has had no session for five minutes.
+    Unused,
+}
+
+/// Watches a tunnel. Cancelled when its connection ends.
+pub(super) async fn watch(tunnel: &Tunnel, pings: PingPong, may_release: bool) -> Verdict {
+    let mut pings = Pings { pings, sent: None };
+    let mut unused_since = Instant::now();
+    loop {
+        if tunnel.streams() > 0 {
+            unused_since = Instant::now();
+        } else if may_release && unused_since.elapsed() >= UNUSED_MAX {
+            return Verdict::Unused;
+        }
+        let Some(answer) = until_due(tunnel).await else { continue };
+        if !pings.is_answered(tunnel, answer).await {
+            return Verdict::Lost;
+        }
+    }
+}
+
+/// Waits until a PING is due. Returns the time within which it must be answered; `None` if the tunnel has been received from.
+async fn until_due(tunnel: &Tunnel) -> Option<Duration> {
+    let due = if tunnel.streams() > 0 { SILENCE } else { SILENCE_UNUSED };
+    let Some(rest) = due.checked_sub(tunnel.silence()).filter(|rest| !rest.is_zero()) else {
+        return Some(ANSWER);
+    };
+    tokio::select! {
+        biased;
+        answer = tunnel.probe_requested() => Some(answer),
+        () = sleep(rest) => None,
+    }
+}
+
+/// The PINGs of one connection, of which h2 allows one at a time.
+struct Pings {
+    pings: PingPong,
+    /// When the one that is not answered yet was sent.
+    sent: Option<Instant>,
+}
+
+impl Pings {
+    /// Sends a PING, and waits until it is answered. Returns whether anything was received in time: under load the answer may
+    /// wait behind other frames.
+    async fn is_answered(&mut self, tunnel: &Tunnel, within: Duration) -> bool {
+        let now = Instant::now();
+        if self.sent.is_none() && self.pings.send_ping(Ping::opaque()).is_ok() {
+            self.sent = Some(now);
+        }
+        match timeout_at(now + within, poll_fn(|cx| self.pings.poll_pong(cx))).await {
+            Ok(Ok(_pong)) => {
+                if let Some(sent) = self.sent.take() {
+                    tunnel.set_rtt(sent.elapsed());
+                }
+                true
+            }
+            // The connection has failed, which its own task notices.
+            Ok(Err(_)) => std::future::pending().await,
+            Err(_) => tunnel.silence() < within,
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! What all tunnels of the process share: the credentials, the list of tunnels, and those that peers have dialled for us to
+//! open sessions in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::dialled::{Dialled, open_tunnel};
+use super::handshake::{self, Purpose};
+use super::serve::{self, SessionRequest};
+use super::{Direction, Handshakes, Tunnel, TunnelError};
+use crate::address::PeerName;
+use crate::credentials::{Credentials, HandshakeFailure, Reason, Untrusted};
+use crate::ending::Ending;
+use crate::log_throttle::LogThrottle;
+use crate::socket::Socket;
+
+/// The peers that have dialled us, by identity and address.
+pub type ReversePeers = BTreeSet<(String, IpAddr)>;
+
+/// The tunnels of the process.
+#[derive(Debug)]
+pub struct Peers {
+    /// `None` without credentials: there are no tunnels.
+    credentials: Option<Arc<Credentials>>,
+    tunnels: Mutex<Vec<Weak<Tunnel>>>,
+    reverse: Mutex<BTreeMap<(String, IpAddr), Vec<Dialled>>>,
+    reverse_peers: watch::Sender<Arc<ReversePeers>>,
+    /// Failed handshakes by reason.
+    failures: Mutex<BTreeMap<&'static str, u64>>,
+    strangers: Mutex<LogThrottle>,
+}
+
+impl Peers {
+    /// Creates an empty list.
+    pub fn new(credentials: Option<Arc<Credentials>>) -> Peers {
+        Peers {
+            credentials,
+            tunnels: Mutex::default(),
+            reverse: Mutex::default(),
+            reverse_peers: watch::Sender::new(Arc::default()),
+            failures: Mutex::default(),
+            strangers: Mutex::default(),
+        }
+    }
+
+    /// Returns the credentials, if there are any.
+    pub fn credentials(&self) -> Option<&Arc<Credentials>> {
+        self.credentials.as_ref()
+    }
+
+    /// Returns the tunnels that are open.
+    pub fn tunnels(&self) -> Vec<Arc<Tunnel>> {
+        lock(&self.tunnels).iter().filter_map(Weak::upgrade).filter(|tunnel| tunnel.loss().is_none()).collect()
+    }
+
+    /// Returns the number of failed handshakes by reason.
+    pub fn failures(&self) -> BTreeMap<&'static str, u64> {
+        lock(&self.failures).clone()
+    }
+
+    /// Returns the peers that have dialled us, and their changes.
+    pub fn reverse_peers(&self) -> watch::Receiver<Arc<ReversePeers>> {
+        self.reverse_peers.subscribe()
+    }
+
+    /// Serves a connection to `--peer-listen` until it ends: sessions that the peer opens are given to `admit`.
+    pub async fn accept(
+        &self,
+        socket: Socket,
+        remote: SocketAddr,
+        handshakes: &Handshakes,
+        admit: impl FnMut(SessionRequest),
+    ) {
+        let Some(credentials) = &self.credentials else { return };
+        let accepted = {
+            let handshake = handshakes.begin();
+            tokio::select! {
+                accepted = handshake::accept(credentials, socket, remote) => accepted,
+                () = handshake.evicted() => Err(HandshakeFailure::of(&io::ErrorKind::TimedOut.into(), credentials.kind())),
+            }
+        };
+        let (stream, handshaken, purpose) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => return self.log_stranger(remote, &error),
+        };
+        let served = match purpose {
+            Purpose::Open => serve::serve(stream, handshaken, admit, |tunnel| self.enter(tunnel)).await,
+            Purpose::Serve => match open_tunnel(stream, handshaken, false, credentials.kind()).await {
+                Ok((dialled, driver)) => {
+                    self.enter(&dialled.tunnel);
+                    let _listed = self.list_reverse(dialled);
+                    driver.await;
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+        };
+        if let Err(error) = served {
+            tracing::debug!(%remote, %error, "tunnel failed");
+        }
+    }
+
+    fn log_stranger(&self, remote: SocketAddr, failure: &HandshakeFailure) {
+        self.count(failure.reason);
+        if let Some(attempts) = lock(&self.strangers).hit() {
+            tracing::warn!(%remote, attempts, "connection refused, it is not from a peer: {}", failure.one_line());
+        }
+    }
+
+    /// Dials a peer and serves the sessions that it opens, until the tunnel ends.
+    ///
+    /// # Errors
+    ///
+    /// Fails if no tunnel can be made.
+    pub async fn serve_reverse(
+        &self,
+        addr: SocketAddr,
+        name: &PeerName,
+        connect_timeout: Duration,
+        admit: impl FnMut(SessionRequest),
+    ) -> io::Result<()> {
+        let Some(credentials) = &self.credentials else { return Ok(()) };
+        let dialled = handshake::dial(credentials, addr, name, Purpose::Serve, connect_timeout).await;
+        let (stream, handshaken) = dialled.inspect_err(|error| self.count_dial(error))?;
+        let served = serve::serve(stream, handshaken, admit, |tunnel| self.enter(tunnel)).await;
+        served.map_err(io::Error::other)
+    }
+
+    /// Counts a failed dial, if TLS has failed.
+    pub(super) fn count_dial(&self, error: &io::Error) {
+        if let Some(TunnelError::Tls(reason)) = TunnelError::of(error) {
+            self.count(reason);
+        }
+    }
+
+    /// Counts a failed handshake.
+    fn count(&self, reason: Reason) {
+        *lock(&self.failures).entry(reason.as_str()).or_default() += 1;
+    }
+
+    /// Lists a tunnel.
+    pub(super) fn enter(&self, tunnel: &Arc<Tunnel>) {
+        let mut tunnels = lock(&self.tunnels);
+        tunnels.retain(|tunnel| tunnel.strong_count() > 0);
+        tunnels.push(Arc::downgrade(tunnel));
+        let (identity, remote) = (&tunnel.peer.identity, tunnel.remote);
+        match tunnel.direction {
+            Direction::Dialled => tracing::info!(%identity, %remote, "tunnel to a peer"),
+            Direction::Accepted => tracing::info!(%identity, %remote, "tunnel from a peer"),
+        }
+    }
+
+    fn list_reverse(&self, dialled: Dialled) -> Listed<'_> {
+        let key = (dialled.tunnel.peer.identity.to_string(), dialled.tunnel.remote.ip());
+        let mut reverse = lock(&self.reverse);
+        reverse.entry(key.clone()).or_default().push(dialled);
+        self.publish(&reverse);
+        Listed { peers: self, key }
+    }
+
+    fn publish(&self, reverse: &BTreeMap<(String, IpAddr), Vec<Dialled>>) {
+        let peers: ReversePeers = reverse.keys().cloned().collect();
+        self.reverse_peers.send_if_modified(|published| {
+            let is_changed = **published != peers;
+            if is_changed {
+                *published = Arc::new(peers);
+            }
+            is_changed
+        });
+    }
+
+    /// Returns the tunnel of a peer that has dialled us, with the fewest sessions.
+    pub(super) fn reverse(&self, identity: &str, ip: IpAddr) -> Option<Dialled> {
+        let reverse = lock(&self.reverse);
+        let tunnels = reverse.get(&(identity.to_owned(), ip))?.iter();
+        tunnels.filter(|dialled| dialled.has_room()).min_by_key(|dialled| dialled.tunnel.streams()).cloned()
+    }
+
+    /// Verifies the peers of all tunnels again after a change of the credentials. A tunnel of a revoked peer ends at once; every
+    /// other one is replaced: it takes no new sessions, and ends after its last one.
+    pub fn verify_again(&self) {
+        let Some(credentials) = &self.credentials else { return };
+        for tunnel in self.tunnels() {
+            match credentials.peer(tunnel.chain()) {
+                Err(Untrusted::Revoked) => tunnel.cut(Ending::PeerRevoked),
+                _ => tunnel.drain(),
+            }
+        }
+    }
+
+    /// Ends all tunnels after their last session, because the process stops.
+    pub fn drain(&self) {
+        self.tunnels().iter().for_each(|tunnel| tunnel.drain());
+    }
+}
+
+/// A reverse tunnel in the list, until dropped.
+struct Listed<'p> {
+    peers: &'p Peers,
+    key: (String, IpAddr),
+}
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        let mut reverse = lock(&self.peers.reverse);
+        if let Some(tunnels) = reverse.get_mut(&self.key) {
+            tunnels.retain(|dialled| dialled.tunnel.loss().is_none());
+            if tunnels.is_empty() {
+                reverse.remove(&self.key);
+            }
+        }
+        self.peers.publish(&reverse);
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,224 @@
+//! The tunnels that one thread has dialled, and the sessions that it opens in them.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
+
+use super::dialled::{Dialled, OpenError, open_tunnel};
+use super::handshake::{self, Purpose};
+use super::peers::{Peers, lock};
+use super::{SessionInfo, TunnelError, TunnelStream};
+use crate::address::{PeerAddr, PeerName, PeerVia};
+
+/// Tunnels of one thread to one peer, and the sessions of each before another one is dialled. Sessions beyond that still use
+/// the tunnels that there are, up to the limit of each.
+const TUNNELS_MAX: usize = 8;
+const SESSIONS_PER_TUNNEL: usize = 128;
+
+/// After a failed dial, sessions get its error for this time, so that a thousand held sessions do not dial a thousand times.
+const FAILURE_TTL: Duration = Duration::from_millis(100);
+
+/// A tunnel that was silent for longer is probed when a session begins.
+const SILENT: Duration = Duration::from_secs(1);
+
+/// Tunnels that are tried for one session. A tunnel may end while a session is opened in it.
+const ATTEMPTS: usize = 3;
+
+thread_local! {
+    static POOL: RefCell<Option<Arc<Pool>>> = const { RefCell::new(None) };
+}
+
+/// The tunnels of one thread.
+#[derive(Debug)]
+pub struct Pool {
+    peers: Arc<Peers>,
+    entries: Mutex<HashMap<PeerVia, Entry>>,
+    tasks: TaskTracker,
+}
+
+/// The tunnels to one peer.
+#[derive(Debug, Default)]
+struct Entry {
+    tunnels: Vec<Dialled>,
+    /// The dial in progress, of which there is at most one.
+    dialling: Option<watch::Receiver<DialState>>,
+    failure: Option<(Instant, Failure)>,
+}
+
+/// `None` while the dial is in progress.
+type DialState = Option<Result<(), Failure>>;
+
+/// An [`io::Error`] that can be copied.
+#[derive(Clone, Copy, Debug)]
+enum Failure {
+    Tunnel(TunnelError),
+    System(i32),
+    Kind(io::ErrorKind),
+}
+
+/// Opens a session through a peer, in a tunnel of the calling thread. No byte of the session is sent before the peer has
+/// accepted it. A tunnel is made within `connect_timeout`; then the peer may take the time that the session is held.
+///
+/// # Errors
+///
+/// Fails with the error of the connection, or with a [`TunnelError`].
+pub async fn open(
+    addr: &PeerAddr,
+    info: SessionInfo,
+    connect_timeout: Duration,
+) -> io::Result<TunnelStream> {
+    let pool = POOL.with_borrow(Clone::clone).ok_or_else(|| io::Error::other(TunnelError::NoCredentials))?;
+    pool.open(addr, info, connect_timeout).await
+}
+
+impl Pool {
+    /// Gives the calling thread a pool.
+    pub fn enter(peers: Arc<Peers>) {
+        let pool = Pool { peers, entries: Mutex::default(), tasks: TaskTracker::new() };
+        POOL.set(Some(Arc::new(pool)));
+    }
+
+    async fn open(
+        self: Arc<Pool>,
+        PeerAddr { via, export }: &PeerAddr,
+        info: SessionInfo,
+        connect_timeout: Duration,
+    ) -> io::Result<TunnelStream> {
+        let deadline = Instant::now() + connect_timeout;
+        let answer_timeout = connect_timeout.saturating_add(info.hold.unwrap_or_default());
+        for _ in 0..ATTEMPTS {
+            let dialled = timeout_at(deadline, self.tunnel(via, connect_timeout)).await??;
+            if dialled.tunnel.silence() > SILENT {
+                dialled.tunnel.probe(connect_timeout);
+            }
+            match dialled.open(export, info, answer_timeout).await {
+                Ok(stream) => return Ok(stream),
+                Err(OpenError::Tunnel) => {}
+                Err(OpenError::Peer(error)) => return Err(io::Error::other(error)),
+                Err(OpenError::Timeout) => return Err(io::ErrorKind::TimedOut.into()),
+            }
+        }
+        Err(io::Error::other(TunnelError::Lost))
+    }
+
+    /// Returns a tunnel with room for a session, and dials one if there is none.
+    async fn tunnel(self: &Arc<Pool>, via: &PeerVia, connect_timeout: Duration) -> io::Result<Dialled> {
+        let (addr, name) = match via {
+            PeerVia::Dial { addr, name } => (addr, name),
+            PeerVia::Reverse { identity, ip } => {
+                let dialled = self.peers.reverse(identity, *ip);
+                return dialled.ok_or_else(|| io::Error::other(TunnelError::NotConnected));
+            }
+        };
+        loop {
+            let mut dialling = {
+                let mut entries = lock(&self.entries);
+                let entry = entries.entry(via.clone()).or_default();
+                if let Some(dialled) = entry.choose() {
+                    if entry.is_loaded() && entry.dialling.is_none() {
+                        entry.dialling = Some(self.dial(*addr, name.clone(), connect_timeout));
+                    }
+                    return Ok(dialled);
+                }
+                if let Some((_, failure)) = entry.failure.filter(|(at, _)| at.elapsed() < FAILURE_TTL) {
+                    return Err(failure.into());
+                }
+                let dial = || self.dial(*addr, name.clone(), connect_timeout);
+                entry.dialling.get_or_insert_with(dial).clone()
+            };
+            let outcome = dialling.wait_for(Option::is_some).await;
+            if let Some(Err(failure)) = outcome.ok().and_then(|outcome| *outcome) {
+                return Err(failure.into());
+            }
+        }
+    }
+
+    /// Dials, independently of the session that needs the tunnel first.
+    fn dial(
+        self: &Arc<Pool>,
+        addr: std::net::SocketAddr,
+        name: PeerName,
+        connect_timeout: Duration,
+    ) -> watch::Receiver<DialState> {
+        let (outcome, dialling) = watch::channel(None);
+        let pool = self.clone();
+        self.tasks.spawn(async move {
+            let via = PeerVia::Dial { addr, name };
+            let dialled = pool.dial_now(&via, connect_timeout).await;
+            let (result, driver) = match dialled {
+                Ok(driver) => (Ok(()), Some(driver)),
+                Err(error) => (Err(Failure::of(&error)), None),
+            };
+            {
+                let mut entries = lock(&pool.entries);
+                let entry = entries.entry(via).or_default();
+                entry.dialling = None;
+                entry.failure = result.err().map(|failure| (Instant::now(), failure));
+            }
+            let _ = outcome.send(Some(result));
+            drop(outcome);
+            if let Some(driver) = driver {
+                driver.await;
+            }
+        });
+        dialling
+    }
+
+    /// Makes a tunnel and lists it. Returns the future that drives it.
+    async fn dial_now(
+        &self,
+        via: &PeerVia,
+        connect_timeout: Duration,
+    ) -> io::Result<impl Future<Output = ()> + Send + use<>> {
+        let PeerVia::Dial { addr, name } = via else { return Err(io::ErrorKind::Unsupported.into()) };
+        let none = || io::Error::other(TunnelError::NoCredentials);
+        let credentials = self.peers.credentials().ok_or_else(none)?;
+        let dialled = handshake::dial(credentials, *addr, name, Purpose::Open, connect_timeout).await;
+        let (stream, handshaken) = dialled.inspect_err(|error| self.peers.count_dial(error))?;
+        let (dialled, driver) = open_tunnel(stream, handshaken, true, credentials.kind()).await.map_err(io::Error::other)?;
+        self.peers.enter(&dialled.tunnel);
+        lock(&self.entries).entry(via.clone()).or_default().tunnels.push(dialled);
+        Ok(driver)
+    }
+}
+
+impl Entry {
+    /// Returns the tunnel with the fewest sessions, if it has room, and forgets those that have ended.
+    fn choose(&mut self) -> Option<Dialled> {
+        self.tunnels.retain(|dialled| !dialled.tunnel.is_closing());
+        let has_room = self.tunnels.iter().filter(|dialled| dialled.has_room());
+        has_room.min_by_key(|dialled| dialled.tunnel.streams()).cloned()
+    }
+
+    /// Returns whether another tunnel is worth its handshake.
+    fn is_loaded(&self) -> bool {
+        let is_full = |dialled: &Dialled| dialled.tunnel.streams() >= SESSIONS_PER_TUNNEL;
+        self.tunnels.len() < TUNNELS_MAX && self.tunnels.iter().all(is_full)
+    }
+}
+
+impl Failure {
+    fn of(error: &io::Error) -> Failure {
+        match (error.raw_os_error(), TunnelError::of(error)) {
+            (Some(code), _) => Failure::System(code),
+            (None, Some(error)) => Failure::Tunnel(error),
+            (None, None) => Failure::Kind(error.kind()),
+        }
+    }
+}
+
+impl From<Failure> for io::Error {
+    fn from(failure: Failure) -> io::Error {
+        match failure {
+            Failure::Tunnel(error) => io::Error::other(error),
+            Failure::System(code) => io::Error::from_raw_os_error(code),
+            Failure::Kind(kind) => kind.into(),
+        }
+    }
+}

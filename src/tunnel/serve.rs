@@ -1,0 +1,109 @@
+//! The serving side of a tunnel: accepts the sessions that the peer opens.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::{Method, Request};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::liveness::{self, Verdict};
+use super::payload::Payload;
+use super::refusal::Refusal;
+use super::stream::{FRAME_BYTES, TunnelStream};
+use super::{
+    Counted, HEADER_BYTES_MAX, Handshaken, STREAM_WINDOW, STREAMS_MAX, SessionInfo, Side, TUNNEL_WINDOW, Tunnel, headers,
+};
+use crate::ending::Ending;
+
+/// How long the HTTP/2 preface of a peer may take.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A session that a peer opens.
+#[derive(Debug)]
+pub struct SessionRequest {
+    /// The `:authority`: the name of an export.
+    pub export: String,
+    /// What the peer tells about the session.
+    pub info: SessionInfo,
+    /// To be answered.
+    pub stream: TunnelStream,
+}
+
+/// Serves a tunnel until it ends. `admit` is called for each session.
+pub(super) async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
+    io: T,
+    handshaken: Handshaken,
+    mut admit: impl FnMut(SessionRequest),
+    enter: impl FnOnce(&Arc<Tunnel>),
+) -> Result<(), h2::Error> {
+    let mut builder = h2::server::Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(TUNNEL_WINDOW)
+        .max_frame_size(u32::try_from(FRAME_BYTES).unwrap_or(u32::MAX))
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADER_BYTES_MAX)
+        .enable_connect_protocol();
+    let handshake = builder.handshake::<T, Payload>(io);
+    let Ok(connection) = tokio::time::timeout(PREFACE_TIMEOUT, handshake).await else { return Ok(()) };
+    let mut connection = connection?;
+    let tunnel = Arc::new(Tunnel::new(handshaken, Side::Server));
+    enter(&tunnel);
+    let pings = connection.ping_pong();
+    let watch = async {
+        match pings {
+            Some(pings) => liveness::watch(&tunnel, pings, false).await,
+            None => std::future::pending().await,
+        }
+    };
+    let mut watch = std::pin::pin!(watch);
+    let mut is_draining = false;
+    let result = loop {
+        tokio::select! {
+            biased;
+            () = tunnel.cut.cancelled() => {
+                connection.abrupt_shutdown(Reason::NO_ERROR);
+                break Ok(());
+            }
+            verdict = &mut watch => {
+                debug_assert_eq!(verdict, Verdict::Lost);
+                break Ok(());
+            }
+            () = tunnel.drain.cancelled(), if !is_draining => {
+                is_draining = true;
+                connection.graceful_shutdown();
+            }
+            accepted = connection.accept() => match accepted {
+                Some(Ok((request, respond))) => accept(&tunnel, request, respond, &mut admit),
+                Some(Err(error)) => break Err(error),
+                None => break Ok(()),
+            },
+        }
+    };
+    tunnel.cut(Ending::TunnelLost);
+    result
+}
+
+/// Reads a request, and refuses what is not a session.
+fn accept(
+    tunnel: &Arc<Tunnel>,
+    request: Request<RecvStream>,
+    respond: SendResponse<Payload>,
+    admit: &mut impl FnMut(SessionRequest),
+) {
+    let (head, receive) = request.into_parts();
+    let stream = TunnelStream::requested(Counted::new(tunnel.clone()), respond, receive);
+    let protocol = head.extensions.get::<h2::ext::Protocol>();
+    match head.uri.authority() {
+        // What peers do not read already fills half of the window: the peer tries another tunnel.
+        _ if tunnel.is_clogged() => stream.refuse_unprocessed(),
+        Some(authority) if head.method == Method::CONNECT && protocol.is_none() => {
+            let export = authority.as_str().to_owned();
+            admit(SessionRequest { export, info: headers::read(&head.headers), stream });
+        }
+        _ => stream.refuse(&Refusal::MALFORMED),
+    }
+}
+

@@ -1,0 +1,146 @@
+//! The tunnels of a worker: those that peers dial, and those that it dials so that peers can open sessions (`--peer-dial`).
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{Handover, SessionSlot, TunnelSlot, Worker};
+use crate::address::PeerName;
+use crate::backoff::Backoff;
+use crate::cluster::Cluster;
+use crate::credentials::CredentialKind;
+use crate::fd_budget::FdPermit;
+use crate::listener::{Accepted, AcceptedStream, ClientAddr};
+use crate::log_throttle::LogThrottle;
+use crate::route::Protocol;
+use crate::socket::Socket;
+use crate::tunnel::{Refusal, SessionRequest, Tunnel};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// The pauses between two dials of a reverse tunnel.
+const REDIAL_MIN: Duration = Duration::from_millis(100);
+const REDIAL_MAX: Duration = Duration::from_secs(5);
+
+/// The time in which a reverse tunnel must be made.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A peer to which each worker keeps a tunnel, in which the peer opens sessions.
+#[derive(Clone, Debug)]
+pub struct ReverseDial {
+    /// What the certificate of the peer must contain.
+    pub name: PeerName,
+    /// The addresses of the peer, which are tried in turn.
+    pub addrs: watch::Receiver<Vec<SocketAddr>>,
+    /// Ends the tunnels.
+    pub stop: CancellationToken,
+}
+
+impl Worker {
+    /// Gives a connection to `--peer-listen` to the worker with the fewest tunnels.
+    pub(super) fn admit_tunnel(&self, Accepted { stream, client, permit }: Accepted) {
+        let (AcceptedStream::Socket(fd), ClientAddr::Inet(remote)) = (stream, client) else { return };
+        let least = self.workers.iter().min_by_key(|worker| worker.tunnels.load(Relaxed));
+        let slot = TunnelSlot::on(least.unwrap_or(&self.own).clone());
+        // A tunnel has one descriptor.
+        permit.release_upstream();
+        self.hand_over(Handover::Tunnel { fd, remote, permit, slot });
+    }
+
+    /// Serves a tunnel that a peer has dialled. `counted` is dropped when it has ended.
+    pub(super) fn serve_tunnel(&self, fd: OwnedFd, remote: SocketAddr, counted: (FdPermit, TunnelSlot)) {
+        let worker = self.clone();
+        self.tracker.spawn(async move {
+            match Socket::register(fd) {
+                Ok(socket) => {
+                    let admit = |request| worker.admit(request);
+                    worker.shared.peers.accept(socket, remote, &worker.handshakes, admit).await;
+                }
+                Err(error) => tracing::error!(%error, "cannot register a connection"),
+            }
+            drop(counted);
+        });
+    }
+
+    /// Keeps a tunnel to a peer, in which the peer opens sessions, until `dial.stop`.
+    pub(super) fn keep_reverse_tunnel(&self, dial: ReverseDial) {
+        let worker = self.clone();
+        self.tracker.spawn(async move {
+            tokio::select! {
+                () = dial.stop.cancelled() => {}
+                () = worker.shared.force.cancelled() => {}
+                () = worker.dial_repeatedly(&dial) => {}
+            }
+        });
+    }
+
+    /// Dials until the process stops. A tunnel that is open then ends after its last session.
+    async fn dial_repeatedly(&self, ReverseDial { name, addrs, .. }: &ReverseDial) {
+        let mut addrs = addrs.clone();
+        let mut backoff = Backoff::new(REDIAL_MIN, REDIAL_MAX);
+        let mut failures = LogThrottle::default();
+        for turn in 0.. {
+            let Some(addr) = next_addr(&mut addrs, turn).await else { return };
+            if self.shared.stop.is_cancelled() {
+                return;
+            }
+            let began = Instant::now();
+            let admit = |request| self.admit(request);
+            let served = self.shared.peers.serve_reverse(addr, name, DIAL_TIMEOUT, admit).await;
+            if let Err(error) = served
+                && failures.hit().is_some()
+            {
+                tracing::warn!(%addr, "no tunnel to the peer: {error}");
+            }
+            if began.elapsed() > REDIAL_MAX {
+                // It was open: dial at once.
+                (backoff, failures) = (Backoff::new(REDIAL_MIN, REDIAL_MAX), LogThrottle::default());
+                continue;
+            }
+            tokio::select! {
+                () = self.shared.stop.cancelled() => return,
+                () = tokio::time::sleep(backoff.next_pause()) => {}
+            }
+        }
+    }
+
+    /// Serves a session that a peer has opened, or refuses it.
+    fn admit(&self, SessionRequest { export, info, stream }: SessionRequest) {
+        match self.find_export(&export, stream.tunnel()) {
+            Ok((cluster, permit)) => {
+                let client = ClientAddr::Inet(info.client.unwrap_or(stream.tunnel().remote));
+                let stream = AcceptedStream::Tunnel { stream: Box::new(stream), hold: info.hold };
+                let accepted = Accepted { stream, client, permit };
+                let slot = SessionSlot::on(self.own.clone());
+                self.serve(Handover::Session { accepted, cluster, offset: 0, slot });
+            }
+            Err(refusal) => stream.refuse(&refusal),
+        }
+    }
+
+    fn find_export(&self, name: &str, tunnel: &Tunnel) -> Result<(Arc<Cluster>, FdPermit), Refusal> {
+        if self.shared.stop.is_cancelled() {
+            return Err(Refusal::UNAVAILABLE);
+        }
+        let kind = self.shared.peers.credentials().map_or(CredentialKind::ForeignCa, |known| known.kind());
+        let cluster = self.shared.exports.find(Protocol::Tcp, name, &tunnel.peer.identity, kind)?;
+        let permit = cluster.fds.dial_only().ok_or(Refusal::LIMIT)?;
+        Ok((cluster, permit))
+    }
+}
+
+/// Waits for an address. Returns `None` when there will be none.
+async fn next_addr(addrs: &mut watch::Receiver<Vec<SocketAddr>>, turn: usize) -> Option<SocketAddr> {
+    loop {
+        {
+            let known = addrs.borrow_and_update();
+            if let Some(addr) = known.get(turn % known.len().max(1)) {
+                return Some(*addr);
+            }
+        }
+        addrs.changed().await.ok()?;
+    }
+}
