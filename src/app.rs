@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -103,6 +104,7 @@ fn shared(config: &Config, control: &Control) -> Shared {
         stop: control.stop.clone(),
         fds: Arc::new(FdBudget::within(raised_file_limit(), config.settings.workers.get(), admins)),
         access_log: config.settings.access_log,
+        reverse_peers: watch::Sender::default(),
     }
 }
 

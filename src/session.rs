@@ -17,8 +17,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ipnet::IpNet;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::address::ReversePeers;
 use crate::cluster::acquire::HoldLimit;
 use crate::cluster::{Cluster, Members};
 use crate::ending::{AccessLog, Ending};
@@ -44,6 +46,8 @@ pub struct Shared {
     pub fds: Arc<FdBudget>,
     /// Which sessions are logged.
     pub access_log: AccessLog,
+    /// The peers that have dialled us.
+    pub reverse_peers: watch::Sender<Arc<ReversePeers>>,
 }
 
 impl Shared {
@@ -170,6 +174,7 @@ mod tests {
             force,
             fds,
             access_log: AccessLog::All,
+            reverse_peers: watch::Sender::default(),
         });
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         let accepted = Accepted { fd: ours.into(), client: ClientAddr::Unix, permit };

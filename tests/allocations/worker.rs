@@ -53,6 +53,7 @@ impl WorkerContext {
             stop: stop.clone(),
             fds: Arc::new(FdBudget::within(LARGE, 1, 1)),
             access_log: AccessLog::All,
+            reverse_peers: tokio::sync::watch::Sender::default(),
         };
         let fds = shared.fds.route(route.listen.protocol());
         let cluster = Cluster::new(route.options.clone(), stop.clone()).within(fds);
