@@ -82,7 +82,12 @@ pub async fn build_watched(config: Config, stalls: StallMonitor) -> Result<Bound
         "ambassador {} started",
         env!("CARGO_PKG_VERSION")
     );
-    let file = path.map(|path| File { path, reload: control.reload.clone(), events: events.clone() });
+    let file = path.map(|path| File {
+        path,
+        reload: control.reload.clone(),
+        events: events.clone(),
+        peer: config.settings.peer.clone(),
+    });
     let file = file.map(|file| follow(file, reconciler.updates()));
     Ok(Bound {
         reconciler,

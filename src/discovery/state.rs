@@ -29,6 +29,18 @@ pub(crate) struct Resolved {
     pub(crate) problems: Vec<String>,
 }
 
+impl Resolved {
+    /// Removes the endpoints that are peers, for a process without credentials for peers.
+    pub(crate) fn remove_peers(&mut self) {
+        let is_peer = |endpoint: &EndpointSpec| matches!(endpoint.key.addr, EndpointAddr::Peer(_));
+        if let Some(first) = self.endpoints.iter().find(|endpoint| is_peer(endpoint)) {
+            let problem = format!("{}: not used, because there are no credentials for peers", first.key);
+            self.problems.push(problem);
+            self.endpoints.retain(|endpoint| !is_peer(endpoint));
+        }
+    }
+}
+
 /// The routes of Docker's containers, in the order of precedence.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DockerLayers {
