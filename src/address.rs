@@ -1,5 +1,6 @@
 //! The address, the identity and the share of an endpoint. Pure.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -107,7 +108,37 @@ impl EndpointSpec {
     }
 }
 
+/// The peers that have dialled us: the identity in the certificate, and the address that each dialled from.
+pub type ReversePeers = BTreeSet<(String, IpAddr)>;
+
 impl EndpointAddr {
+    /// Returns the address of a host, which is a name or an IP address: with `export`, that of an export of the peer there.
+    pub fn of_host(addr: SocketAddr, host: &str, export: Option<&str>) -> EndpointAddr {
+        let Some(export) = export else { return EndpointAddr::Inet(addr) };
+        let via = PeerVia::Dial { addr, name: PeerName::Host(host.to_owned()) };
+        EndpointAddr::Peer(Box::new(PeerAddr { via, export: export.to_owned() }))
+    }
+
+    /// Returns the address of an export of the peer at an IP address.
+    pub fn peer_at(addr: SocketAddr, export: &str) -> EndpointAddr {
+        EndpointAddr::of_host(addr, &addr.ip().to_string(), Some(export))
+    }
+
+    /// Returns the address of an export of a peer that has dialled us.
+    pub fn reverse_peer(identity: &str, ip: IpAddr, export: &str) -> EndpointAddr {
+        let via = PeerVia::Reverse { identity: identity.to_owned(), ip };
+        EndpointAddr::Peer(Box::new(PeerAddr { via, export: export.to_owned() }))
+    }
+
+    /// Replaces what the certificate of a peer that is dialled must contain.
+    pub fn require_identity(&mut self, identity: &str) {
+        if let EndpointAddr::Peer(peer) = self
+            && let PeerVia::Dial { name, .. } = &mut peer.via
+        {
+            *name = PeerName::Identity(identity.to_owned());
+        }
+    }
+
     /// Returns the address for the n-th port of a range. Fails if the port would exceed 65535.
     pub fn shifted(&self, offset: u16) -> io::Result<EndpointAddr> {
         match self {

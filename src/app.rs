@@ -94,7 +94,12 @@ pub async fn build_watched(mut config: Config, stalls: StallMonitor) -> Result<B
         "ambassador {} started",
         env!("CARGO_PKG_VERSION")
     );
-    let file = path.map(|path| File { path, reload: control.reload.clone(), events: events.clone() });
+    let file = path.map(|path| File {
+        path,
+        reload: control.reload.clone(),
+        events: events.clone(),
+        peer: config.settings.peer.clone(),
+    });
     let mut tasks: Vec<_> = file.map(|file| follow(file, reconciler.updates())).into_iter().collect();
     tasks.extend(peers::follow_credentials(&tunnels));
     for peer in &config.settings.peer.dial {

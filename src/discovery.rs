@@ -6,10 +6,11 @@
 pub mod consul;
 pub mod dns;
 pub mod docker;
-mod endpoint_resolver;
+pub(crate) mod endpoint_resolver;
 pub mod etcd;
 pub mod file;
 pub mod http;
+pub(crate) mod peers;
 pub(crate) mod state;
 
 use std::any::Any;

@@ -93,8 +93,12 @@ impl Reconciler {
         let (updates, pending_updates) = mpsc::channel(UPDATES_MAX);
         let (commands, pending_commands) = CommandSender::channel();
         let monitor_context = MonitorContext::new(Network, config.settings.max_ejected, events.clone());
-        let context =
-            SourceContext { updates, reload: control.reload.clone(), trouble: shared.hold_limit.refresh() };
+        let context = SourceContext {
+            updates,
+            reload: control.reload.clone(),
+            trouble: shared.hold_limit.refresh(),
+            reverse_peers: shared.peers.reverse_peers(),
+        };
         let peer_settings = config.settings.peer.clone();
         Reconciler {
             sources: Sources::new(&config, context),

@@ -37,7 +37,7 @@ use crate::credentials::{PeerIdentity, Reason};
 use crate::ending::Ending;
 pub use handshakes::Handshakes;
 pub use headers::SessionInfo;
-pub use peers::{Peers, ReversePeers};
+pub use peers::Peers;
 pub use pool::{Pool, open};
 pub use refusal::{Refusal, Status};
 pub use serve::SessionRequest;

@@ -69,9 +69,9 @@ pub(crate) fn check_port(port: u16, listen: &Listen) -> Result<(), Mistake> {
     target::check_range(port, &port, listen)
 }
 
-/// Parses `host:port`, with a port.
-pub(crate) fn parse_address(text: &str) -> Result<Target, Mistake> {
-    target::address(text)
+/// Parses an endpoint as a source lists it: `host:port`, with a port, or `peer://HOST/NAME`.
+pub(crate) fn parse_endpoint(text: &str) -> Result<Target, Mistake> {
+    target::endpoint(text)
 }
 
 /// Parses the options after the `?` of a route with this listener.

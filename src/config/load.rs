@@ -262,8 +262,9 @@ fn peer_mistakes(
             None => routes.places.get(name).cloned().unwrap_or(Place::Built),
         }
     };
-    let refused = |route: &Route| Some(settings.refusal(route)?.at(&route.origin));
-    settings.mistakes(place).into_iter().chain(routes.iter().filter_map(refused)).collect()
+    let mut mistakes = settings.mistakes(place);
+    mistakes.extend(settings.refusals(routes.iter()));
+    mistakes
 }
 
 // === registries ===

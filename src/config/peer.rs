@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use crate::credentials::CredentialFiles;
 use crate::diagnostic::{Diagnostic, Mistake, Place};
 use crate::route::{Listen, PEER_PORT, PeerHost, PeerTarget, PortRange, Protocol, Route, Target};
 
@@ -75,6 +76,14 @@ impl PeerSettings {
         }
     }
 
+    /// Returns the files of the credentials; `None` if there are none.
+    pub fn credential_files(&self) -> Option<CredentialFiles> {
+        let PeerSettings { secret_file, cert, ca, crl, name, listen: _, dial: _, has_foreign_ca: _ } =
+            self.clone();
+        let files = CredentialFiles { secret: secret_file, cert, ca, crl, name };
+        (self.credentials() != PeerCredentials::None).then_some(files)
+    }
+
     /// Returns where to listen for peers with these routes; `None` if peers cannot dial us.
     pub fn listener<'r>(&self, mut routes: impl Iterator<Item = &'r Route>) -> Option<Listen> {
         let (ip, port) = match self.listen {
@@ -93,6 +102,12 @@ impl PeerSettings {
             return Some(no_credentials(&part));
         }
         self.refused_option(route, &part).or_else(|| self.unreachable(route))
+    }
+
+    /// Returns the mistakes of [`PeerSettings::refusal`] in these routes.
+    pub fn refusals<'r>(&self, routes: impl IntoIterator<Item = &'r Route>) -> Vec<Diagnostic> {
+        let refused = |route: &Route| Some(self.refusal(route)?.at(&route.origin));
+        routes.into_iter().filter_map(refused).collect()
     }
 
     fn refused_option(&self, Route { listen, options, .. }: &Route, part: &str) -> Option<Mistake> {

@@ -16,7 +16,6 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::dns::Limits;
-use super::grammar::peer;
 use super::peer::PeerSettings;
 use super::{AdminAddr, LogConfig};
 use crate::cluster::outlier::MAX_EJECTED_DEFAULT;
@@ -239,7 +238,7 @@ pub static SETTINGS: [Setting; 19] = [
         value_name: "NAME",
         help: "Name of this ambassador for peers with the same secret",
         default: "the name of the host",
-        set: |settings, text| peer::identity(text).map(|name| settings.peer.name = Some(name)),
+        set: |settings, text| values::peer_name(text).map(|name| settings.peer.name = Some(name)),
         show: |settings| settings.peer.name.clone().into(),
     },
 ];
@@ -507,6 +506,7 @@ mod tests {
             ("peer-dial", "peer://hub", "`hub.example.com`"),
             ("peer-secret-file", "", "path of a file"),
             ("peer-name", "a b", "letters, digits"),
+            ("peer-name", "a..b", "letters, digits"),
             ("log-level", "inof", "`info`"),
             ("log-format", "jsn", "`json`"),
             ("access-log", "error", "`errors`"),

@@ -9,6 +9,7 @@
 
 mod api;
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::time::Duration;
@@ -16,7 +17,6 @@ use std::time::Duration;
 use hyper::header::HeaderName;
 use tokio::time::{Instant, sleep_until};
 
-use super::dns::Resolver;
 use super::endpoint_resolver::{EndpointResolver, ListedEndpoint, resolve};
 use super::http::{Client, Elements, HttpError, Limit, Request};
 use super::{Publisher, Snapshot, Source, SourceError, Stopped};
@@ -40,6 +40,7 @@ const PACE: Duration = Duration::from_millis(100);
 const RESPONSE: Limit = Limit { mib: 32, help: "select fewer with tags, `consul://SERVICE+TAG`" };
 
 const INDEX: &str = "x-consul-index";
+
 pub(crate) const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
 
 /// The source for one service.
@@ -61,11 +62,11 @@ enum Failure {
 }
 
 impl Consul {
-    pub(crate) fn new(service: ConsulService, config: &ConsulConfig, resolver: Resolver) -> Consul {
+    pub(crate) fn new(service: ConsulService, config: &ConsulConfig, endpoints: EndpointResolver) -> Consul {
         let agent = service.agent.clone().unwrap_or_else(|| config.agent.clone());
         let token = config.token(&agent).cloned();
         let client = Client::new(Server::Tcp(agent));
-        Consul { service, client, token, endpoints: EndpointResolver::new(resolver) }
+        Consul { service, client, token, endpoints }
     }
 }
 
@@ -148,7 +149,7 @@ async fn query(client: &Client, request: Request) -> Result<(Vec<ListedEndpoint>
 pub fn read_any(response: &[u8]) {
     if let Ok(Elements(instances)) = serde_json::from_slice::<Elements<Instance>>(response) {
         let listed: Vec<_> = instances.into_iter().map(Instance::into_endpoint).collect();
-        let _ = resolve(&listed, |_| Vec::new());
+        let _ = resolve(&listed, |_| Vec::new(), &BTreeSet::new());
     }
 }
 

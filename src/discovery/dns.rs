@@ -29,7 +29,7 @@ use super::{Publisher, Snapshot, Source, SourceError, Stopped};
 use crate::address::{EndpointAddr, EndpointSpec, Identity};
 use crate::backoff::Backoff;
 use crate::config::dns::{Limits, TTL_FLOOR};
-use crate::route::Target;
+use crate::route::{PeerHost, PeerTarget, Target};
 use cache::Families;
 pub use lookup::{QueryFn, Resolver};
 pub(crate) use names::NAMES_MAX;
@@ -61,6 +61,8 @@ enum Query {
     Host {
         host: String,
         port: u16,
+        /// The export, if each address is that of a peer.
+        export: Option<String>,
         cache: Families,
     },
     Srv {
@@ -86,8 +88,9 @@ impl Dns {
     /// Returns the source of a target; `None` if the target is not a DNS name.
     pub fn of(target: &Target, resolver: Resolver, trouble: Arc<Notify>) -> Option<Dns> {
         let query = match target {
-            Target::Host { host, port } => {
-                Query::Host { host: host.clone(), port: *port, cache: Families::default() }
+            Target::Host { host, port } => Query::host(host, *port, None),
+            Target::Peer(PeerTarget { host: PeerHost::Name { host, port }, export }) => {
+                Query::host(host, *port, Some(export))
             }
             Target::Srv { name } => Query::Srv { name: name.clone(), cache: SrvCache::default() },
             _ => return None,
@@ -175,6 +178,10 @@ impl Dns {
 }
 
 impl Query {
+    fn host(host: &str, port: u16, export: Option<&String>) -> Query {
+        Query::Host { host: host.to_owned(), port, export: export.cloned(), cache: Families::default() }
+    }
+
     /// Looks up the name. Fails if no server answers.
     async fn resolve(&mut self, resolver: &Resolver) -> Result<Outcome<Answer>, String> {
         match self {
@@ -207,9 +214,9 @@ impl Query {
     fn endpoints(&self) -> Vec<EndpointSpec> {
         match self {
             Query::Srv { cache, .. } => cache.endpoints(),
-            Query::Host { host, port, cache } => {
+            Query::Host { host, port, export, cache } => {
                 let endpoint = |ip| {
-                    let addr = EndpointAddr::Inet(SocketAddr::new(ip, *port));
+                    let addr = EndpointAddr::of_host(SocketAddr::new(ip, *port), host, export.as_deref());
                     EndpointSpec::new(addr, Identity::Name(host.clone()))
                 };
                 cache.addresses().into_iter().map(endpoint).collect()
@@ -235,7 +242,11 @@ impl Query {
 
     fn target(&self) -> Target {
         match self {
-            Query::Host { host, port, .. } => Target::Host { host: host.clone(), port: *port },
+            Query::Host { host, port, export: None, .. } => Target::Host { host: host.clone(), port: *port },
+            Query::Host { host, port, export: Some(export), .. } => Target::Peer(PeerTarget {
+                host: PeerHost::Name { host: host.clone(), port: *port },
+                export: export.clone(),
+            }),
             Query::Srv { name, .. } => Target::Srv { name: name.clone() },
         }
     }

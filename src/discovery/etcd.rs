@@ -13,13 +13,13 @@ pub(crate) mod client;
 mod keys;
 mod value;
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::dns::Resolver;
 use super::endpoint_resolver::EndpointResolver;
 use super::{Publisher, Snapshot, Source, SourceError, Stopped, in_flight};
 use crate::backoff::jittered;
@@ -53,10 +53,10 @@ pub(crate) struct Etcd {
 }
 
 impl Etcd {
-    pub(crate) fn new(keys: EtcdKeys, access: &EtcdAccess, resolver: Resolver) -> Etcd {
+    pub(crate) fn new(keys: EtcdKeys, access: &EtcdAccess, endpoints: EndpointResolver) -> Etcd {
         let state = KeyState::new(&keys.prefix);
         let clients = keys.members.iter().map(|member| Client::new(member, keys.tls, access)).collect();
-        Etcd { keys, clients, state, endpoints: EndpointResolver::new(resolver), turn: 0, following: None }
+        Etcd { keys, clients, state, endpoints, turn: 0, following: None }
     }
 }
 
@@ -225,7 +225,10 @@ pub fn read_any(value: &[u8]) {
     {
         let _ = state.apply_changes(changes);
     }
-    let _ = (super::endpoint_resolver::resolve(&state.endpoints(), |_| Vec::new()), state.take_invalid());
+    let _ = (
+        super::endpoint_resolver::resolve(&state.endpoints(), |_| Vec::new(), &BTreeSet::new()),
+        state.take_invalid(),
+    );
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use self::watch::FileWatcher;
 use super::{Publisher, Snapshot, Source, SourceError, Stopped};
 use crate::config::file::{ConfigFile, parse_file};
+use crate::config::peer::PeerSettings;
 use crate::config::settings::SettingValues;
 use crate::config::{read_text, unreadable};
 use crate::diagnostic::Diagnostic;
@@ -38,6 +39,8 @@ pub struct File {
     pub reload: Arc<Notify>,
     /// Receives an event for each reload and each invalid file.
     pub events: Arc<Events>,
+    /// The settings of peers, which may not permit a route.
+    pub peer: PeerSettings,
 }
 
 impl Source for File {
@@ -59,7 +62,7 @@ impl File {
         loop {
             let reload = self.reload.notified();
             let mut watcher = FileWatcher::or_poll(&self.path, &mut last.polling);
-            match last.read(&self.path, forced, &self.events) {
+            match last.read(self, forced) {
                 Some(Ok(file)) => publisher.publish(Snapshot::File(file.routes)).await?,
                 Some(Err(why)) => publisher.refuse(why).await?,
                 None => {}
@@ -86,7 +89,8 @@ struct LastReading {
 
 impl LastReading {
     /// Returns the file, or why it is refused, if that has changed or if `forced`.
-    fn read(&mut self, path: &Path, forced: bool, events: &Events) -> Option<Result<ConfigFile, String>> {
+    fn read(&mut self, file: &File, forced: bool) -> Option<Result<ConfigFile, String>> {
+        let File { path, events, peer, reload: _ } = file;
         // Blocks the control thread: the file is local and small.
         let text = match read_text(path) {
             Ok(text) => text,
@@ -100,7 +104,7 @@ impl LastReading {
         if self.text.as_ref() == Some(&text) && !forced && !was_unreadable {
             return None;
         }
-        let parsed = parse_file(path, &text);
+        let parsed = parse_file(path, &text).and_then(|file| permitted(file, peer));
         let again = self.text.replace(text).is_some();
         Some(match parsed {
             Ok(file) => Ok(self.accept(path, file, again, events)),
@@ -119,6 +123,12 @@ impl LastReading {
         }
         file
     }
+}
+
+/// Returns the file if the settings of peers permit its routes.
+fn permitted(file: ConfigFile, peer: &PeerSettings) -> Result<ConfigFile, Vec<Diagnostic>> {
+    let mistakes = peer.refusals(&file.routes);
+    if mistakes.is_empty() { Ok(file) } else { Err(mistakes) }
 }
 
 fn refuse(path: &Path, why: String, events: &Events) -> String {

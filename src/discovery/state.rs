@@ -9,7 +9,7 @@ use super::docker::{DockerSnapshot, Resolution, Selector};
 use super::{ENDPOINTS_MAX, Snapshot};
 use crate::address::{BACKUP_TIER, EndpointAddr, EndpointSpec, Identity};
 use crate::diagnostic::Diagnostic;
-use crate::route::{Layer, Route, Target};
+use crate::route::{Layer, PeerHost, PeerTarget, Route, Target};
 
 /// The last snapshots. A source without a snapshot yet is `None` or absent, which differs from an empty snapshot.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +27,18 @@ pub(crate) struct DiscoveryState {
 pub(crate) struct Resolved {
     pub(crate) endpoints: Vec<EndpointSpec>,
     pub(crate) problems: Vec<String>,
+}
+
+impl Resolved {
+    /// Removes the endpoints that are peers, for a process without credentials for peers.
+    pub(crate) fn remove_peers(&mut self) {
+        let is_peer = |endpoint: &EndpointSpec| matches!(endpoint.key.addr, EndpointAddr::Peer(_));
+        if let Some(first) = self.endpoints.iter().find(|endpoint| is_peer(endpoint)) {
+            let problem = format!("{}: not used, because there are no credentials for peers", first.key);
+            self.problems.push(problem);
+            self.endpoints.retain(|endpoint| !is_peer(endpoint));
+        }
+    }
 }
 
 /// The routes of Docker's containers, in the order of precedence.
@@ -92,7 +104,10 @@ impl DiscoveryState {
             let Resolution { endpoints, problems } = self.resolve_target(route, target);
             let (endpoints, beyond) = within_range(route, endpoints);
             resolved.problems.extend(beyond);
-            for endpoint in endpoints {
+            for mut endpoint in endpoints {
+                if let Some(identity) = &route.options.identity {
+                    endpoint.key.addr.require_identity(identity);
+                }
                 if known.insert(endpoint.key.clone()) {
                     resolved.endpoints.push(EndpointSpec { tier: endpoint.tier + tier, ..endpoint });
                 }
@@ -106,6 +121,9 @@ impl DiscoveryState {
         match target {
             Target::Addr(addr) => one(EndpointAddr::Inet(*addr)),
             Target::Unix(path) => one(EndpointAddr::Unix(path.clone())),
+            Target::Peer(PeerTarget { host: PeerHost::Addr(addr), export }) => {
+                one(EndpointAddr::peer_at(*addr, export))
+            }
             Target::Docker { name, port } => {
                 self.resolve_containers(route, target, Selector::Name(name), *port)
             }
@@ -172,6 +190,7 @@ fn problem(text: String) -> Resolution {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address::{PeerName, PeerVia};
     use crate::diagnostic::Place;
     use crate::route::{Listen, PortRange, Protocol};
 
@@ -205,6 +224,36 @@ mod tests {
             [(addrs[0].to_owned(), 0), (addrs[1].to_owned(), 0), ("unix:/run/x".to_owned(), BACKUP_TIER)]
         );
         assert_eq!(resolved.problems, [""; 0]);
+    }
+
+    #[test]
+    fn identity_replaces_the_host_for_all_peers_that_are_dialled() {
+        use crate::config::grammar::parse_route;
+        let mut state = DiscoveryState::default();
+        let keys = Target::File("/f".into());
+        let [first, second] = ["10.0.0.1:15008", "10.0.0.2:15008"].map(|addr| addr.parse().unwrap());
+        let endpoints = [
+            EndpointAddr::of_host(first, "host1", Some("redis")),
+            EndpointAddr::reverse_peer("laptop", [10, 0, 0, 9].into(), "redis"),
+            EndpointAddr::Inet(first),
+        ]
+        .map(|addr| EndpointSpec::new(addr, Identity::Key("f".to_owned())));
+        state.apply(Snapshot::Target { target: keys, endpoints: endpoints.to_vec(), problem: None });
+        let resolved = |options: &str| -> Vec<EndpointAddr> {
+            let line = format!("80=file:/f,peer://10.0.0.2/redis{options}");
+            let resolved = state.resolve(&parse_route(&line, &Place::Built).unwrap());
+            resolved.endpoints.into_iter().map(|endpoint| endpoint.key.addr).collect()
+        };
+        let mut expected = endpoints.map(|endpoint| endpoint.key.addr).to_vec();
+        expected.push(EndpointAddr::peer_at(second, "redis"));
+        assert_eq!(resolved(""), expected);
+        expected.iter_mut().for_each(|addr| addr.require_identity("redis"));
+        assert_eq!(resolved("?identity=redis"), expected);
+        let shown = |addr: &EndpointAddr| {
+            matches!(addr, EndpointAddr::Peer(peer)
+            if matches!(&peer.via, PeerVia::Dial { name: PeerName::Identity(name), .. } if name == "redis"))
+        };
+        assert_eq!(expected.iter().map(shown).collect::<Vec<_>>(), [true, false, false, true]);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::hosts::Hosts;
+use crate::config::peer::PeerCredentials;
 use crate::config::{AdminAddr, Config, DockerHost};
 use crate::diagnostic::Place;
 use crate::discovery::Snapshot;
@@ -115,7 +116,7 @@ impl DesiredState {
         let serving = self.source_table.iter().filter(|(listen, route)| {
             is_from_docker(&route.origin) && !self.removal_grace.has_ended(listen, now)
         });
-        Policy { serving: serving.collect(), share, admin_port }
+        Policy { serving: serving.collect(), share, admin_port, peer: Some(&self.config.settings.peer) }
     }
 
     /// Removes link variables for whose listener Docker has reported the container. The address in a variable is from before
@@ -186,6 +187,9 @@ impl DesiredState {
     /// Returns the endpoints of a route, with the weights that the operator set.
     pub(super) fn resolve(&self, route: &Route) -> Resolved {
         let mut resolved = self.discovery.resolve(route);
+        if self.config.settings.peer.credentials() == PeerCredentials::None {
+            resolved.remove_peers();
+        }
         self.overrides.weigh(&route.options.name, &mut resolved.endpoints);
         resolved
     }

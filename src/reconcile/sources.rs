@@ -14,10 +14,12 @@ use crate::config::{Config, ConsulConfig};
 use crate::discovery::consul::Consul;
 use crate::discovery::dns::{Dns, Resolver};
 use crate::discovery::docker::Docker;
+use crate::discovery::endpoint_resolver::EndpointResolver;
 use crate::discovery::etcd::Etcd;
 use crate::discovery::file::endpoints::EndpointFile;
+use crate::discovery::peers::{Peers, PeersReceiver};
 use crate::discovery::{SourceUpdate, follow};
-use crate::route::Target;
+use crate::route::{PeerHost, PeerTarget, Target};
 
 /// The name of Docker as a source.
 const DOCKER: &str = "docker";
@@ -45,6 +47,8 @@ pub(super) struct SourceContext {
     pub(super) reload: Arc<Notify>,
     /// Notified when endpoints do not answer.
     pub(super) trouble: Arc<Notify>,
+    /// The peers that have dialled us.
+    pub(super) reverse_peers: PeersReceiver,
 }
 
 impl Sources {
@@ -123,22 +127,30 @@ impl Sources {
     fn follow(&self, target: &Target) -> Option<AbortOnDropHandle<()>> {
         self.warn_about_withheld_credentials(target);
         let (resolver, updates) = (self.resolver.clone(), self.updates());
+        let endpoints = || EndpointResolver::new(resolver.clone(), self.context.reverse_peers.clone());
         match target {
-            Target::Host { .. } | Target::Srv { .. } => {
-                Some(follow(Dns::of(target, resolver, self.context.trouble.clone())?, updates))
+            Target::Host { .. }
+            | Target::Srv { .. }
+            | Target::Peer(PeerTarget { host: PeerHost::Name { .. }, .. }) => {
+                Some(follow(Dns::of(target, resolver.clone(), self.context.trouble.clone())?, updates))
             }
-            Target::Etcd(keys) => Some(follow(Etcd::new(keys.clone(), &self.etcd, resolver), updates)),
+            Target::Etcd(keys) => Some(follow(Etcd::new(keys.clone(), &self.etcd, endpoints()), updates)),
             Target::Consul(service) => {
-                Some(follow(Consul::new(service.clone(), &self.consul, resolver), updates))
+                Some(follow(Consul::new(service.clone(), &self.consul, endpoints()), updates))
             }
-            Target::File(path) => {
-                Some(follow(EndpointFile::new(path.clone(), self.context.reload.clone(), resolver), updates))
+            Target::File(path) => Some(follow(
+                EndpointFile::new(path.clone(), self.context.reload.clone(), endpoints()),
+                updates,
+            )),
+            Target::Peer(PeerTarget { host: PeerHost::Identity(identity), export }) => {
+                let connected = self.context.reverse_peers.clone();
+                Some(follow(Peers::new(identity.clone(), export.clone(), connected), updates))
             }
             Target::Addr(_)
             | Target::Unix(_)
             | Target::Docker { .. }
             | Target::Labelled { .. }
-            | Target::Peer(_) => None,
+            | Target::Peer(PeerTarget { host: PeerHost::Addr(_), .. }) => None,
         }
     }
 
@@ -174,7 +186,14 @@ impl Sources {
     /// denying its name, and a service that is away does not make the ambassador unready.
     pub(super) fn unanswered(&self, desired: &DesiredState) -> Vec<String> {
         let docker = self.docker.is_some() && desired.containers().is_none();
-        let is_name = |target: &&Target| matches!(target, Target::Host { .. } | Target::Srv { .. });
+        let is_name = |target: &&Target| {
+            matches!(
+                target,
+                Target::Host { .. }
+                    | Target::Srv { .. }
+                    | Target::Peer(PeerTarget { host: PeerHost::Name { .. }, .. })
+            )
+        };
         let targets = self.targets.keys().filter(|target| !is_name(target) && !desired.has_reported(target));
         docker.then(|| DOCKER.to_owned()).into_iter().chain(targets.map(Target::to_string)).collect()
     }

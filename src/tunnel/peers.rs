@@ -1,7 +1,7 @@
 //! What all tunnels of the process share: the credentials, the list of tunnels, and those that peers have dialled for us to
 //! open sessions in.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -13,14 +13,11 @@ use super::dialled::{Dialled, open_tunnel};
 use super::handshake::{self, Purpose};
 use super::serve::{self, SessionRequest};
 use super::{Direction, Handshakes, Tunnel, TunnelError};
-use crate::address::PeerName;
+use crate::address::{PeerName, ReversePeers};
 use crate::credentials::{Credentials, HandshakeFailure, Reason, Untrusted};
 use crate::ending::Ending;
 use crate::log_throttle::LogThrottle;
 use crate::socket::Socket;
-
-/// The peers that have dialled us, by identity and address.
-pub type ReversePeers = BTreeSet<(String, IpAddr)>;
 
 /// The tunnels of the process.
 #[derive(Debug)]

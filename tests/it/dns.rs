@@ -88,6 +88,7 @@ fn vanished_name_keeps_its_addresses_briefly_and_each_change_is_logged_once() {
     has(&ambassador, &[]);
     dns.has("redis.test.", 1, &["127.0.0.1"]);
     has(&ambassador, &there);
+    logs(&ambassador, "source available again");
     let log = ambassador.log();
     for once in ["source unavailable", "source expired; removing its endpoints", "source available again"] {
         assert_eq!(log.matches(once).count(), 1, "{once}: {log}");

@@ -12,7 +12,10 @@ const NAME_LENGTH_MAX: usize = 253;
 /// The length of a SPIFFE ID (SPIFFE-ID, 2.3).
 const SPIFFE_ID_LENGTH_MAX: usize = 2048;
 
-pub(crate) const SPIFFE: &str = "spiffe://";
+const SPIFFE: &str = "spiffe://";
+
+/// The trust domain of certificates of `ambassador ca`, whose identity is the rest of the SPIFFE ID.
+const OUR_SPIFFE_ID: &str = "spiffe://ambassador/";
 
 /// Parses the name of an export: `redis`, `redis.example.com`, `redis:6379`.
 pub(crate) fn export(text: &str) -> Result<String, Mistake> {
@@ -27,8 +30,9 @@ pub(crate) fn export(text: &str) -> Result<String, Mistake> {
     }
 }
 
-/// Parses an identity: `web`, `web.example.com`, `spiffe://example.com/web`.
+/// Parses an identity: `web`, `web.example.com`, `spiffe://example.com/web`. `spiffe://ambassador/web` is `web`.
 pub(crate) fn identity(text: &str) -> Result<String, Mistake> {
+    let text = text.strip_prefix(OUR_SPIFFE_ID).unwrap_or(text);
     match text.strip_prefix(SPIFFE) {
         Some(id) => check_spiffe_id(text, id)?,
         None => check_word("identity", text, text)?,
@@ -112,6 +116,7 @@ mod tests {
         ] {
             assert_eq!(identity(text).as_deref(), Ok(text));
         }
+        assert_eq!(identity("spiffe://ambassador/web").as_deref(), Ok("web"));
         let long = format!("spiffe://td/{}", "a".repeat(2048));
         for (text, help) in [
             ("", "write a name"),

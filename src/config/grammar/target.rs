@@ -156,8 +156,11 @@ fn check_lookalikes(text: &str) -> Result<(), Mistake> {
     Ok(())
 }
 
-/// Parses `host:port`, both required.
-pub(super) fn address(text: &str) -> Result<Target, Mistake> {
+/// Parses `host:port`, both required, or `peer://HOST/NAME`.
+pub(super) fn endpoint(text: &str) -> Result<Target, Mistake> {
+    if let Some(rest) = text.strip_prefix("peer://") {
+        return peer::parse(rest).map(Target::Peer);
+    }
     let (host, port) = split_port(text)?;
     let port =
         port.ok_or_else(|| Mistake::new(format!("missing port in `{text}`")).help("write `host:port`"))?;

@@ -13,6 +13,7 @@ pub(super) use crate::config::grammar::options::{duration, duration_or_off};
 use crate::config::grammar::target::{at, split_port};
 use crate::config::peer::{PeerDial, PeerListen};
 use crate::config::{AdminAddr, LogFormat, LogLevel};
+use crate::credentials::name;
 use crate::diagnostic::Mistake;
 use crate::ending::AccessLog;
 use crate::route::{PEER_PORT, Target};
@@ -156,6 +157,11 @@ fn dialled_peer(text: &str) -> Result<PeerDial, Mistake> {
         _ => host.to_owned(),
     };
     Ok(PeerDial { host, port })
+}
+
+pub(super) fn peer_name(text: &str) -> Result<String, Mistake> {
+    name::check(text)?;
+    Ok(text.to_owned())
 }
 
 pub(super) fn path(text: &str) -> Result<PathBuf, Mistake> {

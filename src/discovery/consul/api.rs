@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::address::{Identity, WEIGHT_MAX};
+use crate::config::grammar::peer;
 use crate::discovery::ENDPOINTS_MAX;
 use crate::discovery::endpoint_resolver::{ListedEndpoint, Location};
 use crate::discovery::http::{Element, Loose, percent_encoded};
@@ -22,6 +23,8 @@ pub(super) struct Instance {
     host: String,
     port: u16,
     weight: u32,
+    /// The export, if the address is that of a peer.
+    export: Option<String>,
 }
 
 /// Returns the path and query of `GET /v1/health/service/:service`.
@@ -68,6 +71,16 @@ struct Service {
     address: Loose,
     port: Loose,
     weights: Loose<Weights>,
+    meta: Loose<Meta>,
+}
+
+/// The metadata of a service, an object of texts.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Meta {
+    /// The name of an export: address and port of the service are those of the peer.
+    #[serde(rename = "ambassador-peer")]
+    export: Loose,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -88,7 +101,7 @@ impl Element for Instance {
 impl Instance {
     pub(super) fn into_endpoint(self) -> ListedEndpoint {
         ListedEndpoint {
-            location: Location::new(&self.host, self.port),
+            location: Location::new(&self.host, self.port, self.export),
             identity: Identity::Key(self.id),
             weight: self.weight,
             tier: 0,
@@ -96,12 +109,14 @@ impl Instance {
     }
 }
 
-/// Returns `None` for an instance without a port or without an address.
+/// Returns `None` for an instance without a port, without an address, or with an invalid name of an export.
 fn instance(Entry { node, service }: Entry) -> Option<Instance> {
     let (node, service) = (node.object().unwrap_or_default(), service.object()?);
     let host = service.address.text().or(node.address.text())?;
     let weight = service.weights.object().and_then(|weights| weights.passing.number()).unwrap_or(1);
+    let export = service.meta.object().and_then(|meta| meta.export.text().map(peer::export));
     Some(Instance {
+        export: export.transpose().ok()?,
         id: printable(service.id.text().unwrap_or_default()),
         host: host.to_owned(),
         port: u16::try_from(service.port.number()?).ok().filter(|port| *port > 0)?,
@@ -115,6 +130,8 @@ fn printable(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use serde_json::{Value, json};
 
     use super::*;
@@ -158,7 +175,10 @@ mod tests {
         let Elements(instances): Elements<Instance> = serde_json::from_value(answer.clone()).expect("a list");
         let listed: Vec<_> = instances.into_iter().map(Instance::into_endpoint).collect();
         let shown = |spec: &EndpointSpec| format!("{} {}", spec.key, spec.weight);
-        assert_eq!(sorted(resolve(&listed, known)).iter().map(shown).collect::<Vec<_>>(), expected);
+        assert_eq!(
+            sorted(resolve(&listed, known, &BTreeSet::new())).iter().map(shown).collect::<Vec<_>>(),
+            expected
+        );
     }
 
     #[test]
@@ -177,6 +197,30 @@ mod tests {
                 "10.0.0.8:5432 (db) 1",
                 "10.0.0.9:5432 (db) 1",
                 "[fd00::1]:1 (v6) 1",
+            ],
+        );
+    }
+
+    #[test]
+    fn instance_with_the_name_of_an_export_is_a_peer() {
+        let service = |address: &str, meta: Value| {
+            let mut service = json!({ "ID": "r", "Address": address, "Port": 15008 });
+            service["Meta"] = meta;
+            json!({ "Service": service })
+        };
+        let export = |name: &str| json!({ "ambassador-peer": name, "other": 1 });
+        check(
+            &json!([
+                service("10.0.0.2", export("redis")),
+                service("db.example", export("pg:5432")),
+                service("10.0.0.3", export("a/b")),
+                service("10.0.0.4", json!(["ambassador-peer"])),
+            ]),
+            &[
+                "10.0.0.4:15008 (r) 1",
+                "peer://10.0.0.2:15008/redis (r) 1",
+                "peer://10.0.0.8:15008/pg:5432 (r) 1",
+                "peer://10.0.0.9:15008/pg:5432 (r) 1",
             ],
         );
     }

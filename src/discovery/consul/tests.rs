@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
+use crate::discovery::dns::Resolver;
 use crate::discovery::http::fake::{Fake, ReceivedRequest, Reply};
 use crate::discovery::{SourceUpdate, follow};
 
@@ -31,8 +32,9 @@ async fn followed(answer: impl FnMut(&ReceivedRequest) -> Option<Reply> + Send +
         datacenter: None,
     };
     let resolver = Resolver::with_servers(Vec::new(), Vec::new(), PathBuf::from("/nowhere"));
+    let endpoints = EndpointResolver::without_peers(resolver);
     let (sender, updates) = mpsc::channel(16);
-    Followed { updates, fake, _source: follow(Consul::new(service, &config, resolver), sender) }
+    Followed { updates, fake, _source: follow(Consul::new(service, &config, endpoints), sender) }
 }
 
 impl Followed {

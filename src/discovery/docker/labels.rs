@@ -10,6 +10,7 @@ mod unknown;
 use std::collections::BTreeMap;
 
 use super::model::{Container, Containers};
+use crate::config::peer::PeerSettings;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::route::{Listen, Route};
 use listen_label::ListenLabel;
@@ -38,6 +39,23 @@ pub struct Policy<'a> {
     pub share: bool,
     /// The TCP port of the admin API, which no label may listen on.
     pub admin_port: Option<u16>,
+    /// Whether labels may offer exports to peers. `None` permits none.
+    pub peer: Option<&'a PeerSettings>,
+}
+
+impl Policy<'_> {
+    /// Returns why the settings of peers do not permit the route of a label.
+    fn refusal(&self, label: &ListenLabel) -> Option<Diagnostic> {
+        if !matches!(label.listen, Listen::Peer { .. }) {
+            return None;
+        }
+        let route = label.route();
+        let mistake = match self.peer {
+            Some(settings) => settings.refusal(&route),
+            None => PeerSettings::default().refusal(&route),
+        };
+        mistake.map(|mistake| mistake.at(&route.origin))
+    }
 }
 
 /// The parsed labels of all containers of a snapshot.

@@ -4,13 +4,15 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::discovery::dns::Resolver;
 use crate::discovery::http::fake::{Fake, ReceivedRequest, Reply};
 use crate::discovery::{SourceUpdate, supervise};
 
 fn source(members: &[&str]) -> Etcd {
     let members = members.iter().map(|member| (*member).to_owned()).collect();
     let keys = EtcdKeys { tls: false, members, prefix: "/s".to_owned() };
-    Etcd::new(keys, &EtcdAccess::default(), Resolver::with_servers(Vec::new(), Vec::new(), "/nowhere".into()))
+    let resolver = Resolver::with_servers(Vec::new(), Vec::new(), "/nowhere".into());
+    Etcd::new(keys, &EtcdAccess::default(), EndpointResolver::without_peers(resolver))
 }
 
 fn listing(revision: i64, addresses: &[&str]) -> Reply {

@@ -1,4 +1,4 @@
-//! The value of a key: `host:port`, or JSON with that and more. Pure.
+//! The value of a key: `host:port` or `peer://HOST/NAME`, or JSON with that and more. Pure.
 
 use serde_json::Value as Json;
 
@@ -82,8 +82,13 @@ mod tests {
             read(r#"{ "port": 49155, "host": "10.132.181.182" }"#),
             Ok(value("10.132.181.182:49155", 1, 0))
         );
-        let name = Location::Name { host: "redis.example".to_owned(), port: 6379 };
+        let name = Location::Name { host: "redis.example".to_owned(), port: 6379, export: None };
         assert_eq!(read("redis.example:6379").map(|value| value.location), Ok(name));
+        let export = || "redis".to_owned();
+        let peer = Location::Name { host: "host1".to_owned(), port: 15008, export: Some(export()) };
+        assert_eq!(read("peer://host1/redis").map(|value| value.location), Ok(peer.clone()));
+        let read = read(r#"{"address":"peer://host1/redis","weight":3}"#).unwrap();
+        assert_eq!((read.location, read.weight), (peer, 3));
     }
 
     #[test]
@@ -96,6 +101,8 @@ mod tests {
             ("10.0.0.2:http", "invalid port"),
             ("unix:/run/x.sock", "invalid port"),
             ("tcp://10.0.0.2:80", "invalid host"),
+            ("peer://host1", "missing name of the export"),
+            ("peer://ho st/a", "invalid host"),
             ("a b:80", "invalid host"),
             ("{", "not JSON"),
             ("{}", "no \"address\""),

@@ -13,7 +13,6 @@ use tokio::sync::Notify;
 use super::watch::FileWatcher;
 use super::{Publisher, Snapshot, Source, SourceError, Stopped};
 use crate::config::{read_text, unreadable};
-use crate::discovery::dns::Resolver;
 use crate::discovery::endpoint_resolver::EndpointResolver;
 use crate::route::Target;
 
@@ -34,8 +33,8 @@ struct LastReading {
 }
 
 impl EndpointFile {
-    pub(crate) fn new(path: PathBuf, reload: Arc<Notify>, resolver: Resolver) -> EndpointFile {
-        EndpointFile { path, reload, endpoints: EndpointResolver::new(resolver) }
+    pub(crate) fn new(path: PathBuf, reload: Arc<Notify>, endpoints: EndpointResolver) -> EndpointFile {
+        EndpointFile { path, reload, endpoints }
     }
 }
 

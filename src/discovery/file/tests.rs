@@ -26,12 +26,17 @@ fn line(target: &str) -> String {
 
 /// Follows `a.toml` in a directory that `lay` fills, until its first reading is published and its watch has begun.
 #[expect(clippy::disallowed_methods, reason = "its handle is kept, and ends it when dropped")]
+fn file_at(path: &Path) -> File {
+    let (path, reload) = (path.to_owned(), Arc::default());
+    File { path, reload, events: Arc::default(), peer: PeerSettings::default() }
+}
+
 async fn follow(lay: impl Fn(&Path)) -> Followed {
     let directory = tempfile::tempdir().unwrap();
     lay(directory.path());
     let (sender, updates) = mpsc::channel(1);
     let reload = Arc::new(Notify::new());
-    let file = File { path: directory.path().join("a.toml"), reload: reload.clone(), events: Arc::default() };
+    let file = File { reload: reload.clone(), ..file_at(&directory.path().join("a.toml")) };
     let _task = AbortOnDropHandle::new(tokio::spawn(supervise(file, sender, crate::backoff::jittered)));
     let mut followed = Followed { directory, updates, reload, _task };
     followed.sees("first").await;
@@ -217,7 +222,7 @@ fn refusal_is_reported_once_and_a_restored_file_is_accepted() {
     let path = directory.path().join("a.toml");
     let mut known = LastReading::default();
     let mut read = |request| {
-        let found = known.read(&path, request, &Events::default());
+        let found = known.read(&file_at(&path), request);
         found.map(|found| found.map(|file| file.routes.len()))
     };
     assert!(read(false).is_some_and(|found| found.unwrap_err().contains("cannot be read: No such file")));
@@ -234,11 +239,22 @@ fn refusal_is_reported_once_and_a_restored_file_is_accepted() {
 }
 
 #[test]
+fn routes_that_need_credentials_for_peers_are_refused_without_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut file = file_at(&directory.path().join("a.toml"));
+    std::fs::write(&file.path, line("peer://host1/redis")).unwrap();
+    let why = LastReading::default().read(&file, false).unwrap().unwrap_err();
+    assert!(why.contains("`peer://host1/redis` needs credentials for peers"), "{why}");
+    file.peer.secret_file = Some("/s".into());
+    assert_eq!(LastReading::default().read(&file, false).unwrap().map(|file| file.routes.len()), Ok(1));
+}
+
+#[test]
 fn refusal_names_ten_mistakes_and_counts_the_rest() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.toml");
     std::fs::write(&path, "[[route]]\nlisten = 80\ntarget = 'x'\nblance = 1\n".repeat(12)).unwrap();
-    let why = LastReading::default().read(&path, false, &Events::default()).unwrap().unwrap_err();
+    let why = LastReading::default().read(&file_at(&path), false).unwrap().unwrap_err();
     assert_eq!(why.matches("blance").count(), 10, "{why}");
     assert!(why.ends_with(" more: `ambassador check` lists them"), "{why}");
 }

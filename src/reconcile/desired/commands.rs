@@ -99,7 +99,7 @@ impl DesiredState {
         let source = self.source_route(route)?;
         let (name, source_targets) = (source.options.name.clone(), source.targets.clone());
         let on_remove = old.unwrap_or(source.options.on_remove);
-        let new = targets.as_ref().map(|text| parse_targets(text, source)).transpose()?;
+        let new = targets.as_ref().map(|text| self.parse_targets(text, source)).transpose()?;
         let before = self.overrides.of(&name).and_then(|change| change.targets.clone());
         let instead_of = list(before.as_ref().unwrap_or(&source_targets));
         let now_to = list(new.as_ref().unwrap_or(&source_targets));
@@ -168,6 +168,7 @@ impl DesiredState {
 
     fn add(&mut self, line: &str) -> Result<Outcome, CommandError> {
         let route = parse_route(line, &Place::Operator).map_err(CommandError::Invalid)?;
+        self.check_peers(&route)?;
         if let Some(other) = self.table.values().find(|other| other.excludes(&route)) {
             let (name, origin) = (&other.options.name, &other.origin);
             return Err(CommandError::Conflict(format!(
@@ -204,6 +205,22 @@ impl DesiredState {
         CommandError::Unknown { what: "route", name: name.to_owned(), known }
     }
 
+    fn parse_targets(&self, text: &str, route: &Route) -> Result<Vec<Target>, CommandError> {
+        let targets = target::parse_list(text, &route.listen).map_err(|mistakes| {
+            CommandError::Invalid(mistakes.into_iter().map(|mistake| mistake.at(&Place::Operator)).collect())
+        })?;
+        self.check_peers(&Route { targets: targets.clone(), ..route.clone() })?;
+        Ok(targets)
+    }
+
+    /// Returns an error if the settings of peers do not permit the route.
+    fn check_peers(&self, route: &Route) -> Result<(), CommandError> {
+        match self.config.settings.peer.refusal(route) {
+            Some(mistake) => Err(CommandError::Invalid(vec![mistake.at(&Place::Operator)])),
+            None => Ok(()),
+        }
+    }
+
     /// Returns the name of the route, and the endpoint of it that `endpoint` identifies.
     fn endpoint(
         &self,
@@ -227,12 +244,6 @@ fn switch_message(route: &str, targets: &str, is_switched: bool, is_on_trial: bo
              answers (`--wait` does)"
         ),
     }
-}
-
-fn parse_targets(text: &str, route: &Route) -> Result<Vec<Target>, CommandError> {
-    target::parse_list(text, &route.listen).map_err(|mistakes| {
-        CommandError::Invalid(mistakes.into_iter().map(|mistake| mistake.at(&Place::Operator)).collect())
-    })
 }
 
 /// Finds the one endpoint that `text` identifies.

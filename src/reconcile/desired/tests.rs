@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::*;
-use crate::address::{EndpointKey, EndpointSpec};
+use crate::address::{EndpointAddr, EndpointKey, EndpointSpec, Identity};
 use crate::config::grammar::parse_route;
 use crate::reconcile::command::{Command, CommandError, SwitchRequest, Trial};
 use crate::route::{HOLD_DEFAULT, OnRemove};
@@ -160,6 +160,40 @@ fn command_that_fails_changes_nothing() {
     assert_eq!(world.desired.overrides, Overrides::default());
     let again = world.execute(&Command::Resume { route: "r".to_owned() });
     assert_eq!(again.as_deref(), Ok("route r is not paused"));
+}
+
+#[test]
+fn peers_need_credentials() {
+    let mut config = Config::with_routes(layer(&Place::Argument(1), &["1=10.0.0.1:1,file:/f?name=r"]).routes);
+    let mut world = World::new(config.clone());
+    let add = Command::Add { line: "peer:a=b:1".to_owned() };
+    for result in [world.execute(&add), world.switch(Some("peer://10.0.0.2/a"), None)] {
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains("needs credentials for peers"), "{error}");
+    }
+    let endpoint = EndpointAddr::peer_at("10.0.0.3:15008".parse().unwrap(), "a");
+    let listed = Snapshot::Target {
+        target: Target::File("/f".into()),
+        endpoints: vec![EndpointSpec::new(endpoint, Identity::Key("file:/f".to_owned()))],
+        problem: None,
+    };
+    let resolved = |world: &mut World| {
+        world.desired.apply(listed.clone());
+        let route = world.desired.table().values().find(|route| route.options.name == "r").unwrap();
+        world.desired.resolve(route)
+    };
+    let Resolved { endpoints, problems } = resolved(&mut world);
+    assert_eq!(endpoints.len(), 1);
+    assert_eq!(
+        problems,
+        ["peer://10.0.0.3:15008/a (file:/f): not used, because there are no credentials for peers"]
+    );
+    config.settings.peer.secret_file = Some("/s".into());
+    let mut world = World::new(config);
+    world.execute(&add).unwrap();
+    assert_eq!(resolved(&mut world).endpoints.len(), 2);
+    world.switch(Some("peer://10.0.0.2/a"), None).unwrap();
+    assert_eq!(world.table(), ["1=peer://10.0.0.2/a?name=r", "peer:a=b:1"]);
 }
 
 #[test]

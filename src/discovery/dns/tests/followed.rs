@@ -10,6 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::address::{EndpointAddr, EndpointSpec};
 use crate::config::dns::Limits;
+use crate::config::grammar::parse_endpoint;
 use crate::discovery::dns::{Dns, Resolver};
 use crate::discovery::{Snapshot, SourceUpdate};
 use crate::route::Target;
@@ -29,6 +30,7 @@ pub(super) fn follow_within(target: &str, resolver: &Resolver, limits: Limits) -
     let trouble = Arc::<Notify>::default();
     let target = match target.strip_prefix("srv://") {
         Some(name) => Target::Srv { name: name.to_owned() },
+        None if target.starts_with("peer://") => parse_endpoint(target).expect("a target"),
         None => Target::Host { host: target.to_owned(), port: 6379 },
     };
     let source = Dns::of(&target, resolver.clone().within(limits), trouble.clone()).expect("a name");

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::followed::{Followed, follow, follow_within};
 use super::server::{Reply, Server, ips};
+use crate::address::{EndpointAddr, EndpointSpec, Identity};
 use crate::config::dns::Limits;
 use crate::discovery::{Snapshot, SourceUpdate};
 
@@ -35,6 +36,19 @@ async fn changed_address_is_published_after_its_ttl() {
     let changed = Instant::now();
     assert_eq!(source.next().await, ips(&["10.0.0.2", "10.0.0.3"]));
     assert!(changed.elapsed() < Duration::from_secs(3), "{:?}", changed.elapsed());
+}
+
+#[tokio::test]
+async fn each_address_of_a_peer_is_an_endpoint_whose_certificate_must_have_the_name() {
+    let server = Server::new().await;
+    server.has("host1.", 60, &["10.0.0.1", "10.0.0.2"]);
+    let mut source = follow("peer://host1:15009/redis", &server.resolver(&[]));
+    let endpoints = source.endpoints().await;
+    let expected = ["10.0.0.1:15009", "10.0.0.2:15009"].map(|addr| {
+        let addr = EndpointAddr::of_host(addr.parse().unwrap(), "host1", Some("redis"));
+        EndpointSpec::new(addr, Identity::Name("host1".to_owned()))
+    });
+    assert_eq!(endpoints, expected);
 }
 
 #[tokio::test]

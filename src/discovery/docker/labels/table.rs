@@ -38,6 +38,9 @@ impl<'a> Table<'a> {
 
     /// Adds a label as a route, or as a target of the route it shares a listener with.
     pub(super) fn add(&mut self, label: &'a ListenLabel) -> Result<(), Diagnostic> {
+        if let Some(refusal) = self.policy.refusal(label) {
+            return Err(refusal);
+        }
         self.release_to_successor(label);
         if let Some(entry) = self.entries.get_mut(&label.listen).filter(|entry| entry.group.is_some()) {
             return entry.join(label, self.policy.share);

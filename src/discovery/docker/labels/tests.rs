@@ -246,6 +246,50 @@ fn port_belongs_to_one_container_on_all_addresses_and_never_to_the_admin_api() {
 }
 
 #[test]
+fn label_may_offer_an_export_if_there_are_credentials() {
+    let secret = PeerSettings { secret_file: Some("/s".into()), ..PeerSettings::default() };
+    let files = PeerSettings { cert: Some("/c".into()), ca: Some("/a".into()), ..PeerSettings::default() };
+    let foreign = PeerSettings { has_foreign_ca: true, ..files.clone() };
+    let read = |value: &str, peer: Option<&PeerSettings>| {
+        let now = engine([("a", with(container("redis", 2), &[("ambassador.listen.peer:redis", value)]))]);
+        routes(&now, &Policy { peer, ..Policy::default() })
+    };
+    for (value, peer, expected) in [
+        ("6379", None, Some("needs credentials for peers")),
+        ("6379", Some(PeerSettings::default()), Some("needs credentials for peers")),
+        ("6379", Some(secret.clone()), None),
+        ("6379?peers=web", Some(secret), Some("self-asserted")),
+        ("6379?peers=web&hold=5s", Some(files.clone()), None),
+        ("6379?identity=web", Some(files), Some("a label cannot set `identity`")),
+        ("6379", Some(foreign), Some("missing `peers`")),
+    ] {
+        let (routes, mistakes) = read(value, peer.as_ref());
+        match expected {
+            None => assert_eq!((routes.len(), mistakes), (1, Vec::new()), "{value}"),
+            Some(expected) => {
+                assert_eq!((routes.len(), mistakes.len()), (0, 1), "{value}");
+                assert!(mistakes[0].to_string().contains(expected), "{}", mistakes[0]);
+            }
+        }
+    }
+}
+
+#[test]
+fn export_belongs_to_the_container_that_serves_it() {
+    let secret = PeerSettings { secret_file: Some("/s".into()), ..PeerSettings::default() };
+    let policy = Policy { peer: Some(&secret), ..Policy::default() };
+    let label = [("ambassador.listen.peer:redis", "6379")];
+    let db = with(container("zzz", 2), &label);
+    let (serving, _) = routes(&engine([("b", db.clone())]), &policy);
+    let evil = of_image(with(container("aaa", 3), &label), "sha256:evil");
+    let now = engine([("a", evil), ("b", db)]);
+    let policy = Policy { serving: serving.iter().map(|route| (&route.listen, route)).collect(), ..policy };
+    let (routes, mistakes) = routes(&now, &policy);
+    assert_eq!(printed(&routes), [at("peer:redis", "b", 6379)]);
+    assert!(mistakes[0].to_string().contains("container zzz"), "{}", mistakes[0]);
+}
+
+#[test]
 fn container_of_compose_run_does_not_serve() {
     let labels = [("ambassador.listen.80", "80"), ("com.docker.compose.oneoff", "True")];
     check(&engine([("a", with(container("p-web-run-1", 2), &labels))]), &[]);

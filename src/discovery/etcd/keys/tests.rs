@@ -31,7 +31,9 @@ fn state<const N: usize>(revision: i64, keys: [(&str, &str); N]) -> KeyState {
 }
 
 fn shown(state: &KeyState) -> Vec<String> {
-    let endpoints = resolve(&state.endpoints(), |_| vec![[10, 9, 9, 9].into(), [10, 9, 9, 8].into()]);
+    let addresses = |_: &str| vec![[10, 9, 9, 9].into(), [10, 9, 9, 8].into()];
+    let endpoints =
+        resolve(&state.endpoints(), addresses, &[("laptop".to_owned(), [10, 9, 9, 7].into())].into());
     endpoints.iter().map(|e| format!("{} {} {}", e.key, e.weight, e.tier)).collect()
 }
 
@@ -41,6 +43,21 @@ fn key_is_an_endpoint_with_the_key_as_identity() {
         state(5, [("/s/a", "10.0.0.1:80"), ("/s/b", r#"{"address":"10.0.0.1:80","weight":3,"tier":1}"#)]);
     assert_eq!(shown(&state), ["10.0.0.1:80 (/s/a) 1 0", "10.0.0.1:80 (/s/b) 3 1"]);
     assert_eq!(state.next_revision(), 6);
+}
+
+#[test]
+fn key_may_be_an_export_of_a_peer() {
+    let state =
+        state(1, [("/s/a", "peer://10.0.0.1/r"), ("/s/b", "peer://host1/r"), ("/s/c", "peer://@laptop/r")]);
+    assert_eq!(
+        shown(&state),
+        [
+            "peer://10.0.0.1:15008/r (/s/a) 1 0",
+            "peer://10.9.9.9:15008/r (/s/b) 1 0",
+            "peer://10.9.9.8:15008/r (/s/b) 1 0",
+            "peer://@laptop/r (from 10.9.9.7) (/s/c) 1 0",
+        ]
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The format of a file of endpoints: one endpoint a line, `host:port [weight=N] [tier=N]` or `unix:/path`; `#` begins a comment.
+//! The format of a file of endpoints: one endpoint a line, `host:port [weight=N] [tier=N]`, `unix:/path` or `peer://HOST/NAME`; `#` begins a comment.
 //! Pure.
 
 use std::collections::BTreeMap;
@@ -86,7 +86,7 @@ fn parse_line(text: &str, source: &str) -> Result<Option<ListedEndpoint>, Mistak
         }
     }
     let identity = match &location {
-        Location::Addr(_) => Identity::Key(source.to_owned()),
+        Location::Addr(_) | Location::Reverse { .. } => Identity::Key(source.to_owned()),
         Location::Name { host, .. } => Identity::Name(host.clone()),
     };
     let option = |key: &str, default| options.get(key).copied().unwrap_or(default);
@@ -109,23 +109,29 @@ mod tests {
             "db" => vec!["10.0.0.8".parse().unwrap(), "fd00::8".parse().unwrap()],
             _ => Vec::new(),
         };
+        let connected = [("db".to_owned(), [10, 0, 0, 9].into())].into();
         let lines = read(text).unwrap();
         let shown = |spec: &EndpointSpec| format!("{} {} {}", spec.key, spec.weight, spec.tier);
-        resolve(&lines, known).iter().map(shown).collect()
+        resolve(&lines, known, &connected).iter().map(shown).collect()
     }
 
     #[test]
     fn line_is_an_address_with_options_and_a_comment() {
         let text = "# all of them\n\n10.0.0.2:6379\t weight=3 tier=1 # the old one\n  [fd00::1]:6379\n\
-                    unix:/run/r.sock weight=0\r\ndb:5432 tier=2\nnowhere:80";
+                    unix:/run/r.sock weight=0\r\ndb:5432 tier=2\nnowhere:80\npeer://db/pg weight=2\n\
+                    peer://10.0.0.2:1/pg\npeer://@db/pg";
         assert_eq!(
             shown(text),
             [
                 "10.0.0.2:6379 (file:a) 3 1",
                 "[fd00::1]:6379 (file:a) 1 0",
                 "unix:/run/r.sock (file:a) 0 0",
+                "peer://10.0.0.2:1/pg (file:a) 1 0",
                 "10.0.0.8:5432 (db) 1 2",
                 "[fd00::8]:5432 (db) 1 2",
+                "peer://10.0.0.8:15008/pg (db) 2 0",
+                "peer://[fd00::8]:15008/pg (db) 2 0",
+                "peer://@db/pg (from 10.0.0.9) (file:a) 1 0",
             ]
         );
         assert_eq!(names(&read(text).unwrap()).collect::<Vec<_>>(), ["db", "nowhere"]);
@@ -144,6 +150,7 @@ mod tests {
             ("db:1 tier=65536", "a:1:1", "`tier=N`, from 0 to 65535"),
             ("db:1 tier=1 tier=1", "a:1:1", "keep one"),
             ("docker://redis", "a:1:1", "`"),
+            ("peer://host", "a:1:1", "`peer://host/NAME`"),
             ("db:1\n\ndb:1 weight=2", "a:3:1", "already in line 1"),
         ] {
             let mistakes = read(line).expect_err(line);

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
+use crate::discovery::dns::Resolver;
 use crate::discovery::{SourceUpdate, follow};
 
 /// Generous for a busy machine; what is measured against the promise of 300 ms has a test of its own.
@@ -25,7 +26,7 @@ fn begin(lay: impl Fn(&Path)) -> Followed {
     let directory = tempfile::tempdir().unwrap();
     lay(directory.path());
     let hosts = directory.path().join("hosts");
-    let resolver = Resolver::with_servers(Vec::new(), Vec::new(), hosts);
+    let resolver = EndpointResolver::without_peers(Resolver::with_servers(Vec::new(), Vec::new(), hosts));
     let (sender, updates) = mpsc::channel(16);
     let reload = Arc::new(Notify::new());
     let source = EndpointFile::new(directory.path().join("a"), reload.clone(), resolver);
