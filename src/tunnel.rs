@@ -187,10 +187,15 @@ impl Tunnel {
         self.drain.cancel();
     }
 
+    /// Resolves when it takes no new sessions.
+    async fn drained(&self) {
+        self.drain.cancelled().await;
+    }
+
     /// Ends all sessions, with this ending.
     pub fn cut(&self, ending: Ending) {
         let _ = self.loss.set(ending);
-        self.closing.store(true, Relaxed);
+        self.drain();
         self.cut.cancel();
     }
 

@@ -278,10 +278,11 @@ impl Worker {
                 Some(query) = queries.recv() => query.respond(),
                 () = self.tracker.wait() => match handovers.try_recv() {
                     Ok(late) => self.serve(late),
-                    Err(_) => return,
+                    Err(_) => break,
                 },
             }
         }
+        tunnel::Pool::close().await;
     }
 
     /// Ticks while sessions start. Each session sets timers, and a timer that expires before all others makes tokio wake its

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -90,8 +91,7 @@ impl Peers {
             Purpose::Serve => match open_tunnel(stream, handshaken, false, credentials.kind()).await {
                 Ok((dialled, driver)) => {
                     self.enter(&dialled.tunnel);
-                    let _listed = self.list_reverse(dialled);
-                    driver.await;
+                    self.drive_reverse(dialled, driver).await;
                     Ok(())
                 }
                 Err(error) => Err(error),
@@ -152,6 +152,19 @@ impl Peers {
         }
     }
 
+    /// Drives a reverse tunnel until it ends, and lists it until it is drained.
+    async fn drive_reverse(&self, dialled: Dialled, driver: impl Future<Output = ()>) {
+        let tunnel = dialled.tunnel.clone();
+        let listed = self.list_reverse(dialled);
+        let mut driver = pin!(driver);
+        tokio::select! {
+            () = &mut driver => return,
+            () = tunnel.drained() => {}
+        }
+        drop(listed);
+        driver.await;
+    }
+
     fn list_reverse(&self, dialled: Dialled) -> Listed<'_> {
         let key = (dialled.tunnel.peer.identity.to_string(), dialled.tunnel.remote.ip());
         let mut reverse = lock(&self.reverse);
@@ -206,7 +219,7 @@ impl Drop for Listed<'_> {
     fn drop(&mut self) {
         let mut reverse = lock(&self.peers.reverse);
         if let Some(tunnels) = reverse.get_mut(&self.key) {
-            tunnels.retain(|dialled| dialled.tunnel.loss().is_none());
+            tunnels.retain(|dialled| !dialled.tunnel.is_closing());
             if tunnels.is_empty() {
                 reverse.remove(&self.key);
             }

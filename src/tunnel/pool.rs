@@ -3,17 +3,19 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use super::dialled::{Dialled, OpenError, open_tunnel};
 use super::handshake::{self, Purpose};
 use super::peers::{Peers, lock};
-use super::{SessionInfo, TunnelError, TunnelStream};
+use super::{SessionInfo, Tunnel, TunnelError, TunnelStream};
 use crate::address::{PeerAddr, PeerName, PeerVia};
 
 /// Tunnels of one thread to one peer, and the sessions of each before another one is dialled. Sessions beyond that still use
@@ -26,6 +28,9 @@ const FAILURE_TTL: Duration = Duration::from_millis(100);
 
 /// A tunnel that was silent for longer is probed when a session begins.
 const SILENT: Duration = Duration::from_secs(1);
+
+/// How long the last bytes of a tunnel may take when the process stops.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Tunnels that are tried for one session. A tunnel may end while a session is opened in it.
 const ATTEMPTS: usize = 3;
@@ -142,7 +147,7 @@ impl Pool {
     /// Dials, independently of the session that needs the tunnel first.
     fn dial(
         self: &Arc<Pool>,
-        addr: std::net::SocketAddr,
+        addr: SocketAddr,
         name: PeerName,
         connect_timeout: Duration,
     ) -> watch::Receiver<DialState> {
@@ -151,31 +156,55 @@ impl Pool {
         self.tasks.spawn(async move {
             let via = PeerVia::Dial { addr, name };
             let dialled = pool.dial_now(&via, connect_timeout).await;
-            let (result, driver) = match dialled {
-                Ok(driver) => (Ok(()), Some(driver)),
+            let (result, opened) = match dialled {
+                Ok(opened) => (Ok(()), Some(opened)),
                 Err(error) => (Err(Failure::of(&error)), None),
             };
             {
                 let mut entries = lock(&pool.entries);
-                let entry = entries.entry(via).or_default();
+                let entry = entries.entry(via.clone()).or_default();
                 entry.dialling = None;
                 entry.failure = result.err().map(|failure| (Instant::now(), failure));
             }
             let _ = outcome.send(Some(result));
             drop(outcome);
-            if let Some(driver) = driver {
-                driver.await;
+            if let Some((tunnel, driver)) = opened {
+                pool.drive(&via, &tunnel, driver).await;
             }
         });
         dialling
     }
 
-    /// Makes a tunnel and lists it. Returns the future that drives it.
+    /// Drives a tunnel until it ends. It ends by itself once it has no sessions and nobody can open one.
+    async fn drive(&self, via: &PeerVia, tunnel: &Arc<Tunnel>, driver: impl Future<Output = ()>) {
+        let mut driver = pin!(driver);
+        tokio::select! {
+            () = &mut driver => {}
+            () = tunnel.drained() => {}
+        }
+        if let Some(entry) = lock(&self.entries).get_mut(via) {
+            entry.tunnels.retain(|dialled| !Arc::ptr_eq(&dialled.tunnel, tunnel));
+        }
+        if tunnel.loss().is_none() {
+            driver.await;
+        }
+    }
+
+    /// Ends the tunnels of the calling thread, which have no sessions any more, once everything is written.
+    pub async fn close() {
+        let Some(pool) = POOL.with_borrow(Clone::clone) else { return };
+        lock(&pool.entries).clear();
+        pool.tasks.close();
+        // A peer that does not read must not keep the process.
+        let _ = timeout(CLOSE_TIMEOUT, pool.tasks.wait()).await;
+    }
+
+    /// Makes a tunnel and lists it. Returns it and the future that drives it.
     async fn dial_now(
         &self,
         via: &PeerVia,
         connect_timeout: Duration,
-    ) -> io::Result<impl Future<Output = ()> + Send + use<>> {
+    ) -> io::Result<(Arc<Tunnel>, impl Future<Output = ()> + Send + use<>)> {
         let PeerVia::Dial { addr, name } = via else { return Err(io::ErrorKind::Unsupported.into()) };
         let none = || io::Error::other(TunnelError::NoCredentials);
         let credentials = self.peers.credentials().ok_or_else(none)?;
@@ -183,8 +212,9 @@ impl Pool {
         let (stream, handshaken) = dialled.inspect_err(|error| self.peers.count_dial(error))?;
         let (dialled, driver) = open_tunnel(stream, handshaken, true, credentials.kind()).await.map_err(io::Error::other)?;
         self.peers.enter(&dialled.tunnel);
+        let tunnel = dialled.tunnel.clone();
         lock(&self.entries).entry(via.clone()).or_default().tunnels.push(dialled);
-        Ok(driver)
+        Ok((tunnel, driver))
     }
 }
 

@@ -20,6 +20,9 @@ use crate::ending::Ending;
 /// How long the HTTP/2 preface of a peer may take.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a peer may take to end a tunnel without sessions.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// A session that a peer opens.
 #[derive(Debug)]
 pub struct SessionRequest {
@@ -71,10 +74,11 @@ pub(super) async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
                 debug_assert_eq!(verdict, Verdict::Lost);
                 break Ok(());
             }
-            () = tunnel.drain.cancelled(), if !is_draining => {
+            () = tunnel.drained(), if !is_draining => {
                 is_draining = true;
                 connection.graceful_shutdown();
             }
+            () = unused(&tunnel), if is_draining => break Ok(()),
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => accept(&tunnel, request, respond, &mut admit),
                 Some(Err(error)) => break Err(error),
@@ -84,6 +88,16 @@ pub(super) async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
     };
     tunnel.cut(Ending::TunnelLost);
     result
+}
+
+/// Resolves when a tunnel that ends has had no session for a while: a peer that answers has ended it by then.
+async fn unused(tunnel: &Tunnel) {
+    loop {
+        tokio::time::sleep(CLOSE_TIMEOUT).await;
+        if tunnel.streams() == 0 {
+            return;
+        }
+    }
 }
 
 /// Reads a request, and refuses what is not a session.

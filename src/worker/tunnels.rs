@@ -57,7 +57,10 @@ impl Worker {
             match Socket::register(fd) {
                 Ok(socket) => {
                     let admit = |request| worker.admit(request);
-                    worker.shared.peers.accept(socket, remote, &worker.handshakes, admit).await;
+                    tokio::select! {
+                        () = worker.shared.force.cancelled() => {}
+                        () = worker.shared.peers.accept(socket, remote, &worker.handshakes, admit) => {}
+                    }
                 }
                 Err(error) => tracing::error!(%error, "cannot register a connection"),
             }
