@@ -1,8 +1,10 @@
 //! The command line: subcommands, output and exit codes.
 
+mod ca;
 mod commands;
 mod no_routes;
 mod pages;
+mod peer;
 mod register;
 mod request;
 mod serve;
@@ -23,7 +25,9 @@ use crate::diagnostic::{Diagnostic, Place};
 use crate::escape::escaped_lines;
 use crate::exit::Exit;
 use crate::register::args::RegisterArgs;
+use ca::CaCommand;
 use commands::CommandVerb;
+use peer::PeerCommand;
 use request::{AdminArgs, RequestArgs};
 use watch::{EventsArgs, SessionsArgs};
 
@@ -44,6 +48,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Issue and revoke the certificates of peers, as an alternative to a shared secret
+    ///
+    /// The CA is a directory. Keep it on one machine, and copy to the hosts only what these commands name.
+    #[command(subcommand, after_help = ca::EXAMPLES)]
+    Ca(CaCommand),
     /// Print the configured routes, or all mistakes in the configuration
     Check {
         #[command(flatten)]
@@ -65,6 +74,9 @@ enum Command {
         #[command(flatten)]
         admin: AdminArgs,
     },
+    /// Create the shared secret of peers
+    #[command(subcommand)]
+    Peer(PeerCommand),
     /// Register this host's containers in etcd or Consul while they and this process run
     Register {
         #[command(flatten)]
@@ -142,8 +154,10 @@ fn wants_json(words: &[OsString], vars: &Vars) -> bool {
 fn dispatch(cli: Cli, vars: &Vars) -> Exit {
     match cli.command {
         None => serve::serve(&cli.run, vars),
+        Some(Command::Ca(command)) => ca::run(&command),
         Some(Command::Check { run, json }) => serve::check(&run, json, vars),
         Some(Command::Demo { once }) => crate::demo::run(once, vars),
+        Some(Command::Peer(command)) => peer::run(&command),
         Some(Command::Register { args }) => register::register(&args, vars),
         Some(Command::Health { admin }) => request::health(&admin, vars),
         Some(Command::Status { args }) => request::status(&args, vars),

@@ -7,6 +7,8 @@
 //! A snapshot is replaced as a whole, so a handshake uses one state of all files. Both ends of a tunnel authenticate each
 //! other, by TLS 1.3 only, without session tickets and early data: a resumed session would bypass a revocation.
 
+mod atomic;
+pub mod authority;
 mod error;
 mod failure;
 mod files;
@@ -14,6 +16,7 @@ mod identity;
 mod leaf;
 pub mod name;
 mod pem;
+mod random;
 pub mod secret;
 mod snapshot;
 mod trust;
@@ -158,6 +161,12 @@ impl Credentials {
     fn unix_time(&self) -> UnixTime {
         self.clock.current_time().unwrap_or_else(UnixTime::now)
     }
+}
+
+/// Parses the contents of each kind of file of credentials, for fuzzing.
+pub fn read_any(file: &[u8]) {
+    let _ = secret::parse(file);
+    snapshot::read_any(file);
 }
 
 fn now(clock: &dyn TimeProvider) -> SystemTime {

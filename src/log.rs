@@ -5,7 +5,7 @@
 
 pub mod access;
 #[cfg(test)]
-mod captured;
+pub(crate) mod captured;
 mod queue;
 mod text;
 mod time;

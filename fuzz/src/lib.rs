@@ -26,10 +26,11 @@ use serde_json::json;
 pub type Target = fn(&[u8]);
 
 /// The targets, by the names of their seed directories.
-pub const ALL: [(&str, Target); 12] = [
+pub const ALL: [(&str, Target); 13] = [
     ("admin", ambassador::admin::read_any),
     ("ancestor", ancestors),
     ("answers", answers),
+    ("credentials", ambassador::credentials::read_any),
     ("dns", dns::read_any_answer),
     ("file", configuration),
     ("health", ambassador::cluster::health::probe::read_any),

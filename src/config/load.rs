@@ -21,7 +21,8 @@ pub(crate) const ROUTES: &str = "AMBASSADOR_ROUTES";
 pub(crate) const CONFIG: &str = "AMBASSADOR_CONFIG";
 
 /// The subcommands, which a lone first argument may have been meant to be.
-pub(crate) const COMMANDS: [&str; 15] = [
+pub(crate) const COMMANDS: [&str; 17] = [
+    "ca",
     "check",
     "completions",
     "demo",
@@ -30,6 +31,7 @@ pub(crate) const COMMANDS: [&str; 15] = [
     "health",
     "man",
     "pause",
+    "peer",
     "register",
     "resume",
     "routes",

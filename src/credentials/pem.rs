@@ -2,21 +2,35 @@
 
 use std::path::Path;
 
+use data_encoding::BASE64;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{Error, InconsistentKeys};
 use webpki::{CertRevocationList, OwnedCertRevocationList};
 
-use super::CredentialsError;
+use x509_parser::parse_x509_crl;
+
+use super::snapshot::ListInfo;
 use super::trust::provider;
+use super::{CredentialsError, identity};
 use crate::diagnostic::Mistake;
 
 /// Chains are short; each certificate is sent in every handshake.
 const CHAIN_MAX: usize = 8;
 
+/// In the label of an encrypted key (RFC 7468, 11), and in a header of its older form (RFC 1421, 4.6.1.1).
+const ENCRYPTED: &[u8] = b"ENCRYPTED";
+
+/// The length of a line of base64 (RFC 7468, 2).
+const LINE_LENGTH: usize = 64;
+
 /// Reads a certificate, its intermediate certificates and its key, in any order of key and certificates.
 pub(super) fn certified_key(path: &Path, file: &[u8]) -> Result<CertifiedKey, CredentialsError> {
+    if file.windows(ENCRYPTED.len()).any(|window| window == ENCRYPTED) {
+        let mistake = Mistake::new("the private key is encrypted, and there is no passphrase");
+        return Err(in_file(path, mistake, "decrypt it with `openssl pkey -in key.pem -out plain.pem`"));
+    }
     let chain = certificates(path, file)?;
     if chain.len() > CHAIN_MAX {
         let mistake = Mistake::new(format!("has {} certificates, more than {CHAIN_MAX}", chain.len()));
@@ -47,35 +61,49 @@ pub(super) fn certificates(
     Ok(found)
 }
 
+/// A revocation list for the verification, and what we show of it.
+pub(super) struct RevocationList {
+    pub(super) parsed: CertRevocationList<'static>,
+    pub(super) info: ListInfo,
+}
+
 /// Reads revocation lists. None is an error: an empty file is more likely a mistake than the wish to revoke nothing.
-pub(super) fn revocation_lists(
-    path: &Path,
-    file: &[u8],
-) -> Result<Vec<CertRevocationList<'static>>, CredentialsError> {
+pub(super) fn revocation_lists(path: &Path, file: &[u8]) -> Result<Vec<RevocationList>, CredentialsError> {
     let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(file).collect();
     let found = found.map_err(|error| malformed(path, &error))?;
     if found.is_empty() {
-        return Err(in_file(
-            path,
-            Mistake::new("has no revocation list"),
-            "it must be a PEM file with `-----BEGIN X509 CRL-----`",
-        ));
+        let mistake = Mistake::new("has no revocation list");
+        return Err(in_file(path, mistake, "it must be a PEM file with `-----BEGIN X509 CRL-----`"));
     }
     found.iter().map(|list| revocation_list(path, list)).collect()
+}
+
+/// Encodes a section (RFC 7468).
+pub(super) fn encode(label: &str, der: &[u8]) -> String {
+    let mut text = format!("-----BEGIN {label}-----\n");
+    let encoded = BASE64.encode(der);
+    let mut rest = encoded.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(LINE_LENGTH));
+        text.extend([line, "\n"]);
+        rest = after;
+    }
+    text + &format!("-----END {label}-----\n")
 }
 
 fn revocation_list(
     path: &Path,
     list: &CertificateRevocationListDer<'_>,
-) -> Result<CertRevocationList<'static>, CredentialsError> {
-    let parsed = OwnedCertRevocationList::from_der(list);
-    parsed.map(CertRevocationList::from).map_err(|error| {
-        in_file(
-            path,
-            Mistake::new(format!("unusable revocation list: {error}")),
-            "it must be a complete list of version 2 (RFC 5280)",
-        )
-    })
+) -> Result<RevocationList, CredentialsError> {
+    let unusable = |why: String| {
+        let help = "it must be a complete list of version 2 (RFC 5280)";
+        in_file(path, Mistake::new(format!("unusable revocation list: {why}")), help)
+    };
+    let parsed = OwnedCertRevocationList::from_der(list).map_err(|error| unusable(error.to_string()))?;
+    let (_, shown) = parse_x509_crl(list).map_err(|error| unusable(error.to_string()))?;
+    let next_update = shown.next_update().map(identity::time);
+    let info = ListInfo { issuer: shown.issuer().to_string(), next_update, path: path.to_owned() };
+    Ok(RevocationList { parsed: parsed.into(), info })
 }
 
 fn no_key(path: &Path, error: &pem::Error) -> CredentialsError {

@@ -1,13 +1,15 @@
-//! The file of the shared secret, one secret a line, and the keys derived from it. Pure.
+//! The file of the shared secret, one secret a line, and the keys derived from it.
 //!
 //! A secret is not a password. The certificate that we present to any stranger is signed with a key that is derived from the
 //! secret, so a stranger can test guesses without us noticing. Only a random secret withstands that.
 
 use std::fmt;
 
+use data_encoding::HEXLOWER;
 use ring::error::Unspecified;
 use ring::hkdf::{HKDF_SHA256, Salt};
 
+use super::random;
 use crate::diagnostic::Mistake;
 
 /// A random text of this length has at least 106 bits, if it is one of digits only; 128 bits in hexadecimal.
@@ -76,6 +78,11 @@ pub fn parse(file: &[u8]) -> Result<Vec<PeerSecret>, Mistake> {
                 .help("remove the secrets that no host uses any more"))
         }
     }
+}
+
+/// Returns a new secret: 256 random bits in hexadecimal.
+pub fn generate() -> Result<String, Unspecified> {
+    Ok(HEXLOWER.encode(&random::bytes::<32>()?))
 }
 
 const MAKE_ONE: &str = "`ambassador peer secret > FILE` creates a secret; copy the file to each host";
@@ -154,7 +161,7 @@ mod tests {
     fn keys_are_the_same_on_each_host_and_differ_by_purpose_and_secret() {
         let [hex, base64] = [HEX, BASE64].map(|text| parse(text.as_bytes()).unwrap().remove(0));
         // Computed by another implementation of HKDF. Another value would separate hosts of different versions.
-        let seed = data_encoding::HEXLOWER.encode(&hex.ca_seed().unwrap().0);
+        let seed = HEXLOWER.encode(&hex.ca_seed().unwrap().0);
         assert_eq!(seed, "b3345e0cbf8c3780efdecd7724b7e83e0d36817882d95110733e11ebeec887f4");
         assert_ne!(hex.ca_seed().unwrap().0, base64.ca_seed().unwrap().0);
         assert_ne!(hex.ca_number(), base64.ca_number());

@@ -35,6 +35,15 @@ pub struct CertificateInfo {
     pub path: PathBuf,
 }
 
+/// A revocation list in a file.
+#[derive(Clone, Debug)]
+pub(super) struct ListInfo {
+    pub(super) issuer: String,
+    /// When its CA was to issue the next one.
+    pub(super) next_update: Option<SystemTime>,
+    pub(super) path: PathBuf,
+}
+
 /// The credentials at one moment.
 pub(super) struct Snapshot {
     pub(super) contents: Contents,
@@ -42,6 +51,7 @@ pub(super) struct Snapshot {
     pub(super) identity: PeerIdentity,
     pub(super) trust: Arc<Trust>,
     pub(super) certificates: Vec<CertificateInfo>,
+    pub(super) lists: Vec<ListInfo>,
     pub(super) warnings: Vec<String>,
     /// When a self-issued certificate was issued.
     issued: Option<SystemTime>,
@@ -77,6 +87,7 @@ impl Snapshot {
             certified: Arc::new(certified),
             trust: Arc::new(trust(&file.path, CredentialKind::Secret, &roots, Vec::new())?),
             certificates: Vec::new(),
+            lists: Vec::new(),
             warnings: permission_warning(&file.path).into_iter().collect(),
             issued: Some(now),
             contents: Contents::Secret(file),
@@ -88,11 +99,16 @@ impl Snapshot {
         let certified = pem::certified_key(&cert.path, &cert.bytes)?;
         let identity = own_identity(&cert.path, &certified)?;
         let cas = read_cas(ca)?;
-        let lists = crl.as_ref().map(|crl| pem::revocation_lists(&crl.path, &crl.bytes)).transpose()?;
+        let lists = crl
+            .as_ref()
+            .map(|crl| pem::revocation_lists(&crl.path, &crl.bytes))
+            .transpose()?
+            .unwrap_or_default();
+        let listed = lists.iter().map(|list| list.info.clone()).collect();
         let is_own = cas.iter().all(|ca| ca.is_own);
         let kind = if is_own { CredentialKind::OwnCa } else { CredentialKind::ForeignCa };
         let roots: Vec<Root> = cas.iter().map(|ca| ca.root.clone()).collect();
-        let trust = trust(&ca.path, kind, &roots, lists.unwrap_or_default())?;
+        let trust = trust(&ca.path, kind, &roots, lists.into_iter().map(|list| list.parsed).collect())?;
         let warnings = permission_warning(&cert.path)
             .into_iter()
             .chain(own_warning(&cert.path, &certified, &trust, now));
@@ -102,6 +118,7 @@ impl Snapshot {
             certified: Arc::new(certified),
             identity,
             trust: Arc::new(trust),
+            lists: listed,
             issued: None,
             contents: Contents::Certificates(files),
         })
@@ -146,6 +163,16 @@ fn read_ca(path: &Path, certificate: &CertificateDer<'static>) -> Result<Ca, Cre
     let is_own = parsed.subject().iter_organization().any(|name| name.as_str() == Ok(OWN_CA_ORGANIZATION));
     let not_after = identity::time(parsed.validity().not_after);
     Ok(Ca { root: Root { certificate: certificate.clone(), not_after }, subject, is_own })
+}
+
+/// Parses each kind of PEM file, for fuzzing.
+pub(super) fn read_any(file: &[u8]) {
+    let file = FileBytes { path: PathBuf::from("any"), bytes: file.to_vec() };
+    if let Ok(certified) = pem::certified_key(&file.path, &file.bytes) {
+        let _ = own_identity(&file.path, &certified);
+    }
+    let _ = pem::revocation_lists(&file.path, &file.bytes);
+    let _ = read_cas(&file);
 }
 
 fn own_name(files: &CredentialFiles) -> Result<String, CredentialsError> {

@@ -1,4 +1,7 @@
-//! Handshakes between two ends with our configurations.
+//! Handshakes between two ends with our configurations, and with strangers.
 
+mod files;
+mod foreign;
+mod reload;
 mod secrets;
 mod support;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::snapshot::Snapshot;
+use super::snapshot::{ListInfo, Snapshot};
 use super::{CertificateInfo, Credentials, CredentialsError};
 
 /// A revocation is to take effect within a second. The files are read each time, about 10 KB: a notification would miss changes on
@@ -88,6 +88,9 @@ impl Credentials {
         for certificate in self.certificates() {
             warn_of_expiry_of(&certificate, now);
         }
+        for list in &self.current.load().lists {
+            warn_if_overdue(list, now);
+        }
     }
 }
 
@@ -102,6 +105,15 @@ impl Watched {
                 error.one_line()
             );
         }
+    }
+}
+
+/// An overdue list is still used: see `trust`.
+fn warn_if_overdue(list: &ListInfo, now: SystemTime) {
+    let ListInfo { issuer, next_update, path } = list;
+    if let Some(due) = next_update.filter(|due| *due < now) {
+        let due = humantime::format_rfc3339_seconds(due);
+        tracing::warn!(path = %path.display(), "revocation list of `{issuer}` is overdue since {due}; it stays in use");
     }
 }
 

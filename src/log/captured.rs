@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 /// Clones share their lines.
 #[derive(Clone, Default)]
-pub(super) struct Lines(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl std::io::Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -19,7 +19,7 @@ impl std::io::Write for Lines {
 
 impl Lines {
     /// Returns everything that was written.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 }

@@ -5,15 +5,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::rustls::time_provider::TimeProvider;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::address::PeerName;
+use crate::credentials::authority::{Authority, IssueRequest};
 use crate::credentials::{CredentialFiles, Credentials, HandshakeFailure, PeerIdentity};
+use crate::log::captured::Lines;
 
 pub(super) const MINUTE: u64 = 60;
 pub(super) const HOUR: u64 = 60 * MINUTE;
@@ -24,9 +27,20 @@ pub(super) const DAY: u64 = 24 * HOUR;
 pub(super) struct TestClock(AtomicU64);
 
 impl TestClock {
-    /// Starts at the system's time, for files that other programs make.
+    pub(super) fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(self.0.load(Relaxed))
+    }
+
+    /// Starts at the system's time.
     pub(super) fn new() -> Arc<TestClock> {
         Arc::new(TestClock(AtomicU64::new(UnixTime::now().as_secs())))
+    }
+
+    /// Starts an hour later, so that what other programs issue now is valid.
+    pub(super) fn late() -> Arc<TestClock> {
+        let clock = TestClock::new();
+        clock.advance(HOUR);
+        clock
     }
 
     pub(super) fn advance(&self, seconds: u64) {
@@ -138,4 +152,75 @@ async fn accept(credentials: &Credentials, stream: DuplexStream) -> io::Result<V
         .iter()
         .map(|certificate| certificate.clone().into_owned())
         .collect())
+}
+
+/// A CA in a directory of its own.
+pub(super) struct TestCa {
+    pub(super) dir: TempDir,
+}
+
+impl TestCa {
+    pub(super) fn create(clock: &TestClock) -> TestCa {
+        let dir = tempfile::tempdir().unwrap();
+        Authority::create(&dir.path().join("ca"), "test", clock.now()).unwrap();
+        TestCa { dir }
+    }
+
+    pub(super) fn open(&self) -> Authority {
+        Authority::open(&self.dir.path().join("ca")).unwrap()
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(super) fn request(&self, name: &str) -> IssueRequest {
+        IssueRequest {
+            name: name.to_owned(),
+            days: 365,
+            csr: None,
+            alternative_names: Vec::new(),
+            out: Some(self.path(&format!("{name}.pem"))),
+        }
+    }
+
+    /// Issues a certificate, and returns the files of its host.
+    pub(super) fn host(&self, name: &str, clock: &TestClock) -> CredentialFiles {
+        self.open().issue(&self.request(name), clock.now()).unwrap();
+        self.files(self.path(&format!("{name}.pem")))
+    }
+
+    pub(super) fn files(&self, cert: PathBuf) -> CredentialFiles {
+        CredentialFiles {
+            cert: Some(cert),
+            ca: Some(self.path("ca/ca.pem")),
+            crl: Some(self.path("ca/crl.pem")),
+            ..CredentialFiles::default()
+        }
+    }
+}
+
+/// Runs openssl in a directory, and returns its output.
+pub(super) fn openssl(dir: &Path, arguments: &str) -> String {
+    let output = std::process::Command::new("openssl")
+        .current_dir(dir)
+        .args(arguments.split_whitespace())
+        .output()
+        .unwrap();
+    let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
+    assert!(output.status.success(), "openssl {arguments}: {out}{err}");
+    out + &err
+}
+
+/// Runs `f`, and returns the lines that it logged.
+pub(super) fn logged(f: impl FnOnce()) -> String {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .without_time()
+        .with_ansi(false)
+        .with_target(false)
+        .with_writer(move || writer.clone());
+    tracing::subscriber::with_default(subscriber.finish(), f);
+    lines.text()
 }

@@ -1,0 +1,50 @@
+//! `ambassador peer`: commands for both ends of a tunnel between two ambassadors.
+
+use clap::Subcommand;
+
+use super::{fail, out};
+use crate::credentials::secret;
+use crate::exit::Exit;
+
+const SECRET_EXAMPLES: &str = "\
+Examples:
+  Create a secret, and copy it to the other host:
+    ambassador peer secret > secret
+    scp -p secret host2:
+  Replace it without an interruption: accept the new one on every host, then use it, then remove the old one:
+    ambassador peer secret >> secret";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PeerCommand {
+    /// Print a new secret, for --peer-secret-file of every host
+    ///
+    /// The secret is 256 random bits in hexadecimal. If standard output is a file, only its owner can read it afterwards (mode
+    /// 0600). The first line of the file is the secret in use; the secrets in further lines are accepted as well.
+    #[command(after_help = SECRET_EXAMPLES)]
+    Secret,
+}
+
+pub(super) fn run(command: &PeerCommand) -> Exit {
+    match command {
+        PeerCommand::Secret => match secret::generate() {
+            Ok(secret) => {
+                make_private();
+                out(&format!("{secret}\n"));
+                Exit::Done
+            }
+            Err(error) => fail(&format!("no random bytes: {error}")),
+        },
+    }
+}
+
+/// Restricts the file that a shell has opened as standard output, before the secret is in it.
+fn make_private() {
+    use rustix::fs::{FileType, Mode, fchmod, fstat};
+    let stdout = std::io::stdout();
+    let is_file =
+        fstat(&stdout).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
+    if is_file {
+        // The file may belong to another user. The ambassador warns of files that every user can read.
+        let _ = fchmod(&stdout, Mode::RUSR | Mode::WUSR);
+    }
+}
