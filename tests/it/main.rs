@@ -29,6 +29,7 @@ mod hostile;
 mod image;
 mod latency;
 mod networks;
+mod peer_routes;
 mod process;
 mod register;
 mod relay;
