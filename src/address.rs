@@ -166,7 +166,7 @@ impl fmt::Display for PeerAddr {
         let PeerAddr { via, export } = self;
         match via {
             PeerVia::Dial { addr, .. } => write!(f, "peer://{addr}/{export}"),
-            PeerVia::Reverse { identity, ip } => write!(f, "peer://@{identity}/{export} (from {ip})"),
+            PeerVia::Reverse { identity, ip } => write!(f, "peer://@{identity}@{ip}/{export}"),
         }
     }
 }

@@ -23,10 +23,10 @@ use crate::events::Events;
 use crate::fd_budget::FdBudget;
 use crate::listener::BindError;
 use crate::reconcile::{Overview, Reconciler};
+use crate::route::Protocol;
 use crate::session::Shared;
 use crate::session::exports::Exports;
 use crate::stall::StallMonitor;
-use crate::route::Protocol;
 use crate::tunnel::{Peers, Pool};
 use crate::worker::Workers;
 

@@ -22,7 +22,7 @@ use crate::config::{DockerHost, LogConfig};
 use crate::discovery::docker::Docker;
 use crate::discovery::follow;
 use crate::drain::StopSignals;
-pub(crate) use desired::Choice;
+pub(crate) use desired::{Choice, Via};
 use registrar::Registrar;
 use registry::Registry;
 pub(crate) use registry::RegistryConfig;

@@ -206,7 +206,8 @@ mod tests {
             exports: Exports::default(),
         });
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        let accepted = Accepted { stream: AcceptedStream::Socket(ours.into()), client: ClientAddr::Unix, permit };
+        let accepted =
+            Accepted { stream: AcceptedStream::Socket(ours.into()), client: ClientAddr::Unix, permit };
         let future = serve(accepted, cluster, 0, shared, Arc::new(()));
         assert!(size_of_val(&future) <= FUTURE_BYTES_MAX, "{} bytes", size_of_val(&future));
     }

@@ -11,9 +11,9 @@
 //! A *reverse* tunnel is dialled by the side that has the exports: there the TLS client is the HTTP/2 server.
 
 mod dialled;
-mod headers;
 mod handshake;
 mod handshakes;
+mod headers;
 mod liveness;
 mod payload;
 mod peers;
@@ -286,7 +286,9 @@ impl TunnelError {
     pub(crate) fn from_code(code: u16) -> Option<TunnelError> {
         match code {
             0..0x1000 => Some(TunnelError::Refused(Status(code))),
-            0x1000..0x2000 => Reason::ALL.get(usize::from(code & 0xfff)).map(|reason| TunnelError::Tls(*reason)),
+            0x1000..0x2000 => {
+                Reason::ALL.get(usize::from(code & 0xfff)).map(|reason| TunnelError::Tls(*reason))
+            }
             0x2000 => Some(TunnelError::Lost),
             0x2001 => Some(TunnelError::NotConnected),
             0x2002 => Some(TunnelError::NoCredentials),

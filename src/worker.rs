@@ -308,10 +308,7 @@ impl Worker {
         });
     }
 
-    async fn accept(
-        &self,
-        Listening { listener, serves, stop, open: _open }: Listening,
-    ) -> io::Result<()> {
+    async fn accept(&self, Listening { listener, serves, stop, open: _open }: Listening) -> io::Result<()> {
         let offset = listener.offset;
         match serves {
             Serves::Route(cluster) => {

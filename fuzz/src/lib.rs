@@ -15,6 +15,7 @@ use ambassador::config::file::parse_file;
 use ambassador::config::grammar::{Author, parse_listen, parse_options, parse_route};
 use ambassador::config::legacy_args::translate;
 use ambassador::config::links::links;
+use ambassador::config::peer::PeerSettings;
 use ambassador::config::vars::Vars;
 use ambassador::diagnostic::Place;
 use ambassador::discovery::docker::Containers;
@@ -111,13 +112,15 @@ pub fn label(bytes: &[u8]) {
     });
     let container = docker::read_any(&inspected).expect("a container");
     let containers = Containers { by_id: BTreeMap::from([container]), ..Containers::default() };
-    let (routes, mistakes) = Labels::parse(&containers).routes(&Policy::default());
+    let peer = PeerSettings { secret_file: Some("/s".into()), ..PeerSettings::default() };
+    let policy = Policy { peer: Some(&peer), ..Policy::default() };
+    let (routes, mistakes) = Labels::parse(&containers).routes(&policy);
     assert!(routes.len() + mistakes.len() >= 1, "a label is a route or an error");
     for route in routes {
         let own =
             |target: &route::Target| matches!(target, route::Target::Docker { name, .. } if *name == id);
         assert!(route.all_targets().all(own), "a label may only name its own container: {route}");
-        assert!(matches!(route.listen, Listen::Inet { .. }), "a label may only open ports: {route}");
+        assert!(!matches!(route.listen, Listen::Unix(_)), "a label may not open a unix socket: {route}");
     }
 }
 

@@ -163,7 +163,8 @@ impl<D: Dial> Acquisition<'_, D> {
                     Round::Changed => continue,
                 };
             let expired = expired(&members, self.stats, attempted, full);
-            let expired = if self.stats.error.is_some_and(ConnectError::is_tls) { Ending::TlsFailed } else { expired };
+            let expired =
+                if self.stats.error.is_some_and(ConnectError::is_tls) { Ending::TlsFailed } else { expired };
             let remaining = self.remaining(members.options.hold, expired)?;
             let pause = match (members.is_empty(), attempted) {
                 (false, true) => cluster.jittered(backoff).min(remaining),
@@ -237,7 +238,10 @@ impl<D: Dial> Acquisition<'_, D> {
     /// Returns how much of `hold`, or of the time that the client waits, is left.
     fn hold_left(&self, hold: Duration) -> Duration {
         let held = self.began.map_or(Duration::ZERO, |began| began.elapsed());
-        self.dialler.client_hold().map_or(hold, |max| max.min(hold)).saturating_sub(held.saturating_sub(self.paused))
+        self.dialler
+            .client_hold()
+            .map_or(hold, |max| max.min(hold))
+            .saturating_sub(held.saturating_sub(self.paused))
     }
 
     /// Counts the session as held, unless it is already.

@@ -18,13 +18,13 @@ use super::settings::{SETTINGS, Setting, SettingValues};
 pub struct RunArgs {
     /// Routes: LISTEN=TARGET[,TARGET...][?option=value[&...]], or the two words HOST PORT
     ///
-    /// LISTEN is 6379, 127.0.0.1:6379, [::1]:6379, 8000-8100, 53/udp or /run/pg.sock. TARGET is host[:port], srv://NAME,
-    /// docker://NAME[:PORT], docker://label:KEY=VALUE[:PORT], etcd://HOST/PREFIX, consul://SERVICE, file:/path or
-    /// unix:/path. Options: name, balance, slow-start, backup, hold, connect-timeout, idle-timeout,
-    /// half-close-timeout, max-duration, max-sessions, max-sessions-per-endpoint, rate, health, health-interval,
-    /// health-timeout, health-rise, health-fall, on-unhealthy, allow, deny, on-remove. More routes are read from
-    /// AMBASSADOR_ROUTES, separated by
-    /// white space.
+    /// LISTEN is 6379, 127.0.0.1:6379, [::1]:6379, 8000-8100, 53/udp, /run/pg.sock, or peer:NAME for peers. TARGET is
+    /// host[:port], srv://NAME, docker://NAME[:PORT], docker://label:KEY=VALUE[:PORT], etcd://HOST/PREFIX,
+    /// consul://SERVICE, file:/path, unix:/path, peer://HOST/NAME or peer://@IDENTITY/NAME. Options: name, balance,
+    /// slow-start, backup, hold, connect-timeout, idle-timeout, half-close-timeout, max-duration, max-sessions,
+    /// max-sessions-per-endpoint, rate, health, health-interval, health-timeout, health-rise, health-fall,
+    /// on-unhealthy, allow, deny, on-remove, identity, peers. More routes are read from AMBASSADOR_ROUTES, separated
+    /// by white space.
     #[arg(value_name = "ROUTE")]
     pub routes: Vec<String>,
 
@@ -131,6 +131,9 @@ Examples:
   The arguments and the link variables of svendowideit/ambassador:
     ambassador redis.example.com 6379
     REDIS_PORT_6379_TCP=tcp://192.168.1.52:6379 ambassador
+  Encrypt between two hosts that have the same secret file; the first offers redis, the second connects to it:
+    ambassador --peer-secret-file secret peer:redis=redis:6379
+    ambassador --peer-secret-file secret 6379=peer://host1/redis
   Check a configuration without running it:
     ambassador check --config /etc/ambassador.toml";
 
@@ -171,6 +174,8 @@ mod tests {
             "AMBASSADOR_CONFIG",
             "AMBASSADOR_ADMIN",
             "AMBASSADOR_WORKERS",
+            "AMBASSADOR_PEER_SECRET_FILE",
+            "Peers:",
             "DOCKER_HOST",
             "DOCKER_TLS_VERIFY",
             "DOCKER_CERT_PATH",
@@ -187,6 +192,14 @@ mod tests {
         assert_eq!(args.config, Some(PathBuf::from("/etc/a.toml")));
         assert!(args.links && args.docker);
         assert_eq!(args.settings.0, [(Setting::find("workers").unwrap(), "2".to_owned())]);
+    }
+
+    #[test]
+    fn flag_of_a_list_may_be_repeated() {
+        let args = parse(&["--peer-dial", "a", "--peer-dial=b,c", "--admin-host=d"]);
+        let values: Vec<_> =
+            args.settings.0.iter().map(|(setting, value)| (setting.name, value.as_str())).collect();
+        assert_eq!(values, [("admin-host", "d"), ("peer-dial", "a,b,c")]);
     }
 
     #[test]

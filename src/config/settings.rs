@@ -195,8 +195,8 @@ pub static SETTINGS: [Setting; 19] = [
     },
     Setting {
         name: "peer-dial",
-        value_name: "HOST[:PORT][,HOST[:PORT]...]",
-        help: "Peers to keep a tunnel open to, which use the exports of this ambassador through it: for a host behind NAT",
+        value_name: "HOST[:PORT][,...]",
+        help: "Peers to keep a tunnel open to, which can use the exports of this ambassador through it: for a host behind NAT",
         default: "none",
         set: |settings, text| values::peer_dial(text).map(|peers| settings.peer.dial = peers),
         show: |settings| settings.peer.dial.iter().map(ToString::to_string).collect::<Vec<_>>().into(),
@@ -266,7 +266,8 @@ impl Setting {
     /// Returns the command-line flag.
     pub(super) fn flag(&self) -> clap::Arg {
         let Setting { name, value_name, help, default, .. } = self;
-        let help = format!("{help} [env: {}] [default: {default}]", self.variable());
+        let repeatable = if self.is_list() { "; repeatable" } else { "" };
+        let help = format!("{help}{repeatable} [env: {}] [default: {default}]", self.variable());
         let flag = clap::Arg::new(name).long(name).value_name(value_name).help(help);
         let flag = if self.is_list() { flag.action(clap::ArgAction::Append) } else { flag };
         if self.table_key().is_some() { flag.help_heading("Peers") } else { flag }

@@ -41,6 +41,9 @@ const RESPONSE: Limit = Limit { mib: 32, help: "select fewer with tags, `consul:
 
 const INDEX: &str = "x-consul-index";
 
+/// The key of a service's metadata that has the name of an export: address and port of the service are those of the peer.
+pub(crate) const EXPORT: &str = "ambassador-peer";
+
 pub(crate) const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
 
 /// The source for one service.

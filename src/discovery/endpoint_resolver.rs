@@ -193,7 +193,7 @@ mod tests {
             shown("peer://host1/redis"),
             ["peer://10.0.0.1:15008/redis", "peer://10.0.0.2:15008/redis"]
         );
-        assert_eq!(shown("peer://@laptop/redis"), ["peer://@laptop/redis (from 10.0.0.9)"]);
+        assert_eq!(shown("peer://@laptop/redis"), ["peer://@laptop@10.0.0.9/redis"]);
         assert_eq!(shown("peer://@other/redis"), [""; 0]);
     }
 

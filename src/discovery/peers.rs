@@ -96,7 +96,7 @@ mod tests {
         let none = Some("no peer is connected under this identity".to_owned());
         assert_eq!(next(&mut updates).await, (Vec::new(), none.clone()));
         connected.send_replace(Arc::new([peer("laptop", 2), peer("laptop", 1), peer("other", 3)].into()));
-        let both = ["peer://@laptop/redis (from 10.0.0.1)", "peer://@laptop/redis (from 10.0.0.2)"];
+        let both = ["peer://@laptop@10.0.0.1/redis", "peer://@laptop@10.0.0.2/redis"];
         assert_eq!(next(&mut updates).await, (both.map(str::to_owned).to_vec(), None));
         connected.send_replace(Arc::new([peer("other", 3)].into()));
         assert_eq!(next(&mut updates).await, (Vec::new(), none));

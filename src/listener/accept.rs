@@ -193,7 +193,8 @@ mod tests {
         let listener = Listener { fd, protocol: Protocol::Tcp, addr: None, offset: 0, path: None };
         let stop = CancellationToken::new();
         let fds = RouteFds::unlimited();
-        let accepting = accept_loop(listener, &fds, || "test".to_owned(), stop, std::future::pending::<()>, |_| {});
+        let accepting =
+            accept_loop(listener, &fds, || "test".to_owned(), stop, std::future::pending::<()>, |_| {});
         assert!(tokio::time::timeout(Duration::from_secs(10), accepting).await.is_err());
     }
 }

@@ -90,7 +90,7 @@ pub struct RouteStatus {
 /// An endpoint of a route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointStatus {
-    /// IP address with port, or path of a unix socket.
+    /// IP address with port, path of a unix socket, or export of a peer.
     pub address: String,
     /// The address, and the container or name to which it belongs.
     pub description: String,

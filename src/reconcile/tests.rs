@@ -51,17 +51,16 @@ fn reconciler(stalls: &StallMonitor) -> Reconciler {
     let control = Control::default();
     let fds = Arc::new(FdBudget::within(20_000, 2, 1));
     let (force, stop) = (control.force.clone(), control.stop.clone());
-    let shared =
-        Arc::new(Shared {
-            hold_limit: HoldLimit::new(9),
-            force,
-            stop,
-            tunnel_fds: fds.route(Protocol::Tcp),
-            fds,
-            access_log: AccessLog::All,
-            peers: Arc::new(Peers::new(None)),
-            exports: Exports::default(),
-        });
+    let shared = Arc::new(Shared {
+        hold_limit: HoldLimit::new(9),
+        force,
+        stop,
+        tunnel_fds: fds.route(Protocol::Tcp),
+        fds,
+        access_log: AccessLog::All,
+        peers: Arc::new(Peers::new(None)),
+        exports: Exports::default(),
+    });
     let workers = Workers::start(NonZeroUsize::new(2).unwrap(), &shared, stalls).unwrap();
     let mut config = Config::with_routes(Vec::new());
     config.file = Layer { routes: before() };

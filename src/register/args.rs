@@ -4,13 +4,14 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Choice, Plan, RegistryConfig};
+use super::{Choice, Plan, RegistryConfig, Via};
 use crate::config::args::RunArgs;
 use crate::config::grammar::options::duration;
-use crate::config::grammar::target::{agent, container_name, etcd};
+use crate::config::grammar::target::{agent, container_name, etcd, port_of};
 use crate::config::vars::Vars;
 use crate::config::{consul_config, docker_host, etcd_access, log_config};
 use crate::diagnostic::{Diagnostic, Mistake, Place};
+use crate::route::PEER_PORT;
 
 /// etcd grants no shorter lease (1.5 times its election timeout), and a busy host may be late by a second.
 const TTL_MIN: Duration = Duration::from_secs(2);
@@ -32,6 +33,15 @@ pub(crate) struct RegisterArgs {
     /// This host's address, as the other hosts reach it
     #[arg(long, value_name = "IP")]
     pub advertise: String,
+
+    /// What to register: `ports`, the published ports, or `peer[:PORT]`, exports of the ambassador of this host
+    ///
+    /// With `peer`, each label ambassador.listen.peer:NAME=PORT of a container is an entry NAME with the address
+    /// peer://ADVERTISE:15008/NAME, or in Consul a service NAME with the metadata ambassador-peer=NAME. Other ambassadors
+    /// reach the service through an encrypted tunnel, and the container needs no published port. PORT is the port of
+    /// `--peer-listen`.
+    #[arg(long, value_name = "VIA", default_value = "ports")]
+    pub via: String,
 
     /// Register every published port of this container or Compose service; repeatable
     #[arg(long, value_name = "CONTAINER")]
@@ -71,6 +81,9 @@ Examples:
     ambassador register --to consul://127.0.0.1:8500 --advertise 10.0.0.5 --all
   Use it from another host:
     ambassador 6379=etcd://10.0.0.1:2379/services/redis/6379
+  Register the exports of labelled containers, which are reached through encrypted tunnels:
+    docker run -d --label ambassador.listen.peer:redis=6379 redis
+    ambassador register --to etcd://10.0.0.1:2379 --advertise 10.0.0.5 --via peer
 
 Entries are withdrawn as soon as their container stops, and on SIGTERM.
 Those of a host that fails expire after their TTL.";
@@ -85,6 +98,7 @@ impl RegisterArgs {
         let advertise =
             keep.one(advertise(&self.advertise).map_err(|mistake| mistake.at(&flag("advertise"))));
         let ttl = keep.one(ttl(&self.ttl).map_err(|mistake| mistake.at(&flag("ttl"))));
+        let via = keep.one(self.via().map_err(|mistake| mistake.at(&flag("via"))));
         let names: Vec<_> = self.name.iter().map(|name| container_name(name)).collect();
         let names = names.into_iter().map(|name| keep.one(name.map_err(|mistake| mistake.at(&flag("name")))));
         let names: Vec<_> = names.collect();
@@ -93,12 +107,21 @@ impl RegisterArgs {
         let log = keep.all(log_config(self.log_level.as_deref(), self.log_format.as_deref(), vars));
         match (registry, advertise, ttl, docker, log) {
             (Some(registry), Some(advertise), Some(ttl), Some(docker), Some(log)) if mistakes.is_empty() => {
-                let choice =
-                    Choice { names: names.into_iter().flatten().collect(), all: self.all, advertise };
+                let names = names.into_iter().flatten().collect();
+                let choice = Choice { names, all: self.all, advertise, via: via.unwrap_or(Via::Ports) };
                 Ok(Plan { docker, choice, registry, ttl, log })
             }
             _ => Err(mistakes),
         }
+    }
+
+    fn via(&self) -> Result<Via, Mistake> {
+        let via = via(&self.via)?;
+        if via != Via::Ports && (self.all || !self.name.is_empty()) {
+            return Err(Mistake::new("`--via peer` cannot be combined with `--name` and `--all`")
+                .help("it registers containers with a label such as `ambassador.listen.peer:redis=6379`"));
+        }
+        Ok(via)
     }
 
     fn registry(&self, vars: &Vars) -> Result<RegistryConfig, Vec<Diagnostic>> {
@@ -132,6 +155,16 @@ impl Keep<'_> {
 
     fn all<T>(&mut self, read: Result<T, Vec<Diagnostic>>) -> Option<T> {
         read.map_err(|mistakes| self.0.extend(mistakes)).ok()
+    }
+}
+
+fn via(text: &str) -> Result<Via, Mistake> {
+    match text.split_once(':') {
+        None if text == "ports" => Ok(Via::Ports),
+        None if text == "peer" => Ok(Via::Peer { port: PEER_PORT }),
+        Some(("peer", port)) => Ok(Via::Peer { port: port_of(port)? }),
+        _ => Err(Mistake::new(format!("invalid value `{text}` for `--via`"))
+            .help("write `ports`, `peer` or `peer:PORT`")),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The entries to register: which containers of a host, under which names, at which addresses. Pure.
 
+mod exports;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -27,6 +29,42 @@ pub(crate) struct Choice {
     pub all: bool,
     /// The address of this host, as other hosts reach it.
     pub advertise: IpAddr,
+    /// What is registered of a container.
+    pub via: Via,
+}
+
+/// How other hosts reach a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Via {
+    /// By its published ports.
+    Ports,
+    /// By the exports that its labels request from the ambassador of this host.
+    Peer {
+        /// The port of that ambassador's `--peer-listen`.
+        port: u16,
+    },
+}
+
+/// The address of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Address {
+    pub(super) addr: SocketAddr,
+    /// The export, if the address is that of a peer.
+    pub(super) export: Option<String>,
+}
+
+/// A service, the port of its container, and where it is reached.
+type Port = (String, u16, Protocol, Address);
+
+/// `10.0.0.5:49153`, `peer://10.0.0.5:15008/redis`.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Address { addr, export } = self;
+        match export {
+            Some(export) => write!(f, "peer://{addr}/{export}"),
+            None => write!(f, "{addr}"),
+        }
+    }
 }
 
 /// The identity of an entry.
@@ -52,7 +90,7 @@ impl fmt::Display for Entry {
 }
 
 /// Entries, with the addresses at which other hosts reach them.
-pub(super) type Entries = BTreeMap<Entry, SocketAddr>;
+pub(super) type Entries = BTreeMap<Entry, Address>;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Desired {
@@ -66,8 +104,15 @@ pub(super) fn desired(containers: &Containers, choice: &Choice) -> Desired {
     let mut desired = Desired::default();
     let named = named(containers, &choice.names, &mut desired.problems);
     for (id, container) in containers.others().filter(|(_, container)| container.running) {
-        let services = Services::of(container, named.get(id), choice.all, &mut desired.problems);
-        let ports = services.ports(container, choice.advertise, &mut desired.problems);
+        let ports =
+            match choice.via {
+                Via::Ports => Services::of(container, named.get(id), choice.all, &mut desired.problems)
+                    .ports(container, choice.advertise, &mut desired.problems),
+                Via::Peer { port } => {
+                    let peer = SocketAddr::new(choice.advertise, port);
+                    exports::exports(container, peer, &mut desired.problems)
+                }
+            };
         // A container that is starting is registered: its first check may be half a minute away.
         if container.health == ContainerHealth::Unhealthy && !ports.is_empty() {
             desired
@@ -161,12 +206,7 @@ impl Services {
         services
     }
 
-    fn ports(
-        &self,
-        container: &Container,
-        advertise: IpAddr,
-        problems: &mut BTreeSet<String>,
-    ) -> Vec<(String, u16, Protocol, SocketAddr)> {
+    fn ports(&self, container: &Container, advertise: IpAddr, problems: &mut BTreeSet<String>) -> Vec<Port> {
         let mut ports = BTreeMap::new();
         for published in &container.published {
             let key = (published.port, published.protocol);
@@ -182,7 +222,8 @@ impl Services {
         }
         problems.extend(self.missing(container, advertise, |key| ports.contains_key(key)));
         let entry = |((port, protocol), (service, host_port)): (_, (&String, u16))| {
-            (service.clone(), port, protocol, SocketAddr::new(advertise, host_port))
+            let addr = Address { addr: SocketAddr::new(advertise, host_port), export: None };
+            (service.clone(), port, protocol, addr)
         };
         ports.into_iter().map(entry).collect()
     }

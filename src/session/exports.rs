@@ -89,7 +89,10 @@ mod tests {
         assert_eq!((find("redis"), find("redis:6379")), (Ok(()), Ok(())));
         assert_eq!(find("pg"), Err(Refusal::UNAVAILABLE), "a source may still name it");
         exports.complete();
-        assert_eq!((find("pg"), find("6379:redis")), (Err(Refusal::NO_SUCH_EXPORT), Err(Refusal::NO_SUCH_EXPORT)));
+        assert_eq!(
+            (find("pg"), find("6379:redis")),
+            (Err(Refusal::NO_SUCH_EXPORT), Err(Refusal::NO_SUCH_EXPORT))
+        );
         let datagrams = exports.find(Protocol::Udp, "redis", "a", CredentialKind::OwnCa);
         assert_eq!(datagrams.map(drop), Err(Refusal::NO_SUCH_EXPORT));
     }
@@ -106,7 +109,11 @@ mod tests {
             (&["b", "a"], ForeignCa, true),
         ] {
             let found = exports(peers).find(Protocol::Tcp, "redis", "a", kind).map(drop);
-            assert_eq!(found, if is_allowed { Ok(()) } else { Err(Refusal::NOT_ALLOWED) }, "{peers:?} {kind:?}");
+            assert_eq!(
+                found,
+                if is_allowed { Ok(()) } else { Err(Refusal::NOT_ALLOWED) },
+                "{peers:?} {kind:?}"
+            );
         }
     }
 }

@@ -4,8 +4,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use h2::client::{Connection, SendRequest};
 use h2::Reason;
+use h2::client::{Connection, SendRequest};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::rustls;
 
@@ -13,8 +13,8 @@ use super::liveness::{self, Verdict};
 use super::payload::Payload;
 use super::stream::{FRAME_BYTES, TunnelStream};
 use super::{
-    Counted, HEADER_BYTES_MAX, Handshaken, STREAM_WINDOW, STREAMS_MAX, SessionInfo, Side, Status, TUNNEL_WINDOW, Tunnel,
-    TunnelError, headers,
+    Counted, HEADER_BYTES_MAX, Handshaken, STREAM_WINDOW, STREAMS_MAX, SessionInfo, Side, Status,
+    TUNNEL_WINDOW, Tunnel, TunnelError, headers,
 };
 use crate::credentials::{CredentialKind, HandshakeFailure};
 use crate::ending::Ending;
@@ -100,7 +100,9 @@ async fn drive<T: AsyncRead + AsyncWrite + Unpin>(
 fn failed(tunnel: &Tunnel, error: h2::Error, kind: CredentialKind) {
     let (identity, remote) = (&tunnel.peer.identity, tunnel.remote);
     let error = match error.into_io() {
-        Some(error) if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) => {
+        Some(error)
+            if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) =>
+        {
             let failure = HandshakeFailure::of(&error, kind);
             let _ = tunnel.tls_failure.set(failure.reason);
             return tracing::warn!(%identity, %remote, "tunnel ended: {}", failure.one_line());

@@ -44,8 +44,9 @@ pub(super) async fn dial(
     purpose: Purpose,
     limit: Duration,
 ) -> io::Result<(client::TlsStream<Transport>, Handshaken)> {
-    let (config, server_name) =
-        credentials.connector(name, &[purpose.alpn()]).map_err(|error| io::Error::other(error.to_string()))?;
+    let (config, server_name) = credentials
+        .connector(name, &[purpose.alpn()])
+        .map_err(|error| io::Error::other(error.to_string()))?;
     let handshake = async {
         let socket = connect::dial(&EndpointAddr::Inet(addr), limit).await?;
         let transport = Transport::new(socket);
@@ -57,7 +58,8 @@ pub(super) async fn dial(
             return Err(io::Error::other(TunnelError::Tls(Reason::Alpn)));
         }
         let chain = certificates(tls);
-        let peer = credentials.peer(&chain).map_err(|error| io::Error::other(TunnelError::Tls(error.reason())))?;
+        let peer =
+            credentials.peer(&chain).map_err(|error| io::Error::other(TunnelError::Tls(error.reason())))?;
         Ok((stream, Handshaken { peer, remote: addr, direction: Direction::Dialled, chain, activity }))
     };
     timeout(limit, handshake).await?

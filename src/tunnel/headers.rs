@@ -54,9 +54,10 @@ fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
 /// Returns the address and port of the first `for` (RFC 7239, 4).
 fn forwarded_for(value: &str) -> Option<SocketAddr> {
     let first = value.split(',').next()?;
-    let pair = first.split(';').map(str::trim).find(|pair| {
-        pair.get(..4).is_some_and(|name| name.eq_ignore_ascii_case("for="))
-    })?;
+    let pair = first
+        .split(';')
+        .map(str::trim)
+        .find(|pair| pair.get(..4).is_some_and(|name| name.eq_ignore_ascii_case("for=")))?;
     let node = pair.get(4..)?.trim_matches('"');
     let addr: SocketAddr = node.parse().ok()?;
     Some(SocketAddr::new(addr.ip().to_canonical(), addr.port()))
@@ -78,8 +79,7 @@ pub(super) fn accepted() -> Response<()> {
 /// Returns the answer to a session that is not connected.
 pub(super) fn refused(refusal: &Refusal) -> Response<()> {
     let mut response = Response::new(());
-    *response.status_mut() =
-        StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    *response.status_mut() = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
     response.headers_mut().insert(PROXY_STATUS, HeaderValue::from_static(refusal.proxy_status));
     response
 }

@@ -53,7 +53,11 @@ impl Peers {
 
     /// Returns the tunnels that are open.
     pub fn tunnels(&self) -> Vec<Arc<Tunnel>> {
-        lock(&self.tunnels).iter().filter_map(Weak::upgrade).filter(|tunnel| tunnel.loss().is_none()).collect()
+        lock(&self.tunnels)
+            .iter()
+            .filter_map(Weak::upgrade)
+            .filter(|tunnel| tunnel.loss().is_none())
+            .collect()
     }
 
     /// Returns the number of failed handshakes by reason.

@@ -73,11 +73,7 @@ enum Failure {
 /// # Errors
 ///
 /// Fails with the error of the connection, or with a [`TunnelError`].
-pub async fn open(
-    addr: &PeerAddr,
-    info: SessionInfo,
-    connect_timeout: Duration,
-) -> io::Result<TunnelStream> {
+pub async fn open(addr: &PeerAddr, info: SessionInfo, connect_timeout: Duration) -> io::Result<TunnelStream> {
     let pool = POOL.with_borrow(Clone::clone).ok_or_else(|| io::Error::other(TunnelError::NoCredentials))?;
     pool.open(addr, info, connect_timeout).await
 }
@@ -210,7 +206,8 @@ impl Pool {
         let credentials = self.peers.credentials().ok_or_else(none)?;
         let dialled = handshake::dial(credentials, *addr, name, Purpose::Open, connect_timeout).await;
         let (stream, handshaken) = dialled.inspect_err(|error| self.peers.count_dial(error))?;
-        let (dialled, driver) = open_tunnel(stream, handshaken, true, credentials.kind()).await.map_err(io::Error::other)?;
+        let (dialled, driver) =
+            open_tunnel(stream, handshaken, true, credentials.kind()).await.map_err(io::Error::other)?;
         self.peers.enter(&dialled.tunnel);
         let tunnel = dialled.tunnel.clone();
         lock(&self.entries).entry(via.clone()).or_default().tunnels.push(dialled);

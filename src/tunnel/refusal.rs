@@ -15,15 +15,20 @@ pub struct Refusal {
 
 impl Refusal {
     /// The request is not one that this version serves.
-    pub const MALFORMED: Refusal = Refusal { status: 400, proxy_status: "ambassador; error=http_protocol_error" };
+    pub const MALFORMED: Refusal =
+        Refusal { status: 400, proxy_status: "ambassador; error=http_protocol_error" };
     /// The identity of the peer is not in `peers`.
-    pub const NOT_ALLOWED: Refusal = Refusal { status: 403, proxy_status: "ambassador; error=http_request_denied" };
+    pub const NOT_ALLOWED: Refusal =
+        Refusal { status: 403, proxy_status: "ambassador; error=http_request_denied" };
     /// There is no export of this name.
-    pub const NO_SUCH_EXPORT: Refusal = Refusal { status: 404, proxy_status: "ambassador; error=destination_not_found" };
+    pub const NO_SUCH_EXPORT: Refusal =
+        Refusal { status: 404, proxy_status: "ambassador; error=destination_not_found" };
     /// A limit is reached.
-    pub const LIMIT: Refusal = Refusal { status: 429, proxy_status: "ambassador; error=connection_limit_reached" };
+    pub const LIMIT: Refusal =
+        Refusal { status: 429, proxy_status: "ambassador; error=connection_limit_reached" };
     /// The process stops, or has not read its routes yet.
-    pub const UNAVAILABLE: Refusal = Refusal { status: 503, proxy_status: "ambassador; error=destination_unavailable" };
+    pub const UNAVAILABLE: Refusal =
+        Refusal { status: 503, proxy_status: "ambassador; error=destination_unavailable" };
 
     /// Returns the answer to a session that ended so before it was connected.
     pub fn of(ending: Ending) -> Refusal {
@@ -49,7 +54,6 @@ impl Refusal {
         };
         Refusal { status, proxy_status }
     }
-
 }
 
 /// The status of a peer that did not accept a session.

@@ -13,7 +13,8 @@ use super::payload::Payload;
 use super::refusal::Refusal;
 use super::stream::{FRAME_BYTES, TunnelStream};
 use super::{
-    Counted, HEADER_BYTES_MAX, Handshaken, STREAM_WINDOW, STREAMS_MAX, SessionInfo, Side, TUNNEL_WINDOW, Tunnel, headers,
+    Counted, HEADER_BYTES_MAX, Handshaken, STREAM_WINDOW, STREAMS_MAX, SessionInfo, Side, TUNNEL_WINDOW,
+    Tunnel, headers,
 };
 use crate::ending::Ending;
 
@@ -120,4 +121,3 @@ fn accept(
         _ => stream.refuse(&Refusal::MALFORMED),
     }
 }
-

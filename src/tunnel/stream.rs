@@ -13,9 +13,9 @@ use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 
-use super::{Counted, Tunnel};
 use super::payload::{Payload, Unsent};
 use super::refusal::Refusal;
+use super::{Counted, Tunnel};
 use crate::ending::Ending;
 
 /// The most bytes of one frame, and so of one write.
@@ -79,11 +79,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl TunnelStream {
     /// Wraps a stream that the peer has accepted.
-    pub(super) fn opened(
-        tunnel: Counted,
-        send: SendStream<Payload>,
-        receive: RecvStream,
-    ) -> TunnelStream {
+    pub(super) fn opened(tunnel: Counted, send: SendStream<Payload>, receive: RecvStream) -> TunnelStream {
         TunnelStream::new(tunnel, Sender::Open(send), receive)
     }
 
@@ -127,7 +123,8 @@ impl TunnelStream {
     pub fn accept(&self) -> io::Result<()> {
         let mut sender = lock(&self.sender);
         if let Sender::Requested(respond) = &mut *sender {
-            let stream = respond.send_response(super::headers::accepted(), false).map_err(|_reset| aborted())?;
+            let stream =
+                respond.send_response(super::headers::accepted(), false).map_err(|_reset| aborted())?;
             *sender = Sender::Open(stream);
         }
         Ok(())

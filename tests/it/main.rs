@@ -30,6 +30,7 @@ mod hostile;
 mod image;
 mod latency;
 mod networks;
+mod peer_routes;
 mod process;
 mod register;
 mod relay;

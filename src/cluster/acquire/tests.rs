@@ -33,7 +33,12 @@ struct Scripted<F>(F);
 impl<T: Send, F: Fn(&Endpoint) -> io::Result<T>> Dial for Scripted<F> {
     type Connection = T;
 
-    fn dial(&self, endpoint: &Endpoint, _: Duration, _: Duration) -> impl Future<Output = io::Result<T>> + Send {
+    fn dial(
+        &self,
+        endpoint: &Endpoint,
+        _: Duration,
+        _: Duration,
+    ) -> impl Future<Output = io::Result<T>> + Send {
         ready((self.0)(endpoint))
     }
 }

@@ -78,7 +78,7 @@ struct Service {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Meta {
-    /// The name of an export: address and port of the service are those of the peer.
+    /// [`EXPORT`](super::EXPORT).
     #[serde(rename = "ambassador-peer")]
     export: Loose,
 }
@@ -208,7 +208,7 @@ mod tests {
             service["Meta"] = meta;
             json!({ "Service": service })
         };
-        let export = |name: &str| json!({ "ambassador-peer": name, "other": 1 });
+        let export = |name: &str| json!({ crate::discovery::consul::EXPORT: name, "other": 1 });
         check(
             &json!([
                 service("10.0.0.2", export("redis")),

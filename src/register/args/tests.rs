@@ -5,7 +5,8 @@ use crate::route::EtcdKeys;
 
 fn args(to: &str, advertise: &str) -> RegisterArgs {
     let (to, advertise) = (to.to_owned(), advertise.to_owned());
-    RegisterArgs { to, advertise, ttl: "10s".to_owned(), ..RegisterArgs::default() }
+    let (ttl, via) = ("10s".to_owned(), "ports".to_owned());
+    RegisterArgs { to, advertise, ttl, via, ..RegisterArgs::default() }
 }
 
 fn vars(pairs: &[(&str, &str)]) -> Vars {
@@ -40,14 +41,34 @@ fn all_mistakes_are_reported_with_a_help() {
     let wrong = RegisterArgs {
         name: vec!["a b".to_owned()],
         ttl: "1ms".to_owned(),
+        via: "tunnel".to_owned(),
         log_level: Some("loud".to_owned()),
         ..args("zookeeper://h", "0.0.0.0")
     };
     let mistakes = wrong.plan(&vars(&[("DOCKER_HOST", "ssh://h")])).unwrap_err();
     let places: Vec<_> = mistakes.iter().map(|mistake| mistake.place.to_string()).collect();
-    let expected = ["--to", "--advertise", "--ttl", "--name", "variable DOCKER_HOST", "--log-level"];
+    let expected = ["--to", "--advertise", "--ttl", "--via", "--name", "variable DOCKER_HOST", "--log-level"];
     assert_eq!(places, expected, "{mistakes:?}");
     assert!(mistakes.iter().all(|mistake| mistake.help.is_some()), "{mistakes:?}");
+}
+
+#[test]
+fn via_is_ports_or_a_peer() {
+    let via = |text: &str, all| {
+        let args = RegisterArgs { via: text.to_owned(), all, ..args("etcd://h", "::1") };
+        args.plan(&Vars::default()).map(|plan| plan.choice.via)
+    };
+    assert_eq!(via("ports", true), Ok(Via::Ports));
+    assert_eq!(via("peer", false), Ok(Via::Peer { port: 15008 }));
+    assert_eq!(via("peer:1", false), Ok(Via::Peer { port: 1 }));
+    for (text, all, help) in [
+        ("peers", false, "`peer:PORT`"),
+        ("peer:0", false, "from 1 to 65535"),
+        ("peer", true, "ambassador.listen.peer:redis=6379"),
+    ] {
+        let mistakes = via(text, all).unwrap_err();
+        assert!(mistakes[0].help.as_deref().unwrap().contains(help), "{mistakes:?}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ const OURS: &str = "10.0.0.5";
 
 fn choice(names: &[&str], all: bool) -> Choice {
     let names = names.iter().map(|name| (*name).to_owned()).collect();
-    Choice { names, all, advertise: OURS.parse().unwrap() }
+    Choice { names, all, advertise: OURS.parse().unwrap(), via: Via::Ports }
 }
 
 /// `ip:host_port:port[/udp]`, as `docker run -p` has it.
@@ -86,6 +86,35 @@ fn names_and_all_register_unlabelled_containers() {
         &["redis-1/6379/a00000000000 10.0.0.5:80"],
         "",
     );
+}
+
+#[test]
+fn exports_of_labels_are_registered_via_the_peer() {
+    let peer = Choice { via: Via::Peer { port: 15008 }, ..choice(&[], false) };
+    let labels = [
+        ("ambassador.listen.peer:redis", "6379?hold=5s"),
+        ("ambassador.listen.peer:dns/udp", "53"),
+        ("ambassador.listen.80", "80"),
+        ("ambassador.register", "other"),
+    ];
+    let both = [
+        "dns/53-udp/a00000000000 peer://10.0.0.5:15008/dns",
+        "redis/6379/a00000000000 peer://10.0.0.5:15008/redis",
+    ];
+    check(redis(&labels, &["0.0.0.0:49153:6379"]), &peer, &both, "");
+    let good = ("ambassador.listen.peer:redis", "6379");
+    let expected = ["redis/6379/a00000000000 peer://10.0.0.5:15008/redis"];
+    for bad in [
+        ("ambassador.listen.peer:pg:5432", "5432"),
+        ("ambassador.listen.peer:a b", "1"),
+        ("ambassador.listen.peer:pg", "0"),
+        ("ambassador.listen.peer:pg/sctp", "1"),
+    ] {
+        check(redis(&[good, bad], &[]), &peer, &expected, bad.0);
+    }
+    check(redis(&[good, ("com.docker.compose.oneoff", "True")], &[]), &peer, &[], "");
+    let ill = Container { health: ContainerHealth::Unhealthy, ..redis(&[good], &[]) };
+    check(ill, &peer, &[], "unhealthy");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::discovery::docker::fixtures::{container, engine, labelled};
 use crate::discovery::docker::{Containers, Published};
 use crate::discovery::http::fake::{Fake, ReceivedRequest, Reply};
 use crate::register::RegistryConfig;
+use crate::register::desired::Via;
 use crate::route::Protocol;
 
 type Requests = Arc<Mutex<Vec<String>>>;
@@ -46,7 +47,8 @@ impl Run {
         let (unavailable, requests) = (Arc::<AtomicBool>::default(), Requests::default());
         let fake = agent(unavailable.clone(), requests.clone()).await;
         let config = ConsulConfig { agent: fake.address.clone(), ..ConsulConfig::default() };
-        let choice = Choice { names: Vec::new(), all: false, advertise: "10.0.0.5".parse().unwrap() };
+        let advertise = "10.0.0.5".parse().unwrap();
+        let choice = Choice { names: Vec::new(), all: false, advertise, via: Via::Ports };
         let ttl = Duration::from_secs(2);
         let registry = Registry::new(RegistryConfig::Consul(config), ttl, choice.advertise);
         let stop = CancellationToken::new();

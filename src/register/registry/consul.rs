@@ -2,7 +2,7 @@
 //! (<https://developer.hashicorp.com/consul/api-docs/agent/service>).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
@@ -16,9 +16,9 @@ use super::refusals::Refusals;
 use crate::config::ConsulConfig;
 use crate::config::secret::Secret;
 use crate::config::server::Server;
-use crate::discovery::consul::TOKEN;
+use crate::discovery::consul::{EXPORT, TOKEN};
 use crate::discovery::http::{Client, HttpError, Limit, Loose, Request, percent_encoded};
-use crate::register::desired::{Entries, Entry};
+use crate::register::desired::{Address, Entries, Entry};
 use crate::route::Protocol;
 
 /// The time limit of a request. A local agent responds in milliseconds.
@@ -37,7 +37,7 @@ const DEREGISTER_AFTER: &str = "1m";
 pub(in crate::register) struct Consul {
     agent: Agent,
     /// The registered services, by ID; `None` while the address is not known.
-    registered: BTreeMap<String, Option<SocketAddr>>,
+    registered: BTreeMap<String, Option<Address>>,
     /// Whether `registered` contains the services of an earlier process.
     has_loaded: bool,
     /// The services that cannot be registered or withdrawn, by ID.
@@ -57,7 +57,7 @@ struct Agent {
 
 enum ServiceUpdate {
     Register {
-        addr: SocketAddr,
+        address: Address,
         name: String,
         /// The body of the request.
         body: Value,
@@ -69,7 +69,7 @@ impl ServiceUpdate {
     /// Returns its identifier in [`Refusals`].
     fn entry(&self, id: &str) -> String {
         match self {
-            ServiceUpdate::Register { addr, .. } => format!("{id}={addr}"),
+            ServiceUpdate::Register { address, .. } => format!("{id}={address}"),
             ServiceUpdate::Withdraw => id.to_owned(),
         }
     }
@@ -146,16 +146,16 @@ impl Consul {
     /// Returns the updates that lead to the desired entries, by ID. Withdrawals come first: a removed container must not be found
     /// while new ones are registered.
     fn updates(&self, desired: &Entries) -> Vec<(String, ServiceUpdate)> {
-        let desired: BTreeMap<String, (&Entry, SocketAddr)> =
-            desired.iter().map(|(entry, addr)| (id(entry), (entry, *addr))).collect();
+        let desired: BTreeMap<String, (&Entry, &Address)> =
+            desired.iter().map(|(entry, address)| (id(entry), (entry, address))).collect();
         let removed = self.registered.keys().filter(|id| !desired.contains_key(*id));
         let mut updates: Vec<_> = removed.map(|id| (id.clone(), ServiceUpdate::Withdraw)).collect();
         let names = names(&desired);
-        for (id, (entry, addr)) in desired {
-            if self.registered.get(&id) != Some(&Some(addr)) {
+        for (id, (entry, address)) in desired {
+            if self.registered.get(&id).and_then(Option::as_ref) != Some(address) {
                 let name = names.get(&id).cloned().unwrap_or_else(|| entry.service.clone());
-                let body = self.agent.service(&id, &name, entry, addr);
-                updates.push((id, ServiceUpdate::Register { addr, name, body }));
+                let body = self.agent.service(&id, &name, entry, address);
+                updates.push((id, ServiceUpdate::Register { address: address.clone(), name, body }));
             }
         }
         updates
@@ -173,11 +173,11 @@ impl Consul {
     }
 }
 
-fn applied(registered: &mut BTreeMap<String, Option<SocketAddr>>, id: &str, update: ServiceUpdate) {
+fn applied(registered: &mut BTreeMap<String, Option<Address>>, id: &str, update: ServiceUpdate) {
     match update {
-        ServiceUpdate::Register { addr, name, .. } => {
-            tracing::info!(service = id, name, addr = %addr, "registered");
-            registered.insert(id.to_owned(), Some(addr));
+        ServiceUpdate::Register { address, name, .. } => {
+            tracing::info!(service = id, name, addr = %address, "registered");
+            registered.insert(id.to_owned(), Some(address));
         }
         ServiceUpdate::Withdraw => {
             tracing::info!(service = id, "withdrawn");
@@ -187,7 +187,7 @@ fn applied(registered: &mut BTreeMap<String, Option<SocketAddr>>, id: &str, upda
 }
 
 /// Does not report a service whose registration was not confirmed.
-fn remove_lost(registered: &mut BTreeMap<String, Option<SocketAddr>>, id: &str) {
+fn remove_lost(registered: &mut BTreeMap<String, Option<Address>>, id: &str) {
     if let Some(Some(_)) = registered.remove(id) {
         tracing::warn!(service = id, "service unknown to Consul; registering it again");
     }
@@ -224,8 +224,9 @@ impl Agent {
     }
 
     /// Returns the definition of a service. Its check passes from the beginning, because the container runs.
-    fn service(&self, id: &str, name: &str, entry: &Entry, addr: SocketAddr) -> Value {
-        json!({
+    fn service(&self, id: &str, name: &str, entry: &Entry, address: &Address) -> Value {
+        let Address { addr, export } = address;
+        let mut service = json!({
             "ID": id,
             "Name": name,
             "Address": addr.ip().to_string(),
@@ -237,7 +238,11 @@ impl Agent {
                 "Status": "passing",
                 "DeregisterCriticalServiceAfter": DEREGISTER_AFTER,
             },
-        })
+        });
+        if let Some(export) = export {
+            service["Meta"][EXPORT] = export.as_str().into();
+        }
+        service
     }
 
     fn with_token(&self, request: Request) -> Request {
@@ -286,12 +291,12 @@ fn id(entry: &Entry) -> String {
 }
 
 /// Returns the name of each service. A service of Consul has one port; if a name has several, each is a service `NAME-PORT`.
-fn names(wanted: &BTreeMap<String, (&Entry, SocketAddr)>) -> BTreeMap<String, String> {
+fn names(wanted: &BTreeMap<String, (&Entry, &Address)>) -> BTreeMap<String, String> {
     let mut ports: BTreeMap<&str, BTreeSet<(u16, Protocol)>> = BTreeMap::new();
     for (entry, _) in wanted.values() {
         ports.entry(&entry.service).or_default().insert((entry.port, entry.protocol));
     }
-    let name = |(id, (entry, _)): (&String, &(&Entry, SocketAddr))| {
+    let name = |(id, (entry, _)): (&String, &(&Entry, &Address))| {
         let several = ports.get(entry.service.as_str()).is_some_and(|ports| ports.len() > 1);
         let name = if several { format!("{}-{}", entry.service, port(entry)) } else { entry.service.clone() };
         (id.clone(), name)

@@ -55,7 +55,7 @@ fn key_may_be_an_export_of_a_peer() {
             "peer://10.0.0.1:15008/r (/s/a) 1 0",
             "peer://10.9.9.9:15008/r (/s/b) 1 0",
             "peer://10.9.9.8:15008/r (/s/b) 1 0",
-            "peer://@laptop/r (from 10.9.9.7) (/s/c) 1 0",
+            "peer://@laptop@10.9.9.7/r (/s/c) 1 0",
         ]
     );
 }

@@ -131,7 +131,7 @@ mod tests {
                 "[fd00::8]:5432 (db) 1 2",
                 "peer://10.0.0.8:15008/pg (db) 2 0",
                 "peer://[fd00::8]:15008/pg (db) 2 0",
-                "peer://@db/pg (from 10.0.0.9) (file:a) 1 0",
+                "peer://@db@10.0.0.9/pg (file:a) 1 0",
             ]
         );
         assert_eq!(names(&read(text).unwrap()).collect::<Vec<_>>(), ["db", "nowhere"]);

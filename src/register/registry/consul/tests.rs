@@ -1,16 +1,18 @@
 //! A scripted agent with the responses of Consul 1.8.
 
+use std::net::SocketAddr;
+
 use super::*;
 use crate::discovery::http::fake::{Fake, ReceivedRequest, Reply};
 
-fn entry(port: u16) -> (Entry, SocketAddr) {
+fn entry(port: u16) -> (Entry, Address) {
     let entry = Entry {
         service: "redis".to_owned(),
         port,
         protocol: Protocol::Tcp,
         container: "080ecd3b75b1".to_owned(),
     };
-    (entry, SocketAddr::from(([10, 0, 0, 5], 40000 + port)))
+    (entry, Address { addr: SocketAddr::from(([10, 0, 0, 5], 40000 + port)), export: None })
 }
 
 fn entries(ports: &[u16]) -> Entries {
@@ -43,6 +45,22 @@ async fn service_is_registered_with_a_ttl_check() {
     consul.sync(&entries(&[6379])).await.unwrap();
     consul.keep_alive().await.unwrap();
     assert_eq!(fake.lines(), ["PUT /v1/agent/check/pass/service%3Aredis%3A6379%3A080ecd3b75b1"]);
+}
+
+#[tokio::test]
+async fn export_is_a_service_with_its_name_in_the_metadata() {
+    let mut fake = Fake::new(|_| fine()).await;
+    let (entry, mut address) = entry(6379);
+    let mut consul = consul(&fake);
+    consul.sync(&[(entry.clone(), address.clone())].into()).await.unwrap();
+    address.export = Some("redis".to_owned());
+    consul.sync(&[(entry, address)].into()).await.unwrap();
+    let metas: Vec<Value> = std::iter::from_fn(|| fake.requests.try_recv().ok())
+        .filter_map(|request| {
+            Some(serde_json::from_str::<Value>(&request.body).ok()?["Meta"][EXPORT].clone())
+        })
+        .collect();
+    assert_eq!(metas, [Value::Null, json!("redis")], "the service is registered again");
 }
 
 #[tokio::test]

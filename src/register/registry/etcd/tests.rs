@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::discovery::http::fake::{Fake, ReceivedRequest, Reply};
-use crate::register::desired::Entry;
+use crate::register::desired::{Address, Entry};
 use crate::route::Protocol;
 
 fn check(has: &[(&str, Option<&str>)], wanted: &[(&str, &str)], expected: &[&str]) {
@@ -68,7 +68,7 @@ fn entries(ports: &[u16]) -> Entries {
             protocol: Protocol::Tcp,
             container: "c".to_owned(),
         };
-        (entry, SocketAddr::from(([10, 0, 0, 5], *port)))
+        (entry, Address { addr: SocketAddr::from(([10, 0, 0, 5], *port)), export: None })
     };
     ports.iter().map(entry).collect()
 }

@@ -139,7 +139,12 @@ impl Drop for CountGuard<'_> {
 impl Dial for Dialler {
     type Connection = (Incarnation, Behaviour);
 
-    async fn dial(&self, endpoint: &Endpoint, timeout: Duration, _: Duration) -> io::Result<(Incarnation, Behaviour)> {
+    async fn dial(
+        &self,
+        endpoint: &Endpoint,
+        timeout: Duration,
+        _: Duration,
+    ) -> io::Result<(Incarnation, Behaviour)> {
         let port = port(&endpoint.key.addr);
         self.check_attempt(endpoint);
         let (incarnation, behaviour) = {
