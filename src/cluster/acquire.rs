@@ -41,7 +41,7 @@ use crate::fd_budget::FdPermit;
 use crate::route::Options;
 use admission::{Slot, Waiter};
 use hold_limit::HoldPermit;
-use round::Round;
+use round::{Round, Seeker};
 
 /// Pauses between two rounds of attempts. A restarting service is back in tens of milliseconds at best, so the first
 /// pauses are short. At one second, ten thousand held sessions cost at most a thousand refused connects per core and second.
@@ -201,8 +201,8 @@ impl<D: Dial> Acquisition<'_, D> {
         if is_limited && !has_queued && cluster.admission.endpoints.has_waiters() {
             return Ok(Round::Failed { attempted: false, full: true });
         }
-        let hold = self.hold_left(members.options.hold);
-        let round = cluster.try_each(hold_limit, members, client, self.stats, dialler, hold, left).await?;
+        let seeker = Seeker { client, hold: self.hold_left(members.options.hold) };
+        let round = cluster.try_each(hold_limit, members, seeker, self.stats, dialler, left).await?;
         match round {
             Round::Connected(..) if self.has_failed => cluster.changed.notify_waiters(),
             Round::Failed { attempted, full } if attempted || !full => {

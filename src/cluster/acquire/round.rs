@@ -16,6 +16,13 @@ use crate::ending::Ending;
 /// A dial that takes longer than this is considered slow. A local connect takes microseconds, one across an ocean 150 ms.
 const SLOW_DIAL: Duration = Duration::from_millis(250);
 
+/// The session for which endpoints are tried.
+pub(super) struct Seeker {
+    pub(super) client: Option<IpAddr>,
+    /// How much longer it waits.
+    pub(super) hold: Duration,
+}
+
 /// The outcome of one round.
 pub(super) enum Round<C> {
     Connected(C, InFlight),
@@ -35,10 +42,9 @@ impl Cluster {
         &self,
         hold_limit: &HoldLimit,
         members: &Arc<Members>,
-        client: Option<IpAddr>,
+        Seeker { client, hold }: Seeker,
         stats: &mut ConnectStats,
         dialler: &D,
-        hold: Duration,
         mut left: Pin<&mut impl Future<Output = io::Result<()>>>,
     ) -> Result<Round<D::Connection>, Ending> {
         let connect_timeout = members.options.connect_timeout;
