@@ -9,7 +9,6 @@ pub(crate) mod unix;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 pub use accept::accept_loop;
 pub use bind::{BindError, bind};
@@ -60,13 +59,8 @@ pub struct Accepted {
 pub enum AcceptedStream {
     /// A socket, which is not registered with a worker yet.
     Socket(OwnedFd),
-    /// A session that a peer has opened. It belongs to the worker of its tunnel.
-    Tunnel {
-        /// To be answered.
-        stream: Box<TunnelStream>,
-        /// How much longer the peer waits.
-        hold: Option<Duration>,
-    },
+    /// A session that a peer has opened, to be answered. It belongs to the worker of its tunnel.
+    Tunnel(Box<TunnelStream>),
 }
 
 impl ClientAddr {

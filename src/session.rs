@@ -88,9 +88,8 @@ pub fn serve(
     let registered = match (stream, client) {
         (AcceptedStream::Socket(fd), ClientAddr::Inet(_)) => Socket::register(fd).map(Stream::from),
         (AcceptedStream::Socket(fd), ClientAddr::Unix) => Socket::register_unix(fd).map(Stream::from),
-        (AcceptedStream::Tunnel { stream, hold }, _) => {
+        (AcceptedStream::Tunnel(stream), _) => {
             record.through(stream.tunnel());
-            record.client_hold = hold;
             Ok(Stream::Tunnel(stream))
         }
     };
@@ -167,9 +166,10 @@ async fn connect(
     permit: &FdPermit,
     shared: &Shared,
 ) -> Result<Stream, Ending> {
-    let Record { live, stats, client_hold, .. } = record;
+    let Record { live, stats, .. } = record;
     let timings = &live.cluster.counters.timings;
-    let dial = StreamDial { offset, permit, timings, client: live.client, client_hold: *client_hold };
+    let client_hold = downstream.client_hold();
+    let dial = StreamDial { offset, permit, timings, client: live.client, client_hold };
     let acquired =
         live.cluster.acquire(&shared.hold_limit, live.client.ip(), stats, downstream.left(), &dial);
     let (upstream, endpoint) = acquired.await?;

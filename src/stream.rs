@@ -170,6 +170,14 @@ impl Stream {
         }
     }
 
+    /// Returns how long the client waits to be connected, if it has said so.
+    pub(crate) fn client_hold(&self) -> Option<Duration> {
+        match self {
+            Stream::Socket(_) => None,
+            Stream::Tunnel(stream) => stream.hold(),
+        }
+    }
+
     /// Tells the client that its session is connected, where the protocol has a message for it.
     ///
     /// # Errors

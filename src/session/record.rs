@@ -24,8 +24,6 @@ pub(super) struct Record {
     pub(super) live: Listed,
     pub(super) stats: ConnectStats,
     pub(super) endpoint: Option<InFlight>,
-    /// How long the client waits to be connected, if it has said so.
-    pub(super) client_hold: Option<Duration>,
     ending: Ending,
     protocol: Protocol,
     /// As in [`Outcome`].
@@ -51,7 +49,6 @@ impl Record {
             live: Listed::enter(cluster, client),
             stats: ConnectStats::default(),
             endpoint: None,
-            client_hold: None,
             ending: Ending::Local,
             protocol,
             client_left: false,

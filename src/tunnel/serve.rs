@@ -1,5 +1,6 @@
 //! The serving side of a tunnel: accepts the sessions that the peer opens.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::payload::Payload;
 use super::refusal::Refusal;
 use super::stream::{FRAME_BYTES, TunnelStream};
 use super::{
-    Counted, HEADER_BYTES_MAX, Handshaken, STREAM_WINDOW, STREAMS_MAX, SessionInfo, Side, TUNNEL_WINDOW,
+    Counted, HEADER_BYTES_MAX, Handshaken, STREAM_WINDOW, STREAMS_MAX, Side, TUNNEL_WINDOW,
     Tunnel, headers,
 };
 use crate::ending::Ending;
@@ -29,8 +30,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct SessionRequest {
     /// The `:authority`: the name of an export.
     pub export: String,
-    /// What the peer tells about the session.
-    pub info: SessionInfo,
+    /// The client, if the peer tells its address.
+    pub client: Option<SocketAddr>,
     /// To be answered.
     pub stream: TunnelStream,
 }
@@ -109,14 +110,15 @@ fn accept(
     admit: &mut impl FnMut(SessionRequest),
 ) {
     let (head, receive) = request.into_parts();
-    let stream = TunnelStream::requested(Counted::new(tunnel.clone()), respond, receive);
+    let info = headers::read(&head.headers);
+    let stream = TunnelStream::requested(Counted::new(tunnel.clone()), respond, receive, info.hold);
     let protocol = head.extensions.get::<h2::ext::Protocol>();
     match head.uri.authority() {
         // What peers do not read already fills half of the window: the peer tries another tunnel.
         _ if tunnel.is_clogged() => stream.refuse_unprocessed(),
         Some(authority) if head.method == Method::CONNECT && protocol.is_none() => {
             let export = authority.as_str().to_owned();
-            admit(SessionRequest { export, info: headers::read(&head.headers), stream });
+            admit(SessionRequest { export, client: info.client, stream });
         }
         _ => stream.refuse(&Refusal::MALFORMED),
     }

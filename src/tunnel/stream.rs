@@ -8,6 +8,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
@@ -33,6 +34,8 @@ pub struct TunnelStream {
     unsent: Arc<Unsent>,
     /// The close must reset the stream.
     reset: AtomicBool,
+    /// How long the peer waits for the answer to its request.
+    hold: Option<Duration>,
 }
 
 /// The direction to the peer.
@@ -80,7 +83,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl TunnelStream {
     /// Wraps a stream that the peer has accepted.
     pub(super) fn opened(tunnel: Counted, send: SendStream<Payload>, receive: RecvStream) -> TunnelStream {
-        TunnelStream::new(tunnel, Sender::Open(send), receive)
+        TunnelStream::new(tunnel, Sender::Open(send), receive, None)
     }
 
     /// Wraps a request of the peer, to be answered by [`TunnelStream::accept`] or [`TunnelStream::refuse`].
@@ -88,11 +91,17 @@ impl TunnelStream {
         tunnel: Counted,
         respond: SendResponse<Payload>,
         receive: RecvStream,
+        hold: Option<Duration>,
     ) -> TunnelStream {
-        TunnelStream::new(tunnel, Sender::Requested(respond), receive)
+        TunnelStream::new(tunnel, Sender::Requested(respond), receive, hold)
     }
 
-    fn new(tunnel: Counted, sender: Sender, stream: RecvStream) -> TunnelStream {
+    fn new(
+        tunnel: Counted,
+        sender: Sender,
+        stream: RecvStream,
+        hold: Option<Duration>,
+    ) -> TunnelStream {
         let receiver = Receiver {
             tunnel: tunnel.get().clone(),
             stream,
@@ -107,7 +116,13 @@ impl TunnelStream {
             receiver: Mutex::new(receiver),
             unsent: Arc::default(),
             reset: AtomicBool::new(false),
+            hold,
         }
+    }
+
+    /// Returns how long the peer waits for the answer to its request, if it has said so.
+    pub(crate) fn hold(&self) -> Option<Duration> {
+        self.hold
     }
 
     /// Returns the tunnel.

@@ -111,11 +111,11 @@ impl Worker {
     }
 
     /// Serves a session that a peer has opened, or refuses it.
-    fn admit(&self, SessionRequest { export, info, stream }: SessionRequest) {
+    fn admit(&self, SessionRequest { export, client, stream }: SessionRequest) {
         match self.find_export(&export, stream.tunnel()) {
             Ok((cluster, permit)) => {
-                let client = ClientAddr::Inet(info.client.unwrap_or(stream.tunnel().remote));
-                let stream = AcceptedStream::Tunnel { stream: Box::new(stream), hold: info.hold };
+                let client = ClientAddr::Inet(client.unwrap_or(stream.tunnel().remote));
+                let stream = AcceptedStream::Tunnel(Box::new(stream));
                 let accepted = Accepted { stream, client, permit };
                 let slot = SessionSlot::on(self.own.clone());
                 self.serve(Handover::Session { accepted, cluster, offset: 0, slot });
