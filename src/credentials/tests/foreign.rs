@@ -71,6 +71,33 @@ async fn spiffe_ids_without_dns_names_are_identities() {
     }
 }
 
+#[test]
+fn key_is_read_from_the_file_beside_the_certificate_as_other_programs_write_it() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), TestClock::late());
+    let dir = dir.path();
+    foreign_ca(dir, "ca", P256);
+    foreign_leaf(dir, "ca", "one", P256, "DNS:one");
+    foreign_leaf(dir, "ca", "two", P256, "DNS:two");
+    for (cert, key) in [("tls.crt", "tls.key"), ("svid.pem", "svid_key.pem")] {
+        fs::copy(dir.join("one.crt"), dir.join(cert)).unwrap();
+        written(dir, key, fs::read(dir.join("one.key")).unwrap());
+        let files = CredentialFiles { cert: Some(dir.join(cert)), ..files(dir, "one", "ca") };
+        let credentials = loaded(files, &clock);
+        assert_eq!(
+            credentials.warnings(),
+            Vec::<String>::new(),
+            "the key is private, the certificate is not"
+        );
+        // The certificate and its key are replaced one after the other.
+        fs::copy(dir.join("two.crt"), dir.join(cert)).unwrap();
+        let error = credentials.reload().unwrap_err().to_string();
+        assert!(error.contains("the private key does not belong to the first certificate"), "{error}");
+        written(dir, key, fs::read(dir.join("two.key")).unwrap());
+        assert_eq!(credentials.reload(), Ok(true));
+        assert_eq!(&*credentials.identity().identity, "two");
+    }
+}
+
 #[tokio::test]
 async fn dns_name_is_the_identity_without_a_uri_and_intermediate_cas_are_followed() {
     let (dir, clock) = (tempfile::tempdir().unwrap(), TestClock::late());
@@ -166,7 +193,7 @@ fn keys_of_every_usual_format_are_read() {
             "swapped",
             "the private key does not belong to the first certificate\n  help: put our own certificate first",
         ),
-        ("no-key", "has no private key\n  help: append the key, unencrypted"),
+        ("no-key", "has no private key\n  help: append it, or put it beside the certificate"),
         ("no-certificate", "has no certificate\n  help: it must be a PEM file"),
     ] {
         let error = Credentials::load(files(dir, name, "ca")).unwrap_err().to_string();
