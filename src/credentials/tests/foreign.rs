@@ -12,7 +12,7 @@ use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{ClientConfig, SupportedProtocolVersion};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::support::{TestCa, TestClock, handshake, host, identity, loaded, openssl, written};
+use super::support::{DAY, TestCa, TestClock, handshake, host, identity, loaded, openssl, written};
 use crate::credentials::trust::provider;
 use crate::credentials::{CredentialFiles, CredentialKind, Credentials, HandshakeFailure};
 
@@ -128,6 +128,25 @@ async fn dns_name_is_the_identity_without_a_uri_and_intermediate_cas_are_followe
     for name in [host("db.example"), host("192.0.2.1"), identity("db.example")] {
         assert_eq!(handshake(&web, &name, &db).await.identities(), ("db.example", "web.example"), "{name:?}");
     }
+}
+
+#[tokio::test]
+async fn certificate_ends_with_the_last_certificate_of_its_ca() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), TestClock::late());
+    let dir = dir.path();
+    foreign_ca(dir, "ca", P256);
+    // The same key, and a shorter life.
+    let subject = "-subj /O=Example/CN=ca";
+    openssl(dir, &format!("req -x509 -key ca.key -out short.pem -days 1 {subject}"));
+    foreign_leaf(dir, "ca", "web", P256, "DNS:web");
+    foreign_leaf(dir, "ca", "db", P256, "DNS:db");
+    join(dir, "both", &["ca.pem", "short.pem"]);
+    let [short, both] = ["short", "both"].map(|ca| loaded(files(dir, "web", ca), &clock));
+    let db = loaded(files(dir, "db", "ca"), &clock);
+    assert_eq!(handshake(&short, &host("db"), &db).await.identities(), ("db", "web"));
+    clock.advance(DAY);
+    assert_eq!(handshake(&short, &host("db"), &db).await.reasons(), ("expired", "refused-expired"));
+    assert_eq!(handshake(&both, &host("db"), &db).await.identities(), ("db", "web"));
 }
 
 #[tokio::test]
