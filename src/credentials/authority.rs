@@ -154,7 +154,7 @@ impl Authority {
         self.write_revocations(now)
     }
 
-    /// Removes the previous key. Refuses while a name has a valid certificate only from the previous key.
+    /// Removes the previous key, and what it issued from the index. Refuses while a name has a valid certificate only from the previous key.
     pub fn finish_rotation(&mut self, now: SystemTime) -> Result<(), CredentialsError> {
         let in_use = self.in_use()?.name.clone();
         if self.generations.len() < 2 {
@@ -173,6 +173,8 @@ impl Authority {
         self.generations.truncate(1);
         self.write_certificates()?;
         self.write_keys()?;
+        self.index.keep_only(&in_use);
+        self.write_index()?;
         self.write_revocations(now)
     }
 

@@ -1,5 +1,6 @@
 //! The files of the credentials, and their contents.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,9 @@ const CA_FILE_MAX_BYTES: usize = 4 << 20;
 /// About 200,000 revoked certificates.
 const CRL_FILE_MAX_BYTES: usize = 8 << 20;
 
+/// In the label of each kind of private key (RFC 7468, 10 and 11).
+const KEY_LABEL: &[u8] = b"PRIVATE KEY-----";
+
 /// `TMPFS_MAGIC` and `RAMFS_MAGIC` of statfs(2).
 const MEMORY_FILE_SYSTEMS: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 
@@ -30,7 +34,7 @@ const MEMORY_FILE_SYSTEMS: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 pub struct CredentialFiles {
     /// One secret a line (`--peer-secret-file`).
     pub secret: Option<PathBuf>,
-    /// Our certificate, its chain and its key in one PEM file (`--peer-cert`).
+    /// Our certificate, its chain and its key in one PEM file (`--peer-cert`), or the key in a file beside it.
     pub cert: Option<PathBuf>,
     /// The CAs that we trust (`--peer-ca`).
     pub ca: Option<PathBuf>,
@@ -50,6 +54,8 @@ pub(super) enum Contents {
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct CertificateFiles {
     pub(super) cert: FileBytes,
+    /// The private key, if it is not in `cert`.
+    pub(super) key: Option<FileBytes>,
     pub(super) ca: FileBytes,
     pub(super) crl: Option<FileBytes>,
 }
@@ -68,8 +74,10 @@ impl CredentialFiles {
                 Ok(Contents::Secret(read(path, SECRET_FILE_MAX_BYTES)?))
             }
             CredentialFiles { secret: None, cert: Some(cert), ca: Some(ca), crl, name: None } => {
+                let cert = read(cert, CERT_FILE_MAX_BYTES)?;
                 Ok(Contents::Certificates(CertificateFiles {
-                    cert: read(cert, CERT_FILE_MAX_BYTES)?,
+                    key: read_key_beside(&cert)?,
+                    cert,
                     ca: read(ca, CA_FILE_MAX_BYTES)?,
                     crl: crl.as_deref().map(|crl| read(crl, CRL_FILE_MAX_BYTES)).transpose()?,
                 }))
@@ -113,6 +121,18 @@ impl CredentialFiles {
         };
         CredentialsError::in_flag(flag, mistake)
     }
+}
+
+/// Reads the file of the private key, if the file of the certificate has none: `tls.key` beside `tls.crt`, as cert-manager
+/// writes them, or `svid_key.pem` beside `svid.pem`, as spiffe-helper does.
+fn read_key_beside(cert: &FileBytes) -> Result<Option<FileBytes>, CredentialsError> {
+    let has_key = cert.bytes.windows(KEY_LABEL.len()).any(|window| window == KEY_LABEL);
+    let name = |part: Option<&OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+    let (stem, extension) = (name(cert.path.file_stem()), name(cert.path.extension()));
+    let beside =
+        [cert.path.with_extension("key"), cert.path.with_file_name(format!("{stem}_key.{extension}"))];
+    let found = beside.iter().find(|path| !has_key && path.exists());
+    found.map(|path| read(path, CERT_FILE_MAX_BYTES)).transpose()
 }
 
 /// Returns a warning if any user of the host can read or replace a file with a key. Group access can be on purpose.

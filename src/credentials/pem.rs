@@ -1,6 +1,7 @@
 //! The PEM files of an operator: a certificate with its key, CAs, revocation lists. Pure.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use data_encoding::BASE64;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
@@ -11,7 +12,7 @@ use webpki::{CertRevocationList, OwnedCertRevocationList};
 
 use x509_parser::parse_x509_crl;
 
-use super::snapshot::ListInfo;
+use super::files::FileBytes;
 use super::trust::provider;
 use super::{CredentialsError, identity};
 use crate::diagnostic::Mistake;
@@ -26,10 +27,15 @@ const ENCRYPTED: &[u8] = b"ENCRYPTED";
 const LINE_LENGTH: usize = 64;
 
 /// Reads a certificate, its intermediate certificates and its key, in any order of key and certificates.
-pub(super) fn certified_key(path: &Path, file: &[u8]) -> Result<CertifiedKey, CredentialsError> {
-    if file.windows(ENCRYPTED.len()).any(|window| window == ENCRYPTED) {
+pub(super) fn certified_key(
+    path: &Path,
+    file: &[u8],
+    key: Option<&FileBytes>,
+) -> Result<CertifiedKey, CredentialsError> {
+    let (key_path, key_file) = key.map_or((path, file), |key| (&key.path, &key.bytes));
+    if key_file.windows(ENCRYPTED.len()).any(|window| window == ENCRYPTED) {
         let mistake = Mistake::new("the private key is encrypted, and there is no passphrase");
-        return Err(in_file(path, mistake, "decrypt it with `openssl pkey -in key.pem -out plain.pem`"));
+        return Err(in_file(key_path, mistake, "decrypt it with `openssl pkey -in key.pem -out plain.pem`"));
     }
     let chain = certificates(path, file)?;
     if chain.len() > CHAIN_MAX {
@@ -40,7 +46,7 @@ pub(super) fn certified_key(path: &Path, file: &[u8]) -> Result<CertifiedKey, Cr
             "it must have our own certificate first, then those of its issuers",
         ));
     }
-    let key = PrivateKeyDer::from_pem_slice(file).map_err(|error| no_key(path, &error))?;
+    let key = PrivateKeyDer::from_pem_slice(key_file).map_err(|error| no_key(key_path, &error))?;
     CertifiedKey::from_der(chain, key, &provider()).map_err(|error| unusable_key(path, &error))
 }
 
@@ -59,6 +65,15 @@ pub(super) fn certificates(
         ));
     }
     Ok(found)
+}
+
+/// A revocation list in a file.
+#[derive(Clone, Debug)]
+pub(super) struct ListInfo {
+    pub(super) issuer: String,
+    /// When its CA was to issue the next one.
+    pub(super) next_update: Option<SystemTime>,
+    pub(super) path: PathBuf,
 }
 
 /// A revocation list for the verification, and what we show of it.
@@ -111,7 +126,7 @@ fn no_key(path: &Path, error: &pem::Error) -> CredentialsError {
         pem::Error::NoItemsFound => in_file(
             path,
             Mistake::new("has no private key"),
-            "append the key, unencrypted: `cat cert.pem key.pem > both.pem; chmod 0600 both.pem`",
+            "append it, or put it beside the certificate: `tls.key` beside `tls.crt`, `svid_key.pem` beside `svid.pem`",
         ),
         _ => malformed(path, error),
     }

@@ -35,15 +35,6 @@ pub struct CertificateInfo {
     pub path: PathBuf,
 }
 
-/// A revocation list in a file.
-#[derive(Clone, Debug)]
-pub(super) struct ListInfo {
-    pub(super) issuer: String,
-    /// When its CA was to issue the next one.
-    pub(super) next_update: Option<SystemTime>,
-    pub(super) path: PathBuf,
-}
-
 /// The credentials at one moment.
 pub(super) struct Snapshot {
     pub(super) contents: Contents,
@@ -51,7 +42,7 @@ pub(super) struct Snapshot {
     pub(super) identity: PeerIdentity,
     pub(super) trust: Arc<Trust>,
     pub(super) certificates: Vec<CertificateInfo>,
-    pub(super) lists: Vec<ListInfo>,
+    pub(super) lists: Vec<pem::ListInfo>,
     pub(super) warnings: Vec<String>,
     /// When a self-issued certificate was issued.
     issued: Option<SystemTime>,
@@ -95,8 +86,8 @@ impl Snapshot {
     }
 
     fn of_certificates(files: CertificateFiles, now: SystemTime) -> Result<Snapshot, CredentialsError> {
-        let CertificateFiles { cert, ca, crl } = &files;
-        let certified = pem::certified_key(&cert.path, &cert.bytes)?;
+        let CertificateFiles { cert, key, ca, crl } = &files;
+        let certified = pem::certified_key(&cert.path, &cert.bytes, key.as_ref())?;
         let identity = own_identity(&cert.path, &certified)?;
         let cas = read_cas(ca)?;
         let lists = crl
@@ -109,7 +100,7 @@ impl Snapshot {
         let kind = if is_own { CredentialKind::OwnCa } else { CredentialKind::ForeignCa };
         let roots: Vec<Root> = cas.iter().map(|ca| ca.root.clone()).collect();
         let trust = trust(&ca.path, kind, &roots, lists.into_iter().map(|list| list.parsed).collect())?;
-        let warnings = permission_warning(&cert.path)
+        let warnings = permission_warning(&key.as_ref().unwrap_or(cert).path)
             .into_iter()
             .chain(own_warning(&cert.path, &certified, &trust, now));
         Ok(Snapshot {
@@ -168,7 +159,7 @@ fn read_ca(path: &Path, certificate: &CertificateDer<'static>) -> Result<Ca, Cre
 /// Parses each kind of PEM file, for fuzzing.
 pub(super) fn read_any(file: &[u8]) {
     let file = FileBytes { path: PathBuf::from("any"), bytes: file.to_vec() };
-    if let Ok(certified) = pem::certified_key(&file.path, &file.bytes) {
+    if let Ok(certified) = pem::certified_key(&file.path, &file.bytes, None) {
         let _ = own_identity(&file.path, &certified);
     }
     let _ = pem::revocation_lists(&file.path, &file.bytes);

@@ -11,6 +11,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, U
 use webpki::{
     CertRevocationList, EndEntityCert, Error, ExpirationPolicy, ExtendedKeyUsageValidator, KeyPurposeIdIter,
     KeyUsage, RevocationCheckDepth, RevocationOptions, RevocationOptionsBuilder, UnknownStatusPolicy,
+    VerifiedPath,
 };
 
 use super::identity::{self, PeerIdentity, Untrusted};
@@ -101,10 +102,11 @@ impl Trust {
         let parsed = EndEntityCert::try_from(leaf).map_err(untrusted)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
         let lists: Vec<&CertRevocationList<'_>> = self.lists.iter().collect();
-        let path = parsed
-            .verify_for_usage(algorithms, &self.anchors, intermediates, now, side, revocation(&lists), None)
+        let check = |path: &VerifiedPath<'_>| self.check_validity(path.anchor(), now);
+        let (anchors, revoked) = (&self.anchors, revocation(&lists));
+        parsed
+            .verify_for_usage(algorithms, anchors, intermediates, now, side, revoked, Some(&check))
             .map_err(untrusted)?;
-        self.check_validity(path.anchor(), now)?;
         identity::read(leaf)
     }
 
@@ -123,10 +125,11 @@ impl Trust {
     }
 
     /// A CA's validity is not a part of path validation (RFC 5280, 6.1), but an operator expects that it ends.
-    fn check_validity(&self, anchor: &TrustAnchor<'_>, now: UnixTime) -> Result<(), Untrusted> {
+    /// Of two certificates for the same key, the later one counts.
+    fn check_validity(&self, anchor: &TrustAnchor<'_>, now: UnixTime) -> Result<(), Error> {
         let same = self.anchors.iter().zip(&self.not_after).filter(|(known, _)| *known == anchor);
-        match same.map(|(_, not_after)| *not_after).max() {
-            Some(not_after) if not_after < system_time(now) => Err(Untrusted::Expired { not_after }),
+        match same.map(|(_, not_after)| unix_time(*not_after)).max() {
+            Some(not_after) if not_after < now => Err(Error::CertExpired { time: now, not_after }),
             _ => Ok(()),
         }
     }

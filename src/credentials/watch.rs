@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::snapshot::{ListInfo, Snapshot};
+use super::pem::ListInfo;
+use super::snapshot::Snapshot;
 use super::{CertificateInfo, Credentials, CredentialsError};
 
 /// A revocation is to take effect within a second. The files are read each time, about 10 KB: a notification would miss changes on

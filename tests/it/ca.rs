@@ -80,6 +80,8 @@ fn ca_is_created_issues_revokes_lists_and_rotates() {
     );
     done(dir, "ca issue host2");
     assert!(done(dir, "ca rotate --finish").starts_with("removed the previous key\n"));
+    let listed = done(dir, "ca list");
+    assert!(listed.lines().count() == 3 && listed.lines().nth(1).unwrap().starts_with("host2  "), "{listed}");
 }
 
 #[test]

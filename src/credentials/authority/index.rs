@@ -92,6 +92,11 @@ impl Index {
         names
     }
 
+    /// Forgets what other certificates of the CA have issued.
+    pub(super) fn keep_only(&mut self, ca: &str) {
+        self.certificates.retain(|certificate| certificate.ca == ca);
+    }
+
     pub(super) fn sorted(&self) -> Vec<IssuedCertificate> {
         let mut sorted = self.certificates.clone();
         sorted.sort_by(|one, other| (&one.name, one.issued).cmp(&(&other.name, other.issued)));

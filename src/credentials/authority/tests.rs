@@ -175,7 +175,7 @@ fn request_contributes_its_key_and_nothing_else() {
         let certificate = fs::read_to_string(&file).unwrap();
         assert!(!certificate.contains("PRIVATE"), "{certificate}");
         let both = certificate + &fs::read_to_string(key).unwrap();
-        super::super::pem::certified_key(&file, both.as_bytes()).unwrap();
+        super::super::pem::certified_key(&file, both.as_bytes(), None).unwrap();
     }
     let weak = openssl(dir.path(), "req -newkey rsa:1024 -nodes -keyout weak.key -out weak.csr -subj /CN=a");
     assert!(weak.0, "{}", weak.1);

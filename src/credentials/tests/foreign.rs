@@ -12,7 +12,7 @@ use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{ClientConfig, SupportedProtocolVersion};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::support::{TestCa, TestClock, handshake, host, identity, loaded, openssl, written};
+use super::support::{DAY, TestCa, TestClock, handshake, host, identity, loaded, openssl, written};
 use crate::credentials::trust::provider;
 use crate::credentials::{CredentialFiles, CredentialKind, Credentials, HandshakeFailure};
 
@@ -71,6 +71,33 @@ async fn spiffe_ids_without_dns_names_are_identities() {
     }
 }
 
+#[test]
+fn key_is_read_from_the_file_beside_the_certificate_as_other_programs_write_it() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), TestClock::late());
+    let dir = dir.path();
+    foreign_ca(dir, "ca", P256);
+    foreign_leaf(dir, "ca", "one", P256, "DNS:one");
+    foreign_leaf(dir, "ca", "two", P256, "DNS:two");
+    for (cert, key) in [("tls.crt", "tls.key"), ("svid.pem", "svid_key.pem")] {
+        fs::copy(dir.join("one.crt"), dir.join(cert)).unwrap();
+        written(dir, key, fs::read(dir.join("one.key")).unwrap());
+        let files = CredentialFiles { cert: Some(dir.join(cert)), ..files(dir, "one", "ca") };
+        let credentials = loaded(files, &clock);
+        assert_eq!(
+            credentials.warnings(),
+            Vec::<String>::new(),
+            "the key is private, the certificate is not"
+        );
+        // The certificate and its key are replaced one after the other.
+        fs::copy(dir.join("two.crt"), dir.join(cert)).unwrap();
+        let error = credentials.reload().unwrap_err().to_string();
+        assert!(error.contains("the private key does not belong to the first certificate"), "{error}");
+        written(dir, key, fs::read(dir.join("two.key")).unwrap());
+        assert_eq!(credentials.reload(), Ok(true));
+        assert_eq!(&*credentials.identity().identity, "two");
+    }
+}
+
 #[tokio::test]
 async fn dns_name_is_the_identity_without_a_uri_and_intermediate_cas_are_followed() {
     let (dir, clock) = (tempfile::tempdir().unwrap(), TestClock::late());
@@ -101,6 +128,25 @@ async fn dns_name_is_the_identity_without_a_uri_and_intermediate_cas_are_followe
     for name in [host("db.example"), host("192.0.2.1"), identity("db.example")] {
         assert_eq!(handshake(&web, &name, &db).await.identities(), ("db.example", "web.example"), "{name:?}");
     }
+}
+
+#[tokio::test]
+async fn certificate_ends_with_the_last_certificate_of_its_ca() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), TestClock::late());
+    let dir = dir.path();
+    foreign_ca(dir, "ca", P256);
+    // The same key, and a shorter life.
+    let subject = "-subj /O=Example/CN=ca";
+    openssl(dir, &format!("req -x509 -key ca.key -out short.pem -days 1 {subject}"));
+    foreign_leaf(dir, "ca", "web", P256, "DNS:web");
+    foreign_leaf(dir, "ca", "db", P256, "DNS:db");
+    join(dir, "both", &["ca.pem", "short.pem"]);
+    let [short, both] = ["short", "both"].map(|ca| loaded(files(dir, "web", ca), &clock));
+    let db = loaded(files(dir, "db", "ca"), &clock);
+    assert_eq!(handshake(&short, &host("db"), &db).await.identities(), ("db", "web"));
+    clock.advance(DAY);
+    assert_eq!(handshake(&short, &host("db"), &db).await.reasons(), ("expired", "refused-expired"));
+    assert_eq!(handshake(&both, &host("db"), &db).await.identities(), ("db", "web"));
 }
 
 #[tokio::test]
@@ -166,7 +212,7 @@ fn keys_of_every_usual_format_are_read() {
             "swapped",
             "the private key does not belong to the first certificate\n  help: put our own certificate first",
         ),
-        ("no-key", "has no private key\n  help: append the key, unencrypted"),
+        ("no-key", "has no private key\n  help: append it, or put it beside the certificate"),
         ("no-certificate", "has no certificate\n  help: it must be a PEM file"),
     ] {
         let error = Credentials::load(files(dir, name, "ca")).unwrap_err().to_string();
