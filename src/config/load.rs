@@ -130,7 +130,7 @@ impl WrittenRoutes {
         }
     }
 
-    fn iter(&self) -> impl Iterator<Item = &Route> {
+    fn iter(&self) -> impl Iterator<Item = &Route> + Clone {
         [&self.arguments, &self.environment, &self.file].into_iter().flat_map(|layer| &layer.routes)
     }
 
@@ -266,6 +266,7 @@ fn peer_mistakes(
     };
     let mut mistakes = settings.mistakes(place);
     mistakes.extend(settings.refusals(routes.iter()));
+    mistakes.extend(settings.overlaps(routes.iter()));
     mistakes
 }
 

@@ -95,6 +95,31 @@ impl PeerSettings {
         Some(Listen::Inet { protocol: Protocol::Tcp, ip, ports: PortRange::single(port) })
     }
 
+    /// Returns the port that is, or may be, listened on for peers.
+    pub fn port(&self) -> Option<u16> {
+        match self.listen {
+            PeerListen::Off => None,
+            _ if self.credentials() == PeerCredentials::None => None,
+            PeerListen::Default => Some(PEER_PORT),
+            PeerListen::Addr { port, .. } => Some(port),
+        }
+    }
+
+    /// Returns a mistake for each of these routes that listens where peers dial us.
+    pub(super) fn overlaps<'r>(&self, routes: impl Iterator<Item = &'r Route> + Clone) -> Vec<Diagnostic> {
+        let Some(listen) = self.listener(routes.clone()) else { return Vec::new() };
+        let overlapping = routes.filter(|route| route.listen.overlaps(&listen));
+        let mistake = |route: &Route| {
+            Mistake::new(format!(
+                "`{}` overlaps the address on which peers dial this ambassador",
+                route.listen
+            ))
+            .help("use another port, or move the other with `--peer-listen`")
+            .at(&route.origin)
+        };
+        overlapping.map(mistake).collect()
+    }
+
     /// Returns why these settings do not permit the route.
     pub fn refusal(&self, route: &Route) -> Option<Mistake> {
         let part = peer_part(route)?;

@@ -4,27 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use crate::support::{Ambassador, Engine, eventually};
-
-/// A directory with a file `secret` for `--peer-secret-file`, and the flags for it.
-struct Secret {
-    dir: tempfile::TempDir,
-}
-
-impl Secret {
-    fn new() -> Secret {
-        use std::os::unix::fs::PermissionsExt;
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("secret");
-        std::fs::write(&path, "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n").unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        Secret { dir }
-    }
-
-    fn flags(&self) -> String {
-        format!("--peer-listen 127.0.0.1:0 --peer-secret-file {}", self.dir.path().join("secret").display())
-    }
-}
+use crate::support::{Ambassador, Engine, PeerSecret, eventually};
 
 fn run(args: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ambassador"));
@@ -49,9 +29,9 @@ fn endpoints(ambassador: &Ambassador, name: &str) -> Vec<String> {
 
 #[test]
 fn check_shows_routes_with_peers_and_where_credentials_are_without_their_content() {
-    let secret = Secret::new();
+    let secret = PeerSecret::new();
     let routes = "peer:redis=redis:6379 6379=peer://host1/redis?identity=db 53/udp=peer://@laptop/dns";
-    let flags = secret.flags();
+    let flags = secret.flags("127.0.0.1:0");
     let output = run(&format!("check --json {flags} --peer-dial hub --peer-dial b:1 {routes}"));
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
@@ -101,13 +81,13 @@ fn contradictions_are_mistakes_at_check_and_at_the_start() {
 
 #[test]
 fn peers_of_files_and_commands_are_endpoints() {
-    let secret = Secret::new();
-    let list = secret.dir.path().join("redis.endpoints");
+    let secret = PeerSecret::new();
+    let list = secret.dir().join("redis.endpoints");
     std::fs::write(&list, "peer://127.0.0.2:1/redis\npeer://@laptop/redis\n").unwrap();
     let args = format!(
         "{} peer:redis=127.0.0.1:1?name=offered 127.0.0.1:0=file:{}?name=r&identity=db \
          127.0.0.1:0/udp=peer://@laptop/redis?name=reverse",
-        secret.flags(),
+        secret.flags("127.0.0.1:0"),
         list.display()
     );
     let ambassador = Ambassador::with(&args).start();
@@ -148,7 +128,7 @@ fn commands_cannot_add_peers_without_credentials() {
 
 #[test]
 fn label_offers_an_export_that_no_other_container_can_take() {
-    let (engine, secret) = (Engine::new(), Secret::new());
+    let (engine, secret) = (Engine::new(), PeerSecret::new());
     let (image, other) = (engine.image(&[]), engine.image(&[]));
     let label = "ambassador.listen.peer:redis";
     engine.run("web", &image, &[(label, "6379?hold=5s")]);
@@ -166,7 +146,7 @@ fn label_offers_an_export_that_no_other_container_can_take() {
     has_mistake(&without, ["container web", "`peer:redis` needs credentials for peers"]);
     assert_eq!(status(&without)["routes"], json!([]));
 
-    let with = start(&secret.flags());
+    let with = start(&secret.flags("127.0.0.1:0"));
     eventually("the export", || match endpoints(&with, "peer:redis") {
         found if found.len() == 1 => Ok(()),
         found => Err(format!("{found:?}\n{}", with.log())),

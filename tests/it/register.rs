@@ -6,7 +6,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Ambassador, CONSUL_TOKEN, Consul, Engine, Etcd, Host, eventually, hosts, needs, redis_ping, within,
+    Ambassador, CONSUL_TOKEN, Consul, Engine, Etcd, Host, PeerSecret, Service, ask, eventually, hosts, needs,
+    private_ip, redis_ping, within,
 };
 
 const LABEL: (&str, &str) = ("ambassador.register", "redis");
@@ -62,6 +63,28 @@ fn containers_are_registered_on_start_and_deregistered_on_end() {
     registrar.signal(Signal::TERM);
     assert_eq!(registrar.ends_within(Duration::from_secs(10)).code(), Some(0));
     assert_eq!(entries(&etcd), [""; 0], "the lease is revoked");
+}
+
+#[test]
+fn exports_of_labels_are_registered_and_reached_through_the_peer() {
+    let etcd = needs!(Etcd::start());
+    let (engine, secret, service) = (Engine::new(), PeerSecret::new(), Service::new("key"));
+    let (_, port) = service.addr.rsplit_once(':').unwrap();
+    let image = engine.image(&[]);
+    let id = engine.run("redis", &image, &[("ambassador.listen.peer:redis", port)]);
+    let (host, value) = (private_ip(), |host: &str| format!("peer://{host}:15008/redis"));
+    let offers = format!("--docker {}", secret.flags(&format!("{host}:15008")));
+    let offers = Ambassador::with(&offers).var("DOCKER_HOST", &engine.docker_host()).start();
+    let registrar = registrar(&etcd, &engine, &host, "--via peer --ttl 60s");
+    has(&etcd, &[format!("redis/{port}/{}={}", &id[..12], value(&host))], &registrar);
+
+    let route = format!("127.0.0.1:0=etcd://{}/services/redis/{port}?name=r", etcd.address());
+    let uses = Ambassador::with(&format!("{route} {}", secret.flags("off"))).start();
+    let status: Value = serde_json::from_slice(&uses.verb("status --json").stdout).unwrap();
+    assert_eq!(status["routes"][0]["endpoints"][0]["address"], value(&host), "{}", offers.log());
+    assert_eq!(ask(uses.addr("r")), "key", "{}\n{}", uses.log(), offers.log());
+    engine.remove("redis");
+    has(&etcd, &[], &registrar);
 }
 
 #[test]

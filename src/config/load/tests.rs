@@ -221,6 +221,14 @@ fn contradictions_of_peer_settings_and_routes_are_mistakes_with_their_places() {
         assert!(found.starts_with(&start), "{found}\n{start}");
     }
     assert_eq!(found.len(), 4, "{found:?}");
+    let secret = |words| RunArgs { settings: flag("peer-secret-file", "/s"), ..args(words) };
+    let found = mistakes(&secret(&["127.0.0.1:15008=a:1", "peer:a=b:1"]), &[]);
+    assert!(
+        found[0].starts_with("argument 1: `127.0.0.1:15008` overlaps the address on which peers"),
+        "{found:?}"
+    );
+    read(&secret(&["15008=a:1", "80=peer://a/b"]), &[]);
+    read(&secret(&["15008=a:1", "peer:a=b:1"]), &[("AMBASSADOR_PEER_LISTEN", ":15009")]);
     let found = mistakes(&args(&["80=peer://a/b", "peer:a=b:1"]), &[("AMBASSADOR_ROUTES", "81=peer://a/b")]);
     assert_eq!(found.len(), 3, "{found:?}");
     assert!(found[0].starts_with("argument 1: `peer://a/b` needs credentials for peers"), "{found:?}");

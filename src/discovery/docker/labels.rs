@@ -39,7 +39,8 @@ pub struct Policy<'a> {
     pub share: bool,
     /// The TCP port of the admin API, which no label may listen on.
     pub admin_port: Option<u16>,
-    /// Whether labels may offer exports to peers. `None` permits none.
+    /// Whether labels may offer exports to peers, and the TCP port for peers, which no label may listen on. `None` permits no
+    /// exports.
     pub peer: Option<&'a PeerSettings>,
 }
 

@@ -24,12 +24,12 @@ fn line(target: &str) -> String {
     format!("[[route]]\nlisten = 80\ntarget = '{target}'\n")
 }
 
+/// Follows `a.toml` in a directory that `lay` fills, until its first reading is published and its watch has begun.
 fn file_at(path: &Path) -> File {
     let (path, reload) = (path.to_owned(), Arc::default());
     File { path, reload, events: Arc::default(), peer: PeerSettings::default() }
 }
 
-/// Follows `a.toml` in a directory that `lay` fills, until its first reading is published and its watch has begun.
 #[expect(clippy::disallowed_methods, reason = "its handle is kept, and ends it when dropped")]
 async fn follow(lay: impl Fn(&Path)) -> Followed {
     let directory = tempfile::tempdir().unwrap();

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::listen_label::ListenLabel;
 use super::{PORTS_MAX, Policy};
+use crate::config::peer::PeerSettings;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::discovery::docker::model::ReplicaGroup;
 use crate::route::{Listen, Protocol, Route, Shadowed, Target};
@@ -50,6 +51,11 @@ impl<'a> Table<'a> {
         }
         if self.policy.admin_port.is_some_and(|port| has_tcp_port(&label.listen, port)) {
             let message = format!("{} is the admin API's port", label.listen);
+            return Err(Diagnostic::new(label.origin.clone(), message).help("give the label another port"));
+        }
+        let peer_port = self.policy.peer.and_then(PeerSettings::port);
+        if peer_port.is_some_and(|port| has_tcp_port(&label.listen, port)) {
+            let message = format!("{} is the port on which peers dial this ambassador", label.listen);
             return Err(Diagnostic::new(label.origin.clone(), message).help("give the label another port"));
         }
         self.insert(label)

@@ -229,7 +229,7 @@ fn ports_within_their_removal_grace_count_towards_the_limit() {
 }
 
 #[test]
-fn port_belongs_to_one_container_on_all_addresses_and_never_to_the_admin_api() {
+fn port_belongs_to_one_container_on_all_addresses_and_never_to_the_admin_api_or_to_peers() {
     let v4 = ("ambassador.listen.127.0.0.1:80", "80");
     let v6 = ("ambassador.listen.[::1]:80", "80");
     let (routes, _) = read(&engine([("a", with(container("a", 2), &[v4, v6]))]));
@@ -243,6 +243,13 @@ fn port_belongs_to_one_container_on_all_addresses_and_never_to_the_admin_api() {
     let (routes, mistakes) = self::routes(&now, &Policy { admin_port: Some(9901), ..Policy::default() });
     assert_eq!(printed(&routes), [at("9901/udp", "a", 80)]);
     assert!(mistakes[0].message.contains("admin"), "{}", mistakes[0]);
+
+    let labels = [("ambassador.listen.15008", "80"), ("ambassador.listen.15008/udp", "80")];
+    let now = engine([("a", with(container("a", 2), &labels))]);
+    let secret = PeerSettings { secret_file: Some("/s".into()), ..PeerSettings::default() };
+    let (routes, mistakes) = self::routes(&now, &Policy { peer: Some(&secret), ..Policy::default() });
+    assert_eq!(printed(&routes), [at("15008/udp", "a", 80)]);
+    assert!(mistakes[0].message.contains("peers dial"), "{}", mistakes[0]);
 }
 
 #[test]
