@@ -60,13 +60,12 @@ pub(super) fn pairs(
 
 /// Returns a description of the encryption.
 fn check(bench: &Bench, subject: &Subject, place: &Place) -> Result<String> {
-    secrets::create_secret(&bench.secrets(), subject)?;
     let _service = service(bench, place)?;
     let route = bench.route(Work::Mixed, place, MIRROR);
     if subject.kind == Kind::Direct {
         return transfer(route.target).map(|_| "no proxy".to_owned());
     }
-    let far = bench.far(&route, subject, place)?;
+    let far = bench.far(&route, subject, place).context("no encrypted pair")?;
     let recorder = Recorder::start(bench, far.address)?;
     let near = bench.near(recorder.address, &route, subject)?;
     // The second connection may resume the session of the first.

@@ -14,6 +14,8 @@ use crate::process::{command, succeed, wait_until};
 
 const START: Duration = Duration::from_secs(10);
 const MTU: u32 = 65_000;
+/// Packets that wait for socat: so many that none is lost while socat waits for a processor.
+const QUEUE: u32 = 10_000;
 
 /// Connects two namespaces by a device named `eth0` in each; the link is removed with the processes.
 pub(super) fn start(
@@ -36,7 +38,7 @@ pub(super) fn start(
         socat.arg(format!("UNIX-SENDTO:{to},bind={from}")).current_dir(&dir);
         processes.push(Process::start(&mut socat)?);
         ensure!(bound(from)?, "socat did not start");
-        succeed(&mut command(&format!("ip link set eth0 mtu {MTU}")))?;
+        succeed(&mut command(&format!("ip link set eth0 mtu {MTU} txqueuelen {QUEUE}")))?;
     }
     Ok(processes)
 }

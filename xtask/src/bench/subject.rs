@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use super::child::{Process, killed_with_parent};
 use super::listening::{Protocol, listens};
-use super::secrets::SPIPED_KEY;
+use super::secrets::SECRET;
 use super::template::template;
 use crate::process::wait_until;
 
@@ -195,7 +195,7 @@ impl Subject {
             Kind::Spiped => {
                 let mode = if route.end == End::Near { "-e" } else { "-d" };
                 command.args([mode, "-F", "-n", "0", "-s", &bracketed(route.address())]);
-                command.args(["-t", &bracketed(route.target), "-k"]).arg(route.secrets.join(SPIPED_KEY));
+                command.args(["-t", &bracketed(route.target), "-k"]).arg(route.secrets.join(SECRET));
             }
             Kind::Envoy => {
                 command.args([
@@ -235,7 +235,7 @@ impl Subject {
 
     /// Returns the arguments of the route of an ambassador.
     fn ambassador_route(&self, route: &Route, listen: &str, target: &str) -> Vec<String> {
-        let secret = route.secrets.join(self.secret_name()).display().to_string();
+        let secret = route.secrets.join(SECRET).display().to_string();
         let with_secret =
             |rest: &[String]| [&["--peer-secret-file".to_owned(), secret.clone()], rest].concat();
         match (self.kind, route.end, route.protocol) {
@@ -246,11 +246,6 @@ impl Subject {
             (_, _, Protocol::Tcp) => vec![format!("{listen}={target}")],
             (_, _, Protocol::Udp) => vec![format!("{listen}/udp={target}")],
         }
-    }
-
-    /// Returns the name of the file of a pair's shared secret.
-    pub(super) fn secret_name(&self) -> String {
-        format!("{}.secret", self.name)
     }
 
     fn filled(&self, template: &str, route: &Route) -> String {
