@@ -235,13 +235,11 @@ impl Subject {
 
     /// Returns the arguments of the route of an ambassador.
     fn ambassador_route(&self, route: &Route, listen: &str, target: &str) -> Vec<String> {
-        let secret = route.secrets.join(SECRET).display().to_string();
-        let with_secret =
-            |rest: &[String]| [&["--peer-secret-file".to_owned(), secret.clone()], rest].concat();
+        let secret = format!("--peer-secret-file={}", route.secrets.join(SECRET).display());
         match (self.kind, route.end, route.protocol) {
-            (Kind::Ambassador(_), End::Near, _) => with_secret(&[format!("{listen}=peer://{target}/bench")]),
+            (Kind::Ambassador(_), End::Near, _) => vec![secret, format!("{listen}=peer://{target}/bench")],
             (Kind::Ambassador(_), End::Far, _) => {
-                with_secret(&["--peer-listen".to_owned(), listen.to_owned(), format!("peer:bench={target}")])
+                vec![secret, format!("--peer-listen={listen}"), format!("peer:bench={target}")]
             }
             (_, _, Protocol::Tcp) => vec![format!("{listen}={target}")],
             (_, _, Protocol::Udp) => vec![format!("{listen}/udp={target}")],
