@@ -3,9 +3,11 @@
 //! Each round measures every subject once per row, so that a disturbance of the machine affects all of them alike;
 //! ratios are computed within a round. `docs/internals/benchmarks/README.md` describes the method.
 
+mod check;
 mod child;
 mod client;
 mod footprint;
+mod hello;
 mod listening;
 mod load;
 mod machine;
@@ -18,8 +20,11 @@ mod report;
 mod results;
 mod rounds;
 mod row;
+mod secrets;
+mod slow_link;
 mod stats;
 mod subject;
+mod template;
 mod usage;
 mod verdict;
 
@@ -34,17 +39,18 @@ use tempfile::TempDir;
 pub(crate) use self::load::Load;
 
 use self::measure::Bench;
+use self::metric::DIRECT;
 use self::results::{Described, Results, Role};
 use self::rounds::{Places, measure_all};
 use self::row::{ROWS, Row};
-use self::subject::{AccessLog, Kind, LOG_SUFFIX, Subject};
+use self::subject::{AccessLog, Kind, LOG_SUFFIX, PLAIN_SUFFIX, Subject};
 use crate::image::{self, Profile, target_dir};
 use crate::process::{cargo, output, output_with, succeed};
 use crate::{install, sudo};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Run one short round with fewer payloads: a few minutes instead of half an hour
+    /// Run one short round with fewer payloads: a few minutes instead of an hour
     #[arg(long)]
     quick: bool,
     /// Number of rounds [default: 5; with --quick: 1]
@@ -95,6 +101,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let places = Places::make(&rows, &load, dir.path(), &mut results)?;
     let bench = Bench::new(load, dir.path(), args.seconds());
     results.settings = args.settings();
+    check::pairs(&bench, &rows, &subjects, &places, &mut results)?;
     measure_all(&bench, args.rounds(), &rows, &subjects, &places, &mut results)?;
     results.add_scaling();
     if args.json {
@@ -196,26 +203,28 @@ fn build_load() -> Result<PathBuf> {
 }
 
 fn subjects(args: &Args, ambassadors: Vec<(String, PathBuf)>, results: &mut Results) -> Result<Vec<Subject>> {
-    let mut subjects = Vec::new();
+    let (mut subjects, mut plain_pair) = (Vec::new(), None);
     for (index, (name, program)) in ambassadors.into_iter().enumerate() {
         let version = peers::version(Kind::Ambassador(AccessLog::Off), &program)?;
-        let subject = |name, log| Subject {
-            name,
-            kind: Kind::Ambassador(log),
+        let subject = |suffix, kind| Subject {
+            name: format!("{name}{suffix}"),
+            kind,
             program: program.clone(),
             version: version.clone(),
         };
-        subjects.push(subject(name.clone(), AccessLog::Off));
+        subjects.push(subject("", Kind::Ambassador(AccessLog::Off)));
         if index == 0 {
-            subjects.push(subject(format!("{name}{LOG_SUFFIX}"), AccessLog::On));
+            subjects.push(subject(LOG_SUFFIX, Kind::Ambassador(AccessLog::On)));
+            plain_pair = Some(subject(PLAIN_SUFFIX, Kind::PlainPair));
         }
     }
     let (peers, left_out) = peers::all(args.peers.as_deref())?;
     left_out.iter().for_each(|why| eprintln!("bench: skipped: {why}"));
     results.left_out.extend(left_out);
     subjects.extend(peers);
+    subjects.extend(plain_pair);
     subjects.push(Subject {
-        name: "direct".to_owned(),
+        name: DIRECT.to_owned(),
         kind: Kind::Direct,
         program: PathBuf::new(),
         version: String::new(),
@@ -228,7 +237,7 @@ fn describe(index: usize, subject: &Subject) -> Described {
     let role = match subject.kind {
         Kind::Direct => Role::Limit,
         _ if index == 0 => Role::Us,
-        Kind::Ambassador(_) => Role::Variant,
+        Kind::Ambassador(_) | Kind::PlainPair => Role::Variant,
         _ => Role::Peer,
     };
     Described { name: subject.name.clone(), role, version: subject.version.clone() }

@@ -48,6 +48,9 @@ const BENCHMARK_NEEDS: &[Need] = &[
     Need { program: "haproxy", packages: &["haproxy"] },
     Need { program: "nginx", packages: &["nginx"] },
     Need { program: "socat", packages: &["socat"] },
+    Need { program: "stunnel", packages: &["stunnel4"] },
+    Need { program: "spiped", packages: &["spiped"] },
+    Need { program: "openssl", packages: &["openssl"] },
     Need { program: "docker-proxy", packages: &["docker.io"] },
     Need { program: "iperf3", packages: &["iperf3"] },
     Need { program: "redis-server", packages: &["redis-server"] },
@@ -70,6 +73,7 @@ const UNITS: &[&str] = &[
     "nginx.service",
     "postgresql.service",
     "redis-server.service",
+    "stunnel.target",
 ];
 
 /// Installs what is missing and returns the programs that are still missing, each with the reason.

@@ -40,7 +40,7 @@ enum Task {
     Test(test::Args),
     /// Measure the time from a change (of a container, an etcd key, a file) to the first connection that follows it
     Latency,
-    /// Benchmark the ambassador against HAProxy, Envoy, nginx, socat and docker-proxy
+    /// Benchmark the ambassador against HAProxy, Envoy, nginx, socat, docker-proxy, stunnel and spiped
     Bench(bench::Args),
     /// Run the benchmark's client or service
     #[command(subcommand, hide = true)]

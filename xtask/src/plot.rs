@@ -5,11 +5,11 @@
 
 use std::fmt::Write as _;
 
-/// The palette of Okabe and Ito, which remains distinguishable for people with colour blindness, and three more
+/// The palette of Okabe and Ito, which remains distinguishable for people with colour blindness, and seven more
 /// colours.
-const COLOURS: [&str; 10] = [
+const COLOURS: [&str; 14] = [
     "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d31", "#7f7f7f", "#5f4690",
-    "#b5bd00",
+    "#b5bd00", "#1b9e9e", "#a50f15", "#222222", "#b3b3b3",
 ];
 const WIDTH: f64 = 860.0;
 const FONT: &str = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif";

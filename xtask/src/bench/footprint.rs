@@ -15,7 +15,7 @@ use super::client::Client;
 use super::listening::listening_between;
 use super::measure::{Bench, Metrics};
 use super::place::{ECHO, Place};
-use super::row::Work;
+use super::row::{Row, Work};
 use super::stats::spread;
 use super::subject::{Kind, NGINX_STREAM, Ports, Route, Subject};
 use super::usage::memory_mb;
@@ -39,33 +39,39 @@ const RANGE: (u16, u16) = (10_000, 10_999);
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 impl Bench {
-    pub(super) fn memory(&self, connections: usize, subject: &Subject, place: &Place) -> Result<Metrics> {
+    pub(super) fn memory(
+        &self,
+        row: &Row,
+        connections: usize,
+        subject: &Subject,
+        place: &Place,
+    ) -> Result<Metrics> {
         let connections = match subject.kind {
             Kind::Socat => SOCAT_CONNECTIONS,
             _ => connections.min(room_for_connections()),
         };
-        let proxy = self.proxy(Work::Memory { connections }, subject, place, ECHO)?;
-        let pid = proxy.pid().context("no proxy")?;
-        let idle = settled_mb(pid)?;
+        let proxy = self.proxy(row, subject, place, ECHO)?;
+        let pids = proxy.pids();
+        let idle = settled_mb(&pids)?;
         let words = format!("hold --connections {connections} --seconds {}", BUSY.as_secs_f64());
         let mut client = Client::start(&self.load, &words, proxy.address)?;
         client.expect("one")?;
-        let one = settled_mb(pid)?;
+        let one = settled_mb(&pids)?;
         let mut after = |word: &str| {
             client.resume()?;
             client.expect(word)?;
-            settled_mb(pid)
+            settled_mb(&pids)
         };
         let (opened, asked) = (after("opened")?, after("asked")?);
         after("busy")?;
         client.resume()?;
         sleep(BUSY / 2);
-        let busy = memory_mb(pid)?;
+        let busy = total_mb(&pids)?;
         ensure!(client.outcome()?.done > 0, "no request got a reply");
         client.resume()?;
         client.expect("closed")?;
         sleep(AFTERWARDS);
-        let closed = settled_mb(pid)?;
+        let closed = settled_mb(&pids)?;
         let each_kb = |with: f64| (with - one) * 1e3 / (connections - 1) as f64;
         Ok(named(&[
             ("idle_mb", idle),
@@ -78,9 +84,9 @@ impl Bench {
     }
 
     /// Measures the time from exec to the first accepted connection.
-    pub(super) fn start(&self, subject: &Subject, place: &Place) -> Result<Metrics> {
+    pub(super) fn start(&self, work: Work, subject: &Subject, place: &Place) -> Result<Metrics> {
         let once = |_| {
-            let route = self.route(Work::Start, place, ECHO);
+            let route = self.route(work, place, ECHO);
             let address = route.address();
             self.until(
                 subject,
@@ -96,14 +102,13 @@ impl Bench {
     }
 
     /// Compares a range of ports to one port.
-    pub(super) fn range(&self, subject: &Subject, place: &Place) -> Result<Metrics> {
-        let one = self.proxy(Work::Range, subject, place, ECHO)?;
-        let one_mb = settled_mb(one.pid().context("no proxy")?)?;
+    pub(super) fn range(&self, row: &Row, subject: &Subject, place: &Place) -> Result<Metrics> {
+        let one = self.proxy(row, subject, place, ECHO)?;
+        let one_mb = settled_mb(&one.pids())?;
         drop(one);
         let (first, last) = RANGE;
         let target = SocketAddr::new(ELSEWHERE.into(), ECHO);
-        let route =
-            Route { ports: Ports::Range(first, last), target, ..self.route(Work::Range, place, ECHO) };
+        let route = Route { ports: Ports::Range(first, last), target, ..self.route(row.work, place, ECHO) };
         let address = route.address();
         // Reading the kernel's table of ports takes milliseconds, so the last port of the range is timed: proxies bind
         // in order.
@@ -111,7 +116,7 @@ impl Bench {
         let (bound, process) = self.until(subject, &route, killed_with_parent, accepts)?;
         let ports = usize::from(last - first) + 1;
         ensure!(listening_between(first, last) == ports, "the last port is bound but another one is not");
-        let range_mb = settled_mb(process.pid())?;
+        let range_mb = settled_mb(&[process.pid()])?;
         Ok(named(&[("bound_ms", bound.as_secs_f64() * 1e3), ("range_mb", range_mb - one_mb)]))
     }
 
@@ -159,18 +164,22 @@ fn room_for_connections() -> usize {
     usize::try_from(files / 2).unwrap_or(usize::MAX).saturating_sub(500).max(100)
 }
 
-/// Returns the memory of a process once it no longer changes.
-fn settled_mb(pid: u32) -> Result<f64> {
-    let mut before = memory_mb(pid)?;
+/// Returns the memory of these processes once it no longer changes.
+fn settled_mb(pids: &[u32]) -> Result<f64> {
+    let mut before = total_mb(pids)?;
     for _ in 0..SETTLE_LOOKS {
         sleep(SETTLE);
-        let now = memory_mb(pid)?;
+        let now = total_mb(pids)?;
         if (now - before).abs() < SETTLED_MB {
             return Ok(now);
         }
         before = now;
     }
     Ok(before)
+}
+
+fn total_mb(pids: &[u32]) -> Result<f64> {
+    pids.iter().map(|pid| memory_mb(*pid)).sum()
 }
 
 fn named(values: &[(&str, f64)]) -> Metrics {

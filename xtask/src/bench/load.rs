@@ -3,11 +3,15 @@
 //! The benchmark runs it as a child process in the release profile and steps it: the client prints a line, waits for a
 //! line, and continues. So the proxy's CPU time is read exactly around the load.
 
+mod bulk;
 mod client;
+mod delay;
 mod hold;
+mod mirror;
 mod pace;
 mod poll;
 mod receiver;
+mod record;
 mod serve;
 mod udp;
 
@@ -17,6 +21,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
+
+pub(crate) use self::mirror::FAREWELL;
 
 /// Each message starts with its length, so that the service recognises a complete one, as real services do.
 const HEADER_BYTES: usize = 4;
@@ -29,6 +35,14 @@ pub(crate) enum Load {
     Reply(client::Args),
     /// Keep connections open: silent, after a request, busy; then close them
     Hold(hold::Args),
+    /// Send one stream
+    Bulk(bulk::Args),
+    /// Return what is received
+    Mirror { listen: SocketAddr },
+    /// Relay connections and record their bytes
+    Record(record::Args),
+    /// Relay datagrams with a delay
+    Delay(delay::Args),
     /// Send datagrams, as many in flight as the window allows
     Udp(udp::Args),
 }
@@ -51,6 +65,10 @@ pub(crate) fn run(load: &Load) -> Result<()> {
         Load::Serve { listen } => serve::run(*listen),
         Load::Reply(args) => client::run(args),
         Load::Hold(args) => hold::run(args),
+        Load::Bulk(args) => bulk::run(args),
+        Load::Mirror { listen } => mirror::run(*listen),
+        Load::Record(args) => record::run(args),
+        Load::Delay(args) => delay::run(args),
         Load::Udp(args) => udp::run(args),
     }
 }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
@@ -16,8 +16,8 @@ use super::client::Client;
 use super::footprint;
 use super::load::Outcome;
 use super::place::{ECHO, IPERF, Place, REDIS};
-use super::row::{CONNECTING, Work};
-use super::subject::{Ports, Route, Running, Subject};
+use super::row::{Proxies, Row, Work};
+use super::subject::{End, Kind, Ports, Route, Running, Subject};
 use super::usage::cpu_seconds;
 use crate::process::output;
 
@@ -32,6 +32,8 @@ const REDIS_PER_SECOND: f64 = 25_000.0;
 
 /// A rate that every proxy serves on two slow cores.
 const PACED: &str = "--connections 50 --rate 10000";
+/// A rate at which requests do not wait for each other.
+const MIXED: &str = "--connections 10 --rate 1000";
 
 pub(super) struct Bench {
     /// The program that contains the client and the service.
@@ -52,48 +54,77 @@ impl Bench {
     }
 
     /// Measures; this thread is in the client's namespace.
-    pub(super) fn measure(&self, work: Work, subject: &Subject, place: &Place) -> Result<Metrics> {
-        match work {
-            Work::Bulk { streams, .. } => self.bulk(streams, &self.proxy(work, subject, place, IPERF)?),
+    pub(super) fn measure(&self, row: &Row, subject: &Subject, place: &Place) -> Result<Metrics> {
+        let proxy = |port| self.proxy(row, subject, place, port);
+        match row.work {
+            Work::Bulk { streams, .. } => self.bulk(streams, &proxy(IPERF)?),
             Work::Reply { connections, payload, depth } => {
                 let words = format!("--connections {connections} --payload {payload} --depth {depth}");
-                self.reply(&words, &self.proxy(work, subject, place, ECHO)?)
+                self.reply(&words, &proxy(ECHO)?)
             }
-            Work::Paced => self.reply(PACED, &self.proxy(work, subject, place, ECHO)?),
-            Work::Connect => {
-                let words = format!("--connections {CONNECTING} --connect");
-                self.reply(&words, &self.proxy(work, subject, place, ECHO)?)
+            Work::Paced => self.reply(PACED, &proxy(ECHO)?),
+            Work::Connect { connections } => {
+                self.reply(&format!("--connections {connections} --connect"), &proxy(ECHO)?)
             }
-            Work::Redis => self.redis(&self.proxy(work, subject, place, REDIS)?),
-            Work::Udp { gso } => self.udp(gso, &self.proxy(work, subject, place, ECHO)?),
-            Work::Memory { connections } => self.memory(connections, subject, place),
-            Work::Start => self.start(subject, place),
-            Work::Range => self.range(subject, place),
+            Work::Mixed => self.mixed(&proxy(ECHO)?),
+            Work::Redis => self.redis(&proxy(REDIS)?),
+            Work::Udp { gso } => self.udp(gso, &proxy(ECHO)?),
+            Work::Memory { connections } => self.memory(row, connections, subject, place),
+            Work::Start => self.start(row.work, subject, place),
+            Work::Range => self.range(row, subject, place),
             Work::Size => footprint::size(subject),
         }
     }
 
-    pub(super) fn proxy(&self, work: Work, subject: &Subject, place: &Place, port: u16) -> Result<Running> {
-        let route = self.route(work, place, port);
-        subject.start(&route, &self.dir_for(subject)?)
+    pub(super) fn proxy(&self, row: &Row, subject: &Subject, place: &Place, port: u16) -> Result<Running> {
+        let dir = self.dir_for(subject)?;
+        let route = self.route(row.work, place, port);
+        if row.proxies == Proxies::One || subject.kind == Kind::Direct {
+            return subject.start(&route, &dir);
+        }
+        let far = self.far(&route, subject, place)?;
+        Ok(self.near(far.address, &route, subject)?.paired_with(far))
+    }
+
+    /// Starts the end of a pair at the service.
+    pub(super) fn far(&self, route: &Route, subject: &Subject, place: &Place) -> Result<Running> {
+        let _there = place.enter_far()?;
+        let (listen, ports) = (place.service, Ports::One(self.port()));
+        let route = Route { listen, ports, end: End::Far, ..route.clone() };
+        subject.start(&route, &subdirectory(&self.dir_for(subject)?, "far")?)
+    }
+
+    /// Starts the end of a pair at the client.
+    pub(super) fn near(&self, far: SocketAddr, route: &Route, subject: &Subject) -> Result<Running> {
+        let route = Route { target: far, end: End::Near, ..route.clone() };
+        subject.start(&route, &subdirectory(&self.dir_for(subject)?, "near")?)
     }
 
     pub(super) fn route(&self, work: Work, place: &Place, port: u16) -> Route {
-        let ports = Ports::One(self.port());
-        let target = SocketAddr::new(place.service, port);
-        Route { protocol: work.protocol(), ports, target, workers: work.workers() }
+        Route {
+            protocol: work.protocol(),
+            listen: Ipv4Addr::LOCALHOST.into(),
+            ports: Ports::One(self.port()),
+            target: SocketAddr::new(place.service, port),
+            workers: work.workers(),
+            end: End::Alone,
+            secrets: self.secrets(),
+        }
     }
 
-    fn port(&self) -> u16 {
+    /// Returns the directory of certificates and keys.
+    pub(super) fn secrets(&self) -> PathBuf {
+        self.dir.join("secrets")
+    }
+
+    pub(super) fn port(&self) -> u16 {
         let port = self.next_port.get();
         self.next_port.set(if port == LAST_PORT { FIRST_PORT } else { port + 1 });
         port
     }
 
     pub(super) fn dir_for(&self, subject: &Subject) -> Result<PathBuf> {
-        let dir = self.dir.join(&subject.name);
-        fs::create_dir_all(&dir)?;
-        Ok(dir)
+        subdirectory(&self.dir, &subject.name)
     }
 
     /// Measures bulk transfer from the client to the service with iperf3.
@@ -136,6 +167,28 @@ impl Bench {
         Ok(metrics(proxy, &always, &[("cpu_us", used / done * 1e6)]))
     }
 
+    /// Measures requests alone, then beside a bulk stream.
+    fn mixed(&self, proxy: &Running) -> Result<Metrics> {
+        let words = format!("reply {MIXED} --seconds {}", self.seconds);
+        let (alone, _) = self.loaded(&words, proxy)?;
+        let mut bulk = Client::start(&self.load, "bulk", proxy.address)?;
+        bulk.expect("ready")?;
+        bulk.resume()?;
+        bulk.expect("started")?;
+        let (beside, _) = self.loaded(&words, proxy)?;
+        bulk.resume()?;
+        let bulk = bulk.outcome()?;
+        ensure!(alone.done > 0 && beside.done > 0 && bulk.done > 0, "no request got a reply");
+        let always = [
+            ("alone_us", alone.p99_us),
+            ("p50_us", beside.p50_us),
+            ("p99_us", beside.p99_us),
+            ("times", beside.p99_us / alone.p99_us),
+            ("gbps", bulk.done as f64 * 8.0 / 1e9 / bulk.seconds),
+        ];
+        Ok(metrics(proxy, &always, &[]))
+    }
+
     /// Runs a client with these arguments and returns its outcome and the CPU seconds of the proxy in the meantime.
     fn loaded(&self, words: &str, proxy: &Running) -> Result<(Outcome, f64)> {
         let mut client = Client::start(&self.load, words, proxy.address)?;
@@ -176,12 +229,19 @@ impl Bench {
 
 /// Returns the metrics that all subjects have, and those that only a proxy has.
 fn metrics(proxy: &Running, always: &[(&str, f64)], with_proxy: &[(&str, f64)]) -> Metrics {
-    let with_proxy = with_proxy.iter().filter(|_| proxy.pid().is_some());
+    let with_proxy = with_proxy.iter().filter(|_| !proxy.pids().is_empty());
     always.iter().chain(with_proxy).map(|(name, value)| ((*name).to_owned(), *value)).collect()
 }
 
+/// Returns the CPU seconds of all processes.
 fn cpu(proxy: &Running) -> Result<f64> {
-    proxy.pid().map_or(Ok(0.0), cpu_seconds)
+    proxy.pids().into_iter().map(cpu_seconds).sum()
+}
+
+fn subdirectory(dir: &Path, name: &str) -> Result<PathBuf> {
+    let dir = dir.join(name);
+    fs::create_dir_all(&dir)?;
+    Ok(dir)
 }
 
 #[derive(Deserialize)]

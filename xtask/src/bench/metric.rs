@@ -1,6 +1,6 @@
 //! The metrics of a row: names, which direction is better, and the goals.
 
-use super::row::{Layout, Row, Work};
+use super::row::{Layout, Proxies, Row, Work};
 
 pub(super) struct Metric {
     /// The key in `results.json`.
@@ -29,6 +29,9 @@ pub(super) enum Goal {
     AsGoodAsBest(f64),
 }
 
+/// The name of the subject without a proxy.
+pub(super) const DIRECT: &str = "direct";
+
 /// Two losses that differ by less than this many percent count as equal.
 const SAME_LOSS: f64 = 0.1;
 
@@ -36,6 +39,9 @@ const SAME_LOSS: f64 = 0.1;
 pub(super) fn metrics(row: &Row) -> Vec<Metric> {
     use Better::{Less, More};
     use Goal::{AsGoodAsBest, AtMost, Of, OfBest};
+    if row.proxies == Proxies::Pair {
+        return metrics_of_pair(row);
+    }
     match row.work {
         Work::Bulk { workers: 1, .. } => vec![
             metric("cpu_s_per_gb", "CPU s/GB", Less, &[Of("haproxy-splice", 0.65), OfBest(0.75)]),
@@ -58,14 +64,14 @@ pub(super) fn metrics(row: &Row) -> Vec<Metric> {
                 metric("p999_us", "p99.9 us", Less, &[]),
             ]
         }
-        Work::Paced => vec![
+        Work::Paced | Work::Mixed => vec![
             metric("cpu_us", "CPU us/op", Less, &[]),
             metric("per_s", "op/s", More, &[]),
             metric("p50_us", "p50 us", Less, &[]),
             metric("p99_us", "p99 us", Less, &[]),
             metric("p999_us", "p99.9 us", Less, &[]),
         ],
-        Work::Connect => vec![
+        Work::Connect { .. } => vec![
             metric("cpu_us", "CPU us/connection", Less, &[OfBest(0.85)]),
             metric("per_s", "connections/s", More, &[OfBest(1.2)]),
             metric("p50_us", "p50 us", Less, &[]),
@@ -101,6 +107,57 @@ pub(super) fn metrics(row: &Row) -> Vec<Metric> {
                 metric("image_mb", "with libraries MB", Less, &[]),
             ]
         }
+    }
+}
+
+/// Returns the metrics of two proxies together.
+fn metrics_of_pair(row: &Row) -> Vec<Metric> {
+    use Better::{Less, More};
+    use Goal::{AtMost, Of, OfBest};
+    let apart = matches!(row.layout, Layout::TwoHosts { .. });
+    // With less delay, the machine is the limit.
+    let far_apart = row.layout == Layout::TwoHosts { round_trip_ms: 20 };
+    let if_far = |goal| if far_apart { vec![goal] } else { Vec::new() };
+    match row.work {
+        Work::Bulk { .. } if apart => vec![
+            metric("cpu_s_per_gb", "CPU s/GB", Less, &[]),
+            metric("gbps", "Gb/s", More, &if_far(Of(DIRECT, 0.9))),
+        ],
+        Work::Bulk { .. } => vec![
+            metric("cpu_s_per_gb", "CPU s/GB", Less, &[OfBest(0.6)]),
+            metric("gbps", "Gb/s", More, &[OfBest(1.6)]),
+        ],
+        // No round trip more than without a proxy.
+        Work::Connect { .. } if apart => vec![
+            metric("p50_us", "p50 us", Less, &if_far(Of(DIRECT, 1.1))),
+            metric("p99_us", "p99 us", Less, &[]),
+            metric("failed", "failed", Less, &[]),
+        ],
+        Work::Connect { .. } => vec![
+            metric("cpu_us", "CPU us/connection", Less, &[]),
+            metric("per_s", "connections/s", More, &[OfBest(6.0)]),
+            metric("p50_us", "p50 us", Less, &[OfBest(0.2)]),
+            metric("p99_us", "p99 us", Less, &[]),
+            metric("failed", "failed", Less, &[]),
+        ],
+        Work::Mixed => vec![
+            metric("alone_us", "p99 us alone", Less, &[]),
+            metric("p99_us", "p99 us beside bulk", Less, &[Of("envoy", 1.0)]),
+            metric("times", "times alone", Less, &[AtMost(3.0)]),
+            metric("gbps", "Gb/s of bulk", More, &[]),
+        ],
+        Work::Memory { .. } => vec![
+            metric("idle_mb", "idle MB", Less, &[]),
+            metric("opened_kb", "KB/session, silent", Less, &[]),
+            metric("asked_kb", "after a request", Less, &[AtMost(6.0)]),
+            metric("closed_mb", "MB more after all closed", Less, &[]),
+        ],
+        _ => vec![
+            metric("cpu_us", "CPU us/op", Less, &[OfBest(0.7)]),
+            metric("per_s", "op/s", More, &[OfBest(1.5)]),
+            metric("p50_us", "p50 us", Less, &[]),
+            metric("p99_us", "p99 us", Less, &[]),
+        ],
     }
 }
 

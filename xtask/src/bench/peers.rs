@@ -19,6 +19,8 @@ const PEERS: &[(&str, Kind, Source)] = &[
     ("nginx", Kind::Nginx, Source::Debian("nginx")),
     ("socat", Kind::Socat, Source::Debian("socat")),
     ("docker-proxy", Kind::DockerProxy, Source::Debian("docker-proxy")),
+    ("stunnel", Kind::Stunnel, Source::Debian("stunnel")),
+    ("spiped", Kind::Spiped, Source::Debian("spiped")),
 ];
 
 /// Newer than Debian's.
@@ -80,7 +82,8 @@ fn fetched(package: &str, program: &str) -> Result<PathBuf> {
 /// Returns the version that the program prints, shortened.
 pub(super) fn version(kind: Kind, program: &Path) -> Result<String> {
     let flag = match kind {
-        Kind::Haproxy(_) | Kind::Nginx => "-v",
+        Kind::Haproxy(_) | Kind::Nginx | Kind::Spiped => "-v",
+        Kind::Stunnel => "-version",
         Kind::Socat => "-V",
         // It has no option that prints its version.
         Kind::DockerProxy => return Ok(package_version("docker.io").unwrap_or_else(|| "unknown".to_owned())),

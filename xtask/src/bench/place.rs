@@ -12,12 +12,15 @@ use anyhow::{Result, ensure};
 use super::child::{Process, killed_with_parent};
 use super::listening::{Protocol, listens};
 use super::namespace::{Congestion, Namespace, NamespaceGuard};
+use super::slow_link;
 use crate::process::{command, find, succeed, wait_until};
 
 /// Ports of the service. Without root they are on the machine itself, where they are normally free.
 pub(super) const ECHO: u16 = 7001;
 pub(super) const REDIS: u16 = 7002;
 pub(super) const IPERF: u16 = 7003;
+/// The port of the service with which pairs are checked.
+pub(super) const MIRROR: u16 = 7004;
 
 const NETWORK: &str = "10.78.0.0/24";
 const CLIENT_IP: &str = "10.78.0.1";
@@ -29,7 +32,8 @@ pub(super) struct Place {
     pub(super) service: IpAddr,
     client: Option<Namespace>,
     servers: Vec<Process>,
-    _far: Option<Namespace>,
+    /// The service's side, if it is another namespace.
+    far: Option<Namespace>,
 }
 
 impl Place {
@@ -42,8 +46,7 @@ impl Place {
             congestion.name()
         );
         let client = is_root.then(|| Namespace::new(congestion)).transpose()?;
-        let mut place =
-            Place { service: Ipv4Addr::LOCALHOST.into(), client, servers: Vec::new(), _far: None };
+        let mut place = Place { service: Ipv4Addr::LOCALHOST.into(), client, servers: Vec::new(), far: None };
         let inside = place.enter()?;
         let servers = serve(place.service, load, dir)?;
         drop(inside);
@@ -51,13 +54,18 @@ impl Place {
         Ok(place)
     }
 
-    /// Creates two namespaces joined by a veth pair, which the kernel removes with them.
-    pub(super) fn two_hosts(load: &Path, dir: &Path) -> Result<Place> {
+    /// Creates two namespaces joined by a veth pair, which the kernel removes with them, or by a slower link.
+    pub(super) fn two_hosts(round_trip_ms: u32, load: &Path, dir: &Path) -> Result<Place> {
         ensure!(crate::sudo::is_root(), "network namespaces need root, or sudo without a password");
         let congestion = Congestion::Cubic;
         let (near, far) = (Namespace::new(congestion)?, Namespace::new(congestion)?);
-        let [a, b] = [&near, &far].map(Namespace::pid);
-        succeed(&mut command(&format!("ip link add eth0 netns {a} type veth peer name eth0 netns {b}")))?;
+        let link = if round_trip_ms == 0 {
+            let [a, b] = [&near, &far].map(Namespace::pid);
+            succeed(&mut command(&format!("ip link add eth0 netns {a} type veth peer name eth0 netns {b}")))?;
+            Vec::new()
+        } else {
+            slow_link::start(round_trip_ms, [&near, &far], load, dir)?
+        };
         for (namespace, ip) in [(&near, CLIENT_IP), (&far, &SERVICE_IP.to_string())] {
             let _inside = namespace.enter()?;
             succeed(&mut command(&format!("ip addr add {ip}/24 dev eth0")))?;
@@ -67,14 +75,20 @@ impl Place {
         }
         let service = IpAddr::V4(SERVICE_IP);
         let inside = far.enter()?;
-        let servers = serve(service, load, dir)?;
+        let mut servers = serve(service, load, dir)?;
         drop(inside);
-        Ok(Place { service, client: Some(near), servers, _far: Some(far) })
+        servers.extend(link);
+        Ok(Place { service, client: Some(near), servers, far: Some(far) })
     }
 
     /// Moves this thread, and the processes that it starts, to the client's side until the guard is dropped.
     pub(super) fn enter(&self) -> Result<Option<NamespaceGuard>> {
         self.client.as_ref().map(Namespace::enter).transpose()
+    }
+
+    /// Does the same with the service's side; returns `None` if it is the client's.
+    pub(super) fn enter_far(&self) -> Result<Option<NamespaceGuard>> {
+        self.far.as_ref().map(Namespace::enter).transpose()
     }
 }
 

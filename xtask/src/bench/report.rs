@@ -27,6 +27,11 @@ const PLOTS: &[Plot] = &[
     Plot { file: "paced.svg", title: "99th percentile at 10,000 requests a second", unit: "us, less is better", metric: "p99_us", rows: &["paced"] },
     Plot { file: "connect.svg", title: "New connections", unit: "per second, more is better", metric: "per_s", rows: &["connect", "net-connect"] },
     Plot { file: "udp.svg", title: "UDP, 1,200 B", unit: "Gb/s delivered, more is better", metric: "gbps", rows: &["udp", "udp-gso", "net-udp"] },
+    Plot { file: "pair-bulk.svg", title: "Encrypted pair: bulk", unit: "Gb/s, more is better", metric: "gbps", rows: &["pair-bulk-1", "pair-bulk-4", "pair-0ms-bulk-1", "pair-2ms-bulk-1", "pair-20ms-bulk-1"] },
+    Plot { file: "pair-bulk-cpu.svg", title: "Encrypted pair: CPU of bulk", unit: "seconds per GB, less is better", metric: "cpu_s_per_gb", rows: &["pair-bulk-1", "pair-bulk-4"] },
+    Plot { file: "pair-rate.svg", title: "Encrypted pair: requests and new connections", unit: "per second, more is better", metric: "per_s", rows: &["pair-rr-50-64", "pair-connect"] },
+    Plot { file: "pair-connect.svg", title: "Encrypted pair: connect and first reply", unit: "median in us, less is better", metric: "p50_us", rows: &["pair-0ms-connect", "pair-2ms-connect", "pair-20ms-connect"] },
+    Plot { file: "pair-mixed.svg", title: "Encrypted pair: a request beside a bulk stream", unit: "99th percentile in us, less is better", metric: "p99_us", rows: &["pair-mixed"] },
     Plot { file: "memory.svg", title: "Memory per silent connection", unit: "KB, less is better", metric: "opened_kb", rows: &["memory"] },
     Plot { file: "start.svg", title: "Start to first connection", unit: "ms, less is better", metric: "start_ms", rows: &["start"] },
 ];
@@ -106,6 +111,13 @@ fn conditions(results: &Results, text: &mut String) {
         writeln!(text, "| {name} | {value} |").ok();
     }
     text.push('\n');
+    if !results.pairs.is_empty() {
+        text.push_str("Between the two proxies of a pair:\n\n| | |\n|---|---|\n");
+        for (name, encryption) in &results.pairs {
+            writeln!(text, "| {name} | {encryption} |").ok();
+        }
+        text.push('\n');
+    }
 }
 
 /// Writes one row: a line per subject.

@@ -17,6 +17,9 @@ pub(super) struct Results {
     pub(super) subjects: Vec<Described>,
     /// Values by row, subject and metric.
     pub(super) measured: BTreeMap<String, BTreeMap<String, BTreeMap<String, Rounds>>>,
+    /// How each pair that was checked encrypts, by subject.
+    #[serde(default)]
+    pub(super) pairs: BTreeMap<String, String>,
     /// What was not measured, with reasons.
     pub(super) left_out: Vec<String>,
 }
@@ -82,7 +85,7 @@ impl Results {
 
     /// Returns the text of `results.json`, with a line for each row and subject.
     pub(super) fn to_json(&self) -> serde_json::Result<String> {
-        let Results { machine, settings, subjects, measured, left_out } = self;
+        let Results { machine, settings, subjects, measured, pairs, left_out } = self;
         let mut rows = Vec::new();
         for (row, subjects) in measured {
             let line = |subject, metrics| Ok(format!("{}: {}", to_string(subject)?, to_string(metrics)?));
@@ -95,6 +98,7 @@ impl Results {
             format!("\"settings\": {}", to_string(settings)?),
             format!("\"subjects\": {}", to_string(subjects)?),
             format!("\"measured\": {{\n{}\n}}", rows.join(",\n")),
+            format!("\"pairs\": {}", to_string(pairs)?),
             format!("\"left_out\": {}", to_string(left_out)?),
         ];
         Ok(format!("{{\n{}\n}}\n", fields.join(",\n")))

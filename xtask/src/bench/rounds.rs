@@ -1,5 +1,6 @@
 //! Rounds: each measures every subject once per row.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
@@ -8,40 +9,39 @@ use super::measure::Bench;
 use super::namespace::Congestion;
 use super::place::Place;
 use super::results::Results;
-use super::row::{Layout, Row};
+use super::row::{Layout, Proxies, Row};
 use super::subject::Subject;
 use crate::interrupt;
 
 /// The places in which the rows are measured.
-pub(super) struct Places {
-    loopback: Option<Place>,
-    bbr: Option<Place>,
-    two_hosts: Option<Place>,
-}
+pub(super) struct Places(Vec<(Layout, Place)>);
 
 impl Places {
     /// Creates those that the rows need.
     pub(super) fn make(rows: &[&Row], load: &Path, dir: &Path, results: &mut Results) -> Result<Places> {
-        let needed = |layout| rows.iter().any(|row| row.layout == layout);
-        let loopback = needed(Layout::Loopback).then(|| Place::loopback(Congestion::Cubic, load, dir));
-        let mut optional = |layout, name, make: &dyn Fn() -> Result<Place>| {
-            let place = needed(layout).then(make).transpose();
-            place.unwrap_or_else(|error| {
-                results.left_out.push(format!("{name}: {error:#}"));
-                None
-            })
-        };
-        let bbr = optional(Layout::Bbr, "BBR", &|| Place::loopback(Congestion::Bbr, load, dir));
-        let two_hosts = optional(Layout::TwoHosts, "two namespaces", &|| Place::two_hosts(load, dir));
-        Ok(Places { loopback: loopback.transpose()?, bbr, two_hosts })
+        let mut layouts: Vec<Layout> = Vec::new();
+        for row in rows {
+            if !layouts.contains(&row.layout) {
+                layouts.push(row.layout);
+            }
+        }
+        let mut places = Vec::new();
+        for layout in layouts {
+            let place = match layout {
+                Layout::Loopback => Ok(Place::loopback(Congestion::Cubic, load, dir)?),
+                Layout::Bbr => Place::loopback(Congestion::Bbr, load, dir),
+                Layout::TwoHosts { round_trip_ms } => Place::two_hosts(round_trip_ms, load, dir),
+            };
+            match place {
+                Ok(place) => places.push((layout, place)),
+                Err(error) => results.left_out.push(format!("{layout:?}: {error:#}")),
+            }
+        }
+        Ok(Places(places))
     }
 
-    fn of(&self, layout: Layout) -> Option<&Place> {
-        match layout {
-            Layout::Loopback => self.loopback.as_ref(),
-            Layout::Bbr => self.bbr.as_ref(),
-            Layout::TwoHosts => self.two_hosts.as_ref(),
-        }
+    pub(super) fn of(&self, layout: Layout) -> Option<&Place> {
+        self.0.iter().find(|(of, _)| *of == layout).map(|(_, place)| place)
     }
 }
 
@@ -54,7 +54,7 @@ pub(super) fn measure_all(
     places: &Places,
     results: &mut Results,
 ) -> Result<()> {
-    let plan = plan(rounds, rows, subjects);
+    let plan = plan(rounds, rows, subjects, &results.pairs);
     for (index, (round, row, subject)) in plan.iter().enumerate() {
         interrupt::check()?;
         let Some(place) = places.of(row.layout) else { continue };
@@ -67,7 +67,7 @@ pub(super) fn measure_all(
             subject.name
         );
         let inside = place.enter()?;
-        let measured = bench.measure(row.work, subject, place);
+        let measured = bench.measure(row, subject, place);
         drop(inside);
         match measured {
             Ok(metrics) => results.add(*round, row, &subject.name, &metrics),
@@ -92,12 +92,16 @@ fn plan<'a>(
     rounds: usize,
     rows: &[&'static Row],
     subjects: &'a [Subject],
+    checked_pairs: &BTreeMap<String, String>,
 ) -> Vec<(usize, &'static Row, &'a Subject)> {
+    let measurable = |row: &Row, subject: &Subject| {
+        row.supports(subject.kind)
+            && (row.proxies == Proxies::One || checked_pairs.contains_key(&subject.name))
+    };
     let mut plan = Vec::new();
     for round in 0..rounds {
         for row in rows.iter().filter(|row| round < row.work.most_rounds()) {
-            let mut order: Vec<_> =
-                subjects.iter().filter(|subject| row.work.supports(subject.kind)).collect();
+            let mut order: Vec<_> = subjects.iter().filter(|subject| measurable(row, subject)).collect();
             let first = round % order.len().max(1);
             order.rotate_left(first);
             plan.extend(order.into_iter().map(|subject| (round, *row, subject)));

@@ -1,7 +1,7 @@
 //! A subject of the benchmark: a kind of proxy, its program, and how it is started for one route.
 
 use std::fs::{self, File};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -10,6 +10,8 @@ use anyhow::{Context, Result, bail};
 
 use super::child::{Process, killed_with_parent};
 use super::listening::{Protocol, listens};
+use super::secrets::SECRET;
+use super::template::template;
 use crate::process::wait_until;
 
 /// Envoy starts in half a second, and in ten times that on a busy machine.
@@ -25,6 +27,43 @@ pub(super) enum Kind {
     Nginx,
     Socat,
     DockerProxy,
+    Stunnel,
+    Spiped,
+    /// Two ambassadors without encryption: the limit of a pair.
+    PlainPair,
+}
+
+/// The encryption between the two proxies of a pair.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Encryption {
+    Off,
+    /// TLS with certificates of the benchmark's CA.
+    Certificates,
+    /// TLS with credentials that the proxy derives from a secret.
+    Secret,
+    /// A protocol other than TLS.
+    Own,
+}
+
+impl Kind {
+    /// Returns whether two of these can be an encrypted pair, or are the limit of one.
+    pub(super) fn has_pairs(self) -> bool {
+        match self {
+            Kind::Ambassador(log) => log == AccessLog::Off,
+            Kind::Haproxy(splice) => splice == Splice::Off,
+            Kind::Envoy | Kind::Nginx | Kind::Stunnel | Kind::Spiped | Kind::PlainPair => true,
+            Kind::Direct | Kind::Socat | Kind::DockerProxy => false,
+        }
+    }
+
+    pub(super) fn encryption(self) -> Encryption {
+        match self {
+            Kind::Ambassador(_) => Encryption::Secret,
+            Kind::Haproxy(_) | Kind::Envoy | Kind::Nginx | Kind::Stunnel => Encryption::Certificates,
+            Kind::Spiped => Encryption::Own,
+            Kind::Direct | Kind::Socat | Kind::DockerProxy | Kind::PlainPair => Encryption::Off,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +74,8 @@ pub(super) enum AccessLog {
 
 /// The suffix of the name of the subject that writes an access log.
 pub(super) const LOG_SUFFIX: &str = "-log";
+/// The suffix of the name of the pair without encryption.
+pub(super) const PLAIN_SUFFIX: &str = "-plain";
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Splice {
@@ -51,12 +92,27 @@ pub(super) struct Subject {
     pub(super) version: String,
 }
 
-/// One route.
+/// One route of one proxy.
+#[derive(Clone)]
 pub(super) struct Route {
     pub(super) protocol: Protocol,
+    pub(super) listen: IpAddr,
     pub(super) ports: Ports,
     pub(super) target: SocketAddr,
     pub(super) workers: usize,
+    pub(super) end: End,
+    /// The directory of certificates and keys.
+    pub(super) secrets: PathBuf,
+}
+
+/// The position of a proxy between client and service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum End {
+    Alone,
+    /// The end of a pair to which the client connects.
+    Near,
+    /// The end of a pair that connects to the service.
+    Far,
 }
 
 /// The ports listened on. A range leads to the same ports of the target.
@@ -66,17 +122,24 @@ pub(super) enum Ports {
     Range(u16, u16),
 }
 
-/// A running proxy.
+/// A running proxy or pair.
 pub(super) struct Running {
-    process: Option<Process>,
+    /// One for each proxy; none in a measurement without one.
+    processes: Vec<Process>,
     /// The address for clients.
     pub(super) address: SocketAddr,
 }
 
 impl Running {
-    /// Returns the pid of the first process; `None` without a proxy.
-    pub(super) fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(Process::pid)
+    /// Returns the pid of each proxy's first process.
+    pub(super) fn pids(&self) -> Vec<u32> {
+        self.processes.iter().map(Process::pid).collect()
+    }
+
+    /// Adds the proxy at the other end.
+    pub(super) fn paired_with(mut self, far: Running) -> Running {
+        self.processes.extend(far.processes);
+        self
     }
 }
 
@@ -84,7 +147,7 @@ impl Subject {
     /// Starts the proxy and waits until it listens.
     pub(super) fn start(&self, route: &Route, dir: &Path) -> Result<Running> {
         if self.kind == Kind::Direct {
-            return Ok(Running { process: None, address: route.target });
+            return Ok(Running { processes: Vec::new(), address: route.target });
         }
         let mut process = Process::start(&mut self.command(route, dir, killed_with_parent)?)?;
         let up = || listens(route.ports.last(), route.protocol);
@@ -93,7 +156,7 @@ impl Subject {
             let log = fs::read_to_string(dir.join(LOG)).unwrap_or_default();
             bail!("{} did not listen: {}", self.name, log.lines().last().unwrap_or("no output"));
         }
-        Ok(Running { process: Some(process), address: route.address() })
+        Ok(Running { processes: vec![process], address: route.address() })
     }
 
     /// Returns the command; `benches/peers` explains the configurations. Its output goes to a file.
@@ -105,8 +168,9 @@ impl Subject {
     ) -> Result<Command> {
         let listen = format!("{}:{}", route.address().ip(), route.ports.written());
         let (target, workers) = (route.target_written(), route.workers.to_string());
-        let write = |name: &str, template: &str| -> Result<PathBuf> {
+        let write = |name: &str| -> Result<PathBuf> {
             let path = dir.join(name);
+            let template = template(self.kind, route).context("no configuration")?;
             fs::write(&path, self.filled(template, route)).context("cannot write a configuration")?;
             Ok(path)
         };
@@ -116,27 +180,24 @@ impl Subject {
         command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).current_dir(dir);
         match self.kind {
             Kind::Direct => bail!("no proxy to start"),
-            Kind::Ambassador(log) => {
-                let level = if log == AccessLog::On { "info" } else { "warn" };
-                let protocol = if udp { "/udp" } else { "" };
+            Kind::Ambassador(_) | Kind::PlainPair => {
+                let level = if self.kind == Kind::Ambassador(AccessLog::On) { "info" } else { "warn" };
                 let admin = format!("unix:{}", dir.join("admin.sock").display());
                 command.args(["--workers", &workers, "--log-level", level, "--admin", &admin]);
-                command.arg(format!("{listen}{protocol}={target}"));
+                command.args(self.ambassador_route(route, &listen, &target));
             }
-            Kind::Haproxy(splice) => {
-                let config = match splice {
-                    Splice::Off => write("haproxy.cfg", include_str!("../../../benches/peers/haproxy.cfg")),
-                    Splice::On => {
-                        write("haproxy.cfg", include_str!("../../../benches/peers/haproxy-splice.cfg"))
-                    }
-                };
-                command.args(["-db", "-f"]).arg(config?);
+            Kind::Haproxy(_) => {
+                command.args(["-db", "-f"]).arg(write("haproxy.cfg")?);
+            }
+            Kind::Stunnel => {
+                command.arg(write("stunnel.conf")?);
+            }
+            Kind::Spiped => {
+                let mode = if route.end == End::Near { "-e" } else { "-d" };
+                command.args([mode, "-F", "-n", "0", "-s", &bracketed(route.address())]);
+                command.args(["-t", &bracketed(route.target), "-k"]).arg(route.secrets.join(SECRET));
             }
             Kind::Envoy => {
-                let template = match route.protocol {
-                    Protocol::Tcp => include_str!("../../../benches/peers/envoy.yaml"),
-                    Protocol::Udp => include_str!("../../../benches/peers/envoy-udp.yaml"),
-                };
                 command.args([
                     "--concurrency",
                     &workers,
@@ -145,14 +206,10 @@ impl Subject {
                     "--disable-hot-restart",
                     "-c",
                 ]);
-                command.arg(write("envoy.yaml", template)?);
+                command.arg(write("envoy.yaml")?);
             }
             Kind::Nginx => {
-                let template = match route.protocol {
-                    Protocol::Tcp => include_str!("../../../benches/peers/nginx.conf"),
-                    Protocol::Udp => include_str!("../../../benches/peers/nginx-udp.conf"),
-                };
-                command.arg("-p").arg(dir).arg("-c").arg(write("nginx.conf", template)?);
+                command.arg("-p").arg(dir).arg("-c").arg(write("nginx.conf")?);
             }
             Kind::Socat => {
                 let [from, to] = if udp { ["UDP-LISTEN", "UDP"] } else { ["TCP-LISTEN", "TCP"] };
@@ -176,6 +233,19 @@ impl Subject {
         Ok(command)
     }
 
+    /// Returns the arguments of the route of an ambassador.
+    fn ambassador_route(&self, route: &Route, listen: &str, target: &str) -> Vec<String> {
+        let secret = format!("--peer-secret-file={}", route.secrets.join(SECRET).display());
+        match (self.kind, route.end, route.protocol) {
+            (Kind::Ambassador(_), End::Near, _) => vec![secret, format!("{listen}=peer://{target}/bench")],
+            (Kind::Ambassador(_), End::Far, _) => {
+                vec![secret, format!("--peer-listen={listen}"), format!("peer:bench={target}")]
+            }
+            (_, _, Protocol::Tcp) => vec![format!("{listen}={target}")],
+            (_, _, Protocol::Udp) => vec![format!("{listen}/udp={target}")],
+        }
+    }
+
     fn filled(&self, template: &str, route: &Route) -> String {
         let address = route.address();
         let mut text = template.to_owned();
@@ -196,6 +266,7 @@ impl Subject {
             ("target_port", route.target.port().to_string()),
             ("connection_balance", balance.to_owned()),
             ("modules", nginx_modules()),
+            ("secrets", route.secrets.display().to_string()),
         ] {
             text = text.replace(&format!("{{{{{name}}}}}"), &value);
         }
@@ -209,14 +280,19 @@ const LOG: &str = "proxy.log";
 /// The path in Debian's package. A build with the module compiled in has no such file.
 pub(super) const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
+/// Returns an address as spiped expects it, IPv4 in brackets as well.
+fn bracketed(address: SocketAddr) -> String {
+    format!("[{}]:{}", address.ip(), address.port())
+}
+
 fn nginx_modules() -> String {
     if Path::new(NGINX_STREAM).exists() { format!("load_module {NGINX_STREAM};") } else { String::new() }
 }
 
 impl Route {
-    /// Returns the address for clients: proxies and their clients share a side in every place.
+    /// Returns the address for clients.
     pub(super) fn address(&self) -> SocketAddr {
-        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.ports.last())
+        SocketAddr::new(self.listen, self.ports.last())
     }
 
     fn target_written(&self) -> String {

@@ -12,6 +12,8 @@ use super::receiver::Receiver;
 
 /// Large, so that it does not limit a proxy that connects quickly; the kernel reduces it to its `somaxconn`.
 const BACKLOG: i32 = 4096;
+/// The length of a message that never ends.
+pub(super) const ENDLESS: u32 = u32::MAX;
 const BUFFER_BYTES: usize = 64 * 1024;
 const TCP: u64 = u64::MAX;
 const UDP: u64 = u64::MAX - 1;
@@ -140,7 +142,10 @@ impl Messages {
                     return complete;
                 }
                 self.header_len = 0;
-                self.length = (u32::from_be_bytes(self.header) as usize).max(HEADER_BYTES);
+                self.length = match u32::from_be_bytes(self.header) {
+                    ENDLESS => usize::MAX,
+                    length => (length as usize).max(HEADER_BYTES),
+                };
                 self.missing = self.length - HEADER_BYTES;
             }
             let part = self.missing.min(bytes.len());
@@ -168,5 +173,12 @@ mod tests {
             assert_eq!(before, whole, "after {first} bytes");
             assert_eq!(before + messages.complete(&stream[first..]), stream.len());
         }
+    }
+
+    #[test]
+    fn endless_message_is_never_complete() {
+        let mut messages = Messages::default();
+        assert_eq!(messages.complete(&[255, 255, 255, 255, 1]), 0);
+        assert_eq!(messages.complete(&[0; 1000]), 0);
     }
 }

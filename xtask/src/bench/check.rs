@@ -1,0 +1,182 @@
+//! Checks each pair before it is measured: that bytes arrive unchanged, that they are encrypted, and that a stranger is
+//! refused.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::thread::scope;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::child::{Process, killed_with_parent};
+use super::hello::{Hello, TLS_1_3};
+use super::listening::{Protocol, listens};
+use super::load::FAREWELL;
+use super::measure::Bench;
+use super::place::{MIRROR, Place};
+use super::results::Results;
+use super::rounds::Places;
+use super::row::{Proxies, Row, Work};
+use super::secrets::{self, STRANGER};
+use super::subject::{Encryption, Kind, Route, Subject};
+use crate::process::{command, wait_until};
+
+const LIMIT: Duration = Duration::from_secs(10);
+/// Large enough to fill buffers, and recognizable in every part.
+const TEXT: &str = "plain text of the benchmark, ";
+const LINES: usize = 10_000;
+/// The beginning of an HTTP/2 connection, which every kind of pair answers: as HTTP/2, or unchanged by the service.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// Checks the pairs that the rows need. A pair that fails is left out.
+pub(super) fn pairs(
+    bench: &Bench,
+    rows: &[&Row],
+    subjects: &[Subject],
+    places: &Places,
+    results: &mut Results,
+) -> Result<()> {
+    let Some(row) = rows.iter().find(|row| row.proxies == Proxies::Pair) else { return Ok(()) };
+    let Some(place) = places.of(row.layout) else { return Ok(()) };
+    secrets::create(&bench.secrets())?;
+    for subject in subjects.iter().filter(|subject| row.supports(subject.kind)) {
+        eprintln!("bench: checking the pair of {}", subject.name);
+        let _inside = place.enter()?;
+        match check(bench, subject, place) {
+            Ok(encryption) => {
+                results.pairs.insert(subject.name.clone(), encryption);
+            }
+            Err(error) => {
+                eprintln!("bench: {}: {error:#}", subject.name);
+                results.left_out.push(format!("pair of {}: {error:#}", subject.name));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns a description of the encryption.
+fn check(bench: &Bench, subject: &Subject, place: &Place) -> Result<String> {
+    let _service = service(bench, place)?;
+    let route = bench.route(Work::Mixed, place, MIRROR);
+    if subject.kind == Kind::Direct {
+        return transfer(route.target).map(|_| "no proxy".to_owned());
+    }
+    let far = bench.far(&route, subject, place).context("no encrypted pair")?;
+    let recorder = Recorder::start(bench, far.address)?;
+    let near = bench.near(recorder.address, &route, subject)?;
+    // The second connection may resume the session of the first.
+    let half_close = transfer(near.address)? && transfer(near.address)?;
+    drop(near);
+    let encryption = match subject.kind.encryption() {
+        Encryption::Off => return Ok("not encrypted".to_owned()),
+        Encryption::Own => "a protocol of its own".to_owned(),
+        Encryption::Certificates | Encryption::Secret => negotiated(&recorder.streams("down")?)?,
+    };
+    let readable = |stream: &Vec<u8>| stream.windows(TEXT.len()).any(|part| part == TEXT.as_bytes());
+    let streams = [recorder.streams("up")?, recorder.streams("down")?].concat();
+    ensure!(!streams.iter().any(readable), "the bytes between the two proxies are not encrypted");
+    refuses_strangers(subject, &route, far.address)?;
+    Ok(if half_close { encryption } else { encryption + ", no half-close" })
+}
+
+/// Starts the service that returns what it receives.
+fn service(bench: &Bench, place: &Place) -> Result<Process> {
+    let _there = place.enter_far()?;
+    let mut mirror = killed_with_parent(&bench.load);
+    mirror.args(["bench-load", "mirror", &SocketAddr::new(place.service, MIRROR).to_string()]);
+    let process = Process::start(&mut mirror)?;
+    ensure!(wait_until(LIMIT, || listens(MIRROR, Protocol::Tcp))?, "the service did not start");
+    Ok(process)
+}
+
+/// A relay between the two proxies that keeps their bytes.
+struct Recorder {
+    _process: Process,
+    address: SocketAddr,
+    dir: PathBuf,
+}
+
+impl Recorder {
+    fn start(bench: &Bench, target: SocketAddr) -> Result<Recorder> {
+        let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), bench.port());
+        let dir = bench.dir.join(format!("record-{}", address.port()));
+        fs::create_dir_all(&dir)?;
+        let mut record = killed_with_parent(&bench.load);
+        record.args(["bench-load", "record", &target.to_string(), "--listen", &address.to_string(), "--dir"]);
+        let process = Process::start(record.arg(&dir))?;
+        ensure!(wait_until(LIMIT, || listens(address.port(), Protocol::Tcp))?, "the recorder did not start");
+        Ok(Recorder { _process: process, address, dir })
+    }
+
+    /// Returns the bytes of each connection in one direction.
+    fn streams(&self, direction: &str) -> Result<Vec<Vec<u8>>> {
+        let paths = fs::read_dir(&self.dir)?.flatten().map(|entry| entry.path());
+        let streams = paths.filter(|path| path.extension().is_some_and(|is| is == direction)).map(fs::read);
+        Ok(streams.collect::<Result<_, _>>()?)
+    }
+}
+
+/// Sends text, expects it back, and returns whether the service can still send after the client's end of stream.
+fn transfer(address: SocketAddr) -> Result<bool> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_write_timeout(Some(LIMIT))?;
+    let text: String = (0..LINES).map(|line| format!("{TEXT}{line}\n")).collect();
+    let mut returned = vec![0; text.len()];
+    scope(|scope| {
+        let sender = scope.spawn(|| (&stream).write_all(text.as_bytes()));
+        (&stream).read_exact(&mut returned).context("the bytes did not return")?;
+        sender.join().ok().context("cannot send")??;
+        anyhow::Ok(())
+    })?;
+    ensure!(returned == text.as_bytes(), "the bytes were changed");
+    stream.shutdown(Shutdown::Write)?;
+    let mut rest = Vec::new();
+    (&stream).read_to_end(&mut rest).ok();
+    Ok(rest == FAREWELL)
+}
+
+/// Returns what the far proxy has chosen; all connections must have TLS 1.3.
+fn negotiated(streams: &[Vec<u8>]) -> Result<String> {
+    let hellos = streams.iter().map(|stream| Hello::of(stream).context("the far proxy does not speak TLS"));
+    let hellos = hellos.collect::<Result<Vec<_>>>()?;
+    let first = hellos.first().context("no connection between the two proxies")?;
+    ensure!(hellos.iter().all(|hello| hello.version == TLS_1_3), "the connection is not TLS 1.3");
+    let connections = match hellos.as_slice() {
+        [_] => "one connection for all sessions",
+        hellos if hellos.iter().any(|hello| hello.resumed) => "one connection for each session, resumed",
+        _ => "one connection for each session",
+    };
+    Ok(format!("{}, {connections}", first.in_words()))
+}
+
+fn refuses_strangers(subject: &Subject, route: &Route, far: SocketAddr) -> Result<()> {
+    let with = |name: &str| ["-cert".to_owned(), route.secrets.join(name).display().to_string()];
+    let old = [vec!["-tls1_2".to_owned()], with("near.pem").to_vec()].concat();
+    for (who, options) in [
+        ("a client without a certificate", &[][..]),
+        ("a certificate of another CA", &with(STRANGER)),
+        ("TLS 1.2", &old),
+    ] {
+        ensure!(!answers(far, options)?, "the far proxy accepts {who}");
+    }
+    if subject.kind.encryption() == Encryption::Certificates {
+        ensure!(answers(far, &with("near.pem"))?, "the far proxy refuses the near proxy's certificate");
+    }
+    Ok(())
+}
+
+/// Returns whether any byte comes back in a TLS connection.
+fn answers(far: SocketAddr, options: &[String]) -> Result<bool> {
+    let mut openssl = command("timeout 5 openssl s_client -quiet -alpn h2 -connect");
+    openssl.arg(far.to_string()).args(options).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut process = Process::start_piped(&mut openssl)?;
+    let mut stdin = process.0.stdin.take().context("no standard input")?;
+    stdin.write_all(PREFACE).ok();
+    let mut stdout = process.0.stdout.take().context("no standard output")?;
+    Ok(stdout.read(&mut [0])? > 0)
+}
