@@ -12,6 +12,7 @@ mod host;
 mod load;
 mod names;
 mod namespace;
+mod peers;
 mod postgres;
 mod servers;
 mod service;
@@ -31,6 +32,7 @@ pub(crate) use host::{DaemonHost, Host, Hosts, SwarmHost, daemon_host, hosts, sw
 pub(crate) use load::Load;
 pub(crate) use names::private_ip;
 pub(crate) use namespace::Namespace;
+pub(crate) use peers::{Ca, Pair, Secret, VALID, random_secret};
 pub(crate) use postgres::Postgres;
 pub(crate) use servers::{http_get, redis_ping, redis_ping_on};
 pub(crate) use service::{Service, ask};
