@@ -10,6 +10,7 @@ use ambassador::app;
 use ambassador::cluster::Cluster;
 use ambassador::cluster::condition::Condition;
 use ambassador::config::grammar::parse_route;
+use ambassador::config::peer::PeerListen;
 use ambassador::config::{AdminAddr, Config};
 use ambassador::diagnostic::Place;
 use ambassador::drain::Control;
@@ -20,8 +21,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use crate::support::Secret;
+
 /// A timeout that is reached only if a test hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The port of `--peer-listen`.
+const PEER_PORT: u16 = 15008;
 
 /// An ambassador that runs until it is dropped, or stopped by its control.
 pub(crate) struct App {
@@ -47,6 +53,15 @@ impl App {
         #[expect(clippy::disallowed_methods, reason = "its handle is kept")]
         let run = tokio::spawn(bound.run());
         App { control, overview, run }
+    }
+
+    /// Starts an app that can dial peers with this secret.
+    pub(crate) async fn with_secret(secret: &Secret, routes: &[&str]) -> App {
+        App::with(routes, |config| {
+            config.settings.peer.secret_file = Some(secret.path());
+            config.settings.peer.name = Some("dialler".to_owned());
+        })
+        .await
     }
 
     pub(crate) fn addr(&self, route: &str) -> SocketAddr {
@@ -82,6 +97,70 @@ impl App {
     pub(crate) async fn await_held(&self, route: &str, count: usize) {
         let cluster = self.cluster(route);
         eventually("held sessions", || cluster.counters.held.load(Ordering::Relaxed) == count).await;
+    }
+
+    /// Waits until the first session of a route has ended. Returns its ending and its bytes up and down.
+    pub(crate) async fn first_ended(&self, route: &str) -> (Ending, usize, usize) {
+        let cluster = self.cluster(route);
+        let ended = || cluster.counters.endings().find(|(_, count)| *count > 0);
+        while ended().is_none() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let bytes = |count: u64| usize::try_from(count).unwrap();
+        let traffic = &cluster.counters.traffic;
+        (ended().unwrap().0, bytes(traffic.up()), bytes(traffic.down()))
+    }
+}
+
+/// A consumer's and a service's ambassador with tunnels between them: the route `r` of the first is the export `x` of the
+/// second.
+pub(crate) struct AppPair {
+    pub(crate) exporter: App,
+    pub(crate) dialler: App,
+    pub(crate) peer: SocketAddr,
+    secret: Arc<Secret>,
+}
+
+impl AppPair {
+    /// Starts both. `export` is a target with options; `options` are those of the route, written as `&option=value`.
+    pub(crate) async fn new(export: &str, options: &str) -> AppPair {
+        AppPair::sharing(Arc::new(Secret::new()), export, options).await
+    }
+
+    /// Starts both with a secret that others have, too.
+    pub(crate) async fn sharing(secret: Arc<Secret>, export: &str, options: &str) -> AppPair {
+        let peer = SocketAddr::from((private_ip(), PEER_PORT));
+        let exporter = AppPair::exporter(&secret, peer, export).await;
+        let route = format!("127.0.0.1:0=peer://{peer}/x?name=r{options}");
+        let dialler = App::with_secret(&secret, &[&route]).await;
+        AppPair { dialler, exporter, peer, secret }
+    }
+
+    async fn exporter(secret: &Secret, peer: SocketAddr, export: &str) -> App {
+        let separator = if export.contains('?') { '&' } else { '?' };
+        App::with(&[&format!("peer:x={export}{separator}name=x")], |config| {
+            config.settings.peer.secret_file = Some(secret.path());
+            config.settings.peer.name = Some("exporter".to_owned());
+            config.settings.peer.listen = PeerListen::Addr { ip: Some(peer.ip()), port: peer.port() };
+        })
+        .await
+    }
+
+    /// Starts another exporter in the place of one that was stopped.
+    pub(crate) async fn restart_exporter(&mut self, export: &str) {
+        self.exporter = AppPair::exporter(&self.secret, self.peer, export).await;
+    }
+
+    /// Ends the exporter, and resets its sessions.
+    pub(crate) async fn stop_exporter(&mut self) {
+        self.exporter.control.stop.cancel();
+        self.exporter.control.force.cancel();
+        tokio::time::timeout(PATIENCE, &mut self.exporter.run).await.unwrap().unwrap();
+    }
+
+    /// Returns the address of the route.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.dialler.addr("r")
     }
 }
 

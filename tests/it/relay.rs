@@ -18,6 +18,8 @@ use rustix::net::sockopt;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
+use crate::app::AppPair;
+
 const NO_LIMITS: Limits = Limits::new(None, Duration::from_secs(300));
 
 /// A timeout that is reached only if a test hangs.
@@ -87,11 +89,15 @@ impl End {
                 (outer.into(), inner.into())
             }
         };
-        for timeout in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
-            sockopt::set_socket_timeout(&outer, timeout, Some(TIMEOUT)).unwrap();
-        }
         rustix::io::ioctl_fionbio(&inner, true).unwrap();
-        (End(outer), inner)
+        (End::of(outer), inner)
+    }
+
+    fn of(fd: OwnedFd) -> End {
+        for timeout in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
+            sockopt::set_socket_timeout(&fd, timeout, Some(TIMEOUT)).unwrap();
+        }
+        End(fd)
     }
 
     /// Sends FIN.
@@ -174,6 +180,29 @@ impl Session {
         let shared = Arc::clone(&counts);
         let relay = thread::spawn(move || block_on(relayed(downstream, upstream, NO_LIMITS, shared)));
         Session { client, server, counts, relay }
+    }
+
+    /// Starts a session through two ambassadors. Its ending and bytes are those that the consumer's ambassador reports.
+    fn through_a_tunnel() -> Session {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let service = listener.local_addr().unwrap();
+        let (counts, (started, start)) = (Arc::new(Counts::default()), std::sync::mpsc::channel());
+        let shared = Arc::clone(&counts);
+        let relay = thread::spawn(move || {
+            block_on(async {
+                let pair = AppPair::new(&service.to_string(), "").await;
+                started.send(pair.addr()).unwrap();
+                let (ending, up, down) = pair.dialler.first_ended("r").await;
+                shared.add(Direction::Up, up);
+                shared.add(Direction::Down, down);
+                ending
+            })
+        });
+        let client = TcpStream::connect(start.recv().unwrap()).unwrap();
+        client.set_nodelay(true).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        server.set_nodelay(true).unwrap();
+        Session { client: End::of(client.into()), server: End::of(server.into()), counts, relay }
     }
 
     /// Exchanges a request and its reply, so that both directions are established.
@@ -265,9 +294,7 @@ fn receive(mut from: &End, piece: usize) -> String {
     }
 }
 
-#[test]
-fn bytes_are_relayed_in_both_directions() {
-    let session = Session::start(Tcp, Tcp);
+fn bytes_are_relayed_in_both_directions(session: Session) {
     (&session.client).write_all(b"PING").unwrap();
     let mut request = [0; 4];
     (&session.server).read_exact(&mut request).unwrap();
@@ -281,10 +308,49 @@ fn bytes_are_relayed_in_both_directions() {
     assert_eq!((session.counts.up(), session.counts.down()), (4, 5));
 }
 
+/// Makes two tests of a function: on a relay between sockets of these kinds, and through two ambassadors with a tunnel.
+macro_rules! also_through_a_tunnel {
+    ($($case:ident($client:ident, $server:ident);)*) => {
+        mod between_sockets {
+            use super::{Session, Kind::*};
+            $(#[test]
+            fn $case() {
+                super::$case(Session::start($client, $server));
+            })*
+        }
+
+        mod through_a_tunnel {
+            use super::Session;
+            $(#[test]
+            fn $case() {
+                super::$case(Session::through_a_tunnel());
+            })*
+        }
+    };
+}
+
+also_through_a_tunnel! {
+    bytes_are_relayed_in_both_directions(Tcp, Tcp);
+    reply_may_follow_long_after_the_half_close(Tcp, Tcp);
+    both_sides_may_close_without_a_byte(Tcp, Tcp);
+    a_reset_by_the_client_reaches_the_service_as_a_reset(Tcp, Tcp);
+    a_reset_by_the_service_reaches_the_client_as_a_reset(Tcp, Tcp);
+    reset_after_a_bulk_transfer_is_relayed_as_a_reset(Tcp, Tcp);
+    reset_after_a_half_close_ends_the_session_at_once(Tcp, Tcp);
+    client_reset_is_detected_while_the_service_does_not_read(Tcp, Tcp);
+    client_that_closes_with_unread_data_has_reset(Tcp, Tcp);
+    urgent_data_does_not_stop_a_bulk_transfer(Tcp, Tcp);
+    client_may_send_after_the_half_close_of_the_service(Tcp, Unix);
+    half_close_after_a_bulk_transfer_loses_nothing(Tcp, Narrow);
+}
+
 /// Sends `total` bytes in both directions at once and compares the hashes. The readers are slower than the writers, and
 /// each has its own read size.
 fn both_ways(ends: [Kind; 2], total: usize, piece: impl Fn(&mut Noise) -> usize + Copy + Send) {
-    let session = Session::start(ends[0], ends[1]);
+    exchange_bulk(Session::start(ends[0], ends[1]), total, piece);
+}
+
+fn exchange_bulk(session: Session, total: usize, piece: impl Fn(&mut Noise) -> usize + Copy + Send) {
     let (client, server) = (&session.client, &session.server);
     thread::scope(|scope| {
         let sent_up = scope.spawn(move || send(client, 1, total, piece));
@@ -301,6 +367,16 @@ fn both_ways(ends: [Kind; 2], total: usize, piece: impl Fn(&mut Noise) -> usize 
 #[test]
 fn bulk_transfer_in_both_directions_is_complete() {
     both_ways([Tcp, Tcp], LARGE, |_| 1 << 20);
+}
+
+#[test]
+fn bulk_transfer_through_a_tunnel_is_complete() {
+    exchange_bulk(Session::through_a_tunnel(), LARGE / 8, |_| 1 << 20);
+    exchange_bulk(Session::through_a_tunnel(), LARGE / 16, |noise| match noise.below(4) {
+        0 => 1 + noise.below(20),
+        1 => 1 + noise.below(5_000),
+        _ => 1 + noise.below(300_000),
+    });
 }
 
 #[test]
@@ -333,9 +409,7 @@ fn unix_sockets_on_either_side_carry_the_same_bytes() {
     both_ways([Unix, Unix], LARGE / 32, |noise| 1 + noise.below(300_000));
 }
 
-#[test]
-fn reply_may_follow_long_after_the_half_close() {
-    let session = Session::start(Tcp, Tcp);
+fn reply_may_follow_long_after_the_half_close(session: Session) {
     (&session.client).write_all(b"request").unwrap();
     session.client.finish();
     assert_eq!(session.server.read_all(), b"request");
@@ -346,9 +420,7 @@ fn reply_may_follow_long_after_the_half_close() {
     assert_eq!(session.relay.join().unwrap(), Ending::Finished);
 }
 
-#[test]
-fn client_may_send_after_the_half_close_of_the_service() {
-    let session = Session::start(Tcp, Unix);
+fn client_may_send_after_the_half_close_of_the_service(session: Session) {
     (&session.server).write_all(b"banner").unwrap();
     session.server.finish();
     assert_eq!(session.client.read_all(), b"banner");
@@ -358,9 +430,7 @@ fn client_may_send_after_the_half_close_of_the_service() {
     assert_eq!(session.relay.join().unwrap(), Ending::Finished);
 }
 
-#[test]
-fn both_sides_may_close_without_a_byte() {
-    let session = Session::start(Tcp, Tcp);
+fn both_sides_may_close_without_a_byte(session: Session) {
     session.client.finish();
     session.server.finish();
     assert_eq!(session.client.read_all(), b"");
@@ -368,9 +438,7 @@ fn both_sides_may_close_without_a_byte() {
     assert_eq!(session.relay.join().unwrap(), Ending::Finished);
 }
 
-#[test]
-fn half_close_after_a_bulk_transfer_loses_nothing() {
-    let session = Session::start(Tcp, Narrow);
+fn half_close_after_a_bulk_transfer_loses_nothing(session: Session) {
     let client = session.client;
     let sender = thread::spawn(move || {
         (&client).write_all(&vec![5; 20 << 20]).unwrap();
@@ -384,28 +452,22 @@ fn half_close_after_a_bulk_transfer_loses_nothing() {
     assert_eq!(session.relay.join().unwrap(), Ending::Finished);
 }
 
-#[test]
-fn a_reset_by_the_client_reaches_the_service_as_a_reset() {
-    let session = Session::start(Tcp, Tcp);
+fn a_reset_by_the_client_reaches_the_service_as_a_reset(session: Session) {
     session.exchange();
     session.client.reset();
     assert_eq!((&session.server).read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert_eq!(session.relay.join().unwrap(), Ending::DownstreamReset);
 }
 
-#[test]
-fn a_reset_by_the_service_reaches_the_client_as_a_reset() {
-    let session = Session::start(Tcp, Tcp);
+fn a_reset_by_the_service_reaches_the_client_as_a_reset(session: Session) {
     session.exchange();
     session.server.reset();
     assert_eq!((&session.client).read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert_eq!(session.relay.join().unwrap(), Ending::UpstreamReset);
 }
 
-#[test]
-fn reset_after_a_bulk_transfer_is_relayed_as_a_reset() {
+fn reset_after_a_bulk_transfer_is_relayed_as_a_reset(session: Session) {
     const BYTES: usize = 20 << 20;
-    let session = Session::start(Tcp, Tcp);
     let client = session.client;
     let sender = thread::spawn(move || {
         (&client).write_all(&vec![5; BYTES]).unwrap();
@@ -417,9 +479,7 @@ fn reset_after_a_bulk_transfer_is_relayed_as_a_reset() {
     assert_eq!(session.relay.join().unwrap(), Ending::DownstreamReset);
 }
 
-#[test]
-fn reset_after_a_half_close_ends_the_session_at_once() {
-    let session = Session::start(Tcp, Tcp);
+fn reset_after_a_half_close_ends_the_session_at_once(session: Session) {
     (&session.client).write_all(b"request").unwrap();
     session.client.finish();
     assert_eq!(session.server.read_all(), b"request");
@@ -429,9 +489,7 @@ fn reset_after_a_half_close_ends_the_session_at_once() {
     assert_eq!((&session.server).write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
 }
 
-#[test]
-fn client_reset_is_detected_while_the_service_does_not_read() {
-    let session = Session::start(Tcp, Tcp);
+fn client_reset_is_detected_while_the_service_does_not_read(session: Session) {
     session.client.write_until_full();
     session.client.reset();
     assert_eq!(session.relay.join().unwrap(), Ending::DownstreamReset);
@@ -439,9 +497,7 @@ fn client_reset_is_detected_while_the_service_does_not_read() {
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }
 
-#[test]
-fn client_that_closes_with_unread_data_has_reset() {
-    let session = Session::start(Tcp, Tcp);
+fn client_that_closes_with_unread_data_has_reset(session: Session) {
     session.exchange();
     drop(session.client);
     assert_eq!((&session.server).read(&mut [0; 1]).unwrap(), 0, "a plain close is only a FIN");
@@ -478,9 +534,7 @@ fn unreachable_client_ends_its_session() {
     assert_eq!((&server).read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
-#[test]
-fn urgent_data_does_not_stop_a_bulk_transfer() {
-    let session = Session::start(Tcp, Tcp);
+fn urgent_data_does_not_stop_a_bulk_transfer(session: Session) {
     let client = session.client;
     let sender = thread::spawn(move || {
         for _ in 0..20 {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sockopt};
 use rustix::process::Signal;
 
-use crate::support::{Ambassador, eventually, pause, skip};
+use crate::support::{Ambassador, Pair, Secret, eventually, pause, skip};
 
 /// A timeout that is reached only if a session hangs.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -159,6 +159,36 @@ fn unix(route: &Path, endpoint: &UnixListener) -> (End, End) {
     (End::of(client), End::of(server))
 }
 
+/// Whether a route is an export of a peer.
+#[derive(Clone, Copy)]
+enum Via {
+    Nothing,
+    Tunnel,
+}
+
+/// A route, and the ambassadors of it: that of the client, then that of the service if it is another one.
+struct Route {
+    ambassadors: Vec<Ambassador>,
+    addr: SocketAddr,
+    _secret: Option<Secret>,
+}
+
+impl Via {
+    fn route(self, endpoint: SocketAddr) -> Route {
+        match self {
+            Via::Nothing => {
+                let ambassador = Ambassador::with(&format!("127.0.0.1:0={endpoint}?name=r")).start();
+                let addr = ambassador.addr("r");
+                Route { ambassadors: vec![ambassador], addr, _secret: None }
+            }
+            Via::Tunnel => {
+                let Pair { exporter, dialler, addr, secret, .. } = Pair::new(&endpoint.to_string(), "", "");
+                Route { ambassadors: vec![dialler, exporter], addr, _secret: Some(secret) }
+            }
+        }
+    }
+}
+
 fn tcp_route(options: &str) -> (Ambassador, SocketAddr, TcpListener) {
     let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
     let route = format!("127.0.0.1:0={}?name=r{options}", endpoint.local_addr().unwrap());
@@ -174,6 +204,13 @@ fn unix_route() -> (Ambassador, tempfile::TempDir, UnixListener) {
     let path = dir.path().display();
     let route = format!("{path}/route=unix:{path}/service?name=r");
     (Ambassador::with(&format!("--workers 1 --log-level warn {route}")).start(), dir, endpoint)
+}
+
+#[test]
+fn urgent_data_through_a_tunnel_is_delivered_inline() {
+    let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
+    let route = Via::Tunnel.route(endpoint.local_addr().unwrap());
+    all_transfers(|| tcp(route.addr, &endpoint));
 }
 
 #[test]
@@ -251,16 +288,24 @@ fn upload(to: SocketAddr, body: &[u8]) -> Vec<u8> {
 
 #[test]
 fn reply_to_an_unread_request_reaches_the_client() {
+    upload_to_a_refusing_server(Via::Nothing);
+}
+
+#[test]
+fn reply_to_an_unread_request_reaches_the_client_through_a_tunnel() {
+    upload_to_a_refusing_server(Via::Tunnel);
+}
+
+fn upload_to_a_refusing_server(via: Via) {
     const ROUNDS: usize = 60;
     let (service, serving) = refusing_server();
-    let ambassador = Ambassador::with(&format!("--log-level warn 127.0.0.1:0={service}?name=r")).start();
-    let route = ambassador.addr("r");
+    let route = via.route(service);
     for length in [200 << 10, 5 << 20] {
         let body = vec![b'x'; length];
         let (mut directly, mut through) = (0, 0);
         for _ in 0..ROUNDS {
             directly += usize::from(upload(service, &body) == ANSWER);
-            through += usize::from(upload(route, &body) == ANSWER);
+            through += usize::from(upload(route.addr, &body) == ANSWER);
         }
         assert!(through >= directly, "{through} of {ROUNDS}, directly {directly}, at {length} bytes");
     }
@@ -270,8 +315,21 @@ fn reply_to_an_unread_request_reaches_the_client() {
 
 #[test]
 fn client_that_still_sends_gets_the_complete_reply() {
-    let (ambassador, route, endpoint) = tcp_route("");
-    let (client, server) = tcp(route, &endpoint);
+    send_while_stopped(Via::Nothing, 0);
+}
+
+#[test]
+fn client_that_still_sends_gets_the_complete_reply_through_a_tunnel() {
+    send_while_stopped(Via::Tunnel, 0);
+    send_while_stopped(Via::Tunnel, 1);
+}
+
+/// The ambassador with this index is stopped while the service replies and closes.
+fn send_while_stopped(via: Via, index: usize) {
+    let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
+    let route = via.route(endpoint.local_addr().unwrap());
+    let ambassador = &route.ambassadors[index];
+    let (client, server) = tcp(route.addr, &endpoint);
     client.send(b"head", SendFlags::empty());
     server.read_exact(3).unwrap();
     // The process is stopped, so that the reset and more of the request arrive at the same time.
@@ -290,8 +348,18 @@ fn client_that_still_sends_gets_the_complete_reply() {
 
 #[test]
 fn client_of_a_service_without_a_reply_is_reset_at_once() {
-    let (_ambassador, route, endpoint) = tcp_route("");
-    let (client, server) = tcp(route, &endpoint);
+    send_to_a_service_without_a_reply(Via::Nothing);
+}
+
+#[test]
+fn client_of_a_service_without_a_reply_is_reset_through_a_tunnel() {
+    send_to_a_service_without_a_reply(Via::Tunnel);
+}
+
+fn send_to_a_service_without_a_reply(via: Via) {
+    let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
+    let route = via.route(endpoint.local_addr().unwrap());
+    let (client, server) = tcp(route.addr, &endpoint);
     client.send(&[b'x'; 1000], SendFlags::empty());
     server.read_exact(1).unwrap();
     drop(server);

@@ -1,0 +1,4 @@
+//! Sessions through peers: real ambassadors with tunnels between them, strangers, hostile peers and foreign ones.
+
+mod bytes;
+mod outages;
