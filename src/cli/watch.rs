@@ -15,10 +15,16 @@ use crate::observe::sessions::Sessions;
 const LINE_BYTES_MAX: usize = 1 << 20;
 
 /// The fields of an event, in the order in which they are printed.
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 18] = [
     "route",
     "endpoint",
     "source",
+    "peer",
+    "remote",
+    "direction",
+    "certificate",
+    "identity",
+    "until",
     "targets",
     "instead_of",
     "line",

@@ -102,7 +102,7 @@ impl Record {
             return None;
         }
         match (self.stats.error, self.ending) {
-            (Some(error), _) => Some(error.to_string()),
+            (Some(error), _) => Some(error.one_line()),
             (None, Ending::NoEndpoint) => self.live.cluster.problem(),
             (None, _) => None,
         }

@@ -14,7 +14,7 @@ use super::refusal::Refusal;
 use super::stream::{FRAME_BYTES, TunnelStream};
 use super::{
     Counted, HEADER_BYTES_MAX, Handshaken, STREAM_WINDOW, STREAMS_MAX, SessionInfo, Side, TUNNEL_WINDOW,
-    Tunnel, headers,
+    Tunnel, TunnelEnd, headers,
 };
 use crate::ending::Ending;
 
@@ -82,8 +82,14 @@ pub(super) async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
             () = unused(&tunnel), if is_draining => break Ok(()),
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => accept(&tunnel, request, respond, &mut admit),
-                Some(Err(error)) => break Err(error),
-                None => break Ok(()),
+                Some(Err(error)) => {
+                    tunnel.failed(&error);
+                    break Err(error);
+                }
+                None => {
+                    tunnel.ends(TunnelEnd::Closed);
+                    break Ok(());
+                }
             },
         }
     };
