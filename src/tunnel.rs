@@ -271,15 +271,15 @@ impl Tunnel {
         self.is_up.swap(is_up, Relaxed)
     }
 
-    /// Records the error of its connection if TLS is the cause. Returns whether it is.
-    fn failed(&self, error: &h2::Error) -> bool {
-        let error = error.get_io().filter(|error| {
-            error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
-        });
-        if let Some(error) = error {
+    /// Records the error of its connection, if it tells more than that the tunnel was lost.
+    fn failed(&self, error: &h2::Error) {
+        let Some(error) = error.get_io() else { return };
+        if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) {
             let _ = self.tls_failure.set(HandshakeFailure::of(error, self.kind));
+        } else if error.kind() == std::io::ErrorKind::UnexpectedEof && self.streams() == 0 {
+            // A program that stops often closes only the socket.
+            self.ends(TunnelEnd::Closed);
         }
-        error.is_some()
     }
 
     /// Returns the ending of its sessions once the tunnel was lost.

@@ -40,6 +40,9 @@ const FIELDS: [&str; 18] = [
 pub(super) struct SessionsArgs {
     /// Only the sessions of this route, by its name in `status`
     route: Option<String>,
+    /// Only the sessions in tunnels of this peer, by its identity in `status`
+    #[arg(long, value_name = "IDENTITY")]
+    peer: Option<String>,
     /// Maximum number of sessions [default and maximum: 20,000]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -59,10 +62,11 @@ pub(super) struct EventsArgs {
     args: RequestArgs,
 }
 
-pub(super) fn sessions(SessionsArgs { route, limit, args }: &SessionsArgs, vars: &Vars) -> Exit {
+pub(super) fn sessions(SessionsArgs { route, peer, limit, args }: &SessionsArgs, vars: &Vars) -> Exit {
     let route = route.as_ref().map(|route| format!("route={}", escaped(route)));
+    let peer = peer.as_ref().map(|peer| format!("peer={}", escaped(peer)));
     let limit = limit.map(|limit| format!("limit={limit}"));
-    let query: Vec<String> = route.into_iter().chain(limit).collect();
+    let query: Vec<String> = route.into_iter().chain(peer).chain(limit).collect();
     let request = AdminRequest::get(format!("/sessions?{}", query.join("&")));
     request::show(args, vars, &request, |sessions: &Sessions| sessions.table())
 }

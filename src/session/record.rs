@@ -136,10 +136,12 @@ impl Drop for Record {
             return;
         }
         let Some(log) = access::sink() else { return };
+        let peer = self.live.peer.load();
         log.write(&Line {
             route: &cluster.members().options.name,
             client: *client,
             endpoint: Connected(self.endpoint.as_ref().map(|endpoint| &endpoint.key)),
+            peer: peer.as_deref().map(|peer| &*peer.identity),
             bytes_up: traffic.up(),
             bytes_down: traffic.down(),
             duration_ms: Milliseconds(duration),
