@@ -108,6 +108,24 @@ impl EndpointSpec {
     }
 }
 
+impl PeerVia {
+    /// Returns the name of the peer as it is written in the route.
+    pub fn name(&self) -> &str {
+        match self {
+            PeerVia::Dial { name: PeerName::Host(name) | PeerName::Identity(name), .. } => name,
+            PeerVia::Reverse { identity, .. } => identity,
+        }
+    }
+
+    /// Returns the address of the peer: with a port if we dial it.
+    pub fn remote(&self) -> String {
+        match self {
+            PeerVia::Dial { addr, .. } => addr.to_string(),
+            PeerVia::Reverse { ip, .. } => ip.to_string(),
+        }
+    }
+}
+
 /// The peers that have dialled us: the identity in the certificate, and the address that each dialled from.
 pub type ReversePeers = BTreeSet<(String, IpAddr)>;
 

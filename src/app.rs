@@ -76,12 +76,12 @@ pub async fn build_watched(mut config: Config, stalls: StallMonitor) -> Result<B
         tracing::warn!("{}", warning.one_line());
     }
     let control = Control::default();
-    let tunnels = Arc::new(peers::load(&mut config.settings.peer)?);
+    let events = Arc::new(Events::default());
+    let tunnels = Arc::new(peers::load(&mut config.settings.peer, events.clone())?);
     let shared = Arc::new(shared(&config, &control, tunnels.clone()));
     // For health checks through peers, which run on this thread.
     Pool::enter(tunnels.clone());
     let workers = Workers::start(config.settings.workers, &shared, &stalls)?;
-    let events = Arc::new(Events::default());
     let mut reconciler =
         Reconciler::new(config.clone(), workers, shared, &control, events.clone(), stalls.counts());
     reconciler.begin().await.map_err(BuildError::Bind)?;

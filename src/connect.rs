@@ -55,6 +55,36 @@ fn start_unix(path: &Path) -> io::Result<Socket> {
     Socket::register_unix(fd)
 }
 
+/// Formats a network error for people: lower case, and without the number that the standard library appends. Common errors read
+/// the same with every libc.
+pub(crate) fn cause(error: &io::Error) -> String {
+    let text = match Errno::from_io_error(error) {
+        Some(Errno::CONNREFUSED) => "connection refused",
+        Some(Errno::TIMEDOUT) => "connection timed out",
+        Some(Errno::NETUNREACH) => "network is unreachable",
+        Some(Errno::HOSTUNREACH) => "host is unreachable",
+        Some(Errno::CONNRESET) => "connection reset",
+        Some(Errno::NOENT) => "no such file or directory",
+        Some(Errno::ACCESS | Errno::PERM) => "permission denied",
+        Some(Errno::AGAIN) => "backlog is full",
+        None if error.kind() == io::ErrorKind::TimedOut => "connection timed out",
+        _ => return in_words(error),
+    };
+    text.to_owned()
+}
+
+fn in_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error ").next().unwrap_or_default();
+    let mut letters = text.chars();
+    let Some(first) = letters.next() else { return String::new() };
+    // An acronym keeps its case.
+    if letters.clone().next().is_some_and(char::is_uppercase) {
+        return text.to_owned();
+    }
+    first.to_lowercase().chain(letters).collect()
+}
+
 fn flags() -> SocketFlags {
     SocketFlags::NONBLOCK | SocketFlags::CLOEXEC
 }

@@ -23,10 +23,10 @@ mod trust;
 mod verifier;
 mod watch;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch as watch_channel;
 use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -37,6 +37,7 @@ use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::rustls::{ClientConfig, ServerConfig};
 
 use crate::address::PeerName;
+use crate::events::{EventKind, Events};
 use snapshot::Snapshot;
 use trust::provider;
 use verifier::{ClientVerifier, ServerVerifier};
@@ -55,6 +56,10 @@ pub struct Credentials {
     clock: Arc<dyn TimeProvider>,
     current: ArcSwap<Snapshot>,
     generation: watch_channel::Sender<u64>,
+    /// Where changes are reported besides the log.
+    events: OnceLock<Arc<Events>>,
+    /// Why the files could not be read again.
+    refused: ArcSwapOption<CredentialsError>,
 }
 
 impl Credentials {
@@ -70,7 +75,24 @@ impl Credentials {
     ) -> Result<Credentials, CredentialsError> {
         let snapshot = Snapshot::new(&files, files.read()?, now(&*clock))?;
         let (generation, _) = watch_channel::channel(0);
-        Ok(Credentials { files, clock, current: ArcSwap::from_pointee(snapshot), generation })
+        Ok(Credentials {
+            files,
+            clock,
+            current: ArcSwap::from_pointee(snapshot),
+            generation,
+            events: OnceLock::new(),
+            refused: ArcSwapOption::empty(),
+        })
+    }
+
+    /// Reports changes to `events`, besides the log.
+    pub fn report_to(&self, events: Arc<Events>) {
+        let _ = self.events.set(events);
+    }
+
+    /// Returns why the files could not be read again. The previous credentials are in use.
+    pub fn refused(&self) -> Option<Arc<CredentialsError>> {
+        self.refused.load_full()
     }
 
     /// Reads the files again. Returns whether they have changed. On an error the previous credentials stay in use.
@@ -147,6 +169,13 @@ impl Credentials {
     /// Returns what an operator should change, such as the permissions of a key.
     pub fn warnings(&self) -> Vec<String> {
         self.current.load().warnings.clone()
+    }
+
+    /// Keeps an event of a change that is in the log.
+    fn keep(&self, kind: EventKind) {
+        if let Some(events) = self.events.get() {
+            events.keep(kind);
+        }
     }
 
     fn replace(&self, snapshot: Snapshot) {

@@ -238,6 +238,63 @@ pub enum EventKind {
         /// Name of the route.
         route: String,
     },
+    /// A tunnel was made, and the peer has answered.
+    TunnelOpened {
+        /// Identity of the peer.
+        peer: String,
+        /// Its address.
+        remote: String,
+        /// `dialled` by this process, or `accepted`.
+        direction: &'static str,
+    },
+    /// A tunnel ended, after [`EventKind::TunnelOpened`].
+    TunnelClosed {
+        /// Identity of the peer.
+        peer: String,
+        /// Its address.
+        remote: String,
+        /// `dialled` by this process, or `accepted`.
+        direction: &'static str,
+        /// Cause, for people: it begins with `lost`, `revoked`, `refused`, `drained`, `idle` or `closed`.
+        why: String,
+    },
+    /// There is no tunnel to a peer that is dialled. Reported once, until there is one again.
+    PeerDown {
+        /// Identity of the peer, or the host in the route if the peer has not answered yet.
+        peer: String,
+        /// Its address.
+        remote: String,
+        /// Cause, for people.
+        why: String,
+    },
+    /// There is a tunnel again, after [`EventKind::PeerDown`].
+    PeerUp {
+        /// Identity of the peer.
+        peer: String,
+        /// Its address.
+        remote: String,
+    },
+    /// The files of the credentials have changed. New tunnels use them.
+    CredentialsReloaded {
+        /// Our identity.
+        identity: String,
+        /// The end of the validity of our certificate: RFC 3339, UTC.
+        until: String,
+    },
+    /// The files of the credentials have changed and cannot be used. The previous ones stay in use.
+    CredentialsRefused {
+        /// The mistake with its place, in one line.
+        why: String,
+    },
+    /// A certificate expires within a week, or has expired. Reported daily.
+    CertificateExpiring {
+        /// `peer-cert` or `peer-ca`.
+        certificate: String,
+        /// Whose it is.
+        identity: String,
+        /// The end of its validity: RFC 3339, UTC.
+        until: String,
+    },
 }
 
 /// An event, with its number and time.
@@ -254,7 +311,8 @@ pub struct Event {
     pub kind: EventKind,
 }
 
-/// The last [`EVENTS_MAX`] events. Only the control plane writes them; no session takes the lock.
+/// The last [`EVENTS_MAX`] events. Only the control plane writes them, and workers when a tunnel is made or ends; no session takes
+/// the lock.
 #[derive(Debug)]
 pub struct Events {
     /// Guards the ring and the next number; locked only to push or to copy.
@@ -287,6 +345,11 @@ impl Events {
     /// Writes an event to the log, and keeps it.
     pub fn emit(&self, kind: EventKind) {
         kind.log();
+        self.keep(kind);
+    }
+
+    /// Keeps an event that is in the log already.
+    pub fn keep(&self, kind: EventKind) {
         let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
         let seq = self.ring().push(time, kind);
         self.latest.send_replace(seq);
@@ -362,20 +425,33 @@ impl EventKind {
             EventKind::EndpointUndrained { .. } => "endpoint undrained by hand",
             EventKind::RouteAdded { .. } => "route added by hand",
             EventKind::RouteRemoved { .. } => "route removed by hand",
+            EventKind::TunnelOpened { .. } => "tunnel opened",
+            EventKind::TunnelClosed { .. } => "tunnel closed",
+            EventKind::PeerDown { .. } => "peer down",
+            EventKind::PeerUp { .. } => "peer up",
+            EventKind::CredentialsReloaded { .. } => "peer credentials reloaded",
+            EventKind::CredentialsRefused { .. } => {
+                "peer credentials not reloaded, the previous ones stay in use"
+            }
+            EventKind::CertificateExpiring { .. } => "peer certificate expires soon or has expired",
         }
     }
 
     /// Returns an error where an operator has to act, a warning where something is wrong.
     fn level(&self) -> Level {
         match self {
-            EventKind::RouteNotBound { .. } | EventKind::FileRefused { .. } => Level::ERROR,
+            EventKind::RouteNotBound { .. }
+            | EventKind::FileRefused { .. }
+            | EventKind::CredentialsRefused { .. } => Level::ERROR,
             EventKind::EndpointEjected { .. }
             | EventKind::EndpointUnreachable { .. }
             | EventKind::RouteDown { .. }
             | EventKind::SourceLost { .. }
             | EventKind::SourceExpired { .. }
             | EventKind::Mistake { .. }
-            | EventKind::SwitchRolledBack { .. } => Level::WARN,
+            | EventKind::SwitchRolledBack { .. }
+            | EventKind::PeerDown { .. }
+            | EventKind::CertificateExpiring { .. } => Level::WARN,
             _ => Level::INFO,
         }
     }
@@ -393,6 +469,9 @@ impl EventKind {
                     route = text("route"),
                     endpoint = text("endpoint"),
                     source = text("source"),
+                    peer = text("peer"),
+                    remote = text("remote"),
+                    direction = text("direction"),
                     targets = text("targets"),
                     instead_of = text("instead_of"),
                     line = text("line"),

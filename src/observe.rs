@@ -3,6 +3,7 @@
 pub mod config;
 mod exposition;
 pub mod metrics;
+pub mod peers;
 mod process;
 pub(crate) mod sessions;
 pub mod status;

@@ -42,7 +42,7 @@ use trial_probes::TrialProbes;
 
 pub use desired::overrides::Override;
 pub use desired::switches::{LastSwitch, SwitchPhase};
-pub use overview::{ByHand, ConfigFile, Overview, Refused, RouteView};
+pub use overview::{ByHand, ConfigFile, Overview, Peering, Refused, RouteView};
 
 /// Updates that wait for the control loop. Sources wait while there are as many.
 const UPDATES_MAX: usize = 1024;

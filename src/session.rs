@@ -202,7 +202,7 @@ mod tests {
             fds,
             access_log: AccessLog::All,
             tunnel_fds: RouteFds::unlimited(),
-            peers: Arc::new(Peers::new(None)),
+            peers: Arc::new(Peers::new(None, Arc::default())),
             exports: Exports::default(),
         });
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();

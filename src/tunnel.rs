@@ -11,6 +11,7 @@
 //! A *reverse* tunnel is dialled by the side that has the exports: there the TLS client is the HTTP/2 server.
 
 mod dialled;
+mod directory;
 mod handshake;
 mod handshakes;
 mod headers;
@@ -19,6 +20,7 @@ mod payload;
 mod peers;
 mod pool;
 mod refusal;
+mod registry;
 mod serve;
 mod stream;
 mod transport;
@@ -26,20 +28,23 @@ mod transport;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::{self, pki_types::CertificateDer};
 use tokio_util::sync::CancellationToken;
 
-use crate::credentials::{PeerIdentity, Reason};
+use crate::address::PeerVia;
+use crate::credentials::{CredentialKind, HandshakeFailure, PeerIdentity, Reason};
 use crate::ending::Ending;
+pub use directory::{DialledPeer, PeerFailure};
 pub use handshakes::Handshakes;
 pub use headers::SessionInfo;
 pub use peers::Peers;
 pub use pool::{Pool, open};
 pub use refusal::{Refusal, Status};
+use registry::Registry;
 pub use serve::SessionRequest;
 pub use stream::TunnelStream;
 use transport::Activity;
@@ -82,7 +87,15 @@ pub struct Tunnel {
     closing: AtomicBool,
     loss: OnceLock<Ending>,
     /// Why the peer ended TLS. The side that dials learns only after the handshake that its certificate is refused.
-    tls_failure: OnceLock<Reason>,
+    tls_failure: OnceLock<HandshakeFailure>,
+    /// Why it ends, if that is on purpose.
+    end: OnceLock<TunnelEnd>,
+    /// How we reach the peer, if we dialled.
+    via: Option<PeerVia>,
+    kind: CredentialKind,
+    /// The peer has answered, and the tunnel has not ended. Changed by the registry.
+    is_up: AtomicBool,
+    registry: Arc<Registry>,
     /// Cancelled when the tunnel must end at once.
     cut: CancellationToken,
     /// Cancelled when the tunnel must end after its sessions.
@@ -98,6 +111,40 @@ pub enum Direction {
     Dialled,
     /// The peer dialled us.
     Accepted,
+}
+
+impl Direction {
+    /// Returns the direction in one word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Direction::Dialled => "dialled",
+            Direction::Accepted => "accepted",
+        }
+    }
+}
+
+/// Why a tunnel ended on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TunnelEnd {
+    /// It had no session for a while.
+    Idle,
+    /// The peer ended it.
+    Closed,
+    /// This process stops.
+    Drained,
+    /// Our credentials have changed, and another tunnel uses the new ones.
+    Replaced,
+}
+
+impl TunnelEnd {
+    fn as_str(self) -> &'static str {
+        match self {
+            TunnelEnd::Idle => "idle",
+            TunnelEnd::Closed => "closed by the peer",
+            TunnelEnd::Drained => "drained: this process stops",
+            TunnelEnd::Replaced => "drained: the credentials have changed",
+        }
+    }
 }
 
 /// Our side of HTTP/2.
@@ -116,11 +163,14 @@ struct Handshaken {
     direction: Direction,
     chain: Vec<CertificateDer<'static>>,
     activity: Arc<Activity>,
+    via: Option<PeerVia>,
+    kind: CredentialKind,
+    registry: Arc<Registry>,
 }
 
 impl Tunnel {
     fn new(handshaken: Handshaken, side: Side) -> Tunnel {
-        let Handshaken { peer, remote, direction, chain, activity } = handshaken;
+        let Handshaken { peer, remote, direction, chain, activity, via, kind, registry } = handshaken;
         Tunnel {
             peer: Arc::new(peer),
             remote,
@@ -134,6 +184,11 @@ impl Tunnel {
             closing: AtomicBool::new(false),
             loss: OnceLock::new(),
             tls_failure: OnceLock::new(),
+            end: OnceLock::new(),
+            via,
+            kind,
+            is_up: AtomicBool::new(false),
+            registry,
             cut: CancellationToken::new(),
             drain: CancellationToken::new(),
             probe: Notify::new(),
@@ -194,9 +249,37 @@ impl Tunnel {
 
     /// Ends all sessions, with this ending.
     pub fn cut(&self, ending: Ending) {
-        let _ = self.loss.set(ending);
+        let is_first = self.loss.set(ending).is_ok();
         self.drain();
         self.cut.cancel();
+        if is_first {
+            self.registry.down(self);
+        }
+    }
+
+    /// Records why it ends, unless that is known already.
+    fn ends(&self, end: TunnelEnd) {
+        let _ = self.end.set(end);
+    }
+
+    fn end(&self) -> Option<TunnelEnd> {
+        self.end.get().copied()
+    }
+
+    /// Sets whether it is up. Returns whether it was. Only for the registry, which changes it under its lock.
+    fn set_up(&self, is_up: bool) -> bool {
+        self.is_up.swap(is_up, Relaxed)
+    }
+
+    /// Records the error of its connection, if it tells more than that the tunnel was lost.
+    fn failed(&self, error: &h2::Error) {
+        let Some(error) = error.get_io() else { return };
+        if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) {
+            let _ = self.tls_failure.set(HandshakeFailure::of(error, self.kind));
+        } else if error.kind() == std::io::ErrorKind::UnexpectedEof && self.streams() == 0 {
+            // A program that stops often closes only the socket.
+            self.ends(TunnelEnd::Closed);
+        }
     }
 
     /// Returns the ending of its sessions once the tunnel was lost.
@@ -209,7 +292,11 @@ impl Tunnel {
     }
 
     fn set_rtt(&self, rtt: Duration) {
+        let was_unknown = self.rtt().is_none();
         self.rtt_us.store(u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).max(1), Relaxed);
+        if was_unknown {
+            self.registry.up(self);
+        }
     }
 
     /// Has the peer probed now, and the tunnel ended if there is no answer within `within`.
@@ -257,8 +344,13 @@ pub enum TunnelError {
     #[error("{0}")]
     Refused(Status),
     /// TLS failed.
-    #[error("TLS failed: {}", .0.as_str())]
-    Tls(Reason),
+    #[error("{}", .reason.message())]
+    Tls {
+        /// Why.
+        reason: Reason,
+        /// What we authenticate peers by.
+        kind: CredentialKind,
+    },
     /// The tunnel broke.
     #[error("the tunnel was lost")]
     Lost,
@@ -275,7 +367,7 @@ impl TunnelError {
     pub(crate) fn code(self) -> u16 {
         match self {
             TunnelError::Refused(Status(status)) => status.min(0xfff),
-            TunnelError::Tls(reason) => 0x1000 | reason as u16,
+            TunnelError::Tls { reason, kind } => 0x1000 | (kind as u16) << 8 | reason as u16,
             TunnelError::Lost => 0x2000,
             TunnelError::NotConnected => 0x2001,
             TunnelError::NoCredentials => 0x2002,
@@ -287,7 +379,9 @@ impl TunnelError {
         match code {
             0..0x1000 => Some(TunnelError::Refused(Status(code))),
             0x1000..0x2000 => {
-                Reason::ALL.get(usize::from(code & 0xfff)).map(|reason| TunnelError::Tls(*reason))
+                let kind = *CredentialKind::ALL.get(usize::from(code >> 8 & 0xf))?;
+                let reason = *Reason::ALL.get(usize::from(code & 0xff))?;
+                Some(TunnelError::Tls { reason, kind })
             }
             0x2000 => Some(TunnelError::Lost),
             0x2001 => Some(TunnelError::NotConnected),
@@ -296,8 +390,23 @@ impl TunnelError {
         }
     }
 
+    /// Returns what to do.
+    pub fn help(self) -> Option<&'static str> {
+        match self {
+            TunnelError::Refused(status) => status.help(),
+            TunnelError::Tls { reason, kind } => Some(reason.help(kind)),
+            TunnelError::Lost => None,
+            TunnelError::NotConnected => Some("is the peer running, with --peer-dial to this host?"),
+            TunnelError::NoCredentials => Some("set --peer-secret-file, or --peer-cert and --peer-ca"),
+        }
+    }
+
     /// Returns the error that [`open`] has wrapped.
     pub fn of(error: &std::io::Error) -> Option<TunnelError> {
         error.get_ref()?.downcast_ref().copied()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

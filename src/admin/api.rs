@@ -77,6 +77,7 @@ async fn metrics(State(state): State<AdminState>) -> Response {
 #[serde(deny_unknown_fields)]
 struct SessionQuery {
     route: Option<String>,
+    peer: Option<String>,
     limit: Option<usize>,
 }
 
@@ -84,7 +85,7 @@ async fn sessions(
     State(state): State<AdminState>,
     query: Result<Query<SessionQuery>, QueryRejection>,
 ) -> Response {
-    let SessionQuery { route, limit } = match query {
+    let SessionQuery { route, peer, limit } = match query {
         Ok(Query(query)) => query,
         Err(error) => return failure(StatusCode::BAD_REQUEST, &error.body_text()),
     };
@@ -93,7 +94,7 @@ async fn sessions(
     }
     let workers = state.overview.load().workers.clone();
     let limit = limit.unwrap_or(SESSIONS_MAX).min(SESSIONS_MAX);
-    Json(Sessions::of(&workers, route.as_deref(), limit).await).into_response()
+    Json(Sessions::of(&workers, route.as_deref(), peer.as_deref(), limit).await).into_response()
 }
 
 /// Returns the configuration, and what an operator changed of it.

@@ -13,6 +13,7 @@ use crate::config::peer::{PeerCredentials, PeerDial, PeerSettings};
 use crate::credentials::{CredentialFiles, CredentialKind, Credentials, CredentialsError};
 use crate::discovery::dns::{Dns, Resolver};
 use crate::discovery::{Snapshot, SourceUpdate, follow};
+use crate::events::Events;
 use crate::route::Target;
 use crate::tunnel::Peers;
 use crate::worker::ReverseDial;
@@ -21,14 +22,15 @@ use crate::worker::ReverseDial;
 const UPDATES_MAX: usize = 4;
 
 /// Reads the credentials, and records which CA they are of.
-pub(super) fn load(settings: &mut PeerSettings) -> Result<Peers, CredentialsError> {
+pub(super) fn load(settings: &mut PeerSettings, events: Arc<Events>) -> Result<Peers, CredentialsError> {
     if settings.credentials() == PeerCredentials::None {
-        return Ok(Peers::new(None));
+        return Ok(Peers::new(None, events));
     }
     let PeerSettings { secret_file, cert, ca, crl, name, .. } = settings.clone();
     let credentials = Credentials::load(CredentialFiles { secret: secret_file, cert, ca, crl, name })?;
     settings.has_foreign_ca = credentials.kind() == CredentialKind::ForeignCa;
-    Ok(Peers::new(Some(Arc::new(credentials))))
+    credentials.report_to(events.clone());
+    Ok(Peers::new(Some(Arc::new(credentials)), events))
 }
 
 /// Follows the credentials. After a change, the peers of all tunnels are verified again.

@@ -15,10 +15,16 @@ use crate::observe::sessions::Sessions;
 const LINE_BYTES_MAX: usize = 1 << 20;
 
 /// The fields of an event, in the order in which they are printed.
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 18] = [
     "route",
     "endpoint",
     "source",
+    "peer",
+    "remote",
+    "direction",
+    "certificate",
+    "identity",
+    "until",
     "targets",
     "instead_of",
     "line",
@@ -34,6 +40,9 @@ const FIELDS: [&str; 12] = [
 pub(super) struct SessionsArgs {
     /// Only the sessions of this route, by its name in `status`
     route: Option<String>,
+    /// Only the sessions in tunnels of this peer, by its identity in `status`
+    #[arg(long, value_name = "IDENTITY")]
+    peer: Option<String>,
     /// Maximum number of sessions [default and maximum: 20,000]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -53,10 +62,11 @@ pub(super) struct EventsArgs {
     args: RequestArgs,
 }
 
-pub(super) fn sessions(SessionsArgs { route, limit, args }: &SessionsArgs, vars: &Vars) -> Exit {
+pub(super) fn sessions(SessionsArgs { route, peer, limit, args }: &SessionsArgs, vars: &Vars) -> Exit {
     let route = route.as_ref().map(|route| format!("route={}", escaped(route)));
+    let peer = peer.as_ref().map(|peer| format!("peer={}", escaped(peer)));
     let limit = limit.map(|limit| format!("limit={limit}"));
-    let query: Vec<String> = route.into_iter().chain(limit).collect();
+    let query: Vec<String> = route.into_iter().chain(peer).chain(limit).collect();
     let request = AdminRequest::get(format!("/sessions?{}", query.join("&")));
     request::show(args, vars, &request, |sessions: &Sessions| sessions.table())
 }

@@ -58,6 +58,8 @@ struct CheckFailure {
 pub(crate) struct LastError {
     /// The cause, for people.
     pub why: String,
+    /// What to do, if the endpoint is that of a peer.
+    pub help: Option<&'static str>,
     /// When it happened.
     pub at: Instant,
     /// Whether the endpoint has not answered since.
@@ -221,11 +223,12 @@ impl Endpoint {
     pub(crate) fn last_error(&self) -> Option<LastError> {
         let connect = self.reachability.last().and_then(|(error, after)| {
             let at = self.joined.checked_add(after)?;
-            Some(LastError { why: error.to_string(), at, is_current: self.is_failing() })
+            Some(LastError { why: error.to_string(), help: error.help(), at, is_current: self.is_failing() })
         });
         let check = self.check_failure.load();
         let check = check.as_deref().map(|CheckFailure { why, at }| LastError {
             why: why.clone(),
+            help: None,
             at: *at,
             is_current: true,
         });

@@ -24,7 +24,7 @@ use super::health::{History, State};
 use super::log_limit;
 use super::outage::{OutageReport, Outages};
 use super::outlier::{Outliers, StatusChange};
-use super::{Cluster, Endpoint, Members};
+use super::{Cluster, ConnectError, Endpoint, Members};
 use crate::address::EndpointKey;
 use crate::events::{EventKind, Events};
 use crate::route::{Check, Health, OnUnhealthy};
@@ -326,7 +326,7 @@ impl<P> Drop for ClusterMonitor<P> {
 
 /// Returns why sessions do not reach an endpoint, and whether they are held because they reach no other.
 fn why(endpoint: &Endpoint, members: &Members) -> String {
-    let cause = endpoint.connect_error().map(|error| error.to_string()).unwrap_or_default();
+    let cause = endpoint.connect_error().map(ConnectError::one_line).unwrap_or_default();
     let is_last = members.all().all(|(_, member)| member.weight == 0 || member.endpoint.refuses_connects());
     let is_held = is_last && !members.options.hold.is_zero();
     if is_held { format!("{cause}; holding sessions") } else { cause }

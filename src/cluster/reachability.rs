@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use crate::connect::cause;
 use crate::tunnel::TunnelError;
 
 /// Why a connect failed: an error code of the system, never zero, or that of a [`TunnelError`].
@@ -44,46 +45,32 @@ impl ConnectError {
         matches!(self.tunnel_error(), Some(TunnelError::Refused(status)) if status.is_final())
     }
 
+    /// Returns what to do, if the error is one of a peer.
+    pub(crate) fn help(self) -> Option<&'static str> {
+        self.tunnel_error()?.help()
+    }
+
+    /// Returns the error with what to do, for logs.
+    pub(crate) fn one_line(self) -> String {
+        match self.help() {
+            Some(help) => format!("{self} ({help})"),
+            None => self.to_string(),
+        }
+    }
+
     /// Returns whether one side does not trust the other.
     pub(super) fn is_tls(self) -> bool {
-        matches!(self.tunnel_error(), Some(TunnelError::Tls(_)))
+        matches!(self.tunnel_error(), Some(TunnelError::Tls { .. }))
     }
 }
 
 impl fmt::Display for ConnectError {
-    /// Common errors read the same with every libc.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(error) = self.tunnel_error() {
             return error.fmt(f);
         }
-        let errno = Errno::from_raw_os_error(i32::from(self.0));
-        f.write_str(match errno {
-            Errno::CONNREFUSED => "connection refused",
-            Errno::TIMEDOUT => "connection timed out",
-            Errno::NETUNREACH => "network is unreachable",
-            Errno::HOSTUNREACH => "host is unreachable",
-            Errno::CONNRESET => "connection reset",
-            Errno::NOENT => "no such file or directory",
-            Errno::ACCESS | Errno::PERM => "permission denied",
-            Errno::AGAIN => "backlog is full",
-            _ => return f.write_str(&in_words(&io::Error::from(errno))),
-        })
+        f.write_str(&cause(&io::Error::from_raw_os_error(i32::from(self.0))))
     }
-}
-
-/// Formats a network error for people: lower case, and without the number that the standard library appends.
-pub(super) fn cause(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(_) => ConnectError::of(error).to_string(),
-        None => in_words(error),
-    }
-}
-
-fn in_words(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error ").next().unwrap_or_default();
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// The event of an endpoint that wakes the monitor.

@@ -1,5 +1,6 @@
 //! Failed handshakes: a reason to count, and a message with a way out. Pure.
 
+use std::fmt;
 use std::io;
 
 use tokio_rustls::rustls::{
@@ -63,6 +64,8 @@ pub struct HandshakeFailure {
     pub message: String,
     /// For people: what to do.
     pub help: &'static str,
+    /// What we authenticate peers by.
+    pub kind: CredentialKind,
 }
 
 impl Reason {
@@ -113,6 +116,70 @@ impl Reason {
             Reason::Protocol => "protocol",
         }
     }
+
+    /// Returns what is wrong, without the details of [`HandshakeFailure::message`].
+    pub fn message(self) -> &'static str {
+        match self {
+            Reason::Revoked => "peer not trusted: the certificate is revoked",
+            Reason::Expired => "peer not trusted: the certificate has expired",
+            Reason::NotYetValid => "peer not trusted: the certificate is not valid yet",
+            Reason::UnknownIssuer => "peer not trusted: the certificate was issued by an unknown CA",
+            Reason::WrongName => "peer not trusted: the certificate is that of another peer",
+            Reason::NoIdentity => "peer not trusted: the certificate names no identity",
+            Reason::BadCertificate => "peer not trusted: the certificate is unusable",
+            Reason::NoCertificate => "the peer presented no certificate",
+            Reason::RefusedRevoked => "the peer refused our certificate as revoked",
+            Reason::RefusedExpired => "the peer refused our certificate as not valid now",
+            Reason::RefusedUnknownIssuer => "the peer refused our certificate as that of an unknown CA",
+            Reason::RefusedCertificate => "the peer refused our certificate for its contents",
+            Reason::RefusedNoCertificate => "the peer refused our certificate because it received none",
+            Reason::Version => "no common version of TLS",
+            Reason::Alpn => "no common protocol: peers speak HTTP/2 (ALPN `h2`)",
+            Reason::NotTls => "the other side does not speak TLS",
+            Reason::Closed => "the peer closed the connection during the handshake",
+            Reason::Timeout => "the peer did not answer in time",
+            Reason::Protocol => "a violation of TLS",
+        }
+    }
+
+    /// Returns what to do.
+    pub fn help(self, kind: CredentialKind) -> &'static str {
+        let is_secret = kind == CredentialKind::Secret;
+        match self {
+            Reason::Revoked => {
+                "if the peer is legitimate, issue it a new certificate: `ambassador ca issue NAME`"
+            }
+            Reason::Expired | Reason::RefusedExpired if is_secret => CLOCKS,
+            Reason::Expired => "renew the peer's certificate, or correct the clock of this host",
+            Reason::NotYetValid => CLOCKS,
+            Reason::UnknownIssuer | Reason::RefusedUnknownIssuer if is_secret => OTHER_SECRET,
+            Reason::UnknownIssuer => {
+                "add the CA of the peer's certificate to --peer-ca, or issue it one of ours"
+            }
+            Reason::WrongName => {
+                "set `identity=` to the identity of the peer, or issue a certificate with the host's name: `ambassador ca issue NAME --dns HOST`"
+            }
+            Reason::NoIdentity => "issue the peer a certificate with a SPIFFE ID or a DNS name",
+            Reason::BadCertificate => "issue the peer a certificate for client and server use",
+            Reason::NoCertificate => {
+                "only ambassadors and other programs with a certificate of our CA can connect"
+            }
+            Reason::RefusedRevoked => "issue this host a new certificate: `ambassador ca issue NAME`",
+            Reason::RefusedExpired => {
+                "renew the certificate of this host, or compare the clocks of both hosts"
+            }
+            Reason::RefusedUnknownIssuer => "add the CA of our certificate to --peer-ca of the peer",
+            Reason::RefusedNoCertificate => "check --peer-cert or --peer-secret-file of this host",
+            Reason::Version => "allow TLS 1.3 on the other side",
+            Reason::Alpn => "check that the other side is an ambassador, or offers `h2`",
+            Reason::NotTls => "check that the port is that of --peer-listen (default 15008)",
+            Reason::RefusedCertificate | Reason::Closed => "the log of the peer has the reason",
+            Reason::Timeout => {
+                "check that the port is that of --peer-listen, and that no firewall drops packets"
+            }
+            Reason::Protocol => "check that the other side is an ambassador, or speaks HTTP/2 over TLS 1.3",
+        }
+    }
 }
 
 impl Untrusted {
@@ -155,7 +222,7 @@ impl HandshakeFailure {
     pub fn of(error: &io::Error, kind: CredentialKind) -> HandshakeFailure {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
             Some(error) => of_tls(error, kind),
-            None => of_io(error),
+            None => of_io(error, kind),
         }
     }
 
@@ -164,62 +231,56 @@ impl HandshakeFailure {
         of_certificate(untrusted, kind)
     }
 
+    /// Returns the failure that an error wraps.
+    pub fn in_error(error: &io::Error) -> Option<&HandshakeFailure> {
+        error.get_ref()?.downcast_ref()
+    }
+
     /// Returns the failure on one line, for logs.
     pub fn one_line(&self) -> String {
         format!("{} ({})", self.message, self.help)
     }
 
-    fn new(reason: Reason, message: impl Into<String>, help: &'static str) -> HandshakeFailure {
-        HandshakeFailure { reason, message: message.into(), help }
+    /// Returns a failure with the message and the help of its reason.
+    fn new(reason: Reason, kind: CredentialKind) -> HandshakeFailure {
+        HandshakeFailure { reason, message: reason.message().to_owned(), help: reason.help(kind), kind }
+    }
+
+    fn message(self, message: String) -> HandshakeFailure {
+        HandshakeFailure { message, ..self }
+    }
+
+    fn help(self, help: &'static str) -> HandshakeFailure {
+        HandshakeFailure { help, ..self }
     }
 }
 
+impl fmt::Display for HandshakeFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for HandshakeFailure {}
+
 fn of_tls(error: &Error, kind: CredentialKind) -> HandshakeFailure {
-    match error {
-        Error::InvalidCertificate(error) => of_certificate(&Untrusted::of(error), kind),
-        Error::AlertReceived(alert) => of_alert(*alert, kind),
-        Error::NoCertificatesPresented => HandshakeFailure::new(
-            Reason::NoCertificate,
-            "the peer presented no certificate",
-            "only ambassadors and other programs with a certificate of our CA can connect",
-        ),
-        Error::PeerIncompatible(incompatible) => of_incompatible(incompatible),
+    let reason = match error {
+        Error::InvalidCertificate(error) => return of_certificate(&Untrusted::of(error), kind),
+        Error::AlertReceived(alert) => return of_alert(*alert, kind),
+        Error::NoCertificatesPresented => Reason::NoCertificate,
+        Error::PeerIncompatible(incompatible) => return of_incompatible(incompatible, kind),
         Error::NoApplicationProtocol
-        | Error::PeerMisbehaved(PeerMisbehaved::UnsolicitedEncryptedExtension) => no_common_protocol(),
+        | Error::PeerMisbehaved(PeerMisbehaved::UnsolicitedEncryptedExtension) => Reason::Alpn,
         Error::InvalidMessage(
             InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
-        ) => HandshakeFailure::new(
-            Reason::NotTls,
-            "the other side does not speak TLS",
-            "check that the port is that of --peer-listen (default 15008)",
-        ),
-        other => HandshakeFailure::new(
-            Reason::Protocol,
-            format!("TLS: {other}"),
-            "check that the other side is an ambassador, or speaks HTTP/2 over TLS 1.3",
-        ),
-    }
+        ) => Reason::NotTls,
+        other => return HandshakeFailure::new(Reason::Protocol, kind).message(format!("TLS: {other}")),
+    };
+    HandshakeFailure::new(reason, kind)
 }
 
 fn of_certificate(untrusted: &Untrusted, kind: CredentialKind) -> HandshakeFailure {
-    let help = match untrusted {
-        Untrusted::Revoked => {
-            "if the peer is legitimate, issue it a new certificate: `ambassador ca issue NAME`"
-        }
-        Untrusted::Expired { .. } if kind == CredentialKind::Secret => CLOCKS,
-        Untrusted::Expired { .. } => "renew the peer's certificate, or correct the clock of this host",
-        Untrusted::NotYetValid { .. } => CLOCKS,
-        Untrusted::UnknownIssuer if kind == CredentialKind::Secret => OTHER_SECRET,
-        Untrusted::UnknownIssuer => {
-            "add the CA of the peer's certificate to --peer-ca, or issue it one of ours"
-        }
-        Untrusted::WrongName { .. } => {
-            "set `identity=` to the identity of the peer, or issue a certificate with the host's name: `ambassador ca issue NAME --dns HOST`"
-        }
-        Untrusted::NoIdentity => "issue the peer a certificate with a SPIFFE ID or a DNS name",
-        Untrusted::Unusable(_) => "issue the peer a certificate for client and server use",
-    };
-    HandshakeFailure::new(untrusted.reason(), format!("peer not trusted: {untrusted}"), help)
+    HandshakeFailure::new(untrusted.reason(), kind).message(format!("peer not trusted: {untrusted}"))
 }
 
 const CLOCKS: &str = "compare the clocks of both hosts";
@@ -227,91 +288,47 @@ const CLOCKS: &str = "compare the clocks of both hosts";
 const OTHER_SECRET: &str = "the hosts have different secrets: copy the same --peer-secret-file to both";
 
 fn of_alert(alert: AlertDescription, kind: CredentialKind) -> HandshakeFailure {
-    let is_secret = kind == CredentialKind::Secret;
-    let (reason, what, help) = match alert {
-        AlertDescription::CertificateRevoked => (
-            Reason::RefusedRevoked,
-            "as revoked",
-            "issue this host a new certificate: `ambassador ca issue NAME`",
-        ),
-        AlertDescription::CertificateExpired if is_secret => {
-            (Reason::RefusedExpired, "as not valid now", CLOCKS)
-        }
-        AlertDescription::CertificateExpired => (
-            Reason::RefusedExpired,
-            "as not valid now",
-            "renew the certificate of this host, or compare the clocks of both hosts",
-        ),
-        AlertDescription::UnknownCA if is_secret => {
-            (Reason::RefusedUnknownIssuer, "as that of an unknown CA", OTHER_SECRET)
-        }
-        AlertDescription::UnknownCA => (
-            Reason::RefusedUnknownIssuer,
-            "as that of an unknown CA",
-            "add the CA of our certificate to --peer-ca of the peer",
-        ),
-        AlertDescription::CertificateRequired => (
-            Reason::RefusedNoCertificate,
-            "because it received none",
-            "check --peer-cert or --peer-secret-file of this host",
-        ),
+    let reason = match alert {
+        AlertDescription::CertificateRevoked => Reason::RefusedRevoked,
+        AlertDescription::CertificateExpired => Reason::RefusedExpired,
+        AlertDescription::UnknownCA => Reason::RefusedUnknownIssuer,
+        AlertDescription::CertificateRequired => Reason::RefusedNoCertificate,
         AlertDescription::BadCertificate
         | AlertDescription::UnsupportedCertificate
         | AlertDescription::CertificateUnknown
-        | AlertDescription::AccessDenied => {
-            (Reason::RefusedCertificate, "for its contents", "the log of the peer has the reason")
-        }
-        AlertDescription::ProtocolVersion => return wrong_version(),
-        AlertDescription::NoApplicationProtocol => return no_common_protocol(),
+        | AlertDescription::AccessDenied => Reason::RefusedCertificate,
+        AlertDescription::ProtocolVersion => Reason::Version,
+        AlertDescription::NoApplicationProtocol => Reason::Alpn,
         other => {
             let message = format!("the peer ended the handshake: {other:?}");
-            return HandshakeFailure::new(Reason::Protocol, message, "the log of the peer has the reason");
+            let help = "the log of the peer has the reason";
+            return HandshakeFailure::new(Reason::Protocol, kind).message(message).help(help);
         }
     };
-    HandshakeFailure::new(reason, format!("the peer refused our certificate {what}"), help)
+    HandshakeFailure::new(reason, kind)
 }
 
-fn of_incompatible(incompatible: &PeerIncompatible) -> HandshakeFailure {
+fn of_incompatible(incompatible: &PeerIncompatible, kind: CredentialKind) -> HandshakeFailure {
     match incompatible {
         PeerIncompatible::ServerDoesNotSupportTls12Or13
         | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
         | PeerIncompatible::SupportedVersionsExtensionRequired
         | PeerIncompatible::Tls12NotOffered
-        | PeerIncompatible::Tls12NotOfferedOrEnabled => wrong_version(),
-        other => HandshakeFailure::new(
-            Reason::Protocol,
-            format!("no common parameters of TLS: {other:?}"),
-            "allow the parameters of TLS 1.3 (RFC 8446, 9.1) on the other side",
-        ),
+        | PeerIncompatible::Tls12NotOfferedOrEnabled => HandshakeFailure::new(Reason::Version, kind),
+        other => HandshakeFailure::new(Reason::Protocol, kind)
+            .message(format!("no common parameters of TLS: {other:?}"))
+            .help("allow the parameters of TLS 1.3 (RFC 8446, 9.1) on the other side"),
     }
 }
 
-fn wrong_version() -> HandshakeFailure {
-    HandshakeFailure::new(Reason::Version, "no common version of TLS", "allow TLS 1.3 on the other side")
-}
-
-fn no_common_protocol() -> HandshakeFailure {
-    HandshakeFailure::new(
-        Reason::Alpn,
-        "no common protocol: peers speak HTTP/2 (ALPN `h2`)",
-        "check that the other side is an ambassador, or offers `h2`",
-    )
-}
-
-fn of_io(error: &io::Error) -> HandshakeFailure {
+fn of_io(error: &io::Error, kind: CredentialKind) -> HandshakeFailure {
     match error.kind() {
-        io::ErrorKind::TimedOut => HandshakeFailure::new(
-            Reason::Timeout,
-            "the peer did not answer in time",
-            "check that the port is that of --peer-listen, and that no firewall drops packets",
-        ),
+        io::ErrorKind::TimedOut => HandshakeFailure::new(Reason::Timeout, kind),
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-            HandshakeFailure::new(
-                Reason::Closed,
-                "the peer closed the connection during the handshake",
-                "the log of the peer has the reason",
-            )
+            HandshakeFailure::new(Reason::Closed, kind)
         }
-        _ => HandshakeFailure::new(Reason::Closed, error.to_string(), "check the network between the hosts"),
+        _ => HandshakeFailure::new(Reason::Closed, kind)
+            .message(error.to_string())
+            .help("check the network between the hosts"),
     }
 }

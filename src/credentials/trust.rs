@@ -28,6 +28,21 @@ pub enum CredentialKind {
     ForeignCa,
 }
 
+impl CredentialKind {
+    /// Every kind, in the order of its number.
+    pub const ALL: [CredentialKind; 3] =
+        [CredentialKind::Secret, CredentialKind::OwnCa, CredentialKind::ForeignCa];
+
+    /// Returns the kind in one word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CredentialKind::Secret => "secret",
+            CredentialKind::OwnCa => "own-ca",
+            CredentialKind::ForeignCa => "foreign-ca",
+        }
+    }
+}
+
 /// The CAs and revocation lists.
 #[derive(Debug)]
 pub(super) struct Trust {

@@ -8,7 +8,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::pem::ListInfo;
 use super::snapshot::Snapshot;
-use super::{CertificateInfo, Credentials, CredentialsError};
+use super::{CertificateInfo, Credentials, CredentialsError, PeerIdentity};
+use crate::events::EventKind;
 
 /// A revocation is to take effect within a second. The files are read each time, about 10 KB: a notification would miss changes on
 /// network file systems and behind bind mounts.
@@ -44,9 +45,23 @@ impl Credentials {
             Ok(true) => {
                 *watched = Watched::default();
                 self.log_change("peer credentials reloaded");
+                self.refused.store(None);
+                let PeerIdentity { identity, not_after, .. } = self.identity();
+                self.keep(EventKind::CredentialsReloaded {
+                    identity: identity.to_string(),
+                    until: rfc3339(not_after),
+                });
             }
-            Ok(false) => watched.error = None,
-            Err(error) => watched.failed(error),
+            Ok(false) => {
+                watched.error = None;
+                self.refused.store(None);
+            }
+            Err(error) => {
+                if watched.failed(&error) {
+                    self.keep(EventKind::CredentialsRefused { why: error.one_line() });
+                    self.refused.store(Some(Arc::new(error)));
+                }
+            }
         }
         self.renew();
         self.warn_of_expiry(watched);
@@ -87,7 +102,14 @@ impl Credentials {
         }
         watched.warned = Some(now);
         for certificate in self.certificates() {
-            warn_of_expiry_of(&certificate, now);
+            if warn_of_expiry_of(&certificate, now) {
+                let CertificateInfo { name: certificate, identity, not_after, path: _ } = certificate;
+                self.keep(EventKind::CertificateExpiring {
+                    certificate,
+                    identity,
+                    until: rfc3339(not_after),
+                });
+            }
         }
         for list in &self.current.load().lists {
             warn_if_overdue(list, now);
@@ -96,16 +118,21 @@ impl Credentials {
 }
 
 impl Watched {
-    /// Logs an error when it occurs the second time in a row: a file that is being written is complete soon.
-    fn failed(&mut self, error: CredentialsError) {
-        if self.error.as_ref() != Some(&error) {
-            *self = Watched { error: Some(error), is_error_logged: false, warned: self.warned };
-        } else if !std::mem::replace(&mut self.is_error_logged, true) {
+    /// Logs an error when it occurs the second time in a row: a file that is being written is complete soon. Returns whether it was
+    /// logged.
+    fn failed(&mut self, error: &CredentialsError) -> bool {
+        if self.error.as_ref() != Some(error) {
+            *self = Watched { error: Some(error.clone()), is_error_logged: false, warned: self.warned };
+            return false;
+        }
+        let is_due = !std::mem::replace(&mut self.is_error_logged, true);
+        if is_due {
             tracing::error!(
                 "peer credentials not reloaded, the previous ones stay in use: {}",
                 error.one_line()
             );
         }
+        is_due
     }
 }
 
@@ -118,15 +145,21 @@ fn warn_if_overdue(list: &ListInfo, now: SystemTime) {
     }
 }
 
-fn warn_of_expiry_of(certificate: &CertificateInfo, now: SystemTime) {
+/// Logs a certificate that expires soon. Returns whether it does.
+fn warn_of_expiry_of(certificate: &CertificateInfo, now: SystemTime) -> bool {
     let CertificateInfo { name, identity, not_after, path } = certificate;
     let path = path.display();
     match not_after.duration_since(now) {
-        Ok(left) if left > WARN_BEFORE => {}
+        Ok(left) if left > WARN_BEFORE => return false,
         Ok(left) => {
             let left = humantime::format_duration(Duration::from_secs(left.as_secs() / 60 * 60));
             tracing::warn!(name, identity, %path, "peer certificate expires in {left}");
         }
         Err(_) => tracing::error!(name, identity, %path, "peer certificate has expired"),
     }
+    true
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
 }

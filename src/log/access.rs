@@ -31,6 +31,9 @@ pub struct Line<'a> {
     /// The last endpoint connected to.
     #[serde(serialize_with = "display")]
     pub endpoint: Connected<'a>,
+    /// The identity of the peer, for a session in a tunnel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<&'a str>,
     /// Bytes from client to endpoint.
     pub bytes_up: u64,
     /// Bytes from endpoint to client.
@@ -145,12 +148,16 @@ impl Line<'_> {
     }
 
     fn write_fields(&self, to: &mut impl Write) -> fmt::Result {
-        let Line { route, client, endpoint, bytes_up, bytes_down, duration_ms, held_ms, .. } = self;
+        let Line { route, client, endpoint, peer, bytes_up, bytes_down, duration_ms, held_ms, .. } = self;
         let Line { attempts, ending, why, .. } = self;
         to.write_str(" route=")?;
         write_value(to, route)?;
         write!(to, " client={client} endpoint=")?;
         write_formatted(to, format_args!("{endpoint}"))?;
+        if let Some(peer) = peer {
+            to.write_str(" peer=")?;
+            write_value(to, peer)?;
+        }
         to.write_str(" bytes_up=")?;
         write_number(to, *bytes_up)?;
         to.write_str(" bytes_down=")?;

@@ -1,14 +1,14 @@
 //! The metrics of `/metrics`, read from the atomic counters of sessions without a lock.
 //!
-//! Labels are routes, endpoints, sources, workers and two closed sets. Their values come from the configuration and from
-//! sources, never from a client.
+//! Labels are routes, endpoints, sources, workers, peers and closed sets. Their values come from the configuration, from sources
+//! and from certificates of our CA, never from a client.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
 use super::exposition::{Exposition, Kind};
-use super::process;
+use super::{peers, process};
 use crate::cluster::Cluster;
 use crate::cluster::timings::{Histogram, Timings};
 use crate::reconcile::Overview;
@@ -36,6 +36,7 @@ pub fn text(overview: &Overview, started: SystemTime) -> String {
     sources(&mut to, overview);
     config(&mut to, overview);
     workers(&mut to, overview);
+    peers::metrics(&mut to, overview);
     process::write(&mut to, started);
     to.finish()
 }

@@ -26,6 +26,9 @@ pub(crate) struct SessionStatus {
     pub client: String,
     /// `None` while the session is held.
     pub endpoint: Option<String>,
+    /// The identity of the peer, for a session in a tunnel.
+    #[serde(default)]
+    pub peer: Option<String>,
     pub state: State,
     pub age_ms: u64,
     pub bytes_up: u64,
@@ -42,12 +45,21 @@ pub(crate) enum State {
 }
 
 impl Sessions {
-    /// Returns at most `limit` sessions of all routes or of one.
-    pub(crate) async fn of(workers: &Loads, route: Option<&str>, limit: usize) -> Sessions {
+    /// Returns at most `limit` sessions of all routes or of one, through all peers and none, or through one.
+    pub(crate) async fn of(
+        workers: &Loads,
+        route: Option<&str>,
+        peer: Option<&str>,
+        limit: usize,
+    ) -> Sessions {
+        let is_asked = |status: &SessionStatus| {
+            route.is_none_or(|route| status.route == route)
+                && peer.is_none_or(|peer| status.peer.as_deref() == Some(peer))
+        };
         let mut found = Sessions::default();
         let collect = |worker: usize, page: Vec<std::sync::Arc<Live>>| {
             let statuses = page.iter().map(|live| SessionStatus::of(live, worker));
-            for status in statuses.filter(|status| route.is_none_or(|route| status.route == route)) {
+            for status in statuses.filter(is_asked) {
                 if found.sessions.len() >= limit {
                     found.truncated = true;
                     return false;
@@ -63,8 +75,8 @@ impl Sessions {
 
     /// Returns the sessions as a table.
     pub(crate) fn table(&self) -> String {
-        let head =
-            ["ROUTE", "CLIENT", "ENDPOINT", "STATE", "AGE", "SENT", "RECEIVED", "WORKER"].map(str::to_owned);
+        let head = ["ROUTE", "CLIENT", "ENDPOINT", "PEER", "STATE", "AGE", "SENT", "RECEIVED", "WORKER"]
+            .map(str::to_owned);
         let rows: Vec<_> =
             std::iter::once(head).chain(self.sessions.iter().map(SessionStatus::row)).collect();
         let more = if self.truncated { "more sessions are not shown: increase --limit\n" } else { "" };
@@ -78,6 +90,7 @@ impl SessionStatus {
         SessionStatus {
             route: live.cluster.members().options.name.clone(),
             client: live.client.to_string(),
+            peer: live.peer.load().as_deref().map(|peer| peer.identity.to_string()),
             state: if endpoint.is_some() { State::Relaying } else { State::Held },
             endpoint,
             age_ms: u64::try_from(live.began.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -87,11 +100,12 @@ impl SessionStatus {
         }
     }
 
-    fn row(&self) -> [String; 8] {
+    fn row(&self) -> [String; 9] {
         [
             self.route.clone(),
             self.client.clone(),
             self.endpoint.clone().unwrap_or_else(|| "-".to_owned()),
+            self.peer.clone().unwrap_or_else(|| "-".to_owned()),
             match self.state {
                 State::Held => "held".to_owned(),
                 State::Relaying => "relaying".to_owned(),

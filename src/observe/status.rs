@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use humantime::{format_rfc3339_seconds, parse_rfc3339};
 use serde::{Deserialize, Serialize};
 
+use super::peers::PeeringStatus;
 use super::table::{aligned, bytes};
 use crate::address::BACKUP_TIER;
 use crate::cluster::{Cluster, Endpoint, Member, Tier};
@@ -44,6 +45,9 @@ pub struct Status {
     pub removed: Vec<String>,
     /// The number of sessions of each worker.
     pub workers: Vec<usize>,
+    /// `None` without credentials for peers.
+    #[serde(default)]
+    pub peering: Option<PeeringStatus>,
 }
 
 /// A route, with the live counters of its sessions.
@@ -116,6 +120,9 @@ pub struct EndpointStatus {
     /// Age of `last_error` in milliseconds.
     #[serde(default)]
     pub last_error_ms_ago: Option<u64>,
+    /// What to do about that error, for an endpoint that is an export of a peer.
+    #[serde(default)]
+    pub help: Option<String>,
     /// Whether that error is its current state.
     #[serde(default)]
     pub failing: bool,
@@ -201,6 +208,7 @@ impl Status {
             notices: overview.notices.clone(),
             removed: overview.removed.clone(),
             workers: overview.workers.sessions(),
+            peering: PeeringStatus::of(overview, SystemTime::now()),
         }
     }
 
@@ -218,6 +226,7 @@ impl Status {
                 let _ = writeln!(text, "route {}: {}", escaped(&route.name), escaped(&note));
             }
         }
+        text.extend(self.peering.as_ref().map(PeeringStatus::text));
         if let Some(refused) = self.config.as_ref().and_then(|config| config.refused(SystemTime::now())) {
             let _ = writeln!(text, "{}", escaped(&refused));
         }
@@ -418,7 +427,7 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn ago(age: Duration) -> String {
+pub(super) fn ago(age: Duration) -> String {
     match age.as_secs() {
         seconds @ ..60 => format!("{seconds} s ago"),
         seconds @ ..3600 => format!("{} min ago", seconds / 60),
@@ -469,6 +478,7 @@ impl EndpointStatus {
             ejected: condition.ejected.map(|cause| cause.name().to_owned()),
             failing: last.as_ref().is_some_and(|error| error.is_current),
             last_error_ms_ago: last.as_ref().map(|error| milliseconds(error.at.elapsed())),
+            help: last.as_ref().and_then(|error| error.help).map(str::to_owned),
             last_error: last.map(|error| error.why),
         }
     }
@@ -494,6 +504,9 @@ impl EndpointStatus {
     /// Returns the current error and what to check.
     fn advice(&self) -> Option<String> {
         let why = self.last_error.as_deref().filter(|_| self.failing)?;
+        if let Some(help) = &self.help {
+            return Some(format!("{}: {why}: {help}", self.address));
+        }
         let advice = match why {
             "connection refused" => "no program listens there; is the service started, and on this port?",
             "connection timed out" => "no answer; is the host up, and does a firewall drop the packets?",
@@ -593,6 +606,7 @@ mod tests {
             notices: Vec::new(),
             removed: Vec::new(),
             workers: Vec::new(),
+            peering: None,
         };
         let expected = "\
 ROUTE  ENDPOINT  STATE                             SESSIONS  HELD  SENT  RECEIVED  ORIGIN

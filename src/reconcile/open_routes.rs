@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::closing::ClosingRoutes;
 use super::desired::{BoundRoute, DesiredState};
 use super::open_route::OpenRoute;
+use super::overview::Peering;
 use super::problems::Problems;
 use crate::address::EndpointKey;
 use crate::cluster::Cluster;
@@ -131,9 +132,14 @@ impl OpenRoutes {
         self.shared.exports.complete();
     }
 
-    /// Returns the addresses on which peers can dial us.
-    pub(super) fn peer_addrs(&self) -> &[SocketAddr] {
-        self.peer_listener.as_ref().map_or(&[], |listener| &listener.addrs)
+    /// Returns what is shown of the peers. `None` without credentials.
+    pub(super) fn peering(&self) -> Option<Peering> {
+        self.shared.peers.credentials()?;
+        Some(Peering {
+            peers: self.shared.peers.clone(),
+            listen: self.peer_listener.as_ref().map(|listener| listener.addrs.clone()).unwrap_or_default(),
+            dial: self.peer_settings.dial.clone(),
+        })
     }
 
     /// Has each worker keep a tunnel to a peer.

@@ -11,8 +11,10 @@ use super::desired::overrides::Override;
 use super::desired::switches::LastSwitch;
 use crate::cluster::{Cluster, Endpoint};
 use crate::config::Config;
+use crate::config::peer::PeerDial;
 use crate::route::{Route, Target};
 use crate::stall::StallCounts;
+use crate::tunnel::Peers;
 use crate::worker::Loads;
 
 /// What runs, for the admin API.
@@ -40,8 +42,21 @@ pub struct Overview {
     pub workers: Loads,
     /// The stalls of each thread.
     pub stalls: StallCounts,
+    /// The peers. `None` without credentials.
+    pub peering: Option<Peering>,
     /// The configuration, with the file that was read last. `None` before the first round.
     pub config: Option<Arc<Config>>,
+}
+
+/// The peers, live.
+#[derive(Clone, Debug)]
+pub struct Peering {
+    /// The tunnels.
+    pub peers: Arc<Peers>,
+    /// The addresses on which peers can dial us.
+    pub listen: Vec<SocketAddr>,
+    /// The peers of `--peer-dial`.
+    pub dial: Vec<PeerDial>,
 }
 
 /// The configuration file, and the result of the last attempt to read it.
@@ -130,6 +145,7 @@ impl Reconciler {
             unanswered: self.sources.unanswered(&self.desired),
             workers: self.loads.clone(),
             stalls: self.stalls.clone(),
+            peering: self.routes.peering(),
             config: Some(self.desired.config(config)),
         }));
     }

@@ -58,7 +58,7 @@ fn reconciler(stalls: &StallMonitor) -> Reconciler {
         tunnel_fds: fds.route(Protocol::Tcp),
         fds,
         access_log: AccessLog::All,
-        peers: Arc::new(Peers::new(None)),
+        peers: Arc::new(Peers::new(None, Arc::default())),
         exports: Exports::default(),
     });
     let workers = Workers::start(NonZeroUsize::new(2).unwrap(), &shared, stalls).unwrap();

@@ -99,7 +99,7 @@ impl Record {
             return None;
         }
         match (self.stats.error, self.ending) {
-            (Some(error), _) => Some(error.to_string()),
+            (Some(error), _) => Some(error.one_line()),
             (None, Ending::NoEndpoint) => self.live.cluster.problem(),
             (None, _) => None,
         }
@@ -133,10 +133,12 @@ impl Drop for Record {
             return;
         }
         let Some(log) = access::sink() else { return };
+        let peer = self.live.peer.load();
         log.write(&Line {
             route: &cluster.members().options.name,
             client: *client,
             endpoint: Connected(self.endpoint.as_ref().map(|endpoint| &endpoint.key)),
+            peer: peer.as_deref().map(|peer| &*peer.identity),
             bytes_up: traffic.up(),
             bytes_down: traffic.down(),
             duration_ms: Milliseconds(duration),

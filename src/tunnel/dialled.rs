@@ -7,16 +7,15 @@ use std::time::Duration;
 use h2::Reason;
 use h2::client::{Connection, SendRequest};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::rustls;
 
 use super::liveness::{self, Verdict};
 use super::payload::Payload;
 use super::stream::{FRAME_BYTES, TunnelStream};
 use super::{
     Counted, HEADER_BYTES_MAX, Handshaken, STREAM_WINDOW, STREAMS_MAX, SessionInfo, Side, Status,
-    TUNNEL_WINDOW, Tunnel, TunnelError, headers,
+    TUNNEL_WINDOW, Tunnel, TunnelEnd, TunnelError, headers,
 };
-use crate::credentials::{CredentialKind, HandshakeFailure};
+use crate::credentials::HandshakeFailure;
 use crate::ending::Ending;
 
 /// A tunnel in which we open the sessions.
@@ -40,7 +39,6 @@ pub(super) async fn open_tunnel<T>(
     io: T,
     handshaken: Handshaken,
     may_release: bool,
-    kind: CredentialKind,
 ) -> Result<(Dialled, impl Future<Output = ()> + Send), h2::Error>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send,
@@ -55,14 +53,13 @@ where
         .enable_push(false);
     let (requests, connection) = builder.handshake::<T, Payload>(io).await?;
     let tunnel = Arc::new(Tunnel::new(handshaken, Side::Client));
-    Ok((Dialled { tunnel: tunnel.clone(), requests }, drive(connection, tunnel, may_release, kind)))
+    Ok((Dialled { tunnel: tunnel.clone(), requests }, drive(connection, tunnel, may_release)))
 }
 
 async fn drive<T: AsyncRead + AsyncWrite + Unpin>(
     mut connection: Connection<T, Payload>,
     tunnel: Arc<Tunnel>,
     may_release: bool,
-    kind: CredentialKind,
 ) {
     let pings = connection.ping_pong();
     let watch = async {
@@ -81,36 +78,24 @@ async fn drive<T: AsyncRead + AsyncWrite + Unpin>(
                 Verdict::Lost => break,
                 // The connection ends by itself when nobody can open a session any more.
                 Verdict::Unused => {
+                    tunnel.ends(TunnelEnd::Idle);
                     tunnel.drain();
                     is_released = true;
                 }
             },
             ended = &mut connection => {
-                if let Err(error) = ended {
-                    failed(&tunnel, error, kind);
+                match ended {
+                    Ok(()) => tunnel.ends(TunnelEnd::Closed),
+                    Err(error) => {
+                        tunnel.failed(&error);
+                        tracing::debug!(remote = %tunnel.remote, %error, "tunnel failed");
+                    }
                 }
                 break;
             }
         }
     }
     tunnel.cut(Ending::TunnelLost);
-}
-
-/// Logs the error of a connection, and keeps it if TLS is the cause.
-fn failed(tunnel: &Tunnel, error: h2::Error, kind: CredentialKind) {
-    let (identity, remote) = (&tunnel.peer.identity, tunnel.remote);
-    let error = match error.into_io() {
-        Some(error)
-            if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) =>
-        {
-            let failure = HandshakeFailure::of(&error, kind);
-            let _ = tunnel.tls_failure.set(failure.reason);
-            return tracing::warn!(%identity, %remote, "tunnel ended: {}", failure.one_line());
-        }
-        Some(error) => error.to_string(),
-        None => "a violation of HTTP/2".to_owned(),
-    };
-    tracing::debug!(%identity, %remote, error, "tunnel failed");
 }
 
 impl Dialled {
@@ -163,7 +148,9 @@ impl Dialled {
     /// Returns the error of a session whose tunnel has ended.
     fn lost(&self) -> OpenError {
         match self.tunnel.tls_failure.get() {
-            Some(reason) => OpenError::Peer(TunnelError::Tls(*reason)),
+            Some(HandshakeFailure { reason, kind, .. }) => {
+                OpenError::Peer(TunnelError::Tls { reason: *reason, kind: *kind })
+            }
             None => OpenError::Tunnel,
         }
     }

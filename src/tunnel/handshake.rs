@@ -8,11 +8,12 @@ use tokio::time::timeout;
 use tokio_rustls::rustls::{self, CommonState, pki_types::CertificateDer};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
+use super::peers::Peers;
 use super::transport::Transport;
 use super::{ALPN, ALPN_REVERSE, Direction, Handshaken, TunnelError};
-use crate::address::{EndpointAddr, PeerName};
+use crate::address::{EndpointAddr, PeerName, PeerVia};
 use crate::connect;
-use crate::credentials::{CredentialKind, Credentials, HandshakeFailure, Reason};
+use crate::credentials::{CredentialKind, Credentials, HandshakeFailure};
 use crate::socket::Socket;
 
 /// How long a stranger may take.
@@ -36,37 +37,62 @@ impl Purpose {
     }
 }
 
-/// Connects to a peer, and makes sure that it is the right one.
+/// Connects to a peer, and makes sure that it is the right one. A failure is recorded.
 pub(super) async fn dial(
-    credentials: &Credentials,
+    peers: &Peers,
     addr: SocketAddr,
     name: &PeerName,
     purpose: Purpose,
     limit: Duration,
 ) -> io::Result<(client::TlsStream<Transport>, Handshaken)> {
+    let handshake = async {
+        let socket = connect::dial(&EndpointAddr::Inet(addr), limit).await?;
+        secure(peers, socket, addr, name, purpose).await
+    };
+    let dialled = timeout(limit, handshake).await.unwrap_or_else(|late| Err(late.into()));
+    dialled.map_err(|error| {
+        peers.registry().failed(&PeerVia::Dial { addr, name: name.clone() }, &error);
+        match HandshakeFailure::in_error(&error) {
+            Some(HandshakeFailure { reason, kind, .. }) => {
+                io::Error::other(TunnelError::Tls { reason: *reason, kind: *kind })
+            }
+            None => error,
+        }
+    })
+}
+
+/// Makes sure that a connection is to the right peer. Fails with the error of the network, or a [`HandshakeFailure`].
+pub(super) async fn secure(
+    peers: &Peers,
+    socket: Socket,
+    addr: SocketAddr,
+    name: &PeerName,
+    purpose: Purpose,
+) -> io::Result<(client::TlsStream<Transport>, Handshaken)> {
+    let credentials = peers.credentials().ok_or_else(|| io::Error::other(TunnelError::NoCredentials))?;
     let (config, server_name) = credentials
         .connector(name, &[purpose.alpn()])
         .map_err(|error| io::Error::other(error.to_string()))?;
-    let handshake = async {
-        let socket = connect::dial(&EndpointAddr::Inet(addr), limit).await?;
-        let transport = Transport::new(socket);
-        let activity = transport.activity().clone();
-        let stream = TlsConnector::from(config).connect(server_name, transport).await;
-        let stream = stream.map_err(|error| failed(&error, addr, credentials.kind()))?;
-        let (_, tls) = stream.get_ref();
-        if tls.alpn_protocol() != Some(purpose.alpn()) {
-            return Err(io::Error::other(TunnelError::Tls(Reason::Alpn)));
-        }
-        let chain = certificates(tls);
-        let peer =
-            credentials.peer(&chain).map_err(|error| io::Error::other(TunnelError::Tls(error.reason())))?;
-        Ok((stream, Handshaken { peer, remote: addr, direction: Direction::Dialled, chain, activity }))
-    };
-    timeout(limit, handshake).await?
+    let (kind, registry) = (credentials.kind(), peers.registry().clone());
+    let transport = Transport::new(socket);
+    let activity = transport.activity().clone();
+    let stream = TlsConnector::from(config).connect(server_name, transport).await;
+    let stream = stream.map_err(|error| failed(error, kind))?;
+    let (_, tls) = stream.get_ref();
+    if tls.alpn_protocol() != Some(purpose.alpn()) {
+        return Err(failed(io::Error::other(rustls::Error::NoApplicationProtocol), kind));
+    }
+    let chain = certificates(tls);
+    let untrusted = |error| io::Error::other(HandshakeFailure::untrusted(&error, kind));
+    let peer = credentials.peer(&chain).map_err(untrusted)?;
+    let via = Some(PeerVia::Dial { addr, name: name.clone() });
+    let direction = Direction::Dialled;
+    Ok((stream, Handshaken { peer, remote: addr, direction, chain, activity, via, kind, registry }))
 }
 
 /// Accepts a connection, and makes sure that it is from a peer.
 pub(super) async fn accept(
+    peers: &Peers,
     credentials: &Credentials,
     socket: Socket,
     remote: SocketAddr,
@@ -87,7 +113,9 @@ pub(super) async fn accept(
     };
     let chain = certificates(tls);
     let peer = credentials.peer(&chain).map_err(|error| HandshakeFailure::untrusted(&error, kind))?;
-    Ok((stream, Handshaken { peer, remote, direction: Direction::Accepted, chain, activity }, purpose))
+    let (direction, registry) = (Direction::Accepted, peers.registry().clone());
+    let handshaken = Handshaken { peer, remote, direction, chain, activity, via: None, kind, registry };
+    Ok((stream, handshaken, purpose))
 }
 
 fn certificates(tls: &CommonState) -> Vec<CertificateDer<'static>> {
@@ -95,12 +123,10 @@ fn certificates(tls: &CommonState) -> Vec<CertificateDer<'static>> {
     certificates.iter().map(|certificate| certificate.clone().into_owned()).collect()
 }
 
-/// Logs a failed handshake, and returns its error: that of TLS, or that of the network.
-fn failed(error: &io::Error, addr: SocketAddr, kind: CredentialKind) -> io::Error {
-    if let Some(code) = error.raw_os_error() {
-        return io::Error::from_raw_os_error(code);
+/// Returns the error of a handshake: that of the network, or that of TLS.
+fn failed(error: io::Error, kind: CredentialKind) -> io::Error {
+    if error.raw_os_error().is_some() {
+        return error;
     }
-    let failure = HandshakeFailure::of(error, kind);
-    tracing::debug!(%addr, "no tunnel to the peer: {}", failure.one_line());
-    io::Error::other(TunnelError::Tls(failure.reason))
+    io::Error::other(HandshakeFailure::of(&error, kind))
 }

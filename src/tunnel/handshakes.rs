@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::peers::lock;
+use super::lock;
 
 /// Handshakes of one worker at a time.
 const HANDSHAKES_MAX: usize = 64;

@@ -29,6 +29,10 @@ pub(super) enum Verdict {
 /// Watches a tunnel. Cancelled when its connection ends.
 pub(super) async fn watch(tunnel: &Tunnel, pings: PingPong, may_release: bool) -> Verdict {
     let mut pings = Pings { pings, sent: None };
+    // Measures the round trip, and shows that the peer has accepted our certificate.
+    if !pings.is_answered(tunnel, ANSWER).await {
+        return Verdict::Lost;
+    }
     let mut unused_since = Instant::now();
     loop {
         if tunnel.streams() > 0 {

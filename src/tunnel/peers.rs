@@ -5,18 +5,20 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::dialled::{Dialled, open_tunnel};
 use super::handshake::{self, Purpose};
+use super::registry::Registry;
 use super::serve::{self, SessionRequest};
-use super::{Direction, Handshakes, Tunnel, TunnelError};
-use crate::address::{PeerName, ReversePeers};
+use super::{DialledPeer, Handshakes, Tunnel, TunnelEnd, lock};
+use crate::address::{PeerName, PeerVia, ReversePeers};
 use crate::credentials::{Credentials, HandshakeFailure, Reason, Untrusted};
 use crate::ending::Ending;
+use crate::events::Events;
 use crate::log_throttle::LogThrottle;
 use crate::socket::Socket;
 
@@ -25,23 +27,20 @@ use crate::socket::Socket;
 pub struct Peers {
     /// `None` without credentials: there are no tunnels.
     credentials: Option<Arc<Credentials>>,
-    tunnels: Mutex<Vec<Weak<Tunnel>>>,
+    registry: Arc<Registry>,
     reverse: Mutex<BTreeMap<(String, IpAddr), Vec<Dialled>>>,
     reverse_peers: watch::Sender<Arc<ReversePeers>>,
-    /// Failed handshakes by reason.
-    failures: Mutex<BTreeMap<&'static str, u64>>,
     strangers: Mutex<LogThrottle>,
 }
 
 impl Peers {
-    /// Creates an empty list.
-    pub fn new(credentials: Option<Arc<Credentials>>) -> Peers {
+    /// Creates an empty list. Changes of the tunnels are reported to `events`.
+    pub fn new(credentials: Option<Arc<Credentials>>, events: Arc<Events>) -> Peers {
         Peers {
             credentials,
-            tunnels: Mutex::default(),
+            registry: Arc::new(Registry::new(events)),
             reverse: Mutex::default(),
             reverse_peers: watch::Sender::new(Arc::default()),
-            failures: Mutex::default(),
             strangers: Mutex::default(),
         }
     }
@@ -53,16 +52,21 @@ impl Peers {
 
     /// Returns the tunnels that are open.
     pub fn tunnels(&self) -> Vec<Arc<Tunnel>> {
-        lock(&self.tunnels)
-            .iter()
-            .filter_map(Weak::upgrade)
-            .filter(|tunnel| tunnel.loss().is_none())
-            .collect()
+        self.registry.tunnels()
+    }
+
+    /// Returns the peers that this process has dialled, and why some are down.
+    pub fn dialled(&self) -> Vec<(PeerVia, DialledPeer)> {
+        self.registry.dialled()
     }
 
     /// Returns the number of failed handshakes by reason.
-    pub fn failures(&self) -> BTreeMap<&'static str, u64> {
-        lock(&self.failures).clone()
+    pub fn failures(&self) -> BTreeMap<Reason, u64> {
+        self.registry.failures()
+    }
+
+    pub(super) fn registry(&self) -> &Arc<Registry> {
+        &self.registry
     }
 
     /// Returns the peers that have dialled us, and their changes.
@@ -82,7 +86,7 @@ impl Peers {
         let accepted = {
             let handshake = handshakes.begin();
             tokio::select! {
-                accepted = handshake::accept(credentials, socket, remote) => accepted,
+                accepted = handshake::accept(self, credentials, socket, remote) => accepted,
                 () = handshake.evicted() => Err(HandshakeFailure::of(&io::ErrorKind::TimedOut.into(), credentials.kind())),
             }
         };
@@ -92,7 +96,7 @@ impl Peers {
         };
         let served = match purpose {
             Purpose::Open => serve::serve(stream, handshaken, admit, |tunnel| self.enter(tunnel)).await,
-            Purpose::Serve => match open_tunnel(stream, handshaken, false, credentials.kind()).await {
+            Purpose::Serve => match open_tunnel(stream, handshaken, false).await {
                 Ok((dialled, driver)) => {
                     self.enter(&dialled.tunnel);
                     self.drive_reverse(dialled, driver).await;
@@ -107,7 +111,7 @@ impl Peers {
     }
 
     fn log_stranger(&self, remote: SocketAddr, failure: &HandshakeFailure) {
-        self.count(failure.reason);
+        self.registry.count(failure.reason);
         if let Some(attempts) = lock(&self.strangers).hit() {
             tracing::warn!(%remote, attempts, "connection refused, it is not from a peer: {}", failure.one_line());
         }
@@ -125,35 +129,14 @@ impl Peers {
         connect_timeout: Duration,
         admit: impl FnMut(SessionRequest),
     ) -> io::Result<()> {
-        let Some(credentials) = &self.credentials else { return Ok(()) };
-        let dialled = handshake::dial(credentials, addr, name, Purpose::Serve, connect_timeout).await;
-        let (stream, handshaken) = dialled.inspect_err(|error| self.count_dial(error))?;
+        let (stream, handshaken) = handshake::dial(self, addr, name, Purpose::Serve, connect_timeout).await?;
         let served = serve::serve(stream, handshaken, admit, |tunnel| self.enter(tunnel)).await;
         served.map_err(io::Error::other)
     }
 
-    /// Counts a failed dial, if TLS has failed.
-    pub(super) fn count_dial(&self, error: &io::Error) {
-        if let Some(TunnelError::Tls(reason)) = TunnelError::of(error) {
-            self.count(reason);
-        }
-    }
-
-    /// Counts a failed handshake.
-    fn count(&self, reason: Reason) {
-        *lock(&self.failures).entry(reason.as_str()).or_default() += 1;
-    }
-
     /// Lists a tunnel.
     pub(super) fn enter(&self, tunnel: &Arc<Tunnel>) {
-        let mut tunnels = lock(&self.tunnels);
-        tunnels.retain(|tunnel| tunnel.strong_count() > 0);
-        tunnels.push(Arc::downgrade(tunnel));
-        let (identity, remote) = (&tunnel.peer.identity, tunnel.remote);
-        match tunnel.direction {
-            Direction::Dialled => tracing::info!(%identity, %remote, "tunnel to a peer"),
-            Direction::Accepted => tracing::info!(%identity, %remote, "tunnel from a peer"),
-        }
+        self.registry.enter(tunnel);
     }
 
     /// Drives a reverse tunnel until it ends, and lists it until it is drained.
@@ -202,14 +185,20 @@ impl Peers {
         for tunnel in self.tunnels() {
             match credentials.peer(tunnel.chain()) {
                 Err(Untrusted::Revoked) => tunnel.cut(Ending::PeerRevoked),
-                _ => tunnel.drain(),
+                _ => {
+                    tunnel.ends(TunnelEnd::Replaced);
+                    tunnel.drain();
+                }
             }
         }
     }
 
     /// Ends all tunnels after their last session, because the process stops.
     pub fn drain(&self) {
-        self.tunnels().iter().for_each(|tunnel| tunnel.drain());
+        for tunnel in self.tunnels() {
+            tunnel.ends(TunnelEnd::Drained);
+            tunnel.drain();
+        }
     }
 }
 
@@ -230,8 +219,4 @@ impl Drop for Listed<'_> {
         }
         self.peers.publish(&reverse);
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -14,8 +14,8 @@ use tokio_util::task::TaskTracker;
 
 use super::dialled::{Dialled, OpenError, open_tunnel};
 use super::handshake::{self, Purpose};
-use super::peers::{Peers, lock};
-use super::{SessionInfo, Tunnel, TunnelError, TunnelStream};
+use super::peers::Peers;
+use super::{SessionInfo, Tunnel, TunnelError, TunnelStream, lock};
 use crate::address::{PeerAddr, PeerName, PeerVia};
 
 /// Tunnels of one thread to one peer, and the sessions of each before another one is dialled. Sessions beyond that still use
@@ -202,12 +202,9 @@ impl Pool {
         connect_timeout: Duration,
     ) -> io::Result<(Arc<Tunnel>, impl Future<Output = ()> + Send + use<>)> {
         let PeerVia::Dial { addr, name } = via else { return Err(io::ErrorKind::Unsupported.into()) };
-        let none = || io::Error::other(TunnelError::NoCredentials);
-        let credentials = self.peers.credentials().ok_or_else(none)?;
-        let dialled = handshake::dial(credentials, *addr, name, Purpose::Open, connect_timeout).await;
-        let (stream, handshaken) = dialled.inspect_err(|error| self.peers.count_dial(error))?;
-        let (dialled, driver) =
-            open_tunnel(stream, handshaken, true, credentials.kind()).await.map_err(io::Error::other)?;
+        let (stream, handshaken) =
+            handshake::dial(&self.peers, *addr, name, Purpose::Open, connect_timeout).await?;
+        let (dialled, driver) = open_tunnel(stream, handshaken, true).await.map_err(io::Error::other)?;
         self.peers.enter(&dialled.tunnel);
         let tunnel = dialled.tunnel.clone();
         lock(&self.entries).entry(via.clone()).or_default().tunnels.push(dialled);

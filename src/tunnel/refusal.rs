@@ -65,6 +65,17 @@ impl Status {
     pub fn is_final(self) -> bool {
         matches!(self.0, 400 | 403 | 404)
     }
+
+    /// Returns what to do.
+    pub(super) fn help(self) -> Option<&'static str> {
+        match self.0 {
+            403 => Some("check `peers`, `allow` and `deny` of the export on the peer"),
+            404 => Some("`ambassador status` on the peer lists its exports"),
+            429 => Some("the access log of the peer names the limit"),
+            502..=504 => Some("`ambassador status` on the peer shows why"),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Status {

@@ -14,8 +14,8 @@ use super::payload::Payload;
 use super::refusal::Refusal;
 use super::stream::{FRAME_BYTES, TunnelStream};
 use super::{
-    Counted, HEADER_BYTES_MAX, Handshaken, STREAM_WINDOW, STREAMS_MAX, Side, TUNNEL_WINDOW,
-    Tunnel, headers,
+    Counted, HEADER_BYTES_MAX, Handshaken, STREAM_WINDOW, STREAMS_MAX, Side, TUNNEL_WINDOW, Tunnel, TunnelEnd,
+    headers,
 };
 use crate::ending::Ending;
 
@@ -83,8 +83,14 @@ pub(super) async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
             () = unused(&tunnel), if is_draining => break Ok(()),
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => accept(&tunnel, request, respond, &mut admit),
-                Some(Err(error)) => break Err(error),
-                None => break Ok(()),
+                Some(Err(error)) => {
+                    tunnel.failed(&error);
+                    break Err(error);
+                }
+                None => {
+                    tunnel.ends(TunnelEnd::Closed);
+                    break Ok(());
+                }
             },
         }
     };

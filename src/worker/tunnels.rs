@@ -15,7 +15,6 @@ use crate::cluster::Cluster;
 use crate::credentials::CredentialKind;
 use crate::fd_budget::FdPermit;
 use crate::listener::{Accepted, AcceptedStream, ClientAddr};
-use crate::log_throttle::LogThrottle;
 use crate::route::Protocol;
 use crate::socket::Socket;
 use crate::tunnel::{Refusal, SessionRequest, Tunnel};
@@ -84,7 +83,6 @@ impl Worker {
     async fn dial_repeatedly(&self, ReverseDial { name, addrs, .. }: &ReverseDial) {
         let mut addrs = addrs.clone();
         let mut backoff = Backoff::new(REDIAL_MIN, REDIAL_MAX);
-        let mut failures = LogThrottle::default();
         for turn in 0.. {
             let Some(addr) = next_addr(&mut addrs, turn).await else { return };
             if self.shared.stop.is_cancelled() {
@@ -93,14 +91,12 @@ impl Worker {
             let began = Instant::now();
             let admit = |request| self.admit(request);
             let served = self.shared.peers.serve_reverse(addr, name, DIAL_TIMEOUT, admit).await;
-            if let Err(error) = served
-                && failures.hit().is_some()
-            {
-                tracing::warn!(%addr, "no tunnel to the peer: {error}");
+            if let Err(error) = served {
+                tracing::debug!(%addr, "no tunnel to the peer: {error}");
             }
             if began.elapsed() > REDIAL_MAX {
                 // It was open: dial at once.
-                (backoff, failures) = (Backoff::new(REDIAL_MIN, REDIAL_MAX), LogThrottle::default());
+                backoff = Backoff::new(REDIAL_MIN, REDIAL_MAX);
                 continue;
             }
             tokio::select! {

@@ -57,6 +57,7 @@ fn access_log_line_allocates_nothing() {
         route: &name,
         client: ClientAddr::Inet("[2001:db8::1]:41022".parse().unwrap()),
         endpoint: Connected(Some(&key)),
+        peer: Some(&name),
         bytes_up: u64::MAX,
         bytes_down: 7,
         duration_ms: Milliseconds(Duration::from_micros(12_345)),

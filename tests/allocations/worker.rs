@@ -58,7 +58,7 @@ impl WorkerContext {
             tunnel_fds: fds.route(Protocol::Tcp),
             fds,
             access_log: AccessLog::All,
-            peers: Arc::new(Peers::new(None)),
+            peers: Arc::new(Peers::new(None, Arc::default())),
             exports: Exports::default(),
         };
         let fds = shared.fds.route(route.listen.protocol());

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::address::EndpointAddr;
-use crate::cluster::reachability::cause;
+use crate::connect::cause;
 use crate::route::Check;
 use crate::stream::Stream;
 use crate::tunnel::SessionInfo;

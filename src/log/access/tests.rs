@@ -19,6 +19,7 @@ fn line<'a>(route: &'a str, endpoint: Option<&'a EndpointKey>) -> Line<'a> {
         route,
         client: ClientAddr::Inet("10.0.0.9:41022".parse().unwrap()),
         endpoint: Connected(endpoint),
+        peer: None,
         bytes_up: 31,
         bytes_down: 7,
         duration_ms: Milliseconds(Duration::from_nanos(12_400_400)),
@@ -75,6 +76,25 @@ fn session_is_one_line_of_text() {
 }
 
 #[test]
+fn session_in_a_tunnel_names_the_peer() {
+    let redis = key(Identity::Literal);
+    let line = Line { peer: Some("host 1"), ..line("6379", Some(&redis)) };
+    check(
+        &line,
+        TEXT,
+        "2026-11-21T13:00:00.123456Z  INFO session route=6379 client=10.0.0.9:41022 endpoint=10.0.0.2:6379 \
+         peer=\"host 1\" bytes_up=31 bytes_down=7 duration_ms=12.4 held_ms=0.0 attempts=1 ending=finished\n",
+    );
+    check(
+        &line,
+        Format::Json,
+        "{\"timestamp\":\"2026-11-21T13:00:00.123456Z\",\"level\":\"INFO\",\"message\":\"session\",\"route\":\"6379\",\
+         \"client\":\"10.0.0.9:41022\",\"endpoint\":\"10.0.0.2:6379\",\"peer\":\"host 1\",\"bytes_up\":31,\"bytes_down\":7,\
+         \"duration_ms\":12.4,\"held_ms\":0.0,\"attempts\":1,\"ending\":\"finished\",\"target\":\"access\"}\n",
+    );
+}
+
+#[test]
 fn session_is_one_line_of_json() {
     check(
         &line("6379", Some(&key(Identity::Name("redis".to_owned())))),
@@ -127,6 +147,7 @@ fn by_tracing(line: &Line<'_>, config: LogConfig, color: bool) -> String {
             route = %line.route,
             client = %line.client,
             endpoint = %line.endpoint,
+            peer = line.peer.map(tracing::field::display),
             bytes_up = line.bytes_up,
             bytes_down = line.bytes_down,
             duration_ms = milliseconds(line.duration_ms),
@@ -174,6 +195,7 @@ proptest! {
         microseconds: u32,
         bytes: u64,
         attempts: u32,
+        peer: Option<String>,
     ) {
         let endpoint = key(Identity::Container { id: "0123456789abcdef".to_owned(), name });
         same_as_tracing(&Line {
@@ -181,6 +203,7 @@ proptest! {
             held_ms: Milliseconds(Duration::from_micros(u64::from(microseconds))),
             bytes_up: bytes,
             attempts,
+            peer: peer.as_deref(),
             ..line(&route, Some(&endpoint))
         });
     }
