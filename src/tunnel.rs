@@ -54,6 +54,10 @@ use transport::Activity;
 const STREAM_WINDOW: u32 = 4 << 20;
 const TUNNEL_WINDOW: u32 = 64 << 20;
 
+/// The largest window of all streams of a tunnel. It grows by what streams have received that is not read, so that these do not
+/// take the window of the others; this bounds the memory that the sessions of one tunnel take.
+const TUNNEL_WINDOW_MAX: u32 = 512 << 20;
+
 /// Sessions of one tunnel.
 const STREAMS_MAX: u32 = 1024;
 
@@ -231,6 +235,13 @@ impl Tunnel {
         self.closing.load(Relaxed)
     }
 
+    /// Returns the window of all streams, in steps of the window of one.
+    fn window(&self) -> u32 {
+        let unread = u32::try_from(self.unreleased.load(Relaxed)).unwrap_or(u32::MAX);
+        let steps = unread / STREAM_WINDOW;
+        TUNNEL_WINDOW.saturating_add(steps * STREAM_WINDOW).min(TUNNEL_WINDOW_MAX)
+    }
+
     /// Returns whether sessions that are not read pin half of the window of all.
     fn is_clogged(&self) -> bool {
         self.unreleased.load(Relaxed) >= TUNNEL_WINDOW as usize / 2
@@ -354,6 +365,9 @@ pub enum TunnelError {
     /// The tunnel broke.
     #[error("the tunnel was lost")]
     Lost,
+    /// All tunnels to the peer are full.
+    #[error("all tunnels to the peer are full")]
+    Full,
     /// The peer has no tunnel to us.
     #[error("the peer is not connected")]
     NotConnected,
@@ -371,6 +385,7 @@ impl TunnelError {
             TunnelError::Lost => 0x2000,
             TunnelError::NotConnected => 0x2001,
             TunnelError::NoCredentials => 0x2002,
+            TunnelError::Full => 0x2003,
         }
     }
 
@@ -386,6 +401,7 @@ impl TunnelError {
             0x2000 => Some(TunnelError::Lost),
             0x2001 => Some(TunnelError::NotConnected),
             0x2002 => Some(TunnelError::NoCredentials),
+            0x2003 => Some(TunnelError::Full),
             _ => None,
         }
     }
@@ -395,7 +411,7 @@ impl TunnelError {
         match self {
             TunnelError::Refused(status) => status.help(),
             TunnelError::Tls { reason, kind } => Some(reason.help(kind)),
-            TunnelError::Lost => None,
+            TunnelError::Lost | TunnelError::Full => None,
             TunnelError::NotConnected => Some("is the peer running, with --peer-dial to this host?"),
             TunnelError::NoCredentials => Some("set --peer-secret-file, or --peer-cert and --peer-ca"),
         }

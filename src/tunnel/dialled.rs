@@ -1,9 +1,10 @@
 //! The opening side of a tunnel: opens sessions on the peer.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use h2::Reason;
 use h2::client::{Connection, SendRequest};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -50,6 +51,7 @@ where
         .max_frame_size(u32::try_from(FRAME_BYTES).unwrap_or(u32::MAX))
         .initial_max_send_streams(STREAMS_MAX as usize)
         .max_header_list_size(HEADER_BYTES_MAX)
+        .max_concurrent_reset_streams(STREAMS_MAX as usize)
         .enable_push(false);
     let (requests, connection) = builder.handshake::<T, Payload>(io).await?;
     let tunnel = Arc::new(Tunnel::new(handshaken, Side::Client));
@@ -70,6 +72,7 @@ async fn drive<T: AsyncRead + AsyncWrite + Unpin>(
     };
     let mut watch = std::pin::pin!(watch);
     let mut is_released = false;
+    let mut window = TUNNEL_WINDOW;
     loop {
         tokio::select! {
             biased;
@@ -83,7 +86,13 @@ async fn drive<T: AsyncRead + AsyncWrite + Unpin>(
                     is_released = true;
                 }
             },
-            ended = &mut connection => {
+            ended = poll_fn(|cx| {
+                if window != tunnel.window() {
+                    window = tunnel.window();
+                    connection.set_target_window_size(window);
+                }
+                connection.poll_unpin(cx)
+            }) => {
                 match ended {
                     Ok(()) => tunnel.ends(TunnelEnd::Closed),
                     Err(error) => {

@@ -130,6 +130,9 @@ impl Pool {
                 if let Some((_, failure)) = entry.failure.filter(|(at, _)| at.elapsed() < FAILURE_TTL) {
                     return Err(failure.into());
                 }
+                if entry.tunnels.len() >= TUNNELS_MAX {
+                    return Err(io::Error::other(TunnelError::Full));
+                }
                 let dial = || self.dial(*addr, name.clone(), connect_timeout);
                 entry.dialling.get_or_insert_with(dial).clone()
             };

@@ -1,5 +1,6 @@
 //! The serving side of a tunnel: accepts the sessions that the peer opens.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +15,8 @@ use super::payload::Payload;
 use super::refusal::Refusal;
 use super::stream::{FRAME_BYTES, TunnelStream};
 use super::{
-    Counted, HEADER_BYTES_MAX, Handshaken, STREAM_WINDOW, STREAMS_MAX, Side, TUNNEL_WINDOW, Tunnel, TunnelEnd,
-    headers,
+    Counted, HEADER_BYTES_MAX, Handshaken, STREAM_WINDOW, STREAMS_MAX, Side, TUNNEL_WINDOW, Tunnel,
+    TunnelEnd, headers,
 };
 use crate::ending::Ending;
 
@@ -50,6 +51,9 @@ pub(super) async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
         .max_frame_size(u32::try_from(FRAME_BYTES).unwrap_or(u32::MAX))
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADER_BYTES_MAX)
+        .max_concurrent_reset_streams(STREAMS_MAX as usize)
+        // Sessions that are held leave in a burst when their clients do.
+        .max_pending_accept_reset_streams(STREAMS_MAX as usize)
         .enable_connect_protocol();
     let handshake = builder.handshake::<T, Payload>(io);
     let Ok(connection) = tokio::time::timeout(PREFACE_TIMEOUT, handshake).await else { return Ok(()) };
@@ -65,6 +69,7 @@ pub(super) async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
     };
     let mut watch = std::pin::pin!(watch);
     let mut is_draining = false;
+    let mut window = TUNNEL_WINDOW;
     let result = loop {
         tokio::select! {
             biased;
@@ -81,7 +86,13 @@ pub(super) async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
                 connection.graceful_shutdown();
             }
             () = unused(&tunnel), if is_draining => break Ok(()),
-            accepted = connection.accept() => match accepted {
+            accepted = poll_fn(|cx| {
+                if window != tunnel.window() {
+                    window = tunnel.window();
+                    connection.set_target_window_size(window);
+                }
+                connection.poll_accept(cx)
+            }) => match accepted {
                 Some(Ok((request, respond))) => accept(&tunnel, request, respond, &mut admit),
                 Some(Err(error)) => {
                     tunnel.failed(&error);
