@@ -38,6 +38,8 @@ const NEEDS: &[Need] = &[
     Need { program: "setpriv", packages: &["util-linux"] },
     // Contains `script`, which provides the terminal for a `docker run -t` of the documentation.
     Need { program: "script", packages: &["bsdutils"] },
+    // Makes the certificates of a foreign CA, and verifies ours.
+    Need { program: "openssl", packages: &["openssl"] },
     // The tests count system calls and instructions with these.
     Need { program: "strace", packages: &["strace"] },
     Need { program: "valgrind", packages: &["valgrind"] },

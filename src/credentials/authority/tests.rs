@@ -33,8 +33,8 @@ fn issue(ca: &Path, request: &IssueRequest) -> Result<IssuedCertificate, String>
 
 /// Whether openssl succeeds in a directory, and its output.
 fn openssl(dir: &Path, arguments: &str) -> (bool, String) {
-    let output =
-        Command::new("openssl").current_dir(dir).args(arguments.split_whitespace()).output().unwrap();
+    let output = Command::new("openssl").current_dir(dir).args(arguments.split_whitespace()).output();
+    let output = output.expect("openssl, which `cargo xtask test` installs");
     (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 

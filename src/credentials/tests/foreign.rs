@@ -8,8 +8,9 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio_rustls::rustls::client::danger::ServerCertVerifier;
 use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
-use tokio_rustls::rustls::{ClientConfig, SupportedProtocolVersion};
+use tokio_rustls::rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::support::{DAY, TestCa, TestClock, handshake, host, identity, loaded, openssl, written};
@@ -268,6 +269,39 @@ async fn strangers_are_refused() {
     assert_eq!(reasons(stranger(&server, other_protocol).await), ("alpn", "alpn"));
 }
 
+/// The certificate of one host with the key of another.
+fn without_its_key(certificate: &Credentials, key: &Credentials) -> Arc<SingleCertAndKey> {
+    let [certificate, key] = [certificate, key].map(|host| Arc::clone(&host.current.load().certified));
+    Arc::new(SingleCertAndKey::from(CertifiedKey::new(certificate.cert.clone(), Arc::clone(&key.key))))
+}
+
+#[tokio::test]
+async fn certificate_without_its_key_is_refused_by_either_side() {
+    let clock = TestClock::new();
+    let ca = TestCa::create(&clock);
+    let [one, two] = ["host1", "host2"].map(|name| loaded(ca.host(name, &clock), &clock));
+
+    let (near, far) = duplex(64 << 10);
+    let (config, name) = one.connector(&host("host2"), &[b"h2"]).unwrap();
+    let mut thief = ClientConfig::clone(&config);
+    thief.client_auth_cert_resolver = without_its_key(&one, &two);
+    let dialling = TlsConnector::from(Arc::new(thief)).connect(name.clone(), near);
+    let (accepted, _) =
+        tokio::join!(TlsAcceptor::from(two.acceptor(&[b"h2"]).unwrap()).accept(far), dialling);
+    let failure = HandshakeFailure::of(&accepted.map(|_| ()).unwrap_err(), two.kind());
+    assert_eq!(failure.reason.as_str(), "bad-certificate");
+
+    let (near, far) = duplex(64 << 10);
+    let mut thief = ServerConfig::clone(&two.acceptor(&[b"h2"]).unwrap());
+    thief.cert_resolver = without_its_key(&two, &one);
+    let (dialled, _) = tokio::join!(
+        TlsConnector::from(config).connect(name, near),
+        TlsAcceptor::from(Arc::new(thief)).accept(far)
+    );
+    let failure = HandshakeFailure::of(&dialled.map(|_| ()).unwrap_err(), one.kind());
+    assert_eq!(failure.reason.as_str(), "bad-certificate");
+}
+
 #[tokio::test]
 async fn other_protocols_and_silence_are_told_apart() {
     let clock = TestClock::new();
@@ -297,13 +331,12 @@ async fn other_protocols_and_silence_are_told_apart() {
 
 #[tokio::test]
 async fn server_without_tls_1_3_is_refused() {
-    use tokio_rustls::rustls::ServerConfig;
     let clock = TestClock::new();
     let ca = TestCa::create(&clock);
     let client = loaded(ca.host("host1", &clock), &clock);
     let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS12]).unwrap();
     let certified = Arc::clone(&client.current.load().certified);
-    let resolver = Arc::new(tokio_rustls::rustls::sign::SingleCertAndKey::from(certified));
+    let resolver = Arc::new(SingleCertAndKey::from(certified));
     let server = builder.with_no_client_auth().with_cert_resolver(resolver);
     let (near, far) = duplex(64 << 10);
     let (config, name) = client.connector(&host("host1"), &[b"h2"]).unwrap();

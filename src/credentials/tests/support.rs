@@ -206,7 +206,7 @@ pub(super) fn openssl(dir: &Path, arguments: &str) -> String {
         .current_dir(dir)
         .args(arguments.split_whitespace())
         .output()
-        .unwrap();
+        .expect("openssl, which `cargo xtask test` installs");
     let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
     assert!(output.status.success(), "openssl {arguments}: {out}{err}");
     out + &err
