@@ -14,8 +14,8 @@ use super::payload::Payload;
 use super::refusal::Refusal;
 use super::stream::{FRAME_BYTES, TunnelStream};
 use super::{
-    Counted, HEADER_BYTES_MAX, Handshaken, STREAM_WINDOW, STREAMS_MAX, Side, TUNNEL_WINDOW, Tunnel, TunnelEnd,
-    headers,
+    Counted, HEADER_BYTES_MAX, Handshaken, STREAM_WINDOW, STREAMS_MAX, Side, TUNNEL_WINDOW, Tunnel,
+    TunnelEnd, headers,
 };
 use crate::ending::Ending;
 

@@ -96,12 +96,7 @@ impl TunnelStream {
         TunnelStream::new(tunnel, Sender::Requested(respond), receive, hold)
     }
 
-    fn new(
-        tunnel: Counted,
-        sender: Sender,
-        stream: RecvStream,
-        hold: Option<Duration>,
-    ) -> TunnelStream {
+    fn new(tunnel: Counted, sender: Sender, stream: RecvStream, hold: Option<Duration>) -> TunnelStream {
         let receiver = Receiver {
             tunnel: tunnel.get().clone(),
             stream,

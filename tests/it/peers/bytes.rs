@@ -59,8 +59,9 @@ async fn bytes_are_exact_at_each_size() {
             write.write_all(&sent).await.unwrap();
             write.shutdown().await.unwrap();
         };
-        let (echo, ()) =
-            tokio::time::timeout(PATIENCE, async { tokio::join!(echo, send) }).await.expect("an echo in time");
+        let (echo, ()) = tokio::time::timeout(PATIENCE, async { tokio::join!(echo, send) })
+            .await
+            .expect("an echo in time");
         assert!(echo == sent, "{size} bytes: {} came back", echo.len());
     }
     let sessions = u64::try_from(SIZES.len()).unwrap();

@@ -135,8 +135,10 @@ async fn retry_repeats_no_byte_and_no_connection() {
     // A peer whose service refuses, one that does not exist, and the one that works, in turn.
     let bad = AppPair::sharing(secret.clone(), &format!("{}?hold=0s", refusing_addr().await), "").await;
     let none = refusing_addr().await;
-    let route =
-        format!("127.0.0.1:0=peer://{}/x,peer://{none}/x,peer://{}/x?name=r&balance=round-robin", bad.peer, good.peer);
+    let route = format!(
+        "127.0.0.1:0=peer://{}/x,peer://{none}/x,peer://{}/x?name=r&balance=round-robin",
+        bad.peer, good.peer
+    );
     let app = App::with_secret(&secret, &[&route]).await;
     let mut sessions = JoinSet::new();
     for _ in 0..SESSIONS {

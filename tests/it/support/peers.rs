@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
+    date_time_ymd,
 };
 use sha2::{Digest, Sha256};
 
@@ -120,7 +121,10 @@ impl Ca {
             revoked_certs: serials.iter().map(revoked).collect(),
             key_identifier_method: KeyIdMethod::Sha256,
         };
-        write_private(&self.dir.path().join("crl.pem"), &list.signed_by(&self.issuer).unwrap().pem().unwrap());
+        write_private(
+            &self.dir.path().join("crl.pem"),
+            &list.signed_by(&self.issuer).unwrap().pem().unwrap(),
+        );
     }
 
     pub(crate) fn ca(&self) -> PathBuf {
