@@ -4,7 +4,6 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use crate::credentials::CredentialFiles;
 use crate::diagnostic::{Diagnostic, Mistake, Place};
 use crate::route::{Listen, PEER_PORT, PeerHost, PeerTarget, PortRange, Protocol, Route, Target};
 
@@ -76,14 +75,6 @@ impl PeerSettings {
         }
     }
 
-    /// Returns the files of the credentials; `None` if there are none.
-    pub fn credential_files(&self) -> Option<CredentialFiles> {
-        let PeerSettings { secret_file, cert, ca, crl, name, listen: _, dial: _, has_foreign_ca: _ } =
-            self.clone();
-        let files = CredentialFiles { secret: secret_file, cert, ca, crl, name };
-        (self.credentials() != PeerCredentials::None).then_some(files)
-    }
-
     /// Returns where to listen for peers with these routes; `None` if peers cannot dial us.
     pub fn listener<'r>(&self, mut routes: impl Iterator<Item = &'r Route>) -> Option<Listen> {
         let (ip, port) = match self.listen {
@@ -107,7 +98,9 @@ impl PeerSettings {
 
     /// Returns a mistake for each of these routes that listens where peers dial us.
     pub(super) fn overlaps<'r>(&self, routes: impl Iterator<Item = &'r Route> + Clone) -> Vec<Diagnostic> {
-        let Some(listen) = self.listener(routes.clone()) else { return Vec::new() };
+        // Port 0 selects another free port for each.
+        let listen = self.listener(routes.clone()).filter(|listen| listen.first_port() != Some(0));
+        let Some(listen) = listen else { return Vec::new() };
         let overlapping = routes.filter(|route| route.listen.overlaps(&listen));
         let mistake = |route: &Route| {
             Mistake::new(format!(

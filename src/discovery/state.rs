@@ -163,13 +163,18 @@ impl DiscoveryState {
 fn within_range(route: &Route, endpoints: Vec<EndpointSpec>) -> (Vec<EndpointSpec>, Option<String>) {
     let has_all = |endpoint: &EndpointSpec| match &endpoint.key.addr {
         EndpointAddr::Inet(addr) => route.listen.has_counterparts_from(addr.port()),
-        EndpointAddr::Unix(_) | EndpointAddr::Peer(_) => true,
+        EndpointAddr::Unix(_) | EndpointAddr::Peer(_) => route.listen.count() == 1,
     };
     let (within, beyond): (Vec<_>, Vec<_>) = endpoints.into_iter().partition(has_all);
     let problem = beyond.first().map(|first| {
         let (count, ports) = (beyond.len(), route.listen.count());
-        format!("{first}: not used, because {ports} ports from there would exceed 65535 (such endpoints: {count})",
-            first = first.key)
+        let why = match first.key.addr {
+            EndpointAddr::Inet(_) => format!("{ports} ports from there would exceed 65535"),
+            EndpointAddr::Unix(_) | EndpointAddr::Peer(_) => {
+                "it has no ports for those of the listener".to_owned()
+            }
+        };
+        format!("{}: not used, because {why} (such endpoints: {count})", first.key)
     });
     (within, problem)
 }
@@ -284,6 +289,12 @@ mod tests {
         let Resolved { endpoints, problems } = state.resolve(&route);
         assert_eq!(endpoints.len(), 1);
         assert!(problems[0].contains("10.0.0.2:65535") && problems[0].contains(": 2)"), "{problems:?}");
+
+        let peer = EndpointAddr::peer_at("10.0.0.1:15008".parse().unwrap(), "redis");
+        let endpoints = vec![EndpointSpec::new(peer, Identity::Literal)];
+        state.apply(Snapshot::Target { target: redis(), endpoints, problem: None });
+        let Resolved { endpoints, problems } = state.resolve(&route);
+        assert!(endpoints.is_empty() && problems[0].contains("it has no ports"), "{problems:?}");
     }
 
     #[test]

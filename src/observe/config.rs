@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::table::aligned;
+use crate::config::peer::PeerSettings;
 use crate::config::{Config, DockerConfig, DockerHost};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::route::{Options, Route, Shadowed, Target, merge};
@@ -15,11 +16,15 @@ pub fn table(config: &Config) -> String {
     let mut rows = vec![HEAD.map(str::to_owned)];
     rows.extend(routes.iter().map(|route| row(route, String::new())));
     rows.extend(shadowed.iter().map(|Shadowed { route, by }| row(route, format!("hidden by {by}"))));
+    let peers = peers(&config.settings.peer, &routes);
     let has_routes = rows.len() > 1;
     let mut text = if has_routes { aligned(&rows) } else { "no routes are written\n".to_owned() };
     if let Some(docker) = &config.docker {
         let adds = if has_routes { " adds" } else { ", which `check` does not ask, adds" };
         let _ = writeln!(text, "Docker at {}{adds} {}", host(&docker.host), from_docker(docker).join(", "));
+    }
+    if let Some(peers) = peers {
+        let _ = writeln!(text, "{peers}");
     }
     for warning in &config.warnings {
         let _ = writeln!(text, "warning: {warning}");
@@ -96,6 +101,23 @@ fn host(host: &DockerHost) -> String {
         DockerHost::Tls { address, verify: true, .. } => format!("tcp://{address} (TLS)"),
         DockerHost::Tls { address, verify: false, .. } => format!("tcp://{address} (TLS, not verified)"),
     }
+}
+
+/// Describes the tunnels; `None` without credentials for peers.
+fn peers(settings: &PeerSettings, routes: &[Route]) -> Option<String> {
+    let PeerSettings { dial, secret_file, cert, .. } = settings;
+    let credentials = match (secret_file, cert) {
+        (Some(file), _) => format!("the secret in {}", file.display()),
+        (None, Some(file)) => format!("the certificate in {}", file.display()),
+        (None, None) => return None,
+    };
+    let listen = match settings.listener(routes.iter()) {
+        Some(listen) => format!("listening on {listen}"),
+        None => "not listening".to_owned(),
+    };
+    let dial: Vec<String> = dial.iter().map(ToString::to_string).collect();
+    let dial = if dial.is_empty() { String::new() } else { format!(", dialling {}", dial.join(", ")) };
+    Some(format!("peers: {listen}{dial}, with {credentials}"))
 }
 
 fn from_docker(docker: &DockerConfig) -> Vec<String> {

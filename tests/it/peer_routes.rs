@@ -36,6 +36,12 @@ fn check_shows_routes_with_peers_and_where_credentials_are_without_their_content
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(!text.contains("0123456789abcdef"), "{text}");
+    let table = run(&format!("check {flags} --peer-dial hub {routes}")).stdout;
+    let table = String::from_utf8(table).unwrap();
+    assert!(
+        table.contains("peers: listening on 127.0.0.1:0, dialling hub:15008, with the secret in /"),
+        "{table}"
+    );
     let shown: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(shown["peer_listen"], "127.0.0.1:0");
     assert_eq!(shown["peer_dial"], json!(["hub:15008", "b:1"]));
