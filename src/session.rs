@@ -102,6 +102,10 @@ pub fn serve(
                     Ok((upstream, limits)) => {
                         let ending = Relaying::new(downstream, upstream, *limits, &record, &shared).await;
                         record.client_left = ending == Ending::UpstreamReset && downstream.peer_has_left();
+                        if ending != Ending::Finished {
+                            downstream.sent().await;
+                            upstream.sent().await;
+                        }
                         ending_of(ending, downstream, upstream)
                     }
                     Err(ending) => {

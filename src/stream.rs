@@ -12,6 +12,9 @@ use crate::ending::Ending;
 use crate::socket::Socket;
 use crate::tunnel::{self, Refusal, SessionInfo, TunnelStream};
 
+/// How long a reset waits for the bytes before it.
+const SENT_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// A connected stream.
 #[derive(Debug)]
 pub enum Stream {
@@ -175,6 +178,16 @@ impl Stream {
         match self {
             Stream::Socket(_) => None,
             Stream::Tunnel(stream) => stream.hold(),
+        }
+    }
+
+    /// Waits until the close, if it resets the stream, cannot overtake what was written before: a service that refuses a request
+    /// answers and resets. A peer that does not read is not waited for.
+    pub(crate) async fn sent(&self) {
+        if let Stream::Tunnel(stream) = self {
+            let sent = std::future::poll_fn(|cx| stream.poll_writable(cx));
+            // Boxed, so that an idle session does not keep the memory of a timer.
+            let _ = Box::pin(tokio::time::timeout(SENT_TIMEOUT, sent)).await;
         }
     }
 

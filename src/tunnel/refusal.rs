@@ -33,9 +33,10 @@ impl Refusal {
     /// Returns the answer to a session that ended so before it was connected.
     pub fn of(ending: Ending) -> Refusal {
         let (status, proxy_status) = match ending {
-            Ending::Denied => return Refusal::NOT_ALLOWED,
+            // A peer further on has refused for good: another attempt would have the same answer.
+            Ending::Denied | Ending::PeerRefused => return Refusal::NOT_ALLOWED,
             Ending::RateLimited | Ending::TooMany | Ending::HoldFull => return Refusal::LIMIT,
-            Ending::ConnectFailed | Ending::UpstreamReset | Ending::PeerRefused | Ending::TlsFailed => {
+            Ending::ConnectFailed | Ending::UpstreamReset | Ending::TlsFailed => {
                 (502, "ambassador; error=connection_refused")
             }
             Ending::TunnelLost | Ending::PeerRevoked => (502, "ambassador; error=connection_terminated"),

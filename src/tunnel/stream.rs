@@ -80,6 +80,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Returns the result of writing bytes after the stream was reset. A peer that needs no more refuses them, like a service that has
+/// closed. Otherwise they are lost, as in TCP: a write that failed would end the session before what was received is delivered.
+fn lost(stream: &mut SendStream<Payload>, bytes: usize) -> io::Result<usize> {
+    let mut cx = Context::from_waker(futures_util::task::noop_waker_ref());
+    match stream.poll_reset(&mut cx) {
+        Poll::Ready(Ok(Reason::NO_ERROR)) => Err(io::ErrorKind::BrokenPipe.into()),
+        Poll::Ready(Ok(_) | Err(_)) => Ok(bytes),
+        Poll::Pending => Err(aborted()),
+    }
+}
+
 impl TunnelStream {
     /// Wraps a stream that the peer has accepted.
     pub(super) fn opened(tunnel: Counted, send: SendStream<Payload>, receive: RecvStream) -> TunnelStream {
@@ -197,8 +208,10 @@ impl TunnelStream {
         let bytes = bytes.get(..FRAME_BYTES).unwrap_or(bytes);
         let Sender::Open(stream) = &mut *lock(&self.sender) else { return Err(aborted()) };
         let payload = self.unsent.payload(Bytes::copy_from_slice(bytes));
-        stream.send_data(payload, false).map_err(|_closed| aborted())?;
-        Ok(bytes.len())
+        match stream.send_data(payload, false) {
+            Ok(()) => Ok(bytes.len()),
+            Err(_closed) => lost(stream, bytes.len()),
+        }
     }
 
     /// Sends the FIN.

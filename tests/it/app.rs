@@ -118,7 +118,7 @@ pub(crate) struct AppPair {
     pub(crate) exporter: App,
     pub(crate) dialler: App,
     pub(crate) peer: SocketAddr,
-    secret: Arc<Secret>,
+    pub(crate) secret: Arc<Secret>,
 }
 
 impl AppPair {

@@ -1,4 +1,9 @@
 //! Sessions through peers: real ambassadors with tunnels between them, strangers, hostile peers and foreign ones.
 
 mod bytes;
+mod options;
 mod outages;
+mod raw;
+mod reverse;
+mod stops;
+mod strangers;

@@ -193,6 +193,7 @@ impl Session {
                 let pair = AppPair::new(&service.to_string(), "").await;
                 started.send(pair.addr()).unwrap();
                 let (ending, up, down) = pair.dialler.first_ended("r").await;
+                pair.exporter.first_ended("x").await;
                 shared.add(Direction::Up, up);
                 shared.add(Direction::Down, down);
                 ending
