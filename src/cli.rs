@@ -5,6 +5,7 @@ mod commands;
 mod no_routes;
 mod pages;
 mod peer;
+mod peer_check;
 mod register;
 mod request;
 mod serve;
@@ -74,7 +75,7 @@ enum Command {
         #[command(flatten)]
         admin: AdminArgs,
     },
-    /// Create the shared secret of peers
+    /// Create the shared secret of peers, or check the way to a peer
     #[command(subcommand)]
     Peer(PeerCommand),
     /// Register this host's containers in etcd or Consul while they and this process run
@@ -157,7 +158,7 @@ fn dispatch(cli: Cli, vars: &Vars) -> Exit {
         Some(Command::Ca(command)) => ca::run(&command),
         Some(Command::Check { run, json }) => serve::check(&run, json, vars),
         Some(Command::Demo { once }) => crate::demo::run(once, vars),
-        Some(Command::Peer(command)) => peer::run(&command),
+        Some(Command::Peer(command)) => peer::run(&command, vars),
         Some(Command::Register { args }) => register::register(&args, vars),
         Some(Command::Health { admin }) => request::health(&admin, vars),
         Some(Command::Status { args }) => request::status(&args, vars),

@@ -26,7 +26,7 @@ pub(crate) use docker::{SOCKET_DEFAULT, host as docker_host};
 pub(crate) use etcd::access as etcd_access;
 #[cfg(test)]
 pub(crate) use load::COMMANDS;
-pub(crate) use load::{CONFIG, ROUTES, log_config};
+pub(crate) use load::{CONFIG, ROUTES, log_config, peer_settings};
 pub use load::{load, log_format, parse_admin};
 pub(crate) use read::{is_own_descriptor, read_text, unreadable};
 

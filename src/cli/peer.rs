@@ -2,7 +2,9 @@
 
 use clap::Subcommand;
 
+use super::peer_check::{self, CheckArgs};
 use super::{fail, out};
+use crate::config::vars::Vars;
 use crate::credentials::secret;
 use crate::exit::Exit;
 
@@ -22,10 +24,17 @@ pub(super) enum PeerCommand {
     /// 0600). The first line of the file is the secret in use; the secrets in further lines are accepted as well.
     #[command(after_help = SECRET_EXAMPLES)]
     Secret,
+    /// Check a peer step by step: DNS, TCP, TLS, identity, export and endpoint
+    ///
+    /// Exits with 1 if a step fails, and prints what to do. A session with the export is opened and reset at once: the service sees a
+    /// connection without data.
+    #[command(after_help = peer_check::EXAMPLES)]
+    Check(CheckArgs),
 }
 
-pub(super) fn run(command: &PeerCommand) -> Exit {
+pub(super) fn run(command: &PeerCommand, vars: &Vars) -> Exit {
     match command {
+        PeerCommand::Check(args) => peer_check::check(args, vars),
         PeerCommand::Secret => match secret::generate() {
             Ok(secret) => {
                 make_private();

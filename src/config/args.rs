@@ -116,6 +116,34 @@ impl FromArgMatches for SettingFlags {
     }
 }
 
+/// The flags of the credentials for peers that were given, for a subcommand that has no others.
+#[derive(Clone, Debug, Default)]
+pub struct CredentialFlags(pub SettingValues);
+
+impl clap::Args for CredentialFlags {
+    fn augment_args(command: Command) -> Command {
+        command.args(SETTINGS.iter().filter(|setting| setting.is_credential()).map(Setting::flag))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        CredentialFlags::augment_args(command)
+    }
+}
+
+impl FromArgMatches for CredentialFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<CredentialFlags, clap::Error> {
+        let of_peers = SETTINGS.iter().filter(|setting| setting.is_credential());
+        let given =
+            |setting: &'static Setting| Some((setting, matches.get_one::<String>(setting.name)?.clone()));
+        Ok(CredentialFlags(of_peers.filter_map(given).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = CredentialFlags::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
 const DOCKER: &str = "Docker";
 
 /// The examples below the options in `--help`.

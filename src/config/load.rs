@@ -95,6 +95,18 @@ pub(crate) fn log_config(
     if mistakes.is_empty() { Ok(settings.log) } else { Err(mistakes) }
 }
 
+/// Returns the settings of the credentials for peers, for a subcommand that has no others.
+pub(crate) fn peer_settings(flags: &SettingValues, vars: &Vars) -> Result<PeerSettings, Vec<Diagnostic>> {
+    let variables = variables(vars).into_iter().filter(|(setting, _)| setting.is_credential()).collect();
+    let (settings, mut mistakes) = merged(flags, &variables, &Vec::new());
+    let place = |name: &str| match flags.iter().any(|(setting, _)| setting.name == name) {
+        true => Place::Flag(name.to_owned()),
+        false => Place::Variable(variable_name(name)),
+    };
+    mistakes.extend(settings.peer.mistakes(place));
+    if mistakes.is_empty() { Ok(settings.peer) } else { Err(mistakes) }
+}
+
 /// Returns the format of the log for a configuration with mistakes, from the sources that can be read.
 pub fn log_format(args: &RunArgs, vars: &Vars) -> LogFormat {
     let path = config_path(args, vars).filter(|path| !is_own_descriptor(path));

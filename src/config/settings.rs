@@ -278,6 +278,11 @@ impl Setting {
         self.name.strip_prefix("peer-")
     }
 
+    /// Returns whether it belongs to the credentials for peers.
+    pub(super) fn is_credential(&self) -> bool {
+        matches!(self.name, "peer-secret-file" | "peer-cert" | "peer-ca" | "peer-crl" | "peer-name")
+    }
+
     /// Returns whether the file takes a list, and the flag may be repeated. The values are joined by commas.
     pub(super) fn is_list(&self) -> bool {
         self.value_name.ends_with("...]")

@@ -125,13 +125,22 @@ impl AsyncWrite for Transport {
         cx: &mut Context<'_>,
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let sent = ready!(self.socket.poll_write_with(cx, |fd| loop {
+        let written = ready!(self.socket.poll_write_with(cx, |fd| loop {
             let mut control = SendAncillaryBuffer::default();
             match rustix::net::sendmsg(fd, buffers, &mut control, SendFlags::NOSIGNAL) {
                 Err(Errno::INTR) => {}
                 result => return Ok(result?),
             }
-        }))?;
+        }));
+        let sent = match written {
+            // The peer has closed the connection. What it sent before is read next: an alert tells why.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+            {
+                buffers.iter().map(|buffer| buffer.len()).sum()
+            }
+            written => written?,
+        };
         self.activity.sent.fetch_add(sent as u64, Relaxed);
         Poll::Ready(Ok(sent))
     }

@@ -31,6 +31,7 @@ mod image;
 mod latency;
 mod networks;
 mod peer_routes;
+mod peer_status;
 mod peers;
 mod process;
 mod register;

@@ -14,6 +14,7 @@ use crate::diagnostic::Mistake;
 use crate::route::{Listen, Protocol, Target};
 pub(crate) use consul::agent;
 pub(crate) use docker::container_name;
+pub(crate) use peer::{PeerAt, peer_at};
 
 const FORMS: &str = "targets are `host:port`, `unix:/path`, `docker://NAME[:PORT]`, `srv://NAME`, \
                      `etcd://HOST/PREFIX`, `consul://[HOST:8500/]SERVICE`, `file:/path` and `peer://HOST/NAME`";

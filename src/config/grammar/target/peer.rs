@@ -37,3 +37,54 @@ fn host(text: &str) -> Result<PeerHost, Mistake> {
         _ => Err(Mistake::new(format!("invalid host `{text}`")).help("write `peer://HOST/NAME`")),
     }
 }
+
+/// A peer that is dialled, and an export of it, if one is named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PeerAt {
+    /// A DNS name or an IP address, without brackets.
+    pub host: String,
+    /// The port of its `--peer-listen`.
+    pub port: u16,
+    /// The name of the export.
+    pub export: Option<String>,
+}
+
+/// Parses `HOST[:PORT][/NAME]`, with or without `peer://`.
+pub(crate) fn peer_at(text: &str) -> Result<PeerAt, Mistake> {
+    let rest = text.strip_prefix("peer://").unwrap_or(text);
+    if rest.starts_with('@') {
+        return Err(Mistake::new(format!("`{text}` dials this host, and cannot be checked from here"))
+            .help("check the other direction on that host: `ambassador peer check` with the host of its --peer-dial"));
+    }
+    let (host, export) = match rest.contains('/') {
+        true => parse(rest).map(|PeerTarget { host, export }| (host, Some(export)))?,
+        false => (host(rest)?, None),
+    };
+    let (host, port) = match host {
+        PeerHost::Addr(addr) => (addr.ip().to_string(), addr.port()),
+        PeerHost::Name { host, port } => (host, port),
+        PeerHost::Identity(identity) => (identity, PEER_PORT),
+    };
+    Ok(PeerAt { host, port, export })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peer_to_check_is_a_host_with_or_without_a_port_and_an_export() {
+        for (text, host, port, export) in [
+            ("host1", "host1", 15008, None),
+            ("host1:1", "host1", 1, None),
+            ("10.0.0.1/redis", "10.0.0.1", 15008, Some("redis")),
+            ("peer://[fd00::1]:2/pg", "fd00::1", 2, Some("pg")),
+        ] {
+            let export = export.map(str::to_owned);
+            assert_eq!(peer_at(text), Ok(PeerAt { host: host.to_owned(), port, export }), "{text}");
+        }
+        for text in ["", "@laptop/redis", "host1/", "host1:0", "a b"] {
+            assert!(peer_at(text).unwrap_err().help.is_some(), "{text}");
+        }
+    }
+}
