@@ -9,8 +9,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::address::{EndpointAddr, PeerName};
 use crate::config::dns::Limits;
-use crate::config::peer::{PeerCredentials, PeerDial, PeerSettings};
-use crate::credentials::{CredentialFiles, CredentialKind, Credentials, CredentialsError};
+use crate::config::peer::{PeerDial, PeerSettings};
+use crate::credentials::{CredentialKind, Credentials, CredentialsError};
 use crate::discovery::dns::{Dns, Resolver};
 use crate::discovery::{Snapshot, SourceUpdate, follow};
 use crate::events::Events;
@@ -23,11 +23,8 @@ const UPDATES_MAX: usize = 4;
 
 /// Reads the credentials, and records which CA they are of.
 pub(super) fn load(settings: &mut PeerSettings, events: Arc<Events>) -> Result<Peers, CredentialsError> {
-    if settings.credentials() == PeerCredentials::None {
-        return Ok(Peers::new(None, events));
-    }
-    let PeerSettings { secret_file, cert, ca, crl, name, .. } = settings.clone();
-    let credentials = Credentials::load(CredentialFiles { secret: secret_file, cert, ca, crl, name })?;
+    let Some(files) = settings.credential_files() else { return Ok(Peers::new(None, events)) };
+    let credentials = Credentials::load(files)?;
     settings.has_foreign_ca = credentials.kind() == CredentialKind::ForeignCa;
     credentials.report_to(events.clone());
     Ok(Peers::new(Some(Arc::new(credentials)), events))

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use crate::credentials::CredentialFiles;
 use crate::diagnostic::{Diagnostic, Mistake, Place};
 use crate::route::{Listen, PEER_PORT, PeerHost, PeerTarget, PortRange, Protocol, Route, Target};
 
@@ -73,6 +74,14 @@ impl PeerSettings {
             (None, Some(_)) => PeerCredentials::Files,
             (None, None) => PeerCredentials::None,
         }
+    }
+
+    /// Returns the files of the credentials; `None` if there are none.
+    pub fn credential_files(&self) -> Option<CredentialFiles> {
+        let PeerSettings { secret_file, cert, ca, crl, name, listen: _, dial: _, has_foreign_ca: _ } =
+            self.clone();
+        let files = CredentialFiles { secret: secret_file, cert, ca, crl, name };
+        (self.credentials() != PeerCredentials::None).then_some(files)
     }
 
     /// Returns where to listen for peers with these routes; `None` if peers cannot dial us.

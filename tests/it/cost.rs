@@ -16,7 +16,7 @@ use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::{Ambassador, needs, pause, within};
+use crate::support::{Ambassador, Secret, needs, pause, private_ip, within};
 use callgrind::instructions;
 use connection::{Connection, Flow};
 use table::{Call, at_most, exactly};
@@ -38,6 +38,14 @@ const PER_REQUEST: &[Call] = &[
     Call { name: "epoll_wait", times: 2, what_for: "wakes for the request, and for the reply" },
     Call { name: "recvfrom", times: 2, what_for: "the request, the reply" },
     Call { name: "sendto", times: 2, what_for: "the request, the reply" },
+];
+
+/// The same on either side of a tunnel: encryption adds no call, and the frames of a request are one write.
+const PER_TUNNELLED_REQUEST: &[Call] = &[
+    Call { name: "epoll_wait", times: 2, what_for: "wakes for the request, and for the reply" },
+    Call { name: "recvfrom", times: 2, what_for: "the request, the reply" },
+    Call { name: "sendto", times: 1, what_for: "to the client or the endpoint" },
+    Call { name: "sendmsg", times: 1, what_for: "to the peer" },
 ];
 
 const PER_DATAGRAM: &[Call] = &[
@@ -115,6 +123,19 @@ fn requests() -> Result<CallLog, String> {
     seen(&ambassador, REQUESTS, || connection.exchange())
 }
 
+/// Traces the side of a tunnel that dials, or the one that accepts.
+fn tunnelled_requests(of_dialling_side: bool) -> Result<CallLog, String> {
+    let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (secret, peer, service) = (Secret::new(), private_ip(), endpoint.local_addr().unwrap());
+    let flags = format!("{} --peer-listen {peer}:15008", secret.flags("exporter"));
+    let exporter = one_worker(&format!("{flags} peer:echo={service}"), "info");
+    let flags = secret.flags("dialling");
+    let dialling = one_worker(&format!("{flags} 127.0.0.1:0=peer://{peer}/echo"), "info");
+    let mut connection = Connection::connect(dialling.addr("r"), &endpoint);
+    let traced = if of_dialling_side { &dialling } else { &exporter };
+    seen(traced, REQUESTS, || connection.exchange())
+}
+
 fn datagrams() -> Result<CallLog, String> {
     let endpoint = UdpSocket::bind("127.0.0.1:0").unwrap();
     let ambassador = one_worker(&format!("127.0.0.1:0/udp={}", endpoint.local_addr().unwrap()), "info");
@@ -160,6 +181,15 @@ fn bulk() -> Result<CallLog, String> {
 fn system_calls_of_a_request() {
     let seen = needs!(requests());
     check(PER_REQUEST, &seen, REQUESTS);
+}
+
+/// PINGs are sent only after a silence.
+#[test]
+fn system_calls_of_a_request_in_a_tunnel() {
+    for of_dialling_side in [true, false] {
+        let seen = needs!(tunnelled_requests(of_dialling_side));
+        check(PER_TUNNELLED_REQUEST, &seen, REQUESTS);
+    }
 }
 
 #[test]
