@@ -7,3 +7,8 @@ mod raw;
 mod reverse;
 mod stops;
 mod strangers;
+mod credentials;
+mod hostile_clients;
+mod hostile_servers;
+mod network;
+mod envoy;

@@ -19,6 +19,7 @@ mod servers;
 mod service;
 mod skip;
 mod terminal;
+mod veth;
 mod wait;
 
 pub(crate) use ambassador::{Ambassador, Builder};
@@ -39,4 +40,5 @@ pub(crate) use postgres::Postgres;
 pub(crate) use servers::{http_get, redis_ping, redis_ping_on};
 pub(crate) use service::{Service, ask};
 pub(crate) use skip::{is_dist_image, needs, record, skip, variable};
+pub(crate) use veth::Cable;
 pub(crate) use wait::{eventually, pause, within};

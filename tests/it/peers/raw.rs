@@ -148,15 +148,26 @@ impl Raw {
 
     /// Returns the next frame, or `None` at the end of the connection.
     pub(super) fn next(&mut self) -> Option<Frame> {
+        self.try_next().expect("a frame in time")
+    }
+
+    /// As [`Raw::next`]. Fails if there is no frame in time.
+    pub(super) fn try_next(&mut self) -> std::io::Result<Option<Frame>> {
         let mut head = [0; 9];
-        if let Err(error) = self.tls.read_exact(&mut head) {
-            assert_ne!(error.kind(), ErrorKind::WouldBlock, "no frame within {READ_TIMEOUT:?}");
-            return None;
-        }
+        let Some(()) = self.read_exact(&mut head)? else { return Ok(None) };
         let [a, b, c, kind, flags, stream @ ..] = head;
         let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
-        self.tls.read_exact(&mut payload).ok()?;
-        Some(Frame { kind, flags, stream: u32::from_be_bytes(stream) & 0x7fff_ffff, payload })
+        let read = self.read_exact(&mut payload)?;
+        Ok(read.map(|()| Frame { kind, flags, stream: u32::from_be_bytes(stream) & 0x7fff_ffff, payload }))
+    }
+
+    /// Returns `None` if the connection has ended.
+    fn read_exact(&mut self, bytes: &mut [u8]) -> std::io::Result<Option<()>> {
+        match self.tls.read_exact(bytes) {
+            Ok(()) => Ok(Some(())),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Err(error),
+            Err(_ended) => Ok(None),
+        }
     }
 
     /// Returns the next frame other than SETTINGS, PING and WINDOW_UPDATE, which are answered where they must be.
