@@ -106,8 +106,7 @@ pub struct Tunnel {
     cut: CancellationToken,
     /// Cancelled when the tunnel must end after its sessions.
     drain: CancellationToken,
-    probe: Notify,
-    probe_within: Mutex<Option<Duration>>,
+    ping: Notify,
 }
 
 /// Which side made the connection.
@@ -197,8 +196,7 @@ impl Tunnel {
             registry,
             cut: CancellationToken::new(),
             drain: CancellationToken::new(),
-            probe: Notify::new(),
-            probe_within: Mutex::new(None),
+            ping: Notify::new(),
         }
     }
 
@@ -312,20 +310,13 @@ impl Tunnel {
         }
     }
 
-    /// Has the peer probed now, and the tunnel ended if there is no answer within `within`.
-    fn probe(&self, within: Duration) {
-        let mut probe = self.probe_within.lock().unwrap_or_else(PoisonError::into_inner);
-        *probe = Some(probe.map_or(within, |other| other.min(within)));
-        self.probe.notify_one();
+    /// Has a PING sent now.
+    fn ping(&self) {
+        self.ping.notify_one();
     }
 
-    async fn probe_requested(&self) -> Duration {
-        loop {
-            self.probe.notified().await;
-            if let Some(within) = self.probe_within.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                return within;
-            }
-        }
+    async fn ping_requested(&self) {
+        self.ping.notified().await;
     }
 }
 

@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use h2::Reason;
 use h2::client::{Connection, SendRequest};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep};
 
 use super::liveness::{self, Verdict};
 use super::payload::Payload;
@@ -18,6 +19,9 @@ use super::{
 };
 use crate::credentials::HandshakeFailure;
 use crate::ending::Ending;
+
+/// A tunnel that was silent for longer is probed at once when a session begins.
+const SILENT: Duration = Duration::from_secs(1);
 
 /// A tunnel in which we open the sessions.
 #[derive(Clone, Debug)]
@@ -114,12 +118,12 @@ impl Dialled {
         !self.tunnel.is_closing() && self.tunnel.streams() < max && !self.tunnel.is_clogged()
     }
 
-    /// Opens a session. Fails after `timeout` without an answer.
+    /// Opens a session.
     pub(super) async fn open(
         &self,
         export: &str,
         info: SessionInfo,
-        timeout: Duration,
+        connect_timeout: Duration,
     ) -> Result<TunnelStream, OpenError> {
         let counted = Counted::new(self.tunnel.clone());
         let malformed = OpenError::Peer(TunnelError::Refused(Status(400)));
@@ -134,12 +138,29 @@ impl Dialled {
             biased;
             response = response => response,
             () = self.tunnel.cut.cancelled() => return Err(self.lost()),
-            () = tokio::time::sleep(timeout) => return Err(OpenError::Timeout),
+            () = self.answer_overdue(connect_timeout, info.hold.unwrap_or_default()) => return Err(OpenError::Timeout),
         };
         let response = response.map_err(|error| self.failed(&error))?;
         match response.status().as_u16() {
             200..=299 => Ok(TunnelStream::opened(counted, send, response.into_body())),
             status => Err(OpenError::Peer(TunnelError::Refused(Status(status)))),
+        }
+    }
+
+    /// Resolves when a session waits no longer for the answer to its request: after the connect timeout if the peer does not
+    /// even answer a PING, and otherwise when the peer must have held the session for long enough.
+    async fn answer_overdue(&self, connect_timeout: Duration, hold: Duration) {
+        let began = Instant::now();
+        if self.tunnel.silence() > SILENT {
+            self.tunnel.ping();
+        }
+        sleep(connect_timeout / 2).await;
+        if self.tunnel.silence() >= began.elapsed() {
+            self.tunnel.ping();
+        }
+        sleep(connect_timeout.saturating_sub(began.elapsed())).await;
+        if self.tunnel.silence() < began.elapsed() {
+            sleep(hold).await;
         }
     }
 

@@ -26,9 +26,6 @@ const SESSIONS_PER_TUNNEL: usize = 128;
 /// After a failed dial, sessions get its error for this time, so that a thousand held sessions do not dial a thousand times.
 const FAILURE_TTL: Duration = Duration::from_millis(100);
 
-/// A tunnel that was silent for longer is probed when a session begins.
-const SILENT: Duration = Duration::from_secs(1);
-
 /// How long the last bytes of a tunnel may take when the process stops.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -92,13 +89,9 @@ impl Pool {
         connect_timeout: Duration,
     ) -> io::Result<TunnelStream> {
         let deadline = Instant::now() + connect_timeout;
-        let answer_timeout = connect_timeout.saturating_add(info.hold.unwrap_or_default());
         for _ in 0..ATTEMPTS {
             let dialled = timeout_at(deadline, self.tunnel(via, connect_timeout)).await??;
-            if dialled.tunnel.silence() > SILENT {
-                dialled.tunnel.probe(connect_timeout);
-            }
-            match dialled.open(export, info, answer_timeout).await {
+            match dialled.open(export, info, connect_timeout).await {
                 Ok(stream) => return Ok(stream),
                 Err(OpenError::Tunnel) => {}
                 Err(OpenError::Peer(error)) => return Err(io::Error::other(error)),

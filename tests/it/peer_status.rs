@@ -203,10 +203,37 @@ fn peer_that_stops_and_returns_is_reported_once_each_way() {
 }
 
 #[test]
+fn reverse_tunnels_are_shown_at_both_ends() {
+    let secret = Secret::new();
+    let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let laptop = format!(
+        "{} --workers 1 --peer-listen off --peer-dial {listen} peer:one={}",
+        secret.flags("laptop"),
+        greeting()
+    );
+    let laptop = Ambassador::with(&laptop).start();
+    let down = await_event(&laptop, "peer-down");
+    assert_eq!((&down["peer"], &down["remote"]), (&"127.0.0.1".into(), &listen.as_str().into()));
+    let shown = &peering(&laptop)["peers"][0];
+    assert_eq!((&shown["state"], &shown["last_error"]), (&"down".into(), &"connection refused".into()));
+    let hub = format!("{} 127.0.0.1:0=peer://@laptop/one?name=r", secret.flags("hub"));
+    let hub = exporter_on(&listen, "", &hub);
+    let _client = client(hub.addr("r"));
+    let up = await_event(&laptop, "peer-up");
+    assert_eq!(up["peer"], "hub");
+    assert_eq!(events(&laptop, "peer-down").len(), 1);
+    for (ambassador, peer, direction) in [(&laptop, "hub", "dialled"), (&hub, "laptop", "accepted")] {
+        let shown = peering(ambassador)["peers"].clone();
+        assert_eq!(shown.as_array().unwrap().len(), 1, "{shown}");
+        assert_eq!((&shown[0]["peer"], &shown[0]["direction"]), (&peer.into(), &direction.into()));
+        assert_eq!((&shown[0]["state"], &shown[0]["sessions"]), (&"ok".into(), &1.into()));
+    }
+}
+
+#[test]
 fn different_secrets_are_named_wherever_the_failure_is_shown() {
-    let dir = tempfile::tempdir().unwrap();
-    let [one, other] =
-        ["one", "other"].map(|name| format!("--peer-secret-file {}", secret(dir.path(), name)));
+    let secrets = [Secret::new(), Secret::new()];
+    let [one, other] = secrets.each_ref().map(|secret| secret.flags("srv"));
     let server = exporter(&one, "one", &Service::new("one").addr);
     let addr = peer_addr(&server);
     let consumer = Ambassador::with(&format!("{other} 127.0.0.1:0=peer://{addr}/one?name=r&hold=1s")).start();
@@ -304,9 +331,8 @@ fn checked(words: &str, step: &str, result: &str, help: &str) {
 
 #[test]
 fn check_names_the_step_that_fails_and_the_way_out() {
-    let dir = tempfile::tempdir().unwrap();
-    let [one, other] =
-        ["one", "other"].map(|name| format!("--peer-secret-file {}", secret(dir.path(), name)));
+    let secrets = [Secret::new(), Secret::new()];
+    let [one, other] = secrets.each_ref().map(|secret| secret.flags("cli"));
     let service = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = service.local_addr().unwrap();
     let vacant = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -227,7 +227,7 @@ fn next_endpoint_serves_when_tunnels_end_at_once() {
     });
     next_endpoint_serves("", &[], drop);
     // Nothing is answered, not even the preface.
-    next_endpoint_serves("&connect-timeout=500ms&hold=2s", &[], |mut raw| {
+    next_endpoint_serves("&connect-timeout=500ms&hold=2s", &[], |raw| {
         let _ = raw.tcp.shutdown(std::net::Shutdown::Read);
         thread::park_timeout(TIMEOUT);
     });
