@@ -154,7 +154,9 @@ impl Subject {
         wait_until(START, || up() || process.has_ended())?;
         if !up() {
             let log = fs::read_to_string(dir.join(LOG)).unwrap_or_default();
-            bail!("{} did not listen: {}", self.name, log.lines().last().unwrap_or("no output"));
+            // A help text may follow the error.
+            let error = log.lines().find(|line| line.contains("error")).or(log.lines().last());
+            bail!("{} did not listen: {}", self.name, error.unwrap_or("no output"));
         }
         Ok(Running { processes: vec![process], address: route.address() })
     }
