@@ -17,6 +17,7 @@ mod leaf;
 pub mod name;
 mod pem;
 mod random;
+mod refusal;
 pub mod secret;
 mod snapshot;
 mod trust;
@@ -46,6 +47,7 @@ pub use error::CredentialsError;
 pub use failure::{HandshakeFailure, Reason};
 pub use files::CredentialFiles;
 pub use identity::{PeerIdentity, Untrusted};
+pub use refusal::{Refusable, Refusal};
 pub use snapshot::CertificateInfo;
 pub use trust::CredentialKind;
 

@@ -2,6 +2,7 @@
 
 mod files;
 mod foreign;
+mod refused;
 mod reload;
 mod secrets;
 mod support;
