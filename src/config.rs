@@ -189,6 +189,13 @@ impl Config {
         }
     }
 
+    /// Returns why the settings of peers do not permit written routes. `load` has found none; a CA that is read later may be
+    /// foreign, and then exports without `peers` are not permitted.
+    pub fn peer_refusals(&self) -> Vec<Diagnostic> {
+        let layers = [&self.arguments, &self.environment, &self.file];
+        self.settings.peer.refusals(layers.into_iter().flat_map(|layer| &layer.routes))
+    }
+
     /// Returns whether there are no routes and no source of routes.
     pub fn is_empty(&self) -> bool {
         let layers = [&self.arguments, &self.environment, &self.file, &self.links];

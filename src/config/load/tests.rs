@@ -236,6 +236,19 @@ fn contradictions_of_peer_settings_and_routes_are_mistakes_with_their_places() {
 }
 
 #[test]
+fn export_without_peers_is_refused_once_the_ca_is_known_to_be_foreign() {
+    let file = file("[peer]\ncert = '/c'\nca = '/a'\n[[route]]\nlisten = 'peer:a'\ntarget = 'b:1'\n");
+    let args = RunArgs { config: Some(file.path().into()), ..args(&["peer:b=b:1?peers=web", "peer:c=b:1"]) };
+    let mut config = read(&args, &[]);
+    assert_eq!(config.peer_refusals(), []);
+    config.settings.peer.has_foreign_ca = true;
+    let refused: Vec<String> = config.peer_refusals().iter().map(ToString::to_string).collect();
+    assert_eq!(refused.len(), 2, "{refused:?}");
+    assert!(refused[0].starts_with("argument 2: missing `peers` of `peer:c`"), "{refused:?}");
+    assert!(refused[1].contains(":4:1: missing `peers` of `peer:a`"), "{refused:?}");
+}
+
+#[test]
 fn peers_are_configured_by_flags_and_variables() {
     let secret = RunArgs { settings: flag("peer-secret-file", "/s"), ..args(&["peer:a=b:1"]) };
     let config = read(&secret, &[("AMBASSADOR_PEER_DIAL", "hub"), ("AMBASSADOR_PEER_NAME", "web")]);
