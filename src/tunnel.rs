@@ -33,7 +33,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tokio_rustls::rustls::{self, pki_types::CertificateDer};
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
 
 use crate::address::PeerVia;
@@ -284,10 +284,12 @@ impl Tunnel {
 
     /// Records the error of its connection, if it tells more than that the tunnel was lost.
     fn failed(&self, error: &h2::Error) {
-        let Some(error) = error.get_io() else { return };
-        if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) {
-            let _ = self.tls_failure.set(HandshakeFailure::of(error, self.kind));
-        } else if error.kind() == std::io::ErrorKind::UnexpectedEof && self.streams() == 0 {
+        if let Some(error) = self.activity.tls_error() {
+            let failure = HandshakeFailure::of(&std::io::Error::other(error.clone()), self.kind);
+            let _ = self.tls_failure.set(failure);
+        } else if self.streams() == 0
+            && error.get_io().is_some_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof)
+        {
             // A program that stops often closes only the socket.
             self.ends(TunnelEnd::Closed);
         }

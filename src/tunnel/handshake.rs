@@ -9,7 +9,7 @@ use tokio_rustls::rustls::{self, CommonState, pki_types::CertificateDer};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use super::peers::Peers;
-use super::transport::Transport;
+use super::transport::{Recorded, Transport};
 use super::{ALPN, ALPN_REVERSE, Direction, Handshaken, TunnelError};
 use crate::address::{EndpointAddr, PeerName, PeerVia};
 use crate::connect;
@@ -44,7 +44,7 @@ pub(super) async fn dial(
     name: &PeerName,
     purpose: Purpose,
     limit: Duration,
-) -> io::Result<(client::TlsStream<Transport>, Handshaken)> {
+) -> io::Result<(Recorded<client::TlsStream<Transport>>, Handshaken)> {
     let handshake = async {
         let socket = connect::dial(&EndpointAddr::Inet(addr), limit).await?;
         secure(peers, socket, addr, name, purpose).await
@@ -68,7 +68,7 @@ pub(super) async fn secure(
     addr: SocketAddr,
     name: &PeerName,
     purpose: Purpose,
-) -> io::Result<(client::TlsStream<Transport>, Handshaken)> {
+) -> io::Result<(Recorded<client::TlsStream<Transport>>, Handshaken)> {
     let credentials = peers.credentials().ok_or_else(|| io::Error::other(TunnelError::NoCredentials))?;
     let (config, server_name) = credentials
         .connector(name, &[purpose.alpn()])
@@ -87,6 +87,7 @@ pub(super) async fn secure(
     let peer = credentials.peer(&chain).map_err(untrusted)?;
     let via = Some(PeerVia::Dial { addr, name: name.clone() });
     let direction = Direction::Dialled;
+    let stream = Recorded::new(stream, activity.clone());
     Ok((stream, Handshaken { peer, remote: addr, direction, chain, activity, via, kind, registry }))
 }
 
@@ -96,7 +97,7 @@ pub(super) async fn accept(
     credentials: &Credentials,
     socket: Socket,
     remote: SocketAddr,
-) -> Result<(server::TlsStream<Transport>, Handshaken, Purpose), HandshakeFailure> {
+) -> Result<(Recorded<server::TlsStream<Transport>>, Handshaken, Purpose), HandshakeFailure> {
     let kind = credentials.kind();
     let failed = |error: &io::Error| HandshakeFailure::of(error, kind);
     let transport = Transport::new(socket);
@@ -115,6 +116,7 @@ pub(super) async fn accept(
     let peer = credentials.peer(&chain).map_err(|error| HandshakeFailure::untrusted(&error, kind))?;
     let (direction, registry) = (Direction::Accepted, peers.registry().clone());
     let handshaken = Handshaken { peer, remote, direction, chain, activity, via: None, kind, registry };
+    let stream = Recorded::new(stream, handshaken.activity.clone());
     Ok((stream, handshaken, purpose))
 }
 

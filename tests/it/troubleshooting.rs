@@ -3,12 +3,16 @@
 //! Each output is a file beside this one, and the page contains it word for word. `AMBASSADOR_BLESS=1` rewrites both.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::net::TcpStream;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use crate::support::{Ambassador, Builder, Clogged, Dns, Engine, Service, eventually, needs, variable};
+use crate::support::{
+    Ambassador, Builder, Ca, Clogged, Dns, Engine, Secret, Service, eventually, needs, variable,
+};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// Addresses of this module; nothing listens on the first.
@@ -34,7 +38,7 @@ fn shows(ambassador: &Ambassador, state: &str, words: &str, replaced: &[(&str, &
         let output = ambassador.verb("status");
         let text = String::from_utf8(output.stdout).unwrap();
         let text = replaced.iter().chain([&NETWORK]).fold(text, |text, (from, to)| text.replace(from, to));
-        with_one_age(&text)
+        with_one_tunnel(&with_one_age(&text))
     };
     if variable("AMBASSADOR_BLESS").is_some() {
         let is_shown = |text: String| if text.contains(words) { Ok(text) } else { Err(text) };
@@ -55,6 +59,21 @@ fn with_one_age(text: &str) -> String {
         None => part.to_owned(),
     };
     text.split_inclusive(" s ago").map(part).collect()
+}
+
+/// Round trip, age and bytes of a tunnel differ from one run to the next.
+fn with_one_tunnel(text: &str) -> String {
+    const HEAD: &str = "DIRECTION  STATE  TUNNELS  SESSIONS  RTT     AGE  SENT     RECEIVED";
+    const ROW: &str = "dialled    ok     1        0         0.4 ms  3s   1.8 KiB  1.6 KiB";
+    if !text.contains("  dialled    ok  ") {
+        return text.to_owned();
+    }
+    let part = |line: &str| match (line.find("DIRECTION  "), line.find("dialled    ok  ")) {
+        (Some(at), _) => format!("{}{HEAD}\n", &line[..at]),
+        (_, Some(at)) => format!("{}{ROW}\n", &line[..at]),
+        _ => line.to_owned(),
+    };
+    text.split_inclusive('\n').map(part).collect()
 }
 
 /// Writes the output of a state into its file, and into the page where that has the one before.
@@ -273,4 +292,83 @@ fn name_server_that_does_not_answer() {
     let ambassador = Ambassador::with(route).resolving_by(&dns.resolv_conf()).start();
     let _clients = clients(&ambassador);
     shows(&ambassador, "silent-dns", "no answer", &[(&dns.addr(), "127.0.0.11:53")]);
+}
+
+/// A peer that offers `redis`, and an ambassador that uses `export` of it, with a client.
+fn peers(addr: &str, [server, consumer]: [&str; 2], export: &str, options: &str) -> [Ambassador; 2] {
+    let service = Service::new("one").addr;
+    let server =
+        Ambassador::with(&format!("{server} --peer-listen {addr} peer:redis={service}{options}")).start();
+    [server, consumer_of(addr, consumer, export)]
+}
+
+fn consumer_of(addr: &str, credentials: &str, export: &str) -> Ambassador {
+    // Without certificates the identity is not compared.
+    let route = format!("127.0.0.1:0=peer://{addr}/{export}?name=redis&hold=1s&identity=host1");
+    let consumer = Ambassador::with(&format!("{credentials} {route}")).start();
+    let mut client = TcpStream::connect(consumer.addr("redis")).unwrap();
+    client.read_to_end(&mut Vec::new()).ok();
+    consumer
+}
+
+/// Two hosts with certificates that `status` does not warn of.
+fn certified(ca: &Ca) -> [String; 2] {
+    [("host1", 1), ("host2", 2)].map(|(name, serial)| {
+        let flags = ca.flags(name, serial);
+        ca.issue(name, serial, [-1, 300]);
+        flags
+    })
+}
+
+#[test]
+fn peers_with_different_secrets() {
+    let secrets = [Secret::new(), Secret::new()];
+    let [server, consumer] = [secrets[0].flags("host1"), secrets[1].flags("host2")];
+    let [_server, consumer] = peers("127.77.0.5:15008", [&server, &consumer], "redis", "");
+    shows(&consumer, "peer-secret", "different secrets", &[]);
+}
+
+#[test]
+fn peer_that_does_not_listen() {
+    let consumer = consumer_of("127.77.0.1:15008", &Secret::new().flags("host2"), "redis");
+    shows(&consumer, "peer-down", "is the ambassador there started", &[]);
+}
+
+#[test]
+fn export_that_does_not_exist() {
+    let secret = Secret::new();
+    let [server, consumer] = ["host1", "host2"].map(|name| secret.flags(name));
+    let [_server, consumer] = peers("127.77.0.6:15008", [&server, &consumer], "redsi", "");
+    shows(&consumer, "peer-export", "no such export", &[]);
+}
+
+#[test]
+fn export_that_is_for_others() {
+    let ca = Ca::new();
+    let [server, consumer] = certified(&ca);
+    let options = "?peers=host3";
+    let [_server, consumer] = peers("127.77.0.7:15008", [&server, &consumer], "redis", options);
+    shows(&consumer, "peer-denied", "may not use the export", &[]);
+}
+
+#[test]
+fn peer_that_has_revoked_us() {
+    let ca = Ca::new();
+    let [server, consumer] = certified(&ca);
+    ca.revoke(&[2]);
+    let consumer = consumer.split(" --peer-crl").next().unwrap().to_owned();
+    let [_server, consumer] = peers("127.77.0.8:15008", [&server, &consumer], "redis", "");
+    shows(&consumer, "peer-revoked", "as revoked", &[]);
+}
+
+#[test]
+fn peer_whose_certificate_has_expired() {
+    let ca = Ca::new();
+    let [server, consumer] = certified(&ca);
+    // On a day that the output can have: the first of 2026.
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let new_year = 20_454 - i64::try_from(since_1970.as_secs() / 86_400).unwrap();
+    ca.issue("host1", 3, [new_year - 30, new_year]);
+    let [_server, consumer] = peers("127.77.0.9:15008", [&server, &consumer], "redis", "");
+    shows(&consumer, "peer-expired", "has expired", &[]);
 }
