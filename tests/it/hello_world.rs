@@ -1,11 +1,14 @@
 //! Carina's tutorial, "Connect containers by using the ambassador pattern", by the files of the example.
 
-use crate::support::{Host, eventually, hosts, http_get, needs};
+use crate::support::{Host, Secret, eventually, hosts, http_get, needs};
+
+const PAGE: &str = r#"The linked container says ... "Hello World!""#;
 
 #[test]
 fn web_page_of_the_tutorial_shows_the_reply_of_the_app_on_the_other_host() {
     let hosts = needs!(hosts());
     let (clustera, clusterb) = (&hosts.a, &hosts.b);
+    let _names = (clustera.documents_names(), clusterb.documents_names());
     let _app = clustera.named(["app", "app-ambassador"]);
     let _web = clusterb.named(["app-ambassador", "web"]);
 
@@ -17,7 +20,25 @@ fn web_page_of_the_tutorial_shows_the_reply_of_the_app_on_the_other_host() {
     let port = published_port(&run(clusterb, "clusterb.sh", &[&source_ambassador]));
     let web = clusterb.address(port);
     let page = clustera.namespace.run(|| eventually("the web's page", || http_get(web)));
-    assert_eq!(page, r#"The linked container says ... "Hello World!""#);
+    assert_eq!(page, PAGE);
+}
+
+#[test]
+fn web_page_of_the_tutorial_is_served_through_an_encrypted_tunnel() {
+    let hosts = needs!(hosts());
+    let (clustera, clusterb) = (&hosts.a, &hosts.b);
+    let _names = (clustera.documents_names(), clusterb.documents_names());
+    let _app = clustera.named(["app", "app-ambassador"]);
+    let _web = clusterb.named(["app-ambassador", "web"]);
+    let secret = Secret::new();
+    let secret_file = secret.path().display().to_string();
+
+    run(clustera, "clustera-encrypted.sh", &[&secret_file]);
+    let first = clustera.ip.expect("an address").to_string();
+    let port = published_port(&run(clusterb, "clusterb-encrypted.sh", &[&first, &secret_file]));
+    let web = clusterb.address(port);
+    let page = clustera.namespace.run(|| eventually("the web's page", || http_get(web)));
+    assert_eq!(page, PAGE);
 }
 
 fn run(host: &Host, file: &str, args: &[&str]) -> String {

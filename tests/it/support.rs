@@ -1,6 +1,7 @@
 //! Shared test infrastructure. Each value that starts something ends it when dropped.
 
 mod ambassador;
+mod capture;
 mod clogged;
 mod compose;
 mod consul;
@@ -23,6 +24,7 @@ mod veth;
 mod wait;
 
 pub(crate) use ambassador::{Ambassador, Builder};
+pub(crate) use capture::Capture;
 pub(crate) use clogged::Clogged;
 pub(crate) use compose::{Compose, Project, compose_1, compose_5};
 pub(crate) use consul::{Consul, TOKEN as CONSUL_TOKEN};
@@ -32,7 +34,7 @@ pub(crate) use engine::Engine;
 pub(crate) use etcd::{Etcd, base64};
 pub(crate) use host::{DaemonHost, Host, Hosts, SwarmHost, daemon_host, hosts, swarm_host};
 pub(crate) use load::Load;
-pub(crate) use names::private_ip;
+pub(crate) use names::{private_ip, unique};
 pub(crate) use namespace::Namespace;
 pub(crate) use peer_secret::PeerSecret;
 pub(crate) use peers::{Ca, Pair, Secret, VALID, random_secret};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use crate::support::{Load, SwarmHost, eventually, http_get, needs, swarm_host};
+use crate::support::{Load, Secret, SwarmHost, eventually, http_get, needs, swarm_host};
 
 /// Removed when dropped; the swarm must outlive it.
 struct Stack<'a>(&'a SwarmHost);
@@ -15,9 +15,13 @@ impl<'a> Stack<'a> {
         stack
     }
 
-    /// Its images are not in a registry.
     fn update(&self, config: &str) {
-        let line = format!("CONFIG={config} docker stack deploy --resolve-image never -c stack.yaml shop");
+        self.run(config, "-c stack.yaml");
+    }
+
+    /// Its images are not in a registry.
+    fn run(&self, config: &str, files: &str) {
+        let line = format!("CONFIG={config} docker stack deploy --resolve-image never {files} shop");
         self.0.shell(&format!("cd {}/examples/swarm-stack && {line}", env!("CARGO_MANIFEST_DIR")));
     }
 
@@ -113,5 +117,26 @@ fn updated_swarm_config_is_applied() {
     assert_eq!(configs.trim(), "shop_ambassador_2", "of {after}");
     let published = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
     let body = swarm.namespace.run(|| eventually("an answer", || http_get(published)));
+    assert!(stack.tasks().contains(&body), "{body}");
+}
+
+#[test]
+fn swarm_service_is_reached_from_outside_through_an_encrypted_tunnel() {
+    let swarm = needs!(swarm_host());
+    let secret = Secret::new();
+    let secret_file = secret.path().display().to_string();
+    swarm.docker(&format!("secret create peer {secret_file}"));
+    let stack = Stack(&swarm);
+    stack.run("1", "-c stack.yaml -c encrypted.yaml");
+    // On the node's own network, as an ambassador of another host has its own.
+    let _consumer = swarm.start(
+        "ambassador",
+        &format!(
+            "--network host -v {secret_file}:/run/secrets/peer:ro ambassador \
+             --peer-secret-file /run/secrets/peer 127.0.0.1:8082=peer://127.0.0.1/web"
+        ),
+    );
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8082));
+    let body = swarm.namespace.run(|| eventually("an answer through the tunnel", || http_get(address)));
     assert!(stack.tasks().contains(&body), "{body}");
 }

@@ -1,6 +1,6 @@
 //! The two-host example of Docker's "Link via an ambassador container".
 
-use crate::support::{Host, eventually, hosts, needs};
+use crate::support::{Capture, Host, Secret, eventually, hosts, needs, unique};
 
 /// The commands of the documentation for the server's host.
 const BIG_SERVER: &str = "192.168.1.52";
@@ -43,11 +43,42 @@ fn two_host_example_files_work_with_links_and_networks() {
     let _names = (big_server.documents_names(), client_server.documents_names());
     let _cleaned = [CleanupGuard(big_server), CleanupGuard(client_server)];
 
+    let capture = needs!(Capture::start(&hosts));
+
     run(big_server, "big-server.sh", &[]);
     run(client_server, "client-server.sh", &[&address]);
     assert_eq!(run(client_server, "ping.sh", &[]), "PONG");
+    assert!(capture.has_seen(&stored_value(client_server)), "without encryption");
     let today = run(client_server, "today.sh", &[&address]);
     assert!(today.ends_with("PONG"), "{today}");
+}
+
+#[test]
+fn encrypted_example_sends_no_plain_byte_between_the_hosts() {
+    let hosts = needs!(hosts());
+    let (big_server, client_server) = (&hosts.a, &hosts.b);
+    let address = big_server.ip.expect("an address").to_string();
+    let _names = (big_server.documents_names(), client_server.documents_names());
+    let _cleaned = [CleanupGuard(big_server), CleanupGuard(client_server)];
+    let capture = needs!(Capture::start(&hosts));
+    let secret = Secret::new();
+    let secret_file = secret.path().display().to_string();
+
+    run(big_server, "encrypted-server.sh", &[&secret_file]);
+    run(client_server, "encrypted-client.sh", &[&address, &secret_file]);
+    assert_eq!(run(client_server, "ping.sh", &[]), "PONG");
+    let stored = stored_value(client_server);
+    assert!(!capture.has_seen(&stored), "{stored} was sent in plain");
+    assert!(!capture.has_seen(&secret.line()), "the secret was sent");
+}
+
+/// Stores a value through the ambassador of the client's host, reads it, and returns it.
+fn stored_value(client_server: &Host) -> String {
+    let value = unique("stored-value");
+    let redis_cli = "run -i --rm --link redis_ambassador:redis redis redis-cli -h redis";
+    assert_eq!(client_server.docker(&format!("{redis_cli} set greeting {value}")), "OK");
+    assert_eq!(client_server.docker(&format!("{redis_cli} get greeting")), value);
+    value
 }
 
 fn run(host: &Host, file: &str, args: &[&str]) -> String {

@@ -40,6 +40,8 @@ const NEEDS: &[Need] = &[
     Need { program: "script", packages: &["bsdutils"] },
     // Makes the certificates of a foreign CA, and verifies ours.
     Need { program: "openssl", packages: &["openssl"] },
+    // Shows that nothing plain is sent between two hosts.
+    Need { program: "tcpdump", packages: &["tcpdump"] },
     // The tests count system calls and instructions with these.
     Need { program: "strace", packages: &["strace"] },
     Need { program: "valgrind", packages: &["valgrind"] },
