@@ -107,7 +107,6 @@ pub struct Tunnel {
     /// Cancelled when the tunnel must end after its sessions.
     drain: CancellationToken,
     probe: Notify,
-    probe_within: Mutex<Option<Duration>>,
 }
 
 /// Which side made the connection.
@@ -198,7 +197,6 @@ impl Tunnel {
             cut: CancellationToken::new(),
             drain: CancellationToken::new(),
             probe: Notify::new(),
-            probe_within: Mutex::new(None),
         }
     }
 
@@ -312,20 +310,9 @@ impl Tunnel {
         }
     }
 
-    /// Has the peer probed now, and the tunnel ended if there is no answer within `within`.
-    fn probe(&self, within: Duration) {
-        let mut probe = self.probe_within.lock().unwrap_or_else(PoisonError::into_inner);
-        *probe = Some(probe.map_or(within, |other| other.min(within)));
+    /// Sends a PING now, so that a peer that has vanished is noticed soon.
+    fn probe(&self) {
         self.probe.notify_one();
-    }
-
-    async fn probe_requested(&self) -> Duration {
-        loop {
-            self.probe.notified().await;
-            if let Some(within) = self.probe_within.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                return within;
-            }
-        }
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) enum Verdict {
 pub(super) async fn watch(tunnel: &Tunnel, pings: PingPong, may_release: bool) -> Verdict {
     let mut pings = Pings { pings, sent: None };
     // Measures the round trip, and shows that the peer has accepted our certificate.
-    if !pings.is_answered(tunnel, ANSWER).await {
+    if !pings.is_answered(tunnel).await {
         return Verdict::Lost;
     }
     let mut unused_since = Instant::now();
@@ -40,23 +40,20 @@ pub(super) async fn watch(tunnel: &Tunnel, pings: PingPong, may_release: bool) -
         } else if may_release && unused_since.elapsed() >= UNUSED_MAX {
             return Verdict::Unused;
         }
-        let Some(answer) = until_due(tunnel).await else { continue };
-        if !pings.is_answered(tunnel, answer).await {
+        if is_due(tunnel).await && !pings.is_answered(tunnel).await {
             return Verdict::Lost;
         }
     }
 }
 
-/// Waits until a PING is due. Returns the time within which it must be answered; `None` if the tunnel has been received from.
-async fn until_due(tunnel: &Tunnel) -> Option<Duration> {
+/// Waits until a PING is due or requested. Returns false if it is not due any more: the tunnel has been received from.
+async fn is_due(tunnel: &Tunnel) -> bool {
     let due = if tunnel.streams() > 0 { SILENCE } else { SILENCE_UNUSED };
-    let Some(rest) = due.checked_sub(tunnel.silence()).filter(|rest| !rest.is_zero()) else {
-        return Some(ANSWER);
-    };
+    let Some(rest) = due.checked_sub(tunnel.silence()).filter(|rest| !rest.is_zero()) else { return true };
     tokio::select! {
         biased;
-        answer = tunnel.probe_requested() => Some(answer),
-        () = sleep(rest) => None,
+        () = tunnel.probe.notified() => true,
+        () = sleep(rest) => false,
     }
 }
 
@@ -70,12 +67,12 @@ struct Pings {
 impl Pings {
     /// Sends a PING, and waits until it is answered. Returns whether anything was received in time: under load the answer may
     /// wait behind other frames.
-    async fn is_answered(&mut self, tunnel: &Tunnel, within: Duration) -> bool {
+    async fn is_answered(&mut self, tunnel: &Tunnel) -> bool {
         let now = Instant::now();
         if self.sent.is_none() && self.pings.send_ping(Ping::opaque()).is_ok() {
             self.sent = Some(now);
         }
-        match timeout_at(now + within, poll_fn(|cx| self.pings.poll_pong(cx))).await {
+        match timeout_at(now + ANSWER, poll_fn(|cx| self.pings.poll_pong(cx))).await {
             Ok(Ok(_pong)) => {
                 if let Some(sent) = self.sent.take() {
                     tunnel.set_rtt(sent.elapsed());
@@ -84,7 +81,7 @@ impl Pings {
             }
             // The connection has failed, which its own task notices.
             Ok(Err(_)) => std::future::pending().await,
-            Err(_) => tunnel.silence() < within,
+            Err(_) => tunnel.silence() < ANSWER,
         }
     }
 }

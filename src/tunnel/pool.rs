@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use super::dialled::{Dialled, OpenError, open_tunnel};
@@ -26,7 +26,7 @@ const SESSIONS_PER_TUNNEL: usize = 128;
 /// After a failed dial, sessions get its error for this time, so that a thousand held sessions do not dial a thousand times.
 const FAILURE_TTL: Duration = Duration::from_millis(100);
 
-/// A tunnel that was silent for longer is probed when a session begins.
+/// A tunnel that was silent for longer is probed as soon as a session begins.
 const SILENT: Duration = Duration::from_secs(1);
 
 /// How long the last bytes of a tunnel may take when the process stops.
@@ -78,6 +78,20 @@ pub async fn open(addr: &PeerAddr, info: SessionInfo, connect_timeout: Duration)
     pool.open(addr, info, connect_timeout).await
 }
 
+/// Resolves when the peer gives no sign of life for `timeout`, although it was asked for one. The session then tries another
+/// endpoint. The tunnel may have the sessions of other routes, whose timeouts are longer: its PINGs decide about it.
+async fn unresponsive(tunnel: &Tunnel, timeout: Duration) {
+    let began = Instant::now();
+    if tunnel.silence() <= SILENT {
+        sleep(timeout / 2).await;
+    }
+    tunnel.probe();
+    sleep_until(began + timeout).await;
+    if tunnel.silence() < timeout {
+        std::future::pending().await
+    }
+}
+
 impl Pool {
     /// Gives the calling thread a pool.
     pub fn enter(peers: Arc<Peers>) {
@@ -95,10 +109,12 @@ impl Pool {
         let answer_timeout = connect_timeout.saturating_add(info.hold.unwrap_or_default());
         for _ in 0..ATTEMPTS {
             let dialled = timeout_at(deadline, self.tunnel(via, connect_timeout)).await??;
-            if dialled.tunnel.silence() > SILENT {
-                dialled.tunnel.probe(connect_timeout);
-            }
-            match dialled.open(export, info, answer_timeout).await {
+            let opened = tokio::select! {
+                biased;
+                opened = dialled.open(export, info, answer_timeout) => opened,
+                () = unresponsive(&dialled.tunnel, connect_timeout) => Err(OpenError::Timeout),
+            };
+            match opened {
                 Ok(stream) => return Ok(stream),
                 Err(OpenError::Tunnel) => {}
                 Err(OpenError::Peer(error)) => return Err(io::Error::other(error)),
