@@ -204,9 +204,9 @@ fn peer_that_stops_and_returns_is_reported_once_each_way() {
 
 #[test]
 fn different_secrets_are_named_wherever_the_failure_is_shown() {
-    let dir = tempfile::tempdir().unwrap();
+    let secrets = [Secret::new(), Secret::new()];
     let [one, other] =
-        ["one", "other"].map(|name| format!("--peer-secret-file {}", secret(dir.path(), name)));
+        secrets.each_ref().map(|secret| format!("--peer-secret-file {}", secret.path().display()));
     let server = exporter(&one, "one", &Service::new("one").addr);
     let addr = peer_addr(&server);
     let consumer = Ambassador::with(&format!("{other} 127.0.0.1:0=peer://{addr}/one?name=r&hold=1s")).start();
@@ -304,9 +304,9 @@ fn checked(words: &str, step: &str, result: &str, help: &str) {
 
 #[test]
 fn check_names_the_step_that_fails_and_the_way_out() {
-    let dir = tempfile::tempdir().unwrap();
+    let secrets = [Secret::new(), Secret::new()];
     let [one, other] =
-        ["one", "other"].map(|name| format!("--peer-secret-file {}", secret(dir.path(), name)));
+        secrets.each_ref().map(|secret| format!("--peer-secret-file {}", secret.path().display()));
     let service = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = service.local_addr().unwrap();
     let vacant = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
