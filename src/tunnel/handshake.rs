@@ -16,6 +16,10 @@ use crate::connect;
 use crate::credentials::{CredentialKind, Credentials, HandshakeFailure};
 use crate::socket::Socket;
 
+/// Encrypted bytes that wait for the socket. The default, 64 KiB, is a little less than one of our frames, whose rest would take
+/// a system call of its own.
+const WRITE_BYTES: usize = 256 << 10;
+
 /// How long a stranger may take.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -77,8 +81,9 @@ pub(super) async fn secure(
     let transport = Transport::new(socket);
     let activity = transport.activity().clone();
     let stream = TlsConnector::from(config).connect(server_name, transport).await;
-    let stream = stream.map_err(|error| failed(error, kind))?;
-    let (_, tls) = stream.get_ref();
+    let mut stream = stream.map_err(|error| failed(error, kind))?;
+    let (_, tls) = stream.get_mut();
+    tls.set_buffer_limit(Some(WRITE_BYTES));
     if tls.alpn_protocol() != Some(purpose.alpn()) {
         return Err(failed(io::Error::other(rustls::Error::NoApplicationProtocol), kind));
     }
@@ -105,8 +110,9 @@ pub(super) async fn accept(
     let config = credentials.acceptor(&[ALPN, ALPN_REVERSE]);
     let acceptor = TlsAcceptor::from(config.map_err(|error| failed(&io::Error::other(error)))?);
     let accepted = timeout(ACCEPT_TIMEOUT, acceptor.accept(transport)).await;
-    let stream = accepted.map_err(|late| failed(&late.into()))?.map_err(|error| failed(&error))?;
-    let (_, tls) = stream.get_ref();
+    let mut stream = accepted.map_err(|late| failed(&late.into()))?.map_err(|error| failed(&error))?;
+    let (_, tls) = stream.get_mut();
+    tls.set_buffer_limit(Some(WRITE_BYTES));
     let purpose = match tls.alpn_protocol() {
         Some(ALPN) => Purpose::Open,
         Some(ALPN_REVERSE) => Purpose::Serve,

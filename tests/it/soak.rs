@@ -1,6 +1,7 @@
 //! One minute of concurrent changes: twenty clients with short and long connections while keys change, containers are
 //! scaled, the file is rewritten, an operator sends commands, and etcd is killed. No request may fail, and no resource
-//! may leak. Hostile clients flood two more routes, and the ambassador has 1,024 descriptors.
+//! may leak. Hostile clients flood two more routes, and the ambassador has 1,024 descriptors. The targets in the file are
+//! exports of another ambassador, so that one of two routes goes through tunnels.
 
 #[path = "soak/attack.rs"]
 mod attack;
@@ -24,7 +25,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use crate::support::{Ambassador, Container, Etcd, Host, eventually, hosts, needs, pause, variable};
+use crate::support::{
+    Ambassador, Container, Etcd, Host, Secret, eventually, hosts, needs, pause, private_ip, variable,
+};
 use attack::Attack;
 use backend::Backend;
 use client::{Client, Observations};
@@ -75,9 +78,11 @@ fn soak(etcd: Etcd, host: Option<&Host>) {
     routes.extend(host.map(|_| ("containers", format!("docker://label:{label}:6379"))));
     let attack = is_attacked().then(|| Attack::prepare(Instant::now() + length + PREPARATION));
     let more = attack.as_ref().map(Attack::routes).unwrap_or_default();
-    let config = Config::new(dir.path(), routes, more, backends.iter().map(|backend| backend.addr).collect());
+    let far = Far::start(&backends);
+    let config = Config::new(dir.path(), routes, more, far.targets.clone());
     config.write();
-    let mut builder = Ambassador::with(&format!("--config {}", config.path.display()));
+    let flags = far.secret.flags("soak");
+    let mut builder = Ambassador::with(&format!("--config {} {flags}", config.path.display()));
     if attack.is_some() {
         builder = builder.limited_to(attack::DESCRIPTORS);
     }
@@ -158,6 +163,25 @@ fn soak(etcd: Etcd, host: Option<&Host>) {
         .hold(&before, memory_then);
 }
 
+/// The ambassador of another host, which exports the backends. The route `fixed` uses them through tunnels.
+struct Far {
+    secret: Secret,
+    targets: Vec<String>,
+    _ambassador: Ambassador,
+}
+
+impl Far {
+    fn start(backends: &[Backend]) -> Far {
+        let (secret, peer) = (Secret::new(), format!("{}:15008", private_ip()));
+        let export = |(n, backend): (usize, &Backend)| format!(" peer:backend-{n}={}", backend.addr);
+        let exports: String = backends.iter().enumerate().map(export).collect();
+        let flags = secret.flags("far");
+        let ambassador = Ambassador::with(&format!("{flags} --peer-listen {peer}{exports}")).start();
+        let targets = (0..backends.len()).map(|n| format!("peer://{peer}/backend-{n}")).collect();
+        Far { secret, targets, _ambassador: ambassador }
+    }
+}
+
 /// The checks at the end.
 struct Outcome<'a> {
     seed: u64,
@@ -234,8 +258,15 @@ impl Outcome<'_> {
         eventually("the descriptors it had", || {
             let now = self.environment.ambassador.descriptors();
             let more = |kind: &String| now[kind].saturating_sub(before.get(kind).copied().unwrap_or(0));
-            let within =
-                |kind: &&String| more(kind) <= if *kind == "pipe" { workers * POOLED_PIPE_ENDS } else { 0 };
+            let within = |kind: &&String| {
+                more(kind)
+                    <= match kind.as_str() {
+                        "pipe" => workers * POOLED_PIPE_ENDS,
+                        // A tunnel of each worker, and one for health checks.
+                        "socket" => workers + 1,
+                        _ => 0,
+                    }
+            };
             if now.keys().all(|kind| within(&kind)) {
                 Ok(())
             } else {

@@ -14,7 +14,7 @@ mod machine;
 mod measure;
 mod metric;
 mod namespace;
-mod peers;
+pub(crate) mod peers;
 mod place;
 mod report;
 mod results;

@@ -14,6 +14,7 @@ use crate::hosts::{self, Hosts};
 use crate::image::{self, Profile};
 use crate::process::{cargo, find, status, succeed};
 use crate::skips::Skips;
+use crate::bench::peers;
 use crate::{compose, consul, images, install, sudo};
 
 /// Modules of `tests/it` whose behaviour may depend on the version of Docker.
@@ -65,9 +66,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let compose = compose::program()
         .inspect_err(|why| skips.add("every test with Compose v5", format!("{why:#}")))
         .ok();
+    let envoy =
+        peers::envoy().inspect_err(|why| skips.add("every test with Envoy", format!("{why:#}"))).ok();
     let shipped = Some(program).filter(|_| args.profile == Profile::Dist);
     let mut environment =
-        TestEnvironment { hosts: None, shipped, consul, compose, skips: dir.path().join("skips") };
+        TestEnvironment { hosts: None, shipped, consul, compose, envoy, skips: dir.path().join("skips") };
 
     let all: Vec<&str> = args.filter.as_deref().into_iter().collect();
     environment.hosts =
@@ -118,6 +121,7 @@ struct TestEnvironment {
     shipped: Option<PathBuf>,
     consul: Option<PathBuf>,
     compose: Option<PathBuf>,
+    envoy: Option<PathBuf>,
     /// The file to which tests write their skips.
     skips: PathBuf,
 }
@@ -146,6 +150,7 @@ fn tests(words: &str, args: &Args, environment: &TestEnvironment) -> Command {
         ("AMBASSADOR_TEST_SHIPPED", &environment.shipped),
         ("AMBASSADOR_TEST_CONSUL", &environment.consul),
         ("AMBASSADOR_TEST_COMPOSE_V5", &environment.compose),
+        ("AMBASSADOR_TEST_ENVOY", &environment.envoy),
     ];
     command.envs(programs.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?))));
     if let Some(hosts) = &environment.hosts {

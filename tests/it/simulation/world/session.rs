@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::io;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -13,8 +14,10 @@ use ambassador::cluster::condition::Preference;
 use ambassador::cluster::health::probe::Probe;
 use ambassador::cluster::outlier::Outcome;
 use ambassador::cluster::{Cluster, Endpoint, InFlight};
+use ambassador::credentials::{CredentialKind, Reason};
 use ambassador::ending::Ending;
 use ambassador::route::{Check, Protocol};
+use ambassador::tunnel::{Status, TunnelError};
 use tokio::time::{Instant, sleep};
 
 use super::{Behaviour, CONNECT_TIMEOUT, HOLD_MAX, Incarnation, PORTS, Shared, port};
@@ -31,6 +34,10 @@ pub(super) struct Session {
 pub(super) struct Dialler {
     pub(super) actual: Shared,
     pub(super) cluster: Arc<Cluster>,
+    /// A peer has refused for good.
+    pub(super) was_refused: AtomicBool,
+    /// A peer was not trusted.
+    pub(super) was_untrusted: AtomicBool,
 }
 
 /// A prober that returns the actual health.
@@ -39,7 +46,7 @@ pub(super) struct Prober(pub(super) Shared);
 impl Session {
     pub(super) async fn run(self) {
         let Session { client, lifetime, hold, dialler, hold_limit } = self;
-        let Dialler { actual, cluster } = &dialler;
+        let Dialler { actual, cluster, was_refused, was_untrusted } = &dialler;
         let left = async {
             match hold {
                 Some(hold) => sleep(hold).await,
@@ -54,6 +61,14 @@ impl Session {
         let longest = HOLD_MAX + CONNECT_TIMEOUT * u32::try_from(PORTS + 1).unwrap();
         if began.elapsed() > longest {
             actual.lock().unwrap().broken.push(format!("held for {:?}", began.elapsed()));
+        }
+        let has_cause = match &acquired {
+            Err(Ending::PeerRefused) => was_refused.load(Relaxed),
+            Err(Ending::TlsFailed) => was_untrusted.load(Relaxed),
+            _ => true,
+        };
+        if !has_cause {
+            actual.lock().unwrap().broken.push(format!("ended without a cause: {:?}", acquired.as_ref().err()));
         }
         if let Ok(((incarnation, behaviour), in_flight)) = acquired {
             let _open = CountGuard::new(actual, incarnation, Counts::Open);
@@ -78,6 +93,7 @@ async fn keep_open(
 ) {
     let (lasted, finished, bytes_down) = match behaviour {
         Behaviour::Resets => (Duration::from_millis(1), Ending::UpstreamReset, 0),
+        Behaviour::Loses(ending) => (lifetime / 2, ending, 10),
         _ => (lifetime, Ending::Finished, 10),
     };
     let ending = tokio::select! {
@@ -153,8 +169,17 @@ impl Dial for Dialler {
         };
         let _dialling = CountGuard::new(&self.actual, incarnation, Counts::Dialling);
         match behaviour {
-            Behaviour::Answers | Behaviour::Resets => Ok((incarnation, behaviour)),
+            Behaviour::Answers | Behaviour::Resets | Behaviour::Loses(_) => Ok((incarnation, behaviour)),
             Behaviour::Refuses => Err(io::ErrorKind::ConnectionRefused.into()),
+            Behaviour::PeerRefuses => {
+                self.was_refused.store(true, Relaxed);
+                Err(io::Error::other(TunnelError::Refused(Status(404))))
+            }
+            Behaviour::Untrusted => {
+                self.was_untrusted.store(true, Relaxed);
+                let (reason, kind) = (Reason::UnknownIssuer, CredentialKind::Secret);
+                Err(io::Error::other(TunnelError::Tls { reason, kind }))
+            }
             Behaviour::Hangs(time) => {
                 // This round continues with other endpoints in its initial order.
                 let until = Instant::now() + timeout * u32::try_from(PORTS).unwrap();
@@ -209,7 +234,7 @@ impl Probe for Prober {
                 sleep(timeout).await;
                 Err("hangs".to_owned())
             }
-            Behaviour::Refuses => Err("refuses".to_owned()),
+            Behaviour::Refuses | Behaviour::PeerRefuses | Behaviour::Untrusted => Err("refuses".to_owned()),
             _ if is_sick => Err("is sick".to_owned()),
             _ => Ok(()),
         }
