@@ -37,7 +37,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
 
 use crate::address::PeerVia;
-use crate::credentials::{CredentialKind, HandshakeFailure, PeerIdentity, Reason};
+use crate::credentials::{self, CredentialKind, HandshakeFailure, PeerIdentity, Reason};
 use crate::ending::Ending;
 pub use directory::{DialledPeer, PeerFailure};
 pub use handshakes::Handshakes;
@@ -85,6 +85,7 @@ pub struct Tunnel {
     /// The verified certificates of the peer, for another verification after a change of the credentials.
     chain: Vec<CertificateDer<'static>>,
     activity: Arc<Activity>,
+    refusal: credentials::Refusal,
     streams: AtomicUsize,
     /// Bytes received by its sessions whose credit was not returned yet.
     unreleased: AtomicUsize,
@@ -168,6 +169,7 @@ struct Handshaken {
     direction: Direction,
     chain: Vec<CertificateDer<'static>>,
     activity: Arc<Activity>,
+    refusal: credentials::Refusal,
     via: Option<PeerVia>,
     kind: CredentialKind,
     registry: Arc<Registry>,
@@ -175,7 +177,8 @@ struct Handshaken {
 
 impl Tunnel {
     fn new(handshaken: Handshaken, side: Side) -> Tunnel {
-        let Handshaken { peer, remote, direction, chain, activity, via, kind, registry } = handshaken;
+        let Handshaken { peer, remote, direction, chain, activity, refusal, via, kind, registry } =
+            handshaken;
         Tunnel {
             peer: Arc::new(peer),
             remote,
@@ -183,6 +186,7 @@ impl Tunnel {
             side,
             chain,
             activity,
+            refusal,
             streams: AtomicUsize::new(0),
             unreleased: AtomicUsize::new(0),
             rtt_us: AtomicU32::new(0),
@@ -284,8 +288,7 @@ impl Tunnel {
 
     /// Records the error of its connection, if it tells more than that the tunnel was lost.
     fn failed(&self, error: &h2::Error) {
-        if let Some(error) = self.activity.tls_error() {
-            let failure = HandshakeFailure::of(&std::io::Error::other(error.clone()), self.kind);
+        if let Some(failure) = self.refusal.failure(self.kind) {
             let _ = self.tls_failure.set(failure);
         } else if self.streams() == 0
             && error.get_io().is_some_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof)
@@ -293,6 +296,12 @@ impl Tunnel {
             // A program that stops often closes only the socket.
             self.ends(TunnelEnd::Closed);
         }
+    }
+
+    /// Returns the error of the sessions of a tunnel that TLS has ended.
+    fn tls_failure(&self) -> Option<TunnelError> {
+        let failure = self.tls_failure.get()?;
+        Some(TunnelError::Tls { reason: failure.reason, kind: self.kind })
     }
 
     /// Returns the ending of its sessions once the tunnel was lost.

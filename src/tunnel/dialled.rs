@@ -17,7 +17,6 @@ use super::{
     Counted, HEADER_BYTES_MAX, Handshaken, STREAM_WINDOW, STREAMS_MAX, SessionInfo, Side, Status,
     TUNNEL_WINDOW, Tunnel, TunnelEnd, TunnelError, headers,
 };
-use crate::credentials::HandshakeFailure;
 use crate::ending::Ending;
 
 /// A tunnel that was silent for longer is probed at once when a session begins.
@@ -177,11 +176,6 @@ impl Dialled {
 
     /// Returns the error of a session whose tunnel has ended.
     fn lost(&self) -> OpenError {
-        match self.tunnel.tls_failure.get() {
-            Some(HandshakeFailure { reason, kind, .. }) => {
-                OpenError::Peer(TunnelError::Tls { reason: *reason, kind: *kind })
-            }
-            None => OpenError::Tunnel,
-        }
+        self.tunnel.tls_failure().map_or(OpenError::Tunnel, OpenError::Peer)
     }
 }

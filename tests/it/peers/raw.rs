@@ -54,8 +54,11 @@ pub(super) struct Frame {
 
 /// Reads the credentials of a peer.
 fn credentials(secret: &Secret) -> Credentials {
-    let files =
-        CredentialFiles { secret: Some(secret.path()), name: Some("raw".to_owned()), ..CredentialFiles::default() };
+    let files = CredentialFiles {
+        secret: Some(secret.path()),
+        name: Some("raw".to_owned()),
+        ..CredentialFiles::default()
+    };
     Credentials::load(files).unwrap()
 }
 
@@ -217,7 +220,12 @@ impl Raw {
         let mut data = Vec::new();
         while data.len() < bytes {
             let frame = self.next_of_session().expect("an open tunnel");
-            assert_ne!((frame.kind, frame.stream), (RST_STREAM, stream), "{frame:?} after {} bytes", data.len());
+            assert_ne!(
+                (frame.kind, frame.stream),
+                (RST_STREAM, stream),
+                "{frame:?} after {} bytes",
+                data.len()
+            );
             if (frame.kind, frame.stream) == (DATA, stream) {
                 data.extend_from_slice(&frame.payload);
             }

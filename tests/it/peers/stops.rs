@@ -181,8 +181,9 @@ fn exporter_that_stops_gets_no_new_sessions() {
     let peer: SocketAddr = format!("{}:15008", private_ip()).parse().unwrap();
     let flags = pair.secret.flags("second");
     let _second = Ambassador::with(&format!("{flags} --peer-listen {peer} peer:x={}", far.addr)).start();
-    let added =
-        pair.dialler.verb(&format!("routes add 127.0.0.2:0=peer://{}/x?name=both&backup=peer://{peer}/x", pair.peer));
+    let added = pair
+        .dialler
+        .verb(&format!("routes add 127.0.0.2:0=peer://{}/x?name=both&backup=peer://{peer}/x", pair.peer));
     assert!(added.status.success(), "{added:?}");
     let mut stream = connect(pair.dialler.addr("both"));
     stream.write_all(b"?").unwrap();

@@ -187,7 +187,9 @@ fn silent_strangers_do_not_keep_peers_out() {
     for mut stranger in silent {
         stranger.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let end = stranger.read(&mut [0; 1]);
-        assert!(matches!(&end, Ok(0)) || end.is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock));
+        assert!(
+            matches!(&end, Ok(0)) || end.is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock)
+        );
     }
     assert_eq!(pair.service.addr.split(':').count(), 2);
 }
@@ -196,8 +198,7 @@ fn silent_strangers_do_not_keep_peers_out() {
 fn revoked_peer_is_cut_within_a_second_and_refused() {
     let pair = Certified::start("");
     let hold = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let added =
-        pair.exporter.verb(&format!("routes add peer:held={}?name=held", hold.local_addr().unwrap()));
+    let added = pair.exporter.verb(&format!("routes add peer:held={}?name=held", hold.local_addr().unwrap()));
     assert!(added.status.success(), "{added:?}");
     let added = pair.dialler.verb(&format!(
         "routes add 127.0.0.2:0=peer://{}/held?name=held&hold=0s&identity=exporter",

@@ -42,7 +42,10 @@ impl<'h> Capture<'h> {
             let socket = UdpSocket::bind(self.hosts.b.address(0)).expect("the address of the host");
             socket.send_to(end.as_bytes(), self.hosts.a.address(DISCARD_PORT)).expect("a datagram");
         });
-        eventually("the recording is complete", || if self.contains(&end) { Ok(()) } else { Err("it is not") });
+        eventually(
+            "the recording is complete",
+            || if self.contains(&end) { Ok(()) } else { Err("it is not") },
+        );
         self.contains(text)
     }
 

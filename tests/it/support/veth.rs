@@ -64,7 +64,8 @@ impl Drop for Cable {
 }
 
 fn ip(words: &str) -> Result<(), String> {
-    let output = Command::new("ip").args(words.split_whitespace()).output().map_err(|error| error.to_string())?;
+    let output =
+        Command::new("ip").args(words.split_whitespace()).output().map_err(|error| error.to_string())?;
     let error = || format!("`ip {words}`: {}", String::from_utf8_lossy(&output.stderr).trim_end());
     if output.status.success() { Ok(()) } else { Err(error()) }
 }

@@ -68,7 +68,11 @@ impl Session {
             _ => true,
         };
         if !has_cause {
-            actual.lock().unwrap().broken.push(format!("ended without a cause: {:?}", acquired.as_ref().err()));
+            actual
+                .lock()
+                .unwrap()
+                .broken
+                .push(format!("ended without a cause: {:?}", acquired.as_ref().err()));
         }
         if let Ok(((incarnation, behaviour), in_flight)) = acquired {
             let _open = CountGuard::new(actual, incarnation, Counts::Open);
