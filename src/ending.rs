@@ -5,7 +5,7 @@ use std::fmt;
 /// The reason for which a session, TCP or UDP, ended. Each session has exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Ending {
-    /// Both sides closed the connection.
+    /// Both sides closed the connection, or the peer has ended a UDP flow.
     Finished,
     /// The client reset the connection, or vanished (keepalive, `TCP_USER_TIMEOUT`).
     DownstreamReset,

@@ -199,8 +199,12 @@ impl RouteFds {
 
     /// Takes the descriptor of a session whose client is in a tunnel. Returns `None` if there is none.
     pub(crate) fn dial_only(self: &Arc<RouteFds>) -> Option<FdPermit> {
-        let permit = FdPermit { route: self.clone(), downstream: false, upstream: AtomicBool::new(false) };
-        permit.try_reserve().then_some(permit)
+        Some(self.unreserved()).filter(FdPermit::try_reserve)
+    }
+
+    /// Returns the permit of a session that has no descriptor yet, and waits for one.
+    pub(crate) fn unreserved(self: &Arc<RouteFds>) -> FdPermit {
+        FdPermit { route: self.clone(), downstream: false, upstream: AtomicBool::new(false) }
     }
 
     /// Marks a listener of the route as paused.

@@ -9,6 +9,7 @@ use rustix::event::PollFlags;
 use crate::address::EndpointAddr;
 use crate::connect;
 use crate::ending::Ending;
+use crate::route::Protocol;
 use crate::socket::Socket;
 use crate::tunnel::{self, Refusal, SessionInfo, TunnelStream};
 
@@ -49,7 +50,9 @@ impl Stream {
     ) -> io::Result<Stream> {
         match addr {
             // Boxed, because it is larger than a connect, and fewer endpoints are peers.
-            EndpointAddr::Peer(peer) => Ok(Box::pin(tunnel::open(peer, info, timeout)).await?.into()),
+            EndpointAddr::Peer(peer) => {
+                Ok(Box::pin(tunnel::open(peer, Protocol::Tcp, info, timeout)).await?.into())
+            }
             addr => Ok(connect::dial(addr, timeout).await?.into()),
         }
     }

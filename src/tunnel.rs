@@ -10,6 +10,9 @@
 //! socket. Each worker dials its own tunnels, so that the frames of a session are read and written on the session's thread.
 //! A *reverse* tunnel is dialled by the side that has the exports: there the TLS client is the HTTP/2 server.
 
+pub mod capsule;
+mod connect_udp;
+mod datagrams;
 mod dialled;
 mod directory;
 mod handshake;
@@ -39,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 use crate::address::PeerVia;
 use crate::credentials::{self, CredentialKind, HandshakeFailure, PeerIdentity, Reason};
 use crate::ending::Ending;
+pub use datagrams::{DatagramStream, Dropped};
 pub use directory::{DialledPeer, PeerFailure};
 pub use handshakes::Handshakes;
 pub use headers::SessionInfo;
@@ -375,6 +379,9 @@ pub enum TunnelError {
     /// The peer has no tunnel to us.
     #[error("the peer is not connected")]
     NotConnected,
+    /// The peer does not carry UDP.
+    #[error("the peer does not carry UDP")]
+    NoDatagrams,
     /// There are no credentials.
     #[error("no credentials for peers are configured")]
     NoCredentials,
@@ -390,6 +397,7 @@ impl TunnelError {
             TunnelError::NotConnected => 0x2001,
             TunnelError::NoCredentials => 0x2002,
             TunnelError::Full => 0x2003,
+            TunnelError::NoDatagrams => 0x2004,
         }
     }
 
@@ -406,6 +414,7 @@ impl TunnelError {
             0x2001 => Some(TunnelError::NotConnected),
             0x2002 => Some(TunnelError::NoCredentials),
             0x2003 => Some(TunnelError::Full),
+            0x2004 => Some(TunnelError::NoDatagrams),
             _ => None,
         }
     }
@@ -415,7 +424,7 @@ impl TunnelError {
         match self {
             TunnelError::Refused(status) => status.help(),
             TunnelError::Tls { reason, kind } => Some(reason.help(kind)),
-            TunnelError::Lost | TunnelError::Full => None,
+            TunnelError::Lost | TunnelError::Full | TunnelError::NoDatagrams => None,
             TunnelError::NotConnected => Some("is the peer running, with --peer-dial to this host?"),
             TunnelError::NoCredentials => Some("set --peer-secret-file, or --peer-cert and --peer-ca"),
         }

@@ -10,6 +10,9 @@
 //! ends. They share only the flow's socket, so there is no lock. UDP may lose datagrams, and so may this where a receiver is too
 //! slow; it never truncates, merges or reorders them within a flow.
 //!
+//! A stream in a tunnel takes the place of the connected socket if the endpoint is an export of a peer. It takes the place of the
+//! client's address if a peer has opened the flow: then the flow's task sends in both directions ([`relay_stream`]).
+//!
 //! If the table is full, or no descriptor is free, a new flow evicts the oldest flow without a response. Flows with a response
 //! end only when they are idle.
 
@@ -26,10 +29,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ending::Ending;
 use crate::traffic::Direction;
+use crate::tunnel::DatagramStream;
+pub use channel::Channel;
+use flow::Upstream;
 use socket::DatagramSocket;
 use table::Table;
+pub(crate) use unanswered::Unanswered;
 
 mod buffer;
+mod channel;
+mod downstream;
 mod flow;
 mod socket;
 mod table;
@@ -39,7 +48,7 @@ mod unanswered;
 /// HAProxy and nginx; conntrack drops a flow with responses after 120 s.
 const IDLE_DEFAULT: Duration = Duration::from_secs(60);
 
-/// Opens an upstream socket for each new flow.
+/// Opens a channel to an endpoint for each new flow.
 ///
 /// Addresses are canonical: an IPv4 client of an IPv6 socket has its IPv4 address.
 pub trait Open: Send + Sync + 'static {
@@ -54,7 +63,7 @@ pub trait Open: Send + Sync + 'static {
     /// Reserves a descriptor. Returns `None` if none is free. A flow returns its permit when it has ended.
     fn permit(&self) -> Option<Self::Permit>;
 
-    /// Returns a socket that is connected to an endpoint. May wait long, until `evicted` resolves. Returns `None` if the flow is
+    /// Returns a channel that is connected to an endpoint. May wait long, until `evicted` resolves. Returns `None` if the flow is
     /// refused; its ending has then been recorded.
     fn open(
         &self,
@@ -62,7 +71,7 @@ pub trait Open: Send + Sync + 'static {
         local: Option<IpAddr>,
         permit: Self::Permit,
         evicted: impl Future<Output = ()> + Send,
-    ) -> impl Future<Output = Option<(UdpSocket, Self::Flow)>> + Send;
+    ) -> impl Future<Output = Option<(Channel, Self::Flow)>> + Send;
 
     /// Counts a datagram that was refused because of a limit on flows. Must not log.
     fn refused(&self, client: SocketAddr, ending: Ending);
@@ -72,6 +81,9 @@ pub trait Open: Send + Sync + 'static {
 pub trait Flow: Send + Sync + 'static {
     /// Called after bytes were delivered.
     fn moved(&self, direction: Direction, bytes: usize);
+
+    /// Called after datagrams were dropped, because a peer receives them too slowly.
+    fn dropped(&self, datagrams: usize);
 
     /// Called when the endpoint's host, or one on the path, reports that the endpoint cannot be reached (ICMP).
     fn unreachable(&self, error: &io::Error);
@@ -96,6 +108,27 @@ pub struct UdpLimits {
     pub flows_max: usize,
     /// The maximum number of flows of one client ([`crate::client_net::ClientNet`]) without a response.
     pub unanswered_max: usize,
+}
+
+/// Relays a flow that a peer has opened until it ends. Calls `on_first` at the first response. A flow that fails is reset, so that
+/// the peer tries another endpoint for the client's next datagram.
+pub async fn relay_stream<F: Flow>(
+    downstream: DatagramStream,
+    channel: Channel,
+    flow: F,
+    on_first: impl FnOnce(),
+    evicted: impl Future<Output = ()>,
+) {
+    let upstream = Upstream::new(channel, flow);
+    let ending = tokio::select! {
+        ending = flow::relay(&downstream, &upstream, on_first) => ending,
+        () = evicted => Ending::TooMany,
+    };
+    if matches!(ending, Ending::UpstreamReset | Ending::DownstreamReset | Ending::TunnelLost | Ending::PeerRevoked) {
+        downstream.reset_on_close();
+    }
+    drop(downstream);
+    upstream.flow.ended(ending);
 }
 
 /// Serves a bound socket until `stop` is cancelled and the last flow has ended. After `stop` there are no new flows; existing

@@ -3,6 +3,7 @@
 //! A listener belongs to one worker. Its connections stay there, unless another worker has clearly fewer sessions: then the
 //! connection is handed over before anything is read from it.
 
+mod flows;
 mod tunnels;
 
 use std::io;
@@ -31,6 +32,7 @@ use crate::session::{self, Shared};
 use crate::stall::StallMonitor;
 use crate::tunnel::{self, Handshakes};
 use crate::udp::{self, UdpLimits};
+use flows::PeerFlows;
 pub use tunnels::ReverseDial;
 
 /// Connections in the queue of a worker. While it is full, that worker is overloaded and gets no further connections.
@@ -134,6 +136,8 @@ struct Worker {
     tracker: TaskTracker,
     /// Handshakes of connections to `--peer-listen`.
     handshakes: Arc<Handshakes>,
+    /// The UDP flows in its tunnels.
+    peer_flows: Arc<PeerFlows>,
     /// Notified when a session starts.
     started: Arc<Notify>,
 }
@@ -182,6 +186,7 @@ impl Workers {
                 shared: shared.clone(),
                 tracker: TaskTracker::new(),
                 handshakes: Arc::default(),
+                peer_flows: Arc::default(),
                 started: Arc::default(),
             };
             worker.start(index, inbox, stalls, alive.token())

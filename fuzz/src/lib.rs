@@ -27,10 +27,11 @@ use serde_json::json;
 pub type Target = fn(&[u8]);
 
 /// The targets, by the names of their seed directories.
-pub const ALL: [(&str, Target); 13] = [
+pub const ALL: [(&str, Target); 14] = [
     ("admin", ambassador::admin::read_any),
     ("ancestor", ancestors),
     ("answers", answers),
+    ("capsules", ambassador::tunnel::capsule::read_any),
     ("credentials", ambassador::credentials::read_any),
     ("dns", dns::read_any_answer),
     ("file", configuration),

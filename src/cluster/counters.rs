@@ -15,6 +15,8 @@ pub struct Counters {
     pub held: AtomicUsize,
     /// Bytes relayed.
     pub traffic: Traffic,
+    /// Datagrams that were dropped, because a peer receives them too slowly.
+    pub dropped: AtomicU64,
     /// Histograms of durations.
     pub timings: Timings,
     endings: [AtomicU64; Ending::ALL.len()],

@@ -90,6 +90,11 @@ fn sessions(to: &mut Exposition, open: &Open<'_>) {
         to.sample(&[("route", route), ("direction", "up")], cluster.counters.traffic.up());
         to.sample(&[("route", route), ("direction", "down")], cluster.counters.traffic.down());
     }
+    let help = "UDP datagrams that were dropped, because a peer receives them too slowly.";
+    to.family("ambassador_peer_datagrams_dropped_total", Kind::Counter, help);
+    for (route, cluster) in open {
+        to.sample(&[("route", route)], cluster.counters.dropped.load(Relaxed));
+    }
 }
 
 fn timings(to: &mut Exposition, open: &Open<'_>) {

@@ -1,20 +1,23 @@
-//! The transports of sessions: a stream for a connection, in a tunnel if the endpoint is an export of a peer, and a UDP socket
-//! for a flow.
+//! The transports of sessions: a stream for a connection, and a UDP socket for a flow. Both are in a tunnel if the endpoint is an
+//! export of a peer.
 //!
 //! All dial the endpoint's port that corresponds to the listener's position in its route's port range.
 
 use std::io;
-use std::net::UdpSocket;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::address::EndpointAddr;
 use crate::cluster::Endpoint;
 use crate::cluster::acquire::Dial;
 use crate::cluster::timings::Timings;
 use crate::connect;
 use crate::fd_budget::FdPermit;
 use crate::listener::ClientAddr;
+use crate::route::Protocol;
 use crate::stream::Stream;
-use crate::tunnel::SessionInfo;
+use crate::tunnel::{self, DatagramStream, SessionInfo};
+use crate::udp::Channel;
 
 /// Connects a stream.
 pub(super) struct StreamDial<'a> {
@@ -53,19 +56,33 @@ impl Dial for StreamDial<'_> {
     }
 }
 
-/// Connects a UDP socket.
+/// Connects a UDP socket, or a stream of datagrams.
 pub(super) struct DatagramDial<'a> {
     pub(super) offset: u16,
     pub(super) permit: &'a FdPermit,
+    pub(super) client: SocketAddr,
+    pub(super) client_hold: Option<Duration>,
 }
 
 impl Dial for DatagramDial<'_> {
-    type Connection = UdpSocket;
+    type Connection = Channel;
 
-    async fn dial(&self, endpoint: &Endpoint, _: Duration, _: Duration) -> io::Result<UdpSocket> {
-        connect::dial_datagram(&endpoint.key.addr.shifted(self.offset)?)
+    async fn dial(&self, endpoint: &Endpoint, timeout: Duration, hold: Duration) -> io::Result<Channel> {
+        let EndpointAddr::Peer(peer) = &endpoint.key.addr else {
+            return Channel::socket(connect::dial_datagram(&endpoint.key.addr.shifted(self.offset)?)?);
+        };
+        let info = SessionInfo { client: Some(self.client), hold: Some(hold) };
+        // Boxed, because it is larger than a connect, and fewer endpoints are peers.
+        let stream = Box::pin(tunnel::open(peer, Protocol::Udp, info, timeout)).await?;
+        self.permit.release_upstream();
+        Ok(DatagramStream::from(stream).into())
     }
 
+    fn client_hold(&self) -> Option<Duration> {
+        self.client_hold
+    }
+
+    /// A connected socket has sent nothing, and the peer of a stream may not have either.
     fn proves_reachable(&self) -> bool {
         false
     }

@@ -1,9 +1,11 @@
 //! A UDP flow as a session, with the same admission, hold, records and endings as a connection.
 
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use tokio::sync::futures::Notified;
@@ -18,7 +20,8 @@ use crate::fd_budget::FdPermit;
 use crate::listener::ClientAddr;
 use crate::route::Protocol;
 use crate::traffic::Direction;
-use crate::udp::{Flow, Open};
+use crate::tunnel::{DatagramStream, Refusal, TunnelStream};
+use crate::udp::{self, Channel, Flow, Open};
 
 /// How long a flow must be idle to end while the process stops.
 const DRAIN_IDLE: Duration = Duration::from_secs(1);
@@ -78,17 +81,15 @@ impl Open for Flows {
         _local: Option<IpAddr>,
         permit: FdPermit,
         evicted: impl Future<Output = ()> + Send,
-    ) -> Option<(UdpSocket, OpenFlow)> {
+    ) -> Option<(Channel, OpenFlow)> {
         let mut record = self.record(client);
         let connected = tokio::select! {
-            connected = self.connect(&mut record, &permit) => connected,
+            // A UDP client that leaves cannot be detected.
+            connected = self.connect(&mut record, client, None, &permit, pending()) => connected,
             () = evicted => Err(Ending::TooMany),
         };
         match connected {
-            Ok(socket) => {
-                let (opened, shared) = (Instant::now(), self.shared.clone());
-                Some((socket, OpenFlow { record, opened, shared, _permit: permit }))
-            }
+            Ok(channel) => Some((channel, self.opened(record, permit))),
             Err(ending) => {
                 record.end(ending);
                 None
@@ -102,19 +103,75 @@ impl Open for Flows {
 }
 
 impl Flows {
+    /// Serves a flow that a peer has opened, until it ends. `answered` is called at the first response.
+    pub async fn serve(
+        &self,
+        stream: TunnelStream,
+        client: SocketAddr,
+        permit: FdPermit,
+        evicted: impl Future<Output = ()> + Send,
+        answered: impl FnOnce() + Send,
+    ) {
+        let mut record = self.record(client);
+        record.through(stream.tunnel());
+        let stream = DatagramStream::from(stream);
+        let mut evicted = pin!(evicted);
+        let prepared = tokio::select! {
+            prepared = self.prepare(&stream, &mut record, client, &permit) => prepared,
+            () = &mut evicted => Err(Ending::TooMany),
+        };
+        match prepared {
+            Ok(channel) => {
+                let flow = self.opened(record, permit);
+                udp::relay_stream(stream, channel, flow, answered, evicted).await;
+            }
+            Err(ending) => {
+                stream.refuse(&Refusal::of(ending));
+                record.end(ending);
+            }
+        }
+    }
+
+    async fn prepare(
+        &self,
+        stream: &DatagramStream,
+        record: &mut Record,
+        client: SocketAddr,
+        permit: &FdPermit,
+    ) -> Result<Channel, Ending> {
+        // A separate statement, so that the guard of the members is dropped before the await.
+        admit(&self.cluster.members(), Some(client.ip()), record.live.began)?;
+        let left = poll_fn(|cx| stream.poll_left(cx).map(Ok));
+        let channel = self.connect(record, client, stream.hold(), permit, left).await?;
+        stream.accept().map_err(|_reset| Ending::DownstreamReset)?;
+        Ok(channel)
+    }
+
+    fn opened(&self, record: Record, permit: FdPermit) -> OpenFlow {
+        OpenFlow { record, opened: Instant::now(), shared: self.shared.clone(), _permit: permit }
+    }
+
     fn record(&self, client: SocketAddr) -> Record {
         Record::begin(self.cluster.clone(), ClientAddr::Inet(client), Protocol::Udp, self.shared.access_log)
     }
 
-    async fn connect(&self, record: &mut Record, permit: &FdPermit) -> Result<UdpSocket, Ending> {
-        let client = record.live.client.ip();
-        let dial = DatagramDial { offset: self.offset, permit };
-        // A UDP client that leaves cannot be detected.
-        let acquired =
-            self.cluster.acquire(&self.shared.hold_limit, client, &mut record.stats, pending(), &dial);
-        let (socket, endpoint) = acquired.await?;
+    async fn connect(
+        &self,
+        record: &mut Record,
+        client: SocketAddr,
+        client_hold: Option<Duration>,
+        permit: &FdPermit,
+        left: impl Future<Output = io::Result<()>>,
+    ) -> Result<Channel, Ending> {
+        let dial = DatagramDial { offset: self.offset, permit, client, client_hold };
+        let (hold_limit, stats) = (&self.shared.hold_limit, &mut record.stats);
+        let acquired = self.cluster.acquire(hold_limit, Some(client.ip()), stats, left, &dial);
+        let (channel, endpoint) = acquired.await?;
         record.connected(endpoint);
-        Ok(socket)
+        if let Some(stream) = channel.stream() {
+            record.through(stream.tunnel());
+        }
+        Ok(channel)
     }
 }
 
@@ -126,6 +183,10 @@ impl Flow for OpenFlow {
         {
             self.record.live.cluster.reached(endpoint);
         }
+    }
+
+    fn dropped(&self, datagrams: usize) {
+        self.record.live.cluster.counters.dropped.fetch_add(datagrams as u64, Relaxed);
     }
 
     fn unreachable(&self, error: &io::Error) {

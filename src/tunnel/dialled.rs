@@ -15,9 +15,14 @@ use super::payload::Payload;
 use super::stream::{FRAME_BYTES, TunnelStream};
 use super::{
     Counted, HEADER_BYTES_MAX, Handshaken, STREAM_WINDOW, STREAMS_MAX, SessionInfo, Side, Status,
-    TUNNEL_WINDOW, Tunnel, TunnelEnd, TunnelError, headers,
+    TUNNEL_WINDOW, Tunnel, TunnelEnd, TunnelError, connect_udp, headers,
 };
 use crate::ending::Ending;
+use crate::route::Protocol;
+
+/// The time in which the first frame of a peer must arrive, and how often h2 is asked for it, since it does not report it.
+const SETTINGS_TIMEOUT: Duration = Duration::from_secs(2);
+const SETTINGS_POLL: Duration = Duration::from_millis(2);
 
 /// A tunnel that was silent for longer is probed at once when a session begins.
 const SILENT: Duration = Duration::from_secs(1);
@@ -111,22 +116,35 @@ async fn drive<T: AsyncRead + AsyncWrite + Unpin>(
 }
 
 impl Dialled {
-    /// Returns whether another session can be opened.
-    pub(super) fn has_room(&self) -> bool {
+    /// Returns whether another session can be opened. Flows, which a flood from forged addresses opens, leave a quarter of the
+    /// streams to other sessions.
+    pub(super) fn has_room(&self, protocol: Protocol) -> bool {
         let max = self.requests.current_max_send_streams().min(STREAMS_MAX as usize);
+        let max = match protocol {
+            Protocol::Tcp => max,
+            Protocol::Udp => max - max / 4,
+        };
         !self.tunnel.is_closing() && self.tunnel.streams() < max && !self.tunnel.is_clogged()
     }
 
     /// Opens a session.
     pub(super) async fn open(
         &self,
+        protocol: Protocol,
         export: &str,
         info: SessionInfo,
         connect_timeout: Duration,
     ) -> Result<TunnelStream, OpenError> {
         let counted = Counted::new(self.tunnel.clone());
         let malformed = OpenError::Peer(TunnelError::Refused(Status(400)));
-        let request = headers::request(export, info).ok_or(malformed)?;
+        let request = match protocol {
+            Protocol::Tcp => headers::request(export, info),
+            Protocol::Udp => {
+                self.supports_datagrams().await?;
+                connect_udp::request(&self.tunnel.remote.to_string(), export, info)
+            }
+        };
+        let request = request.ok_or(malformed)?;
         let Ok(mut requests) = self.requests.clone().ready().await else {
             self.tunnel.drain();
             return Err(self.lost());
@@ -161,6 +179,20 @@ impl Dialled {
         if self.tunnel.silence() < began.elapsed() {
             sleep(hold).await;
         }
+    }
+
+    /// Waits until the peer allows the extended CONNECT (RFC 8441, 3), which is in its first frame.
+    async fn supports_datagrams(&self) -> Result<(), OpenError> {
+        while !self.requests.is_extended_connect_protocol_enabled() {
+            if self.tunnel.loss().is_some() {
+                return Err(self.lost());
+            }
+            if self.tunnel.began().elapsed() > SETTINGS_TIMEOUT {
+                return Err(OpenError::Peer(TunnelError::NoDatagrams));
+            }
+            tokio::time::sleep(SETTINGS_POLL).await;
+        }
+        Ok(())
     }
 
     fn failed(&self, error: &h2::Error) -> OpenError {

@@ -29,14 +29,19 @@ pub struct SessionInfo {
 pub(super) fn request(export: &str, info: SessionInfo) -> Option<Request<()>> {
     let uri = Uri::builder().authority(export).build().ok()?;
     let mut request = Request::builder().method(Method::CONNECT).uri(uri).body(()).ok()?;
-    let headers = request.headers_mut();
+    write(request.headers_mut(), info)?;
+    Some(request)
+}
+
+/// Adds what the peer is told about a session.
+pub(super) fn write(headers: &mut HeaderMap, info: SessionInfo) -> Option<()> {
     if let Some(client) = info.client {
         headers.insert(header::FORWARDED, HeaderValue::from_str(&format!("for=\"{client}\"")).ok()?);
     }
     if let Some(hold) = info.hold {
         headers.insert(HOLD, HeaderValue::from_str(&format!("{}ms", hold.as_millis())).ok()?);
     }
-    Some(request)
+    Some(())
 }
 
 /// Reads what the peer tells about a session. What cannot be read is ignored: a foreign peer may use other forms.

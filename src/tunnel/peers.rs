@@ -20,6 +20,7 @@ use crate::credentials::{Credentials, HandshakeFailure, Reason, Untrusted};
 use crate::ending::Ending;
 use crate::events::Events;
 use crate::log_throttle::LogThrottle;
+use crate::route::Protocol;
 use crate::socket::Socket;
 
 /// The tunnels of the process.
@@ -172,10 +173,10 @@ impl Peers {
     }
 
     /// Returns the tunnel of a peer that has dialled us, with the fewest sessions.
-    pub(super) fn reverse(&self, identity: &str, ip: IpAddr) -> Option<Dialled> {
+    pub(super) fn reverse(&self, identity: &str, ip: IpAddr, protocol: Protocol) -> Option<Dialled> {
         let reverse = lock(&self.reverse);
         let tunnels = reverse.get(&(identity.to_owned(), ip))?.iter();
-        tunnels.filter(|dialled| dialled.has_room()).min_by_key(|dialled| dialled.tunnel.streams()).cloned()
+        tunnels.filter(|dialled| dialled.has_room(protocol)).min_by_key(|dialled| dialled.tunnel.streams()).cloned()
     }
 
     /// Verifies the peers of all tunnels again after a change of the credentials. A tunnel of a revoked peer ends at once; every

@@ -18,6 +18,7 @@ use super::peers::Peers;
 use super::{SessionInfo, Tunnel, TunnelError, TunnelStream, lock};
 use crate::address::{PeerAddr, PeerName, PeerVia};
 use crate::backoff::Backoff;
+use crate::route::Protocol;
 
 /// Tunnels of one thread to one peer, and the sessions of each before another one is dialled. Sessions beyond that still use
 /// the tunnels that there are, up to the limit of each.
@@ -77,9 +78,14 @@ enum Failure {
 /// # Errors
 ///
 /// Fails with the error of the connection, or with a [`TunnelError`].
-pub async fn open(addr: &PeerAddr, info: SessionInfo, connect_timeout: Duration) -> io::Result<TunnelStream> {
+pub async fn open(
+    addr: &PeerAddr,
+    protocol: Protocol,
+    info: SessionInfo,
+    connect_timeout: Duration,
+) -> io::Result<TunnelStream> {
     let pool = POOL.with_borrow(Clone::clone).ok_or_else(|| io::Error::other(TunnelError::NoCredentials))?;
-    pool.open(addr, info, connect_timeout).await
+    pool.open(addr, protocol, info, connect_timeout).await
 }
 
 impl Pool {
@@ -92,13 +98,14 @@ impl Pool {
     async fn open(
         self: Arc<Pool>,
         PeerAddr { via, export }: &PeerAddr,
+        protocol: Protocol,
         info: SessionInfo,
         connect_timeout: Duration,
     ) -> io::Result<TunnelStream> {
         let deadline = Instant::now() + connect_timeout;
         for _ in 0..ATTEMPTS {
-            let dialled = timeout_at(deadline, self.tunnel(via, connect_timeout)).await??;
-            match dialled.open(export, info, connect_timeout).await {
+            let dialled = timeout_at(deadline, self.tunnel(via, protocol, connect_timeout)).await??;
+            match dialled.open(protocol, export, info, connect_timeout).await {
                 Ok(stream) => return Ok(stream),
                 Err(OpenError::Tunnel) => {}
                 Err(OpenError::Peer(error)) => return Err(io::Error::other(error)),
@@ -109,11 +116,16 @@ impl Pool {
     }
 
     /// Returns a tunnel with room for a session, and dials one if there is none.
-    async fn tunnel(self: &Arc<Pool>, via: &PeerVia, connect_timeout: Duration) -> io::Result<Dialled> {
+    async fn tunnel(
+        self: &Arc<Pool>,
+        via: &PeerVia,
+        protocol: Protocol,
+        connect_timeout: Duration,
+    ) -> io::Result<Dialled> {
         let (addr, name) = match via {
             PeerVia::Dial { addr, name } => (addr, name),
             PeerVia::Reverse { identity, ip } => {
-                let dialled = self.peers.reverse(identity, *ip);
+                let dialled = self.peers.reverse(identity, *ip, protocol);
                 return dialled.ok_or_else(|| io::Error::other(TunnelError::NotConnected));
             }
         };
@@ -121,7 +133,7 @@ impl Pool {
             let mut dialling = {
                 let mut entries = lock(&self.entries);
                 let entry = entries.entry(via.clone()).or_default();
-                if let Some(dialled) = entry.choose() {
+                if let Some(dialled) = entry.choose(protocol) {
                     if entry.is_loaded() && entry.dialling.is_none() {
                         entry.dialling = Some(self.dial(*addr, name.clone(), connect_timeout));
                     }
@@ -248,9 +260,9 @@ impl Entry {
     }
 
     /// Returns the tunnel with the fewest sessions, if it has room, and forgets those that have ended.
-    fn choose(&mut self) -> Option<Dialled> {
+    fn choose(&mut self, protocol: Protocol) -> Option<Dialled> {
         self.tunnels.retain(|dialled| !dialled.tunnel.is_closing());
-        let has_room = self.tunnels.iter().filter(|dialled| dialled.has_room());
+        let has_room = self.tunnels.iter().filter(|dialled| dialled.has_room(protocol));
         has_room.min_by_key(|dialled| dialled.tunnel.streams()).cloned()
     }
 

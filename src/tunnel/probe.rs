@@ -17,6 +17,7 @@ use crate::address::{EndpointAddr, PeerName};
 use crate::connect;
 use crate::credentials::{Credentials, HandshakeFailure, Reason};
 use crate::events::Events;
+use crate::route::Protocol;
 use crate::socket::Socket;
 
 /// How long the end of the tunnel may take.
@@ -132,7 +133,7 @@ async fn open(dialled: Dialled, export: &str, limit: Duration) -> Vec<Step> {
     let info = SessionInfo { client: None, hold: Some(Duration::ZERO) };
     let known = || Step::done("export", export);
     let endpoint = |why: String, help| vec![known(), Step::failed("endpoint", why, help)];
-    match dialled.open(export, info, limit).await {
+    match dialled.open(Protocol::Tcp, export, info, limit).await {
         Ok(stream) => {
             stream.reset_on_close();
             vec![known(), Step::done("endpoint", "the service accepts connections")]

@@ -16,9 +16,10 @@ use super::refusal::Refusal;
 use super::stream::{FRAME_BYTES, TunnelStream};
 use super::{
     Counted, HEADER_BYTES_MAX, Handshaken, STREAM_WINDOW, STREAMS_MAX, Side, TUNNEL_WINDOW, Tunnel,
-    TunnelEnd, headers,
+    TunnelEnd, connect_udp, headers,
 };
 use crate::ending::Ending;
+use crate::route::Protocol;
 
 /// How long the HTTP/2 preface of a peer may take.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,7 +30,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A session that a peer opens.
 #[derive(Debug)]
 pub struct SessionRequest {
-    /// The `:authority`: the name of an export.
+    /// What the session carries.
+    pub protocol: Protocol,
+    /// The name of an export: the `:authority`, or what the path of a UDP flow names.
     pub export: String,
     /// The client, if the peer tells its address.
     pub client: Option<SocketAddr>,
@@ -135,7 +138,15 @@ fn accept(
         _ if tunnel.is_clogged() => stream.refuse_unprocessed(),
         Some(authority) if head.method == Method::CONNECT && protocol.is_none() => {
             let export = authority.as_str().to_owned();
-            admit(SessionRequest { export, client: info.client, stream });
+            admit(SessionRequest { protocol: Protocol::Tcp, export, client: info.client, stream });
+        }
+        Some(_) if protocol.is_some_and(|protocol| protocol.as_str() == connect_udp::PROTOCOL) => {
+            match connect_udp::export(head.uri.path()) {
+                Some(export) => {
+                    admit(SessionRequest { protocol: Protocol::Udp, export, client: info.client, stream });
+                }
+                None => stream.refuse(&Refusal::MALFORMED),
+            }
         }
         _ => stream.refuse(&Refusal::MALFORMED),
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
+use http::Response;
 
 use super::payload::{Payload, Unsent};
 use super::refusal::Refusal;
@@ -142,10 +143,14 @@ impl TunnelStream {
     ///
     /// Fails if the stream was reset.
     pub fn accept(&self) -> io::Result<()> {
+        self.accept_with(super::headers::accepted())
+    }
+
+    /// Like [`TunnelStream::accept`], with this response.
+    pub(super) fn accept_with(&self, response: Response<()>) -> io::Result<()> {
         let mut sender = lock(&self.sender);
         if let Sender::Requested(respond) = &mut *sender {
-            let stream =
-                respond.send_response(super::headers::accepted(), false).map_err(|_reset| aborted())?;
+            let stream = respond.send_response(response, false).map_err(|_reset| aborted())?;
             *sender = Sender::Open(stream);
         }
         Ok(())

@@ -122,6 +122,7 @@ impl<'a> Datagrams<'a> {
 }
 
 /// A UDP socket, registered with the runtime of this thread.
+#[derive(Debug)]
 pub(super) struct DatagramSocket {
     /// Registered for reading alone: otherwise every datagram sent would wake the task for writability.
     fd: AsyncFd<UdpSocket>,

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +10,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 
 use super::buffer::Buffer;
-use super::flow::{Key, Upstream, relay_responses};
+use super::channel::Channel;
+use super::downstream::{Key, ListenerClient};
+use super::flow::{Upstream, relay};
 use super::socket::{DatagramSocket, Datagrams};
 use super::unanswered::Unanswered;
 use super::{Flow, Open, UdpLimits};
+use crate::client_net::ClientNet;
 use crate::ending::Ending;
 use crate::log_throttle::LogThrottle;
 
@@ -37,7 +40,7 @@ enum Phase<F> {
 
 /// The result of a flow's task.
 pub(super) enum TaskResult<F> {
-    Opened(Key, u64, Option<(UdpSocket, F)>),
+    Opened(Key, u64, Option<(Channel, F)>),
     Ended(Key, u64, Arc<Upstream<F>>, Ending),
 }
 
@@ -48,7 +51,7 @@ pub(super) struct Table<O: Open> {
     limits: UdpLimits,
     flows: HashMap<Key, Entry<O::Flow>>,
     pub(super) tasks: JoinSet<TaskResult<O::Flow>>,
-    pub(super) unanswered: Unanswered,
+    pub(super) unanswered: Unanswered<Key>,
     /// Receives the serial number of a flow at its first response.
     answered: mpsc::UnboundedSender<u64>,
     /// Flows without a permit. For each, one flow was evicted and has not ended yet.
@@ -119,7 +122,8 @@ impl<O: Open> Table<O> {
 
     /// Evicts a flow if the table, or the part of this client, is full. Returns whether there is a place now.
     fn make_place(&mut self, key: Key) -> bool {
-        if let Some(oldest) = self.unanswered.oldest_like(key, self.limits.unanswered_max) {
+        let oldest = self.unanswered.oldest_of(source(key), self.limits.unanswered_max).copied();
+        if let Some(oldest) = oldest {
             self.evict(oldest);
         }
         self.flows.len() < self.limits.flows_max || self.evict_oldest()
@@ -141,7 +145,7 @@ impl<O: Open> Table<O> {
         };
         let (sender, evicted) = oneshot::channel();
         *evict = Some(sender);
-        self.unanswered.add(serial, key);
+        self.unanswered.add(serial, source(key), key);
         let opener = Arc::clone(&self.opener);
         let local = key.local.map(|ip| ip.to_canonical());
         self.tasks.spawn(async move {
@@ -160,7 +164,7 @@ impl<O: Open> Table<O> {
 
     /// Returns `false` if every flow has a response.
     fn evict_oldest(&mut self) -> bool {
-        let oldest = self.unanswered.oldest();
+        let oldest = self.unanswered.oldest().copied();
         oldest.inspect(|key| self.evict(*key)).is_some()
     }
 
@@ -225,13 +229,12 @@ impl<O: Open> Table<O> {
         }
     }
 
-    fn opened(&mut self, key: Key, serial: u64, opened: Option<(UdpSocket, O::Flow)>) {
-        let upstream = opened.and_then(|(socket, flow)| Upstream::new(socket, flow));
-        let (Some(upstream), Some(entry)) = (upstream, self.flows.get_mut(&key)) else {
+    fn opened(&mut self, key: Key, serial: u64, opened: Option<(Channel, O::Flow)>) {
+        let (Some((channel, flow)), Some(entry)) = (opened, self.flows.get_mut(&key)) else {
             self.remove(key);
             return;
         };
-        let upstream = Arc::new(upstream);
+        let upstream = Arc::new(Upstream::new(channel, flow));
         let before = std::mem::replace(&mut entry.phase, Phase::Open(Arc::clone(&upstream)));
         if let Phase::Opening { buffer, .. } = before {
             self.buffered_bytes = self.buffered_bytes.saturating_sub(buffer.bytes());
@@ -245,7 +248,8 @@ impl<O: Open> Table<O> {
                 // Fails after the table was dropped.
                 let _ = answered.send(serial);
             };
-            let ending = relay_responses(&socket, &upstream, key, on_first).await;
+            let client = ListenerClient { socket: &socket, key };
+            let ending = relay(&client, &upstream, on_first).await;
             TaskResult::Ended(key, serial, upstream, ending)
         });
     }
@@ -256,6 +260,10 @@ impl<O: Open> Table<O> {
         }
         tokio::time::sleep(RECEIVE_BACKOFF).await;
     }
+}
+
+fn source(key: Key) -> ClientNet {
+    ClientNet::of(key.client.ip())
 }
 
 /// Returns the canonical address of the client.

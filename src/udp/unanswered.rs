@@ -5,26 +5,30 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::flow::Key;
 use crate::client_net::ClientNet;
 
-/// Flows by their serial numbers, which increase. Each operation takes O(log n).
-#[derive(Debug, Default)]
-pub(super) struct Unanswered {
-    all: BTreeMap<u64, Key>,
+/// Flows by their serial numbers, which increase, with a value for each. Each operation takes O(log n).
+#[derive(Debug)]
+pub(crate) struct Unanswered<T> {
+    all: BTreeMap<u64, (ClientNet, T)>,
     by_source: HashMap<ClientNet, BTreeSet<u64>>,
 }
 
-impl Unanswered {
-    pub(super) fn add(&mut self, serial: u64, key: Key) {
-        self.all.insert(serial, key);
-        self.by_source.entry(source(key)).or_default().insert(serial);
+impl<T> Default for Unanswered<T> {
+    fn default() -> Unanswered<T> {
+        Unanswered { all: BTreeMap::new(), by_source: HashMap::new() }
+    }
+}
+
+impl<T> Unanswered<T> {
+    pub(crate) fn add(&mut self, serial: u64, source: ClientNet, value: T) {
+        self.all.insert(serial, (source, value));
+        self.by_source.entry(source).or_default().insert(serial);
     }
 
     /// Removes a flow that has a response or has ended.
-    pub(super) fn remove(&mut self, serial: u64) {
-        let Some(key) = self.all.remove(&serial) else { return };
-        let source = source(key);
+    pub(crate) fn remove(&mut self, serial: u64) {
+        let Some((source, _)) = self.all.remove(&serial) else { return };
         if let Some(serials) = self.by_source.get_mut(&source) {
             serials.remove(&serial);
             if serials.is_empty() {
@@ -33,48 +37,39 @@ impl Unanswered {
         }
     }
 
-    /// Returns the oldest flow.
-    pub(super) fn oldest(&self) -> Option<Key> {
-        self.all.values().next().copied()
+    /// Returns the value of the oldest flow.
+    pub(crate) fn oldest(&self) -> Option<&T> {
+        self.all.values().next().map(|(_, value)| value)
     }
 
-    /// Returns the oldest flow from the source of `key`, if that source has `max` flows or more.
-    pub(super) fn oldest_like(&self, key: Key, max: usize) -> Option<Key> {
-        let serials = self.by_source.get(&source(key)).filter(|serials| serials.len() >= max)?;
-        serials.first().and_then(|serial| self.all.get(serial)).copied()
+    /// Returns the value of the oldest flow from `source`, if that has `max` flows or more.
+    pub(crate) fn oldest_of(&self, source: ClientNet, max: usize) -> Option<&T> {
+        let serials = self.by_source.get(&source).filter(|serials| serials.len() >= max)?;
+        serials.first().and_then(|serial| self.all.get(serial)).map(|(_, value)| value)
     }
-}
-
-fn source(key: Key) -> ClientNet {
-    ClientNet::of(key.client.ip())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn key(client: &str) -> Key {
-        Key { client: client.parse().unwrap(), local: None }
+    fn source(ip: &str) -> ClientNet {
+        ClientNet::of(ip.parse().unwrap())
     }
 
     #[test]
     fn oldest_flow_is_found_among_all_and_among_those_of_one_source() {
         let mut unanswered = Unanswered::default();
-        let keys = ["[2001:db8::1]:1", "192.0.2.1:1", "[2001:db8::2]:1", "192.0.2.1:2"].map(key);
-        for (serial, key) in (1..).zip(keys) {
-            unanswered.add(serial, key);
+        for (serial, ip) in (1..).zip(["2001:db8::1", "192.0.2.1", "2001:db8::2", "192.0.2.1"]) {
+            unanswered.add(serial, source(ip), serial);
         }
-        assert_eq!(unanswered.oldest(), Some(keys[0]));
-        assert_eq!(unanswered.oldest_like(keys[3], 2), Some(keys[1]));
-        assert_eq!(
-            unanswered.oldest_like(key("[2001:db8::9]:9"), 2),
-            Some(keys[0]),
-            "one prefix is one source"
-        );
-        assert_eq!(unanswered.oldest_like(keys[3], 3), None);
+        assert_eq!(unanswered.oldest(), Some(&1));
+        assert_eq!(unanswered.oldest_of(source("192.0.2.1"), 2), Some(&2));
+        assert_eq!(unanswered.oldest_of(source("2001:db8::9"), 2), Some(&1), "one prefix is one source");
+        assert_eq!(unanswered.oldest_of(source("192.0.2.1"), 3), None);
         unanswered.remove(1);
-        assert_eq!(unanswered.oldest(), Some(keys[1]));
-        assert_eq!(unanswered.oldest_like(keys[2], 2), None);
+        assert_eq!(unanswered.oldest(), Some(&2));
+        assert_eq!(unanswered.oldest_of(source("2001:db8::2"), 2), None);
         (1..=4).for_each(|serial| unanswered.remove(serial));
         assert_eq!(unanswered.oldest(), None);
         assert!(unanswered.by_source.is_empty());

@@ -13,11 +13,13 @@ use crate::address::PeerName;
 use crate::backoff::Backoff;
 use crate::cluster::Cluster;
 use crate::credentials::CredentialKind;
+use crate::ending::Ending;
 use crate::fd_budget::FdPermit;
 use crate::listener::{Accepted, AcceptedStream, ClientAddr};
 use crate::route::Protocol;
+use crate::session::flow::Flows;
 use crate::socket::Socket;
-use crate::tunnel::{Refusal, SessionRequest, Tunnel};
+use crate::tunnel::{Refusal, SessionRequest, Tunnel, TunnelStream};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// The pauses between two dials of a reverse tunnel.
@@ -107,27 +109,43 @@ impl Worker {
     }
 
     /// Serves a session that a peer has opened, or refuses it.
-    fn admit(&self, SessionRequest { export, client, stream }: SessionRequest) {
-        match self.find_export(&export, stream.tunnel()) {
-            Ok((cluster, permit)) => {
-                let client = ClientAddr::Inet(client.unwrap_or(stream.tunnel().remote));
-                let stream = AcceptedStream::Tunnel(Box::new(stream));
-                let accepted = Accepted { stream, client, permit };
-                let slot = SessionSlot::on(self.own.clone());
-                self.serve(Handover::Session { accepted, cluster, offset: 0, slot });
-            }
+    fn admit(&self, SessionRequest { protocol, export, client, stream }: SessionRequest) {
+        let client = client.unwrap_or(stream.tunnel().remote);
+        match self.find_export(protocol, &export, stream.tunnel()) {
+            Ok(cluster) if protocol == Protocol::Udp => self.serve_flow(cluster, client, stream),
+            Ok(cluster) => self.serve_stream(cluster, client, stream),
             Err(refusal) => stream.refuse(&refusal),
         }
     }
 
-    fn find_export(&self, name: &str, tunnel: &Tunnel) -> Result<(Arc<Cluster>, FdPermit), Refusal> {
+    fn find_export(&self, protocol: Protocol, name: &str, tunnel: &Tunnel) -> Result<Arc<Cluster>, Refusal> {
         if self.shared.stop.is_cancelled() {
             return Err(Refusal::UNAVAILABLE);
         }
         let kind = self.shared.peers.credentials().map_or(CredentialKind::ForeignCa, |known| known.kind());
-        let cluster = self.shared.exports.find(Protocol::Tcp, name, &tunnel.peer.identity, kind)?;
-        let permit = cluster.fds.dial_only().ok_or(Refusal::LIMIT)?;
-        Ok((cluster, permit))
+        self.shared.exports.find(protocol, name, &tunnel.peer.identity, kind)
+    }
+
+    fn serve_stream(&self, cluster: Arc<Cluster>, client: SocketAddr, stream: TunnelStream) {
+        let Some(permit) = cluster.fds.dial_only() else { return stream.refuse(&Refusal::LIMIT) };
+        let (stream, client) = (AcceptedStream::Tunnel(Box::new(stream)), ClientAddr::Inet(client));
+        let accepted = Accepted { stream, client, permit };
+        let slot = SessionSlot::on(self.own.clone());
+        self.serve(Handover::Session { accepted, cluster, offset: 0, slot });
+    }
+
+    /// Serves a UDP flow. If there is no descriptor, it waits for that of an evicted flow.
+    fn serve_flow(&self, cluster: Arc<Cluster>, client: SocketAddr, stream: TunnelStream) {
+        let evict = || self.peer_flows.evict_oldest(&cluster).then(|| cluster.fds.unreserved());
+        let permit = cluster.fds.flow().or_else(evict);
+        let Some((permit, flow)) = permit.zip(self.peer_flows.enter(&cluster, client.ip())) else {
+            cluster.counters.ended(Ending::TooMany);
+            return stream.refuse(&Refusal::LIMIT);
+        };
+        let flows = Flows { cluster, offset: 0, shared: self.shared.clone() };
+        self.tracker.spawn(async move {
+            flows.serve(stream, client, permit, flow.evicted(), || flow.answered()).await;
+        });
     }
 }
 

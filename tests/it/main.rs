@@ -32,6 +32,7 @@ mod latency;
 mod networks;
 mod peer_routes;
 mod peer_status;
+mod peer_udp;
 mod peers;
 mod process;
 mod register;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ambassador::ending::Ending;
 use ambassador::traffic::Direction;
-use ambassador::udp::{Flow, Open, UdpLimits, serve};
+use ambassador::udp::{Channel, Flow, Open, UdpLimits, serve};
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -62,7 +62,7 @@ impl Open for Opener {
         local: Option<IpAddr>,
         permit: OwnedSemaphorePermit,
         evicted: impl Future<Output = ()> + Send,
-    ) -> Option<(UdpSocket, OpenFlow)> {
+    ) -> Option<(Channel, OpenFlow)> {
         let state = &self.0;
         tokio::select! {
             opens = state.permits.acquire() => opens.unwrap().forget(),
@@ -76,7 +76,7 @@ impl Open for Opener {
         let any: SocketAddr = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
         let socket = UdpSocket::bind(any).unwrap();
         socket.connect(target).unwrap();
-        Some((socket, OpenFlow(Arc::clone(state), permit)))
+        Some((Channel::socket(socket).unwrap(), OpenFlow(Arc::clone(state), permit)))
     }
 
     fn refused(&self, _client: SocketAddr, _: Ending) {
@@ -92,6 +92,8 @@ impl Flow for OpenFlow {
         };
         count.fetch_add(bytes as u64, Ordering::Relaxed);
     }
+
+    fn dropped(&self, _: usize) {}
 
     fn unreachable(&self, _: &std::io::Error) {}
 

@@ -259,6 +259,7 @@ fn metrics_have_the_documented_names_types_and_units() {
         ("ambassador_sessions_active", "gauge"),
         ("ambassador_sessions_held", "gauge"),
         ("ambassador_bytes_total", "counter"),
+        ("ambassador_peer_datagrams_dropped_total", "counter"),
         ("ambassador_connect_seconds", "histogram"),
         ("ambassador_hold_seconds", "histogram"),
         ("ambassador_session_duration_seconds", "histogram"),

@@ -1,0 +1,93 @@
+//! What carries the datagrams of one flow to its endpoint: a connected socket, or a stream in a tunnel to a peer.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+
+use super::socket::{DatagramSocket, Datagrams};
+use crate::ending::Ending;
+use crate::tunnel::{DatagramStream, Dropped, TunnelError};
+
+/// The connection of a flow to its endpoint.
+#[derive(Debug)]
+pub struct Channel(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Socket { socket: DatagramSocket, endpoint: SocketAddr },
+    Tunnel(DatagramStream),
+}
+
+impl From<DatagramStream> for Channel {
+    fn from(stream: DatagramStream) -> Channel {
+        Channel(Kind::Tunnel(stream))
+    }
+}
+
+impl Channel {
+    /// Takes over a connected socket, and registers it with the runtime of this thread.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the socket cannot be registered.
+    pub fn socket(socket: UdpSocket) -> io::Result<Channel> {
+        let endpoint = socket.peer_addr()?;
+        Ok(Channel(Kind::Socket { socket: DatagramSocket::connected(socket)?, endpoint }))
+    }
+
+    /// Returns the stream, if the endpoint is an export of a peer.
+    pub(crate) fn stream(&self) -> Option<&DatagramStream> {
+        match &self.0 {
+            Kind::Socket { .. } => None,
+            Kind::Tunnel(stream) => Some(stream),
+        }
+    }
+
+    /// Sends datagrams without waiting.
+    pub(super) fn send(&self, datagrams: &Datagrams<'_>) -> io::Result<Dropped> {
+        match &self.0 {
+            Kind::Socket { socket, endpoint } => {
+                socket.send(*endpoint, None, datagrams).map(|()| Dropped::default())
+            }
+            Kind::Tunnel(stream) => stream.send(datagrams.each()),
+        }
+    }
+
+    /// Calls `handle` with received datagrams. Returns whether there may be more now. Those of a socket stay in its receive
+    /// buffer until `writable` resolves.
+    pub(super) async fn receive(
+        &self,
+        writable: impl Future<Output = ()>,
+        handle: impl FnMut(&Datagrams<'_>),
+    ) -> io::Result<bool> {
+        match &self.0 {
+            Kind::Socket { socket, .. } => {
+                writable.await;
+                socket.receive(socket.readable().await?, handle)
+            }
+            Kind::Tunnel(stream) => receive(stream, handle).await,
+        }
+    }
+
+    /// Returns the ending of a flow whose channel has failed.
+    pub(super) fn failure(&self) -> Ending {
+        self.stream().and_then(DatagramStream::loss).unwrap_or(Ending::UpstreamReset)
+    }
+}
+
+/// Calls `handle` with datagrams received from a stream. Returns whether there may be more now.
+pub(super) async fn receive(
+    stream: &DatagramStream,
+    mut handle: impl FnMut(&Datagrams<'_>),
+) -> io::Result<bool> {
+    let mut handle = |bytes: &[u8]| handle(&Datagrams::one(stream.tunnel().remote, bytes));
+    poll_fn(|cx| stream.poll_receive(cx, &mut handle)).await
+}
+
+/// Returns whether an error ends the flow: an ICMP refusal of an earlier datagram, which the next call on the socket reports, or
+/// the end of a stream.
+pub(super) fn is_final(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
+    matches!(error.kind(), ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable)
+        || TunnelError::of(error).is_some()
+}
