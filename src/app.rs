@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::admin::{self, Admin, AdminState};
 use crate::cluster::acquire::HoldLimit;
 use crate::config::{self, AdminAddr, Config};
-use crate::credentials::CredentialsError;
+use crate::diagnostic::Diagnostic;
 use crate::discovery::file::File;
 use crate::discovery::follow;
 use crate::drain::Control;
@@ -29,6 +29,7 @@ use crate::session::exports::Exports;
 use crate::stall::StallMonitor;
 use crate::tunnel::{Peers, Pool};
 use crate::worker::Workers;
+pub use peers::read_credentials;
 
 /// Time in which sessions that are forced to end may write their last log line.
 const FORCE_GRACE: Duration = Duration::from_secs(2);
@@ -42,9 +43,9 @@ pub enum BuildError {
     /// The address of the admin API cannot be bound.
     #[error("{0}")]
     Admin(#[from] admin::BindError),
-    /// The credentials for peers cannot be used.
-    #[error("{0}")]
-    Credentials(#[from] CredentialsError),
+    /// The credentials for peers cannot be used, or do not permit a route.
+    #[error("{}", .0.iter().map(Diagnostic::one_line).collect::<Vec<_>>().join("; "))]
+    Peers(Vec<Diagnostic>),
     /// A thread cannot be started.
     #[error("cannot start: {0}")]
     Io(#[from] std::io::Error),
@@ -77,7 +78,7 @@ pub async fn build_watched(mut config: Config, stalls: StallMonitor) -> Result<B
     }
     let control = Control::default();
     let events = Arc::new(Events::default());
-    let tunnels = Arc::new(peers::load(&mut config.settings.peer, events.clone())?);
+    let tunnels = Arc::new(peers::load(&mut config, events.clone()).map_err(BuildError::Peers)?);
     let shared = Arc::new(shared(&config, &control, tunnels.clone()));
     // For health checks through peers, which run on this thread.
     Pool::enter(tunnels.clone());

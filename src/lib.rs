@@ -30,8 +30,9 @@ pub mod traffic;
 
 pub(crate) mod connect;
 pub mod credentials;
-pub mod stream;
 pub mod tunnel;
+
+pub mod stream;
 
 pub mod balancer;
 pub(crate) mod budget;

@@ -1,5 +1,6 @@
 //! Output for users and programs: configuration, status, sessions and metrics.
 
+mod age;
 pub mod config;
 mod exposition;
 pub mod metrics;

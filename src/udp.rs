@@ -124,7 +124,10 @@ pub async fn relay_stream<F: Flow>(
         ending = flow::relay(&downstream, &upstream, on_first) => ending,
         () = evicted => Ending::TooMany,
     };
-    if matches!(ending, Ending::UpstreamReset | Ending::DownstreamReset | Ending::TunnelLost | Ending::PeerRevoked) {
+    if matches!(
+        ending,
+        Ending::UpstreamReset | Ending::DownstreamReset | Ending::TunnelLost | Ending::PeerRevoked
+    ) {
         downstream.reset_on_close();
     }
     drop(downstream);

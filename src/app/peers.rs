@@ -8,9 +8,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::address::{EndpointAddr, PeerName};
+use crate::config::Config;
 use crate::config::dns::Limits;
-use crate::config::peer::{PeerDial, PeerSettings};
-use crate::credentials::{CredentialKind, Credentials, CredentialsError};
+use crate::config::peer::PeerDial;
+use crate::credentials::{CredentialKind, Credentials};
+use crate::diagnostic::Diagnostic;
 use crate::discovery::dns::{Dns, Resolver};
 use crate::discovery::{Snapshot, SourceUpdate, follow};
 use crate::events::Events;
@@ -21,13 +23,23 @@ use crate::worker::ReverseDial;
 /// Snapshots of a name that wait. The source waits while there are as many.
 const UPDATES_MAX: usize = 4;
 
-/// Reads the credentials, and records which CA they are of.
-pub(super) fn load(settings: &mut PeerSettings, events: Arc<Events>) -> Result<Peers, CredentialsError> {
-    let Some(files) = settings.credential_files() else { return Ok(Peers::new(None, events)) };
-    let credentials = Credentials::load(files)?;
-    settings.has_foreign_ca = credentials.kind() == CredentialKind::ForeignCa;
-    credentials.report_to(events.clone());
-    Ok(Peers::new(Some(Arc::new(credentials)), events))
+/// Reads the credentials, and checks the written routes with what they are.
+///
+/// # Errors
+///
+/// Fails if the credentials cannot be used, or do not permit a route.
+pub fn read_credentials(config: &mut Config) -> Result<Option<Credentials>, Vec<Diagnostic>> {
+    let Some(files) = config.settings.peer.credential_files() else { return Ok(None) };
+    let credentials = Credentials::load(files).map_err(|error| vec![error.into()])?;
+    config.settings.peer.has_foreign_ca = credentials.kind() == CredentialKind::ForeignCa;
+    let refusals = config.peer_refusals();
+    if refusals.is_empty() { Ok(Some(credentials)) } else { Err(refusals) }
+}
+
+/// Returns the tunnels of the process, with its credentials.
+pub(super) fn load(config: &mut Config, events: Arc<Events>) -> Result<Peers, Vec<Diagnostic>> {
+    let credentials = read_credentials(config)?.inspect(|credentials| credentials.report_to(events.clone()));
+    Ok(Peers::new(credentials.map(Arc::new), events))
 }
 
 /// Follows the credentials. After a change, the peers of all tunnels are verified again.

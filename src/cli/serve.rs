@@ -91,7 +91,7 @@ async fn run_until_stopped(config: Config, stalls: StallMonitor) -> Result<(), B
 }
 
 pub(super) fn check(run: &RunArgs, json: bool, vars: &Vars) -> Exit {
-    match config::load(run, vars) {
+    match config::load(run, vars).and_then(with_credentials) {
         Ok(config) if config.is_empty() => {
             err(&no_routes::message(&config, vars));
             Exit::Usage
@@ -113,4 +113,10 @@ pub(super) fn check(run: &RunArgs, json: bool, vars: &Vars) -> Exit {
             Exit::Usage
         }
     }
+}
+
+/// Checks the credentials for peers, and the routes that need them.
+fn with_credentials(mut config: Config) -> Result<Config, Vec<Diagnostic>> {
+    app::read_credentials(&mut config)?;
+    Ok(config)
 }

@@ -53,6 +53,15 @@ impl CredentialsError {
     }
 }
 
+impl From<CredentialsError> for Diagnostic {
+    fn from(error: CredentialsError) -> Diagnostic {
+        match error {
+            CredentialsError::Files(diagnostic) => *diagnostic,
+            other => Mistake::new(other.to_string()).at(&Place::Built),
+        }
+    }
+}
+
 impl From<rustls::Error> for CredentialsError {
     fn from(error: rustls::Error) -> CredentialsError {
         CredentialsError::Tls(error.to_string())

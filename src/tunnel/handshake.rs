@@ -2,13 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_rustls::rustls::{self, CommonState, pki_types::CertificateDer};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
-use super::peers::Peers;
+use super::registry::Registry;
 use super::transport::Transport;
 use super::{ALPN, ALPN_REVERSE, Direction, Handshaken, TunnelError};
 use crate::address::{EndpointAddr, PeerName, PeerVia};
@@ -41,9 +42,17 @@ impl Purpose {
     }
 }
 
+/// What every handshake needs.
+#[derive(Debug)]
+pub(super) struct HandshakeContext {
+    /// `None` without credentials: there are no tunnels.
+    pub(super) credentials: Option<Arc<Credentials>>,
+    pub(super) registry: Arc<Registry>,
+}
+
 /// Connects to a peer, and makes sure that it is the right one. A failure is recorded.
 pub(super) async fn dial(
-    peers: &Peers,
+    context: &HandshakeContext,
     addr: SocketAddr,
     name: &PeerName,
     purpose: Purpose,
@@ -51,11 +60,11 @@ pub(super) async fn dial(
 ) -> io::Result<(Refusable<client::TlsStream<Transport>>, Handshaken)> {
     let handshake = async {
         let socket = connect::dial(&EndpointAddr::Inet(addr), limit).await?;
-        secure(peers, socket, addr, name, purpose).await
+        secure(context, socket, addr, name, purpose).await
     };
     let dialled = timeout(limit, handshake).await.unwrap_or_else(|late| Err(late.into()));
     dialled.map_err(|error| {
-        peers.registry().failed(&PeerVia::Dial { addr, name: name.clone() }, &error);
+        context.registry.failed(&PeerVia::Dial { addr, name: name.clone() }, &error);
         match HandshakeFailure::in_error(&error) {
             Some(HandshakeFailure { reason, kind, .. }) => {
                 io::Error::other(TunnelError::Tls { reason: *reason, kind: *kind })
@@ -67,17 +76,18 @@ pub(super) async fn dial(
 
 /// Makes sure that a connection is to the right peer. Fails with the error of the network, or a [`HandshakeFailure`].
 pub(super) async fn secure(
-    peers: &Peers,
+    context: &HandshakeContext,
     socket: Socket,
     addr: SocketAddr,
     name: &PeerName,
     purpose: Purpose,
 ) -> io::Result<(Refusable<client::TlsStream<Transport>>, Handshaken)> {
-    let credentials = peers.credentials().ok_or_else(|| io::Error::other(TunnelError::NoCredentials))?;
+    let none = || io::Error::other(TunnelError::NoCredentials);
+    let credentials = context.credentials.as_ref().ok_or_else(none)?;
     let (config, server_name) = credentials
         .connector(name, &[purpose.alpn()])
         .map_err(|error| io::Error::other(error.to_string()))?;
-    let (kind, registry) = (credentials.kind(), peers.registry().clone());
+    let (kind, registry) = (credentials.kind(), context.registry.clone());
     let transport = Transport::new(socket);
     let activity = transport.activity().clone();
     let stream = TlsConnector::from(config).connect(server_name, transport).await;
@@ -99,7 +109,7 @@ pub(super) async fn secure(
 
 /// Accepts a connection, and makes sure that it is from a peer.
 pub(super) async fn accept(
-    peers: &Peers,
+    context: &HandshakeContext,
     credentials: &Credentials,
     socket: Socket,
     remote: SocketAddr,
@@ -121,7 +131,7 @@ pub(super) async fn accept(
     };
     let chain = certificates(tls);
     let peer = credentials.peer(&chain).map_err(|error| HandshakeFailure::untrusted(&error, kind))?;
-    let (direction, registry) = (Direction::Accepted, peers.registry().clone());
+    let (direction, registry) = (Direction::Accepted, context.registry.clone());
     let stream = Refusable::new(stream);
     let refusal = stream.refusal();
     let handshaken =

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::dialled::{Dialled, open_tunnel};
-use super::handshake::{self, Purpose};
+use super::handshake::{self, HandshakeContext, Purpose};
 use super::registry::Registry;
 use super::serve::{self, SessionRequest};
 use super::{DialledPeer, Handshakes, Tunnel, TunnelEnd, lock};
@@ -26,9 +26,7 @@ use crate::socket::Socket;
 /// The tunnels of the process.
 #[derive(Debug)]
 pub struct Peers {
-    /// `None` without credentials: there are no tunnels.
-    credentials: Option<Arc<Credentials>>,
-    registry: Arc<Registry>,
+    context: HandshakeContext,
     reverse: Mutex<BTreeMap<(String, IpAddr), Vec<Dialled>>>,
     reverse_peers: watch::Sender<Arc<ReversePeers>>,
     strangers: Mutex<LogThrottle>,
@@ -38,8 +36,7 @@ impl Peers {
     /// Creates an empty list. Changes of the tunnels are reported to `events`.
     pub fn new(credentials: Option<Arc<Credentials>>, events: Arc<Events>) -> Peers {
         Peers {
-            credentials,
-            registry: Arc::new(Registry::new(events)),
+            context: HandshakeContext { credentials, registry: Arc::new(Registry::new(events)) },
             reverse: Mutex::default(),
             reverse_peers: watch::Sender::new(Arc::default()),
             strangers: Mutex::default(),
@@ -48,26 +45,26 @@ impl Peers {
 
     /// Returns the credentials, if there are any.
     pub fn credentials(&self) -> Option<&Arc<Credentials>> {
-        self.credentials.as_ref()
+        self.context.credentials.as_ref()
     }
 
     /// Returns the tunnels that are open.
     pub fn tunnels(&self) -> Vec<Arc<Tunnel>> {
-        self.registry.tunnels()
+        self.context.registry.tunnels()
     }
 
     /// Returns the peers that this process has dialled, and why some are down.
     pub fn dialled(&self) -> Vec<(PeerVia, DialledPeer)> {
-        self.registry.dialled()
+        self.context.registry.dialled()
     }
 
     /// Returns the number of failed handshakes by reason.
     pub fn failures(&self) -> BTreeMap<Reason, u64> {
-        self.registry.failures()
+        self.context.registry.failures()
     }
 
-    pub(super) fn registry(&self) -> &Arc<Registry> {
-        &self.registry
+    pub(super) fn handshake_context(&self) -> &HandshakeContext {
+        &self.context
     }
 
     /// Returns the peers that have dialled us, and their changes.
@@ -83,11 +80,11 @@ impl Peers {
         handshakes: &Handshakes,
         admit: impl FnMut(SessionRequest),
     ) {
-        let Some(credentials) = &self.credentials else { return };
+        let Some(credentials) = &self.context.credentials else { return };
         let accepted = {
             let handshake = handshakes.begin();
             tokio::select! {
-                accepted = handshake::accept(self, credentials, socket, remote) => accepted,
+                accepted = handshake::accept(&self.context, credentials, socket, remote) => accepted,
                 () = handshake.evicted() => Err(HandshakeFailure::of(&io::ErrorKind::TimedOut.into(), credentials.kind())),
             }
         };
@@ -112,7 +109,7 @@ impl Peers {
     }
 
     fn log_stranger(&self, remote: SocketAddr, failure: &HandshakeFailure) {
-        self.registry.count(failure.reason);
+        self.context.registry.count(failure.reason);
         if let Some(attempts) = lock(&self.strangers).hit() {
             tracing::warn!(%remote, attempts, "connection refused, it is not from a peer: {}", failure.one_line());
         }
@@ -130,14 +127,15 @@ impl Peers {
         connect_timeout: Duration,
         admit: impl FnMut(SessionRequest),
     ) -> io::Result<()> {
-        let (stream, handshaken) = handshake::dial(self, addr, name, Purpose::Serve, connect_timeout).await?;
+        let (stream, handshaken) =
+            handshake::dial(&self.context, addr, name, Purpose::Serve, connect_timeout).await?;
         let served = serve::serve(stream, handshaken, admit, |tunnel| self.enter(tunnel)).await;
         served.map_err(io::Error::other)
     }
 
     /// Lists a tunnel.
     pub(super) fn enter(&self, tunnel: &Arc<Tunnel>) {
-        self.registry.enter(tunnel);
+        self.context.registry.enter(tunnel);
     }
 
     /// Drives a reverse tunnel until it ends, and lists it until it is drained.
@@ -176,13 +174,16 @@ impl Peers {
     pub(super) fn reverse(&self, identity: &str, ip: IpAddr, protocol: Protocol) -> Option<Dialled> {
         let reverse = lock(&self.reverse);
         let tunnels = reverse.get(&(identity.to_owned(), ip))?.iter();
-        tunnels.filter(|dialled| dialled.has_room(protocol)).min_by_key(|dialled| dialled.tunnel.streams()).cloned()
+        tunnels
+            .filter(|dialled| dialled.has_room(protocol))
+            .min_by_key(|dialled| dialled.tunnel.streams())
+            .cloned()
     }
 
     /// Verifies the peers of all tunnels again after a change of the credentials. A tunnel of a revoked peer ends at once; every
     /// other one is replaced: it takes no new sessions, and ends after its last one.
     pub fn verify_again(&self) {
-        let Some(credentials) = &self.credentials else { return };
+        let Some(credentials) = &self.context.credentials else { return };
         for tunnel in self.tunnels() {
             match credentials.peer(tunnel.chain()) {
                 Err(Untrusted::Revoked) => tunnel.cut(Ending::PeerRevoked),

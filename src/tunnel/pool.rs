@@ -227,7 +227,8 @@ impl Pool {
     ) -> io::Result<(Arc<Tunnel>, impl Future<Output = ()> + Send + use<>)> {
         let PeerVia::Dial { addr, name } = via else { return Err(io::ErrorKind::Unsupported.into()) };
         let (stream, handshaken) =
-            handshake::dial(&self.peers, *addr, name, Purpose::Open, connect_timeout).await?;
+            handshake::dial(self.peers.handshake_context(), *addr, name, Purpose::Open, connect_timeout)
+                .await?;
         let (dialled, driver) = open_tunnel(stream, handshaken, true).await.map_err(io::Error::other)?;
         self.peers.enter(&dialled.tunnel);
         let tunnel = dialled.tunnel.clone();

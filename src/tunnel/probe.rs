@@ -85,7 +85,7 @@ impl Probe {
         let events = Arc::new(Events::default());
         let peers = Peers::new(Some(self.credentials.clone()), events.clone());
         let began = Instant::now();
-        let secured = handshake::secure(&peers, socket, addr, &self.name, Purpose::Open);
+        let secured = handshake::secure(peers.handshake_context(), socket, addr, &self.name, Purpose::Open);
         let (stream, handshaken) = timeout(self.limit, secured).await??;
         let (dialled, driver) = open_tunnel(stream, handshaken, false).await.map_err(io::Error::other)?;
         let tunnel = dialled.tunnel.clone();
