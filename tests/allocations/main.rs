@@ -15,7 +15,7 @@ use ambassador::ending::Ending;
 use ambassador::listener::ClientAddr;
 use ambassador::log::access::{Connected, Format, Line, Milliseconds};
 
-use worker::Worker;
+use worker::{Exporter, Worker};
 
 /// Rounds before counting: buffers are allocated and tables have grown by then.
 const WARM_UP: usize = 20;
@@ -38,6 +38,20 @@ fn request_allocates_nothing() {
     let worker = Worker::relaying_tcp();
     let connection = worker.connect();
     assert_eq!(during(REQUESTS, || connection.exchange()), AllocationInfo::default());
+}
+
+/// Counts the dialling side alone, and the accepting side does the same in reverse.
+const PER_TUNNELLED_REQUEST: u64 = 12;
+
+#[test]
+fn request_in_a_tunnel_allocates_no_more_than_expected() {
+    let exporter = Exporter::start();
+    let worker = Worker::relaying_to(&exporter);
+    let connection = worker.connect();
+    let counted = during(REQUESTS, || connection.exchange());
+    let each = counted.count_total as f64 / REQUESTS as f64;
+    assert!(each <= PER_TUNNELLED_REQUEST as f64, "{each} allocations each");
+    assert!(counted.bytes_current.abs() < 1 << 20, "{counted:?}");
 }
 
 #[test]

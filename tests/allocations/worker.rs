@@ -4,13 +4,16 @@
 use std::future::{pending, poll_fn};
 use std::io::{ErrorKind, Read, Result, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
-use ambassador::address::{EndpointAddr, EndpointSpec, Identity};
+use ambassador::address::{EndpointAddr, EndpointSpec, Identity, PeerAddr, PeerName, PeerVia};
 use ambassador::cluster::Cluster;
 use ambassador::cluster::acquire::HoldLimit;
 use ambassador::config::grammar::parse_route;
+use ambassador::credentials::{CredentialFiles, Credentials};
 use ambassador::diagnostic::Place;
 use ambassador::ending::AccessLog;
 use ambassador::fd_budget::FdBudget;
@@ -19,8 +22,9 @@ use ambassador::route::Protocol;
 use ambassador::session::exports::Exports;
 use ambassador::session::flow::Flows;
 use ambassador::session::{self, Shared};
-use ambassador::tunnel::Peers;
+use ambassador::tunnel::{Peers, Pool};
 use ambassador::udp::{self, UdpLimits};
+use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -38,6 +42,9 @@ pub(crate) struct Worker<Server> {
     server: Server,
 }
 
+/// Both ends derive their keys from it.
+const SECRET: &str = "b7c1d04e9a3f4f6d8a21c5e07f93ab64d2e85f10";
+
 /// The dependencies of a listener.
 struct WorkerContext {
     listener: Listener,
@@ -48,7 +55,12 @@ struct WorkerContext {
 
 impl WorkerContext {
     fn of(listen: &str, endpoint: SocketAddr) -> WorkerContext {
-        let route = parse_route(&format!("{listen}={endpoint}"), &Place::Built).unwrap();
+        let spec = EndpointSpec::new(EndpointAddr::Inet(endpoint), Identity::Literal);
+        WorkerContext::to(listen, spec, Peers::new(None, Arc::default()))
+    }
+
+    fn to(listen: &str, endpoint: EndpointSpec, peers: Peers) -> WorkerContext {
+        let route = parse_route(&format!("{listen}=127.0.0.1:1"), &Place::Built).unwrap();
         let stop = CancellationToken::new();
         let fds = Arc::new(FdBudget::within(LARGE, 1, 1));
         let shared = Shared {
@@ -58,13 +70,12 @@ impl WorkerContext {
             tunnel_fds: fds.route(Protocol::Tcp),
             fds,
             access_log: AccessLog::All,
-            peers: Arc::new(Peers::new(None, Arc::default())),
+            peers: Arc::new(peers),
             exports: Exports::default(),
         };
         let fds = shared.fds.route(route.listen.protocol());
         let cluster = Cluster::new(route.options.clone(), stop.clone()).within(fds);
-        let spec = EndpointSpec::new(EndpointAddr::Inet(endpoint), Identity::Literal);
-        cluster.update(&route.options, &[spec]);
+        cluster.update(&route.options, &[endpoint]);
         let listener = bind(&route.listen).unwrap().remove(0);
         WorkerContext { listener, cluster: Arc::new(cluster), shared: Arc::new(shared), stop }
     }
@@ -74,8 +85,20 @@ impl Worker<TcpListener> {
     pub(crate) fn relaying_tcp() -> Worker<TcpListener> {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         server.set_nonblocking(true).unwrap();
-        let WorkerContext { listener, cluster, shared, stop } =
-            WorkerContext::of("127.0.0.1:0", server.local_addr().unwrap());
+        let context = WorkerContext::of("127.0.0.1:0", server.local_addr().unwrap());
+        Worker::relaying(context, server)
+    }
+
+    /// Relays through a tunnel to an exporter, which is a process of its own.
+    pub(crate) fn relaying_to(exporter: &Exporter) -> Worker<TcpListener> {
+        let server = exporter.service.try_clone().unwrap();
+        let context = WorkerContext::to("127.0.0.1:0", exporter.endpoint(), exporter.peers());
+        Pool::enter(context.shared.peers.clone());
+        Worker::relaying(context, server)
+    }
+
+    fn relaying(context: WorkerContext, server: TcpListener) -> Worker<TcpListener> {
+        let WorkerContext { listener, cluster, shared, stop } = context;
         let worker = Worker::new(&listener, server);
         let sessions = worker.sessions.clone();
         worker.runtime.spawn(async move {
@@ -184,5 +207,54 @@ impl Flow<'_> {
         let (_, from) = self.worker.serve_until(|| server.recv_from(&mut bytes));
         server.send_to(&bytes, from).unwrap();
         self.worker.serve_until(|| self.client.recv(&mut bytes));
+    }
+}
+
+/// Another ambassador, which offers a service to its peers.
+pub(crate) struct Exporter {
+    process: Child,
+    pub(crate) service: TcpListener,
+    directory: TempDir,
+    addr: SocketAddr,
+}
+
+impl Exporter {
+    pub(crate) fn start() -> Exporter {
+        let service = TcpListener::bind("127.0.0.1:0").unwrap();
+        service.set_nonblocking(true).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("secret"), SECRET).unwrap();
+        // Free when it was chosen; nothing else listens on this address.
+        let addr = TcpListener::bind("127.77.15.8:0").unwrap().local_addr().unwrap();
+        let process = Command::new(env!("CARGO_BIN_EXE_ambassador"))
+            .args(["--workers", "1", "--log-level", "error", "--peer-secret-file", "secret"])
+            .args(["--admin", "unix:admin.sock", "--peer-listen", &addr.to_string()])
+            .arg(format!("peer:x={}", service.local_addr().unwrap()))
+            .current_dir(directory.path())
+            .spawn()
+            .unwrap();
+        while TcpStream::connect(addr).is_err() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Exporter { process, service, directory, addr }
+    }
+
+    fn endpoint(&self) -> EndpointSpec {
+        let via = PeerVia::Dial { addr: self.addr, name: PeerName::Host("127.77.15.8".to_owned()) };
+        let peer = PeerAddr { via, export: "x".to_owned() };
+        EndpointSpec::new(EndpointAddr::Peer(Box::new(peer)), Identity::Literal)
+    }
+
+    fn peers(&self) -> Peers {
+        let secret = Some(self.directory.path().join("secret"));
+        let files = CredentialFiles { secret, cert: None, ca: None, crl: None, name: Some("test".to_owned()) };
+        Peers::new(Some(Arc::new(Credentials::load(files).unwrap())), Arc::default())
+    }
+}
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
     }
 }
