@@ -1,6 +1,8 @@
 //! The two-host example of Docker's "Link via an ambassador container".
 
-use crate::support::{Capture, Host, Secret, eventually, hosts, needs, unique};
+use crate::support::{
+    Capture, Compose, Host, Hosts, Project, Secret, compose_1, compose_5, eventually, hosts, needs, unique,
+};
 
 /// The commands of the documentation for the server's host.
 const BIG_SERVER: &str = "192.168.1.52";
@@ -70,6 +72,33 @@ fn encrypted_example_sends_no_plain_byte_between_the_hosts() {
     let stored = stored_value(client_server);
     assert!(!capture.has_seen(&stored), "{stored} was sent in plain");
     assert!(!capture.has_seen(&secret.line()), "the secret was sent");
+}
+
+#[test]
+fn encrypted_example_works_with_compose_1() {
+    serves_the_other_host(needs!(hosts()), needs!(compose_1()));
+}
+
+#[test]
+fn encrypted_example_works_with_compose_v5() {
+    serves_the_other_host(needs!(hosts()), needs!(compose_5()));
+}
+
+/// Offers Redis by the Compose file, which reads the secret beside it.
+fn serves_the_other_host(Hosts { a: big_server, b: client_server }: Hosts, compose: Compose) {
+    let _names = (big_server.documents_names(), client_server.documents_names());
+    let _cleaned = CleanupGuard(&client_server);
+    let secret = Secret::new();
+    let file = secret.path().with_file_name("compose.yaml");
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/two-host-redis/compose.yaml");
+    std::fs::copy(example, &file).expect("a directory of our own");
+    let file = file.display().to_string();
+    let project = Project { compose, host: &big_server, name: "encrypted", file: &file, image: "ambassador" };
+    project.compose("up -d");
+
+    let address = big_server.ip.expect("an address").to_string();
+    run(&client_server, "encrypted-client.sh", &[&address, &secret.path().display().to_string()]);
+    assert_eq!(run(&client_server, "ping.sh", &[]), "PONG");
 }
 
 /// Stores a value through the ambassador of the client's host, reads it, and returns it.
