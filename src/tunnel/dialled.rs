@@ -190,7 +190,7 @@ impl Dialled {
             if self.tunnel.began().elapsed() > SETTINGS_TIMEOUT {
                 return Err(OpenError::Peer(TunnelError::NoDatagrams));
             }
-            tokio::time::sleep(SETTINGS_POLL).await;
+            sleep(SETTINGS_POLL).await;
         }
         Ok(())
     }
