@@ -8,7 +8,7 @@ use humantime::format_rfc3339_seconds;
 use serde::{Deserialize, Serialize};
 
 use super::exposition::{Exposition, Kind};
-use super::table::{age, aligned, bytes};
+use super::table::{age, ago, aligned, bytes};
 use crate::address::{EndpointAddr, PeerAddr, PeerVia};
 use crate::credentials::{CertificateInfo, Credentials, Reason};
 use crate::escape::escaped;
@@ -298,8 +298,7 @@ impl PeerStatus {
     }
 
     fn row(&self) -> [String; 10] {
-        let since =
-            self.last_error_ms_ago.map(|ms| format!(" {}", super::status::ago(Duration::from_millis(ms))));
+        let since = self.last_error_ms_ago.map(|ms| format!(" {}", ago(Duration::from_millis(ms))));
         let none = || "-".to_owned();
         #[expect(clippy::cast_precision_loss, reason = "a round trip of years would be rounded")]
         let rtt = |us: u64| format!("{:.1} ms", us as f64 / 1e3);

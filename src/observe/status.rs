@@ -10,7 +10,7 @@ use humantime::{format_rfc3339_seconds, parse_rfc3339};
 use serde::{Deserialize, Serialize};
 
 use super::peers::PeeringStatus;
-use super::table::{aligned, bytes};
+use super::table::{ago, aligned, bytes};
 use crate::address::BACKUP_TIER;
 use crate::cluster::{Cluster, Endpoint, Member, Tier};
 use crate::escape::escaped;
@@ -425,14 +425,6 @@ fn with(text: &str, why: Option<&str>) -> String {
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-pub(super) fn ago(age: Duration) -> String {
-    match age.as_secs() {
-        seconds @ ..60 => format!("{seconds} s ago"),
-        seconds @ ..3600 => format!("{} min ago", seconds / 60),
-        seconds => format!("{} h ago", seconds / 3600),
-    }
 }
 
 fn strings<'a, T: ToString + 'a>(values: impl IntoIterator<Item = &'a T>) -> Vec<String> {
