@@ -195,6 +195,25 @@ fn envoy_serves_sessions_that_we_open() {
 }
 
 #[test]
+fn peer_check_names_the_steps_to_a_service_behind_envoy() {
+    let program = needs!(program());
+    let ca = Ca::new();
+    let flags = ca.flags("near", 2);
+    let vacant = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (target, code, last) in [
+        (answers_after_fin(), 0, "endpoint     ok      the service accepts connections\n"),
+        (vacant, 1, "endpoint     failed  the peer answered 503"),
+    ] {
+        let envoy = Envoy::start(&program, FAR, &ca, target);
+        let words = format!("peer check {flags} --identity far {}/x", envoy.listen);
+        let output = Command::new(env!("CARGO_BIN_EXE_ambassador")).args(words.split(' ')).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("identity     ok      far, ") && text.contains(last), "{text}");
+        assert_eq!(output.status.code(), Some(code), "{text}");
+    }
+}
+
+#[test]
 fn resets_pass_to_a_service_behind_envoy() {
     let program = needs!(program());
     let (ca, held) = (Ca::new(), TcpListener::bind("127.0.0.1:0").unwrap());
