@@ -1,6 +1,5 @@
 //! Output for users and programs: configuration, status, sessions and metrics.
 
-mod age;
 pub mod config;
 mod exposition;
 pub mod metrics;

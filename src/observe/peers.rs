@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime};
 use humantime::format_rfc3339_seconds;
 use serde::{Deserialize, Serialize};
 
-use super::age::ago;
 use super::exposition::{Exposition, Kind};
 use super::table::{age, ago, aligned, bytes};
 use crate::address::{EndpointAddr, PeerAddr, PeerVia};

@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime};
 use humantime::{format_rfc3339_seconds, parse_rfc3339};
 use serde::{Deserialize, Serialize};
 
-use super::age::ago;
 use super::peers::PeeringStatus;
 use super::table::{ago, aligned, bytes};
 use crate::address::BACKUP_TIER;

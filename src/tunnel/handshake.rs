@@ -45,14 +45,6 @@ impl Purpose {
     }
 }
 
-/// What every handshake needs.
-#[derive(Debug)]
-pub(super) struct HandshakeContext {
-    /// `None` without credentials: there are no tunnels.
-    pub(super) credentials: Option<Arc<Credentials>>,
-    pub(super) registry: Arc<Registry>,
-}
-
 /// Connects to a peer, and makes sure that it is the right one. A failure is recorded.
 pub(super) async fn dial(
     credentials: &Credentials,

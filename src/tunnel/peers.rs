@@ -26,7 +26,9 @@ use crate::socket::Socket;
 /// The tunnels of the process.
 #[derive(Debug)]
 pub struct Peers {
-    context: HandshakeContext,
+    /// `None` without credentials: there are no tunnels.
+    credentials: Option<Arc<Credentials>>,
+    registry: Arc<Registry>,
     reverse: Mutex<BTreeMap<(String, IpAddr), Vec<Dialled>>>,
     reverse_peers: watch::Sender<Arc<ReversePeers>>,
     strangers: Mutex<LogThrottle>,
@@ -36,7 +38,8 @@ impl Peers {
     /// Creates an empty list. Changes of the tunnels are reported to `events`.
     pub fn new(credentials: Option<Arc<Credentials>>, events: Arc<Events>) -> Peers {
         Peers {
-            context: HandshakeContext { credentials, registry: Arc::new(Registry::new(events)) },
+            credentials,
+            registry: Arc::new(Registry::new(events)),
             reverse: Mutex::default(),
             reverse_peers: watch::Sender::new(Arc::default()),
             strangers: Mutex::default(),
@@ -45,22 +48,22 @@ impl Peers {
 
     /// Returns the credentials, if there are any.
     pub fn credentials(&self) -> Option<&Arc<Credentials>> {
-        self.context.credentials.as_ref()
+        self.credentials.as_ref()
     }
 
     /// Returns the tunnels that are open.
     pub fn tunnels(&self) -> Vec<Arc<Tunnel>> {
-        self.context.registry.tunnels()
+        self.registry.tunnels()
     }
 
     /// Returns the peers that this process has dialled, and why some are down.
     pub fn dialled(&self) -> Vec<(PeerVia, DialledPeer)> {
-        self.context.registry.dialled()
+        self.registry.dialled()
     }
 
     /// Returns the number of failed handshakes by reason.
     pub fn failures(&self) -> BTreeMap<Reason, u64> {
-        self.context.registry.failures()
+        self.registry.failures()
     }
 
     /// Connects to a peer, and makes sure that it is the right one.
@@ -89,7 +92,7 @@ impl Peers {
         handshakes: &Handshakes,
         admit: impl FnMut(SessionRequest),
     ) {
-        let Some(credentials) = &self.context.credentials else { return };
+        let Some(credentials) = &self.credentials else { return };
         let accepted = {
             let handshake = handshakes.begin();
             tokio::select! {
@@ -118,7 +121,7 @@ impl Peers {
     }
 
     fn log_stranger(&self, remote: SocketAddr, failure: &HandshakeFailure) {
-        self.context.registry.count(failure.reason);
+        self.registry.count(failure.reason);
         if let Some(attempts) = lock(&self.strangers).hit() {
             tracing::warn!(%remote, attempts, "connection refused, it is not from a peer: {}", failure.one_line());
         }
@@ -143,7 +146,7 @@ impl Peers {
 
     /// Lists a tunnel.
     pub(super) fn enter(&self, tunnel: &Arc<Tunnel>) {
-        self.context.registry.enter(tunnel);
+        self.registry.enter(tunnel);
     }
 
     /// Drives a reverse tunnel until it ends, and lists it until it is drained.
@@ -191,7 +194,7 @@ impl Peers {
     /// Verifies the peers of all tunnels again after a change of the credentials. A tunnel of a revoked peer ends at once; every
     /// other one is replaced: it takes no new sessions, and ends after its last one.
     pub fn verify_again(&self) {
-        let Some(credentials) = &self.context.credentials else { return };
+        let Some(credentials) = &self.credentials else { return };
         for tunnel in self.tunnels() {
             match credentials.peer(tunnel.chain()) {
                 Err(Untrusted::Revoked) => tunnel.cut(Ending::PeerRevoked),

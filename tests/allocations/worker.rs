@@ -247,7 +247,8 @@ impl Exporter {
 
     fn peers(&self) -> Peers {
         let secret = Some(self.directory.path().join("secret"));
-        let files = CredentialFiles { secret, cert: None, ca: None, crl: None, name: Some("test".to_owned()) };
+        let files =
+            CredentialFiles { secret, cert: None, ca: None, crl: None, name: Some("test".to_owned()) };
         Peers::new(Some(Arc::new(Credentials::load(files).unwrap())), Arc::default())
     }
 }
