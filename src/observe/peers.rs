@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::age::ago;
 use super::exposition::{Exposition, Kind};
-use super::table::{age, ago, aligned, bytes};
+use super::table::{age, aligned, bytes};
 use crate::address::{EndpointAddr, PeerAddr, PeerVia};
 use crate::credentials::{CertificateInfo, Credentials, Reason};
 use crate::escape::escaped;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::age::ago;
 use super::peers::PeeringStatus;
-use super::table::{ago, aligned, bytes};
+use super::table::{aligned, bytes};
 use crate::address::BACKUP_TIER;
 use crate::cluster::{Cluster, Endpoint, Member, Tier};
 use crate::escape::escaped;
