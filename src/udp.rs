@@ -40,6 +40,7 @@ mod buffer;
 mod channel;
 mod downstream;
 mod flow;
+mod run;
 mod socket;
 mod table;
 mod unanswered;

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
+use super::run::Run;
 use super::socket::{DatagramSocket, Datagrams};
 use crate::ending::Ending;
 use crate::tunnel::{DatagramStream, Dropped, TunnelError};
@@ -80,8 +81,13 @@ pub(super) async fn receive(
     stream: &DatagramStream,
     mut handle: impl FnMut(&Datagrams<'_>),
 ) -> io::Result<bool> {
-    let mut handle = |bytes: &[u8]| handle(&Datagrams::one(stream.tunnel().remote, bytes));
-    poll_fn(|cx| stream.poll_receive(cx, &mut handle)).await
+    poll_fn(|cx| {
+        let mut run = Run::new(stream.tunnel().remote, &mut handle);
+        let received = stream.poll_receive(cx, |datagram| run.push(datagram));
+        run.finish();
+        received
+    })
+    .await
 }
 
 /// Returns whether an error ends the flow: an ICMP refusal of an earlier datagram, which the next call on the socket reports, or

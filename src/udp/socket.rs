@@ -23,10 +23,10 @@ const BUFFER_BYTES: usize = 64 << 10;
 
 /// Datagrams up to this size are sent by GSO: Ethernet's 1500 without the headers of IPv6 and UDP. Larger ones may need
 /// fragmentation on the next link, which GSO does not do.
-const SEGMENT_BYTES_MAX: usize = 1452;
+pub(super) const SEGMENT_BYTES_MAX: usize = 1452;
 
 /// The maximum size of one send: the longest payload of an IPv4 UDP packet.
-const MERGED_BYTES_MAX: usize = 65_507;
+pub(super) const MERGED_BYTES_MAX: usize = 65_507;
 
 /// How long sending pauses if the socket cannot be polled for writability.
 const BLIND_PAUSE: Duration = Duration::from_millis(100);
@@ -112,7 +112,12 @@ impl<'a> Datagrams<'a> {
 
     /// Returns a single datagram without a local address.
     pub(super) fn one(peer: SocketAddr, bytes: &'a [u8]) -> Datagrams<'a> {
-        Datagrams { peer, local: None, ecn: None, bytes, stride: bytes.len().max(1) }
+        Datagrams::joined(peer, bytes, bytes.len())
+    }
+
+    /// Returns datagrams of `size` bytes, of which the last may be shorter.
+    pub(super) fn joined(peer: SocketAddr, bytes: &'a [u8], size: usize) -> Datagrams<'a> {
+        Datagrams { peer, local: None, ecn: None, bytes, stride: size.max(1) }
     }
 
     pub(super) fn each(&self) -> impl Iterator<Item = &'a [u8]> {

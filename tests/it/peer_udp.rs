@@ -203,12 +203,12 @@ fn bursts_arrive_in_order() {
     service.recv(&mut buffer).unwrap();
     for burst in 0..20_u8 {
         for n in 0..BURST {
-            let size = 1000 + n % 3;
+            let size = 1000 - n / 10;
             client.send(&vec![burst.wrapping_add(u8::try_from(n).unwrap()); size]).unwrap();
         }
         for n in 0..BURST {
             let length = service.recv(&mut buffer).unwrap();
-            assert_eq!(length, 1000 + n % 3);
+            assert_eq!(length, 1000 - n / 10);
             assert!(
                 buffer[..length].iter().all(|byte| *byte == burst.wrapping_add(u8::try_from(n).unwrap()))
             );
@@ -381,6 +381,29 @@ fn malformed_capsule_resets_its_stream_and_no_other() {
     await_ending(pair.exporter(), "downstream-reset");
     exchange(&consumer, b"after");
     assert_eq!(sessions(pair.exporter()).len(), 1, "the flow of the consumer");
+}
+
+#[test]
+fn malformed_capsule_of_an_exporter_ends_its_flow_and_no_other() {
+    let secret = Secret::new();
+    let answers = [&b"\x00\x05\x00good"[..], b"\x29\x01x\x00\x00", b"\x00\x05\x00fine"];
+    let exporter = raw::answer_with(&secret, answers.map(<[u8]>::to_vec).into());
+    let flags = secret.flags("consumer");
+    let consumer =
+        Ambassador::with(&format!("--workers 1 {flags} 127.0.0.1:0/udp=peer://{exporter}/dns?name=r"))
+            .start();
+    let route = consumer.addr("r");
+    let [first, second, third] = [(); 3].map(|()| client(route));
+    let mut buffer = [0; 16];
+    first.set_read_timeout(Some(TIMEOUT)).unwrap();
+    first.send(b"hello").unwrap();
+    assert_eq!(first.recv(&mut buffer).map(|length| buffer[..length].to_vec()).unwrap(), b"good");
+    second.send(b"hello").unwrap();
+    await_ending(&consumer, "upstream-reset");
+    third.set_read_timeout(Some(TIMEOUT)).unwrap();
+    third.send(b"hello").unwrap();
+    assert_eq!(third.recv(&mut buffer).map(|length| buffer[..length].to_vec()).unwrap(), b"fine");
+    assert_eq!(sessions(&consumer).len(), 2, "the first and the third flow");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A peer that writes HTTP/2 by itself: any path, any bytes.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::thread;
 use std::time::Duration;
 
 use ambassador::address::PeerName;
@@ -10,10 +11,11 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::ext::Protocol;
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, Method, Request, Response};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_util::task::TaskTracker;
 
 use crate::support::Secret;
 
@@ -22,6 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// A tunnel, which runs on a thread of its own.
 pub(super) struct RawPeer {
     runtime: Runtime,
+    tasks: TaskTracker,
     requests: SendRequest<Bytes>,
 }
 
@@ -34,18 +37,53 @@ pub(super) struct Answer {
 /// A flow.
 pub(super) struct RawFlow {
     runtime: Runtime,
+    _tasks: TaskTracker,
     send: SendStream<Bytes>,
     receive: RecvStream,
     received: Vec<u8>,
 }
 
+fn credentials(secret: &Secret) -> Credentials {
+    let (secret, name) = (Some(secret.path()), Some("raw".to_owned()));
+    Credentials::load(CredentialFiles { secret, name, ..CredentialFiles::default() }).unwrap()
+}
+
+/// Serves one tunnel: accepts each flow, and answers its first frame with the next of these bytes. Returns its address.
+pub(super) fn answer_with(secret: &Secret, answers: Vec<Vec<u8>>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (addr, acceptor) = (listener.local_addr().unwrap(), credentials(secret).acceptor(&[ALPN]).unwrap());
+    thread::spawn(move || {
+        let (tcp, _) = listener.accept().unwrap();
+        tcp.set_nonblocking(true).unwrap();
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let tcp = tokio::net::TcpStream::from_std(tcp).unwrap();
+            let tls = TlsAcceptor::from(acceptor).accept(tcp).await.unwrap();
+            let mut builder = h2::server::Builder::new();
+            let mut tunnel = builder.enable_connect_protocol().handshake(tls).await.unwrap();
+            let (tasks, mut answers) = (TaskTracker::new(), answers.into_iter());
+            while let Some(Ok((request, mut respond))) = tunnel.accept().await {
+                let answer = answers.next().unwrap_or_default();
+                tasks.spawn(async move {
+                    let mut send = respond.send_response(Response::new(()), false).unwrap();
+                    let mut receive = request.into_body();
+                    drop(receive.data().await);
+                    send.send_data(Bytes::from(answer), false).unwrap();
+                    // Until the flow ends.
+                    while let Some(Ok(_)) = receive.data().await {}
+                });
+            }
+        });
+    });
+    addr
+}
+
 impl RawPeer {
     pub(super) fn dial(secret: &Secret, addr: SocketAddr) -> RawPeer {
-        let (secret, name) = (Some(secret.path()), Some("raw".to_owned()));
-        let files = CredentialFiles { secret, name, ..CredentialFiles::default() };
-        let credentials = Credentials::load(files).unwrap();
-        let (config, name) = credentials.connector(&PeerName::Host("peer".to_owned()), &[ALPN]).unwrap();
+        let (config, name) =
+            credentials(secret).connector(&PeerName::Host("peer".to_owned()), &[ALPN]).unwrap();
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let tasks = TaskTracker::new();
         let requests = runtime.block_on(async {
             let tcp = tokio::net::TcpStream::connect(addr).await.unwrap();
             let tls = TlsConnector::from(config).connect(name, tcp).await.unwrap();
@@ -53,10 +91,10 @@ impl RawPeer {
             let mut builder = h2::client::Builder::new();
             let handshake = builder.data_frame_budget(usize::MAX >> 1).handshake(tls);
             let (requests, connection) = handshake.await.unwrap();
-            tokio::spawn(async move { drop(connection.await) });
+            tasks.spawn(async move { drop(connection.await) });
             requests.ready().await.unwrap()
         });
-        RawPeer { runtime, requests }
+        RawPeer { runtime, tasks, requests }
     }
 
     /// Requests a path, and leaves.
@@ -69,7 +107,7 @@ impl RawPeer {
     pub(super) fn connect(mut self, export: &str) -> RawFlow {
         let (answer, send, receive) = self.open(&format!("/.well-known/masque/udp/{export}/53/"));
         assert_eq!(answer.status, 200);
-        RawFlow { runtime: self.runtime, send, receive, received: Vec::new() }
+        RawFlow { runtime: self.runtime, _tasks: self.tasks, send, receive, received: Vec::new() }
     }
 
     fn open(&mut self, path: &str) -> (Answer, SendStream<Bytes>, RecvStream) {
