@@ -79,12 +79,6 @@ impl Raw {
         Raw { tls: Box::new(tls), tcp }
     }
 
-    /// Accepts a tunnel, reads its preface, and sends these settings.
-    pub(super) fn accept(secret: &Secret, listener: &TcpListener, settings: &[(u16, u32)]) -> Raw {
-        let config = credentials(secret).acceptor(&[b"h2"]).unwrap();
-        Raw::accepted(config, listener.accept().unwrap().0, settings).expect("a preface")
-    }
-
     /// Serves each tunnel on a thread of its own.
     pub(super) fn serve(
         secret: &Secret,
@@ -198,7 +192,6 @@ impl Raw {
             match frame.kind {
                 HEADERS if frame.stream == stream => return Some(status(&frame.payload)),
                 RST_STREAM if frame.stream == stream => return Some(-code(&frame.payload)),
-                GOAWAY => {}
                 _ => {}
             }
         }

@@ -169,11 +169,6 @@ impl Pair {
         let addr = dialler.addr("r");
         Pair { exporter, dialler, addr, peer, secret }
     }
-
-    /// Starts the exporter again at the same address, after the previous one has ended.
-    pub(crate) fn restart_exporter(&mut self, service: &str) {
-        self.exporter = exporter(&self.secret, self.peer, service, "");
-    }
 }
 
 fn exporter(secret: &Secret, peer: SocketAddr, service: &str, options: &str) -> Ambassador {
