@@ -234,7 +234,7 @@ impl Exporter {
             .spawn()
             .unwrap();
         while TcpStream::connect(addr).is_err() {
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::park_timeout(Duration::from_millis(10));
         }
         Exporter { process, service, directory, addr }
     }
