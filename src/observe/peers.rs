@@ -8,7 +8,7 @@ use humantime::format_rfc3339_seconds;
 use serde::{Deserialize, Serialize};
 
 use super::exposition::{Exposition, Kind};
-use super::table::{age, aligned, bytes};
+use super::table::{age, ago, aligned, bytes};
 use crate::address::{EndpointAddr, PeerAddr, PeerVia};
 use crate::credentials::{CertificateInfo, Credentials, Reason};
 use crate::escape::escaped;

@@ -10,7 +10,7 @@ use humantime::{format_rfc3339_seconds, parse_rfc3339};
 use serde::{Deserialize, Serialize};
 
 use super::peers::PeeringStatus;
-use super::table::{aligned, bytes};
+use super::table::{ago, aligned, bytes};
 use crate::address::BACKUP_TIER;
 use crate::cluster::{Cluster, Endpoint, Member, Tier};
 use crate::escape::escaped;

@@ -54,6 +54,15 @@ pub fn age(age: Duration) -> String {
     if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
 }
 
+/// Formats how long ago something happened, in one unit.
+pub(super) fn ago(age: Duration) -> String {
+    match age.as_secs() {
+        seconds @ ..60 => format!("{seconds} s ago"),
+        seconds @ ..3600 => format!("{} min ago", seconds / 60),
+        seconds => format!("{} h ago", seconds / 3600),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,6 +21,9 @@ use crate::socket::Socket;
 /// a system call of its own.
 const WRITE_BYTES: usize = 256 << 10;
 
+/// A connection that we have made.
+pub(super) type ClientStream = Refusable<client::TlsStream<Transport>>;
+
 /// How long a stranger may take.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -44,19 +47,20 @@ impl Purpose {
 
 /// Connects to a peer, and makes sure that it is the right one. A failure is recorded.
 pub(super) async fn dial(
-    context: &HandshakeContext,
+    credentials: &Credentials,
+    registry: &Arc<Registry>,
     addr: SocketAddr,
     name: &PeerName,
     purpose: Purpose,
     limit: Duration,
-) -> io::Result<(Refusable<client::TlsStream<Transport>>, Handshaken)> {
+) -> io::Result<(ClientStream, Handshaken)> {
     let handshake = async {
         let socket = connect::dial(&EndpointAddr::Inet(addr), limit).await?;
-        secure(context, socket, addr, name, purpose).await
+        secure(credentials, registry, socket, addr, name, purpose).await
     };
     let dialled = timeout(limit, handshake).await.unwrap_or_else(|late| Err(late.into()));
     dialled.map_err(|error| {
-        context.registry.failed(&PeerVia::Dial { addr, name: name.clone() }, &error);
+        registry.failed(&PeerVia::Dial { addr, name: name.clone() }, &error);
         match HandshakeFailure::in_error(&error) {
             Some(HandshakeFailure { reason, kind, .. }) => {
                 io::Error::other(TunnelError::Tls { reason: *reason, kind: *kind })
@@ -68,18 +72,17 @@ pub(super) async fn dial(
 
 /// Makes sure that a connection is to the right peer. Fails with the error of the network, or a [`HandshakeFailure`].
 pub(super) async fn secure(
-    context: &HandshakeContext,
+    credentials: &Credentials,
+    registry: &Arc<Registry>,
     socket: Socket,
     addr: SocketAddr,
     name: &PeerName,
     purpose: Purpose,
-) -> io::Result<(Refusable<client::TlsStream<Transport>>, Handshaken)> {
-    let none = || io::Error::other(TunnelError::NoCredentials);
-    let credentials = context.credentials.as_ref().ok_or_else(none)?;
+) -> io::Result<(ClientStream, Handshaken)> {
     let (config, server_name) = credentials
         .connector(name, &[purpose.alpn()])
         .map_err(|error| io::Error::other(error.to_string()))?;
-    let (kind, registry) = (credentials.kind(), context.registry.clone());
+    let (kind, registry) = (credentials.kind(), registry.clone());
     let transport = Transport::new(socket);
     let activity = transport.activity().clone();
     let stream = TlsConnector::from(config).connect(server_name, transport).await;
@@ -101,8 +104,8 @@ pub(super) async fn secure(
 
 /// Accepts a connection, and makes sure that it is from a peer.
 pub(super) async fn accept(
-    context: &HandshakeContext,
     credentials: &Credentials,
+    registry: &Arc<Registry>,
     socket: Socket,
     remote: SocketAddr,
 ) -> Result<(Refusable<server::TlsStream<Transport>>, Handshaken, Purpose), HandshakeFailure> {
@@ -123,7 +126,7 @@ pub(super) async fn accept(
     };
     let chain = certificates(tls);
     let peer = credentials.peer(&chain).map_err(|error| HandshakeFailure::untrusted(&error, kind))?;
-    let (direction, registry) = (Direction::Accepted, context.registry.clone());
+    let (direction, registry) = (Direction::Accepted, registry.clone());
     let stream = Refusable::new(stream);
     let refusal = stream.refusal();
     let handshaken =

@@ -11,10 +11,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::dialled::{Dialled, open_tunnel};
-use super::handshake::{self, HandshakeContext, Purpose};
+use super::handshake::{self, ClientStream, Purpose};
 use super::registry::Registry;
 use super::serve::{self, SessionRequest};
-use super::{DialledPeer, Handshakes, Tunnel, TunnelEnd, lock};
+use super::{DialledPeer, Handshaken, Handshakes, Tunnel, TunnelEnd, TunnelError, lock};
 use crate::address::{PeerName, PeerVia, ReversePeers};
 use crate::credentials::{Credentials, HandshakeFailure, Reason, Untrusted};
 use crate::ending::Ending;
@@ -66,8 +66,17 @@ impl Peers {
         self.registry.failures()
     }
 
-    pub(super) fn handshake_context(&self) -> &HandshakeContext {
-        &self.context
+    /// Connects to a peer, and makes sure that it is the right one.
+    pub(super) async fn dial(
+        &self,
+        addr: SocketAddr,
+        name: &PeerName,
+        purpose: Purpose,
+        limit: Duration,
+    ) -> io::Result<(ClientStream, Handshaken)> {
+        let none = || io::Error::other(TunnelError::NoCredentials);
+        let credentials = self.credentials.as_ref().ok_or_else(none)?;
+        handshake::dial(credentials, &self.registry, addr, name, purpose, limit).await
     }
 
     /// Returns the peers that have dialled us, and their changes.
@@ -87,7 +96,7 @@ impl Peers {
         let accepted = {
             let handshake = handshakes.begin();
             tokio::select! {
-                accepted = handshake::accept(&self.context, credentials, socket, remote) => accepted,
+                accepted = handshake::accept(credentials, &self.registry, socket, remote) => accepted,
                 () = handshake.evicted() => Err(HandshakeFailure::of(&io::ErrorKind::TimedOut.into(), credentials.kind())),
             }
         };
@@ -130,8 +139,7 @@ impl Peers {
         connect_timeout: Duration,
         admit: impl FnMut(SessionRequest),
     ) -> io::Result<()> {
-        let (stream, handshaken) =
-            handshake::dial(&self.context, addr, name, Purpose::Serve, connect_timeout).await?;
+        let (stream, handshaken) = self.dial(addr, name, Purpose::Serve, connect_timeout).await?;
         let served = serve::serve(stream, handshaken, admit, |tunnel| self.enter(tunnel)).await;
         served.map_err(io::Error::other)
     }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use super::dialled::{Dialled, OpenError, open_tunnel};
-use super::handshake::{self, Purpose};
+use super::handshake::Purpose;
 use super::peers::Peers;
 use super::{SessionInfo, Tunnel, TunnelError, TunnelStream, lock};
 use crate::address::{PeerAddr, PeerName, PeerVia};
@@ -226,9 +226,7 @@ impl Pool {
         connect_timeout: Duration,
     ) -> io::Result<(Arc<Tunnel>, impl Future<Output = ()> + Send + use<>)> {
         let PeerVia::Dial { addr, name } = via else { return Err(io::ErrorKind::Unsupported.into()) };
-        let (stream, handshaken) =
-            handshake::dial(self.peers.handshake_context(), *addr, name, Purpose::Open, connect_timeout)
-                .await?;
+        let (stream, handshaken) = self.peers.dial(*addr, name, Purpose::Open, connect_timeout).await?;
         let (dialled, driver) = open_tunnel(stream, handshaken, true).await.map_err(io::Error::other)?;
         self.peers.enter(&dialled.tunnel);
         let tunnel = dialled.tunnel.clone();

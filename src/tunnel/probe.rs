@@ -11,8 +11,8 @@ use tokio::time::timeout;
 
 use super::dialled::{Dialled, OpenError, open_tunnel};
 use super::handshake::{self, Purpose};
-use super::registry::unreachable_help;
-use super::{Peers, SessionInfo, Status, Tunnel, TunnelError};
+use super::registry::{Registry, unreachable_help};
+use super::{SessionInfo, Status, Tunnel, TunnelError};
 use crate::address::{EndpointAddr, PeerName};
 use crate::connect;
 use crate::credentials::{Credentials, HandshakeFailure, Reason};
@@ -83,9 +83,10 @@ impl Probe {
 
     async fn secure(&self, socket: Socket, addr: SocketAddr, steps: &mut Vec<Step>) -> io::Result<()> {
         let events = Arc::new(Events::default());
-        let peers = Peers::new(Some(self.credentials.clone()), events.clone());
+        let registry = Arc::new(Registry::new(events.clone()));
         let began = Instant::now();
-        let secured = handshake::secure(peers.handshake_context(), socket, addr, &self.name, Purpose::Open);
+        let secured =
+            handshake::secure(&self.credentials, &registry, socket, addr, &self.name, Purpose::Open);
         let (stream, handshaken) = timeout(self.limit, secured).await??;
         let (dialled, driver) = open_tunnel(stream, handshaken, false).await.map_err(io::Error::other)?;
         let tunnel = dialled.tunnel.clone();
