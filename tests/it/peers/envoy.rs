@@ -84,6 +84,22 @@ impl Drop for Envoy {
     }
 }
 
+#[test]
+fn configurations_of_the_example_are_valid() {
+    let program = needs!(program());
+    let ca = Ca::new();
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(ca.ca(), dir.path().join("ca.pem")).unwrap();
+    std::fs::copy(ca.issue("envoy", 1, VALID), dir.path().join("envoy.pem")).unwrap();
+    for file in ["dial.yaml", "serve.yaml"] {
+        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/envoy-peer");
+        let mut command = Command::new(&program);
+        command.args(["--mode", "validate", "-c"]).arg(format!("{example}/{file}")).current_dir(dir.path());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
 fn connect(addr: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
