@@ -1,7 +1,7 @@
 //! The TCP connection of a tunnel, below TLS: reads ahead, and records when the peer was last received from.
 
 use std::io::{self, IoSlice};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
@@ -15,10 +15,6 @@ use crate::socket::Socket;
 
 /// Bytes read by one system call. rustls reads 4 KiB at a time, and a full record is 16 KiB.
 const READ_BYTES: usize = 128 << 10;
-
-/// Bytes after which the other tasks of the thread are polled. A burst of small frames would otherwise be handled in one poll of the
-/// tunnel's task: meanwhile the thread serves nothing, and no session takes its frames, of which h2 keeps a limited number.
-const TURN_BYTES: usize = 256 << 10;
 
 /// Bytes that the kernel queues before it reports the socket as full: more would delay a small request behind bulk.
 const UNSENT_BYTES: u32 = 128 << 10;
@@ -74,8 +70,6 @@ pub(super) struct Transport {
     /// The part of `buffer` that is not read yet.
     start: usize,
     end: usize,
-    /// Read in this turn.
-    turn_bytes: usize,
 }
 
 impl Transport {
@@ -84,7 +78,7 @@ impl Transport {
         let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_BYTES);
         socket.do_not_pace_on_this_host();
         let activity = Arc::new(Activity::new());
-        Transport { socket, activity, buffer: Box::default(), start: 0, end: 0, turn_bytes: 0 }
+        Transport { socket, activity, buffer: Box::default(), start: 0, end: 0 }
     }
 
     pub(super) fn activity(&self) -> &Arc<Activity> {
@@ -95,21 +89,10 @@ impl Transport {
         if self.start < self.end {
             return Poll::Ready(Ok(()));
         }
-        if self.turn_bytes >= TURN_BYTES {
-            self.turn_bytes = 0;
-            // The first poll schedules the task after the others; the rest of the future is not needed.
-            let _: Poll<()> = pin!(tokio::task::yield_now()).poll(cx);
-            return Poll::Pending;
-        }
         if self.buffer.is_empty() {
             self.buffer = vec![0; READ_BYTES].into();
         }
-        let read = self.socket.poll_read(cx, &mut self.buffer);
-        if read.is_pending() {
-            self.turn_bytes = 0;
-        }
-        let received = ready!(read)?;
-        self.turn_bytes += received;
+        let received = ready!(self.socket.poll_read(cx, &mut self.buffer))?;
         self.activity.received(received);
         (self.start, self.end) = (0, received);
         Poll::Ready(Ok(()))
