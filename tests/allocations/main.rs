@@ -40,8 +40,9 @@ fn request_allocates_nothing() {
     assert_eq!(during(REQUESTS, || connection.exchange()), AllocationInfo::default());
 }
 
-/// Counts the dialling side alone, and the accepting side does the same in reverse.
-const PER_TUNNELLED_REQUEST: u64 = 12;
+/// On the dialling side; the accepting side does the same in reverse. Where they are: the payload of the frame, the encrypted
+/// record, the decrypted one.
+const PER_TUNNELLED_REQUEST: f64 = 3.0;
 
 #[test]
 fn request_in_a_tunnel_allocates_no_more_than_expected() {
@@ -50,7 +51,7 @@ fn request_in_a_tunnel_allocates_no_more_than_expected() {
     let connection = worker.connect();
     let counted = during(REQUESTS, || connection.exchange());
     let each = counted.count_total as f64 / REQUESTS as f64;
-    assert!(each <= PER_TUNNELLED_REQUEST as f64, "{each} allocations each");
+    assert!(each <= PER_TUNNELLED_REQUEST + 0.1, "{each} allocations each");
     assert!(counted.bytes_current.abs() < 1 << 20, "{counted:?}");
 }
 

@@ -42,6 +42,9 @@ pub(crate) struct Worker<Server> {
     server: Server,
 }
 
+/// Between two attempts to connect to a process that starts.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// Both ends derive their keys from it.
 const SECRET: &str = "b7c1d04e9a3f4f6d8a21c5e07f93ab64d2e85f10";
 
@@ -228,14 +231,20 @@ impl Exporter {
         let addr = TcpListener::bind("127.77.15.8:0").unwrap().local_addr().unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_ambassador"))
             .args(["--workers", "1", "--log-level", "error", "--peer-secret-file", "secret"])
-            .args(["--admin", "unix:admin.sock", "--peer-listen", &addr.to_string()])
+            .args(["--admin", &format!("unix:{}/admin.sock", directory.path().display())])
+            .args(["--peer-listen", &addr.to_string()])
             .arg(format!("peer:x={}", service.local_addr().unwrap()))
             .current_dir(directory.path())
             .spawn()
             .unwrap();
-        while TcpStream::connect(addr).is_err() {
-            std::thread::park_timeout(Duration::from_millis(10));
-        }
+        let is_up = || TcpStream::connect(addr).is_ok();
+        assert!(
+            (0..1_000).any(|_| is_up() || {
+                std::thread::park_timeout(PAUSE);
+                false
+            }),
+            "{addr}"
+        );
         Exporter { process, service, directory, addr }
     }
 
