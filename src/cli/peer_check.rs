@@ -29,8 +29,8 @@ const ADDRS_MAX: usize = 16;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
-    /// HOST[:PORT][/NAME]: the peer, and the export to open a session with
-    #[arg(value_name = "PEER")]
+    /// The peer, and the export to open a session with
+    #[arg(value_name = "HOST[:PORT][/NAME]")]
     peer: String,
     /// Identity that the certificate of the peer must have, as the option `identity` of a route
     #[arg(long, value_name = "NAME")]
