@@ -1,4 +1,4 @@
-//! The certificates that a shared secret stands for: a CA that every holder derives, and our own leaf, issued by it. Pure.
+//! The certificates that a shared secret defines: a CA that every holder derives, and our own leaf, issued by it. Pure.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

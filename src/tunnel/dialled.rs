@@ -87,7 +87,7 @@ async fn drive<T: AsyncRead + AsyncWrite + Unpin>(
             () = tunnel.cut.cancelled() => break,
             verdict = &mut watch, if !is_released => match verdict {
                 Verdict::Lost => break,
-                // The connection ends by itself when nobody can open a session any more.
+                // The connection ends by itself once no session can be opened in it.
                 Verdict::Unused => {
                     tunnel.ends(TunnelEnd::Idle);
                     tunnel.drain();

@@ -33,7 +33,7 @@ pub(super) fn request(export: &str, info: SessionInfo) -> Option<Request<()>> {
     Some(request)
 }
 
-/// Adds what the peer is told about a session.
+/// Adds the information about a session for the peer.
 pub(super) fn write(headers: &mut HeaderMap, info: SessionInfo) -> Option<()> {
     if let Some(client) = info.client {
         headers.insert(header::FORWARDED, HeaderValue::from_str(&format!("for=\"{client}\"")).ok()?);

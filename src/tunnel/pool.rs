@@ -188,7 +188,7 @@ impl Pool {
         dialling
     }
 
-    /// Drives a tunnel until it ends. It ends by itself once it has no sessions and nobody can open one.
+    /// Drives a tunnel until it ends. It ends by itself once it has no sessions and none can be opened.
     async fn drive(&self, via: &PeerVia, tunnel: &Arc<Tunnel>, driver: impl Future<Output = ()>) {
         let mut driver = pin!(driver);
         tokio::select! {

@@ -114,7 +114,7 @@ impl Probe {
         } else {
             drop(dialled);
         }
-        // The tunnel ends by itself, because nobody can open a session in it any more.
+        // The tunnel ends by itself, because no session can be opened in it.
         let _ = timeout(CLOSE_TIMEOUT, driver).await;
         Ok(())
     }

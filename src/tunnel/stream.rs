@@ -160,7 +160,7 @@ impl TunnelStream {
     pub fn refuse(&self, refusal: &Refusal) {
         let mut sender = lock(&self.sender);
         if let Sender::Requested(respond) = &mut *sender {
-            // Fails if the peer has reset the stream: then there is nobody to answer.
+            // Fails if the peer has reset the stream: then the answer has no recipient.
             let _ = respond.send_response(super::headers::refused(refusal), true);
             *sender = Sender::Closed;
         } else {

@@ -109,7 +109,7 @@ fn certificates_are_replaced_under_load_without_losing_a_session() {
         load.more(50);
         open.works();
     }
-    // The certificates that nobody uses any more are revoked.
+    // The certificates that are no longer used are revoked.
     ca.revoke(&[1, 2, 11, 21]);
     await_reloads([&exporter, &dialler], 4);
     load.more(50);
