@@ -40,7 +40,6 @@ use tokio_rustls::rustls::{ClientConfig, ServerConfig};
 use crate::address::PeerName;
 use crate::events::{EventKind, Events};
 use snapshot::Snapshot;
-use trust::provider;
 use verifier::{ClientVerifier, ServerVerifier};
 
 pub use error::CredentialsError;
@@ -122,7 +121,8 @@ impl Credentials {
         let current = self.current.load();
         let (server_name, sends_name) = server_name(name)?;
         let verifier = ServerVerifier::new(Arc::clone(&current.trust), name.clone());
-        let builder = ClientConfig::builder_with_details(provider(), Arc::clone(&self.clock));
+        let builder =
+            ClientConfig::builder_with_details(current.trust.provider().clone(), Arc::clone(&self.clock));
         let mut config = builder
             .with_protocol_versions(&[&TLS13])?
             .dangerous()
@@ -137,7 +137,8 @@ impl Credentials {
     /// Returns the configuration to accept peers. It requires a certificate that we trust.
     pub fn acceptor(&self, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, CredentialsError> {
         let current = self.current.load();
-        let builder = ServerConfig::builder_with_details(provider(), Arc::clone(&self.clock));
+        let builder =
+            ServerConfig::builder_with_details(current.trust.provider().clone(), Arc::clone(&self.clock));
         let mut config = builder
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(Arc::new(ClientVerifier::new(Arc::clone(&current.trust))))

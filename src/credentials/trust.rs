@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use tokio_rustls::rustls::{CipherSuite, SupportedCipherSuite};
 use webpki::{
@@ -96,8 +96,13 @@ impl Trust {
         self.kind
     }
 
-    pub(super) fn provider(&self) -> &CryptoProvider {
+    /// Returns the cryptography of handshakes.
+    pub(super) fn provider(&self) -> &Arc<CryptoProvider> {
         &self.provider
+    }
+
+    pub(super) fn algorithms(&self) -> &WebPkiSupportedAlgorithms {
+        &self.provider.signature_verification_algorithms
     }
 
     /// Verifies a chain that was verified before, with what is trusted now, and returns its identity.

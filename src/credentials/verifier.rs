@@ -62,12 +62,7 @@ impl ServerCertVerifier for ServerVerifier {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            signed,
-            &self.trust.provider().signature_verification_algorithms,
-        )
+        verify_tls12_signature(message, cert, signed, self.trust.algorithms())
     }
 
     fn verify_tls13_signature(
@@ -76,16 +71,11 @@ impl ServerCertVerifier for ServerVerifier {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            signed,
-            &self.trust.provider().signature_verification_algorithms,
-        )
+        verify_tls13_signature(message, cert, signed, self.trust.algorithms())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.trust.provider().signature_verification_algorithms.supported_schemes()
+        self.trust.algorithms().supported_schemes()
     }
 }
 
@@ -112,12 +102,7 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            signed,
-            &self.trust.provider().signature_verification_algorithms,
-        )
+        verify_tls12_signature(message, cert, signed, self.trust.algorithms())
     }
 
     fn verify_tls13_signature(
@@ -126,16 +111,11 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            signed,
-            &self.trust.provider().signature_verification_algorithms,
-        )
+        verify_tls13_signature(message, cert, signed, self.trust.algorithms())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.trust.provider().signature_verification_algorithms.supported_schemes()
+        self.trust.algorithms().supported_schemes()
     }
 }
 
