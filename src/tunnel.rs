@@ -94,8 +94,6 @@ pub struct Tunnel {
     /// Bytes received by its sessions whose credit was not returned yet.
     unreleased: AtomicUsize,
     rtt_us: AtomicU32,
-    /// It takes no new sessions.
-    closing: AtomicBool,
     loss: OnceLock<Ending>,
     /// Why the peer ended TLS. The side that dials learns only after the handshake that its certificate is refused.
     tls_failure: OnceLock<HandshakeFailure>,
@@ -109,7 +107,7 @@ pub struct Tunnel {
     registry: Arc<Registry>,
     /// Cancelled when the tunnel must end at once.
     cut: CancellationToken,
-    /// Cancelled when the tunnel must end after its sessions.
+    /// Cancelled when the tunnel takes no new sessions, and must end after its last one.
     drain: CancellationToken,
     ping: Notify,
 }
@@ -194,7 +192,6 @@ impl Tunnel {
             streams: AtomicUsize::new(0),
             unreleased: AtomicUsize::new(0),
             rtt_us: AtomicU32::new(0),
-            closing: AtomicBool::new(false),
             loss: OnceLock::new(),
             tls_failure: OnceLock::new(),
             end: OnceLock::new(),
@@ -233,21 +230,17 @@ impl Tunnel {
         self.activity.bytes()
     }
 
-    /// Returns the certificates of the peer.
-    pub fn chain(&self) -> &[CertificateDer<'static>] {
-        &self.chain
-    }
-
     /// Returns whether it takes no new sessions.
     pub fn is_closing(&self) -> bool {
-        self.closing.load(Relaxed)
+        self.drain.is_cancelled()
     }
 
-    /// Returns the window of all streams, in steps of the window of one.
-    fn window(&self) -> u32 {
+    /// Returns the window of all streams, in steps of the window of one, if it differs from `window`, which is set to it.
+    fn changed_window(&self, window: &mut u32) -> Option<u32> {
         let unread = u32::try_from(self.unreleased.load(Relaxed)).unwrap_or(u32::MAX);
         let steps = unread / STREAM_WINDOW;
-        TUNNEL_WINDOW.saturating_add(steps * STREAM_WINDOW).min(TUNNEL_WINDOW_MAX)
+        let current = TUNNEL_WINDOW.saturating_add(steps * STREAM_WINDOW).min(TUNNEL_WINDOW_MAX);
+        (std::mem::replace(window, current) != current).then_some(current)
     }
 
     /// Returns whether sessions that are not read pin half of the window of all.
@@ -257,12 +250,11 @@ impl Tunnel {
 
     /// Takes no new sessions, and ends after the last one.
     pub fn drain(&self) {
-        self.closing.store(true, Relaxed);
         self.drain.cancel();
     }
 
     /// Resolves when it takes no new sessions.
-    async fn drained(&self) {
+    pub async fn drained(&self) {
         self.drain.cancelled().await;
     }
 

@@ -1,6 +1,7 @@
 //! The opening side of a tunnel: opens sessions on the peer.
 
 use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,14 +72,7 @@ async fn drive<T: AsyncRead + AsyncWrite + Unpin>(
     tunnel: Arc<Tunnel>,
     may_release: bool,
 ) {
-    let pings = connection.ping_pong();
-    let watch = async {
-        match pings {
-            Some(pings) => liveness::watch(&tunnel, pings, may_release).await,
-            None => std::future::pending().await,
-        }
-    };
-    let mut watch = std::pin::pin!(watch);
+    let mut watch = pin!(liveness::watch(&tunnel, connection.ping_pong(), may_release));
     let mut is_released = false;
     let mut window = TUNNEL_WINDOW;
     loop {
@@ -95,9 +89,8 @@ async fn drive<T: AsyncRead + AsyncWrite + Unpin>(
                 }
             },
             ended = poll_fn(|cx| {
-                if window != tunnel.window() {
-                    window = tunnel.window();
-                    connection.set_target_window_size(window);
+                if let Some(bytes) = tunnel.changed_window(&mut window) {
+                    connection.set_target_window_size(bytes);
                 }
                 connection.poll_unpin(cx)
             }) => {

@@ -1,6 +1,6 @@
 //! Notices a peer that has vanished: a PING after a silence, and an answer in time.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::time::Duration;
 
 use h2::{Ping, PingPong};
@@ -26,8 +26,9 @@ pub(super) enum Verdict {
     Unused,
 }
 
-/// Watches a tunnel. Cancelled when its connection ends.
-pub(super) async fn watch(tunnel: &Tunnel, pings: PingPong, may_release: bool) -> Verdict {
+/// Watches a tunnel with the PINGs of its connection, which h2 gives away once. Cancelled when the connection ends.
+pub(super) async fn watch(tunnel: &Tunnel, pings: Option<PingPong>, may_release: bool) -> Verdict {
+    let Some(pings) = pings else { return pending().await };
     let mut pings = Pings { pings, sent: None };
     // Measures the round trip, and shows that the peer has accepted our certificate.
     if !pings.is_answered(tunnel).await {
@@ -80,7 +81,7 @@ impl Pings {
                 true
             }
             // The connection has failed, which its own task notices.
-            Ok(Err(_)) => std::future::pending().await,
+            Ok(Err(_)) => pending().await,
             Err(_) => tunnel.silence() < ANSWER,
         }
     }

@@ -8,13 +8,13 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::dialled::{Dialled, open_tunnel};
 use super::handshake::{self, ClientStream, Purpose};
 use super::registry::Registry;
 use super::serve::{self, SessionRequest};
-use super::{DialledPeer, Handshaken, Handshakes, Tunnel, TunnelEnd, TunnelError, lock};
+use super::{DialledPeer, Direction, Handshaken, Handshakes, Tunnel, TunnelEnd, TunnelError, lock};
 use crate::address::{PeerName, PeerVia, ReversePeers};
 use crate::credentials::{Credentials, HandshakeFailure, Reason, Untrusted};
 use crate::ending::Ending;
@@ -127,7 +127,7 @@ impl Peers {
         }
     }
 
-    /// Dials a peer and serves the sessions that it opens, until the tunnel ends.
+    /// Dials a peer and serves the sessions that it opens, until the tunnel ends. `opened` receives the tunnel.
     ///
     /// # Errors
     ///
@@ -138,10 +138,15 @@ impl Peers {
         name: &PeerName,
         connect_timeout: Duration,
         admit: impl FnMut(SessionRequest),
+        opened: oneshot::Sender<Arc<Tunnel>>,
     ) -> io::Result<()> {
         let (stream, handshaken) = self.dial(addr, name, Purpose::Serve, connect_timeout).await?;
-        let served = serve::serve(stream, handshaken, admit, |tunnel| self.enter(tunnel)).await;
-        served.map_err(io::Error::other)
+        let enter = |tunnel: &Arc<Tunnel>| {
+            self.enter(tunnel);
+            // Fails if the tunnel is not needed any more, because the process stops.
+            let _ = opened.send(tunnel.clone());
+        };
+        serve::serve(stream, handshaken, admit, enter).await.map_err(io::Error::other)
     }
 
     /// Lists a tunnel.
@@ -192,13 +197,15 @@ impl Peers {
     }
 
     /// Verifies the peers of all tunnels again after a change of the credentials. A tunnel of a revoked peer ends at once; every
-    /// other one is replaced: it takes no new sessions, and ends after its last one.
+    /// other one is replaced: it takes no new sessions, and ends after its last one. Only a peer can replace a tunnel that it has
+    /// dialled for us to open sessions in, so that stays in use while the peer is trusted.
     pub fn verify_again(&self) {
         let Some(credentials) = &self.credentials else { return };
         for tunnel in self.tunnels() {
-            match credentials.peer(tunnel.chain()) {
+            match credentials.peer(&tunnel.chain) {
                 Err(Untrusted::Revoked) => tunnel.cut(Ending::PeerRevoked),
-                _ => {
+                Ok(_) if tunnel.direction == Direction::Accepted && !tunnel.is_server() => {}
+                Ok(_) | Err(_) => {
                     tunnel.ends(TunnelEnd::Replaced);
                     tunnel.drain();
                 }

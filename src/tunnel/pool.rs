@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,8 +15,8 @@ use super::dialled::{Dialled, OpenError, open_tunnel};
 use super::handshake::Purpose;
 use super::peers::Peers;
 use super::{SessionInfo, Tunnel, TunnelError, TunnelStream, lock};
-use crate::address::{PeerAddr, PeerName, PeerVia};
-use crate::backoff::Backoff;
+use crate::address::{PeerAddr, PeerVia};
+use crate::backoff::{Backoff, jittered};
 use crate::route::Protocol;
 
 /// Tunnels of one thread to one peer, and the sessions of each before another one is dialled. Sessions beyond that still use
@@ -31,6 +30,9 @@ const FAILURE_TTL: Duration = Duration::from_millis(100);
 /// The same after a failure of TLS.
 const REFUSED_MIN: Duration = Duration::from_millis(100);
 const REFUSED_MAX: Duration = Duration::from_secs(5);
+
+/// How long the failures of a peer are remembered. Peers come and go with their addresses.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
 /// How long the last bytes of a tunnel may take when the process stops.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -122,20 +124,20 @@ impl Pool {
         protocol: Protocol,
         connect_timeout: Duration,
     ) -> io::Result<Dialled> {
-        let (addr, name) = match via {
-            PeerVia::Dial { addr, name } => (addr, name),
-            PeerVia::Reverse { identity, ip } => {
-                let dialled = self.peers.reverse(identity, *ip, protocol);
-                return dialled.ok_or_else(|| io::Error::other(TunnelError::NotConnected));
-            }
-        };
+        if let PeerVia::Reverse { identity, ip } = via {
+            let dialled = self.peers.reverse(identity, *ip, protocol);
+            return dialled.ok_or_else(|| io::Error::other(TunnelError::NotConnected));
+        }
         loop {
             let mut dialling = {
                 let mut entries = lock(&self.entries);
+                if !entries.contains_key(via) {
+                    entries.retain(|_, entry| !entry.is_forgotten());
+                }
                 let entry = entries.entry(via.clone()).or_default();
                 if let Some(dialled) = entry.choose(protocol) {
                     if entry.is_loaded() && entry.dialling.is_none() {
-                        entry.dialling = Some(self.dial(*addr, name.clone(), connect_timeout));
+                        entry.dialling = Some(self.dial(via.clone(), connect_timeout));
                     }
                     return Ok(dialled);
                 }
@@ -145,7 +147,7 @@ impl Pool {
                 if entry.tunnels.len() >= TUNNELS_MAX {
                     return Err(io::Error::other(TunnelError::Full));
                 }
-                let dial = || self.dial(*addr, name.clone(), connect_timeout);
+                let dial = || self.dial(via.clone(), connect_timeout);
                 entry.dialling.get_or_insert_with(dial).clone()
             };
             let outcome = dialling.wait_for(Option::is_some).await;
@@ -156,16 +158,10 @@ impl Pool {
     }
 
     /// Dials, independently of the session that needs the tunnel first.
-    fn dial(
-        self: &Arc<Pool>,
-        addr: SocketAddr,
-        name: PeerName,
-        connect_timeout: Duration,
-    ) -> watch::Receiver<DialState> {
+    fn dial(self: &Arc<Pool>, via: PeerVia, connect_timeout: Duration) -> watch::Receiver<DialState> {
         let (outcome, dialling) = watch::channel(None);
         let pool = self.clone();
         self.tasks.spawn(async move {
-            let via = PeerVia::Dial { addr, name };
             let dialled = pool.dial_now(&via, connect_timeout).await;
             let (result, opened) = match dialled {
                 Ok(opened) => (Ok(()), Some(opened)),
@@ -247,10 +243,16 @@ impl Entry {
     /// less and less often.
     fn failed(&mut self, failure: Failure) {
         let pause = match failure {
-            Failure::Tunnel(TunnelError::Tls { .. }) => self.backoff.next_pause(),
+            Failure::Tunnel(TunnelError::Tls { .. }) => jittered(self.backoff.next_pause()),
             Failure::Tunnel(_) | Failure::System(_) | Failure::Kind(_) => FAILURE_TTL,
         };
         self.failure = Some((Instant::now() + pause, failure));
+    }
+
+    /// Returns whether nothing is lost without it: no tunnel, and no failure that makes the next pause longer.
+    fn is_forgotten(&self) -> bool {
+        let is_old = |(until, _): (Instant, Failure)| until.elapsed() > FORGOTTEN_AFTER;
+        self.tunnels.is_empty() && self.dialling.is_none() && self.failure.is_none_or(is_old)
     }
 
     fn recent_failure(&self) -> Option<Failure> {

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,14 +64,7 @@ pub(super) async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
     let mut connection = connection?;
     let tunnel = Arc::new(Tunnel::new(handshaken, Side::Server));
     enter(&tunnel);
-    let pings = connection.ping_pong();
-    let watch = async {
-        match pings {
-            Some(pings) => liveness::watch(&tunnel, pings, false).await,
-            None => std::future::pending().await,
-        }
-    };
-    let mut watch = std::pin::pin!(watch);
+    let mut watch = pin!(liveness::watch(&tunnel, connection.ping_pong(), false));
     let mut is_draining = false;
     let mut window = TUNNEL_WINDOW;
     let result = loop {
@@ -90,9 +84,8 @@ pub(super) async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
             }
             () = unused(&tunnel), if is_draining => break Ok(()),
             accepted = poll_fn(|cx| {
-                if window != tunnel.window() {
-                    window = tunnel.window();
-                    connection.set_target_window_size(window);
+                if let Some(bytes) = tunnel.changed_window(&mut window) {
+                    connection.set_target_window_size(bytes);
                 }
                 connection.poll_accept(cx)
             }) => match accepted {

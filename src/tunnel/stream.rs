@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use http::Response;
 
 use super::payload::{Payload, Unsent};
 use super::refusal::Refusal;
-use super::{Counted, Tunnel};
+use super::{Counted, Tunnel, lock};
 use crate::ending::Ending;
 
 /// The most bytes of one frame, and so of one write.
@@ -75,10 +75,6 @@ enum ReceiverState {
 /// Not one of the errors by which a service closes a connection with unread bytes: a reset in a tunnel is a reset.
 fn aborted() -> io::Error {
     io::ErrorKind::ConnectionAborted.into()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns the result of writing bytes after the stream was reset. A peer that needs no more refuses them, like a service that has
@@ -264,10 +260,6 @@ impl TunnelStream {
 
     /// Ready when the peer has left without being served: it reset the stream, or ended it before any byte.
     pub(crate) fn poll_left(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll_has_ended(cx)
-    }
-
-    fn poll_has_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut receiver = lock(&self.receiver);
         receiver.receive_all(cx);
         match receiver.state {
@@ -280,7 +272,7 @@ impl TunnelStream {
     /// Returns whether the peer has ended or reset the stream. Unread bytes count as present.
     pub(crate) fn peer_has_left(&self) -> bool {
         let mut cx = Context::from_waker(futures_util::task::noop_waker_ref());
-        self.poll_has_ended(&mut cx).is_ready()
+        self.poll_left(&mut cx).is_ready()
     }
 
     /// Returns why the tunnel was lost, if it was.

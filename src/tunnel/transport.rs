@@ -69,7 +69,7 @@ impl Activity {
 pub(super) struct Transport {
     socket: Socket,
     activity: Arc<Activity>,
-    /// Allocated by the first read, and freed while nothing is buffered and the peer is silent.
+    /// Allocated by the first read.
     buffer: Box<[u8]>,
     /// The part of `buffer` that is not read yet.
     start: usize,
@@ -150,7 +150,8 @@ impl AsyncWrite for Transport {
             }
         }));
         let sent = match written {
-            // The peer has closed the connection. What it sent before is read next: an alert tells why.
+            // The peer has closed the connection. What it sent before is read next, which may not have been reported yet: an
+            // alert tells why.
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
             {

@@ -5,12 +5,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Handover, SessionSlot, TunnelSlot, Worker};
 use crate::address::PeerName;
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, jittered};
 use crate::cluster::Cluster;
 use crate::credentials::CredentialKind;
 use crate::ending::Ending;
@@ -81,7 +81,7 @@ impl Worker {
         });
     }
 
-    /// Dials until the process stops. A tunnel that is open then ends after its last session.
+    /// Dials until the process stops. A tunnel that takes no new sessions, because our credentials have changed, is replaced at once.
     async fn dial_repeatedly(&self, ReverseDial { name, addrs, .. }: &ReverseDial) {
         let mut addrs = addrs.clone();
         let mut backoff = Backoff::new(REDIAL_MIN, REDIAL_MAX);
@@ -91,21 +91,36 @@ impl Worker {
                 return;
             }
             let began = Instant::now();
-            let admit = |request| self.admit(request);
-            let served = self.shared.peers.serve_reverse(addr, name, DIAL_TIMEOUT, admit).await;
-            if let Err(error) = served {
-                tracing::debug!(%addr, "no tunnel to the peer: {error}");
+            let (opened, tunnel) = oneshot::channel();
+            self.serve_reverse(addr, name.clone(), opened);
+            if let Ok(tunnel) = tunnel.await {
+                tunnel.drained().await;
             }
             if began.elapsed() > REDIAL_MAX {
                 // It was open: dial at once.
-                backoff = Backoff::new(REDIAL_MIN, REDIAL_MAX);
+                backoff.reset();
                 continue;
             }
             tokio::select! {
                 () = self.shared.stop.cancelled() => return,
-                () = tokio::time::sleep(backoff.next_pause()) => {}
+                () = tokio::time::sleep(jittered(backoff.next_pause())) => {}
             }
         }
+    }
+
+    /// Dials and serves one tunnel. Its last sessions may be served beside the next tunnel.
+    fn serve_reverse(&self, addr: SocketAddr, name: PeerName, opened: oneshot::Sender<Arc<Tunnel>>) {
+        let worker = self.clone();
+        self.tracker.spawn(async move {
+            let admit = |request| worker.admit(request);
+            let served = worker.shared.peers.serve_reverse(addr, &name, DIAL_TIMEOUT, admit, opened);
+            tokio::select! {
+                () = worker.shared.force.cancelled() => {}
+                served = served => if let Err(error) = served {
+                    tracing::debug!(%addr, "no tunnel to the peer: {error}");
+                },
+            }
+        });
     }
 
     /// Serves a session that a peer has opened, or refuses it.

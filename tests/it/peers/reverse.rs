@@ -1,8 +1,9 @@
 //! Tunnels that the service's ambassador dials (`--peer-dial`), as it must behind NAT.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use crate::support::{Ambassador, Secret, Service, ask, eventually, private_ip};
+use crate::support::{Ambassador, Secret, Service, ask, eventually, private_ip, random_secret};
 
 /// The ambassador of the consumers, which the others dial.
 struct Hub {
@@ -50,6 +51,36 @@ fn spoke_reconnects_after_the_hub_was_restarted() {
     drop(consumer);
     let consumer = hub.start("peer://@laptop/x");
     assert_eq!(ask(consumer.addr("r")), "one");
+}
+
+/// A session that stays open keeps its tunnel, which takes no new sessions once the credentials have changed.
+#[test]
+fn new_sessions_are_served_beside_one_of_before_the_credentials_changed() {
+    let (hub, service) = (Hub::new(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let consumer = hub.start("peer://@laptop/x");
+    let route = format!("--workers 1 peer:x={}", service.local_addr().unwrap());
+    let flags = hub.secret.flags("laptop");
+    let _spoke =
+        Ambassador::with(&format!("{flags} --peer-listen off --peer-dial {} {route}", hub.peer)).start();
+    let connect = || {
+        let client = TcpStream::connect(consumer.addr("r")).unwrap();
+        (client, service.accept().unwrap().0)
+    };
+    let mut open = connect();
+    let (old, new) = (hub.secret.line(), random_secret());
+    for lines in [[&old, &new], [&new, &old]] {
+        let tunnels = consumer.log().matches("tunnel opened").count();
+        hub.secret.write(&lines.map(String::as_str));
+        eventually("a tunnel with the new credentials", || {
+            let log = consumer.log();
+            if log.matches("tunnel opened").count() > tunnels { Ok(()) } else { Err(log) }
+        });
+        let mut later = connect();
+        for (client, server) in [&mut open, &mut later] {
+            client.write_all(b"x").unwrap();
+            server.read_exact(&mut [0]).unwrap();
+        }
+    }
 }
 
 #[test]
