@@ -88,11 +88,12 @@ const PER_LINE: &[Call] = &[
 ];
 
 /// Instructions in user space of the released program. A connection has one request.
-const PER_REQUEST_INSTRUCTIONS: u64 = 6_900;
-const PER_CONNECTION_INSTRUCTIONS: u64 = 36_100;
-/// Two runs differ by 0.3 %. The rest allows for other compilers and processors, for which the C library chooses
-/// different copying loops.
+const PER_REQUEST_INSTRUCTIONS: u64 = 6_950;
+const PER_CONNECTION_INSTRUCTIONS: u64 = 36_900;
+/// A start differs by up to 300,000 instructions from the next: 1 % of what is counted here. The rest allows for other
+/// compilers and processors, for which the C library chooses different copying loops.
 const TOLERANCE_PERCENT: u64 = 5;
+const TIMES_MORE: usize = 4;
 
 /// Upper bounds: the number of bytes per splice depends on timing. On a quiet machine there are 2 to 3 splices and 1 to
 /// 2 waits, on a busy one up to 6. The bounds detect copied bytes (16 reads of a scratch buffer), pipes of the default
@@ -292,10 +293,10 @@ fn instructions_of_a_request_and_a_connection() {
         return;
     }
     let few = needs!(instructions(REQUESTS, CONNECTIONS));
-    let more_requests = needs!(instructions(2 * REQUESTS, CONNECTIONS));
-    let more_connections = needs!(instructions(REQUESTS, 2 * CONNECTIONS));
-    let per_request = (more_requests - few) / REQUESTS as u64;
-    let per_connection = (more_connections - few) / CONNECTIONS as u64;
+    let more_requests = needs!(instructions((1 + TIMES_MORE) * REQUESTS, CONNECTIONS));
+    let more_connections = needs!(instructions(REQUESTS, (1 + TIMES_MORE) * CONNECTIONS));
+    let per_request = (more_requests - few) / (TIMES_MORE * REQUESTS) as u64;
+    let per_connection = (more_connections - few) / (TIMES_MORE * CONNECTIONS) as u64;
     let wrong: Vec<String> = [
         within_tolerance("request", PER_REQUEST_INSTRUCTIONS, per_request),
         within_tolerance("connection", PER_CONNECTION_INSTRUCTIONS, per_connection),
