@@ -14,7 +14,10 @@ pub mod index;
 mod options;
 mod table;
 
-pub use options::{Balance, Check, HOLD_DEFAULT, Health, LABEL_HOLD_MAX, OnRemove, OnUnhealthy, Options};
+pub use options::{
+    Balance, Check, HOLD_DEFAULT, Health, LABEL_HOLD_MAX, OnRemove, OnUnhealthy, Options, ProxyTlv,
+    ProxyVersion,
+};
 pub use table::{Diff, Layer, RouteTable, Shadowed, diff, merge};
 
 /// A listener, its targets and its options.
@@ -186,6 +189,11 @@ impl Target {
             | Target::Docker { .. }
             | Target::Labelled { .. } => false,
         }
+    }
+
+    /// Returns whether the target can yield endpoints that are reached over TLS: written itself, or by a source.
+    pub fn may_dial_tls(&self) -> bool {
+        matches!(self, Target::Etcd(_) | Target::Consul(_) | Target::File(_))
     }
 
     /// Returns whether the target can yield peers that are dialled: written itself, or by a source.

@@ -142,11 +142,11 @@ impl Reader<'_> {
                 name => self.option(&mut options, name, key.span(), value, &listen),
             }
         }
-        if let (Some(mistake), Some((key, _))) =
-            (options::unused_identity(&targets, &options), table.get_key_value("identity"))
-            && self.mistakes.len() == before
-        {
-            self.wrong(key.span(), mistake);
+        if self.mistakes.len() == before {
+            for (name, mistake) in options::without_effect(&targets, &options) {
+                let span = table.get_key_value(name).map_or_else(|| item.span(), |(key, _)| key.span());
+                self.wrong(span, mistake);
+            }
         }
         let origin = self.place(item.span());
         (self.mistakes.len() == before).then_some(Route { listen, targets, options, origin })

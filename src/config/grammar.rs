@@ -118,7 +118,8 @@ impl Draft {
     fn finish(self, place: &Place) -> Result<Route, Vec<Diagnostic>> {
         let Draft { listen, targets, options, mut mistakes } = self;
         if mistakes.is_empty() {
-            mistakes.extend(options::unused_identity(&targets, &options));
+            let unused = options::without_effect(&targets, &options);
+            mistakes.extend(unused.into_iter().map(|(_, mistake)| mistake));
         }
         if mistakes.is_empty() {
             return Ok(Route { listen, targets, options, origin: place.clone() });

@@ -1,6 +1,7 @@
 //! The options of a route, with their defaults. Pure.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -48,6 +49,48 @@ pub struct Options {
     pub identity: Option<String>,
     /// The identities that may use a `peer:` route. Empty allows every identity that our own CA issued.
     pub peers: Vec<String>,
+    /// The clients that send a PROXY protocol header, which is required from them.
+    pub accept_proxy: Vec<IpNet>,
+    /// The version of the PROXY protocol header that is sent to endpoints.
+    pub send_proxy: Option<ProxyVersion>,
+    /// What a header of version 2 contains in addition to the addresses.
+    pub proxy_tlv: Vec<ProxyTlv>,
+    /// Whether health checks send a header too. Only used with `send_proxy`.
+    pub health_proxy: bool,
+    /// The name of the certificates with which TLS is terminated.
+    pub tls: Option<String>,
+    /// The identities of clients that may connect. Empty allows every certificate that `tls_ca` has issued.
+    pub tls_peers: Vec<String>,
+    /// The CAs of the certificates that clients must have.
+    pub tls_ca: Option<PathBuf>,
+    /// The CAs of `tls://` endpoints. `None` for those of the system.
+    pub ca: Option<PathBuf>,
+    /// The name that `tls://` endpoints are asked for, and must prove, in place of their host.
+    pub sni: Option<String>,
+    /// The name of our client certificate for `tls://` endpoints.
+    pub cert: Option<String>,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// The text header.
+    V1,
+    /// The binary header.
+    V2,
+}
+
+/// A field of a PROXY protocol header of version 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyTlv {
+    /// How the client has used TLS, and the name in its certificate.
+    Ssl,
+    /// An identifier of the session.
+    UniqueId,
+    /// The name that the client has asked for by SNI.
+    Authority,
+    /// The identity of the client, as ztunnel writes it.
+    Identity,
 }
 
 /// The health checks of a route's endpoints.
@@ -159,6 +202,16 @@ impl Options {
             on_remove: OnRemove::default(),
             identity: None,
             peers: Vec::new(),
+            accept_proxy: Vec::new(),
+            send_proxy: None,
+            proxy_tlv: Vec::new(),
+            health_proxy: true,
+            tls: None,
+            tls_peers: Vec::new(),
+            tls_ca: None,
+            ca: None,
+            sni: None,
+            cert: None,
         }
     }
 
@@ -190,6 +243,16 @@ impl Options {
             on_remove,
             identity,
             peers,
+            accept_proxy,
+            send_proxy,
+            proxy_tlv,
+            health_proxy,
+            tls,
+            tls_peers,
+            tls_ca,
+            ca,
+            sni,
+            cert,
         } = self;
         vec![
             ("name", name.clone()),
@@ -213,8 +276,18 @@ impl Options {
             ("allow", list(allow)),
             ("deny", list(deny)),
             ("on-remove", on_remove.name().to_owned()),
-            ("identity", identity.clone().unwrap_or_default()),
+            ("identity", text(identity.as_ref())),
             ("peers", list(peers)),
+            ("accept-proxy", list(accept_proxy)),
+            ("send-proxy", send_proxy.map_or_else(off, |version| version.name().to_owned())),
+            ("proxy-tlv", proxy_tlv.iter().map(|tlv| tlv.name()).collect::<Vec<_>>().join(",")),
+            ("health-proxy", if *health_proxy { "on" } else { "off" }.to_owned()),
+            ("tls", text(tls.as_ref())),
+            ("tls-peers", list(tls_peers)),
+            ("tls-ca", path(tls_ca.as_ref())),
+            ("ca", path(ca.as_ref())),
+            ("sni", text(sni.as_ref())),
+            ("cert", text(cert.as_ref())),
         ]
     }
 }
@@ -229,6 +302,14 @@ fn number(value: Option<u32>) -> String {
 
 fn duration(value: Duration) -> String {
     humantime::format_duration(value).to_string().replace(' ', "")
+}
+
+fn text(value: Option<&String>) -> String {
+    value.cloned().unwrap_or_default()
+}
+
+fn path(value: Option<&PathBuf>) -> String {
+    value.map(|path| path.display().to_string()).unwrap_or_default()
 }
 
 fn list<T: ToString>(items: &[T]) -> String {
@@ -248,6 +329,35 @@ impl Balance {
             Balance::P2c => "p2c",
             Balance::Random => "random",
             Balance::SourceHash => "source-hash",
+        }
+    }
+}
+
+impl ProxyVersion {
+    /// Every version.
+    pub const ALL: [ProxyVersion; 2] = [ProxyVersion::V1, ProxyVersion::V2];
+
+    /// Returns the value of the option `send-proxy`.
+    pub fn name(self) -> &'static str {
+        match self {
+            ProxyVersion::V1 => "v1",
+            ProxyVersion::V2 => "v2",
+        }
+    }
+}
+
+impl ProxyTlv {
+    /// Every field, in the order of the documentation.
+    pub const ALL: [ProxyTlv; 4] =
+        [ProxyTlv::Ssl, ProxyTlv::UniqueId, ProxyTlv::Authority, ProxyTlv::Identity];
+
+    /// Returns the value of the option `proxy-tlv`.
+    pub fn name(self) -> &'static str {
+        match self {
+            ProxyTlv::Ssl => "ssl",
+            ProxyTlv::UniqueId => "unique-id",
+            ProxyTlv::Authority => "authority",
+            ProxyTlv::Identity => "identity",
         }
     }
 }

@@ -131,7 +131,7 @@ pub(crate) fn socket_path(text: &str) -> Result<PathBuf, Mistake> {
     }
 }
 
-pub(super) fn is_path_char(c: char) -> bool {
+pub(in crate::config::grammar) fn is_path_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || "/._-+@:~".contains(c)
 }
 

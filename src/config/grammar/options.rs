@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::{peer, target};
 use crate::config::suggest::suggest;
 use crate::diagnostic::Mistake;
-use crate::route::{Balance, LABEL_HOLD_MAX, Listen, OnRemove, OnUnhealthy, Options, Target};
+use crate::route::{Balance, LABEL_HOLD_MAX, Listen, OnRemove, OnUnhealthy, Options, ProxyVersion, Target};
 use values::{
-    check, check_duration, checks, connect_timeout, half_close_timeout, limit, networks, optional_duration,
-    peers,
+    certificate, check, check_duration, checks, connect_timeout, file, half_close_timeout, identities, limit,
+    networks, of_connections, optional_duration, peers, proxy_tlv,
 };
 pub(crate) use values::{duration, duration_or_off, one_of};
 
@@ -37,7 +37,7 @@ pub(crate) struct Key {
 
 /// Every option, in the order of the documentation. Options that name a target, or that affect which client address is
 /// trusted, are reserved for the operator.
-const KEYS: [Key; 25] = [
+const KEYS: [Key; 33] = [
     one("name", "redis", Author::Label),
     one("balance", "round-robin", Author::Label),
     one("slow-start", "30s", Author::Label),
@@ -58,11 +58,19 @@ const KEYS: [Key; 25] = [
     one("on-unhealthy", "drain", Author::Label),
     list("allow", "10.0.0.0/8", Author::Label),
     list("deny", "10.0.0.0/8", Author::Label),
-    one("accept-proxy", "on", Author::Operator),
-    one("send-proxy", "v2", Author::Operator),
     one("on-remove", "drain", Author::Label),
     one("identity", "web", Author::Operator),
     list("peers", "web", Author::Label),
+    list("accept-proxy", "10.0.0.0/8", Author::Operator),
+    one("send-proxy", "v2", Author::Operator),
+    list("proxy-tlv", "ssl", Author::Operator),
+    one("health-proxy", "off", Author::Operator),
+    one("tls", "web", Author::Operator),
+    list("tls-peers", "web", Author::Operator),
+    one("tls-ca", "/etc/ambassador/clients.pem", Author::Operator),
+    one("ca", "/etc/ambassador/ca.pem", Author::Operator),
+    one("sni", "db.example.com", Author::Operator),
+    one("cert", "web", Author::Operator),
 ];
 
 /// Checks run on the control plane, and labels can open thousands of routes.
@@ -141,7 +149,7 @@ pub(crate) fn set(
     value: &str,
     listen: &Listen,
 ) -> Result<(), Vec<Mistake>> {
-    if let Some(Key { example, .. }) = key(name).filter(|_| value.is_empty() && name != "accept-proxy") {
+    if let Some(Key { example, .. }) = key(name).filter(|_| value.is_empty()) {
         let help = format!("write `{name}={example}`");
         return Err(Mistake::new(format!("missing value of `{name}`")).help(help).into());
     }
@@ -169,20 +177,75 @@ pub(crate) fn set(
         "on-remove" => options.on_remove = one_of(name, value, OnRemove::ALL, OnRemove::name)?,
         "identity" => options.identity = Some(peer::identity(value)?),
         "peers" => options.peers.extend(peers(value, listen)?),
-        "accept-proxy" | "send-proxy" => return Err(not_implemented(name).into()),
+        "accept-proxy" => {
+            of_connections(name, listen)?;
+            options.accept_proxy.extend(networks(name, value, listen)?);
+        }
+        "send-proxy" => {
+            options.send_proxy = Some(one_of(name, value, ProxyVersion::ALL, ProxyVersion::name)?);
+        }
+        "proxy-tlv" => options.proxy_tlv.extend(proxy_tlv(name, value)?),
+        "health-proxy" => options.health_proxy = one_of(name, value, ["on", "off"], |word| word)? == "on",
+        "tls" => {
+            of_connections(name, listen)?;
+            options.tls = Some(certificate(value)?);
+        }
+        "tls-peers" => options.tls_peers.extend(identities(value)?),
+        "tls-ca" => options.tls_ca = Some(file(name, value)?),
+        "ca" => options.ca = Some(file(name, value)?),
+        "sni" => options.sni = Some(target::host_name(value)?),
+        "cert" => options.cert = Some(certificate(value)?),
         _ => return Err(unknown(name).into()),
     }
     Ok(())
 }
 
-/// Returns a mistake if there is an `identity` and no target can yield a peer that is dialled.
-pub(crate) fn unused_identity(targets: &[Target], options: &Options) -> Option<Mistake> {
-    let is_used = || targets.iter().chain(&options.backup).any(Target::may_dial_peers);
-    let identity = options.identity.as_ref().filter(|_| !is_used())?;
-    Some(
-        Mistake::new(format!("`identity={identity}` has no effect: no target is a peer that is dialled"))
-            .help("remove it, or write a target `peer://HOST/NAME`"),
-    )
+/// Returns a mistake for each option that has no effect, with the name of the option.
+pub(crate) fn without_effect(targets: &[Target], options: &Options) -> Vec<(&'static str, Mistake)> {
+    let any = |is: fn(&Target) -> bool| targets.iter().chain(&options.backup).any(is);
+    let needs_peer = "no target is a peer that is dialled";
+    let peer_help = "write a target `peer://HOST/NAME`";
+    let tls_help = "write a target `tls://HOST`";
+    let needs_tls = "no target is reached over TLS";
+    let is_v2 = options.send_proxy == Some(ProxyVersion::V2);
+    let tls_help_of_listener = "add `tls=NAME`, the name of a certificate";
+    [
+        ("identity", options.identity.is_some() && !any(Target::may_dial_peers), needs_peer, peer_help),
+        (
+            "proxy-tlv",
+            !options.proxy_tlv.is_empty() && !is_v2,
+            "only version 2 has fields",
+            "add `send-proxy=v2`",
+        ),
+        (
+            "health-proxy",
+            !options.health_proxy && options.send_proxy.is_none(),
+            "no header is sent",
+            "add `send-proxy=v2`",
+        ),
+        (
+            "tls-peers",
+            !options.tls_peers.is_empty() && options.tls.is_none(),
+            "TLS is not terminated",
+            tls_help_of_listener,
+        ),
+        (
+            "tls-ca",
+            options.tls_ca.is_some() && options.tls.is_none(),
+            "TLS is not terminated",
+            tls_help_of_listener,
+        ),
+        ("ca", options.ca.is_some() && !any(Target::may_dial_tls), needs_tls, tls_help),
+        ("sni", options.sni.is_some() && !any(Target::may_dial_tls), needs_tls, tls_help),
+        ("cert", options.cert.is_some() && !any(Target::may_dial_tls), needs_tls, tls_help),
+    ]
+    .into_iter()
+    .filter(|(_, is_unused, _, _)| *is_unused)
+    .map(|(name, _, why, help)| {
+        let mistake = Mistake::new(format!("`{name}` has no effect: {why}"));
+        (name, mistake.help(format!("remove it, or {help}")))
+    })
+    .collect()
 }
 
 fn unknown(key: &str) -> Mistake {
@@ -197,10 +260,6 @@ fn unknown(key: &str) -> Mistake {
         key if key.contains('?') => mistake.help("join options with `&`"),
         key => mistake.help(suggest(key, &names().collect::<Vec<_>>())),
     }
-}
-
-fn not_implemented(what: &str) -> Mistake {
-    Mistake::new(format!("`{what}` is not in this version")).help("remove it")
 }
 
 fn backup(backups: &mut Vec<Target>, text: &str, listen: &Listen) -> Result<(), Vec<Mistake>> {

@@ -211,7 +211,7 @@ pub(crate) fn at(host: &str, port: u16) -> Result<Target, Mistake> {
 }
 
 /// Parses a DNS name (RFC 1035, and the underscore, which names of Docker and Compose contain).
-fn host_name(text: &str) -> Result<String, Mistake> {
+pub(super) fn host_name(text: &str) -> Result<String, Mistake> {
     let mistake = |what: &str| Mistake::new(format!("invalid host `{text}`: {what}"));
     let name = text.strip_suffix('.').unwrap_or(text);
     if name.is_empty() {

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::route::{
-    Balance, Check, ConsulService, EtcdKeys, Health, OnRemove, OnUnhealthy, PeerHost, PeerTarget,
+    Balance, Check, ConsulService, EtcdKeys, Health, OnRemove, OnUnhealthy, PeerHost, PeerTarget, ProxyTlv,
+    ProxyVersion,
 };
 
 fn place() -> Place {
@@ -270,7 +271,8 @@ fn some_options(listen: &Listen) -> impl Strategy<Value = Options> + use<> {
     let peers = (proptest::option::of(an_identity()), proptest::collection::vec(an_identity(), peers));
     let networks = || proptest::collection::vec(network.clone(), allow.clone());
     let sizes = (a_limit(), a_limit(), a_limit(), proptest::option::of(a_duration()), networks(), networks());
-    (name, choices, some_targets(listen, 0..3), times, sizes, a_health(), peers).prop_map(
+    let edges = some_edges(listen);
+    (name, choices, some_targets(listen, 0..3), times, sizes, a_health(), peers, edges).prop_map(
         |(
             name,
             (balance, on_remove, on_unhealthy),
@@ -279,6 +281,7 @@ fn some_options(listen: &Listen) -> impl Strategy<Value = Options> + use<> {
             (max_sessions, max_sessions_per_endpoint, rate, max_duration, allow, deny),
             health,
             (identity, peers),
+            edges,
         )| {
             Options {
                 name,
@@ -300,9 +303,46 @@ fn some_options(listen: &Listen) -> impl Strategy<Value = Options> + use<> {
                 on_remove,
                 identity,
                 peers,
+                ..edges
             }
         },
     )
+}
+
+/// The options of PROXY protocol and TLS. The others are the defaults.
+fn some_edges(listen: &Listen) -> impl Strategy<Value = Options> + use<> {
+    let of_connections = listen.protocol() == Protocol::Tcp && !matches!(listen, Listen::Peer { .. });
+    let network = (any::<IpAddr>(), 0..=32u8)
+        .prop_map(|(ip, length)| ipnet::IpNet::new(ip.to_canonical(), length).unwrap());
+    let networks = if matches!(listen, Listen::Inet { .. }) && of_connections { 0..3 } else { 0..1 };
+    let a_name = || proptest::option::of("[a-zA-Z0-9._-]{1,10}");
+    let a_file = || proptest::option::of(a_path());
+    let proxy = (
+        proptest::collection::vec(network, networks),
+        proptest::option::of(proptest::sample::select(ProxyVersion::ALL.to_vec())),
+        proptest::sample::subsequence(ProxyTlv::ALL.to_vec(), 0..=4),
+        any::<bool>(),
+    );
+    let tls = (a_name(), proptest::collection::vec(an_identity(), 0..3), a_file());
+    let dialled = (a_file(), proptest::option::of("[a-z]{1,9}([.][a-z]{1,9}){0,2}"), a_name());
+    (proxy, tls, dialled).prop_map(move |(proxy, (tls, tls_peers, tls_ca), (ca, sni, cert))| {
+        let (accept_proxy, send_proxy, proxy_tlv, health_proxy) = proxy;
+        let tls = tls.filter(|_| of_connections);
+        let is_v2 = send_proxy == Some(ProxyVersion::V2);
+        Options {
+            proxy_tlv: if is_v2 { proxy_tlv } else { Vec::new() },
+            health_proxy: health_proxy || send_proxy.is_none(),
+            tls_peers: if tls.is_some() { tls_peers } else { Vec::new() },
+            tls_ca: tls_ca.filter(|_| tls.is_some()),
+            accept_proxy,
+            send_proxy,
+            tls,
+            ca,
+            sni,
+            cert,
+            ..Options::named("")
+        }
+    })
 }
 
 fn a_route() -> impl Strategy<Value = Route> {
@@ -311,6 +351,9 @@ fn a_route() -> impl Strategy<Value = Route> {
         (Just(listen), parts).prop_map(|(listen, (targets, mut options))| {
             let dials = |target: &Target| target.may_dial_peers();
             options.identity = options.identity.filter(|_| targets.iter().chain(&options.backup).any(dials));
+            if !targets.iter().chain(&options.backup).any(Target::may_dial_tls) {
+                (options.ca, options.sni, options.cert) = (None, None, None);
+            }
             Route { listen, targets, options, origin: Place::Argument(1) }
         })
     })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::listen;
 use super::*;
-use crate::route::{Check, Health};
+use crate::route::{Check, Health, ProxyTlv};
 
 fn read(text: &str, listener: &str) -> Result<Options, Vec<Mistake>> {
     let listen = listen::parse(listener).unwrap();
@@ -19,7 +19,8 @@ fn every_option_is_read() {
                 &idle-timeout=1h30m&half-close-timeout=1m&max-sessions=7&allow=10.0.0.0/8,::1&allow=1.2.3.4\
                 &on-remove=cut&health=http:/up?a=b&health-interval=1s&health-timeout=100ms&health-rise=1&health-fall=9\
                 &on-unhealthy=cut&deny=10.1.0.0/16&max-duration=8h&max-sessions-per-endpoint=5&rate=20\
-                &identity=spiffe://td/pg";
+                &identity=spiffe://td/pg&accept-proxy=10.0.0.0/8,::1&send-proxy=v2&proxy-tlv=ssl,unique-id&health-proxy=off\
+                &tls=web&tls-peers=a,spiffe://td/b&tls-ca=/etc/c.pem&ca=/etc/ca.pem&sni=db.example.com&cert=client";
     let options = read(text, "5432").unwrap();
     let host = |host: &str, port| Target::Host { host: host.to_owned(), port };
     assert_eq!(
@@ -50,8 +51,49 @@ fn every_option_is_read() {
             on_remove: OnRemove::Cut,
             identity: Some("spiffe://td/pg".to_owned()),
             peers: Vec::new(),
+            accept_proxy: ["10.0.0.0/8", "::1/128"].map(|net| net.parse().unwrap()).to_vec(),
+            send_proxy: Some(ProxyVersion::V2),
+            proxy_tlv: vec![ProxyTlv::Ssl, ProxyTlv::UniqueId],
+            health_proxy: false,
+            tls: Some("web".to_owned()),
+            tls_peers: vec!["a".to_owned(), "spiffe://td/b".to_owned()],
+            tls_ca: Some("/etc/c.pem".into()),
+            ca: Some("/etc/ca.pem".into()),
+            sni: Some("db.example.com".to_owned()),
+            cert: Some("client".to_owned()),
         }
     );
+}
+
+#[test]
+fn options_of_connections_are_rejected_on_other_listeners() {
+    for listener in ["53/udp", "peer:redis"] {
+        for text in ["accept-proxy=10.0.0.0/8", "tls=web"] {
+            let mistakes = read(text, listener).expect_err(text);
+            assert!(mistakes[0].message.contains("is not supported on the listener"), "{mistakes:?}");
+        }
+    }
+}
+
+#[test]
+fn an_option_without_effect_is_a_mistake() {
+    for (text, help) in [
+        ("proxy-tlv=ssl", "add `send-proxy=v2`"),
+        ("proxy-tlv=ssl&send-proxy=v1", "add `send-proxy=v2`"),
+        ("health-proxy=off", "add `send-proxy=v2`"),
+        ("tls-peers=a", "add `tls=NAME`"),
+        ("tls-ca=/etc/c.pem", "add `tls=NAME`"),
+        ("ca=/etc/ca.pem", "`tls://HOST`"),
+        ("sni=db", "`tls://HOST`"),
+        ("cert=web", "`tls://HOST`"),
+    ] {
+        let options = read(text, "80").unwrap();
+        let target = Target::Host { host: "a".to_owned(), port: 1 };
+        let found = without_effect(&[target], &options);
+        let [(name, mistake)] = found.as_slice() else { panic!("{text}: {found:?}") };
+        assert!(text.starts_with(name), "{text}: {name}");
+        assert!(mistake.help.as_deref().unwrap().contains(help), "{mistake:?}");
+    }
 }
 
 #[test]
@@ -100,11 +142,15 @@ fn every_mistake_has_a_help() {
         ("identity=a:b", "invalid identity `a:b`", "letters"),
         ("identity=a&identity=b", "duplicate option `identity`", "keep one"),
         ("peers=web", "only supported on a listener `peer:NAME`", "allow="),
-        ("identity=a:b", "invalid identity `a:b`", "letters"),
-        ("identity=a&identity=b", "duplicate option `identity`", "keep one"),
-        ("peers=web", "only supported on a listener `peer:NAME`", "allow="),
-        ("accept-proxy", "`accept-proxy` is not in this version", "remove it"),
-        ("send-proxy=v2", "`send-proxy` is not in this version", "remove it"),
+        ("accept-proxy", "missing value of `accept-proxy`", "write `accept-proxy=10.0.0.0/8`"),
+        ("accept-proxy=lb", "invalid network `lb`", "10.0.0.0/8"),
+        ("send-proxy=2", "invalid value `2` for `send-proxy`", "did you mean `v2`?"),
+        ("proxy-tlv=ssl,unique", "invalid value `unique` for `proxy-tlv`", "`unique-id`"),
+        ("health-proxy=no", "invalid value `no` for `health-proxy`", "did you mean `on`?"),
+        ("tls=a/b", "invalid name of a certificate `a/b`", "`[[certificate]]`"),
+        ("tls-ca=ca.pem", "not the absolute path of a file", "`tls-ca=/etc/ambassador/ca.pem`"),
+        ("ca=/etc/a b", "it contains ' '", "letters"),
+        ("sni=a b", "invalid host", ""),
         ("name=a b", "invalid name", "letters"),
         ("name=", "missing value of `name`", "name=redis"),
         ("backup=unix:pg", "not absolute", "begin the path"),
@@ -166,10 +212,25 @@ fn of_label_with(text: &str, listener: &str) -> Vec<Mistake> {
 }
 
 /// A new option must be listed here if a label cannot set it.
+const OF_OPERATORS: [&str; 12] = [
+    "backup",
+    "identity",
+    "accept-proxy",
+    "send-proxy",
+    "proxy-tlv",
+    "health-proxy",
+    "tls",
+    "tls-peers",
+    "tls-ca",
+    "ca",
+    "sni",
+    "cert",
+];
+
 #[test]
 fn a_label_sets_the_options_that_affect_only_its_own_container() {
     for name in names() {
-        let is_operators = ["backup", "accept-proxy", "send-proxy", "identity"].contains(&name);
+        let is_operators = OF_OPERATORS.contains(&name);
         let listener = if name == "peers" { "peer:redis" } else { "80" };
         let mistakes = of_label_with(&format!("{name}={}", key(name).unwrap().example), listener);
         assert_eq!(mistakes.is_empty(), !is_operators, "{name}: {mistakes:?}");

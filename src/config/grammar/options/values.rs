@@ -1,14 +1,16 @@
 //! The values of options: one parser for each kind. Pure.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use crate::config::grammar::listen::is_path_char;
 use crate::config::grammar::{digits, peer};
 use crate::config::suggest::suggest;
 use crate::diagnostic::Mistake;
-use crate::route::{Check, Listen};
+use crate::route::{Check, Listen, Protocol, ProxyTlv};
 
 /// A name is part of URLs, metrics and log lines. Every listener is a valid name; the longest is `peer:NAME/udp`.
 const NAME_LENGTH_MAX: usize = 262;
@@ -152,11 +154,7 @@ pub(super) fn networks(key: &str, text: &str, listen: &Listen) -> Result<Vec<IpN
         .help("restrict the permissions of the socket's directory")
         .into());
     }
-    let (networks, mistakes): (Vec<_>, Vec<_>) = text.split(',').map(network).partition(Result::is_ok);
-    if mistakes.is_empty() {
-        return Ok(networks.into_iter().filter_map(Result::ok).collect());
-    }
-    Err(mistakes.into_iter().filter_map(Result::err).collect())
+    each(text, network)
 }
 
 /// Parses the identities of the peers that may use a route.
@@ -166,10 +164,55 @@ pub(super) fn peers(text: &str, listen: &Listen) -> Result<Vec<String>, Vec<Mist
             .help("remove it, or restrict clients by address: `allow=10.0.0.0/8`")
             .into());
     }
-    let (identities, mistakes): (Vec<_>, Vec<_>) =
-        text.split(',').map(peer::identity).partition(Result::is_ok);
+    identities(text)
+}
+
+/// Parses identities, separated by commas.
+pub(super) fn identities(text: &str) -> Result<Vec<String>, Vec<Mistake>> {
+    each(text, peer::identity)
+}
+
+/// Parses the fields of a PROXY protocol header.
+pub(super) fn proxy_tlv(key: &str, text: &str) -> Result<Vec<ProxyTlv>, Vec<Mistake>> {
+    each(text, |word| one_of(key, word, ProxyTlv::ALL, ProxyTlv::name))
+}
+
+/// Returns a mistake for an option that concerns connections of clients, which UDP and tunnels do not have.
+pub(super) fn of_connections(key: &str, listen: &Listen) -> Result<(), Mistake> {
+    if listen.protocol() == Protocol::Tcp && !matches!(listen, Listen::Peer { .. }) {
+        return Ok(());
+    }
+    Err(Mistake::new(format!("`{key}` is not supported on the listener `{listen}`"))
+        .help("remove it: only connections over TCP and unix sockets have it"))
+}
+
+/// Parses the name of a certificate of the configuration.
+pub(super) fn certificate(text: &str) -> Result<String, Mistake> {
+    if !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
+        return Ok(text.to_owned());
+    }
+    Err(Mistake::new(format!("invalid name of a certificate `{text}`"))
+        .help("use letters, digits and `._-`: it is the `name` of a `[[certificate]]`"))
+}
+
+/// Parses the path of a file.
+pub(super) fn file(key: &str, text: &str) -> Result<PathBuf, Mistake> {
+    let mistake = |what: &str| Mistake::new(format!("invalid path `{text}` for `{key}`: {what}"));
+    if !text.starts_with('/') || text.starts_with("//") || text.ends_with('/') {
+        return Err(mistake("it is not the absolute path of a file")
+            .help(format!("write `{key}=/etc/ambassador/ca.pem`")));
+    }
+    match text.chars().find(|c| !is_path_char(*c)) {
+        Some(odd) => Err(mistake(&format!("it contains {odd:?}")).help("use letters, digits and `/._-+@:~`")),
+        None => Ok(PathBuf::from(text)),
+    }
+}
+
+/// Parses a list, separated by commas. Returns every mistake.
+fn each<T>(text: &str, parse: impl Fn(&str) -> Result<T, Mistake>) -> Result<Vec<T>, Vec<Mistake>> {
+    let (values, mistakes): (Vec<_>, Vec<_>) = text.split(',').map(parse).partition(Result::is_ok);
     if mistakes.is_empty() {
-        return Ok(identities.into_iter().filter_map(Result::ok).collect());
+        return Ok(values.into_iter().filter_map(Result::ok).collect());
     }
     Err(mistakes.into_iter().filter_map(Result::err).collect())
 }
