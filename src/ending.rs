@@ -48,13 +48,17 @@ pub enum Ending {
     TunnelLost,
     /// The certificate of the peer was revoked, or is not trusted any more.
     PeerRevoked,
-    /// No tunnel could be made, because one side does not trust the other.
+    /// No tunnel could be made, because one side does not trust the other; or a client or an endpoint failed in TLS.
     TlsFailed,
+    /// The client sent no valid PROXY protocol header, which `accept-proxy` requires.
+    ProxyHeader,
+    /// No route of the listener serves the name that the client has asked for by SNI.
+    UnknownName,
 }
 
 impl Ending {
     /// Every ending, in the order of its number.
-    pub const ALL: [Ending; 22] = [
+    pub const ALL: [Ending; 24] = [
         Ending::Finished,
         Ending::DownstreamReset,
         Ending::UpstreamReset,
@@ -77,6 +81,8 @@ impl Ending {
         Ending::TunnelLost,
         Ending::PeerRevoked,
         Ending::TlsFailed,
+        Ending::ProxyHeader,
+        Ending::UnknownName,
     ];
 
     /// Returns the name in the access log and the metrics.
@@ -104,6 +110,8 @@ impl Ending {
             Ending::TunnelLost => "tunnel-lost",
             Ending::PeerRevoked => "peer-revoked",
             Ending::TlsFailed => "tls-failed",
+            Ending::ProxyHeader => "proxy-header",
+            Ending::UnknownName => "unknown-name",
         }
     }
 }

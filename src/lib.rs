@@ -23,6 +23,7 @@ pub mod escape;
 pub mod events;
 pub mod exit;
 pub(crate) mod log_throttle;
+pub(crate) mod postgres;
 pub(crate) mod regular;
 pub mod route;
 pub mod socket;
@@ -31,6 +32,8 @@ pub mod traffic;
 pub(crate) mod connect;
 pub mod credentials;
 pub mod tunnel;
+
+pub mod client_details;
 
 pub mod stream;
 

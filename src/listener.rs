@@ -13,9 +13,11 @@ use std::os::fd::OwnedFd;
 pub use accept::accept_loop;
 pub use bind::{BindError, bind};
 
+use crate::client_details::ClientDetails;
 use crate::digits::write_socket_addr;
 use crate::fd_budget::FdPermit;
 use crate::route::Protocol;
+use crate::stream::Stream;
 use crate::tunnel::TunnelStream;
 use unix::UnixPath;
 
@@ -52,6 +54,8 @@ pub struct Accepted {
     pub client: ClientAddr,
     /// The descriptors of the session.
     pub permit: FdPermit,
+    /// What else is known of the client.
+    pub details: Option<Box<ClientDetails>>,
 }
 
 /// The stream of a client.
@@ -59,6 +63,8 @@ pub struct Accepted {
 pub enum AcceptedStream {
     /// A socket, which is not registered with a worker yet.
     Socket(OwnedFd),
+    /// A stream of this worker, from which nothing of the session was read yet.
+    Stream(Stream),
     /// A session that a peer has opened, to be answered. It belongs to the worker of its tunnel.
     Tunnel(Box<TunnelStream>),
 }

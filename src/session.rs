@@ -7,6 +7,7 @@
 //! ```
 
 mod dial;
+pub mod edge;
 pub mod exports;
 pub mod flow;
 pub mod live;
@@ -20,12 +21,12 @@ use std::time::Instant;
 use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
+use crate::client_details::ClientDetails;
 use crate::cluster::acquire::HoldLimit;
 use crate::cluster::{Cluster, Members};
 use crate::ending::{AccessLog, Ending};
 use crate::fd_budget::{FdBudget, FdPermit, RouteFds};
 use crate::listener::{Accepted, AcceptedStream, ClientAddr};
-use crate::relay::Limits;
 use crate::route::Protocol;
 use crate::socket::Socket;
 use crate::stream::Stream;
@@ -83,24 +84,31 @@ pub fn serve(
     shared: Arc<Shared>,
     counted: impl Send,
 ) -> impl Future<Output = ()> + Send {
-    let Accepted { stream, client, permit } = accepted;
+    let Accepted { stream, client, permit, details } = accepted;
     let mut record = Record::begin(cluster, client, Protocol::Tcp, shared.access_log);
     let registered = match (stream, client) {
         (AcceptedStream::Socket(fd), ClientAddr::Inet(_)) => Socket::register(fd).map(Stream::from),
         (AcceptedStream::Socket(fd), ClientAddr::Unix) => Socket::register_unix(fd).map(Stream::from),
+        (AcceptedStream::Stream(stream), _) => Ok(stream),
         (AcceptedStream::Tunnel(stream), _) => {
-            record.through(stream.tunnel());
+            record.through(&stream.tunnel().peer);
             Ok(Stream::Tunnel(stream))
         }
     };
+    if let Some(peer) = details.as_ref().and_then(|details| details.tls.as_ref()?.peer.as_ref()) {
+        record.through(peer);
+    }
     async move {
         let ending = match &registered {
             Ok(downstream) => {
+                let (details, fds) = (details.as_deref(), &permit);
                 // Boxed, so that an idle session does not keep the kilobytes of this future.
-                let prepared = Box::pin(prepare(downstream, &mut record, offset, &permit, &shared)).await;
+                let prepared =
+                    Box::pin(prepare(downstream, &mut record, (offset, details), fds, &shared)).await;
                 match &prepared {
-                    Ok((upstream, limits)) => {
-                        let ending = Relaying::new(downstream, upstream, *limits, &record, &shared).await;
+                    Ok(upstream) => {
+                        let limits = record.limits();
+                        let ending = Relaying::new(downstream, upstream, limits, &record, &shared).await;
                         record.client_left = ending == Ending::UpstreamReset && downstream.peer_has_left();
                         if ending != Ending::Finished {
                             downstream.sent().await;
@@ -137,19 +145,19 @@ fn ending_of(ending: Ending, downstream: &Stream, upstream: &Stream) -> Ending {
 async fn prepare(
     downstream: &Stream,
     record: &mut Record,
-    offset: u16,
+    client: (u16, Option<&ClientDetails>),
     permit: &FdPermit,
     shared: &Shared,
-) -> Result<(Stream, Limits), Ending> {
+) -> Result<Stream, Ending> {
     // A separate statement, so that the guard of the members is dropped before the await.
-    let limits = admit(&record.live.cluster.members(), record.live.client.ip(), record.live.began)?;
-    let upstream = connect(downstream, record, offset, permit, shared).await?;
+    admit(&record.live.cluster.members(), record.live.client.ip(), record.live.began)?;
+    let upstream = connect(downstream, record, client, permit, shared).await?;
     downstream.accept().map_err(|_reset| Ending::DownstreamReset)?;
-    Ok((upstream, limits))
+    Ok(upstream)
 }
 
-/// Returns the limits of a session of this client, or the ending if the route does not serve it.
-fn admit(members: &Members, client: Option<IpAddr>, now: Instant) -> Result<Limits, Ending> {
+/// Returns the ending of a session if the route does not serve this client.
+fn admit(members: &Members, client: Option<IpAddr>, now: Instant) -> Result<(), Ending> {
     let options = &members.options;
     let in_any = |networks: &[IpNet]| client.is_some_and(|ip| networks.iter().any(|net| net.contains(&ip)));
     if in_any(&options.deny) || (!options.allow.is_empty() && !in_any(&options.allow)) {
@@ -160,26 +168,26 @@ fn admit(members: &Members, client: Option<IpAddr>, now: Instant) -> Result<Limi
     {
         return Err(Ending::RateLimited);
     }
-    Ok(Limits::new(options.idle_timeout, options.half_close_timeout))
+    Ok(())
 }
 
 async fn connect(
     downstream: &Stream,
     record: &mut Record,
-    offset: u16,
+    (offset, details): (u16, Option<&ClientDetails>),
     permit: &FdPermit,
     shared: &Shared,
 ) -> Result<Stream, Ending> {
     let Record { live, stats, .. } = record;
     let timings = &live.cluster.counters.timings;
     let client_hold = downstream.client_hold();
-    let dial = StreamDial { offset, permit, timings, client: live.client, client_hold };
+    let dial = StreamDial { offset, permit, timings, client: live.client, details, client_hold };
     let acquired =
         live.cluster.acquire(&shared.hold_limit, live.client.ip(), stats, downstream.left(), &dial);
     let (upstream, endpoint) = acquired.await?;
     record.connected(endpoint);
     if let Stream::Tunnel(stream) = &upstream {
-        record.through(stream.tunnel());
+        record.through(&stream.tunnel().peer);
     }
     Ok(upstream)
 }
@@ -210,8 +218,12 @@ mod tests {
             exports: Exports::default(),
         });
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        let accepted =
-            Accepted { stream: AcceptedStream::Socket(ours.into()), client: ClientAddr::Unix, permit };
+        let accepted = Accepted {
+            stream: AcceptedStream::Socket(ours.into()),
+            client: ClientAddr::Unix,
+            permit,
+            details: None,
+        };
         let future = serve(accepted, cluster, 0, shared, Arc::new(()));
         assert!(size_of_val(&future) <= FUTURE_BYTES_MAX, "{} bytes", size_of_val(&future));
     }

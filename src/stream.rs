@@ -9,6 +9,7 @@ use rustix::event::PollFlags;
 use crate::address::EndpointAddr;
 use crate::connect;
 use crate::ending::Ending;
+use crate::postgres;
 use crate::route::Protocol;
 use crate::socket::Socket;
 use crate::tunnel::{self, Refusal, SessionInfo, TunnelStream};
@@ -25,6 +26,15 @@ pub enum Stream {
     Tunnel(Box<TunnelStream>),
 }
 
+/// What is sent on a new connection to an endpoint before the bytes of the session.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Opening<'a> {
+    /// A PROXY protocol header, or nothing.
+    pub(crate) proxy_header: &'a [u8],
+    /// Then the SSLRequest of PostgreSQL, which the endpoint must accept: what follows is TLS.
+    pub(crate) postgres: bool,
+}
+
 impl From<Socket> for Stream {
     fn from(socket: Socket) -> Stream {
         Stream::Socket(socket)
@@ -37,8 +47,15 @@ impl From<TunnelStream> for Stream {
     }
 }
 
+impl Opening<'_> {
+    fn is_empty(&self) -> bool {
+        self.proxy_header.is_empty() && !self.postgres
+    }
+}
+
 impl Stream {
-    /// Connects to an endpoint: with a socket, or with a session of its own on a peer, which learns what `info` says.
+    /// Connects to an endpoint: with a socket, or with a session of its own on a peer, which learns what `info` says. Then sends
+    /// the opening.
     ///
     /// # Errors
     ///
@@ -46,15 +63,42 @@ impl Stream {
     pub(crate) async fn dial(
         addr: &EndpointAddr,
         info: SessionInfo,
+        opening: Opening<'_>,
         timeout: Duration,
     ) -> io::Result<Stream> {
-        match addr {
+        let stream: Stream = match addr {
             // Boxed, because it is larger than a connect, and fewer endpoints are peers.
             EndpointAddr::Peer(peer) => {
-                Ok(Box::pin(tunnel::open(peer, Protocol::Tcp, info, timeout)).await?.into())
+                Box::pin(tunnel::open(peer, Protocol::Tcp, info, timeout)).await?.into()
             }
-            addr => Ok(connect::dial(addr, timeout).await?.into()),
+            addr => connect::dial(addr, timeout).await?.into(),
+        };
+        if !opening.is_empty() {
+            tokio::time::timeout(timeout, Box::pin(stream.open(opening))).await??;
         }
+        Ok(stream)
+    }
+
+    /// Sends what comes before the session. Fails like a connect, because no byte of the client was sent.
+    async fn open(&self, Opening { proxy_header, postgres }: Opening<'_>) -> io::Result<()> {
+        self.write_all(proxy_header).await?;
+        if !postgres {
+            return Ok(());
+        }
+        self.write_all(&postgres::SSL_REQUEST).await?;
+        let mut answer = [0; 1];
+        match std::future::poll_fn(|cx| self.poll_read(cx, &mut answer)).await? {
+            1 if answer == postgres::ACCEPTED => Ok(()),
+            _ => Err(io::Error::new(io::ErrorKind::ConnectionRefused, "the endpoint does not use TLS")),
+        }
+    }
+
+    async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let written = std::future::poll_fn(|cx| self.poll_write(cx, bytes)).await?;
+            bytes = bytes.get(written..).unwrap_or_default();
+        }
+        Ok(())
     }
 
     /// Returns the socket, if the stream is one.

@@ -26,6 +26,7 @@ use crate::fd_budget::{FdPermit, RouteFds};
 use crate::listener::{self, Accepted, Listener};
 use crate::relay;
 use crate::route::Protocol;
+use crate::session::edge;
 use crate::session::flow::Flows;
 use crate::session::live::{Live, Page, Query};
 use crate::session::{self, Shared};
@@ -377,10 +378,25 @@ impl Worker {
         self.started.notify_one();
         match handover {
             Handover::Session { accepted, cluster, offset, slot } => {
+                if accepted.details.is_none() && edge::is_needed(&cluster.members().options) {
+                    return self.open_edge(accepted, cluster, offset, slot);
+                }
                 self.tracker.spawn(session::serve(accepted, cluster, offset, self.shared.clone(), slot));
             }
             Handover::Tunnel { fd, remote, permit, slot } => self.serve_tunnel(fd, remote, (permit, slot)),
         }
+    }
+}
+
+impl Worker {
+    /// Serves a connection once the steps before its session are taken. In a task of its own, so that the session's is no larger.
+    fn open_edge(&self, accepted: Accepted, cluster: Arc<Cluster>, offset: u16, slot: SessionSlot) {
+        let worker = self.clone();
+        self.tracker.spawn(async move {
+            if let Some(accepted) = edge::open(accepted, &cluster, &worker.shared).await {
+                worker.serve(Handover::Session { accepted, cluster, offset, slot });
+            }
+        });
     }
 }
 

@@ -166,7 +166,7 @@ fn is_of_the_connection(error: Errno) -> bool {
 }
 
 fn accepted(fd: OwnedFd, client: ClientAddr, permit: FdPermit) -> Accepted {
-    Accepted { stream: AcceptedStream::Socket(fd), client, permit }
+    Accepted { stream: AcceptedStream::Socket(fd), client, permit, details: None }
 }
 
 fn client_addr(addr: Option<rustix::net::SocketAddrAny>) -> ClientAddr {

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::address::EndpointAddr;
+use crate::client_details::ClientDetails;
 use crate::cluster::Endpoint;
 use crate::cluster::acquire::Dial;
 use crate::cluster::timings::Timings;
@@ -15,7 +16,7 @@ use crate::connect;
 use crate::fd_budget::FdPermit;
 use crate::listener::ClientAddr;
 use crate::route::Protocol;
-use crate::stream::Stream;
+use crate::stream::{Opening, Stream};
 use crate::tunnel::{self, DatagramStream, SessionInfo};
 use crate::udp::Channel;
 
@@ -25,6 +26,7 @@ pub(super) struct StreamDial<'a> {
     pub(super) permit: &'a FdPermit,
     pub(super) timings: &'a Timings,
     pub(super) client: ClientAddr,
+    pub(super) details: Option<&'a ClientDetails>,
     pub(super) client_hold: Option<Duration>,
 }
 
@@ -38,7 +40,9 @@ impl Dial for StreamDial<'_> {
             ClientAddr::Unix => None,
         };
         let info = SessionInfo { client, hold: Some(hold) };
-        let stream = Stream::dial(&endpoint.key.addr.shifted(self.offset)?, info, timeout).await?;
+        let opening =
+            Opening { proxy_header: &[], postgres: self.details.is_some_and(|details| details.postgres) };
+        let stream = Stream::dial(&endpoint.key.addr.shifted(self.offset)?, info, opening, timeout).await?;
         if matches!(stream, Stream::Tunnel(_)) {
             // The descriptor is that of the tunnel, which is counted by itself.
             self.permit.release_upstream();

@@ -113,7 +113,7 @@ impl Flows {
         answered: impl FnOnce() + Send,
     ) {
         let mut record = self.record(client);
-        record.through(stream.tunnel());
+        record.through(&stream.tunnel().peer);
         let stream = DatagramStream::from(stream);
         let mut evicted = pin!(evicted);
         let prepared = tokio::select! {
@@ -169,7 +169,7 @@ impl Flows {
         let (channel, endpoint) = acquired.await?;
         record.connected(endpoint);
         if let Some(stream) = channel.stream() {
-            record.through(stream.tunnel());
+            record.through(&stream.tunnel().peer);
         }
         Ok(channel)
     }

@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::live::{Listed, Live};
 use crate::client_net::ClientNet;
 use crate::cluster::acquire::ConnectStats;
 use crate::cluster::outlier::Outcome;
 use crate::cluster::{Cluster, InFlight};
+use crate::credentials::PeerIdentity;
 use crate::ending::{AccessLog, Ending};
 use crate::listener::ClientAddr;
 use crate::log::access::{self, Connected, Line, Milliseconds};
-use crate::relay::Account;
+use crate::relay::{Account, Limits};
 use crate::route::Protocol;
 use crate::traffic::Direction;
-use crate::tunnel::Tunnel;
 
 /// Dropping it ends the session: decrements the gauge and the endpoint's session count, and counts and logs the ending. That
 /// includes a session that is dropped before its end, whose ending is [`Ending::Local`].
@@ -61,9 +61,16 @@ impl Record {
         self.endpoint = Some(endpoint);
     }
 
-    /// Records that the session goes through a tunnel. Where it goes through two, the one to the endpoint is shown.
-    pub(super) fn through(&mut self, tunnel: &Tunnel) {
-        self.live.peer.store(Some(tunnel.peer.clone()));
+    /// Records the peer of a tunnel, or a client with a certificate. Where there are two, the one on the side of the endpoint is
+    /// shown.
+    pub(super) fn through(&mut self, peer: &Arc<PeerIdentity>) {
+        self.live.peer.store(Some(peer.clone()));
+    }
+
+    /// Returns how long the session may be idle.
+    pub(super) fn limits(&self) -> Limits {
+        let options = &self.live.cluster.members().options;
+        Limits::new(options.idle_timeout, options.half_close_timeout)
     }
 
     pub(super) fn moved(&self, direction: Direction, bytes: usize) {
@@ -113,6 +120,34 @@ impl Record {
             Protocol::Tcp => matches!(self.ending, Ending::Denied | Ending::RateLimited),
         }
     }
+}
+
+/// Counts and logs a connection that has ended before its session began.
+pub(super) fn rejected(
+    cluster: &Cluster,
+    client: ClientAddr,
+    began: Instant,
+    (ending, why): (Ending, String),
+    access_log: AccessLog,
+) {
+    cluster.counters.ended(ending);
+    if !access_log.includes(ending) || !cluster.should_log(ending) {
+        return;
+    }
+    let Some(log) = access::sink() else { return };
+    log.write(&Line {
+        route: &cluster.members().options.name,
+        client,
+        endpoint: Connected(None),
+        peer: None,
+        bytes_up: 0,
+        bytes_down: 0,
+        duration_ms: Milliseconds(began.elapsed()),
+        held_ms: Milliseconds(Duration::ZERO),
+        attempts: 0,
+        ending,
+        why: Some(why),
+    });
 }
 
 impl Drop for Record {

@@ -51,7 +51,9 @@ impl Refusal {
             | Ending::LeftWhileHeld
             | Ending::MaxDuration
             | Ending::Unhealthy
-            | Ending::Cut => return Refusal::UNAVAILABLE,
+            | Ending::Cut
+            | Ending::ProxyHeader
+            | Ending::UnknownName => return Refusal::UNAVAILABLE,
         };
         Refusal { status, proxy_status }
     }

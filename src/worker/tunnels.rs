@@ -42,7 +42,7 @@ pub struct ReverseDial {
 
 impl Worker {
     /// Gives a connection to `--peer-listen` to the worker with the fewest tunnels.
-    pub(super) fn admit_tunnel(&self, Accepted { stream, client, permit }: Accepted) {
+    pub(super) fn admit_tunnel(&self, Accepted { stream, client, permit, .. }: Accepted) {
         let (AcceptedStream::Socket(fd), ClientAddr::Inet(remote)) = (stream, client) else { return };
         let least = self.workers.iter().min_by_key(|worker| worker.tunnels.load(Relaxed));
         let slot = TunnelSlot::on(least.unwrap_or(&self.own).clone());
@@ -144,7 +144,7 @@ impl Worker {
     fn serve_stream(&self, cluster: Arc<Cluster>, client: SocketAddr, stream: TunnelStream) {
         let Some(permit) = cluster.fds.dial_only() else { return stream.refuse(&Refusal::LIMIT) };
         let (stream, client) = (AcceptedStream::Tunnel(Box::new(stream)), ClientAddr::Inet(client));
-        let accepted = Accepted { stream, client, permit };
+        let accepted = Accepted { stream, client, permit, details: None };
         let slot = SessionSlot::on(self.own.clone());
         self.serve(Handover::Session { accepted, cluster, offset: 0, slot });
     }

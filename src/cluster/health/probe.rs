@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::address::EndpointAddr;
 use crate::connect::cause;
 use crate::route::Check;
-use crate::stream::Stream;
+use crate::stream::{Opening, Stream};
 use crate::tunnel::SessionInfo;
 
 /// Runs health checks. Tests have implementations without a network.
@@ -72,7 +72,7 @@ impl CheckProtocol {
 
 /// Returns a network error as the outer result, and the evaluation of the response as the inner one.
 async fn exchange(check: &Check, addr: &EndpointAddr, timeout: Duration) -> io::Result<Result<(), String>> {
-    let stream = Stream::dial(addr, SessionInfo::default(), timeout).await?;
+    let stream = Stream::dial(addr, SessionInfo::default(), Opening::default(), timeout).await?;
     let Some(CheckProtocol { request, is_complete, evaluate }) = CheckProtocol::of(check, addr) else {
         // Closes by RST, so that ten thousand checks do not leave ten thousand ports in TIME_WAIT.
         stream.reset_on_close();
