@@ -26,6 +26,7 @@ pub(crate) mod log_throttle;
 pub(crate) mod postgres;
 pub(crate) mod regular;
 pub mod route;
+pub(crate) mod scratch;
 pub mod socket;
 pub mod traffic;
 

@@ -19,6 +19,8 @@ use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, Shutdo
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 
+use crate::scratch::with_scratch;
+
 /// A connected stream socket, registered with the runtime of a thread.
 #[derive(Debug)]
 pub struct Socket {
@@ -87,6 +89,56 @@ impl Socket {
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
         }
+    }
+
+    /// Reads the beginning of what the peer sends, and leaves the rest in the socket. `parse` gets the available bytes whenever there
+    /// are more, and returns how many of them are to be read, with a value, or `None` while it needs more. It never gets more than
+    /// 64 KiB.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `UnexpectedEof` if the peer has sent FIN and `parse` needs more.
+    pub(crate) async fn read_prefix<T>(
+        &self,
+        mut parse: impl FnMut(&[u8]) -> Option<(usize, T)>,
+    ) -> io::Result<T> {
+        loop {
+            let mut guard = self.fd.readable().await?;
+            // The bytes before the FIN have arrived, too.
+            let is_complete = guard.ready().is_read_closed();
+            match self.try_read_prefix(&mut parse) {
+                Ok(Some((value, is_empty))) => {
+                    if is_empty {
+                        guard.clear_ready_matching(Ready::READABLE);
+                    }
+                    return Ok(value);
+                }
+                Ok(None) if is_complete => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(None) | Err(Errno::AGAIN) => guard.clear_ready_matching(Ready::READABLE),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Returns the value, and whether no bytes were left in the socket.
+    fn try_read_prefix<T>(
+        &self,
+        parse: impl FnOnce(&[u8]) -> Option<(usize, T)>,
+    ) -> Result<Option<(T, bool)>, Errno> {
+        with_scratch(|scratch| {
+            let (_, available) = rustix::net::recv(self, &mut *scratch, RecvFlags::PEEK)?;
+            let Some((length, value)) = parse(scratch.get(..available).unwrap_or_default()) else {
+                return Ok(None);
+            };
+            let mut unread = scratch.get_mut(..length).unwrap_or_default();
+            // More than once only if a read stops before its end; see the module.
+            while !unread.is_empty() {
+                let (_, read) = rustix::net::recv(self, &mut *unread, RecvFlags::empty())?;
+                unread = unread.get_mut(read..).filter(|_| read > 0).unwrap_or_default();
+            }
+            Ok(Some((value, length == available)))
+        })
     }
 
     /// Returns how many bytes were read, and whether the read may have stopped before the last available byte. Descriptors sent with
@@ -259,7 +311,9 @@ impl AsFd for Socket {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::UnixStream;
 
     use super::*;
 
@@ -267,6 +321,35 @@ mod tests {
     fn has_bbr() -> bool {
         let names = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control").unwrap();
         names.split_whitespace().any(|name| name == "bbr")
+    }
+
+    /// Returns the available bytes from the first to the line feed.
+    fn line(bytes: &[u8]) -> Option<(usize, Vec<u8>)> {
+        let length = bytes.iter().position(|byte| *byte == b'\n')? + 1;
+        Some((length, bytes[..length].to_vec()))
+    }
+
+    #[tokio::test]
+    async fn prefix_is_read_and_what_follows_it_stays() {
+        let (mut outer, inner) = UnixStream::pair().unwrap();
+        inner.set_nonblocking(true).unwrap();
+        let socket = Socket::register_unix(inner.into()).unwrap();
+        let sender = std::thread::spawn(move || {
+            for part in ["a", "b", "c\nrest"] {
+                outer.write_all(part.as_bytes()).unwrap();
+                std::thread::yield_now();
+            }
+            outer
+        });
+        assert_eq!(socket.read_prefix(line).await.unwrap(), b"abc\n");
+        let mut rest = [0; 9];
+        let read = std::future::poll_fn(|cx| socket.poll_read(cx, &mut rest)).await.unwrap();
+        assert_eq!(&rest[..read], b"rest");
+        let mut outer = sender.join().unwrap();
+        outer.write_all(b"no line").unwrap();
+        drop(outer);
+        let error = socket.read_prefix(line).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[tokio::test]

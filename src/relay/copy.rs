@@ -1,24 +1,15 @@
 //! Relays small transfers through one scratch buffer per thread. Bytes are copied out of it only if the receiver does not accept
-//! them at once.
+//! them at once. A read that fills the buffer switches its direction to splice.
 
-use std::cell::Cell;
 use std::io;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 
 use super::fault::Fault;
+use crate::scratch::with_scratch;
 use crate::stream::Stream;
 use crate::tunnel::TunnelStream;
-
-/// The size of the buffer. A read that fills it switches its direction to splice. Measured on loopback, messages smaller than
-/// 64 KB cost less CPU when they are copied.
-const SCRATCH_BYTES: usize = 64 << 10;
-
-thread_local! {
-    /// `None` before the first use and while in use.
-    static SCRATCH: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
-}
 
 /// The result of one read.
 pub(super) struct Copied {
@@ -51,13 +42,6 @@ fn poll_chunk(cx: &mut Context<'_>, from: &TunnelStream, to: &Stream) -> Poll<Re
 /// Reads once and discards the bytes. Returns how many; zero is a FIN.
 pub(super) fn poll_discard(cx: &mut Context<'_>, from: &Stream) -> Poll<Result<usize, Fault>> {
     with_scratch(|scratch| from.poll_read(cx, scratch)).map_err(Fault::From)
-}
-
-fn with_scratch<T>(then: impl FnOnce(&mut [u8]) -> T) -> T {
-    let mut scratch = SCRATCH.take().unwrap_or_else(|| vec![0; SCRATCH_BYTES].into());
-    let value = then(&mut scratch);
-    SCRATCH.set(Some(scratch));
-    value
 }
 
 fn poll_through(
