@@ -24,6 +24,7 @@ pub mod events;
 pub mod exit;
 pub(crate) mod log_throttle;
 pub(crate) mod postgres;
+pub mod proxy_protocol;
 pub(crate) mod regular;
 pub mod route;
 pub(crate) mod scratch;

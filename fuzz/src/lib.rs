@@ -27,7 +27,7 @@ use serde_json::json;
 pub type Target = fn(&[u8]);
 
 /// The targets, by the names of their seed directories.
-pub const ALL: [(&str, Target); 14] = [
+pub const ALL: [(&str, Target); 15] = [
     ("admin", ambassador::admin::read_any),
     ("ancestor", ancestors),
     ("answers", answers),
@@ -40,6 +40,7 @@ pub const ALL: [(&str, Target); 14] = [
     ("label", label),
     ("links", link_variables),
     ("proc", proc_files),
+    ("proxy", ambassador::proxy_protocol::read_any),
     ("route", route),
     ("words", words),
 ];
