@@ -67,6 +67,7 @@ pub(crate) fn cause(error: &io::Error) -> String {
         Some(Errno::NOENT) => "no such file or directory",
         Some(Errno::ACCESS | Errno::PERM) => "permission denied",
         Some(Errno::AGAIN) => "backlog is full",
+        Some(Errno::PROTO) => "does not accept TLS",
         None if error.kind() == io::ErrorKind::TimedOut => "connection timed out",
         _ => return in_words(error),
     };

@@ -16,6 +16,7 @@ pub(crate) mod digits;
 
 pub mod address;
 pub mod backoff;
+pub mod client_hello;
 pub mod client_net;
 pub mod diagnostic;
 pub mod ending;

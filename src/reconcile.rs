@@ -11,6 +11,7 @@ mod open_route;
 mod open_routes;
 mod overview;
 mod problems;
+mod shared_ports;
 mod sources;
 mod trial_probes;
 mod updates;

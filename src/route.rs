@@ -12,12 +12,14 @@ use crate::diagnostic::Place;
 
 pub mod index;
 mod options;
+pub mod server_names;
 mod table;
 
 pub use options::{
     Balance, Check, HOLD_DEFAULT, Health, LABEL_HOLD_MAX, OnRemove, OnUnhealthy, Options, ProxyTlv,
     ProxyVersion,
 };
+pub use server_names::ServerNames;
 pub use table::{Diff, Layer, RouteTable, Shadowed, diff, merge};
 
 /// A listener, its targets and its options.
@@ -54,6 +56,22 @@ pub enum Listen {
         /// The name of the export.
         name: String,
     },
+    /// The TLS connections to a TCP port that ask for one of these names (SNI). Routes of other names share the port.
+    Names {
+        /// The port.
+        port: SharedPort,
+        /// Each in lower case: `a.example.com`, `*.example.com` for all names that end so, `*` for every other name and for none.
+        names: BTreeSet<String>,
+    },
+}
+
+/// A TCP port whose routes are chosen by the name that a TLS client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SharedPort {
+    /// `None` is every address.
+    pub ip: Option<IpAddr>,
+    /// Zero is any free port.
+    pub port: u16,
 }
 
 /// The transport protocol of a listener.
@@ -249,24 +267,37 @@ impl Listen {
     pub fn protocol(&self) -> Protocol {
         match self {
             Listen::Inet { protocol, .. } | Listen::Peer { protocol, .. } => *protocol,
-            Listen::Unix(_) => Protocol::Tcp,
+            Listen::Unix(_) | Listen::Names { .. } => Protocol::Tcp,
+        }
+    }
+
+    /// Returns what is bound: `None` for a unix socket and for an export.
+    pub fn ports(&self) -> Option<(Protocol, Option<IpAddr>, PortRange)> {
+        match self {
+            Listen::Inet { protocol, ip, ports } => Some((*protocol, *ip, *ports)),
+            Listen::Names { port: SharedPort { ip, port }, .. } => {
+                Some((Protocol::Tcp, *ip, PortRange::single(*port)))
+            }
+            Listen::Unix(_) | Listen::Peer { .. } => None,
+        }
+    }
+
+    /// Returns the port that routes of other names share.
+    pub fn shared_port(&self) -> Option<SharedPort> {
+        match self {
+            Listen::Names { port, .. } => Some(*port),
+            Listen::Inet { .. } | Listen::Unix(_) | Listen::Peer { .. } => None,
         }
     }
 
     /// Returns the first port, which is the default port of targets; `None` for a unix socket.
     pub fn first_port(&self) -> Option<u16> {
-        match self {
-            Listen::Inet { ports, .. } => Some(ports.first),
-            Listen::Unix(_) | Listen::Peer { .. } => None,
-        }
+        self.ports().map(|(_, _, ports)| ports.first)
     }
 
     /// Returns the number of ports; a unix socket and an export count as one.
     pub fn count(&self) -> usize {
-        match self {
-            Listen::Inet { ports, .. } => ports.count(),
-            Listen::Unix(_) | Listen::Peer { .. } => 1,
-        }
+        self.ports().map_or(1, |(_, _, ports)| ports.count())
     }
 
     /// Returns whether the ports, mapped to those from `first` on, do not exceed 65535.
@@ -276,30 +307,30 @@ impl Listen {
 
     /// Returns the same ports on all addresses of the other family; `None` without an address, or for port 0.
     pub(crate) fn on_other_family(&self) -> Option<Listen> {
-        let Listen::Inet { protocol, ip: Some(ip), ports } = self else { return None };
+        let (protocol, Some(ip), ports) = self.ports()? else { return None };
         let other = match ip {
             IpAddr::V4(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             IpAddr::V6(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         };
-        let listen = Listen::Inet { protocol: *protocol, ip: Some(other), ports: *ports };
+        let listen = Listen::Inet { protocol, ip: Some(other), ports };
         Some(listen).filter(|_| ports.first != 0)
     }
 
     /// Returns whether the listeners cannot be bound at the same time: they share a port on a shared address. Port 0, which
     /// selects any free port, does not overlap.
     pub fn overlaps(&self, other: &Listen) -> bool {
-        match (self, other) {
-            (Listen::Unix(_), Listen::Unix(_)) | (Listen::Peer { .. }, Listen::Peer { .. }) => self == other,
-            (
-                Listen::Inet { protocol, ip, ports },
-                Listen::Inet { protocol: other_protocol, ip: other_ip, ports: other_ports },
-            ) => {
-                let free = ports.first == 0 || other_ports.first == 0;
-                let both = protocol == other_protocol && share_address(*ip, *other_ip);
-                self == other || (both && !free && ports.overlaps(*other_ports))
-            }
-            (Listen::Unix(_) | Listen::Peer { .. } | Listen::Inet { .. }, _) => false,
+        if let (Listen::Names { port, names }, Listen::Names { port: other_port, names: other_names }) =
+            (self, other)
+            && port == other_port
+        {
+            return !names.is_disjoint(other_names);
         }
+        let (Some(ours), Some(theirs)) = (self.ports(), other.ports()) else { return self == other };
+        let (protocol, ip, ports) = ours;
+        let (other_protocol, other_ip, other_ports) = theirs;
+        let free = ports.first == 0 || other_ports.first == 0;
+        let both = protocol == other_protocol && share_address(ip, other_ip);
+        self == other || (both && !free && ports.overlaps(other_ports))
     }
 }
 
@@ -352,15 +383,30 @@ impl fmt::Display for Listen {
             Listen::Peer { protocol: Protocol::Tcp, name } => write!(f, "peer:{name}"),
             Listen::Peer { protocol: Protocol::Udp, name } => write!(f, "peer:{name}/udp"),
             Listen::Inet { protocol, ip, ports } => {
-                match ip {
-                    Some(IpAddr::V6(ip)) => write!(f, "[{ip}]:")?,
-                    Some(IpAddr::V4(ip)) => write!(f, "{ip}:")?,
-                    None => {}
-                }
+                write_ip(f, *ip)?;
                 write!(f, "{ports}")?;
                 if *protocol == Protocol::Udp { f.write_str("/udp") } else { Ok(()) }
             }
+            Listen::Names { port: SharedPort { ip, port }, names } => {
+                write_ip(f, *ip)?;
+                write!(f, "{port}/")?;
+                for (n, name) in names.iter().enumerate() {
+                    // The final dot tells a name of one label from a protocol.
+                    let dot = if name == "*" || name.contains('.') { "" } else { "." };
+                    write!(f, "{}{name}{dot}", if n == 0 { "" } else { "+" })?;
+                }
+                Ok(())
+            }
         }
+    }
+}
+
+/// Writes the part before the port.
+fn write_ip(f: &mut fmt::Formatter<'_>, ip: Option<IpAddr>) -> fmt::Result {
+    match ip {
+        Some(IpAddr::V6(ip)) => write!(f, "[{ip}]:"),
+        Some(IpAddr::V4(ip)) => write!(f, "{ip}:"),
+        None => Ok(()),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod edge;
 pub mod exports;
 pub mod flow;
 pub mod live;
+pub mod port_routes;
 mod record;
 mod relaying;
 
@@ -61,7 +62,10 @@ impl Shared {
     /// Divides descriptors and held sessions among the open clusters, which must be all of them.
     pub fn divide<'c>(&self, open: impl ExactSizeIterator<Item = &'c Cluster> + Clone) {
         let tunnels = self.peers.credentials().map(|_| &*self.tunnel_fds);
-        let shares: Vec<_> = open.clone().map(|cluster| &*cluster.fds).chain(tunnels).collect();
+        let mut shares: Vec<_> = open.clone().map(|cluster| &*cluster.fds).chain(tunnels).collect();
+        // Routes of one port have the same.
+        shares.sort_unstable_by_key(|share| std::ptr::from_ref(*share));
+        shares.dedup_by_key(|share| std::ptr::from_ref(*share));
         self.fds.divide(shares.into_iter());
         self.hold_limit.divide(open);
     }

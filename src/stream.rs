@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::event::PollFlags;
+use rustix::io::Errno;
 
 use crate::address::EndpointAddr;
 use crate::connect;
@@ -89,7 +90,7 @@ impl Stream {
         let mut answer = [0; 1];
         match std::future::poll_fn(|cx| self.poll_read(cx, &mut answer)).await? {
             1 if answer == postgres::ACCEPTED => Ok(()),
-            _ => Err(io::Error::new(io::ErrorKind::ConnectionRefused, "the endpoint does not use TLS")),
+            _ => Err(Errno::PROTO.into()),
         }
     }
 

@@ -23,12 +23,13 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::cluster::Cluster;
 use crate::fd_budget::{FdPermit, RouteFds};
-use crate::listener::{self, Accepted, Listener};
+use crate::listener::{self, Accepted, AcceptedStream, Listener};
 use crate::relay;
-use crate::route::Protocol;
+use crate::route::{HOLD_DEFAULT, Protocol};
 use crate::session::edge;
 use crate::session::flow::Flows;
 use crate::session::live::{Live, Page, Query};
+use crate::session::port_routes::PortRoutes;
 use crate::session::{self, Shared};
 use crate::stall::StallMonitor;
 use crate::tunnel::{self, Handshakes};
@@ -109,6 +110,8 @@ struct Listening {
 pub enum Serves {
     /// Sessions of a route.
     Route(Arc<Cluster>),
+    /// Sessions of the routes that share the port.
+    Names(Arc<PortRoutes>),
     /// Tunnels of peers, with their share of the descriptors.
     Peers(Arc<RouteFds>),
 }
@@ -124,8 +127,24 @@ enum Task {
 /// takes it into account.
 #[derive(Debug)]
 enum Handover {
-    Session { accepted: Accepted, cluster: Arc<Cluster>, offset: u16, slot: SessionSlot },
-    Tunnel { fd: OwnedFd, remote: SocketAddr, permit: FdPermit, slot: TunnelSlot },
+    Session {
+        accepted: Accepted,
+        cluster: Arc<Cluster>,
+        offset: u16,
+        slot: SessionSlot,
+    },
+    /// The route is not known yet.
+    Named {
+        accepted: Accepted,
+        routes: Arc<PortRoutes>,
+        slot: SessionSlot,
+    },
+    Tunnel {
+        fd: OwnedFd,
+        remote: SocketAddr,
+        permit: FdPermit,
+        slot: TunnelSlot,
+    },
 }
 
 /// One worker, as seen by its sessions: itself, and all workers.
@@ -320,11 +339,20 @@ impl Worker {
             Serves::Route(cluster) => {
                 let name = || cluster.members().options.name.clone();
                 let admit = |accepted| {
-                    let slot = SessionSlot::on(self.less_loaded_worker().unwrap_or(&self.own).clone());
-                    self.hand_over(Handover::Session { accepted, cluster: cluster.clone(), offset, slot });
+                    let (cluster, slot) = (cluster.clone(), self.slot());
+                    self.hand_over(Handover::Session { accepted, cluster, offset, slot });
                 };
-                let expired = || self.backlog_expired(&cluster);
+                let expired = || self.backlog_expired(cluster.members().options.hold);
                 listener::accept_loop(listener, &cluster.fds, name, stop, expired, admit).await
+            }
+            Serves::Names(routes) => {
+                let name = || routes.unnamed().members().options.name.clone();
+                let admit = |accepted| {
+                    let (routes, slot) = (routes.clone(), self.slot());
+                    self.hand_over(Handover::Named { accepted, routes, slot });
+                };
+                let expired = || self.backlog_expired(HOLD_DEFAULT);
+                listener::accept_loop(listener, routes.fds(), name, stop, expired, admit).await
             }
             Serves::Peers(fds) => {
                 let admit = |accepted| self.admit_tunnel(accepted);
@@ -334,10 +362,15 @@ impl Worker {
         }
     }
 
+    /// Returns a slot for a session on the worker that is to serve it.
+    fn slot(&self) -> SessionSlot {
+        SessionSlot::on(self.less_loaded_worker().unwrap_or(&self.own).clone())
+    }
+
     /// Resolves when the connections in the backlog of a closed listener, for which there are no descriptors, are abandoned:
     /// after the hold of the route, so that a removed route releases its port, or at the end of the drain.
-    async fn backlog_expired(&self, cluster: &Cluster) {
-        let (is_draining, hold) = (self.shared.stop.is_cancelled(), cluster.members().options.hold);
+    async fn backlog_expired(&self, hold: Duration) {
+        let is_draining = self.shared.stop.is_cancelled();
         tokio::select! {
             () = self.shared.force.cancelled() => {}
             () = tokio::time::sleep(hold), if !is_draining => {}
@@ -378,18 +411,18 @@ impl Worker {
         self.started.notify_one();
         match handover {
             Handover::Session { accepted, cluster, offset, slot } => {
-                if accepted.details.is_none() && edge::is_needed(&cluster.members().options) {
+                let is_new = matches!(accepted.stream, AcceptedStream::Socket(_));
+                if is_new && edge::is_needed(&cluster.members().options) {
                     return self.open_edge(accepted, cluster, offset, slot);
                 }
                 self.tracker.spawn(session::serve(accepted, cluster, offset, self.shared.clone(), slot));
             }
+            Handover::Named { accepted, routes, slot } => self.open_named(accepted, routes, slot),
             Handover::Tunnel { fd, remote, permit, slot } => self.serve_tunnel(fd, remote, (permit, slot)),
         }
     }
-}
 
-impl Worker {
-    /// Serves a connection once the steps before its session are taken. In a task of its own, so that the session's is no larger.
+    /// Serves a connection once its first steps are taken. In a task of its own, so that the session's is no larger.
     fn open_edge(&self, accepted: Accepted, cluster: Arc<Cluster>, offset: u16, slot: SessionSlot) {
         let worker = self.clone();
         self.tracker.spawn(async move {
@@ -398,12 +431,23 @@ impl Worker {
             }
         });
     }
+
+    /// Serves a connection once its route is known.
+    fn open_named(&self, accepted: Accepted, routes: Arc<PortRoutes>, slot: SessionSlot) {
+        let worker = self.clone();
+        self.tracker.spawn(async move {
+            let opened = edge::open_named(accepted, &routes, &worker.shared).await;
+            if let Some((accepted, cluster)) = opened {
+                worker.serve(Handover::Session { accepted, cluster, offset: 0, slot });
+            }
+        });
+    }
 }
 
 impl Handover {
     fn worker(&self) -> &Arc<WorkerHandle> {
         match self {
-            Handover::Session { slot, .. } => &slot.0,
+            Handover::Session { slot, .. } | Handover::Named { slot, .. } => &slot.0,
             Handover::Tunnel { slot, .. } => &slot.0,
         }
     }
@@ -411,7 +455,9 @@ impl Handover {
     /// Counts the connection on another worker.
     fn on(mut self, worker: &Arc<WorkerHandle>) -> Handover {
         match &mut self {
-            Handover::Session { slot, .. } => *slot = SessionSlot::on(worker.clone()),
+            Handover::Session { slot, .. } | Handover::Named { slot, .. } => {
+                *slot = SessionSlot::on(worker.clone());
+            }
             Handover::Tunnel { slot, .. } => *slot = TunnelSlot::on(worker.clone()),
         }
         self

@@ -61,6 +61,14 @@ pub fn parse_listen(text: &str, author: Author, place: &Place) -> Result<Listen,
             .help(format!("listen on a port, or configure the route elsewhere: `{text}=docker://NAME:PORT`"));
         return Err(mistake.at(place));
     }
+    if author == Author::Label
+        && let Listen::Names { names, .. } = &listen
+        && let Some(wildcard) = names.iter().find(|name| name.starts_with('*'))
+    {
+        let mistake = Mistake::new(format!("a label cannot serve the server names `{wildcard}`"))
+            .help(format!("write each name, or configure the route elsewhere: `{text}=docker://NAME:PORT`"));
+        return Err(mistake.at(place));
+    }
     Ok(listen)
 }
 

@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
 use super::{Listener, unix};
 use crate::connect;
-use crate::route::{Listen, Protocol};
+use crate::route::{Listen, PortRange, Protocol, SharedPort};
 
 /// Why an address cannot be bound, and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -51,15 +51,25 @@ pub fn bind(listen: &Listen) -> Result<Vec<Listener>, BindError> {
         // An export has no socket of its own.
         Listen::Peer { .. } => Ok(Vec::new()),
         Listen::Unix(path) => Ok(vec![bind_unix(path).map_err(|error| BindError::new(listen, error))?]),
-        Listen::Inet { protocol, ip, ports } => (0..=ports.last - ports.first)
-            .map(|offset| {
-                let port = ports.first + offset;
-                let (fd, addr) =
-                    bind_inet(*protocol, *ip, port).map_err(|error| BindError::new(listen, error))?;
-                Ok(Listener { fd, protocol: *protocol, addr: Some(addr), offset, path: None })
-            })
-            .collect(),
+        Listen::Inet { protocol, ip, ports } => bind_ports(*protocol, *ip, *ports, listen),
+        Listen::Names { port: SharedPort { ip, port }, .. } => {
+            bind_ports(Protocol::Tcp, *ip, PortRange::single(*port), listen)
+        }
     }
+}
+
+fn bind_ports(
+    protocol: Protocol,
+    ip: Option<IpAddr>,
+    ports: PortRange,
+    listen: &Listen,
+) -> Result<Vec<Listener>, BindError> {
+    let bind = |offset| {
+        let port = ports.first + offset;
+        let (fd, addr) = bind_inet(protocol, ip, port).map_err(|error| BindError::new(listen, error))?;
+        Ok(Listener { fd, protocol, addr: Some(addr), offset, path: None })
+    };
+    (0..=ports.last - ports.first).map(bind).collect()
 }
 
 /// Binds all addresses if `ip` is `None`: one dual-stack socket, or IPv4 alone if the kernel has no IPv6.

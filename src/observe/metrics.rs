@@ -31,6 +31,7 @@ pub fn text(overview: &Overview, started: SystemTime) -> String {
     routes(&mut to, overview);
     descriptors(&mut to, &open);
     sessions(&mut to, &open);
+    unnamed(&mut to, overview);
     timings(&mut to, &open);
     endpoints(&mut to, &open);
     sources(&mut to, overview);
@@ -49,6 +50,16 @@ fn routes(to: &mut Exposition, overview: &Overview) {
     to.family("ambassador_route_paused", Kind::Gauge, "Whether an operator has paused the route.");
     for view in &overview.routes {
         to.sample(&[("route", &view.route.options.name)], u8::from(view.by_hand.change.paused));
+    }
+}
+
+fn unnamed(to: &mut Exposition, overview: &Overview) {
+    let help = "Connections to a port shared by server names that belong to no route, by ending.";
+    to.family("ambassador_unnamed_connections_total", Kind::Counter, help);
+    for (listener, cluster) in &overview.unnamed {
+        for (ending, count) in cluster.counters.endings().filter(|(_, count)| *count > 0) {
+            to.sample(&[("listener", listener), ("ending", ending.name())], count);
+        }
     }
 }
 

@@ -150,7 +150,7 @@ fn exports(overview: &Overview) -> Vec<String> {
     let export = |listen: &Listen| match listen {
         Listen::Peer { protocol: Protocol::Tcp, name } => Some(name.clone()),
         Listen::Peer { protocol: Protocol::Udp, name } => Some(format!("{name}/udp")),
-        Listen::Inet { .. } | Listen::Unix(_) => None,
+        Listen::Inet { .. } | Listen::Names { .. } | Listen::Unix(_) => None,
     };
     overview.routes.iter().filter_map(|view| export(&view.route.listen)).collect()
 }

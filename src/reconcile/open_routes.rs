@@ -14,6 +14,7 @@ use super::desired::{BoundRoute, DesiredState};
 use super::open_route::OpenRoute;
 use super::overview::Peering;
 use super::problems::Problems;
+use super::shared_ports::SharedPorts;
 use crate::address::EndpointKey;
 use crate::cluster::Cluster;
 use crate::cluster::health::probe::Network;
@@ -48,6 +49,8 @@ pub(super) struct OpenRoutes {
     /// Why these listeners of the table are not open.
     unbound: BTreeMap<Listen, String>,
     closing: ClosingRoutes,
+    /// The listeners of routes that share one.
+    shared_ports: SharedPorts,
     /// `None` once no listener is to be opened.
     workers: Option<Workers>,
     monitor_context: Arc<MonitorContext<Network>>,
@@ -78,6 +81,7 @@ impl OpenRoutes {
             open: BTreeMap::new(),
             unbound: BTreeMap::new(),
             closing: ClosingRoutes::default(),
+            shared_ports: SharedPorts::default(),
             workers: Some(workers),
             monitor_context: Arc::new(monitor_context),
             shared,
@@ -97,6 +101,7 @@ impl OpenRoutes {
         let mut failed = self.open_missing(desired).await;
         self.shared.divide(self.open.values().map(|route| &*route.cluster));
         self.shared.exports.publish(self.exports());
+        self.shared_ports.publish(&self.open, desired.table(), self.workers.as_mut());
         // After the exports, so that the first peer finds them.
         failed.extend(self.listen_for_peers(desired));
         failed
@@ -142,6 +147,11 @@ impl OpenRoutes {
         })
     }
 
+    /// Returns what counts the connections to shared ports that belong to no route, by the address of the port.
+    pub(super) fn unnamed(&self) -> Vec<(String, Arc<Cluster>)> {
+        self.shared_ports.unnamed()
+    }
+
     /// Has each worker keep a tunnel to a peer.
     pub(super) fn dial_reverse(&self, dial: &ReverseDial) {
         self.workers.iter().for_each(|workers| workers.dial_reverse(dial));
@@ -151,7 +161,7 @@ impl OpenRoutes {
     fn exports(&self) -> ExportMap {
         let export = |(listen, route): (&Listen, &OpenRoute)| match listen {
             Listen::Peer { protocol, name } => Some(((*protocol, name.clone()), route.cluster.clone())),
-            Listen::Inet { .. } | Listen::Unix(_) => None,
+            Listen::Inet { .. } | Listen::Names { .. } | Listen::Unix(_) => None,
         };
         self.open.iter().filter_map(export).collect()
     }
@@ -189,7 +199,10 @@ impl OpenRoutes {
     }
 
     fn close(&mut self, listen: &Listen) {
-        if let Some(route) = self.open.remove(listen) {
+        if let Some(mut route) = self.open.remove(listen) {
+            if let Some(listeners) = self.shared_ports.close_unused(listen, &self.open) {
+                route.listeners = listeners;
+            }
             let name = route.cluster.members().options.name.clone();
             self.events.emit(EventKind::RouteClosed { route: name });
             self.shared.withdraw(&route.cluster);
@@ -206,7 +219,8 @@ impl OpenRoutes {
     ) -> Option<Unbound> {
         self.workers.as_ref()?;
         let listen = &route.listen;
-        let mut bound = listener::bind(listen);
+        let mut bound =
+            if self.shared_ports.is_bound(listen) { Ok(Vec::new()) } else { listener::bind(listen) };
         if bound.as_ref().is_err_and(BindError::is_in_use) && self.closing.wait(listen, deadline).await {
             bound = listener::bind(listen);
         }
@@ -228,14 +242,24 @@ impl OpenRoutes {
         let Route { listen, options, .. } = route;
         self.unbound.remove(listen);
         let cluster = Cluster::new(options.clone(), self.shared.force.clone());
-        let cluster = Arc::new(cluster.within(self.shared.fds.route(listen.protocol())));
+        let (addrs, route_fds, listeners) = match listen.shared_port() {
+            Some(port) => {
+                let (addrs, fds) =
+                    self.shared_ports.add(port, listeners, &self.shared, &self.monitor_context);
+                (addrs, fds, Vec::new())
+            }
+            None => {
+                let addrs = listeners.iter().filter_map(|listener| listener.addr).collect();
+                (addrs, self.shared.fds.route(listen.protocol()), listeners)
+            }
+        };
+        let cluster = Arc::new(cluster.within(route_fds));
         // The first session must find the endpoints that are known already.
         let resolved = desired.resolve(route);
         cluster.pause(desired.is_paused(&options.name));
         cluster.update(options, &resolved.endpoints);
         // No child of the process's token: closing a route would contend with the workers for the parent's lock.
         let stop = CancellationToken::new();
-        let addrs: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.addr).collect();
         self.events.emit(opened(route));
         let fds = self.shared.fds.listeners(listeners.len() + OWN_PROBES);
         let open = TaskTracker::new();
@@ -263,6 +287,7 @@ impl OpenRoutes {
     pub(super) fn stop(&mut self) -> Option<Workers> {
         self.shared.stop.cancel();
         self.open.values().for_each(|route| route.stop.cancel());
+        self.shared_ports.stop();
         self.peer_listener.iter().for_each(|listener| listener.stop.cancel());
         self.workers.take()
     }

@@ -38,6 +38,8 @@ pub struct Overview {
     pub removed: Vec<String>,
     /// Sources that have not reported since they are followed. Names of DNS are omitted.
     pub unanswered: Vec<String>,
+    /// What counts the connections that belong to no route, by the address of the port that routes share.
+    pub unnamed: Vec<(String, Arc<Cluster>)>,
     /// The sessions of each worker.
     pub workers: Loads,
     /// The stalls of each thread.
@@ -146,6 +148,7 @@ impl Reconciler {
             workers: self.loads.clone(),
             stalls: self.stalls.clone(),
             peering: self.routes.peering(),
+            unnamed: self.routes.unnamed(),
             config: Some(self.desired.config(config)),
         }));
     }

@@ -54,7 +54,16 @@ fn conflict<'r>(index: &RouteIndex<'r>, route: &Route) -> Option<&'r Route> {
     let is_label = |route: &Route| matches!(route.origin, Place::Label { .. });
     let other_family = route.listen.on_other_family().filter(|_| is_label(route));
     let operator = other_family.and_then(|listen| index.by_listen(&listen)).filter(|first| !is_label(first));
-    operator.or_else(|| index.conflict(route))
+    operator
+        .or_else(|| index.conflict(route))
+        .or_else(|| is_label(route).then(|| takes_names(index, route))?)
+}
+
+/// Returns the operator's route that serves a name of this label, which would take it over by being more specific.
+fn takes_names<'r>(index: &RouteIndex<'r>, route: &Route) -> Option<&'r Route> {
+    let Listen::Names { port, names } = &route.listen else { return None };
+    let serving = names.iter().filter_map(|name| index.serving(*port, name));
+    serving.into_iter().find(|first| !matches!(first.origin, Place::Label { .. }))
 }
 
 /// A route that is not used because of a conflict with one of higher precedence.

@@ -3,13 +3,19 @@
 //! Only for routes that have one of them, on the worker that will serve the session. Each step leaves the bytes that follow in the
 //! socket.
 
+mod server_name;
+
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
+
 use super::Shared;
+use super::port_routes::PortRoutes;
 use super::record::rejected;
 use crate::client_details::ClientDetails;
+use crate::client_hello::ServerName;
 use crate::cluster::Cluster;
 use crate::ending::Ending;
 use crate::fd_budget::FdPermit;
@@ -35,7 +41,9 @@ pub(crate) struct Edge {
     socket: Socket,
     client: ClientAddr,
     permit: FdPermit,
-    details: Box<ClientDetails>,
+    /// The client has begun TLS as clients of PostgreSQL do.
+    is_postgres: bool,
+    details: Option<Box<ClientDetails>>,
 }
 
 /// Returns whether the connections of a route have a step before their session.
@@ -49,19 +57,50 @@ pub async fn open(accepted: Accepted, cluster: &Arc<Cluster>, shared: &Shared) -
     let steps = async {
         let members = cluster.members_arc();
         let mut edge = Edge::new(accepted)?;
-        edge.accept_proxy(&members.options).await?;
+        edge.accept_proxy(&members.options.accept_proxy).await?;
         edge.accept_tls(&members.options, shared).await
     };
-    let opened = tokio::select! {
+    let opened = within_limits(steps, shared).await;
+    opened.map_err(|failure| rejected(cluster, client, began, failure, shared.access_log)).ok()
+}
+
+/// Takes the steps of a port that several routes share, and returns the cluster of the one that the client asks for.
+pub async fn open_named(
+    accepted: Accepted,
+    routes: &PortRoutes,
+    shared: &Shared,
+) -> Option<(Accepted, Arc<Cluster>)> {
+    let (client, began) = (accepted.client, Instant::now());
+    let mut chosen = None;
+    let steps = async {
+        let table = routes.load();
+        let mut edge = Edge::new(accepted)?;
+        edge.accept_proxy(&table.accept_proxy).await?;
+        let name = edge.server_name().await?;
+        let name_text = name.as_ref().map(ServerName::as_str);
+        let Some(cluster) = table.names.find(name_text) else { return Err(edge.refuse_name(name).await) };
+        let options = &chosen.insert(cluster.clone()).members_arc().options;
+        edge.describe(name_text, options);
+        edge.accept_tls(options, shared).await
+    };
+    let opened = within_limits(steps, shared).await;
+    let recorded = chosen.as_ref().unwrap_or(routes.unnamed());
+    let accepted =
+        opened.map_err(|failure| rejected(recorded, client, began, failure, shared.access_log)).ok()?;
+    Some((accepted, chosen?))
+}
+
+async fn within_limits<T>(
+    steps: impl Future<Output = Result<T, Failure>>,
+    shared: &Shared,
+) -> Result<T, Failure> {
+    tokio::select! {
         biased;
         () = shared.force.cancelled() => Err(Failure::new(Ending::Drained, "the process stops")),
         opened = tokio::time::timeout(EDGE_TIMEOUT, steps) => {
             opened.unwrap_or_else(|_| Err(Failure::new(Ending::TlsFailed, "no TLS handshake within 10 s")))
         }
-    };
-    opened
-        .map_err(|Failure { ending, why }| rejected(cluster, client, began, (ending, why), shared.access_log))
-        .ok()
+    }
 }
 
 impl Edge {
@@ -74,21 +113,31 @@ impl Edge {
             }
         };
         let socket = socket.map_err(|error| Failure::new(Ending::Local, error.to_string()))?;
-        Ok(Edge { socket, client, permit, details: details.unwrap_or_default() })
+        Ok(Edge { socket, client, permit, is_postgres: false, details })
     }
 
     /// Reads the PROXY protocol header of a client that must send one.
     #[expect(clippy::unused_async, reason = "the step is to come")]
-    async fn accept_proxy(&mut self, _options: &Options) -> Result<(), Failure> {
+    async fn accept_proxy(&mut self, _from: &[IpNet]) -> Result<(), Failure> {
         let _ = &self.client;
         Ok(())
+    }
+
+    /// Records what was learned from the ClientHello, as far as the endpoint of the route is told.
+    fn describe(&mut self, server_name: Option<&str>, options: &Options) {
+        let postgres = self.is_postgres && options.tls.is_none();
+        if postgres || options.send_proxy.is_some() {
+            let details = self.details.get_or_insert_default();
+            details.postgres = postgres;
+            details.server_name = server_name.map(str::to_owned);
+        }
     }
 
     /// Terminates TLS, if the route does.
     #[expect(clippy::unused_async, reason = "the step is to come")]
     async fn accept_tls(self, _options: &Options, _shared: &Shared) -> Result<Accepted, Failure> {
-        let Edge { socket, client, permit, details } = self;
-        Ok(Accepted { stream: AcceptedStream::Stream(socket.into()), client, permit, details: Some(details) })
+        let Edge { socket, client, permit, details, is_postgres: _ } = self;
+        Ok(Accepted { stream: AcceptedStream::Stream(socket.into()), client, permit, details })
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use super::edge::Failure;
 use super::live::{Listed, Live};
 use crate::client_net::ClientNet;
 use crate::cluster::acquire::ConnectStats;
@@ -127,7 +128,7 @@ pub(super) fn rejected(
     cluster: &Cluster,
     client: ClientAddr,
     began: Instant,
-    (ending, why): (Ending, String),
+    Failure { ending, why }: Failure,
     access_log: AccessLog,
 ) {
     cluster.counters.ended(ending);

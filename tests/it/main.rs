@@ -40,6 +40,7 @@ mod relay;
 mod replace;
 mod restarts;
 mod scaled_compose;
+mod server_names;
 mod sessions;
 mod simulation;
 mod soak;

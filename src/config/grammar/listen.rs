@@ -1,16 +1,17 @@
-//! LISTEN: `6379`, `127.0.0.1:6379`, `[::1]:6379`, `8000-8100`, `53/udp`, `/run/pg.sock`, `peer:NAME`. Pure.
+//! LISTEN: `6379`, `127.0.0.1:6379`, `[::1]:6379`, `8000-8100`, `53/udp`, `443/a.example.com`, `/run/pg.sock`, `peer:NAME`. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use super::{digits, peer};
+use crate::client_hello::ServerName;
 use crate::diagnostic::Mistake;
-use crate::route::{Listen, PortRange, Protocol};
+use crate::route::{Listen, PortRange, Protocol, SharedPort};
 
 /// The capacity of `sun_path` without the final NUL (unix(7)).
 const SOCKET_PATH_MAX_BYTES: usize = 107;
 
-const FORMS: &str = "write a port such as `6379`, `127.0.0.1:6379`, `[::1]:6379`, `8000-8100`, `53/udp`, a path such as `/run/pg.sock`, or `peer:NAME`";
+const FORMS: &str = "write a port such as `6379`, `127.0.0.1:6379`, `[::1]:6379`, `8000-8100`, `53/udp`, `443/a.example.com`, a path such as `/run/pg.sock`, or `peer:NAME`";
 
 /// Parses a listener.
 pub(crate) fn parse(text: &str) -> Result<Listen, Mistake> {
@@ -25,6 +26,11 @@ pub(crate) fn parse(text: &str) -> Result<Listen, Mistake> {
     }
     if let Some(name) = text.strip_prefix("peer:") {
         return export(name);
+    }
+    if let Some((address, names)) = text.rsplit_once('/')
+        && names.contains(['.', '*'])
+    {
+        return server_names(text, address, names);
     }
     let (address, protocol) = split_protocol(text)?;
     let (ip, ports) = split_address(address)?;
@@ -42,6 +48,31 @@ fn export(text: &str) -> Result<Listen, Mistake> {
     Ok(Listen::Peer { protocol, name: peer::export(name)? })
 }
 
+/// Parses a port and the server names of TLS clients, separated by `+`.
+fn server_names(text: &str, address: &str, names: &str) -> Result<Listen, Mistake> {
+    let (ip, ports) = split_address(address)?;
+    let PortRange { first: port, last } =
+        port_range(ports).map_err(|mistake| explain(mistake, text, ports))?;
+    if port != last {
+        return Err(Mistake::new(format!("invalid listener `{text}`: a range of ports has no server names"))
+            .help(format!("write one route for each port, such as `{port}/{names}`")));
+    }
+    let names = names.split('+').map(server_name).collect::<Result<_, _>>()?;
+    Ok(Listen::Names { port: SharedPort { ip, port }, names })
+}
+
+/// Parses `a.example.com`, `*.example.com`, `*`, or `a.`, a name of one label.
+fn server_name(text: &str) -> Result<String, Mistake> {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    let is_name = |name: &str| ServerName::new(name.as_bytes()).is_some();
+    if text == "*" || is_name(name) {
+        return Ok(text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase());
+    }
+    Err(Mistake::new(format!("invalid server name `{text}`")).help(
+        "write a name such as `443/a.example.com`, `443/*.example.com` for all that end so, or `443/*` for every other name",
+    ))
+}
+
 fn split_protocol(text: &str) -> Result<(&str, Protocol), Mistake> {
     match text.rsplit_once('/') {
         None => Ok((text, Protocol::Tcp)),
@@ -49,7 +80,7 @@ fn split_protocol(text: &str) -> Result<(&str, Protocol), Mistake> {
         Some((address, "udp")) => Ok((address, Protocol::Udp)),
         Some((_, other)) => {
             Err(Mistake::new(format!("invalid listener `{text}`: unknown protocol `{other}`"))
-                .help("write `/tcp` or `/udp` after the port; a unix socket's path begins with `/`"))
+                .help("write `/tcp` or `/udp` after the port, or the server name of TLS clients with a dot, as in `443/a.example.com`; a unix socket's path begins with `/`"))
         }
     }
 }
@@ -144,6 +175,12 @@ mod tests {
         Listen::Inet { protocol, ip, ports: PortRange { first, last } }
     }
 
+    fn named(ip: &str, port: u16, names: &[&str]) -> Listen {
+        let ip = if ip.is_empty() { None } else { Some(ip.parse().unwrap()) };
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        Listen::Names { port: SharedPort { ip, port }, names }
+    }
+
     fn exported(name: &str, protocol: Protocol) -> Listen {
         Listen::Peer { protocol, name: name.to_owned() }
     }
@@ -169,6 +206,10 @@ mod tests {
             ("peer:redis/tcp", exported("redis", Protocol::Tcp)),
             ("peer:db_1.example.com:5432", exported("db_1.example.com:5432", Protocol::Tcp)),
             ("peer:dns/udp", exported("dns", Protocol::Udp)),
+            ("443/a.example.com", named("", 443, &["a.example.com"])),
+            ("443/A.Example.com.+*.b.org", named("", 443, &["*.b.org", "a.example.com"])),
+            ("127.0.0.1:443/*", named("127.0.0.1", 443, &["*"])),
+            ("[::1]:5432/db.", named("::1", 5432, &["db"])),
             ("/run/postgresql/.s.PGSQL.5432", Listen::Unix("/run/postgresql/.s.PGSQL.5432".into())),
         ] {
             assert_eq!(parse(text), Ok(expected), "{text}");
@@ -196,6 +237,13 @@ mod tests {
             ("0-10", "`0` alone"),
             ("80-", "up to 65535"),
             ("53/UDP", "`/tcp` or `/udp`"),
+            ("80/http", "`443/a.example.com`"),
+            ("443/a..b", "`443/*.example.com`"),
+            ("443/a.b.*", "`443/*.example.com`"),
+            ("443/**", "`443/*.example.com`"),
+            ("443/*.*", "`443/*.example.com`"),
+            ("443-444/a.b", "`443/a.b`"),
+            ("x/a.b", "write a port such as"),
             ("unix:pg.sock", "begin the path with `/`"),
             ("/run/", "name the socket itself"),
             ("/run/a b", "use letters"),

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::route::{
     Balance, Check, ConsulService, EtcdKeys, Health, OnRemove, OnUnhealthy, PeerHost, PeerTarget, ProxyTlv,
-    ProxyVersion,
+    ProxyVersion, SharedPort,
 };
 
 fn place() -> Place {
@@ -178,9 +178,12 @@ fn a_listen() -> impl Strategy<Value = Listen> {
         any::<u16>().prop_map(PortRange::single),
         (1..=u16::MAX, 1..=u16::MAX).prop_map(|(a, b)| PortRange { first: a.min(b), last: a.max(b) }),
     ];
+    let name = prop_oneof![Just("*".to_owned()), "([*][.])?[a-z0-9_-]{1,9}([.][a-z0-9_-]{1,9}){0,2}"];
     prop_oneof![
         4 => (protocol, proptest::option::of(any::<IpAddr>()), range)
             .prop_map(|(protocol, ip, ports)| Listen::Inet { protocol, ip, ports }),
+        1 => (proptest::option::of(any::<IpAddr>()), any::<u16>(), proptest::collection::btree_set(name, 1..4))
+            .prop_map(|(ip, port, names)| Listen::Names { port: SharedPort { ip, port }, names }),
         1 => a_path().prop_map(Listen::Unix),
         1 => (prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)], an_export())
             .prop_map(|(protocol, name)| Listen::Peer { protocol, name }),
@@ -215,7 +218,7 @@ fn a_duration() -> impl Strategy<Value = Duration> {
 fn some_targets(listen: &Listen, count: std::ops::Range<usize>) -> BoxedStrategy<Vec<Target>> {
     let is_single = listen.count() == 1;
     let top = match listen {
-        Listen::Unix(_) | Listen::Peer { .. } => u16::MAX,
+        Listen::Unix(_) | Listen::Peer { .. } | Listen::Names { .. } => u16::MAX,
         Listen::Inet { ports, .. } => u16::MAX - (ports.last - ports.first),
     };
     let mut one = a_target(top).boxed();

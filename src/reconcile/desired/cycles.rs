@@ -88,7 +88,7 @@ impl<'r> Ports<'r> {
         }
         let (Some(low), Some(high)) = (addrs.first(), addrs.last()) else { return };
         // A listener on all addresses is one socket of both families.
-        let is_dual_stack = matches!(route.listen, Listen::Inet { ip: None, .. });
+        let is_dual_stack = matches!(route.listen.ports(), Some((_, None, _)));
         let ipv4 = is_dual_stack.then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         for ip in [Some(low.ip().to_canonical()), ipv4].into_iter().flatten() {
             let ranges = self.by_ip.entry((route.listen.protocol(), ip)).or_default();
@@ -129,7 +129,10 @@ impl<'r> Ports<'r> {
         let reached = |port: u16| own.and_then(|own| node(own, port)).or_else(|| node(all?, port));
         let edge = |offset: u16| {
             let to = reached(addr.port().checked_add(offset)?)?;
-            Some((first + usize::from(offset), to))
+            // A TLS client still asks for the same name, so that of all routes of a shared port it reaches its own again.
+            let port = route.listen.shared_port();
+            let is_shared = port.is_some() && self.route(to)?.listen.shared_port() == port;
+            Some((first + usize::from(offset), if is_shared { first } else { to }))
         };
         (0..width(&route.listen)).filter_map(edge).collect()
     }
@@ -146,10 +149,7 @@ fn node(ranges: &Ranges, port: u16) -> Option<usize> {
 }
 
 fn width(listen: &Listen) -> u16 {
-    match listen {
-        Listen::Inet { ports, .. } => u16::try_from(ports.count()).unwrap_or(u16::MAX),
-        Listen::Unix(_) | Listen::Peer { .. } => 1,
-    }
+    u16::try_from(listen.count()).unwrap_or(u16::MAX)
 }
 
 /// Returns the address that a connection to `ip` reaches: the kernel connects to loopback if the address is unspecified.
@@ -223,6 +223,9 @@ mod tests {
                 Listen::Inet { ip, ports, .. } => {
                     let ip = ip.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
                     (ports.first..=ports.last).map(|port| SocketAddr::new(ip, port)).collect()
+                }
+                Listen::Names { port, .. } => {
+                    vec![SocketAddr::new(port.ip.unwrap_or(Ipv6Addr::UNSPECIFIED.into()), port.port)]
                 }
                 Listen::Unix(_) | Listen::Peer { .. } => Vec::new(),
             };

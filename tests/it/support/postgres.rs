@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -52,6 +52,20 @@ impl Postgres {
 
     pub(crate) fn addr(&self) -> SocketAddr {
         SocketAddr::new(self.ip, 5432)
+    }
+
+    /// Has the server accept TLS too. `write` writes `server.crt` and `server.key` into a directory.
+    pub(crate) fn use_tls(&self, write: fn(&Path)) {
+        let data = self.data();
+        write(&data);
+        for file in ["server.crt", "server.key"] {
+            let file = data.join(file);
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("a file of ours");
+            self.owns(&file);
+        }
+        let config = data.join("postgresql.conf");
+        let settings = fs::read_to_string(&config).expect("its configuration");
+        fs::write(&config, format!("{settings}\nssl = on\n")).expect("its configuration");
     }
 
     /// Starts the server.

@@ -35,7 +35,7 @@ pub(super) fn name(text: &str) -> Result<String, Mistake> {
     }
     match text.chars().find(|c| !is_name_char(*c)) {
         Some(odd) => {
-            Err(mistake(&format!("it contains {odd:?}")).help("use letters, digits and `._-/:[]@+~`"))
+            Err(mistake(&format!("it contains {odd:?}")).help("use letters, digits and `._-/:[]@+~*`"))
         }
         None => Ok(text.to_owned()),
     }
@@ -43,7 +43,7 @@ pub(super) fn name(text: &str) -> Result<String, Mistake> {
 
 /// The characters of a path and of an IPv6 listener.
 fn is_name_char(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "._-/:[]@+~".contains(c)
+    c.is_ascii_alphanumeric() || "._-/:[]@+~*".contains(c)
 }
 
 /// Parses one of the values of an enum by its name.

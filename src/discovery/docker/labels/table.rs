@@ -179,8 +179,7 @@ impl Entry<'_> {
 }
 
 fn has_tcp_port(listen: &Listen, port: u16) -> bool {
-    match listen {
-        Listen::Inet { protocol: Protocol::Tcp, ports, .. } => ports.first <= port && port <= ports.last,
-        Listen::Inet { .. } | Listen::Unix(_) | Listen::Peer { .. } => false,
-    }
+    listen.ports().is_some_and(|(protocol, _, ports)| {
+        protocol == Protocol::Tcp && ports.first <= port && port <= ports.last
+    })
 }
