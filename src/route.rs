@@ -15,8 +15,8 @@ mod options;
 mod table;
 
 pub use options::{
-    Balance, Check, HOLD_DEFAULT, Health, LABEL_HOLD_MAX, OnRemove, OnUnhealthy, Options, ProxyTlv,
-    ProxyVersion,
+    Balance, Check, HOLD_DEFAULT, Health, LABEL_HOLD_MAX, OnRemove, OnUnhealthy, Options, ProxySender,
+    ProxyTlv, ProxyVersion,
 };
 pub use table::{Diff, Layer, RouteTable, Shadowed, diff, merge};
 
