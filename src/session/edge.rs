@@ -3,6 +3,8 @@
 //! Only for routes that have one of them, on the worker that will serve the session. Each step leaves the bytes that follow in the
 //! socket.
 
+mod proxy;
+
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -75,13 +77,6 @@ impl Edge {
         };
         let socket = socket.map_err(|error| Failure::new(Ending::Local, error.to_string()))?;
         Ok(Edge { socket, client, permit, details: details.unwrap_or_default() })
-    }
-
-    /// Reads the PROXY protocol header of a client that must send one.
-    #[expect(clippy::unused_async, reason = "the step is to come")]
-    async fn accept_proxy(&mut self, _options: &Options) -> Result<(), Failure> {
-        let _ = &self.client;
-        Ok(())
     }
 
     /// Terminates TLS, if the route does.
