@@ -21,6 +21,10 @@ const NAME_LENGTH_MAX: usize = 253;
 
 /// What the first bytes of a connection are.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box would be an allocation per connection, and it lives for one call"
+)]
 pub enum Hello {
     /// A complete message, with the name, if there is one.
     Complete(Option<ServerName>),
@@ -227,10 +231,10 @@ mod tests {
         record(&hello(&[before, name_extension(name)].concat()))
     }
 
-    fn name(bytes: &[u8]) -> Result<Option<String>, Hello> {
+    fn name(bytes: &[u8]) -> Result<Option<String>, String> {
         match parse(bytes) {
             Hello::Complete(name) => Ok(name.map(|name| name.as_str().to_owned())),
-            other => Err(other),
+            other => Err(format!("{other:?}")),
         }
     }
 

@@ -19,6 +19,12 @@ pub use v2::{Encoder, Transport};
 /// into a TCP segment.
 pub const HEADER_BYTES_MAX: usize = 4_096;
 
+/// The header of version 1 for a connection whose client is not known.
+pub const UNKNOWN: &[u8] = b"PROXY UNKNOWN\r\n";
+
+/// The header of version 2 for a connection that the sender has opened for itself.
+pub const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
 /// A complete header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header<'a> {
@@ -74,7 +80,8 @@ fn begins(bytes: &[u8], signature: &[u8]) -> bool {
 }
 
 impl Addresses {
-    fn canonical(source: SocketAddr, destination: SocketAddr) -> Addresses {
+    /// Returns the addresses, IPv4-mapped ones as IPv4 addresses.
+    pub fn canonical(source: SocketAddr, destination: SocketAddr) -> Addresses {
         let canonical = |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
         Addresses { source: canonical(source), destination: canonical(destination) }
     }
@@ -95,8 +102,9 @@ pub fn read_any(bytes: &[u8]) {
     let line = encode_v1(header.addresses);
     assert_eq!(addresses_of(line.as_bytes()), Ok(Some(header.addresses)), "{line}");
     let begun = Encoder::new(header.addresses, Transport::Stream);
-    let encoded = header.tlvs.passed_on().fold(begun, |encoder, tlv| encoder.with(tlv.kind, tlv.value));
-    let encoded = encoded.into_bytes();
+    let passed_on = header.tlvs.to_pass_on();
+    let fields = Tlvs::parse(&passed_on).unwrap_or_default();
+    let encoded = fields.iter().fold(begun, |encoder, tlv| encoder.with(tlv.kind, tlv.value)).into_bytes();
     assert_eq!(addresses_of(&encoded), Ok(Some(header.addresses)), "{header:?}");
 }
 

@@ -16,8 +16,8 @@ pub mod server_names;
 mod table;
 
 pub use options::{
-    Balance, Check, HOLD_DEFAULT, Health, LABEL_HOLD_MAX, OnRemove, OnUnhealthy, Options, ProxyTlv,
-    ProxyVersion,
+    Balance, Check, HOLD_DEFAULT, Health, LABEL_HOLD_MAX, OnRemove, OnUnhealthy, Options, ProxySender,
+    ProxyTlv, ProxyVersion,
 };
 pub use server_names::ServerNames;
 pub use table::{Diff, Layer, RouteTable, Shadowed, diff, merge};

@@ -12,6 +12,7 @@ pub mod exports;
 pub mod flow;
 pub mod live;
 pub mod port_routes;
+mod proxy_header;
 mod record;
 mod relaying;
 
@@ -28,12 +29,15 @@ use crate::cluster::{Cluster, Members};
 use crate::ending::{AccessLog, Ending};
 use crate::fd_budget::{FdBudget, FdPermit, RouteFds};
 use crate::listener::{Accepted, AcceptedStream, ClientAddr};
+use crate::proxy_protocol::Transport;
 use crate::route::Protocol;
 use crate::socket::Socket;
-use crate::stream::Stream;
+use crate::stream::{Opening, Stream};
 use crate::tunnel::Peers;
 use dial::StreamDial;
 use exports::Exports;
+use live::Live;
+use proxy_header::Client;
 use record::Record;
 use relaying::Relaying;
 
@@ -185,7 +189,10 @@ async fn connect(
     let Record { live, stats, .. } = record;
     let timings = &live.cluster.counters.timings;
     let client_hold = downstream.client_hold();
-    let dial = StreamDial { offset, permit, timings, client: live.client, details, client_hold };
+    let proxy_header = proxy_header(downstream, live, details);
+    let postgres = details.is_some_and(|details| details.postgres);
+    let opening = Opening { proxy_header: &proxy_header, postgres };
+    let dial = StreamDial { offset, permit, timings, client: live.client, opening, client_hold };
     let acquired =
         live.cluster.acquire(&shared.hold_limit, live.client.ip(), stats, downstream.left(), &dial);
     let (upstream, endpoint) = acquired.await?;
@@ -194,6 +201,18 @@ async fn connect(
         record.through(&stream.tunnel().peer);
     }
     Ok(upstream)
+}
+
+/// Returns the PROXY protocol header for the endpoint. Empty if the route sends none.
+fn proxy_header(downstream: &Stream, live: &Live, details: Option<&ClientDetails>) -> Vec<u8> {
+    let members = live.cluster.members();
+    if members.options.send_proxy.is_none() {
+        return Vec::new();
+    }
+    let destination = details.and_then(|details| details.destination).or_else(|| downstream.local_addr());
+    let peer = live.peer.load();
+    let client = Client { addr: live.client, destination, details, identity: peer.as_deref() };
+    client.header(&members.options, Transport::Stream)
 }
 
 #[cfg(test)]

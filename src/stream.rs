@@ -1,6 +1,7 @@
 //! A connected stream, whatever carries it: what the relay, the sessions and the health checks use.
 
 use std::io;
+use std::net::SocketAddr;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -108,6 +109,11 @@ impl Stream {
             Stream::Socket(socket) => Some(socket),
             Stream::Tunnel(_) => None,
         }
+    }
+
+    /// Returns the local address of the connection. `None` for a unix socket and in a tunnel.
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        self.socket()?.local_addr()
     }
 
     /// Reads the available bytes. Zero is the peer's FIN.

@@ -384,7 +384,8 @@ impl Worker {
     ) -> io::Result<()> {
         let Serves::Route(cluster) = serves else { return Ok(()) };
         let limits = UdpLimits { flows_max: FLOWS_MAX, unanswered_max: UNANSWERED_FLOWS_MAX };
-        let flows = Flows { cluster, offset: listener.offset, shared: self.shared.clone() };
+        let Listener { offset, addr, .. } = listener;
+        let flows = Flows { cluster, offset, addr, shared: self.shared.clone() };
         udp::serve(listener.fd.into(), Arc::new(flows), limits, stop).await
     }
 

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::condition::{Condition, Preference};
-use super::health::probe::Probe;
+use super::health::probe::{self, Probe};
 use super::health::{History, State};
 use super::log_limit;
 use super::outage::{OutageReport, Outages};
@@ -60,6 +60,8 @@ struct ClusterMonitor<P> {
     outages: Outages<EndpointKey>,
     /// The policy of the running checks.
     policy: Health,
+    /// What each of them sends first.
+    proxy_header: &'static [u8],
     checks: BTreeMap<EndpointKey, EndpointCheck>,
     /// The members that `checks` was built for.
     checked_members: Option<Arc<Members>>,
@@ -94,6 +96,7 @@ pub fn spawn<P: Probe>(cluster: Arc<Cluster>, context: Arc<MonitorContext<P>>) -
         context,
         permits: Arc::default(),
         policy: Health::default(),
+        proxy_header: &[],
         checks: BTreeMap::new(),
         checked_members: None,
         results,
@@ -154,8 +157,10 @@ impl<P: Probe> ClusterMonitor<P> {
             return;
         }
         self.checked_members = Some(members.clone());
-        if members.options.health != self.policy {
+        let proxy_header = probe::proxy_header(&members.options);
+        if members.options.health != self.policy || proxy_header != self.proxy_header {
             self.policy = members.options.health.clone();
+            self.proxy_header = proxy_header;
             self.checks.clear();
         }
         if self.policy.check == Check::Off {
@@ -174,7 +179,7 @@ impl<P: Probe> ClusterMonitor<P> {
         let checks = check_repeatedly(
             self.cluster.clone(),
             endpoint.clone(),
-            self.policy.clone(),
+            (self.policy.clone(), self.proxy_header),
             self.context.clone(),
             self.permits.clone(),
             self.results.clone(),
@@ -343,14 +348,15 @@ fn log_omitted(cluster: &Cluster) {
 async fn check_repeatedly<P: Probe>(
     cluster: Arc<Cluster>,
     endpoint: Arc<Endpoint>,
-    policy: Health,
+    (policy, proxy_header): (Health, &'static [u8]),
     context: Arc<MonitorContext<P>>,
     permits: Arc<ProbePermits>,
     results: mpsc::Sender<CheckResult>,
 ) {
     loop {
         let permit = permits.acquire(&context.pool).await;
-        let result = context.probe.probe(&policy.check, &endpoint.key.addr, policy.timeout).await;
+        let probe = context.probe.probe(&policy.check, &endpoint.key.addr, proxy_header, policy.timeout);
+        let result = probe.await;
         drop(permit);
         if results.send(CheckResult { endpoint: endpoint.clone(), result }).await.is_err() {
             return;

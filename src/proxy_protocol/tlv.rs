@@ -80,8 +80,12 @@ impl<'a> Tlvs<'a> {
     }
 
     /// Returns the fields that hold for the next header, too: all but the checksum and padding.
-    pub fn passed_on(self) -> impl Iterator<Item = Tlv<'a>> {
-        self.iter().filter(|tlv| !matches!(tlv.kind, kind::CRC32C | kind::NOOP))
+    pub fn to_pass_on(self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for Tlv { kind, value } in self.iter().filter(|tlv| !matches!(tlv.kind, kind::CRC32C | kind::NOOP)) {
+            append(&mut bytes, kind, value, usize::from(u16::MAX));
+        }
+        bytes
     }
 }
 

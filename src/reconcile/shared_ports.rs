@@ -13,7 +13,7 @@ use crate::cluster::health::probe::Network;
 use crate::cluster::monitor::{self, MonitorContext};
 use crate::fd_budget::{ListenerFds, RouteFds};
 use crate::listener::Listener;
-use crate::route::{Listen, Protocol, RouteTable, SharedPort};
+use crate::route::{Listen, Protocol, Route, RouteTable, SharedPort};
 use crate::session::Shared;
 use crate::session::port_routes::{NameTable, PortRoutes};
 use crate::worker::{Serves, Workers};
@@ -82,8 +82,10 @@ impl SharedPorts {
             let Listen::Names { port, names } = listen else { continue };
             let table = tables.entry(*port).or_default();
             names.iter().for_each(|name| table.names.insert(name, route.cluster.clone()));
-            let accept_proxy = desired.get(listen).into_iter().flat_map(|route| &route.options.accept_proxy);
-            table.accept_proxy.extend(accept_proxy);
+            if let Some(Route { options, .. }) = desired.get(listen) {
+                table.accept_proxy.extend_from_slice(&options.accept_proxy);
+                table.send_proxy = table.send_proxy.max(options.send_proxy);
+            }
         }
         for (shared_port, table) in tables {
             if let Some(port) = self.0.get(&shared_port) {

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::address::{BACKUP_TIER, EndpointAddr, EndpointKey, EndpointSpec};
-use crate::cluster::health::probe::Probe;
+use crate::cluster::health::probe::{self, Probe};
 use crate::route::{Check, Options, Protocol, Route};
 
 /// Pause between two attempts at one endpoint.
@@ -47,12 +47,12 @@ impl EndpointProbe {
     fn start(
         probe: impl Probe,
         check: Check,
-        timeout: Duration,
+        (header, timeout): (&'static [u8], Duration),
         addr: EndpointAddr,
         permits: Arc<Semaphore>,
     ) -> EndpointProbe {
         let failure = Arc::<ArcSwapOption<String>>::default();
-        let probing = probe_until_answered(probe, check, timeout, addr, permits, failure.clone());
+        let probing = probe_until_answered(probe, check, (header, timeout), addr, permits, failure.clone());
         #[expect(clippy::disallowed_methods, reason = "its handle is kept, and ends it when dropped")]
         let task = AbortOnDropHandle::new(tokio::spawn(probing));
         EndpointProbe { task, failure, seen: Progress::default() }
@@ -85,10 +85,17 @@ impl TrialProbes {
         let Some((check, timeout)) = check(route) else { return };
         let mut before = self.routes.remove(&route.options.name).unwrap_or_default();
         let targets = endpoints.iter().filter(|endpoint| endpoint.tier < BACKUP_TIER);
+        let header = probe::proxy_header(&route.options);
         let probes = targets.map(|EndpointSpec { key, .. }| {
             let started = before.remove(key).unwrap_or_else(|| {
                 let permits = self.permits.clone();
-                EndpointProbe::start(probe.clone(), check.clone(), timeout, key.addr.clone(), permits)
+                EndpointProbe::start(
+                    probe.clone(),
+                    check.clone(),
+                    (header, timeout),
+                    key.addr.clone(),
+                    permits,
+                )
             });
             (key.clone(), started)
         });
@@ -135,14 +142,14 @@ fn check(route: &Route) -> Option<(Check, Duration)> {
 async fn probe_until_answered(
     probe: impl Probe,
     check: Check,
-    timeout: Duration,
+    (header, timeout): (&'static [u8], Duration),
     addr: EndpointAddr,
     permits: Arc<Semaphore>,
     failure: Arc<ArcSwapOption<String>>,
 ) {
     // The semaphore is never closed.
     while let Ok(permit) = permits.acquire().await {
-        let Err(why) = probe.probe(&check, &addr, timeout).await else { return };
+        let Err(why) = probe.probe(&check, &addr, header, timeout).await else { return };
         drop(permit);
         failure.store(Some(Arc::new(why)));
         tokio::time::sleep(RETRY).await;
@@ -162,7 +169,13 @@ mod tests {
     struct Switchable(Arc<AtomicBool>);
 
     impl Probe for Switchable {
-        async fn probe(&self, _: &Check, _: &EndpointAddr, _: Duration) -> Result<(), String> {
+        async fn probe(
+            &self,
+            _: &Check,
+            _: &EndpointAddr,
+            _: &'static [u8],
+            _: Duration,
+        ) -> Result<(), String> {
             if self.0.load(Relaxed) { Ok(()) } else { Err("connection refused".to_owned()) }
         }
     }

@@ -50,7 +50,7 @@ pub struct Options {
     /// The identities that may use a `peer:` route. Empty allows every identity that our own CA issued.
     pub peers: Vec<String>,
     /// The clients that send a PROXY protocol header, which is required from them.
-    pub accept_proxy: Vec<IpNet>,
+    pub accept_proxy: Vec<ProxySender>,
     /// The version of the PROXY protocol header that is sent to endpoints.
     pub send_proxy: Option<ProxyVersion>,
     /// What a header of version 2 contains in addition to the addresses.
@@ -71,8 +71,17 @@ pub struct Options {
     pub cert: Option<String>,
 }
 
-/// A version of the PROXY protocol.
+/// Clients that send a PROXY protocol header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxySender {
+    /// Those with an address in this network.
+    Net(IpNet),
+    /// Those of a unix socket.
+    Unix,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProxyVersion {
     /// The text header.
     V1,
@@ -358,6 +367,15 @@ impl ProxyTlv {
             ProxyTlv::UniqueId => "unique-id",
             ProxyTlv::Authority => "authority",
             ProxyTlv::Identity => "identity",
+        }
+    }
+}
+
+impl fmt::Display for ProxySender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ProxySender::Net(net) => net.fmt(f),
+            ProxySender::Unix => f.write_str("unix"),
         }
     }
 }

@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::address::EndpointAddr;
-use crate::client_details::ClientDetails;
 use crate::cluster::Endpoint;
 use crate::cluster::acquire::Dial;
 use crate::cluster::timings::Timings;
@@ -26,7 +25,8 @@ pub(super) struct StreamDial<'a> {
     pub(super) permit: &'a FdPermit,
     pub(super) timings: &'a Timings,
     pub(super) client: ClientAddr,
-    pub(super) details: Option<&'a ClientDetails>,
+    /// What the endpoint gets first.
+    pub(super) opening: Opening<'a>,
     pub(super) client_hold: Option<Duration>,
 }
 
@@ -40,9 +40,8 @@ impl Dial for StreamDial<'_> {
             ClientAddr::Unix => None,
         };
         let info = SessionInfo { client, hold: Some(hold) };
-        let opening =
-            Opening { proxy_header: &[], postgres: self.details.is_some_and(|details| details.postgres) };
-        let stream = Stream::dial(&endpoint.key.addr.shifted(self.offset)?, info, opening, timeout).await?;
+        let addr = endpoint.key.addr.shifted(self.offset)?;
+        let stream = Stream::dial(&addr, info, self.opening, timeout).await?;
         if matches!(stream, Stream::Tunnel(_)) {
             // The descriptor is that of the tunnel, which is counted by itself.
             self.permit.release_upstream();
@@ -65,6 +64,8 @@ pub(super) struct DatagramDial<'a> {
     pub(super) offset: u16,
     pub(super) permit: &'a FdPermit,
     pub(super) client: SocketAddr,
+    /// Precedes each datagram.
+    pub(super) proxy_header: &'a [u8],
     pub(super) client_hold: Option<Duration>,
 }
 
@@ -73,13 +74,14 @@ impl Dial for DatagramDial<'_> {
 
     async fn dial(&self, endpoint: &Endpoint, timeout: Duration, hold: Duration) -> io::Result<Channel> {
         let EndpointAddr::Peer(peer) = &endpoint.key.addr else {
-            return Channel::socket(connect::dial_datagram(&endpoint.key.addr.shifted(self.offset)?)?);
+            let socket = connect::dial_datagram(&endpoint.key.addr.shifted(self.offset)?)?;
+            return Ok(Channel::socket(socket)?.with_prefix(self.proxy_header));
         };
         let info = SessionInfo { client: Some(self.client), hold: Some(hold) };
         // Boxed, because it is larger than a connect, and fewer endpoints are peers.
         let stream = Box::pin(tunnel::open(peer, Protocol::Udp, info, timeout)).await?;
         self.permit.release_upstream();
-        Ok(DatagramStream::from(stream).into())
+        Ok(Channel::from(DatagramStream::from(stream)).with_prefix(self.proxy_header))
     }
 
     fn client_hold(&self) -> Option<Duration> {

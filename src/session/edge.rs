@@ -3,13 +3,12 @@
 //! Only for routes that have one of them, on the worker that will serve the session. Each step leaves the bytes that follow in the
 //! socket.
 
+mod proxy;
 mod server_name;
 
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use ipnet::IpNet;
 
 use super::Shared;
 use super::port_routes::PortRoutes;
@@ -53,11 +52,12 @@ pub fn is_needed(options: &Options) -> bool {
 
 /// Takes the steps of a route. A connection that fails is recorded.
 pub async fn open(accepted: Accepted, cluster: &Arc<Cluster>, shared: &Shared) -> Option<Accepted> {
-    let (client, began) = (accepted.client, Instant::now());
+    let (mut client, began) = (accepted.client, Instant::now());
     let steps = async {
         let members = cluster.members_arc();
         let mut edge = Edge::new(accepted)?;
-        edge.accept_proxy(&members.options.accept_proxy).await?;
+        edge.accept_proxy(&members.options.accept_proxy, members.options.send_proxy).await?;
+        client = edge.client;
         edge.accept_tls(&members.options, shared).await
     };
     let opened = within_limits(steps, shared).await;
@@ -70,12 +70,13 @@ pub async fn open_named(
     routes: &PortRoutes,
     shared: &Shared,
 ) -> Option<(Accepted, Arc<Cluster>)> {
-    let (client, began) = (accepted.client, Instant::now());
+    let (mut client, began) = (accepted.client, Instant::now());
     let mut chosen = None;
     let steps = async {
         let table = routes.load();
         let mut edge = Edge::new(accepted)?;
-        edge.accept_proxy(&table.accept_proxy).await?;
+        edge.accept_proxy(&table.accept_proxy, table.send_proxy).await?;
+        client = edge.client;
         let name = edge.server_name().await?;
         let name_text = name.as_ref().map(ServerName::as_str);
         let Some(cluster) = table.names.find(name_text) else { return Err(edge.refuse_name(name).await) };
@@ -114,13 +115,6 @@ impl Edge {
         };
         let socket = socket.map_err(|error| Failure::new(Ending::Local, error.to_string()))?;
         Ok(Edge { socket, client, permit, is_postgres: false, details })
-    }
-
-    /// Reads the PROXY protocol header of a client that must send one.
-    #[expect(clippy::unused_async, reason = "the step is to come")]
-    async fn accept_proxy(&mut self, _from: &[IpNet]) -> Result<(), Failure> {
-        let _ = &self.client;
-        Ok(())
     }
 
     /// Records what was learned from the ClientHello, as far as the endpoint of the route is told.

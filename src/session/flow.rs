@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::futures::Notified;
 
 use super::dial::DatagramDial;
+use super::live::Live;
+use super::proxy_header::Client;
 use super::record::Record;
 use super::{Shared, admit};
 use crate::address::Identity;
@@ -18,6 +20,7 @@ use crate::cluster::Cluster;
 use crate::ending::Ending;
 use crate::fd_budget::FdPermit;
 use crate::listener::ClientAddr;
+use crate::proxy_protocol::Transport;
 use crate::route::Protocol;
 use crate::traffic::Direction;
 use crate::tunnel::{DatagramStream, Refusal, TunnelStream};
@@ -36,6 +39,8 @@ pub struct Flows {
     pub cluster: Arc<Cluster>,
     /// The listener's position in its route's port range.
     pub offset: u16,
+    /// The address of the listener. `None` for the tunnels of peers.
+    pub addr: Option<SocketAddr>,
     /// What all sessions share.
     pub shared: Arc<Shared>,
 }
@@ -78,14 +83,15 @@ impl Open for Flows {
     async fn open(
         &self,
         client: SocketAddr,
-        _local: Option<IpAddr>,
+        local: Option<IpAddr>,
         permit: FdPermit,
         evicted: impl Future<Output = ()> + Send,
     ) -> Option<(Channel, OpenFlow)> {
         let mut record = self.record(client);
+        let destination = self.addr.map(|addr| SocketAddr::new(local.unwrap_or(addr.ip()), addr.port()));
         let connected = tokio::select! {
             // A UDP client that leaves cannot be detected.
-            connected = self.connect(&mut record, client, None, &permit, pending()) => connected,
+            connected = self.connect(&mut record, (client, destination), None, &permit, pending()) => connected,
             () = evicted => Err(Ending::TooMany),
         };
         match connected {
@@ -142,7 +148,7 @@ impl Flows {
         // A separate statement, so that the guard of the members is dropped before the await.
         admit(&self.cluster.members(), Some(client.ip()), record.live.began)?;
         let left = poll_fn(|cx| stream.poll_left(cx).map(Ok));
-        let channel = self.connect(record, client, stream.hold(), permit, left).await?;
+        let channel = self.connect(record, (client, None), stream.hold(), permit, left).await?;
         stream.accept().map_err(|_reset| Ending::DownstreamReset)?;
         Ok(channel)
     }
@@ -158,12 +164,14 @@ impl Flows {
     async fn connect(
         &self,
         record: &mut Record,
-        client: SocketAddr,
+        (client, destination): (SocketAddr, Option<SocketAddr>),
         client_hold: Option<Duration>,
         permit: &FdPermit,
         left: impl Future<Output = io::Result<()>>,
     ) -> Result<Channel, Ending> {
-        let dial = DatagramDial { offset: self.offset, permit, client, client_hold };
+        let proxy_header = proxy_header(record, destination);
+        let dial =
+            DatagramDial { offset: self.offset, permit, client, proxy_header: &proxy_header, client_hold };
         let (hold_limit, stats) = (&self.shared.hold_limit, &mut record.stats);
         let acquired = self.cluster.acquire(hold_limit, Some(client.ip()), stats, left, &dial);
         let (channel, endpoint) = acquired.await?;
@@ -173,6 +181,14 @@ impl Flows {
         }
         Ok(channel)
     }
+}
+
+/// Returns the PROXY protocol header for the endpoint. Empty if the route sends none.
+fn proxy_header(record: &Record, destination: Option<SocketAddr>) -> Vec<u8> {
+    let Live { cluster, client, peer, .. } = &*record.live;
+    let peer = peer.load();
+    let client = Client { addr: *client, destination, details: None, identity: peer.as_deref() };
+    client.header(&cluster.members().options, Transport::Datagram)
 }
 
 impl Flow for OpenFlow {

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
 use crate::fd_budget::RouteFds;
-use crate::route::{Options, ServerNames};
+use crate::route::{Options, ProxySender, ProxyVersion, ServerNames};
 
 /// The routes of one port.
 #[derive(Debug)]
@@ -24,7 +23,9 @@ pub struct NameTable {
     /// The clusters by the names of their listeners.
     pub names: ServerNames<Arc<Cluster>>,
     /// The clients that send a PROXY protocol header, which comes before the name: those of all routes.
-    pub accept_proxy: Vec<IpNet>,
+    pub accept_proxy: Vec<ProxySender>,
+    /// The version of the header that an endpoint gets, the latest of all routes.
+    pub send_proxy: Option<ProxyVersion>,
 }
 
 impl PortRoutes {

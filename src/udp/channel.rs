@@ -11,7 +11,11 @@ use crate::tunnel::{DatagramStream, Dropped, TunnelError};
 
 /// The connection of a flow to its endpoint.
 #[derive(Debug)]
-pub struct Channel(Kind);
+pub struct Channel {
+    kind: Kind,
+    /// Precedes each datagram to the endpoint.
+    prefix: Box<[u8]>,
+}
 
 #[derive(Debug)]
 enum Kind {
@@ -21,7 +25,7 @@ enum Kind {
 
 impl From<DatagramStream> for Channel {
     fn from(stream: DatagramStream) -> Channel {
-        Channel(Kind::Tunnel(stream))
+        Channel { kind: Kind::Tunnel(stream), prefix: Box::default() }
     }
 }
 
@@ -33,12 +37,19 @@ impl Channel {
     /// Fails if the socket cannot be registered.
     pub fn socket(socket: UdpSocket) -> io::Result<Channel> {
         let endpoint = socket.peer_addr()?;
-        Ok(Channel(Kind::Socket { socket: DatagramSocket::connected(socket)?, endpoint }))
+        let kind = Kind::Socket { socket: DatagramSocket::connected(socket)?, endpoint };
+        Ok(Channel { kind, prefix: Box::default() })
+    }
+
+    /// Sends these bytes at the beginning of each datagram.
+    #[must_use]
+    pub(crate) fn with_prefix(self, prefix: &[u8]) -> Channel {
+        Channel { prefix: prefix.into(), ..self }
     }
 
     /// Returns the stream, if the endpoint is an export of a peer.
     pub(crate) fn stream(&self) -> Option<&DatagramStream> {
-        match &self.0 {
+        match &self.kind {
             Kind::Socket { .. } => None,
             Kind::Tunnel(stream) => Some(stream),
         }
@@ -46,7 +57,26 @@ impl Channel {
 
     /// Sends datagrams without waiting.
     pub(super) fn send(&self, datagrams: &Datagrams<'_>) -> io::Result<Dropped> {
-        match &self.0 {
+        if self.prefix.is_empty() {
+            return self.send_as_is(datagrams);
+        }
+        let (mut dropped, mut failed) = (Dropped::default(), Ok(()));
+        let mut run = Run::new(datagrams.peer, |prefixed: &Datagrams<'_>| {
+            match self.send_as_is(&prefixed.marked(datagrams.ecn)) {
+                Ok(more) => {
+                    dropped.datagrams += more.datagrams;
+                    dropped.bytes += more.bytes - more.datagrams * self.prefix.len();
+                }
+                Err(error) => failed = Err(error),
+            }
+        });
+        datagrams.each().for_each(|datagram| run.push(&[&self.prefix, datagram]));
+        run.finish();
+        failed.map(|()| dropped)
+    }
+
+    fn send_as_is(&self, datagrams: &Datagrams<'_>) -> io::Result<Dropped> {
+        match &self.kind {
             Kind::Socket { socket, endpoint } => {
                 socket.send(*endpoint, None, datagrams).map(|()| Dropped::default())
             }
@@ -61,7 +91,7 @@ impl Channel {
         writable: impl Future<Output = ()>,
         handle: impl FnMut(&Datagrams<'_>),
     ) -> io::Result<bool> {
-        match &self.0 {
+        match &self.kind {
             Kind::Socket { socket, .. } => {
                 writable.await;
                 socket.receive(socket.readable().await?, handle)
@@ -83,7 +113,7 @@ pub(super) async fn receive(
 ) -> io::Result<bool> {
     poll_fn(|cx| {
         let mut run = Run::new(stream.tunnel().remote, &mut handle);
-        let received = stream.poll_receive(cx, |datagram| run.push(datagram));
+        let received = stream.poll_receive(cx, |datagram| run.push(&[datagram]));
         run.finish();
         received
     })

@@ -24,20 +24,22 @@ impl<H: FnMut(&Datagrams<'_>)> Run<H> {
         Run { peer, bytes: BUFFER.take(), stride: None, handle }
     }
 
-    pub(super) fn push(&mut self, datagram: &[u8]) {
-        if !self.is_continued_by(datagram) {
+    /// Adds the datagram that consists of these parts.
+    pub(super) fn push(&mut self, parts: &[&[u8]]) {
+        let length = parts.iter().map(|part| part.len()).sum();
+        if !self.is_continued_by(length) {
             self.flush();
-            self.stride = Some(datagram.len());
+            self.stride = Some(length);
         }
-        self.bytes.extend_from_slice(datagram);
+        parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
     }
 
-    fn is_continued_by(&self, datagram: &[u8]) -> bool {
+    fn is_continued_by(&self, length: usize) -> bool {
         self.stride.is_some_and(|stride| {
             (1..=SEGMENT_BYTES_MAX).contains(&stride)
                 && self.bytes.len().is_multiple_of(stride)
-                && (1..=stride).contains(&datagram.len())
-                && self.bytes.len() + datagram.len() <= MERGED_BYTES_MAX
+                && (1..=stride).contains(&length)
+                && self.bytes.len() + length <= MERGED_BYTES_MAX
         })
     }
 
@@ -66,7 +68,7 @@ mod tests {
         let mut run = Run::new(peer, |datagrams: &Datagrams<'_>| {
             runs.push((datagrams.bytes.len(), datagrams.each().count()));
         });
-        sizes.iter().for_each(|size| run.push(&vec![7; *size]));
+        sizes.iter().for_each(|size| run.push(&[&vec![7; *size]]));
         run.finish();
         runs
     }

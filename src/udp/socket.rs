@@ -120,6 +120,11 @@ impl<'a> Datagrams<'a> {
         Datagrams { peer, local: None, ecn: None, bytes, stride: size.max(1) }
     }
 
+    /// Returns the same datagrams with this mark for congestion.
+    pub(super) fn marked(&self, ecn: Option<EcnCodepoint>) -> Datagrams<'a> {
+        Datagrams { ecn, ..*self }
+    }
+
     pub(super) fn each(&self) -> impl Iterator<Item = &'a [u8]> {
         let empty = self.bytes.is_empty().then_some(self.bytes);
         empty.into_iter().chain(self.bytes.chunks(self.stride))

@@ -157,7 +157,7 @@ impl Worker {
             cluster.counters.ended(Ending::TooMany);
             return stream.refuse(&Refusal::LIMIT);
         };
-        let flows = Flows { cluster, offset: 0, shared: self.shared.clone() };
+        let flows = Flows { cluster, offset: 0, addr: None, shared: self.shared.clone() };
         self.tracker.spawn(async move {
             flows.serve(stream, client, permit, flow.evicted(), || flow.answered()).await;
         });

@@ -136,7 +136,7 @@ impl Worker<UdpSocket> {
         let WorkerContext { listener, cluster, shared, stop } =
             WorkerContext::of("127.0.0.1:0/udp", server.local_addr().unwrap());
         let worker = Worker::new(&listener, server);
-        let flows = Arc::new(Flows { cluster, offset: 0, shared });
+        let flows = Arc::new(Flows { cluster, offset: 0, addr: listener.addr, shared });
         let limits = UdpLimits { flows_max: LARGE, unanswered_max: LARGE };
         worker.runtime.spawn(udp::serve(listener.fd.into(), flows, limits, stop));
         worker

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use crate::address::EndpointAddr;
 use crate::connect::cause;
-use crate::route::Check;
+use crate::proxy_protocol;
+use crate::route::{Check, Options, ProxyVersion};
 use crate::stream::{Opening, Stream};
 use crate::tunnel::SessionInfo;
 
 /// Runs health checks. Tests have implementations without a network.
 pub trait Probe: Send + Sync + 'static {
-    /// Checks an endpoint once.
+    /// Checks an endpoint once. It gets `header` first.
     ///
     /// # Errors
     ///
@@ -21,8 +22,18 @@ pub trait Probe: Send + Sync + 'static {
         &self,
         check: &Check,
         addr: &EndpointAddr,
+        header: &'static [u8],
         timeout: Duration,
     ) -> impl Future<Output = Result<(), String>> + Send;
+}
+
+/// Returns the PROXY protocol header of the checks of a route. It names no client. Empty if they send none.
+pub fn proxy_header(options: &Options) -> &'static [u8] {
+    match options.send_proxy.filter(|_| options.health_proxy) {
+        None => &[],
+        Some(ProxyVersion::V1) => proxy_protocol::UNKNOWN,
+        Some(ProxyVersion::V2) => proxy_protocol::LOCAL,
+    }
 }
 
 /// Checks over the network.
@@ -30,8 +41,14 @@ pub trait Probe: Send + Sync + 'static {
 pub struct Network;
 
 impl Probe for Network {
-    async fn probe(&self, check: &Check, addr: &EndpointAddr, timeout: Duration) -> Result<(), String> {
-        match tokio::time::timeout(timeout, exchange(check, addr, timeout)).await {
+    async fn probe(
+        &self,
+        check: &Check,
+        addr: &EndpointAddr,
+        header: &'static [u8],
+        timeout: Duration,
+    ) -> Result<(), String> {
+        match tokio::time::timeout(timeout, exchange(check, addr, header, timeout)).await {
             Ok(Ok(result)) => result,
             Ok(Err(error)) => Err(cause(&error)),
             Err(_) => Err(format!("no answer within {}", humantime::format_duration(timeout))),
@@ -71,8 +88,14 @@ impl CheckProtocol {
 }
 
 /// Returns a network error as the outer result, and the evaluation of the response as the inner one.
-async fn exchange(check: &Check, addr: &EndpointAddr, timeout: Duration) -> io::Result<Result<(), String>> {
-    let stream = Stream::dial(addr, SessionInfo::default(), Opening::default(), timeout).await?;
+async fn exchange(
+    check: &Check,
+    addr: &EndpointAddr,
+    proxy_header: &[u8],
+    timeout: Duration,
+) -> io::Result<Result<(), String>> {
+    let opening = Opening { proxy_header, ..Opening::default() };
+    let stream = Stream::dial(addr, SessionInfo::default(), opening, timeout).await?;
     let Some(CheckProtocol { request, is_complete, evaluate }) = CheckProtocol::of(check, addr) else {
         // Closes by RST, so that ten thousand checks do not leave ten thousand ports in TIME_WAIT.
         stream.reset_on_close();

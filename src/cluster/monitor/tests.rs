@@ -31,7 +31,13 @@ impl FailingPorts {
 }
 
 impl Probe for FailingPorts {
-    async fn probe(&self, _: &Check, addr: &EndpointAddr, _: Duration) -> Result<(), String> {
+    async fn probe(
+        &self,
+        _: &Check,
+        addr: &EndpointAddr,
+        _: &'static [u8],
+        _: Duration,
+    ) -> Result<(), String> {
         let EndpointAddr::Inet(addr) = addr else { return Ok(()) };
         if self.0.lock().unwrap().contains(&addr.port()) { Err("failing".to_owned()) } else { Ok(()) }
     }

@@ -10,7 +10,7 @@ use crate::diagnostic::Mistake;
 use crate::route::{Balance, LABEL_HOLD_MAX, Listen, OnRemove, OnUnhealthy, Options, ProxyVersion, Target};
 use values::{
     certificate, check, check_duration, checks, connect_timeout, file, half_close_timeout, identities, limit,
-    networks, of_connections, optional_duration, peers, proxy_tlv,
+    networks, of_connections, optional_duration, peers, proxy_senders, proxy_tlv, proxy_version,
 };
 pub(crate) use values::{duration, duration_or_off, one_of};
 
@@ -179,11 +179,9 @@ pub(crate) fn set(
         "peers" => options.peers.extend(peers(value, listen)?),
         "accept-proxy" => {
             of_connections(name, listen)?;
-            options.accept_proxy.extend(networks(name, value, listen)?);
+            options.accept_proxy.extend(proxy_senders(name, value, listen)?);
         }
-        "send-proxy" => {
-            options.send_proxy = Some(one_of(name, value, ProxyVersion::ALL, ProxyVersion::name)?);
-        }
+        "send-proxy" => options.send_proxy = Some(proxy_version(name, value, listen)?),
         "proxy-tlv" => options.proxy_tlv.extend(proxy_tlv(name, value)?),
         "health-proxy" => options.health_proxy = one_of(name, value, ["on", "off"], |word| word)? == "on",
         "tls" => {

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::route::{
-    Balance, Check, ConsulService, EtcdKeys, Health, OnRemove, OnUnhealthy, PeerHost, PeerTarget, ProxyTlv,
-    ProxyVersion, SharedPort,
+    Balance, Check, ConsulService, EtcdKeys, Health, OnRemove, OnUnhealthy, PeerHost, PeerTarget,
+    ProxySender, ProxyTlv, ProxyVersion, SharedPort,
 };
 
 fn place() -> Place {
@@ -317,11 +317,17 @@ fn some_edges(listen: &Listen) -> impl Strategy<Value = Options> + use<> {
     let of_connections = listen.protocol() == Protocol::Tcp && !matches!(listen, Listen::Peer { .. });
     let network = (any::<IpAddr>(), 0..=32u8)
         .prop_map(|(ip, length)| ipnet::IpNet::new(ip.to_canonical(), length).unwrap());
-    let networks = if matches!(listen, Listen::Inet { .. }) && of_connections { 0..3 } else { 0..1 };
+    let senders = if matches!(listen, Listen::Unix(_)) {
+        Just(ProxySender::Unix).boxed()
+    } else {
+        network.prop_map(ProxySender::Net).boxed()
+    };
+    let networks = if of_connections { 0..3 } else { 0..1 };
+    let is_tcp = listen.protocol() == Protocol::Tcp;
     let a_name = || proptest::option::of("[a-zA-Z0-9._-]{1,10}");
     let a_file = || proptest::option::of(a_path());
     let proxy = (
-        proptest::collection::vec(network, networks),
+        proptest::collection::vec(senders, networks),
         proptest::option::of(proptest::sample::select(ProxyVersion::ALL.to_vec())),
         proptest::sample::subsequence(ProxyTlv::ALL.to_vec(), 0..=4),
         any::<bool>(),
@@ -331,6 +337,7 @@ fn some_edges(listen: &Listen) -> impl Strategy<Value = Options> + use<> {
     (proxy, tls, dialled).prop_map(move |(proxy, (tls, tls_peers, tls_ca), (ca, sni, cert))| {
         let (accept_proxy, send_proxy, proxy_tlv, health_proxy) = proxy;
         let tls = tls.filter(|_| of_connections);
+        let send_proxy = send_proxy.filter(|version| is_tcp || *version == ProxyVersion::V2);
         let is_v2 = send_proxy == Some(ProxyVersion::V2);
         Options {
             proxy_tlv: if is_v2 { proxy_tlv } else { Vec::new() },

@@ -15,6 +15,7 @@ const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 const POSTGRES_REQUESTS_MAX: usize = 2;
 
 /// What a connection begins with.
+#[expect(clippy::large_enum_variant, reason = "as `Hello`")]
 enum First {
     Postgres(postgres::Request),
     Hello(Option<ServerName>),

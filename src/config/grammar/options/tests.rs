@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::listen;
 use super::*;
-use crate::route::{Check, Health, ProxyTlv};
+use crate::route::{Check, Health, ProxySender, ProxyTlv};
 
 fn read(text: &str, listener: &str) -> Result<Options, Vec<Mistake>> {
     let listen = listen::parse(listener).unwrap();
@@ -51,7 +51,9 @@ fn every_option_is_read() {
             on_remove: OnRemove::Cut,
             identity: Some("spiffe://td/pg".to_owned()),
             peers: Vec::new(),
-            accept_proxy: ["10.0.0.0/8", "::1/128"].map(|net| net.parse().unwrap()).to_vec(),
+            accept_proxy: ["10.0.0.0/8", "::1/128"]
+                .map(|net| ProxySender::Net(net.parse().unwrap()))
+                .to_vec(),
             send_proxy: Some(ProxyVersion::V2),
             proxy_tlv: vec![ProxyTlv::Ssl, ProxyTlv::UniqueId],
             health_proxy: false,
@@ -72,6 +74,24 @@ fn options_of_connections_are_rejected_on_other_listeners() {
             let mistakes = read(text, listener).expect_err(text);
             assert!(mistakes[0].message.contains("is not supported on the listener"), "{mistakes:?}");
         }
+    }
+}
+
+#[test]
+fn clients_of_a_unix_socket_send_a_header_or_none_does() {
+    assert_eq!(read("accept-proxy=unix", "/run/a.sock").unwrap().accept_proxy, [ProxySender::Unix]);
+    let mistakes = read("accept-proxy=10.0.0.0/8", "/run/a.sock").unwrap_err();
+    assert!(mistakes[0].message.contains("on a unix socket"), "{mistakes:?}");
+    assert!(mistakes[0].help.as_deref().unwrap().contains("`accept-proxy=unix`"), "{mistakes:?}");
+}
+
+#[test]
+fn header_of_datagrams_is_that_of_version_2() {
+    assert_eq!(read("send-proxy=v2", "53/udp").unwrap().send_proxy, Some(ProxyVersion::V2));
+    for listener in ["53/udp", "peer:dns/udp"] {
+        let mistakes = read("send-proxy=v1", listener).unwrap_err();
+        assert!(mistakes[0].message.contains("is not supported on the UDP listener"), "{mistakes:?}");
+        assert!(mistakes[0].help.as_deref().unwrap().contains("`send-proxy=v2`"), "{mistakes:?}");
     }
 }
 
@@ -144,6 +164,7 @@ fn every_mistake_has_a_help() {
         ("peers=web", "only supported on a listener `peer:NAME`", "allow="),
         ("accept-proxy", "missing value of `accept-proxy`", "write `accept-proxy=10.0.0.0/8`"),
         ("accept-proxy=lb", "invalid network `lb`", "10.0.0.0/8"),
+        ("accept-proxy=unix", "invalid network `unix`", "10.0.0.0/8"),
         ("send-proxy=2", "invalid value `2` for `send-proxy`", "did you mean `v2`?"),
         ("proxy-tlv=ssl,unique", "invalid value `unique` for `proxy-tlv`", "`unique-id`"),
         ("health-proxy=no", "invalid value `no` for `health-proxy`", "did you mean `on`?"),

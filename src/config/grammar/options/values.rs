@@ -10,7 +10,7 @@ use crate::config::grammar::listen::is_path_char;
 use crate::config::grammar::{digits, peer};
 use crate::config::suggest::suggest;
 use crate::diagnostic::Mistake;
-use crate::route::{Check, Listen, Protocol, ProxyTlv};
+use crate::route::{Check, Listen, Protocol, ProxySender, ProxyTlv, ProxyVersion};
 
 /// A name is part of URLs, metrics and log lines. Every listener is a valid name; the longest is `peer:NAME/udp`.
 const NAME_LENGTH_MAX: usize = 262;
@@ -170,6 +170,32 @@ pub(super) fn peers(text: &str, listen: &Listen) -> Result<Vec<String>, Vec<Mist
 /// Parses identities, separated by commas.
 pub(super) fn identities(text: &str) -> Result<Vec<String>, Vec<Mistake>> {
     each(text, peer::identity)
+}
+
+/// Parses the clients that send a PROXY protocol header.
+pub(super) fn proxy_senders(
+    key: &str,
+    text: &str,
+    listen: &Listen,
+) -> Result<Vec<ProxySender>, Vec<Mistake>> {
+    each(text, |word| match (listen, word) {
+        (Listen::Unix(_), "unix") => Ok(ProxySender::Unix),
+        (Listen::Unix(_), _) => Err(Mistake::new(format!(
+            "invalid value `{word}` for `{key}` on a unix socket, whose clients have no address"
+        ))
+        .help(format!("write `{key}=unix`: every client of the socket sends a header"))),
+        _ => network(word).map(ProxySender::Net),
+    })
+}
+
+/// Parses the version of the PROXY protocol header that is sent.
+pub(super) fn proxy_version(key: &str, text: &str, listen: &Listen) -> Result<ProxyVersion, Mistake> {
+    let version = one_of(key, text, ProxyVersion::ALL, ProxyVersion::name)?;
+    if version == ProxyVersion::V1 && listen.protocol() == Protocol::Udp {
+        return Err(Mistake::new(format!("`{key}=v1` is not supported on the UDP listener `{listen}`"))
+            .help(format!("write `{key}=v2`: version 1 has no header for UDP")));
+    }
+    Ok(version)
 }
 
 /// Parses the fields of a PROXY protocol header.

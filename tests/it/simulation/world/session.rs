@@ -228,7 +228,13 @@ impl Dialler {
 }
 
 impl Probe for Prober {
-    async fn probe(&self, _: &Check, addr: &EndpointAddr, timeout: Duration) -> Result<(), String> {
+    async fn probe(
+        &self,
+        _: &Check,
+        addr: &EndpointAddr,
+        _: &'static [u8],
+        timeout: Duration,
+    ) -> Result<(), String> {
         let (is_sick, behaviour) = {
             let (actual, port) = (self.0.lock().unwrap(), port(addr));
             (actual.unhealthy.contains(&port), actual.behaviours.get(&port).copied().unwrap_or_default())
