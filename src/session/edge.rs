@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::port_routes::PortRoutes;
-use super::record::rejected;
+use super::record::{Failure, rejected};
 use crate::client_details::ClientDetails;
 use crate::client_hello::ServerName;
 use crate::cluster::Cluster;
@@ -24,15 +24,6 @@ use crate::socket::Socket;
 
 /// All steps together.
 const EDGE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Why a connection does not become a session.
-#[derive(Debug)]
-pub struct Failure {
-    /// The ending of the connection.
-    pub ending: Ending,
-    /// For people.
-    pub why: String,
-}
 
 /// A connection whose session has not begun.
 #[derive(Debug)]
@@ -132,11 +123,5 @@ impl Edge {
     async fn accept_tls(self, _options: &Options, _shared: &Shared) -> Result<Accepted, Failure> {
         let Edge { socket, client, permit, details, is_postgres: _ } = self;
         Ok(Accepted { stream: AcceptedStream::Stream(socket.into()), client, permit, details })
-    }
-}
-
-impl Failure {
-    pub(super) fn new(ending: Ending, why: impl Into<String>) -> Failure {
-        Failure { ending, why: why.into() }
     }
 }

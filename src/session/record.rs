@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use super::edge::Failure;
 use super::live::{Listed, Live};
 use crate::client_net::ClientNet;
 use crate::cluster::acquire::ConnectStats;
@@ -120,6 +119,20 @@ impl Record {
             Protocol::Udp => self.live.traffic.down() == 0,
             Protocol::Tcp => matches!(self.ending, Ending::Denied | Ending::RateLimited),
         }
+    }
+}
+
+/// Why a connection does not become a session.
+#[derive(Debug)]
+pub(super) struct Failure {
+    ending: Ending,
+    /// For people.
+    why: String,
+}
+
+impl Failure {
+    pub(super) fn new(ending: Ending, why: impl Into<String>) -> Failure {
+        Failure { ending, why: why.into() }
     }
 }
 
