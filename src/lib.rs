@@ -36,6 +36,7 @@ pub mod credentials;
 pub mod tunnel;
 
 pub mod client_details;
+pub mod tls;
 
 pub mod stream;
 

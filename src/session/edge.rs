@@ -16,6 +16,7 @@ use crate::fd_budget::FdPermit;
 use crate::listener::{Accepted, AcceptedStream, ClientAddr};
 use crate::route::Options;
 use crate::socket::Socket;
+use crate::tls::Tls;
 
 /// All steps together.
 const EDGE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,7 +51,7 @@ pub async fn open(accepted: Accepted, cluster: &Arc<Cluster>, shared: &Shared) -
         let members = cluster.members_arc();
         let mut edge = Edge::new(accepted)?;
         edge.accept_proxy(&members.options).await?;
-        edge.accept_tls(&members.options, shared).await
+        edge.accept_tls(&members.options, &shared.tls).await
     };
     let opened = tokio::select! {
         biased;
@@ -85,10 +86,21 @@ impl Edge {
     }
 
     /// Terminates TLS, if the route does.
-    #[expect(clippy::unused_async, reason = "the step is to come")]
-    async fn accept_tls(self, _options: &Options, _shared: &Shared) -> Result<Accepted, Failure> {
-        let Edge { socket, client, permit, details } = self;
-        Ok(Accepted { stream: AcceptedStream::Stream(socket.into()), client, permit, details: Some(details) })
+    async fn accept_tls(self, options: &Options, tls: &Tls) -> Result<Accepted, Failure> {
+        let Edge { socket, client, permit, mut details } = self;
+        if options.tls.is_none() {
+            let stream = AcceptedStream::Stream(socket.into());
+            return Ok(Accepted { stream, client, permit, details: Some(details) });
+        }
+        let acceptor = tls.acceptor(options);
+        let acceptor = acceptor.map_err(|error| Failure::new(Ending::Local, error.one_line()))?;
+        let accepted = acceptor.accept(socket).await.map_err(|failure| {
+            tls.count(failure);
+            Failure::new(Ending::TlsFailed, failure.to_string())
+        })?;
+        details.tls = Some(accepted.client());
+        let stream = AcceptedStream::Stream(accepted.stream.into());
+        Ok(Accepted { stream, client, permit, details: Some(details) })
     }
 }
 
