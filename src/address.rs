@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::digits::write_socket_addr;
 
@@ -43,6 +43,32 @@ pub enum EndpointAddr {
     Unix(PathBuf),
     /// An export of a peer. Boxed, because few endpoints are.
     Peer(Box<PeerAddr>),
+    /// An address that is reached over TLS. Boxed, because few endpoints are.
+    Tls(Box<TlsAddr>),
+}
+
+/// An address that is reached over TLS, and what is verified there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TlsAddr {
+    /// The address.
+    pub addr: SocketAddr,
+    /// The name that is sent (SNI), and that the certificate must have: a DNS name or an IP address.
+    pub name: String,
+    /// The file of the CAs that are trusted; `None` for those of the system.
+    pub ca: Option<PathBuf>,
+    /// The name of the client certificate.
+    pub cert: Option<String>,
+}
+
+/// How the addresses of a host are reached.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scheme {
+    /// By a connection.
+    Plain,
+    /// By a session in a tunnel: the peer there has an export of this name.
+    Peer(String),
+    /// By a connection with TLS.
+    Tls,
 }
 
 /// An export of a peer: the name of a `peer:` route, and where the peer is.
@@ -130,22 +156,40 @@ impl PeerVia {
 pub type ReversePeers = BTreeSet<(String, IpAddr)>;
 
 impl EndpointAddr {
-    /// Returns the address of a host, which is a name or an IP address: with `export`, that of an export of the peer there.
-    pub fn of_host(addr: SocketAddr, host: &str, export: Option<&str>) -> EndpointAddr {
-        let Some(export) = export else { return EndpointAddr::Inet(addr) };
+    /// Returns the address of a host, which is a name or an IP address.
+    pub fn of_host(addr: SocketAddr, host: &str, scheme: &Scheme) -> EndpointAddr {
+        let export = match scheme {
+            Scheme::Plain => return EndpointAddr::Inet(addr),
+            Scheme::Tls => return EndpointAddr::tls(addr, host),
+            Scheme::Peer(export) => export,
+        };
         let via = PeerVia::Dial { addr, name: PeerName::Host(host.to_owned()) };
-        EndpointAddr::Peer(Box::new(PeerAddr { via, export: export.to_owned() }))
+        EndpointAddr::Peer(Box::new(PeerAddr { via, export: export.clone() }))
     }
 
     /// Returns the address of an export of the peer at an IP address.
     pub fn peer_at(addr: SocketAddr, export: &str) -> EndpointAddr {
-        EndpointAddr::of_host(addr, &addr.ip().to_string(), Some(export))
+        EndpointAddr::of_host(addr, &addr.ip().to_string(), &Scheme::Peer(export.to_owned()))
     }
 
     /// Returns the address of an export of a peer that has dialled us.
     pub fn reverse_peer(identity: &str, ip: IpAddr, export: &str) -> EndpointAddr {
         let via = PeerVia::Reverse { identity: identity.to_owned(), ip };
         EndpointAddr::Peer(Box::new(PeerAddr { via, export: export.to_owned() }))
+    }
+
+    /// Returns an address that is reached over TLS. `host` is the name in the target: a DNS name or an IP address.
+    pub fn tls(addr: SocketAddr, host: &str) -> EndpointAddr {
+        EndpointAddr::Tls(Box::new(TlsAddr { addr, name: host.to_owned(), ca: None, cert: None }))
+    }
+
+    /// Sets how an address that is reached over TLS is verified. Without `sni`, the name stays that in the target.
+    pub fn verify_with(&mut self, sni: Option<&str>, ca: Option<&Path>, cert: Option<&str>) {
+        if let EndpointAddr::Tls(tls) = self {
+            tls.name = sni.map_or_else(|| std::mem::take(&mut tls.name), str::to_owned);
+            tls.ca = ca.map(Path::to_owned);
+            tls.cert = cert.map(str::to_owned);
+        }
     }
 
     /// Replaces what the certificate of a peer that is dialled must contain.
@@ -160,13 +204,19 @@ impl EndpointAddr {
     /// Returns the address for the n-th port of a range. Fails if the port would exceed 65535.
     pub fn shifted(&self, offset: u16) -> io::Result<EndpointAddr> {
         match self {
-            EndpointAddr::Inet(addr) => {
-                let port = addr.port().checked_add(offset).ok_or(io::ErrorKind::AddrNotAvailable)?;
-                Ok(EndpointAddr::Inet(SocketAddr::new(addr.ip(), port)))
+            EndpointAddr::Inet(addr) => Ok(EndpointAddr::Inet(shifted(*addr, offset)?)),
+            EndpointAddr::Tls(tls) => {
+                let addr = shifted(tls.addr, offset)?;
+                Ok(EndpointAddr::Tls(Box::new(TlsAddr { addr, ..(**tls).clone() })))
             }
             EndpointAddr::Unix(_) | EndpointAddr::Peer(_) => Ok(self.clone()),
         }
     }
+}
+
+fn shifted(addr: SocketAddr, offset: u16) -> io::Result<SocketAddr> {
+    let port = addr.port().checked_add(offset).ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok(SocketAddr::new(addr.ip(), port))
 }
 
 impl fmt::Display for EndpointAddr {
@@ -175,6 +225,10 @@ impl fmt::Display for EndpointAddr {
             EndpointAddr::Inet(addr) => write_socket_addr(f, *addr),
             EndpointAddr::Unix(path) => write!(f, "unix:{}", path.display()),
             EndpointAddr::Peer(peer) => write!(f, "{peer}"),
+            EndpointAddr::Tls(tls) => {
+                f.write_str("tls://")?;
+                write_socket_addr(f, tls.addr)
+            }
         }
     }
 }

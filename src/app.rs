@@ -1,6 +1,7 @@
 //! The application: built, with every address bound, then run until it is stopped.
 
 mod peers;
+mod tls;
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -27,9 +28,11 @@ use crate::route::Protocol;
 use crate::session::Shared;
 use crate::session::exports::Exports;
 use crate::stall::StallMonitor;
+use crate::tls::Tls;
 use crate::tunnel::{Peers, Pool};
 use crate::worker::Workers;
 pub use peers::read_credentials;
+pub use tls::read_certificates;
 
 /// Time in which sessions that are forced to end may write their last log line.
 const FORCE_GRACE: Duration = Duration::from_secs(2);
@@ -46,6 +49,9 @@ pub enum BuildError {
     /// The credentials for peers cannot be used, or do not permit a route.
     #[error("{}", .0.iter().map(Diagnostic::one_line).collect::<Vec<_>>().join("; "))]
     Peers(Vec<Diagnostic>),
+    /// Certificates of routes, or CAs, cannot be used.
+    #[error("{}", .0.iter().map(Diagnostic::one_line).collect::<Vec<_>>().join("; "))]
+    Tls(Vec<Diagnostic>),
     /// A thread cannot be started.
     #[error("cannot start: {0}")]
     Io(#[from] std::io::Error),
@@ -79,9 +85,11 @@ pub async fn build_watched(mut config: Config, stalls: StallMonitor) -> Result<B
     let control = Control::default();
     let events = Arc::new(Events::default());
     let tunnels = Arc::new(peers::load(&mut config, events.clone()).map_err(BuildError::Peers)?);
-    let shared = Arc::new(shared(&config, &control, tunnels.clone()));
-    // For health checks through peers, which run on this thread.
+    let certificates = Arc::new(read_certificates(&config).map_err(BuildError::Tls)?);
+    let shared = Arc::new(shared(&config, &control, tunnels.clone(), certificates.clone()));
+    // For health checks, which run on this thread.
     Pool::enter(tunnels.clone());
+    certificates.clone().enter();
     let workers = Workers::start(config.settings.workers, &shared, &stalls)?;
     let mut reconciler =
         Reconciler::new(config.clone(), workers, shared, &control, events.clone(), stalls.counts());
@@ -100,9 +108,12 @@ pub async fn build_watched(mut config: Config, stalls: StallMonitor) -> Result<B
         reload: control.reload.clone(),
         events: events.clone(),
         peer: config.settings.peer.clone(),
+        tls: certificates.clone(),
+        has_certificates: config.certificates_of_file,
     });
     let mut tasks: Vec<_> = file.map(|file| follow(file, reconciler.updates())).into_iter().collect();
     tasks.extend(peers::follow_credentials(&tunnels));
+    tasks.push(tls::follow(certificates, events));
     for peer in &config.settings.peer.dial {
         let (dial, lookups) = peers::follow_peer(peer, config.settings.dns, control.stop.clone());
         reconciler.dial_reverse(&dial);
@@ -120,7 +131,7 @@ pub async fn build_watched(mut config: Config, stalls: StallMonitor) -> Result<B
 }
 
 /// Creates what all sessions share.
-fn shared(config: &Config, control: &Control, tunnels: Arc<Peers>) -> Shared {
+fn shared(config: &Config, control: &Control, tunnels: Arc<Peers>, tls: Arc<Tls>) -> Shared {
     // With TCP there is a unix socket as well.
     let admins = if matches!(config.settings.admin, Some(AdminAddr::Tcp(_))) { 2 } else { 1 };
     let fds = Arc::new(FdBudget::within(raised_file_limit(), config.settings.workers.get(), admins));
@@ -133,6 +144,7 @@ fn shared(config: &Config, control: &Control, tunnels: Arc<Peers>) -> Shared {
         access_log: config.settings.access_log,
         peers: tunnels,
         exports: Exports::default(),
+        tls,
     }
 }
 

@@ -63,6 +63,8 @@ pub struct Config {
     pub consul: ConsulConfig,
     /// Arguments take precedence over the environment, which takes precedence over the file.
     pub settings: Settings,
+    /// Whether the certificates are those of the file, and change with it.
+    pub certificates_of_file: bool,
     /// `XDG_RUNTIME_DIR`: the directory of the default admin socket where `/run` is not writable.
     pub runtime_dir: Option<PathBuf>,
     /// Problems that do not prevent the start, such as link variables that cannot be used.
@@ -184,6 +186,7 @@ impl Config {
             etcd: EtcdAccess::default(),
             consul: ConsulConfig::default(),
             settings: Settings::default(),
+            certificates_of_file: false,
             runtime_dir: None,
             warnings: Vec::new(),
         }
@@ -194,6 +197,11 @@ impl Config {
     pub fn peer_refusals(&self) -> Vec<Diagnostic> {
         let layers = [&self.arguments, &self.environment, &self.file];
         self.settings.peer.refusals(layers.into_iter().flat_map(|layer| &layer.routes))
+    }
+
+    /// Returns the written routes.
+    pub fn written(&self) -> impl Iterator<Item = &Route> {
+        [&self.arguments, &self.environment, &self.file].into_iter().flat_map(|layer| &layer.routes)
     }
 
     /// Returns whether there are no routes and no source of routes.

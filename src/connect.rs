@@ -20,7 +20,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// the number of probes (tcp(7)), so that is not set.
 const USER_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Connects a stream.
+/// Connects a stream; the socket below TLS.
 ///
 /// # Errors
 ///
@@ -28,6 +28,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(120);
 pub(crate) async fn dial(addr: &EndpointAddr, timeout: Duration) -> io::Result<Socket> {
     let (socket, connecting) = match addr {
         EndpointAddr::Inet(addr) => start_inet(*addr)?,
+        EndpointAddr::Tls(tls) => start_inet(tls.addr)?,
         EndpointAddr::Unix(path) => (start_unix(path)?, false),
         EndpointAddr::Peer(_) => return Err(io::ErrorKind::Unsupported.into()),
     };

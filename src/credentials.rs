@@ -13,6 +13,7 @@ mod error;
 mod failure;
 mod files;
 mod identity;
+mod key;
 mod leaf;
 pub mod name;
 mod pem;
@@ -46,9 +47,11 @@ pub use error::CredentialsError;
 pub use failure::{HandshakeFailure, Reason};
 pub use files::CredentialFiles;
 pub use identity::{PeerIdentity, Untrusted};
+pub use key::{CaFile, KeyFiles, LoadedKey, common_name_of, provider};
 pub use refusal::{Refusable, Refusal};
 pub use snapshot::CertificateInfo;
 pub use trust::CredentialKind;
+pub(crate) use watch::warn_of_expiry_of;
 
 /// What authenticates us to peers and peers to us. Reading takes no lock.
 #[derive(Debug)]
@@ -199,6 +202,11 @@ impl Credentials {
 pub fn read_any(file: &[u8]) {
     let _ = secret::parse(file);
     snapshot::read_any(file);
+}
+
+/// Returns the identity in a certificate, which must have been verified.
+pub(crate) fn identity_of(certificate: &CertificateDer<'_>) -> Result<PeerIdentity, Untrusted> {
+    identity::read(certificate)
 }
 
 fn now(clock: &dyn TimeProvider) -> SystemTime {

@@ -37,6 +37,7 @@ pub mod credentials;
 pub mod tunnel;
 
 pub mod client_details;
+pub mod tls;
 
 pub mod stream;
 

@@ -137,6 +137,8 @@ pub enum Target {
     Etcd(EtcdKeys),
     /// An export of a peer.
     Peer(PeerTarget),
+    /// An address that is reached over TLS.
+    Tls(TlsHost),
 }
 
 /// The default port of `--peer-listen`: that of HBONE.
@@ -165,6 +167,30 @@ pub enum PeerHost {
     },
     /// The peers that have dialled us under this identity.
     Identity(String),
+}
+
+/// Where a target `tls://` is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TlsHost {
+    /// An IP address, which is one endpoint.
+    Addr(SocketAddr),
+    /// A DNS name. Every address is an endpoint.
+    Name {
+        /// The name to look up, and by default to verify.
+        host: String,
+        /// The port of every endpoint.
+        port: u16,
+    },
+}
+
+impl TlsHost {
+    /// Returns the name that the certificate must have by default.
+    pub fn name(&self) -> String {
+        match self {
+            TlsHost::Addr(addr) => addr.ip().to_string(),
+            TlsHost::Name { host, .. } => host.clone(),
+        }
+    }
 }
 
 /// A prefix of keys in an etcd cluster.
@@ -200,8 +226,10 @@ impl Target {
             | Target::Consul(_)
             | Target::File(_)
             | Target::Etcd(_)
+            | Target::Tls(TlsHost::Name { .. })
             | Target::Peer(PeerTarget { host: PeerHost::Name { .. } | PeerHost::Identity(_), .. }) => true,
             Target::Peer(PeerTarget { host: PeerHost::Addr(_), .. })
+            | Target::Tls(TlsHost::Addr(_))
             | Target::Addr(_)
             | Target::Unix(_)
             | Target::Docker { .. }
@@ -211,7 +239,7 @@ impl Target {
 
     /// Returns whether the target can yield endpoints that are reached over TLS: written itself, or by a source.
     pub fn may_dial_tls(&self) -> bool {
-        matches!(self, Target::Etcd(_) | Target::Consul(_) | Target::File(_))
+        matches!(self, Target::Tls(_) | Target::Etcd(_) | Target::Consul(_) | Target::File(_))
     }
 
     /// Returns whether the target can yield peers that are dialled: written itself, or by a source.
@@ -220,6 +248,7 @@ impl Target {
             Target::Peer(PeerTarget { host, .. }) => !matches!(host, PeerHost::Identity(_)),
             Target::Etcd(_) | Target::Consul(_) | Target::File(_) => true,
             Target::Addr(_)
+            | Target::Tls(_)
             | Target::Host { .. }
             | Target::Srv { .. }
             | Target::Unix(_)
@@ -437,6 +466,8 @@ impl fmt::Display for Target {
             }
             Target::Etcd(keys) => write!(f, "{keys}"),
             Target::Peer(peer) => write!(f, "{peer}"),
+            Target::Tls(TlsHost::Addr(addr)) => write!(f, "tls://{addr}"),
+            Target::Tls(TlsHost::Name { host, port }) => write!(f, "tls://{host}:{port}"),
         }
     }
 }

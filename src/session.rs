@@ -33,6 +33,7 @@ use crate::proxy_protocol::Transport;
 use crate::route::Protocol;
 use crate::socket::Socket;
 use crate::stream::{Opening, Stream};
+use crate::tls::Tls;
 use crate::tunnel::Peers;
 use dial::StreamDial;
 use exports::Exports;
@@ -60,6 +61,8 @@ pub struct Shared {
     pub tunnel_fds: Arc<RouteFds>,
     /// The routes that are offered to peers.
     pub exports: Exports,
+    /// The certificates and CAs of routes.
+    pub tls: Arc<Tls>,
 }
 
 impl Shared {
@@ -239,6 +242,7 @@ mod tests {
             tunnel_fds: RouteFds::unlimited(),
             peers: Arc::new(Peers::new(None, Arc::default())),
             exports: Exports::default(),
+            tls: Arc::default(),
         });
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         let accepted = Accepted {

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
+use tokio::time::Instant;
 
-use crate::address::EndpointAddr;
+use crate::address::{EndpointAddr, TlsAddr};
 use crate::connect;
 use crate::ending::Ending;
 use crate::postgres;
 use crate::route::Protocol;
 use crate::socket::Socket;
+use crate::tls::{self, Tls, TlsStream};
 use crate::tunnel::{self, Refusal, SessionInfo, TunnelStream};
 
 /// How long a reset waits for the bytes before it.
@@ -26,6 +28,8 @@ pub enum Stream {
     Socket(Socket),
     /// A session in a tunnel. Boxed, because most streams are sockets.
     Tunnel(Box<TunnelStream>),
+    /// TLS over a socket. Boxed, as a tunnel's.
+    Tls(Box<TlsStream>),
 }
 
 /// What is sent on a new connection to an endpoint before the bytes of the session.
@@ -46,6 +50,12 @@ impl From<Socket> for Stream {
 impl From<TunnelStream> for Stream {
     fn from(stream: TunnelStream) -> Stream {
         Stream::Tunnel(Box::new(stream))
+    }
+}
+
+impl From<TlsStream> for Stream {
+    fn from(stream: TlsStream) -> Stream {
+        Stream::Tls(Box::new(stream))
     }
 }
 
@@ -73,12 +83,30 @@ impl Stream {
             EndpointAddr::Peer(peer) => {
                 Box::pin(tunnel::open(peer, Protocol::Tcp, info, timeout)).await?.into()
             }
+            // Boxed for the same reason.
+            EndpointAddr::Tls(tls) => return Box::pin(Stream::dial_tls(addr, tls, opening, timeout)).await,
             addr => connect::dial(addr, timeout).await?.into(),
         };
         if !opening.is_empty() {
             tokio::time::timeout(timeout, Box::pin(stream.open(opening))).await??;
         }
         Ok(stream)
+    }
+
+    /// Connects, sends the opening, and then performs a TLS handshake, all within `timeout`.
+    async fn dial_tls(
+        addr: &EndpointAddr,
+        tls: &TlsAddr,
+        opening: Opening<'_>,
+        timeout: Duration,
+    ) -> io::Result<Stream> {
+        let deadline = Instant::now() + timeout;
+        let stream = Stream::from(connect::dial(addr, timeout).await?);
+        tokio::time::timeout_at(deadline, stream.open(opening)).await??;
+        match stream {
+            Stream::Socket(socket) => Ok(tls::connect(&Tls::current(), tls, socket, deadline).await?.into()),
+            stream => Ok(stream),
+        }
     }
 
     /// Sends what comes before the session. Fails like a connect, because no byte of the client was sent.
@@ -103,10 +131,11 @@ impl Stream {
         Ok(())
     }
 
-    /// Returns the socket, if the stream is one.
+    /// Returns the socket, or that below TLS; `None` for a tunnel, which has many streams.
     pub(crate) fn socket(&self) -> Option<&Socket> {
         match self {
             Stream::Socket(socket) => Some(socket),
+            Stream::Tls(stream) => Some(stream.socket()),
             Stream::Tunnel(_) => None,
         }
     }
@@ -120,6 +149,7 @@ impl Stream {
     pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Stream::Socket(socket) => socket.poll_read(cx, buffer),
+            Stream::Tls(stream) => stream.poll_read(cx, buffer),
             Stream::Tunnel(stream) => {
                 let mut chunk = ready!(stream.poll_chunk(cx))?;
                 let read = chunk.split_to(chunk.len().min(buffer.len()));
@@ -141,6 +171,7 @@ impl Stream {
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Socket(socket) => socket.try_write(bytes),
+            Stream::Tls(stream) => stream.try_write(bytes),
             Stream::Tunnel(stream) => stream.try_write(bytes),
         }
     }
@@ -149,6 +180,7 @@ impl Stream {
     pub(crate) fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Stream::Socket(socket) => socket.poll_write_with(cx, |_| socket.try_write(bytes)),
+            Stream::Tls(stream) => stream.poll_write(cx, bytes),
             Stream::Tunnel(stream) => {
                 ready!(stream.poll_writable(cx));
                 Poll::Ready(stream.try_write(bytes))
@@ -157,9 +189,10 @@ impl Stream {
     }
 
     /// Ready when bytes that are read now can be written. A socket is always ready: what it does not accept is buffered.
-    pub(crate) fn poll_writable(&self, cx: &Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Stream::Socket(_) => Poll::Ready(()),
+            Stream::Tls(stream) => stream.poll_writable(cx),
             Stream::Tunnel(stream) => stream.poll_writable(cx),
         }
     }
@@ -175,6 +208,7 @@ impl Stream {
     pub(crate) async fn broken(&self) {
         match self {
             Stream::Socket(socket) => socket.broken().await,
+            Stream::Tls(stream) => stream.broken().await,
             Stream::Tunnel(stream) => std::future::poll_fn(|cx| stream.poll_broken(cx)).await,
         }
     }
@@ -187,6 +221,10 @@ impl Stream {
     pub(crate) async fn left(&self) -> io::Result<()> {
         match self {
             Stream::Socket(socket) => socket.left().await,
+            Stream::Tls(stream) => {
+                stream.left().await;
+                Ok(())
+            }
             Stream::Tunnel(stream) => {
                 std::future::poll_fn(|cx| stream.poll_left(cx)).await;
                 Ok(())
@@ -198,6 +236,7 @@ impl Stream {
     pub(crate) fn peer_has_left(&self) -> bool {
         match self {
             Stream::Socket(socket) => socket.peer_has_left(),
+            Stream::Tls(stream) => stream.peer_has_left(),
             Stream::Tunnel(stream) => stream.peer_has_left(),
         }
     }
@@ -206,8 +245,17 @@ impl Stream {
     pub(crate) fn has_now(&self, events: PollFlags) -> bool {
         match self {
             Stream::Socket(socket) => socket.has_now(events),
+            Stream::Tls(stream) => stream.has_now(events),
             // The tunnel's own PINGs detect a process that was suspended.
             Stream::Tunnel(_) => false,
+        }
+    }
+
+    /// Sends what goes before the FIN, if anything does: close_notify. Ready when it is sent, or cannot be.
+    pub(crate) fn poll_close(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Stream::Socket(_) | Stream::Tunnel(_) => Poll::Ready(()),
+            Stream::Tls(stream) => stream.poll_close(cx),
         }
     }
 
@@ -215,6 +263,7 @@ impl Stream {
     pub(crate) fn shutdown_write(&self) {
         match self {
             Stream::Socket(socket) => socket.shutdown_write(),
+            Stream::Tls(stream) => stream.shutdown_write(),
             Stream::Tunnel(stream) => stream.shutdown_write(),
         }
     }
@@ -223,6 +272,7 @@ impl Stream {
     pub(crate) fn reset_on_close(&self) {
         match self {
             Stream::Socket(socket) => socket.reset_on_close(),
+            Stream::Tls(stream) => stream.reset_on_close(),
             Stream::Tunnel(stream) => stream.reset_on_close(),
         }
     }
@@ -230,7 +280,7 @@ impl Stream {
     /// Returns how long the client waits to be connected, if it has said so.
     pub(crate) fn client_hold(&self) -> Option<Duration> {
         match self {
-            Stream::Socket(_) => None,
+            Stream::Socket(_) | Stream::Tls(_) => None,
             Stream::Tunnel(stream) => stream.hold(),
         }
     }
@@ -238,8 +288,8 @@ impl Stream {
     /// Waits until the close, if it resets the stream, cannot overtake what was written before: a service that refuses a request
     /// answers and resets. A peer that does not read is not waited for.
     pub(crate) async fn sent(&self) {
-        if let Stream::Tunnel(stream) = self {
-            let sent = std::future::poll_fn(|cx| stream.poll_writable(cx));
+        if matches!(self, Stream::Tunnel(_) | Stream::Tls(_)) {
+            let sent = std::future::poll_fn(|cx| self.poll_writable(cx));
             // Boxed, so that an idle session does not keep the memory of a timer.
             let _ = Box::pin(tokio::time::timeout(SENT_TIMEOUT, sent)).await;
         }
@@ -252,7 +302,7 @@ impl Stream {
     /// Fails if the client has left.
     pub(crate) fn accept(&self) -> io::Result<()> {
         match self {
-            Stream::Socket(_) => Ok(()),
+            Stream::Socket(_) | Stream::Tls(_) => Ok(()),
             Stream::Tunnel(stream) => stream.accept(),
         }
     }
@@ -262,6 +312,7 @@ impl Stream {
     pub(crate) fn refuse(&self, ending: Ending) {
         match self {
             Stream::Socket(socket) => socket.reset_on_close(),
+            Stream::Tls(stream) => stream.reset_on_close(),
             Stream::Tunnel(stream) => stream.refuse(&Refusal::of(ending)),
         }
     }
@@ -269,7 +320,7 @@ impl Stream {
     /// Returns the ending of a session whose transport failed as a whole.
     pub(crate) fn loss(&self) -> Option<Ending> {
         match self {
-            Stream::Socket(_) => None,
+            Stream::Socket(_) | Stream::Tls(_) => None,
             Stream::Tunnel(stream) => stream.loss(),
         }
     }

@@ -275,6 +275,7 @@ impl Worker {
             let (_alive, runtime, _guard) = (alive, runtime, guard);
             relay::set_pipe_allowance(self.shared.fds.clone());
             tunnel::Pool::enter(self.shared.peers.clone());
+            self.shared.tls.clone().enter();
             runtime.block_on(self.run(inbox_of_tasks, inbox));
         })?;
         Ok(Thread { tasks, join })

@@ -79,7 +79,7 @@ pub(super) fn follow_peer(
             if let SourceUpdate::Snapshot(Snapshot::Target { endpoints, .. }) = update {
                 let addrs = endpoints.iter().filter_map(|endpoint| match endpoint.key.addr {
                     EndpointAddr::Inet(addr) => Some(addr),
-                    EndpointAddr::Unix(_) | EndpointAddr::Peer(_) => None,
+                    EndpointAddr::Unix(_) | EndpointAddr::Peer(_) | EndpointAddr::Tls(_) => None,
                 });
                 publish.send_replace(addrs.collect());
             }

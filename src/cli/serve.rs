@@ -115,8 +115,9 @@ pub(super) fn check(run: &RunArgs, json: bool, vars: &Vars) -> Exit {
     }
 }
 
-/// Checks the credentials for peers, and the routes that need them.
+/// Checks the credentials for peers and the certificates of routes, and the routes that need them.
 fn with_credentials(mut config: Config) -> Result<Config, Vec<Diagnostic>> {
     app::read_credentials(&mut config)?;
+    app::read_certificates(&config)?;
     Ok(config)
 }

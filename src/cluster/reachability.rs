@@ -12,13 +12,17 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::connect::cause;
+use crate::tls::TlsFailure;
 use crate::tunnel::TunnelError;
 
-/// Why a connect failed: an error code of the system, never zero, or that of a [`TunnelError`].
+/// Why a connect failed: an error code of the system, never zero, or that of a [`TunnelError`] or a [`TlsFailure`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectError(u16);
 
-/// Codes from here on are those of [`TunnelError`], above those of the system.
+/// Codes from here on are those of [`TlsFailure`], above those of the system.
+const TLS: u16 = 1 << 13;
+
+/// Codes from here on are those of [`TunnelError`].
 const TUNNEL: u16 = 1 << 14;
 
 impl ConnectError {
@@ -27,17 +31,24 @@ impl ConnectError {
         if let Some(error) = TunnelError::of(error) {
             return ConnectError(TUNNEL | error.code());
         }
+        if let Some(failure) = TlsFailure::in_error(error) {
+            return ConnectError(TLS | failure.code());
+        }
         let errno = Errno::from_io_error(error).unwrap_or(match error.kind() {
             io::ErrorKind::TimedOut => Errno::TIMEDOUT,
             io::ErrorKind::AddrNotAvailable => Errno::ADDRNOTAVAIL,
             io::ErrorKind::Unsupported => Errno::OPNOTSUPP,
             _ => Errno::IO,
         });
-        ConnectError(u16::try_from(errno.raw_os_error()).unwrap_or(TUNNEL - 1))
+        ConnectError(u16::try_from(errno.raw_os_error()).unwrap_or(TLS - 1))
     }
 
     fn tunnel_error(self) -> Option<TunnelError> {
         TunnelError::from_code(self.0.checked_sub(TUNNEL)?)
+    }
+
+    fn tls_failure(self) -> Option<TlsFailure> {
+        TlsFailure::from_code(self.0.checked_sub(TLS)?)
     }
 
     /// Returns whether to give up at once: another attempt would have the same result.
@@ -45,9 +56,12 @@ impl ConnectError {
         matches!(self.tunnel_error(), Some(TunnelError::Refused(status)) if status.is_final())
     }
 
-    /// Returns what to do, if the error is one of a peer.
+    /// Returns what to do, if the error is one of a peer or of TLS.
     pub(crate) fn help(self) -> Option<&'static str> {
-        self.tunnel_error()?.help()
+        match self.tls_failure() {
+            Some(failure) => failure.help(),
+            None => self.tunnel_error()?.help(),
+        }
     }
 
     /// Returns the error with what to do, for logs.
@@ -60,7 +74,7 @@ impl ConnectError {
 
     /// Returns whether one side does not trust the other.
     pub(super) fn is_tls(self) -> bool {
-        matches!(self.tunnel_error(), Some(TunnelError::Tls { .. }))
+        self.tls_failure().is_some() || matches!(self.tunnel_error(), Some(TunnelError::Tls { .. }))
     }
 }
 
@@ -68,6 +82,9 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(error) = self.tunnel_error() {
             return error.fmt(f);
+        }
+        if let Some(failure) = self.tls_failure() {
+            return failure.fmt(f);
         }
         f.write_str(&cause(&io::Error::from_raw_os_error(i32::from(self.0))))
     }

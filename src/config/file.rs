@@ -18,12 +18,14 @@ use toml::de::{DeTable, DeValue};
 
 use super::conflicts::conflicts;
 use super::grammar::{self, listen, options, target};
-use super::settings::{SETTINGS, Setting, SettingValues};
+use super::settings::{SETTINGS, Setting, SettingValues, certificates};
 use super::suggest::{nearest, suggest};
 use crate::diagnostic::{Diagnostic, Mistake, Place};
 use crate::route::{Listen, Options, Route};
+use crate::tls::CertificateFiles;
 
-/// The table of the settings of peers.
+/// The tables of certificates, and of the settings of peers.
+pub(crate) const CERTIFICATE: &str = "certificate";
 const PEER: &str = "peer";
 
 /// The content of a file.
@@ -35,6 +37,14 @@ pub struct ConfigFile {
     pub settings: SettingValues,
     /// The place of each setting.
     pub places: BTreeMap<&'static str, Place>,
+}
+
+impl ConfigFile {
+    /// Returns the certificates.
+    pub fn certificates(&self) -> Vec<CertificateFiles> {
+        let written = self.settings.iter().find(|(setting, _)| setting.name == CERTIFICATE);
+        written.and_then(|(_, text)| certificates(text).ok()).unwrap_or_default()
+    }
 }
 
 /// Parses a file.
@@ -74,6 +84,8 @@ impl Reader<'_> {
             let name = key.get_ref().as_ref();
             if name == "route" {
                 file.routes = self.routes(value);
+            } else if name == CERTIFICATE && value.get_ref().is_array() {
+                self.certificates(&mut file, value);
             } else if name == PEER {
                 self.peer(&mut file, value);
             } else if let Some(setting) = at_top(name) {
@@ -100,6 +112,50 @@ impl Reader<'_> {
                 None => self.wrong(key.span(), unknown_of_peer(name)),
             }
         }
+    }
+
+    /// Reads the tables `[[certificate]]`.
+    fn certificates(&mut self, file: &mut ConfigFile, value: &Value<'_>) {
+        let (before, mut words) = (self.mistakes.len(), Vec::new());
+        for item in value.get_ref().as_array().into_iter().flat_map(|array| array.iter()) {
+            match self.certificate(item) {
+                Some(word) => words.push(word),
+                None if self.mistakes.len() == before => self.wrong(item.span(), certificate_form()),
+                None => {}
+            }
+        }
+        if let Some(setting) = Setting::find(CERTIFICATE)
+            && self.mistakes.len() == before
+        {
+            file.places.insert(setting.name, self.place(value.span()));
+            file.settings.push((setting, words.join(",")));
+        }
+    }
+
+    /// Returns a certificate in the syntax of `--certificate`.
+    fn certificate(&mut self, item: &Value<'_>) -> Option<String> {
+        let table = item.get_ref().as_table()?;
+        let text =
+            |key| table.get(key).and_then(|value| value.get_ref().as_str()).filter(|text| !text.is_empty());
+        let is_known = |key: &str| matches!(key, "name" | "cert" | "key");
+        if let Some((key, _)) = table.iter().find(|(key, _)| !is_known(key.get_ref())) {
+            let name = key.get_ref().as_ref();
+            let mistake = Mistake::new(format!("unknown key `{name}` of `[[{CERTIFICATE}]]`"));
+            self.wrong(key.span(), mistake.help(suggest(name, &["name", "cert", "key"])));
+            return None;
+        }
+        let (name, cert) = (text("name")?, text("cert")?);
+        let key = match table.get("key") {
+            Some(_) => format!(",{}", text("key")?),
+            None => String::new(),
+        };
+        let word = format!("{name}={cert}{key}");
+        let mistake = Setting::find(CERTIFICATE)?.check(&word).err();
+        if let Some(mistake) = mistake {
+            self.wrong(item.span(), mistake);
+            return None;
+        }
+        Some(word)
     }
 
     fn setting(&mut self, file: &mut ConfigFile, setting: &'static Setting, value: &Value<'_>) {
@@ -279,6 +335,11 @@ fn unknown_at_top(name: &str) -> Mistake {
     let settings = SETTINGS.iter().filter(|setting| setting.table_key().is_none());
     let keys: Vec<&str> = ["route", PEER].into_iter().chain(settings.map(|setting| setting.name)).collect();
     mistake.help(suggest(name, &keys))
+}
+
+fn certificate_form() -> Mistake {
+    Mistake::new("a certificate needs `name` and `cert`, which are strings")
+        .help("write `name = \"web\"`, `cert = \"/etc/ssl/web.crt\"`, and `key` if it is in another file")
 }
 
 fn unknown_of_peer(name: &str) -> Mistake {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::args::RunArgs;
 use super::conflicts::conflicts;
-use super::file::{ConfigFile, parse_file};
+use super::file::{CERTIFICATE, ConfigFile, parse_file};
 use super::grammar::parse_route;
 use super::grammar::target::port_of;
 use super::peer::PeerSettings;
@@ -71,6 +71,7 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
         etcd: etcd.unwrap_or_default(),
         consul,
         settings,
+        certificates_of_file: are_certificates_of_file(args, vars),
         runtime_dir: vars.value("XDG_RUNTIME_DIR").map(PathBuf::from),
         warnings,
     })
@@ -217,6 +218,11 @@ fn links(args: &RunArgs, vars: &Vars) -> (Layer, Vec<Diagnostic>) {
 /// Resolves the settings by precedence: flags, then variables, then the file, then the defaults.
 fn resolve(args: &RunArgs, vars: &Vars, file: &SettingValues) -> (Settings, Vec<Diagnostic>) {
     merged(&args.settings.0, &variables(vars), file)
+}
+
+fn are_certificates_of_file(args: &RunArgs, vars: &Vars) -> bool {
+    let is_certificate = |(setting, _): &(&Setting, String)| setting.name == CERTIFICATE;
+    !args.settings.0.iter().chain(&variables(vars)).any(is_certificate)
 }
 
 fn merged(

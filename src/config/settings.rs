@@ -21,7 +21,8 @@ use super::{AdminAddr, LogConfig};
 use crate::cluster::outlier::MAX_EJECTED_DEFAULT;
 use crate::diagnostic::{Diagnostic, Mistake, Place};
 use crate::ending::AccessLog;
-pub(super) use values::admin;
+use crate::tls::CertificateFiles;
+pub(super) use values::{admin, certificates};
 
 /// Less than the 10 s that Docker waits between SIGTERM and SIGKILL, so that the process exits before it is killed.
 pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(9);
@@ -50,6 +51,8 @@ pub struct Settings {
     pub admin: Option<AdminAddr>,
     /// Host names accepted by the admin API on TCP, besides IP addresses and `localhost`.
     pub admin_hosts: Vec<String>,
+    /// The certificates of routes.
+    pub certificates: Vec<CertificateFiles>,
     /// The tunnels to peers.
     pub peer: PeerSettings,
 }
@@ -66,6 +69,7 @@ impl Default for Settings {
             dns: Limits::default(),
             admin: None,
             admin_hosts: Vec::new(),
+            certificates: Vec::new(),
             peer: PeerSettings::default(),
         }
     }
@@ -88,7 +92,7 @@ pub struct Setting {
 }
 
 /// Every setting, in the order of `--help`.
-pub static SETTINGS: [Setting; 19] = [
+pub static SETTINGS: [Setting; 20] = [
     Setting {
         name: "log-level",
         value_name: "LEVEL",
@@ -184,6 +188,14 @@ pub static SETTINGS: [Setting; 19] = [
         default: "none",
         set: |settings, text| values::admin_hosts(text).map(|names| settings.admin_hosts = names),
         show: |settings| settings.admin_hosts.clone().into(),
+    },
+    Setting {
+        name: "certificate",
+        value_name: "NAME=CERT[,KEY][,...]",
+        help: "Certificates for `tls=NAME` and `cert=NAME` of routes, in PEM files, which are read again when they change",
+        default: "none",
+        set: |settings, text| certificates(text).map(|found| settings.certificates = found),
+        show: |settings| settings.certificates.iter().map(ToString::to_string).collect::<Vec<_>>().into(),
     },
     Setting {
         name: "peer-listen",
@@ -367,6 +379,7 @@ mod tests {
             "9s",
             "127.0.0.1:9901",
             "a,b.c",
+            "web=/c,/k,web=/d",
             "10.0.0.1:1",
             "hub,10.0.0.2:1",
             "/s",
@@ -392,6 +405,13 @@ mod tests {
             },
             admin: Some(AdminAddr::Tcp("127.0.0.1:9901".parse().unwrap())),
             admin_hosts: vec!["a".to_owned(), "b.c".to_owned()],
+            certificates: [("/c", Some("/k")), ("/d", None)]
+                .map(|(cert, key)| CertificateFiles {
+                    name: "web".to_owned(),
+                    cert: cert.into(),
+                    key: key.map(Into::into),
+                })
+                .to_vec(),
             peer: PeerSettings {
                 listen: PeerListen::Addr { ip: Some("10.0.0.1".parse().unwrap()), port: 1 },
                 dial: [("hub", 15008), ("10.0.0.2", 1)]
@@ -422,6 +442,7 @@ mod tests {
                 r#"dns_nx_stale="9s""#,
                 r#"admin="127.0.0.1:9901""#,
                 r#"admin_host=["a","b.c"]"#,
+                r#"certificate=["web=/c,/k","web=/d"]"#,
                 r#"peer_listen="10.0.0.1:1""#,
                 r#"peer_dial=["hub:15008","10.0.0.2:1"]"#,
                 r#"peer_secret_file="/s""#,
@@ -436,7 +457,7 @@ mod tests {
     #[test]
     fn the_default_of_the_help_is_the_default_that_runs() {
         let defaults = Settings::default();
-        let in_words = ["workers", "admin", "admin-host"];
+        let in_words = ["workers", "admin", "admin-host", "certificate"];
         let is_in_words =
             |setting: &Setting| in_words.contains(&setting.name) || setting.table_key().is_some();
         for setting in SETTINGS.iter().filter(|setting| !is_in_words(setting)) {
@@ -503,6 +524,10 @@ mod tests {
             ("admin", "@", "after the `@`"),
             ("admin-host", "a,", "without a port"),
             ("admin-host", "a:80", "without a port"),
+            ("certificate", "web", "`web=/etc/"),
+            ("certificate", "web=", "`web=/etc/"),
+            ("certificate", "a b=/c", "letters, digits"),
+            ("certificate", "web=/c,/k,/l", "at most one key"),
             ("peer-listen", "host1", "`off`"),
             ("peer-listen", "[::1", "`off`"),
             ("peer-listen", ":70000", "`off`"),

@@ -15,10 +15,10 @@ use crate::regular;
 const SECRET_FILE_MAX_BYTES: usize = 64 << 10;
 
 /// A chain of several certificates with a key has 10 KB.
-const CERT_FILE_MAX_BYTES: usize = 1 << 20;
+pub(super) const CERT_FILE_MAX_BYTES: usize = 1 << 20;
 
 /// The certificates of all public authorities have 220 KB.
-const CA_FILE_MAX_BYTES: usize = 4 << 20;
+pub(super) const CA_FILE_MAX_BYTES: usize = 4 << 20;
 
 /// About 200,000 revoked certificates.
 const CRL_FILE_MAX_BYTES: usize = 8 << 20;
@@ -125,7 +125,7 @@ impl CredentialFiles {
 
 /// Reads the file of the private key, if the file of the certificate has none: `tls.key` beside `tls.crt`, as cert-manager
 /// writes them, or `svid_key.pem` beside `svid.pem`, as spiffe-helper does.
-fn read_key_beside(cert: &FileBytes) -> Result<Option<FileBytes>, CredentialsError> {
+pub(super) fn read_key_beside(cert: &FileBytes) -> Result<Option<FileBytes>, CredentialsError> {
     let has_key = cert.bytes.windows(KEY_LABEL.len()).any(|window| window == KEY_LABEL);
     let name = |part: Option<&OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
     let (stem, extension) = (name(cert.path.file_stem()), name(cert.path.extension()));
@@ -148,7 +148,7 @@ pub(super) fn permission_warning(path: &Path) -> Option<String> {
     })
 }
 
-fn read(path: &Path, max: usize) -> Result<FileBytes, CredentialsError> {
+pub(super) fn read(path: &Path, max: usize) -> Result<FileBytes, CredentialsError> {
     let bytes = regular::read(path, max).map_err(|error| CredentialsError::unreadable(path, &error))?;
     Ok(FileBytes { path: path.to_owned(), bytes })
 }

@@ -146,7 +146,7 @@ fn warn_if_overdue(list: &ListInfo, now: SystemTime) {
 }
 
 /// Logs a certificate that expires soon. Returns whether it does.
-fn warn_of_expiry_of(certificate: &CertificateInfo, now: SystemTime) -> bool {
+pub(crate) fn warn_of_expiry_of(certificate: &CertificateInfo, now: SystemTime) -> bool {
     let CertificateInfo { name, identity, not_after, path } = certificate;
     let path = path.display();
     match not_after.duration_since(now) {

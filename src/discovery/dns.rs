@@ -26,10 +26,10 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Publisher, Snapshot, Source, SourceError, Stopped};
-use crate::address::{EndpointAddr, EndpointSpec, Identity};
+use crate::address::{EndpointAddr, EndpointSpec, Identity, Scheme};
 use crate::backoff::Backoff;
 use crate::config::dns::{Limits, TTL_FLOOR};
-use crate::route::{PeerHost, PeerTarget, Target};
+use crate::route::{PeerHost, PeerTarget, Target, TlsHost};
 use cache::Families;
 pub use lookup::{QueryFn, Resolver};
 pub(crate) use names::NAMES_MAX;
@@ -61,8 +61,7 @@ enum Query {
     Host {
         host: String,
         port: u16,
-        /// The export, if each address is that of a peer.
-        export: Option<String>,
+        scheme: Scheme,
         cache: Families,
     },
     Srv {
@@ -88,9 +87,10 @@ impl Dns {
     /// Returns the source of a target; `None` if the target is not a DNS name.
     pub fn of(target: &Target, resolver: Resolver, trouble: Arc<Notify>) -> Option<Dns> {
         let query = match target {
-            Target::Host { host, port } => Query::host(host, *port, None),
+            Target::Host { host, port } => Query::host(host, *port, Scheme::Plain),
+            Target::Tls(TlsHost::Name { host, port }) => Query::host(host, *port, Scheme::Tls),
             Target::Peer(PeerTarget { host: PeerHost::Name { host, port }, export }) => {
-                Query::host(host, *port, Some(export))
+                Query::host(host, *port, Scheme::Peer(export.clone()))
             }
             Target::Srv { name } => Query::Srv { name: name.clone(), cache: SrvCache::default() },
             _ => return None,
@@ -178,8 +178,8 @@ impl Dns {
 }
 
 impl Query {
-    fn host(host: &str, port: u16, export: Option<&String>) -> Query {
-        Query::Host { host: host.to_owned(), port, export: export.cloned(), cache: Families::default() }
+    fn host(host: &str, port: u16, scheme: Scheme) -> Query {
+        Query::Host { host: host.to_owned(), port, scheme, cache: Families::default() }
     }
 
     /// Looks up the name. Fails if no server answers.
@@ -214,9 +214,9 @@ impl Query {
     fn endpoints(&self) -> Vec<EndpointSpec> {
         match self {
             Query::Srv { cache, .. } => cache.endpoints(),
-            Query::Host { host, port, export, cache } => {
+            Query::Host { host, port, scheme, cache } => {
                 let endpoint = |ip| {
-                    let addr = EndpointAddr::of_host(SocketAddr::new(ip, *port), host, export.as_deref());
+                    let addr = EndpointAddr::of_host(SocketAddr::new(ip, *port), host, scheme);
                     EndpointSpec::new(addr, Identity::Name(host.clone()))
                 };
                 cache.addresses().into_iter().map(endpoint).collect()
@@ -242,11 +242,17 @@ impl Query {
 
     fn target(&self) -> Target {
         match self {
-            Query::Host { host, port, export: None, .. } => Target::Host { host: host.clone(), port: *port },
-            Query::Host { host, port, export: Some(export), .. } => Target::Peer(PeerTarget {
-                host: PeerHost::Name { host: host.clone(), port: *port },
-                export: export.clone(),
-            }),
+            Query::Host { host, port, scheme, .. } => {
+                let (host, port) = (host.clone(), *port);
+                match scheme {
+                    Scheme::Plain => Target::Host { host, port },
+                    Scheme::Tls => Target::Tls(TlsHost::Name { host, port }),
+                    Scheme::Peer(export) => Target::Peer(PeerTarget {
+                        host: PeerHost::Name { host, port },
+                        export: export.clone(),
+                    }),
+                }
+            }
             Query::Srv { name, .. } => Target::Srv { name: name.clone() },
         }
     }

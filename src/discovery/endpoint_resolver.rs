@@ -6,10 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use super::dns::{NAMES_MAX, Names, Resolver};
 use super::peers::PeersReceiver;
 use super::{ENDPOINTS_MAX, peers};
-use crate::address::{EndpointAddr, EndpointSpec, Identity, ReversePeers};
+use crate::address::{EndpointAddr, EndpointSpec, Identity, ReversePeers, Scheme};
 use crate::config::grammar::parse_endpoint;
 use crate::diagnostic::Mistake;
-use crate::route::{PeerHost, PeerTarget, Target};
+use crate::route::{PeerHost, PeerTarget, Target, TlsHost};
 
 /// Names without an address that are reported by name.
 const NAMES_REPORTED_MAX: usize = 3;
@@ -22,8 +22,7 @@ pub(super) enum Location {
     Name {
         host: String,
         port: u16,
-        /// The export, if each address is that of a peer.
-        export: Option<String>,
+        scheme: Scheme,
     },
     /// Every address from which peers have dialled us under this identity is an endpoint.
     Reverse {
@@ -49,11 +48,17 @@ pub(crate) struct EndpointResolver {
 }
 
 impl Location {
-    /// Parses `host:port`, `peer://HOST/NAME` or `peer://@IDENTITY/NAME`.
+    /// Parses `host:port`, `tls://host:port`, `peer://HOST/NAME` or `peer://@IDENTITY/NAME`.
     pub(super) fn parse(text: &str) -> Result<Location, Mistake> {
         match parse_endpoint(text)? {
             Target::Addr(addr) => Ok(Location::Addr(EndpointAddr::Inet(addr))),
-            Target::Host { host, port } => Ok(Location::Name { host, port, export: None }),
+            Target::Host { host, port } => Ok(Location::Name { host, port, scheme: Scheme::Plain }),
+            Target::Tls(TlsHost::Addr(addr)) => {
+                Ok(Location::Addr(EndpointAddr::tls(addr, &addr.ip().to_string())))
+            }
+            Target::Tls(TlsHost::Name { host, port }) => {
+                Ok(Location::Name { host, port, scheme: Scheme::Tls })
+            }
             Target::Peer(PeerTarget { host, export }) => Ok(Location::of_peer(host, export)),
             _ => Err(Mistake::new(format!("invalid endpoint `{text}`")).help("write `host:port`")),
         }
@@ -62,7 +67,7 @@ impl Location {
     fn of_peer(host: PeerHost, export: String) -> Location {
         match host {
             PeerHost::Addr(addr) => Location::Addr(EndpointAddr::peer_at(addr, &export)),
-            PeerHost::Name { host, port } => Location::Name { host, port, export: Some(export) },
+            PeerHost::Name { host, port } => Location::Name { host, port, scheme: Scheme::Peer(export) },
             PeerHost::Identity(identity) => Location::Reverse { identity, export },
         }
     }
@@ -74,7 +79,10 @@ impl Location {
             (Ok(ip), Some(export)) => {
                 Location::Addr(EndpointAddr::peer_at(SocketAddr::new(ip, port), &export))
             }
-            (Err(_), export) => Location::Name { host: host.to_owned(), port, export },
+            (Err(_), export) => {
+                let scheme = export.map_or(Scheme::Plain, Scheme::Peer);
+                Location::Name { host: host.to_owned(), port, scheme }
+            }
         }
     }
 }
@@ -145,8 +153,8 @@ pub(super) fn resolve(
     for ListedEndpoint { location, identity, weight, tier } in listed {
         let addrs = match location {
             Location::Addr(addr) => vec![addr.clone()],
-            Location::Name { host, port, export } => {
-                let addr = |ip| EndpointAddr::of_host(SocketAddr::new(ip, *port), host, export.as_deref());
+            Location::Name { host, port, scheme } => {
+                let addr = |ip| EndpointAddr::of_host(SocketAddr::new(ip, *port), host, scheme);
                 addresses(host).into_iter().map(addr).collect()
             }
             Location::Reverse { identity, export } => {
@@ -171,12 +179,13 @@ mod tests {
 
     #[test]
     fn addresses_of_all_names_are_limited_and_each_endpoint_is_used_once() {
-        let name = |n: u16| listed(Location::Name { host: format!("h{n}"), port: 80, export: None });
+        let name = |n: u16| listed(Location::Name { host: format!("h{n}"), port: 80, scheme: Scheme::Plain });
         let none = ReversePeers::new();
         let thousand = |_: &str| (0..1000).map(|n| IpAddr::from(std::net::Ipv4Addr::from_bits(n))).collect();
         let names: Vec<_> = (0..20).map(name).collect();
         assert_eq!(resolve(&names, thousand, &none).len(), 1000);
-        let port = |n: u16| listed(Location::Name { host: "h".to_owned(), port: 80 + n, export: None });
+        let port =
+            |n: u16| listed(Location::Name { host: "h".to_owned(), port: 80 + n, scheme: Scheme::Plain });
         let ports: Vec<_> = (0..20).map(port).collect();
         assert_eq!(resolve(&ports, thousand, &none).len(), ENDPOINTS_MAX + 1);
     }
@@ -200,11 +209,11 @@ mod tests {
     #[test]
     fn host_is_an_address_or_a_name() {
         let addr = |text: &str| Location::Addr(EndpointAddr::Inet(text.parse().unwrap()));
-        let name = |export: Option<String>| Location::Name { host: "redis".to_owned(), port: 80, export };
+        let name = |scheme| Location::Name { host: "redis".to_owned(), port: 80, scheme };
         let export = || Some("a".to_owned());
         assert_eq!(Location::new("fd00::1", 80, None), addr("[fd00::1]:80"));
-        assert_eq!(Location::new("redis", 80, None), name(None));
-        assert_eq!(Location::new("redis", 80, export()), name(export()));
+        assert_eq!(Location::new("redis", 80, None), name(Scheme::Plain));
+        assert_eq!(Location::new("redis", 80, export()), name(Scheme::Peer("a".to_owned())));
         let peer = Location::Addr(EndpointAddr::peer_at("[fd00::1]:80".parse().unwrap(), "a"));
         assert_eq!(Location::new("fd00::1", 80, export()), peer);
         assert_eq!(Location::parse("peer://[fd00::1]:80/a"), Ok(peer));

@@ -20,12 +20,13 @@ use tokio::sync::Notify;
 
 use self::watch::FileWatcher;
 use super::{Publisher, Snapshot, Source, SourceError, Stopped};
-use crate::config::file::{ConfigFile, parse_file};
+use crate::config::file::{CERTIFICATE, ConfigFile, parse_file};
 use crate::config::peer::PeerSettings;
 use crate::config::settings::SettingValues;
 use crate::config::{read_text, unreadable};
 use crate::diagnostic::Diagnostic;
 use crate::events::{EventKind, Events};
+use crate::tls::{Prepared, Tls};
 
 /// Mistakes of a file that one event reports: a file of 4 MiB can have 100,000.
 const MISTAKES_MAX: usize = 10;
@@ -41,6 +42,10 @@ pub struct File {
     pub events: Arc<Events>,
     /// The settings of peers, which may not permit a route.
     pub peer: PeerSettings,
+    /// The certificates of routes.
+    pub tls: Arc<Tls>,
+    /// Whether they are those of the file.
+    pub has_certificates: bool,
 }
 
 impl Source for File {
@@ -90,7 +95,7 @@ struct LastReading {
 impl LastReading {
     /// Returns the file, or why it is refused, if that has changed or if `forced`.
     fn read(&mut self, file: &File, forced: bool) -> Option<Result<ConfigFile, String>> {
-        let File { path, events, peer, reload: _ } = file;
+        let File { path, events, .. } = file;
         // Blocks the control thread: the file is local and small.
         let text = match read_text(path) {
             Ok(text) => text,
@@ -104,31 +109,42 @@ impl LastReading {
         if self.text.as_ref() == Some(&text) && !forced && !was_unreadable {
             return None;
         }
-        let parsed = parse_file(path, &text).and_then(|file| permitted(file, peer));
+        let parsed = parse_file(path, &text).and_then(|parsed| file.permit(parsed));
         let again = self.text.replace(text).is_some();
         Some(match parsed {
-            Ok(file) => Ok(self.accept(path, file, again, events)),
+            Ok((parsed, certificates)) => {
+                file.tls.install(certificates);
+                Ok(self.accept(file, parsed, again))
+            }
             Err(mistakes) => Err(refuse(path, summary(&mistakes), events)),
         })
     }
 
-    fn accept(&mut self, path: &Path, file: ConfigFile, again: bool, events: &Events) -> ConfigFile {
+    fn accept(&mut self, source: &File, file: ConfigFile, again: bool) -> ConfigFile {
+        let File { path, events, .. } = source;
         if again {
             let path = path.display().to_string();
             events.emit(EventKind::FileRead { path, routes: file.routes.len() });
         }
-        let before = self.settings.replace(file.settings.clone());
-        if before.is_some_and(|before| before != file.settings) {
+        let mut settings = file.settings.clone();
+        settings.retain(|(setting, _)| !source.has_certificates || setting.name != CERTIFICATE);
+        let before = self.settings.replace(settings.clone());
+        if before.is_some_and(|before| before != settings) {
             tracing::warn!("settings in {} other than routes take effect at the next start", path.display());
         }
         file
     }
 }
 
-/// Returns the file if the settings of peers permit its routes.
-fn permitted(file: ConfigFile, peer: &PeerSettings) -> Result<ConfigFile, Vec<Diagnostic>> {
-    let mistakes = peer.refusals(&file.routes);
-    if mistakes.is_empty() { Ok(file) } else { Err(mistakes) }
+impl File {
+    /// Returns the file and the certificates to use, if its routes are permitted by the settings of peers and can use TLS.
+    fn permit(&self, file: ConfigFile) -> Result<(ConfigFile, Prepared), Vec<Diagnostic>> {
+        let of_file = self.has_certificates.then(|| file.certificates());
+        let certificates = self.tls.prepare(&of_file.unwrap_or_else(|| self.tls.configured()))?;
+        let mut mistakes = self.peer.refusals(&file.routes);
+        mistakes.extend(self.tls.refusals(&certificates, &file.routes));
+        if mistakes.is_empty() { Ok((file, certificates)) } else { Err(mistakes) }
+    }
 }
 
 fn refuse(path: &Path, why: String, events: &Events) -> String {

@@ -9,7 +9,7 @@ use super::docker::{DockerSnapshot, Resolution, Selector};
 use super::{ENDPOINTS_MAX, Snapshot};
 use crate::address::{BACKUP_TIER, EndpointAddr, EndpointSpec, Identity};
 use crate::diagnostic::Diagnostic;
-use crate::route::{Layer, PeerHost, PeerTarget, Route, Target};
+use crate::route::{Layer, Options, PeerHost, PeerTarget, Route, Target, TlsHost};
 
 /// The last snapshots. A source without a snapshot yet is `None` or absent, which differs from an empty snapshot.
 #[derive(Clone, Debug, Default)]
@@ -105,7 +105,9 @@ impl DiscoveryState {
             let (endpoints, beyond) = within_range(route, endpoints);
             resolved.problems.extend(beyond);
             for mut endpoint in endpoints {
-                if let Some(identity) = &route.options.identity {
+                let Options { identity, sni, ca, cert, .. } = &route.options;
+                endpoint.key.addr.verify_with(sni.as_deref(), ca.as_deref(), cert.as_deref());
+                if let Some(identity) = identity {
                     endpoint.key.addr.require_identity(identity);
                 }
                 if known.insert(endpoint.key.clone()) {
@@ -124,6 +126,7 @@ impl DiscoveryState {
             Target::Peer(PeerTarget { host: PeerHost::Addr(addr), export }) => {
                 one(EndpointAddr::peer_at(*addr, export))
             }
+            Target::Tls(TlsHost::Addr(addr)) => one(EndpointAddr::tls(*addr, &addr.ip().to_string())),
             Target::Docker { name, port } => {
                 self.resolve_containers(route, target, Selector::Name(name), *port)
             }
@@ -163,13 +166,16 @@ impl DiscoveryState {
 fn within_range(route: &Route, endpoints: Vec<EndpointSpec>) -> (Vec<EndpointSpec>, Option<String>) {
     let has_all = |endpoint: &EndpointSpec| match &endpoint.key.addr {
         EndpointAddr::Inet(addr) => route.listen.has_counterparts_from(addr.port()),
+        EndpointAddr::Tls(tls) => route.listen.has_counterparts_from(tls.addr.port()),
         EndpointAddr::Unix(_) | EndpointAddr::Peer(_) => route.listen.count() == 1,
     };
     let (within, beyond): (Vec<_>, Vec<_>) = endpoints.into_iter().partition(has_all);
     let problem = beyond.first().map(|first| {
         let (count, ports) = (beyond.len(), route.listen.count());
         let why = match first.key.addr {
-            EndpointAddr::Inet(_) => format!("{ports} ports from there would exceed 65535"),
+            EndpointAddr::Inet(_) | EndpointAddr::Tls(_) => {
+                format!("{ports} ports from there would exceed 65535")
+            }
             EndpointAddr::Unix(_) | EndpointAddr::Peer(_) => {
                 "it has no ports for those of the listener".to_owned()
             }
@@ -195,7 +201,7 @@ fn problem(text: String) -> Resolution {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::{PeerName, PeerVia};
+    use crate::address::{PeerName, PeerVia, Scheme};
     use crate::diagnostic::Place;
     use crate::route::{Listen, PortRange, Protocol};
 
@@ -238,7 +244,7 @@ mod tests {
         let keys = Target::File("/f".into());
         let [first, second] = ["10.0.0.1:15008", "10.0.0.2:15008"].map(|addr| addr.parse().unwrap());
         let endpoints = [
-            EndpointAddr::of_host(first, "host1", Some("redis")),
+            EndpointAddr::of_host(first, "host1", &Scheme::Peer("redis".to_owned())),
             EndpointAddr::reverse_peer("laptop", [10, 0, 0, 9].into(), "redis"),
             EndpointAddr::Inet(first),
         ]

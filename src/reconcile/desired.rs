@@ -32,6 +32,7 @@ use crate::discovery::docker::labels::Policy;
 use crate::discovery::state::{DiscoveryState, DockerLayers, Resolved, followed};
 use crate::events::EventKind;
 use crate::route::{self, Layer, Listen, Route, RouteTable, Shadowed, Target};
+use crate::tls::Tls;
 use findings::Findings;
 use overrides::{Override, Overrides};
 use removal_grace::{RemovalGrace, is_from_docker};
@@ -190,6 +191,7 @@ impl DesiredState {
         if self.config.settings.peer.credentials() == PeerCredentials::None {
             resolved.remove_peers();
         }
+        resolved.problems.extend(Tls::current().refusal(route).map(|refusal| refusal.one_line()));
         self.overrides.weigh(&route.options.name, &mut resolved.endpoints);
         resolved
     }

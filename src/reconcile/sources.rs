@@ -19,7 +19,7 @@ use crate::discovery::etcd::Etcd;
 use crate::discovery::file::endpoints::EndpointFile;
 use crate::discovery::peers::{Peers, PeersReceiver};
 use crate::discovery::{SourceUpdate, follow};
-use crate::route::{PeerHost, PeerTarget, Target};
+use crate::route::{PeerHost, PeerTarget, Target, TlsHost};
 
 /// The name of Docker as a source.
 const DOCKER: &str = "docker";
@@ -131,6 +131,7 @@ impl Sources {
         match target {
             Target::Host { .. }
             | Target::Srv { .. }
+            | Target::Tls(TlsHost::Name { .. })
             | Target::Peer(PeerTarget { host: PeerHost::Name { .. }, .. }) => {
                 Some(follow(Dns::of(target, resolver.clone(), self.context.trouble.clone())?, updates))
             }
@@ -150,6 +151,7 @@ impl Sources {
             | Target::Unix(_)
             | Target::Docker { .. }
             | Target::Labelled { .. }
+            | Target::Tls(TlsHost::Addr(_))
             | Target::Peer(PeerTarget { host: PeerHost::Addr(_), .. }) => None,
         }
     }
@@ -191,6 +193,7 @@ impl Sources {
                 target,
                 Target::Host { .. }
                     | Target::Srv { .. }
+                    | Target::Tls(TlsHost::Name { .. })
                     | Target::Peer(PeerTarget { host: PeerHost::Name { .. }, .. })
             )
         };

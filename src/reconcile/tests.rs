@@ -60,6 +60,7 @@ fn reconciler(stalls: &StallMonitor) -> Reconciler {
         access_log: AccessLog::All,
         peers: Arc::new(Peers::new(None, Arc::default())),
         exports: Exports::default(),
+        tls: Arc::default(),
     });
     let workers = Workers::start(NonZeroUsize::new(2).unwrap(), &shared, stalls).unwrap();
     let mut config = Config::with_routes(Vec::new());

@@ -25,7 +25,7 @@ pub(super) struct Copied {
 /// Reads once, and writes what the receiver accepts at once.
 pub(super) fn poll_copy(cx: &mut Context<'_>, from: &Stream, to: &Stream) -> Poll<Result<Copied, Fault>> {
     match from {
-        Stream::Socket(_) => with_scratch(|scratch| poll_through(cx, from, to, scratch)),
+        Stream::Socket(_) | Stream::Tls(_) => with_scratch(|scratch| poll_through(cx, from, to, scratch)),
         Stream::Tunnel(from) => poll_chunk(cx, from, to),
     }
 }

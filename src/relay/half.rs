@@ -47,7 +47,9 @@ pub(super) struct Half<'a> {
     was_bulk: bool,
     /// The receiver accepts nothing, so that the sender is not read.
     is_blocked: bool,
-    /// The sender's FIN was read, and nothing is buffered.
+    /// The sender's FIN was read.
+    has_fin: bool,
+    /// The sender's FIN was read, nothing is buffered, and the receiver has what goes before its FIN.
     pub(super) done: bool,
     /// At least one byte was delivered.
     pub(super) has_delivered: bool,
@@ -154,7 +156,14 @@ impl<'a> Half<'a> {
             return Poll::Pending;
         }
         ready!(self.poll_deliver(path, cx, tally))?;
-        ready!(self.poll_fill(path, cx, tally))?;
+        if !self.has_fin {
+            ready!(self.poll_fill(path, cx, tally))?;
+        }
+        if self.has_fin {
+            self.is_blocked = path.to.poll_close(cx).is_pending();
+            self.done = !self.is_blocked;
+            return if self.done { Poll::Ready(Ok(())) } else { Poll::Pending };
+        }
         self.poll_deliver(path, cx, tally)
     }
 
@@ -174,7 +183,7 @@ impl<'a> Half<'a> {
                 Buffered::Copied(unsent) => ready!(unsent.poll_flush(cx, path.to)),
                 Buffered::Pipe(pipe) => match path.to {
                     Stream::Socket(to) => ready!(pipe.poll_flush(cx, to)),
-                    Stream::Tunnel(_) => Err(io::ErrorKind::Unsupported.into()),
+                    Stream::Tunnel(_) | Stream::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
                 },
             };
             match delivered.map_err(Fault::To)? {
@@ -224,7 +233,7 @@ impl<'a> Half<'a> {
             path.to.socket().inspect(|to| to.do_not_pace_on_this_host());
         }
         self.buffered = copied.rest.map(|unsent| Box::new(Buffered::Copied(unsent)));
-        self.done = copied.fin;
+        self.has_fin = copied.fin;
         Poll::Ready(Ok(()))
     }
 }

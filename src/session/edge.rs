@@ -21,6 +21,7 @@ use crate::fd_budget::FdPermit;
 use crate::listener::{Accepted, AcceptedStream, ClientAddr};
 use crate::route::Options;
 use crate::socket::Socket;
+use crate::tls::Tls;
 
 /// All steps together.
 const EDGE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,7 +50,7 @@ pub async fn open(accepted: Accepted, cluster: &Arc<Cluster>, shared: &Shared) -
         let mut edge = Edge::new(accepted)?;
         edge.accept_proxy(&members.options.accept_proxy, members.options.send_proxy).await?;
         client = edge.client;
-        edge.accept_tls(&members.options, shared).await
+        edge.accept_tls(&members.options, &shared.tls).await
     };
     let opened = within_limits(steps, shared).await;
     opened.map_err(|failure| rejected(cluster, client, began, failure, shared.access_log)).ok()
@@ -73,7 +74,7 @@ pub async fn open_named(
         let Some(cluster) = table.names.find(name_text) else { return Err(edge.refuse_name(name).await) };
         let options = &chosen.insert(cluster.clone()).members_arc().options;
         edge.describe(name_text, options);
-        edge.accept_tls(options, shared).await
+        edge.accept_tls(options, &shared.tls).await
     };
     let opened = within_limits(steps, shared).await;
     let recorded = chosen.as_ref().unwrap_or(routes.unnamed());
@@ -119,9 +120,18 @@ impl Edge {
     }
 
     /// Terminates TLS, if the route does.
-    #[expect(clippy::unused_async, reason = "the step is to come")]
-    async fn accept_tls(self, _options: &Options, _shared: &Shared) -> Result<Accepted, Failure> {
-        let Edge { socket, client, permit, details, is_postgres: _ } = self;
-        Ok(Accepted { stream: AcceptedStream::Stream(socket.into()), client, permit, details })
+    async fn accept_tls(self, options: &Options, tls: &Tls) -> Result<Accepted, Failure> {
+        let Edge { socket, client, permit, mut details, is_postgres: _ } = self;
+        if options.tls.is_none() {
+            return Ok(Accepted { stream: AcceptedStream::Stream(socket.into()), client, permit, details });
+        }
+        let acceptor = tls.acceptor(options);
+        let acceptor = acceptor.map_err(|error| Failure::new(Ending::Local, error.one_line()))?;
+        let accepted = acceptor.accept(socket).await.map_err(|failure| {
+            tls.count(failure);
+            Failure::new(Ending::TlsFailed, failure.to_string())
+        })?;
+        details.get_or_insert_default().tls = Some(accepted.client());
+        Ok(Accepted { stream: AcceptedStream::Stream(accepted.stream.into()), client, permit, details })
     }
 }

@@ -75,6 +75,7 @@ impl WorkerContext {
             access_log: AccessLog::All,
             peers: Arc::new(peers),
             exports: Exports::default(),
+            tls: Arc::default(),
         };
         let fds = shared.fds.route(route.listen.protocol());
         let cluster = Cluster::new(route.options.clone(), stop.clone()).within(fds);

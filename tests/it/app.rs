@@ -16,12 +16,13 @@ use ambassador::diagnostic::Place;
 use ambassador::drain::Control;
 use ambassador::ending::Ending;
 use ambassador::reconcile::Overview;
+use ambassador::tls::CertificateFiles;
 use arc_swap::ArcSwap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use crate::support::Secret;
+use crate::support::{Ca, Secret, VALID};
 
 /// A timeout that is reached only if a test hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -161,6 +162,40 @@ impl AppPair {
     /// Returns the address of the route.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.dialler.addr("r")
+    }
+}
+
+/// Two ambassadors with TLS between them: the endpoint of the route `r` of the first is the route `x` of the second.
+pub(crate) struct TlsPair {
+    pub(crate) client: App,
+    pub(crate) server: App,
+    pub(crate) ca: Ca,
+}
+
+impl TlsPair {
+    /// Starts both for a service. Options are written as `&option=value`.
+    pub(crate) async fn new(service: &str, client_options: &str, server_options: &str) -> TlsPair {
+        let ca = Ca::new();
+        let certificates = || {
+            let of = |name: &str, serial| CertificateFiles {
+                name: name.to_owned(),
+                cert: ca.issue(name, serial, VALID),
+                key: None,
+            };
+            vec![of("service", 1), of("consumer", 2)]
+        };
+        let route = format!("127.0.0.1:0={service}?name=x&tls=service{server_options}");
+        let server = App::with(&[&route], |config| config.settings.certificates = certificates()).await;
+        let (addr, file) = (server.addr("x"), ca.ca());
+        let route =
+            format!("127.0.0.1:0=tls://{addr}?name=r&ca={}&sni=service{client_options}", file.display());
+        let client = App::with(&[&route], |config| config.settings.certificates = certificates()).await;
+        TlsPair { client, server, ca }
+    }
+
+    /// Returns the address of the route `r`.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.client.addr("r")
     }
 }
 

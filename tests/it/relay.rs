@@ -18,7 +18,7 @@ use rustix::net::sockopt;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use crate::app::AppPair;
+use crate::app::{AppPair, TlsPair};
 
 const NO_LIMITS: Limits = Limits::new(None, Duration::from_secs(300));
 
@@ -206,6 +206,30 @@ impl Session {
         Session { client: End::of(client.into()), server: End::of(server.into()), counts, relay }
     }
 
+    /// Starts a session through two routes, with TLS between them. Its ending and bytes are those of the first.
+    fn over_tls() -> Session {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let service = listener.local_addr().unwrap();
+        let (counts, (started, start)) = (Arc::new(Counts::default()), std::sync::mpsc::channel());
+        let shared = Arc::clone(&counts);
+        let relay = thread::spawn(move || {
+            block_on(async {
+                let pair = TlsPair::new(&service.to_string(), "", "").await;
+                started.send(pair.addr()).unwrap();
+                let (ending, up, down) = pair.client.first_ended("r").await;
+                pair.server.first_ended("x").await;
+                shared.add(Direction::Up, up);
+                shared.add(Direction::Down, down);
+                ending
+            })
+        });
+        let client = TcpStream::connect(start.recv().unwrap()).unwrap();
+        client.set_nodelay(true).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        server.set_nodelay(true).unwrap();
+        Session { client: End::of(client.into()), server: End::of(server.into()), counts, relay }
+    }
+
     /// Exchanges a request and its reply, so that both directions are established.
     fn exchange(&self) {
         for (from, to) in [(&self.client, &self.server), (&self.server, &self.client)] {
@@ -309,8 +333,8 @@ fn bytes_are_relayed_in_both_directions(session: Session) {
     assert_eq!((session.counts.up(), session.counts.down()), (4, 5));
 }
 
-/// Makes two tests of a function: on a relay between sockets of these kinds, and through two ambassadors with a tunnel.
-macro_rules! also_through_a_tunnel {
+/// Makes three tests of a function: on a relay between sockets of these kinds, through two ambassadors with a tunnel, and over TLS.
+macro_rules! also_through_tunnels_and_tls {
     ($($case:ident($client:ident, $server:ident);)*) => {
         mod between_sockets {
             use super::{Session, Kind::*};
@@ -327,10 +351,18 @@ macro_rules! also_through_a_tunnel {
                 super::$case(Session::through_a_tunnel());
             })*
         }
+
+        mod over_tls {
+            use super::Session;
+            $(#[test]
+            fn $case() {
+                super::$case(Session::over_tls());
+            })*
+        }
     };
 }
 
-also_through_a_tunnel! {
+also_through_tunnels_and_tls! {
     bytes_are_relayed_in_both_directions(Tcp, Tcp);
     reply_may_follow_long_after_the_half_close(Tcp, Tcp);
     both_sides_may_close_without_a_byte(Tcp, Tcp);
@@ -374,6 +406,16 @@ fn bulk_transfer_in_both_directions_is_complete() {
 fn bulk_transfer_through_a_tunnel_is_complete() {
     exchange_bulk(Session::through_a_tunnel(), LARGE / 8, |_| 1 << 20);
     exchange_bulk(Session::through_a_tunnel(), LARGE / 16, |noise| match noise.below(4) {
+        0 => 1 + noise.below(20),
+        1 => 1 + noise.below(5_000),
+        _ => 1 + noise.below(300_000),
+    });
+}
+
+#[test]
+fn bulk_transfer_over_tls_is_complete() {
+    exchange_bulk(Session::over_tls(), LARGE / 8, |_| 1 << 20);
+    exchange_bulk(Session::over_tls(), LARGE / 16, |noise| match noise.below(4) {
         0 => 1 + noise.below(20),
         1 => 1 + noise.below(5_000),
         _ => 1 + noise.below(300_000),

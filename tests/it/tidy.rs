@@ -127,7 +127,7 @@ const RULES: &[Rule] = &[
 ];
 
 /// What the relay may know of: two streams in, which are sockets or sessions in tunnels, and an ending out.
-const RELAY_KNOWS: &[&str] = &["relay", "ending", "socket", "stream", "traffic", "tunnel"];
+const RELAY_KNOWS: &[&str] = &["relay", "ending", "scratch", "socket", "stream", "traffic", "tunnel"];
 
 #[test]
 fn the_sources_keep_the_rules() {

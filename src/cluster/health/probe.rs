@@ -196,6 +196,7 @@ fn evaluate_postgres(response: &[u8]) -> Result<(), String> {
 fn http_request(path: &str, addr: &EndpointAddr) -> Vec<u8> {
     let host = match addr {
         EndpointAddr::Inet(addr) => addr.to_string(),
+        EndpointAddr::Tls(tls) => tls.name.clone(),
         EndpointAddr::Unix(_) => "localhost".to_owned(),
         EndpointAddr::Peer(peer) => peer.export.clone(),
     };

@@ -8,6 +8,7 @@ use super::{peer, target};
 use crate::config::suggest::suggest;
 use crate::diagnostic::Mistake;
 use crate::route::{Balance, LABEL_HOLD_MAX, Listen, OnRemove, OnUnhealthy, Options, ProxyVersion, Target};
+pub(in crate::config) use values::certificate as certificate_name;
 use values::{
     certificate, check, check_duration, checks, connect_timeout, file, half_close_timeout, identities, limit,
     networks, of_connections, optional_duration, peers, proxy_senders, proxy_tlv, proxy_version,

@@ -11,16 +11,16 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use super::digits;
 use super::listen::{is_path_char, socket_path};
 use crate::diagnostic::Mistake;
-use crate::route::{Listen, Protocol, Target};
+use crate::route::{Listen, Protocol, Target, TlsHost};
 pub(crate) use consul::agent;
 pub(crate) use docker::container_name;
 pub(crate) use peer::{PeerAt, peer_at};
 
 const FORMS: &str = "targets are `host:port`, `unix:/path`, `docker://NAME[:PORT]`, `srv://NAME`, \
-                     `etcd://HOST/PREFIX`, `consul://[HOST:8500/]SERVICE`, `file:/path` and `peer://HOST/NAME`";
+                     `etcd://HOST/PREFIX`, `consul://[HOST:8500/]SERVICE`, `file:/path`, `tls://HOST[:PORT]` and `peer://HOST/NAME`";
 
 /// Schemes that are likely to be written without their slashes.
-const SCHEMES: [&str; 5] = ["docker", "srv", "consul", "etcd", "etcds"];
+const SCHEMES: [&str; 6] = ["docker", "srv", "consul", "etcd", "etcds", "tls"];
 
 /// Parses a comma-separated list of targets, without duplicates.
 pub(crate) fn parse_list(text: &str, listen: &Listen) -> Result<Vec<Target>, Vec<Mistake>> {
@@ -63,6 +63,7 @@ fn parse(text: &str, listen: &Listen) -> Result<Target, Mistake> {
             refuse_range(text, listen)?;
             Target::Peer(peer::parse(rest)?)
         }
+        Some(("tls", rest)) => Target::Tls(tls(inet(rest, listen)?, listen)?),
         _ => match text.split_once(':') {
             Some(("unix", path)) if digits::<u16>(path).is_none() => unix(path, listen)?,
             Some(("file", path)) if digits::<u16>(path).is_none() => file(path)?,
@@ -157,15 +158,35 @@ fn check_lookalikes(text: &str) -> Result<(), Mistake> {
     Ok(())
 }
 
-/// Parses `host:port`, both required, or `peer://HOST/NAME`.
+/// Parses `host:port`, both required, `tls://host:port`, or `peer://HOST/NAME`.
 pub(super) fn endpoint(text: &str) -> Result<Target, Mistake> {
     if let Some(rest) = text.strip_prefix("peer://") {
         return peer::parse(rest).map(Target::Peer);
+    }
+    if let Some(rest) = text.strip_prefix("tls://") {
+        return Ok(Target::Tls(tls_host(endpoint(rest)?)?));
     }
     let (host, port) = split_port(text)?;
     let port =
         port.ok_or_else(|| Mistake::new(format!("missing port in `{text}`")).help("write `host:port`"))?;
     at(host, port)
+}
+
+/// Returns the target that is reached over TLS.
+fn tls(host: Target, listen: &Listen) -> Result<TlsHost, Mistake> {
+    if listen.protocol() == Protocol::Udp {
+        return Err(Mistake::new(format!("a UDP listener cannot have the target `tls://{host}`"))
+            .help("write `host:port`, or listen on TCP"));
+    }
+    tls_host(host)
+}
+
+fn tls_host(host: Target) -> Result<TlsHost, Mistake> {
+    match host {
+        Target::Addr(addr) => Ok(TlsHost::Addr(addr)),
+        Target::Host { host, port } => Ok(TlsHost::Name { host, port }),
+        other => Err(Mistake::new(format!("invalid target `tls://{other}`")).help("write `tls://HOST:PORT`")),
+    }
 }
 
 /// Returns the listener's first port, for a target without a port.
@@ -254,8 +275,8 @@ fn number_help(text: &str) -> String {
 /// Returns the port of a target; `None` if it is only known with the endpoint.
 fn first_port(target: &Target) -> Option<u16> {
     match target {
-        Target::Addr(addr) => Some(addr.port()),
-        Target::Host { port, .. } => Some(*port),
+        Target::Addr(addr) | Target::Tls(TlsHost::Addr(addr)) => Some(addr.port()),
+        Target::Host { port, .. } | Target::Tls(TlsHost::Name { port, .. }) => Some(*port),
         Target::Docker { port, .. } | Target::Labelled { port, .. } => *port,
         _ => None,
     }

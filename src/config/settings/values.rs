@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::config::dns::TTL_FLOOR;
 use crate::config::grammar::digits;
 use crate::config::grammar::listen::socket_path;
+use crate::config::grammar::options::certificate_name;
 use crate::config::grammar::options::one_of;
 pub(super) use crate::config::grammar::options::{duration, duration_or_off};
 use crate::config::grammar::target::{at, split_port};
@@ -17,6 +18,7 @@ use crate::credentials::name;
 use crate::diagnostic::Mistake;
 use crate::ending::AccessLog;
 use crate::route::{PEER_PORT, Target};
+use crate::tls::CertificateFiles;
 
 /// Well above the number of cores of any machine. Each worker is a thread.
 const WORKERS_MAX: usize = 1024;
@@ -169,4 +171,31 @@ pub(super) fn path(text: &str) -> Result<PathBuf, Mistake> {
         return Err(Mistake::new("missing path").help("write the path of a file"));
     }
     Ok(PathBuf::from(text))
+}
+
+/// Parses a list of `NAME=CERT[,KEY]`. A word without `NAME=` is the key of the certificate before it.
+pub(in crate::config) fn certificates(text: &str) -> Result<Vec<CertificateFiles>, Mistake> {
+    let mut found: Vec<CertificateFiles> = Vec::new();
+    for word in text.split(',') {
+        match (word.split_once('=').filter(|(name, _)| !name.contains('/')), found.last_mut()) {
+            (Some((name, cert)), _) if !cert.is_empty() => {
+                let (name, cert) = (certificate_name(name)?, PathBuf::from(cert));
+                found.push(CertificateFiles { name, cert, key: None });
+            }
+            (None, Some(CertificateFiles { key: key @ None, .. })) if !word.is_empty() => {
+                *key = Some(PathBuf::from(word));
+            }
+            (None, Some(_)) => {
+                let mistake = Mistake::new(format!("unexpected `{word}` after the key of a certificate"));
+                return Err(mistake.help("a certificate has at most one key: `NAME=CERT,KEY`"));
+            }
+            _ => {
+                let mistake = Mistake::new(format!("invalid certificate `{word}`: no name or no file"));
+                let help = "write its name and its PEM files, as in `web=/etc/ssl/web.crt,/etc/ssl/web.key`";
+                return Err(mistake.help(help));
+            }
+        }
+    }
+    found.dedup();
+    Ok(found)
 }

@@ -58,7 +58,7 @@ fn location(text: &str) -> Result<Location, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::EndpointAddr;
+    use crate::address::{EndpointAddr, Scheme};
 
     fn read(text: &str) -> Result<ListedEndpoint, String> {
         parse("/k", text.as_bytes())
@@ -82,10 +82,10 @@ mod tests {
             read(r#"{ "port": 49155, "host": "10.132.181.182" }"#),
             Ok(value("10.132.181.182:49155", 1, 0))
         );
-        let name = Location::Name { host: "redis.example".to_owned(), port: 6379, export: None };
+        let name = Location::Name { host: "redis.example".to_owned(), port: 6379, scheme: Scheme::Plain };
         assert_eq!(read("redis.example:6379").map(|value| value.location), Ok(name));
         let export = || "redis".to_owned();
-        let peer = Location::Name { host: "host1".to_owned(), port: 15008, export: Some(export()) };
+        let peer = Location::Name { host: "host1".to_owned(), port: 15008, scheme: Scheme::Peer(export()) };
         assert_eq!(read("peer://host1/redis").map(|value| value.location), Ok(peer.clone()));
         let read = read(r#"{"address":"peer://host1/redis","weight":3}"#).unwrap();
         assert_eq!((read.location, read.weight), (peer, 3));

@@ -27,7 +27,8 @@ fn line(target: &str) -> String {
 /// Follows `a.toml` in a directory that `lay` fills, until its first reading is published and its watch has begun.
 fn file_at(path: &Path) -> File {
     let (path, reload) = (path.to_owned(), Arc::default());
-    File { path, reload, events: Arc::default(), peer: PeerSettings::default() }
+    let peer = PeerSettings::default();
+    File { path, reload, events: Arc::default(), peer, tls: Arc::default(), has_certificates: true }
 }
 
 #[expect(clippy::disallowed_methods, reason = "its handle is kept, and ends it when dropped")]

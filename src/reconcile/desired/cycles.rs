@@ -114,6 +114,7 @@ impl<'r> Ports<'r> {
                 return self.by_path.get(path.as_path()).map(|to| (first, *to)).into_iter().collect();
             }
             EndpointAddr::Inet(addr) => addr,
+            EndpointAddr::Tls(tls) => &tls.addr,
             // Where a peer relays to is not known here.
             EndpointAddr::Peer(_) => return Vec::new(),
         };

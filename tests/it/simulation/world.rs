@@ -110,7 +110,7 @@ fn spec(port: u16) -> EndpointSpec {
 fn port(addr: &EndpointAddr) -> u16 {
     match addr {
         EndpointAddr::Inet(addr) => addr.port(),
-        EndpointAddr::Unix(_) | EndpointAddr::Peer(_) => 0,
+        EndpointAddr::Unix(_) | EndpointAddr::Peer(_) | EndpointAddr::Tls(_) => 0,
     }
 }
 

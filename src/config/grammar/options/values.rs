@@ -213,7 +213,7 @@ pub(super) fn of_connections(key: &str, listen: &Listen) -> Result<(), Mistake> 
 }
 
 /// Parses the name of a certificate of the configuration.
-pub(super) fn certificate(text: &str) -> Result<String, Mistake> {
+pub(in crate::config) fn certificate(text: &str) -> Result<String, Mistake> {
     if !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
         return Ok(text.to_owned());
     }

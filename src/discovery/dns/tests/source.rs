@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::followed::{Followed, follow, follow_within};
 use super::server::{Reply, Server, ips};
-use crate::address::{EndpointAddr, EndpointSpec, Identity};
+use crate::address::{EndpointAddr, EndpointSpec, Identity, Scheme};
 use crate::config::dns::Limits;
 use crate::discovery::{Snapshot, SourceUpdate};
 
@@ -45,7 +45,7 @@ async fn each_address_of_a_peer_is_an_endpoint_whose_certificate_must_have_the_n
     let mut source = follow("peer://host1:15009/redis", &server.resolver(&[]));
     let endpoints = source.endpoints().await;
     let expected = ["10.0.0.1:15009", "10.0.0.2:15009"].map(|addr| {
-        let addr = EndpointAddr::of_host(addr.parse().unwrap(), "host1", Some("redis"));
+        let addr = EndpointAddr::of_host(addr.parse().unwrap(), "host1", &Scheme::Peer("redis".to_owned()));
         EndpointSpec::new(addr, Identity::Name("host1".to_owned()))
     });
     assert_eq!(endpoints, expected);

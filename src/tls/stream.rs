@@ -1,0 +1,438 @@
+//! A TLS connection over a socket, with the operations of a socket.
+//!
+//! ```text
+//!   socket ──► scratch ──► (decrypted) ──► the caller's buffer      what does not fit waits in `plain`,
+//!                                                                   an incomplete record in `incoming`
+//!   socket ◄── scratch ◄── (encrypted) ◄── the caller's bytes       what the socket does not accept waits in `outgoing`
+//! ```
+//!
+//! The scratch buffer belongs to the thread, so that an idle connection has no buffer. `outgoing` has at most one write: while it
+//! is not empty, the stream is not writable, and the relay reads no more.
+//!
+//! close_notify is the FIN, in TLS 1.2, too: the other direction stays open. A FIN without close_notify is the same, as for nginx
+//! and HAProxy, unless it cuts a record: then bytes were lost, and it is a reset.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use rustix::event::PollFlags;
+use tokio_rustls::rustls::CommonState;
+use tokio_rustls::rustls::client::UnbufferedClientConnection;
+use tokio_rustls::rustls::server::UnbufferedServerConnection;
+
+use super::connection::{Connection, Output, Processed};
+use crate::socket::Socket;
+
+/// The most bytes of a record (RFC 8446, 5.1), and what encryption adds at most (RFC 5246, 6.2.3).
+const PLAINTEXT_MAX: usize = 16 << 10;
+const EXPANSION_MAX: usize = 2048 + 5;
+
+/// What encryption adds in TLS 1.3: a header, a type and a tag.
+const EXPANSION: usize = 22;
+
+/// The most bytes of one write: four records.
+const WRITE_BYTES: usize = 4 * PLAINTEXT_MAX;
+
+/// The ciphertext of four full records, whose plaintext fits into the buffer of the relay.
+const READ_BYTES: usize = 4 * (PLAINTEXT_MAX + EXPANSION);
+
+/// The most bytes that wait for the rest of their record, or of a handshake message, which rustls limits to 64 KB.
+const INCOMING_MAX: usize = 80 << 10;
+
+/// Also has space for the records of a write, and the messages of TLS that go before them.
+const SCRATCH_BYTES: usize = INCOMING_MAX + PLAINTEXT_MAX + EXPANSION_MAX;
+
+thread_local! {
+    /// `None` before the first use and while in use.
+    static SCRATCH: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
+}
+
+/// A TLS connection over a socket, in either role.
+#[derive(Debug)]
+pub struct TlsStream {
+    socket: Socket,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    connection: Connection,
+    /// Received and not processed: the start of a record.
+    incoming: Vec<u8>,
+    /// Decrypted and not read.
+    plain: Vec<u8>,
+    /// Encrypted and not sent. The first `sent` bytes were sent.
+    outgoing: Vec<u8>,
+    sent: usize,
+    receiver: Receiver,
+    sender: Sender,
+    /// The close resets the connection.
+    resets: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Receiver {
+    Open,
+    /// close_notify or FIN was received.
+    Ended,
+    Failed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sender {
+    Open,
+    /// close_notify was encrypted. `fin`: after it, FIN is to be sent.
+    Closed {
+        fin: bool,
+    },
+    /// A write has failed.
+    Failed(io::ErrorKind),
+}
+
+/// Not one of the errors by which a service closes a connection with unread bytes.
+fn aborted() -> io::Error {
+    io::ErrorKind::ConnectionAborted.into()
+}
+
+impl TlsStream {
+    /// Begins a connection as client. [`TlsStream::poll_handshake`] completes it.
+    pub(super) fn client(socket: Socket, connection: UnbufferedClientConnection) -> io::Result<TlsStream> {
+        let mut stream = TlsStream::new(socket, Connection::Client(connection));
+        // The client speaks first.
+        stream.state.get_mut().unwrap_or_else(PoisonError::into_inner).process(&mut [], &mut [])?;
+        Ok(stream)
+    }
+
+    /// Begins a connection as server. [`TlsStream::poll_handshake`] completes it.
+    pub(super) fn server(socket: Socket, connection: UnbufferedServerConnection) -> TlsStream {
+        TlsStream::new(socket, Connection::Server(connection))
+    }
+
+    fn new(socket: Socket, connection: Connection) -> TlsStream {
+        let state = State {
+            connection,
+            incoming: Vec::new(),
+            plain: Vec::new(),
+            outgoing: Vec::new(),
+            sent: 0,
+            receiver: Receiver::Open,
+            sender: Sender::Open,
+            resets: false,
+        };
+        TlsStream { socket, state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the socket below.
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Calls `read` with what was negotiated.
+    pub(crate) fn negotiated<T>(&self, read: impl FnOnce(&CommonState) -> T) -> T {
+        read(self.state().connection.common())
+    }
+
+    /// Completes the handshake.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the error of the socket, or with an error that wraps that of rustls. The alert was sent.
+    pub(super) fn poll_handshake(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let state = &mut *self.state();
+        loop {
+            ready!(state.poll_flush(&self.socket, cx));
+            if let Sender::Failed(kind) = state.sender {
+                // The alert tells why the peer has closed the connection.
+                return match state.poll_receive(&self.socket, cx, &mut []) {
+                    Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                    _ => Poll::Ready(Err(kind.into())),
+                };
+            }
+            if !state.connection.common().is_handshaking() {
+                return Poll::Ready(Ok(()));
+            }
+            if state.receiver != Receiver::Open {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            if let Err(error) = ready!(state.poll_receive(&self.socket, cx, &mut [])) {
+                // The alert. It is small, and nothing was sent before that the peer has not read.
+                let _ = state.poll_flush(&self.socket, cx);
+                return Poll::Ready(Err(error));
+            }
+        }
+    }
+
+    /// Reads the available bytes. Zero is the peer's close_notify or FIN.
+    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let state = &mut *self.state();
+        // Replies to messages of TLS, which no write follows.
+        let _ = state.poll_flush(&self.socket, cx);
+        loop {
+            if !state.plain.is_empty() {
+                return Poll::Ready(Ok(state.take_plain(buffer)));
+            }
+            match state.receiver {
+                Receiver::Open => {}
+                Receiver::Ended => return Poll::Ready(Ok(0)),
+                Receiver::Failed => return Poll::Ready(Err(aborted())),
+            }
+            let read = ready!(state.poll_receive(&self.socket, cx, buffer))?;
+            let _ = state.poll_flush(&self.socket, cx);
+            if read > 0 {
+                return Poll::Ready(Ok(read));
+            }
+        }
+    }
+
+    /// Encrypts and writes without waiting. Returns the number of bytes accepted.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `WouldBlock` while the previous write is not sent.
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let state = &mut *self.state();
+        match state.sender {
+            Sender::Open if !state.has_outgoing() => {}
+            Sender::Open => return Err(io::ErrorKind::WouldBlock.into()),
+            Sender::Closed { .. } => return Err(io::ErrorKind::BrokenPipe.into()),
+            Sender::Failed(kind) => return Err(kind.into()),
+        }
+        let bytes = bytes.get(..WRITE_BYTES).unwrap_or(bytes);
+        with_scratch(|scratch| {
+            let length = state.connection.encrypt(&mut state.incoming, bytes, scratch)?;
+            state.send(&self.socket, scratch.get(..length).unwrap_or_default())
+        })?;
+        Ok(bytes.len())
+    }
+
+    /// Writes as soon as the previous write is sent. Returns the number of bytes accepted.
+    pub(crate) fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_writable(cx));
+        Poll::Ready(self.try_write(bytes))
+    }
+
+    /// Ready when the previous write is sent, or has failed.
+    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.state().poll_flush(&self.socket, cx)
+    }
+
+    /// Sends close_notify. Ready when the socket has accepted it, or has failed.
+    pub(crate) fn poll_close(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let state = &mut *self.state();
+        state.close(&self.socket, false);
+        state.poll_flush(&self.socket, cx)
+    }
+
+    /// Waits until the connection is reset, or abandoned by the kernel. What was written before is sent in the meantime.
+    pub(crate) async fn broken(&self) {
+        let mut broken = pin!(self.socket.broken());
+        std::future::poll_fn(|cx| {
+            let _ = self.poll_writable(cx);
+            broken.as_mut().poll(cx)
+        })
+        .await;
+    }
+
+    /// Waits until the peer has left without being served: close_notify or a FIN before any byte, or a RST.
+    pub(crate) async fn left(&self) {
+        if std::future::poll_fn(|cx| self.poll_has_bytes(cx)).await {
+            self.socket.broken().await;
+        }
+    }
+
+    /// Returns whether the peer has closed its side or vanished. Unread bytes count as present.
+    pub(crate) fn peer_has_left(&self) -> bool {
+        let mut cx = Context::from_waker(futures_util::task::noop_waker_ref());
+        matches!(self.poll_has_bytes(&mut cx), Poll::Ready(false))
+    }
+
+    /// Ready when there are bytes to read (`true`), or the peer sends none.
+    fn poll_has_bytes(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        let state = &mut *self.state();
+        loop {
+            if !state.plain.is_empty() || state.receiver != Receiver::Open {
+                return Poll::Ready(!state.plain.is_empty());
+            }
+            // An error is kept in `receiver`.
+            let _ = ready!(state.poll_receive(&self.socket, cx, &mut []));
+            let _ = state.poll_flush(&self.socket, cx);
+        }
+    }
+
+    /// Polls for one of these events, independently of what the driver has reported; see [`Socket::has_now`].
+    pub(crate) fn has_now(&self, events: PollFlags) -> bool {
+        self.socket.has_now(events)
+    }
+
+    /// Sends close_notify and FIN, after what was written before.
+    pub(crate) fn shutdown_write(&self) {
+        self.state().close(&self.socket, true);
+    }
+
+    /// Makes the close send RST, where the protocol has one.
+    pub(crate) fn reset_on_close(&self) {
+        self.state().resets = true;
+        self.socket.reset_on_close();
+    }
+}
+
+/// A peer that gets a FIN without close_notify takes it for a truncation.
+impl Drop for TlsStream {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if !state.resets && !state.connection.common().is_handshaking() {
+            state.close(&self.socket, false);
+        }
+    }
+}
+
+impl State {
+    fn has_outgoing(&self) -> bool {
+        self.sent < self.outgoing.len()
+    }
+
+    /// Moves decrypted bytes to `buffer`.
+    fn take_plain(&mut self, buffer: &mut [u8]) -> usize {
+        let length = self.plain.len().min(buffer.len());
+        let rest = self.plain.split_off(length);
+        if let Some(into) = buffer.get_mut(..length) {
+            into.copy_from_slice(&self.plain);
+        }
+        self.plain = rest;
+        length
+    }
+
+    /// Reads once. Returns the number of decrypted bytes in `into`, which may be zero; what does not fit is in `plain`.
+    fn poll_receive(
+        &mut self,
+        socket: &Socket,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let kept = self.incoming.len();
+        if kept > INCOMING_MAX {
+            self.receiver = Receiver::Failed;
+            return Poll::Ready(Err(aborted()));
+        }
+        with_scratch(|scratch| {
+            let end = READ_BYTES.max(kept + PLAINTEXT_MAX + EXPANSION_MAX);
+            let space = scratch.get_mut(kept..end).unwrap_or_default();
+            match ready!(socket.poll_read(cx, space)) {
+                Ok(0) => Poll::Ready(self.ended()),
+                Ok(received) => {
+                    let records = scratch.get_mut(..kept + received).unwrap_or_default();
+                    Poll::Ready(self.process(records, into))
+                }
+                Err(error) => {
+                    self.receiver = Receiver::Failed;
+                    Poll::Ready(Err(error))
+                }
+            }
+        })
+    }
+
+    /// Handles a FIN without close_notify.
+    fn ended(&mut self) -> io::Result<usize> {
+        if self.incoming.is_empty() {
+            self.receiver = Receiver::Ended;
+            return Ok(0);
+        }
+        self.receiver = Receiver::Failed;
+        Err(aborted())
+    }
+
+    /// Processes `records`, at whose start there is space for `incoming`.
+    fn process(&mut self, records: &mut [u8], into: &mut [u8]) -> io::Result<usize> {
+        if let Some(start) = records.get_mut(..self.incoming.len()) {
+            start.copy_from_slice(&self.incoming);
+        }
+        let (overflow, outgoing) = (&mut self.plain, &mut self.outgoing);
+        let mut output = Output { into, filled: 0, overflow, outgoing };
+        match self.connection.process(records, &mut output) {
+            Ok(Processed { consumed, is_closed }) => {
+                let filled = output.filled;
+                // No buffer is kept if nothing waits.
+                self.incoming = records.get(consumed..).unwrap_or_default().to_vec();
+                if is_closed {
+                    self.receiver = Receiver::Ended;
+                    self.incoming = Vec::new();
+                }
+                Ok(filled)
+            }
+            Err(error) => {
+                self.receiver = Receiver::Failed;
+                Err(io::Error::new(io::ErrorKind::InvalidData, error))
+            }
+        }
+    }
+
+    /// Sends records, and keeps those that the socket does not accept. `outgoing` is empty.
+    fn send(&mut self, socket: &Socket, records: &[u8]) -> io::Result<()> {
+        let sent = match socket.try_write(records) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            result => result.inspect_err(|error| self.sender = Sender::Failed(error.kind()))?,
+        };
+        self.outgoing = records.get(sent..).unwrap_or_default().to_vec();
+        self.sent = 0;
+        Ok(())
+    }
+
+    /// Ready when `outgoing` is sent, or the socket has failed.
+    fn poll_flush(&mut self, socket: &Socket, cx: &mut Context<'_>) -> Poll<()> {
+        if self.outgoing.is_empty() {
+            return Poll::Ready(());
+        }
+        while self.has_outgoing() {
+            let rest = self.outgoing.get(self.sent..).unwrap_or_default();
+            match ready!(socket.poll_write_with(cx, |_| socket.try_write(rest))) {
+                Ok(sent) => self.sent += sent,
+                Err(error) => {
+                    self.sender = Sender::Failed(error.kind());
+                    self.sent = self.outgoing.len();
+                }
+            }
+        }
+        (self.outgoing, self.sent) = (Vec::new(), 0);
+        if let Sender::Closed { fin: true } = self.sender {
+            socket.shutdown_write();
+        }
+        Poll::Ready(())
+    }
+
+    /// Sends close_notify, and then FIN if `fin`, both after what was written before.
+    fn close(&mut self, socket: &Socket, fin: bool) {
+        match self.sender {
+            Sender::Open => {
+                let mut records = [0; PLAINTEXT_MAX / 16];
+                if let Ok(length) = self.connection.close(&mut self.incoming, &mut records) {
+                    let record = records.get(..length).unwrap_or_default();
+                    if self.has_outgoing() {
+                        self.outgoing.extend_from_slice(record);
+                    } else if self.send(socket, record).is_err() {
+                        return;
+                    }
+                }
+            }
+            Sender::Closed { .. } => {}
+            Sender::Failed(_) => return,
+        }
+        self.sender = Sender::Closed { fin };
+        if fin && !self.has_outgoing() {
+            socket.shutdown_write();
+        }
+    }
+}
+
+fn with_scratch<T>(then: impl FnOnce(&mut [u8]) -> T) -> T {
+    let mut scratch = SCRATCH.take().unwrap_or_else(|| vec![0; SCRATCH_BYTES].into());
+    let value = then(&mut scratch);
+    SCRATCH.set(Some(scratch));
+    value
+}
