@@ -189,6 +189,11 @@ impl Credentials {
         self.generation.send_modify(|generation| *generation += 1);
     }
 
+    /// Returns the clock of validity.
+    pub fn clock(&self) -> &Arc<dyn TimeProvider> {
+        &self.clock
+    }
+
     fn now(&self) -> SystemTime {
         now(&*self.clock)
     }

@@ -37,6 +37,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::time_provider::TimeProvider;
 use tokio_util::sync::CancellationToken;
 
 use crate::address::PeerVia;
@@ -88,6 +89,8 @@ pub struct Tunnel {
     side: Side,
     /// The verified certificates of the peer, for another verification after a change of the credentials.
     chain: Vec<CertificateDer<'static>>,
+    /// The clock by which the certificate of the peer was verified.
+    clock: Arc<dyn TimeProvider>,
     activity: Arc<Activity>,
     refusal: credentials::Refusal,
     streams: AtomicUsize,
@@ -142,6 +145,8 @@ enum TunnelEnd {
     Drained,
     /// Our credentials have changed, and another tunnel uses the new ones.
     Replaced,
+    /// The certificate of the peer is no longer valid.
+    Expired,
 }
 
 impl TunnelEnd {
@@ -151,6 +156,7 @@ impl TunnelEnd {
             TunnelEnd::Closed => "closed by the peer",
             TunnelEnd::Drained => "drained: this process stops",
             TunnelEnd::Replaced => "drained: the credentials have changed",
+            TunnelEnd::Expired => "drained: the certificate of the peer has expired",
         }
     }
 }
@@ -170,6 +176,7 @@ struct Handshaken {
     remote: SocketAddr,
     direction: Direction,
     chain: Vec<CertificateDer<'static>>,
+    clock: Arc<dyn TimeProvider>,
     activity: Arc<Activity>,
     refusal: credentials::Refusal,
     via: Option<PeerVia>,
@@ -179,7 +186,7 @@ struct Handshaken {
 
 impl Tunnel {
     fn new(handshaken: Handshaken, side: Side) -> Tunnel {
-        let Handshaken { peer, remote, direction, chain, activity, refusal, via, kind, registry } =
+        let Handshaken { peer, remote, direction, chain, clock, activity, refusal, via, kind, registry } =
             handshaken;
         Tunnel {
             peer: Arc::new(peer),
@@ -187,6 +194,7 @@ impl Tunnel {
             direction,
             side,
             chain,
+            clock,
             activity,
             refusal,
             streams: AtomicUsize::new(0),
@@ -251,6 +259,14 @@ impl Tunnel {
     /// Takes no new sessions, and ends after the last one.
     pub fn drain(&self) {
         self.drain.cancel();
+    }
+
+    /// Takes no new sessions if the certificate of the peer is no longer valid.
+    fn drain_if_expired(&self) {
+        if !self.is_closing() && self.peer.has_expired(&*self.clock) {
+            self.ends(TunnelEnd::Expired);
+            self.drain();
+        }
     }
 
     /// Resolves when it takes no new sessions.

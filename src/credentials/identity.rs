@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use data_encoding::HEXLOWER;
 use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::time_provider::TimeProvider;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
@@ -62,6 +63,13 @@ pub enum Untrusted {
     /// It cannot be used for TLS between peers.
     #[error("the certificate is unusable: {0}")]
     Unusable(String),
+}
+
+impl PeerIdentity {
+    /// Returns whether the certificate is no longer valid.
+    pub fn has_expired(&self, clock: &dyn TimeProvider) -> bool {
+        super::now(clock) > self.not_after
+    }
 }
 
 /// The names in a certificate.

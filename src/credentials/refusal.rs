@@ -1,8 +1,7 @@
 //! Keeps why TLS failed on a stream that another library reads and writes.
 //!
-//! In TLS 1.3 the side that dials can write before the other side has verified its certificate. If that is refused, two things
-//! hide the reason. The other side has closed the connection, so a write fails before the alert is read. And h2 keeps only
-//! the text of an I/O error. This stream reads the alert after a failed write, and keeps the first TLS error.
+//! In TLS 1.3 the side that dials can write before the other side has verified its certificate. If that is refused, it reads
+//! the alert later, and h2 keeps only the text of an I/O error. This stream keeps the first TLS error.
 
 use std::io;
 use std::pin::Pin;
@@ -13,9 +12,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::rustls::Error;
 
 use super::{CredentialKind, HandshakeFailure};
-
-/// More than what a peer can have sent before it refused: only the alert.
-const READ_MAX_BYTES: usize = 1024;
 
 /// A TLS stream whose first TLS error is kept.
 #[derive(Debug)]
@@ -60,25 +56,6 @@ impl Refusal {
     }
 }
 
-impl<S: AsyncRead + Unpin> Refusable<S> {
-    /// Reads what the other side sent before it closed the connection. Its last record may be the alert.
-    fn read_alert(&mut self, context: &mut Context<'_>) {
-        let mut bytes = [0; READ_MAX_BYTES];
-        let mut buffer = ReadBuf::new(&mut bytes);
-        if let Poll::Ready(Err(error)) = Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
-            self.refusal.keep(&error);
-        }
-    }
-
-    fn written<T>(&mut self, context: &mut Context<'_>, result: io::Result<T>) -> Poll<io::Result<T>> {
-        if let Err(error) = &result {
-            self.refusal.keep(error);
-            self.read_alert(context);
-        }
-        Poll::Ready(result)
-    }
-}
-
 impl<S: AsyncRead + Unpin> AsyncRead for Refusable<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -93,14 +70,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Refusable<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Refusable<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Refusable<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let result = ready!(Pin::new(&mut self.stream).poll_write(context, bytes));
-        self.written(context, result)
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -108,8 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Refusable<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, slices));
-        self.written(context, result)
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -117,12 +92,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Refusable<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let result = ready!(Pin::new(&mut self.stream).poll_flush(context));
-        self.written(context, result)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let result = ready!(Pin::new(&mut self.stream).poll_shutdown(context));
-        self.written(context, result)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

@@ -99,7 +99,10 @@ pub(super) async fn secure(
     let direction = Direction::Dialled;
     let stream = Refusable::new(stream);
     let refusal = stream.refusal();
-    Ok((stream, Handshaken { peer, remote: addr, direction, chain, activity, refusal, via, kind, registry }))
+    let (remote, clock) = (addr, credentials.clock().clone());
+    let handshaken =
+        Handshaken { peer, remote, direction, chain, clock, activity, refusal, via, kind, registry };
+    Ok((stream, handshaken))
 }
 
 /// Accepts a connection, and makes sure that it is from a peer.
@@ -129,8 +132,9 @@ pub(super) async fn accept(
     let (direction, registry) = (Direction::Accepted, registry.clone());
     let stream = Refusable::new(stream);
     let refusal = stream.refusal();
+    let (via, clock) = (None, credentials.clock().clone());
     let handshaken =
-        Handshaken { peer, remote, direction, chain, activity, refusal, via: None, kind, registry };
+        Handshaken { peer, remote, direction, chain, clock, activity, refusal, via, kind, registry };
     Ok((stream, handshaken, purpose))
 }
 

@@ -26,7 +26,8 @@ pub(super) enum Verdict {
     Unused,
 }
 
-/// Watches a tunnel with the PINGs of its connection, which h2 gives away once. Cancelled when the connection ends.
+/// Watches a tunnel with the PINGs of its connection, which h2 gives away once. Cancelled when the connection ends. The end of the
+/// peer's certificate is noticed as late as a PING would be due.
 pub(super) async fn watch(tunnel: &Tunnel, pings: Option<PingPong>, may_release: bool) -> Verdict {
     let Some(pings) = pings else { return pending().await };
     let mut pings = Pings { pings, sent: None };
@@ -36,6 +37,7 @@ pub(super) async fn watch(tunnel: &Tunnel, pings: Option<PingPong>, may_release:
     }
     let mut unused_since = Instant::now();
     loop {
+        tunnel.drain_if_expired();
         if tunnel.streams() > 0 {
             unused_since = Instant::now();
         } else if may_release && unused_since.elapsed() >= UNUSED_MAX {

@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::dialled::{Dialled, open_tunnel};
 use super::handshake::{self, ClientStream, Purpose};
-use super::registry::Registry;
+use super::registry::{ACCEPTED_MAX, Registry};
 use super::serve::{self, SessionRequest};
 use super::{DialledPeer, Direction, Handshaken, Handshakes, Tunnel, TunnelEnd, TunnelError, lock};
 use crate::address::{PeerName, PeerVia, ReversePeers};
@@ -32,6 +32,7 @@ pub struct Peers {
     reverse: Mutex<BTreeMap<(String, IpAddr), Vec<Dialled>>>,
     reverse_peers: watch::Sender<Arc<ReversePeers>>,
     strangers: Mutex<LogThrottle>,
+    excess: Mutex<LogThrottle>,
 }
 
 impl Peers {
@@ -43,6 +44,7 @@ impl Peers {
             reverse: Mutex::default(),
             reverse_peers: watch::Sender::new(Arc::default()),
             strangers: Mutex::default(),
+            excess: Mutex::default(),
         }
     }
 
@@ -108,8 +110,9 @@ impl Peers {
             Purpose::Open => serve::serve(stream, handshaken, admit, |tunnel| self.enter(tunnel)).await,
             Purpose::Serve => match open_tunnel(stream, handshaken, false).await {
                 Ok((dialled, driver)) => {
-                    self.enter(&dialled.tunnel);
-                    self.drive_reverse(dialled, driver).await;
+                    if self.enter(&dialled.tunnel) {
+                        self.drive_reverse(dialled, driver).await;
+                    }
                     Ok(())
                 }
                 Err(error) => Err(error),
@@ -142,16 +145,21 @@ impl Peers {
     ) -> io::Result<()> {
         let (stream, handshaken) = self.dial(addr, name, Purpose::Serve, connect_timeout).await?;
         let enter = |tunnel: &Arc<Tunnel>| {
-            self.enter(tunnel);
             // Fails if the tunnel is not needed any more, because the process stops.
             let _ = opened.send(tunnel.clone());
+            self.enter(tunnel)
         };
         serve::serve(stream, handshaken, admit, enter).await.map_err(io::Error::other)
     }
 
-    /// Lists a tunnel.
-    pub(super) fn enter(&self, tunnel: &Arc<Tunnel>) {
-        self.registry.enter(tunnel);
+    /// Lists a tunnel. Returns false, and logs it, if the peer has too many.
+    pub(super) fn enter(&self, tunnel: &Arc<Tunnel>) -> bool {
+        let is_listed = self.registry.enter(tunnel);
+        if !is_listed && let Some(attempts) = lock(&self.excess).hit() {
+            let (peer, remote) = (&tunnel.peer.identity, tunnel.remote);
+            tracing::warn!(%peer, %remote, attempts, "tunnel refused: the peer has {ACCEPTED_MAX} from this address");
+        }
+        is_listed
     }
 
     /// Drives a reverse tunnel until it ends, and lists it until it is drained.

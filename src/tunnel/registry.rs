@@ -6,12 +6,16 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
 use super::directory::{DialledPeer, Directory, PeerChange, PeerFailure};
-use super::{Tunnel, lock};
+use super::{Direction, Tunnel, lock};
 use crate::address::PeerVia;
 use crate::connect;
 use crate::credentials::{HandshakeFailure, Reason};
 use crate::ending::Ending;
 use crate::events::{EventKind, Events};
+
+/// Tunnels that one peer may have dialled from one address: eight for each worker of a host with 32. Further ones are refused, so that
+/// no peer takes the descriptors of all.
+pub(super) const ACCEPTED_MAX: usize = 256;
 
 /// The tunnels of the process. Locked when a tunnel is made or ends, and to show them; sessions take no lock here.
 #[derive(Debug)]
@@ -33,11 +37,24 @@ impl Registry {
         }
     }
 
-    /// Lists a tunnel.
-    pub(super) fn enter(&self, tunnel: &Arc<Tunnel>) {
+    /// Lists a tunnel. Returns false instead if the peer has dialled too many from this address. Those that take no new sessions
+    /// do not count, because their successors exist at the same time.
+    pub(super) fn enter(&self, tunnel: &Arc<Tunnel>) -> bool {
         let mut tunnels = lock(&self.tunnels);
         tunnels.retain(|tunnel| tunnel.strong_count() > 0);
+        let is_from_same = |other: &Arc<Tunnel>| {
+            other.direction == Direction::Accepted
+                && !other.is_closing()
+                && other.remote.ip() == tunnel.remote.ip()
+                && other.peer.identity == tunnel.peer.identity
+        };
+        if tunnel.direction == Direction::Accepted
+            && tunnels.iter().filter_map(Weak::upgrade).filter(is_from_same).count() >= ACCEPTED_MAX
+        {
+            return false;
+        }
         tunnels.push(Arc::downgrade(tunnel));
+        true
     }
 
     /// Returns the tunnels that are open.

@@ -41,12 +41,12 @@ pub struct SessionRequest {
     pub stream: TunnelStream,
 }
 
-/// Serves a tunnel until it ends. `admit` is called for each session.
+/// Serves a tunnel until it ends. `enter` returns whether it is permitted. `admit` is called for each session.
 pub(super) async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
     io: T,
     handshaken: Handshaken,
     mut admit: impl FnMut(SessionRequest),
-    enter: impl FnOnce(&Arc<Tunnel>),
+    enter: impl FnOnce(&Arc<Tunnel>) -> bool,
 ) -> Result<(), h2::Error> {
     let mut builder = h2::server::Builder::new();
     builder
@@ -63,7 +63,11 @@ pub(super) async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
     let Ok(connection) = tokio::time::timeout(PREFACE_TIMEOUT, handshake).await else { return Ok(()) };
     let mut connection = connection?;
     let tunnel = Arc::new(Tunnel::new(handshaken, Side::Server));
-    enter(&tunnel);
+    if !enter(&tunnel) {
+        connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        let closed = poll_fn(|cx| connection.poll_closed(cx));
+        return tokio::time::timeout(CLOSE_TIMEOUT, closed).await.unwrap_or(Ok(()));
+    }
     let mut watch = pin!(liveness::watch(&tunnel, connection.ping_pong(), false));
     let mut is_draining = false;
     let mut window = TUNNEL_WINDOW;

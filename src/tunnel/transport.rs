@@ -176,3 +176,33 @@ impl AsyncWrite for Transport {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::{TcpListener, TcpStream};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_peer_sent_before_it_closed_is_read_after_writes() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut far, _) = listener.accept().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let mut transport = Transport::new(Socket::register(near.into()).unwrap());
+        transport.write_all(b"request").await.unwrap();
+        far.write_all(b"alert").unwrap();
+        // The request is not read: this resets the connection.
+        drop(far);
+        // The kernel fails the first write with ECONNRESET, and later ones with EPIPE.
+        for _ in 0..2 {
+            transport.write_all(b"more").await.unwrap();
+        }
+        let mut read = [0; 5];
+        transport.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"alert");
+    }
+}

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::engine::Engine;
 use crate::host::{Host, Lifetime, remove_dir};
-use crate::image::Profile;
+use crate::image::{self, Profile};
 use crate::process::{command, succeed};
 use crate::{cgroups, host, images, install, sudo};
 
@@ -110,8 +110,9 @@ pub(crate) fn up(UpArgs { place: args, profile, engine }: &UpArgs) -> Result<()>
     if args.at.exists() {
         bail!("{at} already exists: run `{down}` first");
     }
+    let program = image::build(*profile)?;
     let hosts = Hosts::up(&args.at, Lifetime::Detached, *engine).inspect_err(|_| remove_dir(&args.at))?;
-    images::load_all(&hosts, *profile, &missing)?;
+    images::load_all(&hosts, &program, &missing)?;
     for (host, ip) in [(&hosts.a, IP_A), (&hosts.b, IP_B)] {
         println!(
             "export DOCKER_HOST={}   # {ip}; `nsenter --net={}`",

@@ -12,8 +12,8 @@ use crate::rootfs::{self, Rootfs};
 /// The image stays small because it is installed on every host.
 const SIZE_LIMIT_BYTES: u64 = 10_000_000;
 
-/// The flags of the Dockerfile.
-pub(crate) const FLAGS: &str = "-C target-feature=+crt-static";
+/// The flags of the Dockerfile. Relative relocations, packed, take 5 KB instead of 316.
+pub(crate) const FLAGS: &str = "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs";
 
 /// The instructions of the Dockerfile except HEALTHCHECK.
 ///

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::host::Host;
 use crate::hosts::Hosts;
-use crate::image::{self, Profile};
+use crate::image;
 use crate::rootfs::Rootfs;
 
 /// The ambassador's name and those of its ancestors, so that commands in their documentation run as written.
@@ -85,11 +85,10 @@ fn hello_web(rootfs: &mut Rootfs) -> Result<()> {
 }
 
 /// Loads the ambassador and every substitute whose programs are installed on every host.
-pub(crate) fn load_all(hosts: &Hosts, profile: Profile, missing: &[String]) -> Result<()> {
-    let binary = image::build(profile)?;
+pub(crate) fn load_all(hosts: &Hosts, binary: &Path, missing: &[String]) -> Result<()> {
     println!("images: loading");
     for host in hosts.each() {
-        load_ambassador(host, &binary)?;
+        load_ambassador(host, binary)?;
     }
     load_substitutes(hosts, missing)
 }

@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 
 use crate::process::{cargo, find, status};
+use crate::steps::Steps;
 
 /// Runs all checks, then reports those that failed.
 pub(crate) fn run() -> Result<()> {
@@ -25,13 +26,15 @@ pub(crate) fn run() -> Result<()> {
         println!("skipped: licences and bans (cargo-deny is not installed)");
     }
 
+    let mut steps = Steps::default();
     let mut failed = Vec::new();
     for (name, mut check) in checks {
         println!("lint: {name}");
-        if !status(&mut check)?.success() {
+        if !steps.run(name, || status(&mut check))?.success() {
             failed.push(name);
         }
     }
+    println!("\nlint, in seconds:\n{}", steps.table());
     if !failed.is_empty() {
         bail!("lint failed: {}", failed.join(", "));
     }

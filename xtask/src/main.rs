@@ -24,6 +24,7 @@ mod plot;
 mod process;
 mod rootfs;
 mod skips;
+mod steps;
 mod sudo;
 mod test;
 

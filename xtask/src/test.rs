@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::Instant;
+use std::thread;
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
@@ -15,6 +15,7 @@ use crate::hosts::{self, Hosts};
 use crate::image::{self, Profile};
 use crate::process::{cargo, find, status, succeed};
 use crate::skips::Skips;
+use crate::steps::Steps;
 use crate::{compose, consul, images, install, sudo};
 
 /// Modules of `tests/it` whose behaviour may depend on the version of Docker.
@@ -49,9 +50,9 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     sudo::become_root()?;
-    let started = Instant::now();
+    let mut steps = Steps::default();
     let mut skips = Skips::default();
-    let missing = install::missing_after_install()?;
+    let missing = steps.run("install programs", install::missing_after_install)?;
     for program in &missing {
         skips.add("a program that tests use", program);
     }
@@ -59,38 +60,57 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let (parent, prefix) = (Path::new("/tmp"), "amb-test-");
     hosts::remove_stale(parent, prefix);
     let dir = tempfile::Builder::new().prefix(prefix).tempdir_in(parent)?;
-    // Built before the hosts start, so that they do not wait for the compiler.
-    let program = image::build(args.profile)?;
-    let consul =
-        consul::program().inspect_err(|why| skips.add("every test with Consul", format!("{why:#}"))).ok();
-    let compose = compose::program()
-        .inspect_err(|why| skips.add("every test with Compose v5", format!("{why:#}")))
-        .ok();
-    let envoy = peers::envoy().inspect_err(|why| skips.add("every test with Envoy", format!("{why:#}"))).ok();
-    let shipped = Some(program).filter(|_| args.profile == Profile::Dist);
-    let mut environment =
-        TestEnvironment { hosts: None, shipped, consul, compose, envoy, skips: dir.path().join("skips") };
+    // Before the hosts start, so that they do not wait for the compiler.
+    let (program, mut environment) = prepare(args.profile, &dir, &mut steps, &mut skips)?;
 
+    let name = "start Docker hosts";
+    let engine = args.engine.unwrap_or(Engine::Installed);
+    environment.hosts = steps.run(name, || start_hosts(engine, &program, &dir, &missing, &mut skips))?;
+    let words = "--workspace";
     let all: Vec<&str> = args.filter.as_deref().into_iter().collect();
-    environment.hosts =
-        start_hosts(args.engine.unwrap_or(Engine::Installed), args, &dir, &missing, &mut skips)?;
-    let mut passed = run_tests(&all, args, &environment)?;
+    let mut passed = steps.run("tests", || run_tests(words, &all, args, &environment))?;
+    if find("cargo-nextest").is_some() {
+        // nextest does not run documentation tests.
+        let mut doc = tests("test --workspace --doc --quiet", args, &environment);
+        passed &= steps.run("documentation tests", || status(&mut doc))?.success();
+    }
     skips.read(&environment.skips);
     if args.engine.is_none() && args.filter.is_none() && environment.hosts.take().is_some() {
-        environment.hosts = start_second_hosts(args, &dir, &missing, &mut skips);
+        environment.hosts = steps.run(name, || start_second_hosts(&program, &dir, &missing, &mut skips));
         if environment.hosts.is_some() {
-            passed &= run_tests(ENGINE_TESTS, args, &environment)?;
+            let words = "--package ambassador --test it";
+            passed &= steps.run("tests again", || run_tests(words, ENGINE_TESTS, args, &environment))?;
             skips.read(&environment.skips);
         }
     }
-    drop(environment);
-    Ok(summarize(passed, &skips, started))
+    steps.run("stop Docker hosts", || drop(environment));
+    println!("\ntests, in seconds:\n{}", steps.table());
+    Ok(summarize(passed, &skips))
+}
+
+/// Builds the static binary and the tests, and fetches the programs that no package contains. Returns the binary.
+fn prepare(
+    profile: Profile,
+    dir: &TempDir,
+    steps: &mut Steps,
+    skips: &mut Skips,
+) -> Result<(PathBuf, TestEnvironment)> {
+    thread::scope(|scope| {
+        // At the same time as the tests: its optimization takes minutes on a single core.
+        let building = scope.spawn(|| image::build(profile));
+        steps.run("build the tests", || succeed(&mut cargo("test --workspace --no-run --quiet")))?;
+        let mut environment = steps.run("fetch programs", || TestEnvironment::fetch(dir, skips));
+        let program = steps.run("build the static binary", || building.join());
+        let program = program.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        environment.shipped = (profile == Profile::Dist).then(|| program.clone());
+        Ok((program, environment))
+    })
 }
 
 /// Starts the hosts and loads their images; returns `None` and records the reason if that is impossible.
 fn start_hosts(
     engine: Engine,
-    args: &Args,
+    program: &Path,
     dir: &TempDir,
     missing: &[String],
     skips: &mut Skips,
@@ -100,13 +120,13 @@ fn start_hosts(
         return Ok(None);
     }
     let hosts = Hosts::up(dir.path(), Lifetime::Process, engine).context("the Docker hosts did not start")?;
-    images::load_all(&hosts, args.profile, missing)?;
+    images::load_all(&hosts, program, missing)?;
     Ok(Some(hosts))
 }
 
 /// Starts hosts with the newer engine. If it is unavailable, its tests are skipped.
-fn start_second_hosts(args: &Args, dir: &TempDir, missing: &[String], skips: &mut Skips) -> Option<Hosts> {
-    let hosts = start_hosts(SECOND_ENGINE, args, dir, missing, skips);
+fn start_second_hosts(program: &Path, dir: &TempDir, missing: &[String], skips: &mut Skips) -> Option<Hosts> {
+    let hosts = start_hosts(SECOND_ENGINE, program, dir, missing, skips);
     hosts.unwrap_or_else(|why| {
         skips.add("every test on a second, newer Docker", format!("{why:#}"));
         None
@@ -125,20 +145,34 @@ struct TestEnvironment {
     skips: PathBuf,
 }
 
-/// Runs the unit and integration tests whose names contain one of `filters`, then the documentation tests. Returns
-/// whether all passed.
-fn run_tests(filters: &[&str], args: &Args, environment: &TestEnvironment) -> Result<bool> {
-    std::fs::File::create(&environment.skips)?;
-    if find("cargo-nextest").is_some() {
-        // nextest does not run documentation tests.
-        let words = "nextest run --workspace --no-tests=pass --no-fail-fast";
-        let nextest = status(tests(words, args, environment).args(filters))?;
-        let doc = status(&mut tests("test --workspace --doc --quiet", args, environment))?;
-        return Ok(nextest.success() && doc.success());
+impl TestEnvironment {
+    /// Fetches the programs. Those that cannot be fetched are skips.
+    fn fetch(dir: &TempDir, skips: &mut Skips) -> TestEnvironment {
+        let mut fetched = |what: &str, program: Result<PathBuf>| {
+            program.inspect_err(|why| skips.add(what, format!("{why:#}"))).ok()
+        };
+        TestEnvironment {
+            hosts: None,
+            shipped: None,
+            consul: fetched("every test with Consul", consul::program()),
+            compose: fetched("every test with Compose v5", compose::program()),
+            envoy: fetched("every test with Envoy", peers::envoy()),
+            skips: dir.path().join("skips"),
+        }
     }
-    // Built first, so that a compiler error is not followed by 200 lines of test output.
-    succeed(&mut cargo("test --workspace --no-run --quiet"))?;
-    Ok(status(tests("test --workspace --no-fail-fast", args, environment).arg("--").args(filters))?.success())
+}
+
+/// Runs the tests of `words` whose names contain one of `filters`. Returns whether all passed.
+fn run_tests(words: &str, filters: &[&str], args: &Args, environment: &TestEnvironment) -> Result<bool> {
+    std::fs::File::create(&environment.skips)?;
+    let mut command = if find("cargo-nextest").is_some() {
+        tests(&format!("nextest run {words} --no-tests=pass --no-fail-fast"), args, environment)
+    } else {
+        let mut command = tests(&format!("test {words} --no-fail-fast"), args, environment);
+        command.arg("--");
+        command
+    };
+    Ok(status(command.args(filters))?.success())
 }
 
 fn tests(words: &str, args: &Args, environment: &TestEnvironment) -> Command {
@@ -163,7 +197,7 @@ fn tests(words: &str, args: &Args, environment: &TestEnvironment) -> Command {
 }
 
 /// Prints the summary and returns the exit code.
-fn summarize(passed: bool, skips: &Skips, started: Instant) -> ExitCode {
+fn summarize(passed: bool, skips: &Skips) -> ExitCode {
     if !skips.is_empty() {
         println!("\n{}", skips.table());
     }
@@ -174,6 +208,6 @@ fn summarize(passed: bool, skips: &Skips, started: Instant) -> ExitCode {
         (true, true) => "failed: under CI=true nothing may be skipped",
         (true, false) => "passed",
     };
-    println!("tests {word} ({} s)", started.elapsed().as_secs());
+    println!("tests {word}");
     if passed && !skips_forbidden { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -60,7 +60,7 @@ fn reloads(ambassador: &Ambassador) -> usize {
     ambassador.log().matches("peer credentials reloaded").count()
 }
 
-fn await_reloads(ambassadors: [&Ambassador; 2], count: usize) {
+fn await_reloads<const N: usize>(ambassadors: [&Ambassador; N], count: usize) {
     for ambassador in ambassadors {
         eventually("a reload", || match reloads(ambassador) {
             now if now >= count => Ok(()),
@@ -115,6 +115,40 @@ fn certificates_are_replaced_under_load_without_losing_a_session() {
     load.more(50);
     let report = load.stop();
     assert!(report.failures.is_empty(), "{report:?}");
+}
+
+#[test]
+fn tunnel_takes_no_new_sessions_once_the_certificate_of_the_peer_has_expired() {
+    let (ca, service) = (Ca::new(), Service::new("one"));
+    let peer: SocketAddr = format!("{}:15008", private_ip()).parse().unwrap();
+    let flags = ca.flags("exporter", 1);
+    let route = format!("peer:x={}", service.addr);
+    let exporter = Ambassador::with(&format!("{flags} --peer-listen {peer} {route}")).start();
+    let flags = ca.flags("dialler", 2);
+    ca.issue_for("dialler", 2, Duration::from_secs(15));
+    let route = format!("127.0.0.1:0=peer://{peer}/x?name=r&identity=exporter&hold=1ms");
+    let dialler = Ambassador::with(&format!("{flags} {route}")).start();
+    let mut open = open_session(&exporter, &dialler, peer, "&identity=exporter");
+    let named = || name_of_service(dialler.addr("r")).unwrap_or_default();
+    assert_eq!(named(), "one");
+    eventually("the end of the certificate", || match exporter.verb("status --json").stdout {
+        status if String::from_utf8_lossy(&status).contains("\"draining\",") => Ok(()),
+        status => Err(String::from_utf8_lossy(&status).into_owned()),
+    });
+    open.works();
+    assert_eq!(named(), "", "another tunnel is needed");
+    ca.issue("dialler", 3, VALID);
+    await_reloads([&dialler], 1);
+    eventually("a tunnel with the new certificate", || match named() {
+        name if name == "one" => Ok(()),
+        name => Err(name),
+    });
+    open.works();
+    drop(open);
+    eventually("the end of the tunnel", || match exporter.log() {
+        log if log.contains("drained: the certificate of the peer has expired") => Ok(()),
+        log => Err(log),
+    });
 }
 
 #[test]

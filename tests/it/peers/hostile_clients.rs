@@ -479,6 +479,32 @@ fn rapid_resets_do_not_stop_others() {
 }
 
 #[test]
+fn tunnels_of_one_peer_beyond_the_limit_are_refused() {
+    const TUNNELS: usize = 256;
+    let mut attacked = Attacked::start();
+    let mut raws: Vec<Raw> = (0..TUNNELS).map(|_| attacked.dial(&[])).collect();
+    for raw in &mut raws {
+        // Answered once the tunnel is listed.
+        assert!(raw.frame(PING, 0, 0, &[0; 8]));
+        while raw.next().unwrap().kind != PING {}
+    }
+    let mut excess = attacked.dial(&[]);
+    assert_eq!(excess.goaway_code(), Some(ENHANCE_YOUR_CALM));
+    let log = attacked.pair.exporter.log();
+    assert!(log.contains("tunnel refused: the peer has 256 from this address"), "{log}");
+    // Another peer on the same host opens sessions.
+    attacked.survives_with("many tunnels", MEMORY_MAX + (TUNNELS as u64) * (256 << 10));
+    drop(raws.pop());
+    eventually("a tunnel of the same peer", || {
+        let mut raw = attacked.dial(&[]);
+        match raw.connect(1, "attacked").then(|| raw.answer(1)) {
+            Some(Some(200)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+}
+
+#[test]
 fn streams_beyond_the_limit_are_refused() {
     const STREAMS: u32 = 1_024;
     let mut attacked = Attacked::start();

@@ -84,7 +84,17 @@ impl Ca {
     }
 
     /// Issues a certificate, and returns the file with its key.
-    pub(crate) fn issue(&self, name: &str, serial: u64, [from, until]: [i64; 2]) -> PathBuf {
+    pub(crate) fn issue(&self, name: &str, serial: u64, validity: [i64; 2]) -> PathBuf {
+        self.issue_between(name, serial, validity.map(days))
+    }
+
+    /// Issues a certificate that expires after this time.
+    pub(crate) fn issue_for(&self, name: &str, serial: u64, life: Duration) -> PathBuf {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        self.issue_between(name, serial, [days(-1), Duration::from_secs((now + life).as_secs())])
+    }
+
+    fn issue_between(&self, name: &str, serial: u64, [from, until]: [Duration; 2]) -> PathBuf {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         let uri = format!("spiffe://ambassador/{name}");
@@ -96,7 +106,7 @@ impl Ca {
         params.serial_number = Some(SerialNumber::from(serial));
         params.use_authority_key_identifier_extension = true;
         let epoch = date_time_ymd(1970, 1, 1);
-        (params.not_before, params.not_after) = (epoch + days(from), epoch + days(until));
+        (params.not_before, params.not_after) = (epoch + from, epoch + until);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let path = self.dir.path().join(format!("{name}.pem"));
