@@ -195,3 +195,42 @@ fn a_label_cannot_use_a_port_of_the_operator_on_the_other_address_family() {
     let (table, _) = merge(&[operators, layer(&["[::1]:80=b"])]);
     assert_eq!(table.len(), 2, "the operator may");
 }
+
+#[test]
+fn routes_of_a_port_have_distinct_server_names() {
+    for (first, second, overlap) in [
+        ("443/a.b=x:1", "443/c.b=x:1", false),
+        ("443/a.b=x:1", "443/*.b=x:1", false),
+        ("443/a.b=x:1", "443/*=x:1", false),
+        ("443/a.b+c.b=x:1", "443/c.b+d.b=x:1", true),
+        ("443/a.b=x:1", "443=x:1", true),
+        ("443/a.b=x:1", "400-500=x:1", true),
+        ("443/a.b=x:1", "443/udp=x:1", false),
+        ("443/a.b=x:1", "127.0.0.1:443/c.b=x:1", true),
+        ("127.0.0.1:443/a.b=x:1", "127.0.0.2:443/a.b=x:1", false),
+        ("127.0.0.1:0/a.b=x:1", "127.0.0.1:0/c.b=x:1", false),
+    ] {
+        let routes = [route(first), route(second)];
+        for (this, that) in [(0, 1), (1, 0)] {
+            assert_eq!(routes[this].listen.overlaps(&routes[that].listen), overlap, "{first} {second}");
+            let layer = Layer { routes: vec![routes[this].clone(), routes[that].clone()] };
+            assert_eq!(merge(&[layer]).1.len(), usize::from(overlap), "{first} {second}");
+        }
+    }
+    // The port is found by each of its names, not only by the first.
+    let layer =
+        Layer { routes: vec![route("443/a.b=x:1"), route("443/c.b=x:1"), route("443/c.b=y:1?name=n")] };
+    assert_eq!(merge(&[layer]).1.len(), 1);
+}
+
+#[test]
+fn label_does_not_take_over_a_name_that_the_operator_serves() {
+    for (operator, is_used) in
+        [("443/*=x:1", false), ("443/*.b=x:1", false), ("443/a.b=x:1", false), ("443/*.c=x:1", true)]
+    {
+        let origin = Place::Label { container: "c".to_owned(), label: "l".to_owned() };
+        let label = Route { origin, ..route("443/a.b=x:2") };
+        let layers = [Layer { routes: vec![route(operator)] }, Layer { routes: vec![label] }];
+        assert_eq!(merge(&layers).1.is_empty(), is_used, "{operator}");
+    }
+}
