@@ -102,6 +102,10 @@ impl Socket {
         &self,
         mut parse: impl FnMut(&[u8]) -> Option<(usize, T)>,
     ) -> io::Result<T> {
+        // What a peer sends at once has usually arrived, so that the driver need not be polled.
+        if let Ok(Some((value, _))) = self.try_read_prefix(&mut parse) {
+            return Ok(value);
+        }
         loop {
             let mut guard = self.fd.readable().await?;
             // The bytes before the FIN have arrived, too.

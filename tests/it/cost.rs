@@ -12,7 +12,7 @@ mod threads;
 mod trace;
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
@@ -71,6 +71,20 @@ const PER_CONNECTION: &[Call] = &[
     },
     Call { name: "shutdown", times: 1, what_for: "the first FIN; close sends the second" },
     Call { name: "socket", times: 1, what_for: "upstream" },
+];
+
+/// In addition, with `accept-proxy` and a header that arrives with the connection. A header that arrives later takes two more: a
+/// peek that finds nothing, and a wait.
+const PER_HEADER_RECEIVED: &[Call] = &[Call {
+    name: "recvfrom",
+    times: 2,
+    what_for: "the header: a peek for its length, a read of exactly that",
+}];
+
+/// In addition, with `send-proxy`.
+const PER_HEADER_SENT: &[Call] = &[
+    Call { name: "sendto", times: 1, what_for: "the header" },
+    Call { name: "getsockname", times: 1, what_for: "the address that the client connected to" },
 ];
 
 /// With debug assertions the standard library checks a descriptor before it closes it.
@@ -147,12 +161,22 @@ fn datagrams() -> Result<CallLog, String> {
 }
 
 fn connections(log_level: &str) -> Result<CallLog, String> {
+    connections_with("", log_level, b"", 0)
+}
+
+/// Each client sends `header` at once, and the endpoint receives one of `sent` bytes.
+fn connections_with(options: &str, log_level: &str, header: &[u8], sent: usize) -> Result<CallLog, String> {
     let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
-    let ambassador = one_worker(&format!("127.0.0.1:0={}", endpoint.local_addr().unwrap()), log_level);
+    let route = format!("127.0.0.1:0={}?name=r{options}", endpoint.local_addr().unwrap());
+    let ambassador = Ambassador::with(&format!("--workers 1 --log-level {log_level} {route}")).start();
     let (addr, pid) = (ambassador.addr("r"), ambassador.pid());
     let idle = threads::at_rest(pid);
     seen(&ambassador, CONNECTIONS, || {
-        let mut connection = Connection::connect(addr, &endpoint);
+        let mut client = TcpStream::connect(addr).unwrap();
+        client.write_all(header).unwrap();
+        let (mut server, _) = endpoint.accept().unwrap();
+        server.read_exact(&mut vec![0; sent]).unwrap();
+        let mut connection = Connection::between(client, server);
         threads::settled(pid, idle + 2);
         connection.exchange();
         threads::settled(pid, idle + 2);
@@ -203,6 +227,19 @@ fn system_calls_of_a_datagram_request() {
 fn system_calls_of_a_connection() {
     let seen = needs!(connections("warn"));
     check(&[PER_CONNECTION, PER_CONNECTION_CHECKED].concat(), &seen, CONNECTIONS);
+}
+
+#[test]
+fn system_calls_of_a_connection_with_a_header_from_the_client() {
+    let header = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n";
+    let seen = needs!(connections_with("&accept-proxy=127.0.0.0/8", "warn", header, 0));
+    check(&[PER_CONNECTION, PER_CONNECTION_CHECKED, PER_HEADER_RECEIVED].concat(), &seen, CONNECTIONS);
+}
+
+#[test]
+fn system_calls_of_a_connection_with_a_header_to_the_endpoint() {
+    let seen = needs!(connections_with("&send-proxy=v2", "warn", b"", 28));
+    check(&[PER_CONNECTION, PER_CONNECTION_CHECKED, PER_HEADER_SENT].concat(), &seen, CONNECTIONS);
 }
 
 #[test]

@@ -35,6 +35,7 @@ mod peer_status;
 mod peer_udp;
 mod peers;
 mod process;
+mod proxy_protocol;
 mod register;
 mod relay;
 mod replace;

@@ -42,6 +42,10 @@ const NEEDS: &[Need] = &[
     Need { program: "openssl", packages: &["openssl"] },
     // Shows that nothing plain is sent between two hosts.
     Need { program: "tcpdump", packages: &["tcpdump"] },
+    // They speak the PROXY protocol, each on one side or both.
+    Need { program: "haproxy", packages: &["haproxy"] },
+    Need { program: "nginx", packages: &["nginx"] },
+    Need { program: "pdns_recursor", packages: &["pdns-recursor"] },
     // The tests count system calls and instructions with these.
     Need { program: "strace", packages: &["strace"] },
     Need { program: "valgrind", packages: &["valgrind"] },
@@ -75,6 +79,7 @@ const UNITS: &[&str] = &[
     "etcd.service",
     "haproxy.service",
     "nginx.service",
+    "pdns-recursor.service",
     "postgresql.service",
     "redis-server.service",
     "stunnel.target",
@@ -82,12 +87,17 @@ const UNITS: &[&str] = &[
 
 /// Installs what is missing and returns the programs that are still missing, each with the reason.
 pub(crate) fn missing_after_install() -> Result<Vec<String>> {
-    missing_of(NEEDS)
+    missing_with_nginx_stream(NEEDS)
 }
 
 /// Does the same for the benchmark.
 pub(crate) fn missing_for_benchmark() -> Result<Vec<String>> {
-    let missing = missing_of(BENCHMARK_NEEDS)?;
+    missing_with_nginx_stream(BENCHMARK_NEEDS)
+}
+
+/// Also installs nginx's stream module.
+fn missing_with_nginx_stream(needs: &'static [Need]) -> Result<Vec<String>> {
+    let missing = missing_of(needs)?;
     let wanted = sudo::is_root() && find("nginx").is_some() && find("apt-get").is_some();
     if wanted && !installed(NGINX_STREAM) {
         // If nginx is not Debian's, it may have the module built in.
