@@ -8,3 +8,4 @@ mod process;
 pub(crate) mod sessions;
 pub mod status;
 pub mod table;
+mod tls;

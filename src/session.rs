@@ -160,8 +160,10 @@ async fn prepare(
     permit: &FdPermit,
     shared: &Shared,
 ) -> Result<Stream, Ending> {
-    // A separate statement, so that the guard of the members is dropped before the await.
-    admit(&record.live.cluster.members(), record.live.client.ip(), record.live.began)?;
+    // A client with TLS was admitted before the handshake.
+    if client.1.is_none_or(|details| details.tls.is_none()) {
+        admit(&record.live.cluster.members(), record.live.client.ip(), record.live.began)?;
+    }
     let upstream = connect(downstream, record, client, permit, shared).await?;
     downstream.accept().map_err(|_reset| Ending::DownstreamReset)?;
     Ok(upstream)

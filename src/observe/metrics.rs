@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
 use super::exposition::{Exposition, Kind};
-use super::{peers, process};
+use super::{peers, process, tls};
 use crate::cluster::Cluster;
 use crate::cluster::timings::{Histogram, Timings};
 use crate::reconcile::Overview;
@@ -38,6 +38,7 @@ pub fn text(overview: &Overview, started: SystemTime) -> String {
     config(&mut to, overview);
     workers(&mut to, overview);
     peers::metrics(&mut to, overview);
+    tls::metrics(&mut to, overview);
     process::write(&mut to, started);
     to.finish()
 }

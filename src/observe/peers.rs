@@ -82,7 +82,8 @@ pub struct PeerStatus {
 /// A certificate in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertificateStatus {
-    /// `peer-cert`, `peer-ca`, and `peer-ca-2` and so on for further CAs of the file.
+    /// `peer-cert`, `peer-ca`, and `peer-ca-2` and so on for further CAs of the file; the name of a certificate of routes, numbered in
+    /// the same way.
     pub name: String,
     /// Our identity, or the subject of the CA.
     pub identity: String,
@@ -213,14 +214,7 @@ fn address(tunnel: &Tunnel) -> String {
 }
 
 fn certificates(credentials: &Credentials, now: SystemTime) -> Vec<CertificateStatus> {
-    let shown = |CertificateInfo { name, identity, not_after, path }| CertificateStatus {
-        name,
-        identity,
-        path: path.display().to_string(),
-        not_after: format_rfc3339_seconds(not_after).to_string(),
-        expires_in_seconds: seconds_until(not_after, now),
-    };
-    credentials.certificates().into_iter().map(shown).collect()
+    credentials.certificates().into_iter().map(|info| CertificateStatus::of(info, now)).collect()
 }
 
 fn seconds_until(time: SystemTime, now: SystemTime) -> i64 {
@@ -327,8 +321,21 @@ impl PeerStatus {
 }
 
 impl CertificateStatus {
+    pub(super) fn of(
+        CertificateInfo { name, identity, not_after, path }: CertificateInfo,
+        now: SystemTime,
+    ) -> CertificateStatus {
+        CertificateStatus {
+            name,
+            identity,
+            path: path.display().to_string(),
+            not_after: format_rfc3339_seconds(not_after).to_string(),
+            expires_in_seconds: seconds_until(not_after, now),
+        }
+    }
+
     /// Returns a warning before the certificate expires.
-    fn note(&self) -> Option<String> {
+    pub(super) fn note(&self) -> Option<String> {
         let CertificateStatus { name, identity, path, not_after, expires_in_seconds: left } = self;
         let subject = format!("certificate {name} ({identity}, {path})");
         match u64::try_from(*left).map(Duration::from_secs) {
@@ -409,12 +416,6 @@ fn handshakes(to: &mut Exposition, peering: &Peering) {
     for reason in Reason::ALL {
         let count = failures.get(&reason).copied().unwrap_or_default();
         to.sample(&[("reason", reason.as_str())], count);
-    }
-    let Some(credentials) = peering.peers.credentials() else { return };
-    let help = "Seconds until the certificate expires; negative afterwards.";
-    to.family("ambassador_certificate_expiry_seconds", Kind::Gauge, help);
-    for certificate in certificates(credentials, SystemTime::now()) {
-        to.sample(&[("name", &certificate.name)], certificate.expires_in_seconds);
     }
 }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::peers::PeeringStatus;
 use super::table::{ago, aligned, bytes};
+use super::tls::TlsStatus;
 use crate::address::BACKUP_TIER;
 use crate::cluster::{Cluster, Endpoint, Member, Tier};
 use crate::escape::escaped;
@@ -48,6 +49,9 @@ pub struct Status {
     /// `None` without credentials for peers.
     #[serde(default)]
     pub peering: Option<PeeringStatus>,
+    /// `None` if no route has a certificate or CAs.
+    #[serde(default)]
+    pub tls: Option<TlsStatus>,
 }
 
 /// A route, with the live counters of its sessions.
@@ -209,6 +213,7 @@ impl Status {
             removed: overview.removed.clone(),
             workers: overview.workers.sessions(),
             peering: PeeringStatus::of(overview, SystemTime::now()),
+            tls: TlsStatus::of(overview, SystemTime::now()),
         }
     }
 
@@ -227,6 +232,7 @@ impl Status {
             }
         }
         text.extend(self.peering.as_ref().map(PeeringStatus::text));
+        text.extend(self.tls.as_ref().map(TlsStatus::text));
         if let Some(refused) = self.config.as_ref().and_then(|config| config.refused(SystemTime::now())) {
             let _ = writeln!(text, "{}", escaped(&refused));
         }
@@ -599,6 +605,7 @@ mod tests {
             removed: Vec::new(),
             workers: Vec::new(),
             peering: None,
+            tls: None,
         };
         let expected = "\
 ROUTE  ENDPOINT  STATE                             SESSIONS  HELD  SENT  RECEIVED  ORIGIN

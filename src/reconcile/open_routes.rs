@@ -26,6 +26,7 @@ use crate::listener::{self, BindError, Listener};
 use crate::route::{Listen, Route};
 use crate::session::Shared;
 use crate::session::exports::ExportMap;
+use crate::tls::Tls;
 use crate::worker::{ReverseDial, Serves, Workers};
 
 /// Retry interval of listeners that could not be bound.
@@ -101,6 +102,7 @@ impl OpenRoutes {
         let mut failed = self.open_missing(desired).await;
         self.shared.divide(self.open.values().map(|route| &*route.cluster));
         self.shared.exports.publish(self.exports());
+        self.shared.tls.retain(desired.table().values());
         self.shared_ports.publish(&self.open, desired.table(), self.workers.as_mut());
         // After the exports, so that the first peer finds them.
         failed.extend(self.listen_for_peers(desired));
@@ -150,6 +152,11 @@ impl OpenRoutes {
     /// Returns what counts the connections to shared ports that belong to no route, by the address of the port.
     pub(super) fn unnamed(&self) -> Vec<(String, Arc<Cluster>)> {
         self.shared_ports.unnamed()
+    }
+
+    /// Returns the certificates and CAs of routes.
+    pub(super) fn tls(&self) -> Arc<Tls> {
+        self.shared.tls.clone()
     }
 
     /// Has each worker keep a tunnel to a peer.

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::config::peer::PeerDial;
 use crate::route::{Route, Target};
 use crate::stall::StallCounts;
+use crate::tls::Tls;
 use crate::tunnel::Peers;
 use crate::worker::Loads;
 
@@ -46,6 +47,8 @@ pub struct Overview {
     pub stalls: StallCounts,
     /// The peers. `None` without credentials.
     pub peering: Option<Peering>,
+    /// The certificates and CAs of routes.
+    pub tls: Arc<Tls>,
     /// The configuration, with the file that was read last. `None` before the first round.
     pub config: Option<Arc<Config>>,
 }
@@ -148,6 +151,7 @@ impl Reconciler {
             workers: self.loads.clone(),
             stalls: self.stalls.clone(),
             peering: self.routes.peering(),
+            tls: self.routes.tls(),
             unnamed: self.routes.unnamed(),
             config: Some(self.desired.config(config)),
         }));

@@ -5,23 +5,25 @@
 
 mod proxy;
 mod server_name;
+mod unfinished;
 
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Shared;
+use super::{Shared, admit};
 use super::port_routes::PortRoutes;
 use super::record::{Failure, rejected};
 use crate::client_details::ClientDetails;
 use crate::client_hello::ServerName;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Members};
 use crate::ending::Ending;
 use crate::fd_budget::FdPermit;
 use crate::listener::{Accepted, AcceptedStream, ClientAddr};
 use crate::route::Options;
 use crate::socket::Socket;
 use crate::tls::Tls;
+use unfinished::Unfinished;
 
 /// All steps together.
 const EDGE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,7 +52,7 @@ pub async fn open(accepted: Accepted, cluster: &Arc<Cluster>, shared: &Shared) -
         let mut edge = Edge::new(accepted)?;
         edge.accept_proxy(&members.options.accept_proxy, members.options.send_proxy).await?;
         client = edge.client;
-        edge.accept_tls(&members.options, &shared.tls).await
+        edge.accept_tls(&members, &shared.tls, began).await
     };
     let opened = within_limits(steps, shared).await;
     opened.map_err(|failure| rejected(cluster, client, began, failure, shared.access_log)).ok()
@@ -72,9 +74,9 @@ pub async fn open_named(
         let name = edge.server_name().await?;
         let name_text = name.as_ref().map(ServerName::as_str);
         let Some(cluster) = table.names.find(name_text) else { return Err(edge.refuse_name(name).await) };
-        let options = &chosen.insert(cluster.clone()).members_arc().options;
-        edge.describe(name_text, options);
-        edge.accept_tls(options, &shared.tls).await
+        let members = chosen.insert(cluster.clone()).members_arc();
+        edge.describe(name_text, &members.options);
+        edge.accept_tls(&members, &shared.tls, began).await
     };
     let opened = within_limits(steps, shared).await;
     let recorded = chosen.as_ref().unwrap_or(routes.unnamed());
@@ -87,9 +89,13 @@ async fn within_limits<T>(
     steps: impl Future<Output = Result<T, Failure>>,
     shared: &Shared,
 ) -> Result<T, Failure> {
+    let unfinished = Unfinished::begin();
     tokio::select! {
         biased;
         () = shared.force.cancelled() => Err(Failure::new(Ending::Drained, "the process stops")),
+        () = unfinished.evicted() => {
+            Err(Failure::new(Ending::TlsFailed, "too many connections without a complete handshake"))
+        }
         opened = tokio::time::timeout(EDGE_TIMEOUT, steps) => {
             opened.unwrap_or_else(|_| Err(Failure::new(Ending::TlsFailed, "no TLS handshake within 10 s")))
         }
@@ -119,14 +125,14 @@ impl Edge {
         }
     }
 
-    /// Terminates TLS, if the route does.
-    async fn accept_tls(self, options: &Options, tls: &Tls) -> Result<Accepted, Failure> {
+    /// Terminates TLS, if the route does. Its clients are admitted before: a handshake costs more than a connection.
+    async fn accept_tls(self, members: &Members, tls: &Tls, began: Instant) -> Result<Accepted, Failure> {
         let Edge { socket, client, permit, mut details, is_postgres: _ } = self;
-        if options.tls.is_none() {
+        if members.options.tls.is_none() {
             return Ok(Accepted { stream: AcceptedStream::Stream(socket.into()), client, permit, details });
         }
-        let acceptor = tls.acceptor(options);
-        let acceptor = acceptor.map_err(|error| Failure::new(Ending::Local, error.one_line()))?;
+        admit(members, client.ip(), began).map_err(|ending| Failure::new(ending, ""))?;
+        let acceptor = tls.acceptor(&members.options).map_err(|error| Failure::new(Ending::Local, error.one_line()))?;
         let accepted = acceptor.accept(socket).await.map_err(|failure| {
             tls.count(failure);
             Failure::new(Ending::TlsFailed, failure.to_string())

@@ -160,7 +160,7 @@ pub(super) fn rejected(
         held_ms: Milliseconds(Duration::ZERO),
         attempts: 0,
         ending,
-        why: Some(why),
+        why: Some(why).filter(|why| !why.is_empty()),
     });
 }
 

@@ -58,11 +58,12 @@ enum Step {
 }
 
 impl Connection {
-    /// Processes all complete records.
+    /// Processes all complete records. `records` begins with what the last call has not consumed.
     ///
     /// # Errors
     ///
-    /// Fails if the peer violates TLS, is not trusted, or has sent a fatal alert. `output.outgoing` then has the alert to send.
+    /// Fails if the peer violates TLS, is not trusted, or has sent a fatal alert. `output.outgoing` then has the alert to send. The connection
+    /// must not be used again.
     pub(super) fn process(
         &mut self,
         records: &mut [u8],
@@ -81,19 +82,16 @@ impl Connection {
                 Ok(Step::Closed) => processed.is_closed = true,
                 Ok(Step::Wait) => return Ok(processed),
                 Err(error) => {
-                    self.encode_alert(output);
+                    // The alert. rustls keeps positions in the input, so it must be the same.
+                    let rest = records.get_mut(processed.consumed..).unwrap_or_default();
+                    let _ = match self {
+                        Connection::Client(client) => take_step(client.process_tls_records(rest), output),
+                        Connection::Server(server) => take_step(server.process_tls_records(rest), output),
+                    };
                     return Err(error);
                 }
             }
         }
-    }
-
-    /// After an error, only the alert is encoded.
-    fn encode_alert(&mut self, output: &mut Output<'_>) {
-        let _ = match self {
-            Connection::Client(client) => take_step(client.process_tls_records(&mut []), output),
-            Connection::Server(server) => take_step(server.process_tls_records(&mut []), output),
-        };
     }
 
     /// Encrypts `bytes` into `records`, which must have space for them. `incoming` is the ciphertext that was not consumed.

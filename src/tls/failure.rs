@@ -25,6 +25,19 @@ pub enum Side {
     Endpoint,
 }
 
+impl Side {
+    /// Both sides.
+    pub const ALL: [Side; 2] = [Side::Client, Side::Endpoint];
+
+    /// Returns the side in one word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Side::Client => "client",
+            Side::Endpoint => "endpoint",
+        }
+    }
+}
+
 impl TlsFailure {
     /// Explains the error of a handshake.
     pub fn of(error: &io::Error, side: Side) -> TlsFailure {

@@ -13,7 +13,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::accept::Acceptor;
 use super::certificate::{Certificate, CertificateFiles, Certificates};
-use super::failure::TlsFailure;
+use super::failure::{Side, TlsFailure};
 use crate::credentials::{CaFile, CertificateInfo, CredentialsError, Reason};
 use crate::diagnostic::{Diagnostic, Mistake};
 use crate::route::{Options, Route, Target};
@@ -37,13 +37,13 @@ pub struct Tls {
     pub(super) refused: ArcSwap<Vec<CredentialsError>>,
 }
 
-/// Failed handshakes by reason.
+/// Failed handshakes of both sides, by reason.
 #[derive(Debug)]
-struct Failures([AtomicU64; Reason::ALL.len()]);
+struct Failures([[AtomicU64; Reason::ALL.len()]; Side::ALL.len()]);
 
 impl Default for Failures {
     fn default() -> Failures {
-        Failures(std::array::from_fn(|_| AtomicU64::new(0)))
+        Failures(std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))))
     }
 }
 
@@ -250,8 +250,8 @@ impl Tls {
         Ok(roots.parsed.load_full())
     }
 
-    /// Returns whether there is nothing to follow.
-    pub(super) fn is_unused(&self) -> bool {
+    /// Returns whether there are no certificates and no CAs.
+    pub fn is_unused(&self) -> bool {
         self.certificates.load().is_empty() && self.roots.load().is_empty()
     }
 
@@ -261,20 +261,35 @@ impl Tls {
 
     /// Counts a failed handshake.
     pub fn count(&self, failure: TlsFailure) {
-        if let Some(count) = self.failures.0.get(usize::from(failure.code())) {
+        let Failures([clients, endpoints]) = &self.failures;
+        let counts = match failure.side {
+            Side::Client => clients,
+            Side::Endpoint => endpoints,
+        };
+        if let Some(count) = counts.get(usize::from(failure.code())) {
             count.fetch_add(1, Relaxed);
         }
     }
 
-    /// Returns the number of failed handshakes by reason.
-    pub fn failures(&self) -> impl Iterator<Item = (Reason, u64)> {
-        Reason::ALL.into_iter().zip(&self.failures.0).map(|(reason, count)| (reason, count.load(Relaxed)))
+    /// Returns the number of failed handshakes of a side by reason.
+    pub fn failures(&self, side: Side) -> impl Iterator<Item = (Reason, u64)> {
+        let Failures([clients, endpoints]) = &self.failures;
+        let counts = match side {
+            Side::Client => clients,
+            Side::Endpoint => endpoints,
+        };
+        Reason::ALL.into_iter().zip(counts).map(|(reason, count)| (reason, count.load(Relaxed)))
     }
 
-    /// Returns the certificates in use, by name.
+    /// Returns the certificates in use. Further ones of a name have a number.
     pub fn infos(&self) -> Vec<CertificateInfo> {
+        let numbered = |(n, certificate): (usize, &Arc<Certificate>)| {
+            let info = certificate.info();
+            let name = if n == 0 { info.name } else { format!("{}-{}", info.name, n + 1) };
+            CertificateInfo { name, ..info }
+        };
         let certificates = self.certificates.load();
-        certificates.values().flat_map(|named| named.0.iter()).map(|one| one.info()).collect()
+        certificates.values().flat_map(|named| named.0.iter().enumerate().map(numbered)).collect()
     }
 
     /// Returns why files could not be read again. What was read before is in use.

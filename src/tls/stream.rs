@@ -88,7 +88,7 @@ enum Sender {
     Closed {
         fin: bool,
     },
-    /// A write has failed.
+    /// A write has failed, or the peer has violated TLS.
     Failed(io::ErrorKind),
 }
 
@@ -368,6 +368,7 @@ impl State {
             }
             Err(error) => {
                 self.receiver = Receiver::Failed;
+                self.sender = Sender::Failed(io::ErrorKind::ConnectionAborted);
                 Err(io::Error::new(io::ErrorKind::InvalidData, error))
             }
         }

@@ -48,6 +48,7 @@ mod soak;
 mod support;
 mod swarm;
 mod tidy;
+mod tls;
 mod troubleshooting;
 mod two_hosts;
 mod udp;
