@@ -13,6 +13,7 @@
 #![warn(missing_docs)]
 
 pub(crate) mod digits;
+pub(crate) mod ordered;
 
 pub mod address;
 pub mod backoff;

@@ -20,6 +20,7 @@ use crate::credentials::{Credentials, HandshakeFailure, Reason, Untrusted};
 use crate::ending::Ending;
 use crate::events::Events;
 use crate::log_throttle::LogThrottle;
+use crate::ordered::CollectOrdered;
 use crate::route::Protocol;
 use crate::socket::Socket;
 
@@ -184,7 +185,7 @@ impl Peers {
     }
 
     fn publish(&self, reverse: &BTreeMap<(String, IpAddr), Vec<Dialled>>) {
-        let peers: ReversePeers = reverse.keys().cloned().collect();
+        let peers: ReversePeers = reverse.keys().cloned().collect_ordered();
         self.reverse_peers.send_if_modified(|published| {
             let is_changed = **published != peers;
             if is_changed {
