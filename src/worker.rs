@@ -4,6 +4,7 @@
 //! connection is handed over before anything is read from it.
 
 mod flows;
+mod supervised;
 mod tunnels;
 
 use std::io;
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,7 +33,7 @@ use crate::session::live::{Live, Page, Query};
 use crate::session::{self, Shared};
 use crate::stall::StallMonitor;
 use crate::tunnel::{self, Handshakes};
-use crate::udp::{self, UdpLimits};
+use crate::udp::{self, ListeningSocket, UdpLimits};
 use flows::PeerFlows;
 pub use tunnels::ReverseDial;
 
@@ -302,19 +304,22 @@ impl Worker {
     fn listen(&self, listening: Listening) {
         let worker = self.clone();
         self.tracker.spawn(async move {
-            let served = match listening.listener.protocol {
-                Protocol::Tcp => worker.accept(listening).await,
+            let Listening { listener, serves, stop, open: _open } = listening;
+            match (listener.protocol, &serves) {
+                (Protocol::Tcp, serves) => {
+                    supervised::run(&stop, || worker.accept(&listener, serves, &stop)).await;
+                }
                 // Boxed, since it is larger and most listeners are TCP.
-                Protocol::Udp => Box::pin(worker.serve_flows(listening)).await,
-            };
-            if let Err(error) = served {
-                tracing::error!(%error, "listener failed");
+                (Protocol::Udp, Serves::Route(cluster)) => {
+                    Box::pin(worker.serve_flows(listener, cluster, &stop)).await;
+                }
+                (Protocol::Udp, Serves::Peers(_)) => {}
             }
         });
     }
 
-    async fn accept(&self, Listening { listener, serves, stop, open: _open }: Listening) -> io::Result<()> {
-        let offset = listener.offset;
+    async fn accept(&self, listener: &Listener, serves: &Serves, stop: &CancellationToken) -> io::Result<()> {
+        let (offset, stop) = (listener.offset, stop.clone());
         match serves {
             Serves::Route(cluster) => {
                 let name = || cluster.members().options.name.clone();
@@ -322,13 +327,13 @@ impl Worker {
                     let slot = SessionSlot::on(self.less_loaded_worker().unwrap_or(&self.own).clone());
                     self.hand_over(Handover::Session { accepted, cluster: cluster.clone(), offset, slot });
                 };
-                let expired = || self.backlog_expired(&cluster);
+                let expired = || self.backlog_expired(cluster);
                 listener::accept_loop(listener, &cluster.fds, name, stop, expired, admit).await
             }
             Serves::Peers(fds) => {
                 let admit = |accepted| self.admit_tunnel(accepted);
                 let name = || "peers".to_owned();
-                listener::accept_loop(listener, &fds, name, stop, || std::future::ready(()), admit).await
+                listener::accept_loop(listener, fds, name, stop, || std::future::ready(()), admit).await
             }
         }
     }
@@ -344,14 +349,17 @@ impl Worker {
     }
 
     /// Serves UDP flows. They stay on the worker of their listener, since they share its socket.
-    async fn serve_flows(
-        &self,
-        Listening { listener, serves, stop, open: _open }: Listening,
-    ) -> io::Result<()> {
-        let Serves::Route(cluster) = serves else { return Ok(()) };
+    async fn serve_flows(&self, listener: Listener, cluster: &Arc<Cluster>, stop: &CancellationToken) {
         let limits = UdpLimits { flows_max: FLOWS_MAX, unanswered_max: UNANSWERED_FLOWS_MAX };
-        let flows = Flows { cluster, offset: listener.offset, shared: self.shared.clone() };
-        udp::serve(listener.fd.into(), Arc::new(flows), limits, stop).await
+        let flows = Flows { cluster: cluster.clone(), offset: listener.offset, shared: self.shared.clone() };
+        let flows = Arc::new(flows);
+        match ListeningSocket::new(listener.fd.into()) {
+            Ok(socket) => {
+                let serve = || udp::serve(&socket, flows.clone(), limits, stop.clone()).map(Ok);
+                supervised::run(stop, serve).await;
+            }
+            Err(error) => tracing::error!(%error, "listener failed"),
+        }
     }
 
     /// Serves a connection on the worker of its slot, or on this one if the queue of that worker is full.
