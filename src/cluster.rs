@@ -46,6 +46,7 @@ use crate::balancer::nth;
 use crate::budget::Share;
 use crate::ending::Ending;
 use crate::fd_budget::RouteFds;
+use crate::ordered::CollectOrdered;
 use crate::route::{OnRemove, Options};
 use acquire::Admission;
 use log_limit::LogLimit;
@@ -138,7 +139,7 @@ impl Cluster {
         on_remove: OnRemove,
     ) -> MembershipChange {
         let old = self.members_arc();
-        let specs: BTreeSet<&EndpointSpec> = specs.iter().collect();
+        let specs: BTreeSet<&EndpointSpec> = specs.iter().collect_ordered();
         if old.options == *options && old.specs().iter().eq(specs.iter().copied()) {
             return MembershipChange::default();
         }

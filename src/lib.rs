@@ -13,6 +13,7 @@
 #![warn(missing_docs)]
 
 pub(crate) mod digits;
+pub(crate) mod ordered;
 
 pub mod address;
 pub mod backoff;
@@ -34,6 +35,7 @@ pub mod traffic;
 
 pub(crate) mod connect;
 pub mod credentials;
+pub mod handshakes;
 pub mod tunnel;
 
 pub mod client_details;

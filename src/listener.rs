@@ -25,7 +25,7 @@ use unix::UnixPath;
 #[derive(Debug)]
 pub struct Listener {
     /// Before the descriptor, so that the path is removed while the socket still listens and no other process replaces it.
-    path: Option<UnixPath>,
+    _path: Option<UnixPath>,
     /// The socket.
     pub fd: OwnedFd,
     /// TCP, which includes unix stream sockets, or UDP.

@@ -16,7 +16,6 @@ mod datagrams;
 mod dialled;
 mod directory;
 mod handshake;
-mod handshakes;
 mod headers;
 mod liveness;
 mod payload;
@@ -45,7 +44,6 @@ use crate::credentials::{self, CredentialKind, HandshakeFailure, PeerIdentity, R
 use crate::ending::Ending;
 pub use datagrams::{DatagramStream, Dropped};
 pub use directory::{DialledPeer, PeerFailure};
-pub use handshakes::Handshakes;
 pub use headers::SessionInfo;
 pub use peers::Peers;
 pub use pool::{Pool, open};

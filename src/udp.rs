@@ -135,21 +135,31 @@ pub async fn relay_stream<F: Flow>(
     upstream.flow.ended(ending);
 }
 
+/// A bound socket that is set up, on the runtime of this thread.
+#[derive(Debug)]
+pub struct ListeningSocket(Arc<DatagramSocket>);
+
+impl ListeningSocket {
+    /// Sets up a bound socket.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the socket cannot be set up.
+    pub fn new(socket: UdpSocket) -> io::Result<ListeningSocket> {
+        Ok(ListeningSocket(Arc::new(DatagramSocket::listening(socket)?)))
+    }
+}
+
 /// Serves a bound socket until `stop` is cancelled and the last flow has ended. After `stop` there are no new flows; existing
 /// ones continue until they are idle or [`Flow::stopped`].
-///
-/// # Errors
-///
-/// Fails if the socket cannot be set up.
 pub async fn serve<O: Open>(
-    socket: UdpSocket,
+    ListeningSocket(socket): &ListeningSocket,
     opener: Arc<O>,
     limits: UdpLimits,
     stop: CancellationToken,
-) -> io::Result<()> {
-    let socket = Arc::new(DatagramSocket::listening(socket)?);
+) {
     let (answered, mut first_responses) = mpsc::unbounded_channel();
-    let mut table = Table::new(Arc::clone(&socket), opener, limits, answered);
+    let mut table = Table::new(Arc::clone(socket), opener, limits, answered);
     let mut unblocked = pin!(socket.watch_blocked());
     loop {
         tokio::select! {
@@ -170,7 +180,7 @@ pub async fn serve<O: Open>(
             }
         }
         if table.closed && table.tasks.is_empty() {
-            return Ok(());
+            return;
         }
     }
 }

@@ -4,6 +4,7 @@
 //! connection is handed over before anything is read from it.
 
 mod flows;
+mod supervised;
 mod tunnels;
 
 use std::io;
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,6 +25,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::cluster::Cluster;
 use crate::fd_budget::{FdPermit, RouteFds};
+use crate::handshakes::Handshakes;
 use crate::listener::{self, Accepted, AcceptedStream, Listener};
 use crate::relay;
 use crate::route::{HOLD_DEFAULT, Protocol};
@@ -32,13 +35,19 @@ use crate::session::live::{Live, Page, Query};
 use crate::session::port_routes::PortRoutes;
 use crate::session::{self, Shared};
 use crate::stall::StallMonitor;
-use crate::tunnel::{self, Handshakes};
-use crate::udp::{self, UdpLimits};
+use crate::tunnel;
+use crate::udp::{self, ListeningSocket, UdpLimits};
 use flows::PeerFlows;
 pub use tunnels::ReverseDial;
 
 /// Connections in the queue of a worker. While it is full, that worker is overloaded and gets no further connections.
 const HANDOVERS_MAX: usize = 1024;
+/// Handshakes of peers.
+const PEER_HANDSHAKES_MAX: usize = 64;
+/// Connections that have not sent their PROXY protocol header, or not completed TLS. Those that have taken longer than the second
+/// value are abandoned for others beyond this number.
+const EDGES_MAX: usize = 1024;
+const EDGES_PATIENCE: Duration = Duration::from_secs(1);
 /// Requests for a list of sessions. Further requests wait.
 const QUERIES_MAX: usize = 16;
 /// Interval between two ticks; see [`Worker::tick`]. Shorter than the timers that sessions usually set.
@@ -155,7 +164,9 @@ struct Worker {
     shared: Arc<Shared>,
     tracker: TaskTracker,
     /// Handshakes of connections to `--peer-listen`.
-    handshakes: Arc<Handshakes>,
+    peer_handshakes: Arc<Handshakes>,
+    /// Connections whose session has not begun.
+    edges: Arc<Handshakes>,
     /// The UDP flows in its tunnels.
     peer_flows: Arc<PeerFlows>,
     /// Notified when a session starts.
@@ -205,7 +216,8 @@ impl Workers {
                 workers: workers.clone(),
                 shared: shared.clone(),
                 tracker: TaskTracker::new(),
-                handshakes: Arc::default(),
+                peer_handshakes: Arc::new(Handshakes::new(PEER_HANDSHAKES_MAX, Duration::ZERO)),
+                edges: Arc::new(Handshakes::new(EDGES_MAX, EDGES_PATIENCE)),
                 peer_flows: Arc::default(),
                 started: Arc::default(),
             };
@@ -323,19 +335,22 @@ impl Worker {
     fn listen(&self, listening: Listening) {
         let worker = self.clone();
         self.tracker.spawn(async move {
-            let served = match listening.listener.protocol {
-                Protocol::Tcp => worker.accept(listening).await,
+            let Listening { listener, serves, stop, open: _open } = listening;
+            match (listener.protocol, &serves) {
+                (Protocol::Tcp, serves) => {
+                    supervised::run(&stop, || worker.accept(&listener, serves, &stop)).await;
+                }
                 // Boxed, since it is larger and most listeners are TCP.
-                Protocol::Udp => Box::pin(worker.serve_flows(listening)).await,
-            };
-            if let Err(error) = served {
-                tracing::error!(%error, "listener failed");
+                (Protocol::Udp, Serves::Route(cluster)) => {
+                    Box::pin(worker.serve_flows(listener, cluster, &stop)).await;
+                }
+                (Protocol::Udp, Serves::Names(_) | Serves::Peers(_)) => {}
             }
         });
     }
 
-    async fn accept(&self, Listening { listener, serves, stop, open: _open }: Listening) -> io::Result<()> {
-        let offset = listener.offset;
+    async fn accept(&self, listener: &Listener, serves: &Serves, stop: &CancellationToken) -> io::Result<()> {
+        let (offset, stop) = (listener.offset, stop.clone());
         match serves {
             Serves::Route(cluster) => {
                 let name = || cluster.members().options.name.clone();
@@ -358,7 +373,7 @@ impl Worker {
             Serves::Peers(fds) => {
                 let admit = |accepted| self.admit_tunnel(accepted);
                 let name = || "peers".to_owned();
-                listener::accept_loop(listener, &fds, name, stop, || std::future::ready(()), admit).await
+                listener::accept_loop(listener, fds, name, stop, || std::future::ready(()), admit).await
             }
         }
     }
@@ -379,15 +394,17 @@ impl Worker {
     }
 
     /// Serves UDP flows. They stay on the worker of their listener, since they share its socket.
-    async fn serve_flows(
-        &self,
-        Listening { listener, serves, stop, open: _open }: Listening,
-    ) -> io::Result<()> {
-        let Serves::Route(cluster) = serves else { return Ok(()) };
+    async fn serve_flows(&self, listener: Listener, cluster: &Arc<Cluster>, stop: &CancellationToken) {
         let limits = UdpLimits { flows_max: FLOWS_MAX, unanswered_max: UNANSWERED_FLOWS_MAX };
         let Listener { offset, addr, .. } = listener;
-        let flows = Flows { cluster, offset, addr, shared: self.shared.clone() };
-        udp::serve(listener.fd.into(), Arc::new(flows), limits, stop).await
+        let flows = Arc::new(Flows { cluster: cluster.clone(), offset, addr, shared: self.shared.clone() });
+        match ListeningSocket::new(listener.fd.into()) {
+            Ok(socket) => {
+                let serve = || udp::serve(&socket, flows.clone(), limits, stop.clone()).map(Ok);
+                supervised::run(stop, serve).await;
+            }
+            Err(error) => tracing::error!(%error, "listener failed"),
+        }
     }
 
     /// Serves a connection on the worker of its slot, or on this one if the queue of that worker is full.
@@ -428,7 +445,7 @@ impl Worker {
     fn open_edge(&self, accepted: Accepted, cluster: Arc<Cluster>, offset: u16, slot: SessionSlot) {
         let worker = self.clone();
         self.tracker.spawn(async move {
-            if let Some(accepted) = edge::open(accepted, &cluster, &worker.shared).await {
+            if let Some(accepted) = edge::open(accepted, &cluster, &worker.edges, &worker.shared).await {
                 worker.serve(Handover::Session { accepted, cluster, offset, slot });
             }
         });
@@ -438,7 +455,7 @@ impl Worker {
     fn open_named(&self, accepted: Accepted, routes: Arc<PortRoutes>, slot: SessionSlot) {
         let worker = self.clone();
         self.tracker.spawn(async move {
-            let opened = edge::open_named(accepted, &routes, &worker.shared).await;
+            let opened = edge::open_named(accepted, &routes, &worker.edges, &worker.shared).await;
             if let Some((accepted, cluster)) = opened {
                 worker.serve(Handover::Session { accepted, cluster, offset: 0, slot });
             }

@@ -24,7 +24,7 @@ impl Schedule {
             slots.extend((0..*count).map(|n| (moment(n, *count), index)));
         }
         // Turns that are due at the same moment follow the order of the endpoints.
-        slots.sort_by_key(|(moment, index)| (*moment, *index));
+        slots.sort_unstable_by_key(|(moment, index)| (*moment, *index));
         Schedule { slots: slots.into_iter().map(|(_, index)| index).collect() }
     }
 

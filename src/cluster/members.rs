@@ -8,6 +8,7 @@ use super::endpoint::Endpoint;
 use crate::address::{EndpointKey, EndpointSpec};
 use crate::balancer::Plan;
 use crate::limit::RateLimit;
+use crate::ordered::CollectOrdered;
 use crate::route::{Balance, Options};
 
 /// The endpoints and the policy of a cluster. Replaced as a whole.
@@ -78,7 +79,7 @@ impl Members {
             weight: member.weight,
             tier: tier.number,
         };
-        self.all().map(spec).collect()
+        self.all().map(spec).collect_ordered()
     }
 
     pub(super) fn change_to(&self, new: &Members) -> MembershipChange {

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::reachability::Awaited;
+use crate::ordered::CollectOrdered;
 
 /// The minimum time between two reports that an endpoint is unreachable.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
@@ -45,7 +46,7 @@ impl<K: Ord + Clone> Outages<K> {
     /// forgotten.
     pub(super) fn update(&mut self, now: Instant, endpoints: &[(&K, bool)]) -> Vec<(K, OutageReport)> {
         if !self.known.is_empty() {
-            let present: BTreeSet<&K> = endpoints.iter().map(|(key, _)| *key).collect();
+            let present: BTreeSet<&K> = endpoints.iter().map(|(key, _)| *key).collect_ordered();
             self.known.retain(|key, outage| {
                 present.contains(key) && !(outage.is_over && outage.quiet_until <= now)
             });

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::client_net::ClientNet;
 use crate::ending::Ending;
+use crate::ordered::CollectOrdered;
 use crate::route::Protocol;
 
 /// Consecutive failures that eject an endpoint. A single refusal may be coincidence, and a restart causes fewer.
@@ -126,7 +127,7 @@ impl<K: Ord + Clone> Outliers<K> {
         let mut changes = Vec::new();
         // Skipped in the usual case, where no endpoint was ever ejected.
         if !self.known.is_empty() {
-            let present: BTreeSet<&K> = endpoints.iter().map(|(key, _)| key.borrow()).collect();
+            let present: BTreeSet<&K> = endpoints.iter().map(|(key, _)| key.borrow()).collect_ordered();
             self.known.retain(|key, _| present.contains(key));
             changes.extend(self.end_ejections(now, endpoints));
             changes.extend(self.enforce_limit(now, endpoints.len()));

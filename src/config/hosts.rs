@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::ordered::CollectOrdered;
 use crate::route::{Route, Target};
 
 /// The help for a server that requires credentials and is not one of these.
@@ -21,12 +22,12 @@ impl Hosts {
             Target::Consul(service) => service.agent.iter().map(|agent| consul(agent)).collect(),
             _ => Vec::new(),
         });
-        Hosts(Arc::new(named.collect()))
+        Hosts(Arc::new(named.collect_ordered()))
     }
 
     /// Returns the members of one etcd cluster.
     pub(crate) fn of_etcd(tls: bool, members: &[String]) -> Hosts {
-        Hosts(Arc::new(members.iter().map(|member| etcd(tls, member)).collect()))
+        Hosts(Arc::new(members.iter().map(|member| etcd(tls, member)).collect_ordered()))
     }
 
     pub(super) fn has_etcd(&self, tls: bool, member: &str) -> bool {

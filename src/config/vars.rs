@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::ordered::CollectOrdered;
+
 /// Environment variables.
 #[derive(Clone, Debug, Default)]
 pub struct Vars(BTreeMap<String, String>);
@@ -28,6 +30,6 @@ impl Vars {
 
 impl FromIterator<(String, String)> for Vars {
     fn from_iter<I: IntoIterator<Item = (String, String)>>(pairs: I) -> Vars {
-        Vars(pairs.into_iter().collect())
+        Vars(pairs.into_iter().collect_ordered())
     }
 }

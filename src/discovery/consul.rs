@@ -133,7 +133,7 @@ impl Consul {
 
 /// Consul returns instances in any order.
 fn sorted(mut endpoints: Vec<EndpointSpec>) -> Vec<EndpointSpec> {
-    endpoints.sort();
+    endpoints.sort_unstable();
     endpoints
 }
 

@@ -9,6 +9,7 @@ use super::{ENDPOINTS_MAX, peers};
 use crate::address::{EndpointAddr, EndpointSpec, Identity, ReversePeers, Scheme};
 use crate::config::grammar::parse_endpoint;
 use crate::diagnostic::Mistake;
+use crate::ordered::CollectOrdered;
 use crate::route::{PeerHost, PeerTarget, Target, TlsHost};
 
 /// Names without an address that are reported by name.
@@ -101,7 +102,7 @@ impl EndpointResolver {
 
     /// Replaces the endpoints. Their names, up to [`NAMES_MAX`], are looked up.
     pub(super) fn set(&mut self, listed: Vec<ListedEndpoint>) {
-        self.names.want(&names(&listed).take(NAMES_MAX).collect());
+        self.names.want(&names(&listed).take(NAMES_MAX).collect_ordered());
         self.listed = listed;
     }
 

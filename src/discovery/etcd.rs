@@ -86,7 +86,7 @@ impl Source for Etcd {
             self.turn += 1;
             sleep(jittered(FAILOVER_PAUSE)).await;
         }
-        failures.sort();
+        failures.sort_unstable();
         failures.dedup();
         SourceError::Failed(failures.join("; "))
     }

@@ -9,6 +9,7 @@ use super::docker::{DockerSnapshot, Resolution, Selector};
 use super::{ENDPOINTS_MAX, Snapshot};
 use crate::address::{BACKUP_TIER, EndpointAddr, EndpointSpec, Identity};
 use crate::diagnostic::Diagnostic;
+use crate::ordered::CollectOrdered;
 use crate::route::{Layer, Options, PeerHost, PeerTarget, Route, Target, TlsHost};
 
 /// The last snapshots. A source without a snapshot yet is `None` or absent, which differs from an empty snapshot.
@@ -187,7 +188,7 @@ fn within_range(route: &Route, endpoints: Vec<EndpointSpec>) -> (Vec<EndpointSpe
 
 /// Returns the targets of these routes that have a source of their own.
 pub(crate) fn followed<'r>(routes: impl Iterator<Item = &'r Route>) -> BTreeSet<Target> {
-    routes.flat_map(Route::all_targets).filter(|target| target.is_followed()).cloned().collect()
+    routes.flat_map(Route::all_targets).filter(|target| target.is_followed()).cloned().collect_ordered()
 }
 
 fn one(addr: EndpointAddr) -> Resolution {

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,23 +21,22 @@ const ACCEPT_BURST: usize = 64;
 /// The pause after the kernel refused to accept. Connections wait in the backlog.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Accepts connections until `stop`, then those that are still in the backlog, then closes the listener. A connection that the
-/// kernel has completed is served, unless `give_up`, which is called after `stop`, resolves first.
+/// Accepts connections until `stop`, then those that are still in the backlog. A connection that the kernel has completed is
+/// served, unless `give_up`, which is called after `stop`, resolves first.
 ///
 /// # Errors
 ///
 /// Fails if the listener cannot be registered with the runtime, or polled.
 pub async fn accept_loop<G: Future<Output = ()>>(
-    listener: Listener,
+    listener: &Listener,
     fds: &Arc<RouteFds>,
     name: impl Fn() -> String,
     stop: CancellationToken,
     give_up: impl FnOnce() -> G,
     mut admit: impl FnMut(Accepted),
 ) -> io::Result<()> {
-    let Listener { fd, path, .. } = listener;
     #[expect(deprecated, reason = "see Socket::register")]
-    let fd = AsyncFd::new(fd)?;
+    let fd = AsyncFd::new(listener.fd.as_fd())?;
     let mut acceptor = Acceptor { fd: &fd, fds, name, pause: None, errors: LogThrottle::default() };
     loop {
         tokio::select! {
@@ -55,12 +54,11 @@ pub async fn accept_loop<G: Future<Output = ()>>(
         }
     })
     .await;
-    drop(path);
     Ok(())
 }
 
 struct Acceptor<'a, N> {
-    fd: &'a AsyncFd<OwnedFd>,
+    fd: &'a AsyncFd<BorrowedFd<'a>>,
     /// Its descriptor shares.
     fds: &'a Arc<RouteFds>,
     /// Returns the name of the route, for the log.
@@ -102,7 +100,7 @@ impl<N: Fn() -> String> Acceptor<'_, N> {
 
     /// Accepts a burst, then pauses if necessary. Returns `false` if the backlog was empty.
     async fn step(&mut self, admit: &mut impl FnMut(Accepted)) -> bool {
-        let burst = accept_burst(self.fd.get_ref(), self.fds, admit);
+        let burst = accept_burst(*self.fd.get_ref(), self.fds, admit);
         if !matches!(burst, Burst::OutOfDescriptors) {
             self.pause = None;
         }
@@ -131,10 +129,10 @@ impl<N: Fn() -> String> Acceptor<'_, N> {
     }
 }
 
-fn accept_burst(fd: &OwnedFd, fds: &Arc<RouteFds>, admit: &mut impl FnMut(Accepted)) -> Burst {
+fn accept_burst(fd: BorrowedFd<'_>, fds: &Arc<RouteFds>, admit: &mut impl FnMut(Accepted)) -> Burst {
     for _ in 0..ACCEPT_BURST {
         let Some(permit) = fds.accept() else { return Burst::OutOfDescriptors };
-        match rustix::net::acceptfrom_with(fd.as_fd(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+        match rustix::net::acceptfrom_with(fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
             Ok((fd, client)) => admit(accepted(fd, client_addr(client), permit)),
             Err(Errno::AGAIN) => return Burst::Empty,
             Err(error) if is_of_the_connection(error) => {
@@ -190,11 +188,11 @@ mod tests {
         // It does not listen, so every accept(2) fails with EINVAL, as it does with EPERM under a security module.
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let fd = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
-        let listener = Listener { fd, protocol: Protocol::Tcp, addr: None, offset: 0, path: None };
+        let listener = Listener { fd, protocol: Protocol::Tcp, addr: None, offset: 0, _path: None };
         let stop = CancellationToken::new();
         let fds = RouteFds::unlimited();
         let accepting =
-            accept_loop(listener, &fds, || "test".to_owned(), stop, std::future::pending::<()>, |_| {});
+            accept_loop(&listener, &fds, || "test".to_owned(), stop, std::future::pending::<()>, |_| {});
         assert!(tokio::time::timeout(Duration::from_secs(10), accepting).await.is_err());
     }
 }

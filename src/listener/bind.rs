@@ -67,7 +67,7 @@ fn bind_ports(
     let bind = |offset| {
         let port = ports.first + offset;
         let (fd, addr) = bind_inet(protocol, ip, port).map_err(|error| BindError::new(listen, error))?;
-        Ok(Listener { fd, protocol, addr: Some(addr), offset, path: None })
+        Ok(Listener { fd, protocol, addr: Some(addr), offset, _path: None })
     };
     (0..=ports.last - ports.first).map(bind).collect()
 }
@@ -115,5 +115,5 @@ fn bind_addr(protocol: Protocol, addr: SocketAddr, dual_stack: bool) -> io::Resu
 
 fn bind_unix(path: &Path) -> io::Result<Listener> {
     let (fd, path) = unix::bind(path, None)?;
-    Ok(Listener { path: Some(path), fd, protocol: Protocol::Tcp, addr: None, offset: 0 })
+    Ok(Listener { _path: Some(path), fd, protocol: Protocol::Tcp, addr: None, offset: 0 })
 }

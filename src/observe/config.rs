@@ -8,6 +8,7 @@ use super::table::aligned;
 use crate::config::peer::PeerSettings;
 use crate::config::{Config, DockerConfig, DockerHost};
 use crate::diagnostic::{Diagnostic, Place};
+use crate::ordered::CollectOrdered;
 use crate::route::{Options, Route, Shadowed, Target, merge};
 
 /// Returns the routes as a table. A route that is hidden by another names it.
@@ -136,7 +137,7 @@ fn from_docker(docker: &DockerConfig) -> Vec<String> {
 fn route_json(route: &Route) -> Value {
     let Route { listen, targets, options, origin } = route;
     let pairs: serde_json::Map<String, Value> =
-        written(options).into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
+        written(options).into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect_ordered();
     json!({
         "name": options.name,
         "listen": listen.to_string(),

@@ -12,6 +12,7 @@ use super::table::{age, ago, aligned, bytes};
 use crate::address::{EndpointAddr, PeerAddr, PeerVia};
 use crate::credentials::{CertificateInfo, Credentials, Reason};
 use crate::escape::escaped;
+use crate::ordered::CollectOrdered;
 use crate::reconcile::{Overview, Peering};
 use crate::route::{Listen, Protocol};
 use crate::tunnel::{DialledPeer, Direction, Tunnel};
@@ -127,6 +128,15 @@ impl PeeringStatus {
         text
     }
 
+    /// Returns whether this endpoint is an export of a peer that is down.
+    pub(super) fn is_down(&self, endpoint: &str) -> bool {
+        let Some((remote, _export)) = endpoint.strip_prefix("peer://").and_then(|rest| rest.split_once('/'))
+        else {
+            return false;
+        };
+        self.peers.iter().any(|peer| peer.address == remote && peer.last_error.is_some())
+    }
+
     fn notes(&self) -> Vec<String> {
         let PeeringStatus { identity, listen, exports, peers, certificates, refused, warnings, .. } = self;
         let mut own = format!("peers see this host as {identity}");
@@ -172,8 +182,8 @@ fn peers(overview: &Overview, peering: &Peering) -> Vec<PeerStatus> {
         .values()
         .filter(|peer| peer.direction == Direction::Dialled.as_str())
         .map(|peer| peer.address.clone())
-        .collect();
-    let known: BTreeMap<PeerVia, DialledPeer> = peering.peers.dialled().into_iter().collect();
+        .collect_ordered();
+    let known: BTreeMap<PeerVia, DialledPeer> = peering.peers.dialled().into_iter().collect_ordered();
     let needed = needed(overview, peering, &known);
     let without = needed.iter().filter(|via| !dialled.contains(&via.remote()));
     let without = without.map(|via| PeerStatus::of(via, known.get(via)));

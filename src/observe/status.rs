@@ -15,6 +15,7 @@ use super::tls::TlsStatus;
 use crate::address::BACKUP_TIER;
 use crate::cluster::{Cluster, Endpoint, Member, Tier};
 use crate::escape::escaped;
+use crate::ordered::CollectOrdered;
 use crate::reconcile::{ByHand, ConfigFile, LastSwitch, Override, Overview, RouteView, SwitchPhase};
 
 /// `SENT` is to the service, `RECEIVED` from it.
@@ -220,13 +221,14 @@ impl Status {
     /// Returns the status as a table with notes.
     pub fn table(&self) -> String {
         let mut rows = vec![HEAD.map(str::to_owned)];
-        for route in &self.routes {
+        let routes: Vec<RouteStatus> = self.routes.iter().map(|route| self.shown(route)).collect();
+        for route in &routes {
             rows.push(route.row());
             rows.extend(route.endpoints.iter().map(|endpoint| endpoint.row(None)));
             rows.extend(route.leaving.iter().map(|endpoint| endpoint.row(Some("leaving"))));
         }
         let mut text = aligned(&rows);
-        for route in &self.routes {
+        for route in &routes {
             for note in route.notes() {
                 let _ = writeln!(text, "route {}: {}", escaped(&route.name), escaped(&note));
             }
@@ -254,6 +256,20 @@ impl Status {
             text.push_str("draining: no new sessions\n");
         }
         text
+    }
+}
+
+impl Status {
+    /// Returns a route as the table has it. Why a peer is down is a note of the peer, which the endpoints do not repeat.
+    fn shown(&self, route: &RouteStatus) -> RouteStatus {
+        let mut route = route.clone();
+        for endpoint in route.endpoints.iter_mut().chain(&mut route.leaving) {
+            if self.peering.as_ref().is_some_and(|peering| peering.is_down(&endpoint.address)) {
+                endpoint.last_error = Some("the peer is down".to_owned());
+                endpoint.help = None;
+            }
+        }
+        route
     }
 }
 
@@ -401,7 +417,7 @@ impl ByHandStatus {
         ByHandStatus {
             paused: *paused,
             instead_of: instead_of.as_deref().map(strings),
-            weights: weights.iter().map(|(key, weight)| (key.to_string(), *weight)).collect(),
+            weights: weights.iter().map(|(key, weight)| (key.to_string(), *weight)).collect_ordered(),
             drained: strings(drained),
             switch: switch.as_ref().map(SwitchStatus::of),
             waiting: *waiting,
@@ -455,7 +471,7 @@ fn leaves(endpoint: &Endpoint) -> Option<EndpointStatus> {
 
 fn endings(cluster: &Cluster) -> BTreeMap<String, u64> {
     let happened = cluster.counters.endings().filter(|(_, count)| *count > 0);
-    happened.map(|(ending, count)| (ending.name().to_owned(), count)).collect()
+    happened.map(|(ending, count)| (ending.name().to_owned(), count)).collect_ordered()
 }
 
 impl EndpointStatus {
@@ -563,6 +579,22 @@ mod tests {
         route
     }
 
+    fn nothing() -> Status {
+        Status {
+            version: String::new(),
+            draining: false,
+            routes: Vec::new(),
+            lost: BTreeMap::new(),
+            config: None,
+            mistakes: Vec::new(),
+            notices: Vec::new(),
+            removed: Vec::new(),
+            workers: Vec::new(),
+            peering: None,
+            tls: None,
+        }
+    }
+
     fn well() -> EndpointStatus {
         endpoint("a:1", |_| {})
     }
@@ -594,19 +626,7 @@ mod tests {
         });
         let route =
             route(vec![well(), unhealthy(), backup, drained], |route| route.leaving = vec![unhealthy()]);
-        let status = Status {
-            version: String::new(),
-            draining: false,
-            routes: vec![route],
-            lost: BTreeMap::new(),
-            config: None,
-            mistakes: Vec::new(),
-            notices: Vec::new(),
-            removed: Vec::new(),
-            workers: Vec::new(),
-            peering: None,
-            tls: None,
-        };
+        let status = Status { routes: vec![route], ..nothing() };
         let expected = "\
 ROUTE  ENDPOINT  STATE                             SESSIONS  HELD  SENT  RECEIVED  ORIGIN
 r                ok                                0         0     7 B   2.0 KiB   argument 1
@@ -617,5 +637,37 @@ r                ok                                0         0     7 B   2.0 KiB
        b:1       leaving, unhealthy                0
 ";
         assert_eq!(status.table(), expected);
+    }
+
+    #[test]
+    fn why_a_peer_is_down_is_shown_once() {
+        let exported = |address: &str| {
+            endpoint(address, |endpoint| {
+                endpoint.failing = true;
+                (endpoint.last_error, endpoint.last_error_ms_ago) =
+                    (Some("not trusted".to_owned()), Some(3000));
+                endpoint.help = Some("renew it".to_owned());
+            })
+        };
+        let peer = serde_json::json!({
+            "peer": "host1", "address": "10.0.0.1:15008", "direction": "dialled", "state": "down", "tunnels": 0, "sessions": 0,
+            "bytes_sent": 0, "bytes_received": 0, "last_error": "not trusted", "last_error_ms_ago": 3000, "help": "renew it",
+        });
+        let peering = serde_json::json!({
+            "identity": "host2", "credentials": "own-ca", "listen": [], "exports": [], "peers": [peer],
+            "certificates": [], "refused": null, "warnings": [],
+        });
+        let status = Status {
+            routes: vec![route(vec![exported("peer://10.0.0.1:15008/x")], |_| {})],
+            peering: Some(serde_json::from_value(peering).unwrap()),
+            ..nothing()
+        };
+        let table = status.table();
+        assert_eq!(table.matches("not trusted").count(), 1, "{table}");
+        assert!(table.contains("unreachable, the peer is down 3 s ago"), "{table}");
+        assert!(table.contains("peer host1 (10.0.0.1:15008): not trusted: renew it"), "{table}");
+        let other =
+            Status { routes: vec![route(vec![exported("peer://10.0.0.2:15008/x")], |_| {})], ..status };
+        assert_eq!(other.table().matches("not trusted").count(), 3);
     }
 }

@@ -31,6 +31,7 @@ use crate::discovery::docker::Containers;
 use crate::discovery::docker::labels::Policy;
 use crate::discovery::state::{DiscoveryState, DockerLayers, Resolved, followed};
 use crate::events::EventKind;
+use crate::ordered::CollectOrdered;
 use crate::route::{self, Layer, Listen, Route, RouteTable, Shadowed, Target};
 use crate::tls::Tls;
 use findings::Findings;
@@ -117,7 +118,12 @@ impl DesiredState {
         let serving = self.source_table.iter().filter(|(listen, route)| {
             is_from_docker(&route.origin) && !self.removal_grace.has_ended(listen, now)
         });
-        Policy { serving: serving.collect(), share, admin_port, peer: Some(&self.config.settings.peer) }
+        Policy {
+            serving: serving.collect_ordered(),
+            share,
+            admin_port,
+            peer: Some(&self.config.settings.peer),
+        }
     }
 
     /// Removes link variables for whose listener Docker has reported the container. The address in a variable is from before

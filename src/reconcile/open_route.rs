@@ -15,6 +15,7 @@ use crate::cluster::{Cluster, Endpoint, Members, MembershipChange};
 use crate::discovery::docker::Containers;
 use crate::events::EventKind;
 use crate::fd_budget::ListenerFds;
+use crate::ordered::CollectOrdered;
 use crate::route::{OnRemove, Options};
 
 pub(super) struct OpenRoute {
@@ -65,7 +66,7 @@ impl OpenRoute {
     ) -> Vec<EventKind> {
         let before = self.cluster.members_arc();
         let change = self.cluster.update_with(options, endpoints, on_remove);
-        let gone: BTreeSet<&EndpointKey> = change.left.iter().collect();
+        let gone: BTreeSet<&EndpointKey> = change.left.iter().collect_ordered();
         self.retire(before.clone(), &change);
         let left = before.all().filter(|(_, member)| gone.contains(&member.endpoint.key));
         self.leaving.retain(|endpoint| endpoint.upgrade().is_some_and(|endpoint| endpoint.sessions() > 0));

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::events::EventKind;
+use crate::ordered::CollectOrdered;
 
 /// Much longer than the time between two events of one stop.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -39,7 +40,7 @@ enum State {
 impl Problems {
     /// Creates the problems of a route that is being opened.
     pub(super) fn new(problems: Vec<String>, now: Instant) -> Problems {
-        let unreported = problems.iter().map(|why| (why.clone(), now)).collect();
+        let unreported = problems.iter().map(|why| (why.clone(), now)).collect_ordered();
         Problems { current: problems, unreported, state: State::Lost(now) }
     }
 

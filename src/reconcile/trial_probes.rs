@@ -11,6 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::address::{BACKUP_TIER, EndpointAddr, EndpointKey, EndpointSpec};
 use crate::cluster::health::probe::{self, Probe};
+use crate::ordered::CollectOrdered;
 use crate::route::{Check, Options, Protocol, Route};
 
 /// Pause between two attempts at one endpoint.
@@ -99,7 +100,7 @@ impl TrialProbes {
             });
             (key.clone(), started)
         });
-        let probes = probes.collect();
+        let probes = probes.collect_ordered();
         self.routes.insert(route.options.name.clone(), probes);
     }
 

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::cluster::condition::ContainerHealth;
 use crate::config::grammar::target::container_name;
 use crate::discovery::docker::{Container, ContainerId, Containers, NetworkMode, SelectError};
+use crate::ordered::CollectOrdered;
 use crate::route::Protocol;
 
 /// `ambassador.register=NAME` for every published port, `ambassador.register.PORT=NAME` for one.
@@ -129,7 +130,7 @@ pub(super) fn desired(containers: &Containers, choice: &Choice) -> Desired {
         let count = desired.entries.len();
         let problem = format!("{count} ports to register; only the first {ENTRIES_MAX} are registered");
         desired.problems.insert(problem);
-        desired.entries = desired.entries.into_iter().take(ENTRIES_MAX).collect();
+        desired.entries = desired.entries.into_iter().take(ENTRIES_MAX).collect_ordered();
     }
     desired
 }

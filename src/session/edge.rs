@@ -7,18 +7,22 @@ mod proxy;
 mod server_name;
 mod unfinished;
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::{Shared, admit};
 use super::port_routes::PortRoutes;
 use super::record::{Failure, rejected};
+use super::{Shared, admit};
 use crate::client_details::ClientDetails;
 use crate::client_hello::ServerName;
 use crate::cluster::{Cluster, Members};
 use crate::ending::Ending;
 use crate::fd_budget::FdPermit;
+use crate::handshakes::Handshakes;
 use crate::listener::{Accepted, AcceptedStream, ClientAddr};
 use crate::route::Options;
 use crate::socket::Socket;
@@ -45,7 +49,12 @@ pub fn is_needed(options: &Options) -> bool {
 }
 
 /// Takes the steps of a route. A connection that fails is recorded.
-pub async fn open(accepted: Accepted, cluster: &Arc<Cluster>, shared: &Shared) -> Option<Accepted> {
+pub async fn open(
+    accepted: Accepted,
+    cluster: &Arc<Cluster>,
+    unfinished: &Handshakes,
+    shared: &Shared,
+) -> Option<Accepted> {
     let (mut client, began) = (accepted.client, Instant::now());
     let steps = async {
         let members = cluster.members_arc();
@@ -54,7 +63,7 @@ pub async fn open(accepted: Accepted, cluster: &Arc<Cluster>, shared: &Shared) -
         client = edge.client;
         edge.accept_tls(&members, &shared.tls, began).await
     };
-    let opened = within_limits(steps, shared).await;
+    let opened = within_limits(steps, unfinished, shared).await;
     opened.map_err(|failure| rejected(cluster, client, began, failure, shared.access_log)).ok()
 }
 
@@ -62,6 +71,7 @@ pub async fn open(accepted: Accepted, cluster: &Arc<Cluster>, shared: &Shared) -
 pub async fn open_named(
     accepted: Accepted,
     routes: &PortRoutes,
+    unfinished: &Handshakes,
     shared: &Shared,
 ) -> Option<(Accepted, Arc<Cluster>)> {
     let (mut client, began) = (accepted.client, Instant::now());
@@ -78,7 +88,7 @@ pub async fn open_named(
         edge.describe(name_text, &members.options);
         edge.accept_tls(&members, &shared.tls, began).await
     };
-    let opened = within_limits(steps, shared).await;
+    let opened = within_limits(steps, unfinished, shared).await;
     let recorded = chosen.as_ref().unwrap_or(routes.unnamed());
     let accepted =
         opened.map_err(|failure| rejected(recorded, client, began, failure, shared.access_log)).ok()?;
@@ -87,8 +97,15 @@ pub async fn open_named(
 
 async fn within_limits<T>(
     steps: impl Future<Output = Result<T, Failure>>,
+    unfinished: &Handshakes,
     shared: &Shared,
 ) -> Result<T, Failure> {
+    let mut steps = pin!(steps);
+    // What the client sends first has often arrived already; then there is nothing to limit.
+    if let Poll::Ready(result) = poll_fn(|cx| Poll::Ready(steps.as_mut().poll(cx))).await {
+        return result;
+    }
+    let handshake = unfinished.begin();
     let unfinished = Unfinished::begin();
     tokio::select! {
         biased;
@@ -96,6 +113,7 @@ async fn within_limits<T>(
         () = unfinished.evicted() => {
             Err(Failure::new(Ending::TlsFailed, "too many connections without a complete handshake"))
         }
+        () = handshake.evicted() => Err(Failure::new(Ending::TooMany, "too many connections that have not completed TLS")),
         opened = tokio::time::timeout(EDGE_TIMEOUT, steps) => {
             opened.unwrap_or_else(|_| Err(Failure::new(Ending::TlsFailed, "no TLS handshake within 10 s")))
         }
@@ -132,7 +150,8 @@ impl Edge {
             return Ok(Accepted { stream: AcceptedStream::Stream(socket.into()), client, permit, details });
         }
         admit(members, client.ip(), began).map_err(|ending| Failure::new(ending, ""))?;
-        let acceptor = tls.acceptor(&members.options).map_err(|error| Failure::new(Ending::Local, error.one_line()))?;
+        let acceptor =
+            tls.acceptor(&members.options).map_err(|error| Failure::new(Ending::Local, error.one_line()))?;
         let accepted = acceptor.accept(socket).await.map_err(|failure| {
             tls.count(failure);
             Failure::new(Ending::TlsFailed, failure.to_string())

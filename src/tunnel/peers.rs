@@ -14,12 +14,14 @@ use super::dialled::{Dialled, open_tunnel};
 use super::handshake::{self, ClientStream, Purpose};
 use super::registry::{ACCEPTED_MAX, Registry};
 use super::serve::{self, SessionRequest};
-use super::{DialledPeer, Direction, Handshaken, Handshakes, Tunnel, TunnelEnd, TunnelError, lock};
+use super::{DialledPeer, Direction, Handshaken, Tunnel, TunnelEnd, TunnelError, lock};
 use crate::address::{PeerName, PeerVia, ReversePeers};
 use crate::credentials::{Credentials, HandshakeFailure, Reason, Untrusted};
 use crate::ending::Ending;
 use crate::events::Events;
+use crate::handshakes::Handshakes;
 use crate::log_throttle::LogThrottle;
+use crate::ordered::CollectOrdered;
 use crate::route::Protocol;
 use crate::socket::Socket;
 
@@ -184,7 +186,7 @@ impl Peers {
     }
 
     fn publish(&self, reverse: &BTreeMap<(String, IpAddr), Vec<Dialled>>) {
-        let peers: ReversePeers = reverse.keys().cloned().collect();
+        let peers: ReversePeers = reverse.keys().cloned().collect_ordered();
         self.reverse_peers.send_if_modified(|published| {
             let is_changed = **published != peers;
             if is_changed {

@@ -60,7 +60,7 @@ impl Worker {
                     let admit = |request| worker.admit(request);
                     tokio::select! {
                         () = worker.shared.force.cancelled() => {}
-                        () = worker.shared.peers.accept(socket, remote, &worker.handshakes, admit) => {}
+                        () = worker.shared.peers.accept(socket, remote, &worker.peer_handshakes, admit) => {}
                     }
                 }
                 Err(error) => tracing::error!(%error, "cannot register a connection"),

@@ -23,7 +23,7 @@ use ambassador::session::exports::Exports;
 use ambassador::session::flow::Flows;
 use ambassador::session::{self, Shared};
 use ambassador::tunnel::{Peers, Pool};
-use ambassador::udp::{self, UdpLimits};
+use ambassador::udp::{self, ListeningSocket, UdpLimits};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
@@ -110,7 +110,7 @@ impl Worker<TcpListener> {
                 let session = session::serve(accepted, cluster.clone(), 0, shared.clone(), ());
                 sessions.spawn(session);
             };
-            accept_loop(listener, &cluster.fds, String::new, stop, pending::<()>, admit).await
+            accept_loop(&listener, &cluster.fds, String::new, stop, pending::<()>, admit).await
         });
         worker
     }
@@ -139,7 +139,10 @@ impl Worker<UdpSocket> {
         let worker = Worker::new(&listener, server);
         let flows = Arc::new(Flows { cluster, offset: 0, addr: listener.addr, shared });
         let limits = UdpLimits { flows_max: LARGE, unanswered_max: LARGE };
-        worker.runtime.spawn(udp::serve(listener.fd.into(), flows, limits, stop));
+        worker.runtime.spawn(async move {
+            let socket = ListeningSocket::new(listener.fd.into()).unwrap();
+            udp::serve(&socket, flows, limits, stop).await;
+        });
         worker
     }
 

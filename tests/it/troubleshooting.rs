@@ -370,5 +370,5 @@ fn peer_whose_certificate_has_expired() {
     let new_year = 20_454 - i64::try_from(since_1970.as_secs() / 86_400).unwrap();
     ca.issue("host1", 3, [new_year - 30, new_year]);
     let [_server, consumer] = peers("127.77.0.9:15008", [&server, &consumer], "redis", "");
-    shows(&consumer, "peer-expired", "has expired", &[]);
+    shows(&consumer, "peer-expired", "expired at", &[]);
 }

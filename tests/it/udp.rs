@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ambassador::ending::Ending;
 use ambassador::traffic::Direction;
-use ambassador::udp::{Channel, Flow, Open, UdpLimits, serve};
+use ambassador::udp::{Channel, Flow, ListeningSocket, Open, UdpLimits, serve};
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -155,7 +155,9 @@ impl Relay {
         let (opener, stopped) = (Arc::new(Opener(Arc::clone(&state))), stop.clone());
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(serve(socket, opener, limits, stopped)).unwrap();
+            runtime.block_on(async {
+                serve(&ListeningSocket::new(socket).unwrap(), opener, limits, stopped).await;
+            });
         });
         Relay { port, state, stop, thread }
     }

@@ -90,7 +90,7 @@ fn abstract_names(table: &[u8]) -> Vec<AdminAddr> {
     });
     // Each connection of a server is listed with the same name.
     let mut names: Vec<AdminAddr> = names.collect();
-    names.sort_by_key(ToString::to_string);
+    names.sort_unstable_by_key(ToString::to_string);
     names.dedup();
     names
 }

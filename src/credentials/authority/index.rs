@@ -86,7 +86,7 @@ impl Index {
         let has_new =
             |name: &str| valid().any(|certificate| certificate.ca == ca && certificate.name == name);
         let mut names: Vec<String> = valid().map(|certificate| certificate.name.clone()).collect();
-        names.sort();
+        names.sort_unstable();
         names.dedup();
         names.retain(|name| !has_new(name));
         names

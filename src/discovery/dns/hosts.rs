@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::ordered::CollectOrdered;
+
 /// Returns the addresses of a name in the file, sorted. Invalid lines are ignored.
 pub(super) fn addresses(text: &str, host: &str) -> Vec<IpAddr> {
     let host = host.strip_suffix('.').unwrap_or(host);
-    let mut found: BTreeSet<IpAddr> = text.lines().filter_map(|line| address(line, host)).collect();
+    let mut found: BTreeSet<IpAddr> = text.lines().filter_map(|line| address(line, host)).collect_ordered();
     // RFC 6761, 6.3: never sent to a server. An image FROM scratch has no hosts file but that of Docker.
     if found.is_empty() && host.eq_ignore_ascii_case("localhost") {
         found.extend([IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]);

@@ -25,6 +25,7 @@ use super::records::{Found, SrvAnswer, address, min_ttl, srv_answer};
 use super::system::{Origin, Settings};
 use crate::cluster::ConnectError;
 use crate::config::dns::Limits;
+use crate::ordered::CollectOrdered;
 use crate::regular;
 
 /// The time limit for one name with all search domains and servers.
@@ -256,7 +257,7 @@ impl Servers {
                 return Ok(Records { addresses: BTreeSet::new(), ttl: Duration::ZERO, name_exists });
             }
         };
-        let addresses = found.answers().iter().filter_map(address).collect();
+        let addresses = found.answers().iter().filter_map(address).collect_ordered();
         Ok(Records { addresses, ttl: min_ttl(found.answers()), name_exists: true })
     }
 

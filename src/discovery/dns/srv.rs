@@ -17,6 +17,7 @@ use super::{Answer, Outcome, Resolver};
 use crate::address::{EndpointAddr, EndpointKey, EndpointSpec, Identity};
 use crate::config::dns::{Limits, TTL_FLOOR};
 use crate::discovery::ENDPOINTS_MAX;
+use crate::ordered::CollectOrdered;
 
 /// Hosts of one name; an answer over TCP may have 2,000.
 const HOSTS_MAX: usize = 256;
@@ -173,8 +174,8 @@ fn without_query(host: &str, answer: &SrvAnswer, resolver: &Resolver) -> Result<
 /// Returns the hosts to look up, by priority up to [`HOSTS_MAX`].
 fn hosts(records: &[SrvRecord]) -> BTreeSet<String> {
     let mut records: Vec<&SrvRecord> = records.iter().filter(|record| record.host != ".").collect();
-    records.sort_by_key(|record| (record.priority, &record.host));
-    records.into_iter().map(|record| record.host.clone()).take(HOSTS_MAX).collect()
+    records.sort_unstable_by_key(|record| (record.priority, &record.host));
+    records.into_iter().map(|record| record.host.clone()).take(HOSTS_MAX).collect_ordered()
 }
 
 /// Returns every address of each host, with the port and weight of its record. An address of several records is used once, in the

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::model::{Attachment, Container, ContainerId, Containers, NetworkMode};
+use crate::ordered::CollectOrdered;
 
 /// The longest chain of `network_mode: container:` references that is followed. Chains of more than two are rare; the limit
 /// ends a cycle, which no engine should report.
@@ -94,7 +95,7 @@ fn shared(own: &Container, own_at: &Container, target: &Container, at: &Containe
         ));
     }
     let common: BTreeMap<&String, &Attachment> =
-        at.networks.iter().filter(|(id, _)| own_at.networks.contains_key(*id)).collect();
+        at.networks.iter().filter(|(id, _)| own_at.networks.contains_key(*id)).collect_ordered();
     if common.is_empty() {
         return Err(format!(
             "container {} shares no network with this ambassador: it is on {}, the ambassador ({}) is on {}; connect \

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use super::model::{Attachment, Container, ContainerId, Image, Link, NetworkMode, Published, Stopping};
 use crate::cluster::condition::ContainerHealth;
 use crate::discovery::http::Element;
+use crate::ordered::CollectOrdered;
 use crate::route::Protocol;
 
 /// More containers than any engine runs; [`super::watch`] fails with so many.
@@ -150,7 +151,7 @@ fn has_state(answer: &Value, flag: &str) -> bool {
 
 fn labels(answer: &Value) -> BTreeMap<String, String> {
     let labels = object(answer, "/Config/Labels");
-    labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+    labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect_ordered()
 }
 
 fn network_mode(text: &str) -> NetworkMode {
@@ -165,7 +166,7 @@ fn network_mode(text: &str) -> NetworkMode {
 /// Reads `Networks`; the older fields beside it are empty for all networks but the default one, and were removed in 29.
 fn networks(networks: Option<&Value>) -> BTreeMap<String, Attachment> {
     let networks = networks.and_then(Value::as_object).into_iter().flatten();
-    networks.filter(|(_, network)| network.is_object()).map(attachment).collect()
+    networks.filter(|(_, network)| network.is_object()).map(attachment).collect_ordered()
 }
 
 fn attachment((name, network): (&String, &Value)) -> (String, Attachment) {
@@ -187,7 +188,7 @@ fn attachment((name, network): (&String, &Value)) -> (String, Attachment) {
 fn exposed(answer: &Value) -> Vec<(u16, Protocol)> {
     const PLACES: [&str; 3] = ["/Config/ExposedPorts", "/HostConfig/PortBindings", "/NetworkSettings/Ports"];
     let keys = PLACES.iter().flat_map(|place| object(answer, place)).map(|(key, _)| key);
-    let ports: BTreeSet<(u16, Protocol)> = keys.filter_map(|key| port(key)).collect();
+    let ports: BTreeSet<(u16, Protocol)> = keys.filter_map(|key| port(key)).collect_ordered();
     ports.into_iter().collect()
 }
 
@@ -203,7 +204,7 @@ fn published(answer: &Value) -> Vec<Published> {
         });
         Some(bindings)
     });
-    let published: BTreeSet<Published> = ports.flatten().collect();
+    let published: BTreeSet<Published> = ports.flatten().collect_ordered();
     published.into_iter().collect()
 }
 
@@ -224,7 +225,7 @@ fn links(answer: &Value) -> Vec<Link> {
     let others = object(answer, "/NetworkSettings/Networks").map(|(_, network)| network.get("Links"));
     let lists = std::iter::once(default).chain(others).flatten().filter_map(Value::as_array);
     let mut links: Vec<Link> = lists.flatten().filter_map(Value::as_str).filter_map(link).collect();
-    links.sort();
+    links.sort_unstable();
     links.dedup();
     links
 }

@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use super::api::ContainerSummary;
 use super::event::DockerEvent;
 use super::model::{Attachment, Container, ContainerId, Containers, Stopping};
+use crate::ordered::CollectOrdered;
 
 /// The result of an inspection.
 #[derive(Debug)]
@@ -110,7 +111,7 @@ impl EngineState {
     /// Returns the current IDs, to compare with the list that is about to be requested.
     pub(super) fn begin_list(&mut self) -> BTreeSet<ContainerId> {
         self.updated.clear();
-        self.containers.keys().cloned().collect()
+        self.containers.keys().cloned().collect_ordered()
     }
 
     /// Applies a whole list. `before` has the IDs from when it was requested: a container created since, whose event came first,
@@ -118,7 +119,7 @@ impl EngineState {
     ///
     /// What the list takes away is removed at once, as with an event. All other differences are inspected.
     pub(super) fn apply_list(&mut self, list: &[ContainerSummary], before: &BTreeSet<ContainerId>) {
-        let listed: BTreeSet<&ContainerId> = list.iter().map(|summary| &summary.id).collect();
+        let listed: BTreeSet<&ContainerId> = list.iter().map(|summary| &summary.id).collect_ordered();
         for id in before.iter().filter(|id| !listed.contains(id)) {
             self.missed_event |= self.containers.contains_key(id);
             self.apply(DockerEvent::Destroyed(id.clone()));
@@ -222,7 +223,7 @@ fn owners(list: &[ContainerSummary]) -> Owners<'_> {
     let claims = claims.flat_map(|(id, (network, attachment))| {
         addresses(attachment).map(move |address| ((network, address), id))
     });
-    claims.collect()
+    claims.collect_ordered()
 }
 
 /// Removes the addresses that belong to another container. Returns whether there was one.

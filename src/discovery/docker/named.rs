@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::model::Containers;
 use super::select::SelectError;
 use crate::diagnostic::{Diagnostic, Place};
+use crate::ordered::CollectOrdered;
 use crate::route::{Listen, PortRange, Protocol, Route, Target};
 
 /// Ports of one image that become listeners. Some images, such as media servers, expose tens of thousands.
@@ -61,7 +62,7 @@ pub(super) fn exposed_ports<'a>(
     place: &Place,
     mistakes: &mut Vec<Diagnostic>,
 ) -> Vec<(u16, Protocol)> {
-    let ports: BTreeSet<(u16, Protocol)> = ports.into_iter().copied().collect();
+    let ports: BTreeSet<(u16, Protocol)> = ports.into_iter().copied().collect_ordered();
     if ports.is_empty() {
         let help = "write the route out, LISTEN=docker://NAME:PORT, or give the image an EXPOSE";
         mistakes.push(

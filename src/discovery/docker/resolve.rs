@@ -61,7 +61,7 @@ impl Containers {
                 resolution.problems.push(why);
             }
         }
-        resolution.endpoints.sort();
+        resolution.endpoints.sort_unstable();
         resolution
     }
 

@@ -10,6 +10,7 @@ use std::fmt;
 
 use super::model::{COMPOSE_SERVICE, Container, ContainerId, Containers, abbreviated};
 use crate::config::suggest::edits;
+use crate::ordered::CollectOrdered;
 
 /// The length of the IDs in `docker ps`; a shorter prefix might be a name.
 const PREFIX_MIN: usize = 12;
@@ -136,7 +137,7 @@ impl Containers {
             .filter(|(_, container)| is_service(container, name) && in_project(container))
             .collect();
         let projects: BTreeSet<&str> =
-            found.iter().filter_map(|(_, container)| container.compose_project()).collect();
+            found.iter().filter_map(|(_, container)| container.compose_project()).collect_ordered();
         if projects.len() > 1 {
             let projects = abbreviated(projects.iter());
             return Err(SelectError::Ambiguous(format!(
@@ -169,7 +170,7 @@ impl Containers {
             .values()
             .filter(|container| is_service(container, name))
             .filter_map(Container::compose_project)
-            .collect();
+            .collect_ordered();
         if let Some(own) = self.own().and_then(Container::compose_project).filter(|_| !elsewhere.is_empty()) {
             let projects = abbreviated(elsewhere.iter());
             return format!(
@@ -204,7 +205,7 @@ impl Containers {
             .others()
             .flat_map(|(_, container)| [Some(container.name.as_str()), container.compose_service()])
             .flatten()
-            .collect();
+            .collect_ordered();
         let mut similar: Vec<(usize, &str)> =
             names.into_iter().filter_map(|candidate| Some((distance(name, candidate)?, candidate))).collect();
         similar.sort_unstable();
@@ -213,7 +214,7 @@ impl Containers {
 }
 
 fn sorted(mut found: Vec<Match<'_>>) -> Vec<Match<'_>> {
-    found.sort_by_key(|(id, container)| (&container.name, *id));
+    found.sort_unstable_by_key(|(id, container)| (&container.name, *id));
     found
 }
 

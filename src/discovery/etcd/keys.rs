@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::api::{Changes, KEYS_MAX, KeyChange, KeyValue, Listing};
 use super::value;
 use crate::discovery::endpoint_resolver::ListedEndpoint;
+use crate::ordered::CollectOrdered;
 
 /// Bytes of a key, which is shown in logs and in `status`.
 const KEY_MAX: usize = 1024;
@@ -105,7 +106,7 @@ impl KeyState {
             match change {
                 KeyChange::Put(key) => {
                     let before = self.name(&key.key).and_then(|name| self.keys.remove_entry(&name));
-                    self.put(key, &before.into_iter().collect());
+                    self.put(key, &before.into_iter().collect_ordered());
                 }
                 KeyChange::Deleted(key) => {
                     if let Some(name) = self.name(&key.key) {

@@ -14,6 +14,8 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::ordered::CollectOrdered;
+
 /// An editor writes in several steps; a pause this long ends them.
 const QUIET: Duration = Duration::from_millis(50);
 
@@ -46,7 +48,7 @@ impl FileWatcher {
         let PathComponents { directories, entries } = components(&std::path::absolute(path)?);
         let files: Vec<PathBuf> = entries.iter().filter(|entry| entry.is_file()).cloned().collect();
         let (sender, changes) = mpsc::channel(CHANGES_MAX);
-        let watched: BTreeSet<PathBuf> = entries.into_iter().chain(directories.clone()).collect();
+        let watched: BTreeSet<PathBuf> = entries.into_iter().chain(directories.clone()).collect_ordered();
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             if let Some(change) = file_change(event, &watched) {
                 // If the channel is full, the file will be read anyway.

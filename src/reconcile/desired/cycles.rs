@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use crate::address::{EndpointAddr, EndpointKey, EndpointSpec};
+use crate::ordered::CollectOrdered;
 use crate::route::{Listen, Protocol, Route};
 
 /// All bound ports. The ports of one route are consecutive nodes.
@@ -183,7 +184,7 @@ fn cyclic(edges: &[Edge]) -> BTreeMap<(usize, usize), usize> {
     let component: HashMap<usize, usize> =
         components.iter().enumerate().flat_map(|(n, tree)| tree.iter().map(move |node| (*node, n))).collect();
     let on_cycle = edges.iter().filter(|edge| component.get(&edge.from) == component.get(&edge.to));
-    on_cycle.map(|edge| (edge.by, edge.to)).collect()
+    on_cycle.map(|edge| (edge.by, edge.to)).collect_ordered()
 }
 
 /// Searches depth first from each of `roots` that was not reached before. Returns the nodes of each search in the order in

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::diagnostic::Diagnostic;
 use crate::events::EventKind;
+use crate::ordered::CollectOrdered;
 
 /// Messages that are remembered as logged. When there are more, all are forgotten.
 const LOGGED_MAX: usize = 4096;
@@ -19,7 +20,7 @@ pub(super) struct Findings {
 impl Findings {
     /// Replaces the findings. Returns those to log.
     pub(super) fn update(&mut self, mistakes: &[Diagnostic], notices: Vec<String>) -> Vec<EventKind> {
-        self.mistakes = mistakes.iter().map(Diagnostic::one_line).collect();
+        self.mistakes = mistakes.iter().map(Diagnostic::one_line).collect_ordered();
         self.notices = notices;
         let notices = self.unlogged(&self.notices);
         notices.iter().for_each(|why| self.remember(why));

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::address::{EndpointKey, EndpointSpec};
 use crate::diagnostic::Place;
+use crate::ordered::CollectOrdered;
 use crate::route::{Layer, Route, RouteTable, Target};
 
 /// More than an operator types between two restarts. Bounds a script that runs out of control.
@@ -57,7 +58,7 @@ impl Overrides {
             Route { targets: targets.unwrap_or_else(|| route.targets.clone()), ..route.clone() }
         };
         let staying = source_table.iter().filter(|(_, route)| stays(route));
-        staying.map(|(listen, route)| (listen.clone(), overridden(route))).collect()
+        staying.map(|(listen, route)| (listen.clone(), overridden(route))).collect_ordered()
     }
 
     /// Sets the weights of a route's endpoints. A drained endpoint has weight 0 and takes no new sessions.

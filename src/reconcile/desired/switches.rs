@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use crate::ordered::CollectOrdered;
 use crate::route::{OnRemove, Route, RouteTable, Target};
 
 /// Interval at which switches on trial are checked.
@@ -146,7 +147,7 @@ impl Switches {
         if self.records.is_empty() {
             return;
         }
-        let names: BTreeSet<&str> = table.values().map(|route| route.options.name.as_str()).collect();
+        let names: BTreeSet<&str> = table.values().map(|route| route.options.name.as_str()).collect_ordered();
         self.records.retain(|name, record| names.contains(name.as_str()) || record.is_on_trial());
         for (_, record) in self.records.iter_mut().filter(|(name, _)| !names.contains(name.as_str())) {
             record.pending = None;

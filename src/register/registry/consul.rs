@@ -18,6 +18,7 @@ use crate::config::secret::Secret;
 use crate::config::server::Server;
 use crate::discovery::consul::{EXPORT, TOKEN};
 use crate::discovery::http::{Client, HttpError, Limit, Loose, Request, percent_encoded};
+use crate::ordered::CollectOrdered;
 use crate::register::desired::{Address, Entries, Entry};
 use crate::route::Protocol;
 
@@ -117,7 +118,7 @@ impl Consul {
         self.load().await?;
         let updates = self.updates(desired);
         let Consul { agent, registered, refused, .. } = self;
-        let entries: BTreeSet<String> = updates.iter().map(|(id, update)| update.entry(id)).collect();
+        let entries: BTreeSet<String> = updates.iter().map(|(id, update)| update.entry(id)).collect_ordered();
         refused.retain(|entry| entries.contains(entry));
         let due: Vec<_> =
             updates.into_iter().filter(|(id, update)| refused.is_due(&update.entry(id))).collect();
@@ -147,7 +148,7 @@ impl Consul {
     /// while new ones are registered.
     fn updates(&self, desired: &Entries) -> Vec<(String, ServiceUpdate)> {
         let desired: BTreeMap<String, (&Entry, &Address)> =
-            desired.iter().map(|(entry, address)| (id(entry), (entry, address))).collect();
+            desired.iter().map(|(entry, address)| (id(entry), (entry, address))).collect_ordered();
         let removed = self.registered.keys().filter(|id| !desired.contains_key(*id));
         let mut updates: Vec<_> = removed.map(|id| (id.clone(), ServiceUpdate::Withdraw)).collect();
         let names = names(&desired);
@@ -301,7 +302,7 @@ fn names(wanted: &BTreeMap<String, (&Entry, &Address)>) -> BTreeMap<String, Stri
         let name = if several { format!("{}-{}", entry.service, port(entry)) } else { entry.service.clone() };
         (id.clone(), name)
     };
-    wanted.iter().map(name).collect()
+    wanted.iter().map(name).collect_ordered()
 }
 
 fn port(entry: &Entry) -> String {

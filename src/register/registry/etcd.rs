@@ -16,6 +16,7 @@ use crate::config::etcd::EtcdAccess;
 use crate::config::hosts::Hosts;
 use crate::discovery::etcd::api::{encoded, number};
 use crate::discovery::etcd::client::{Client, EtcdError};
+use crate::ordered::CollectOrdered;
 use crate::register::desired::Entries;
 use crate::route::EtcdKeys;
 
@@ -124,8 +125,9 @@ impl Etcd {
         let (Some(lease), Some(member)) = (self.lease, self.member().cloned()) else { return Ok(()) };
         let desired =
             desired.iter().map(|(entry, addr)| (format!("{}/{entry}", self.prefix), addr.to_string()));
-        let updates: BTreeMap<_, _> = updates(&self.registered, &desired.collect());
-        let entries: BTreeSet<String> = updates.iter().map(|(key, update)| update.entry(key)).collect();
+        let updates: BTreeMap<_, _> = updates(&self.registered, &desired.collect_ordered());
+        let entries: BTreeSet<String> =
+            updates.iter().map(|(key, update)| update.entry(key)).collect_ordered();
         self.refused.retain(|entry| entries.contains(entry));
         let is_due = |(key, update): &(String, KeyUpdate)| self.refused.is_due(&update.entry(key));
         let mut due: Vec<_> = updates.into_iter().filter(is_due).collect();
@@ -197,7 +199,7 @@ fn updates(
         .map(|key| (key.clone(), KeyUpdate::Delete));
     let new =
         desired.iter().filter(|(key, value)| registered.get(*key).and_then(Option::as_ref) != Some(value));
-    removed.chain(new.map(|(key, value)| (key.clone(), KeyUpdate::Put(value.clone())))).collect()
+    removed.chain(new.map(|(key, value)| (key.clone(), KeyUpdate::Put(value.clone())))).collect_ordered()
 }
 
 async fn apply(member: &Client, key: &str, update: &KeyUpdate, lease: i64) -> Result<(), EtcdError> {
@@ -223,7 +225,7 @@ fn is_key_specific(error: &EtcdError) -> bool {
 fn keys(lease: &Value) -> BTreeSet<String> {
     let keys = lease.get("keys").and_then(Value::as_array).into_iter().flatten();
     let text = |key: &Value| String::from_utf8(BASE64.decode(key.as_str()?.as_bytes()).ok()?).ok();
-    keys.filter_map(text).collect()
+    keys.filter_map(text).collect_ordered()
 }
 
 /// Fuzz target: reads the keys of a lease.

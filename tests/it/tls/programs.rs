@@ -80,7 +80,8 @@ async fn echo(addr: SocketAddr, length: usize) {
     let mut echo = vec![0; length];
     let both = async { tokio::join!(write.write_all(&sent), read.read_exact(&mut echo)) };
     let (written, received) = tokio::time::timeout(PATIENCE, both).await.expect("an echo in time");
-    (written.unwrap(), received.unwrap());
+    written.unwrap();
+    received.unwrap();
     assert!(echo == sent);
 }
 

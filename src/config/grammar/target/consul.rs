@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use super::{at, split_port};
 use crate::diagnostic::Mistake;
+use crate::ordered::CollectOrdered;
 use crate::route::{ConsulService, Target};
 
 /// The port of Consul's HTTP API.
@@ -31,7 +32,7 @@ pub(super) fn parse(text: &str) -> Result<Target, Mistake> {
     if service.is_empty() || !service.chars().all(is_name_char) {
         return Err(wrong("a service consists of letters, digits and `_.-`"));
     }
-    let tags: BTreeSet<String> = words.map(str::to_owned).collect();
+    let tags: BTreeSet<String> = words.map(str::to_owned).collect_ordered();
     if tags.iter().any(|tag| tag.is_empty() || !tag.chars().all(is_tag_char)) {
         return Err(wrong("a tag consists of letters, digits and `_.-/:=~`"));
     }

@@ -7,6 +7,7 @@ use super::{PORTS_MAX, Policy};
 use crate::config::peer::PeerSettings;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::discovery::docker::model::ReplicaGroup;
+use crate::ordered::CollectOrdered;
 use crate::route::{Listen, Protocol, Route, Shadowed, Target};
 
 /// One entry for each listener; the first label with a listener gets it.
@@ -27,8 +28,11 @@ impl<'a> Table<'a> {
     /// Reserves the listeners that are open without one of these labels.
     pub(super) fn new(policy: &'a Policy<'a>, labels: &[&ListenLabel]) -> Table<'a> {
         let mut table = Table { policy, entries: BTreeMap::new(), ports: 0 };
-        let served: BTreeSet<&Listen> =
-            labels.iter().filter(|label| label.is_serving(policy)).map(|label| &label.listen).collect();
+        let served: BTreeSet<&Listen> = labels
+            .iter()
+            .filter(|label| label.is_serving(policy))
+            .map(|label| &label.listen)
+            .collect_ordered();
         for (listen, route) in policy.serving.iter().filter(|(listen, _)| !served.contains(*listen)) {
             let entry = Entry { route: (*route).clone(), group: None };
             table.ports += entry.ports();
