@@ -24,7 +24,7 @@ use crate::ending::Ending;
 use crate::fd_budget::FdPermit;
 use crate::handshakes::Handshakes;
 use crate::listener::{Accepted, AcceptedStream, ClientAddr};
-use crate::route::Options;
+use crate::route::{Options, ProxyTlv};
 use crate::socket::Socket;
 use crate::tls::Tls;
 use unfinished::Unfinished;
@@ -48,6 +48,12 @@ pub fn is_needed(options: &Options) -> bool {
     !options.accept_proxy.is_empty() || options.tls.is_some()
 }
 
+/// Returns whether a header for the endpoint contains the name that a client asks for. Without TLS of its own, the route may serve
+/// clients that do not send one.
+fn is_name_passed_on(options: &Options) -> bool {
+    options.tls.is_some() && options.proxy_tlv.contains(&ProxyTlv::Authority)
+}
+
 /// Takes the steps of a route. A connection that fails is recorded.
 pub async fn open(
     accepted: Accepted,
@@ -61,6 +67,10 @@ pub async fn open(
         let mut edge = Edge::new(accepted)?;
         edge.accept_proxy(&members.options.accept_proxy, members.options.send_proxy).await?;
         client = edge.client;
+        if is_name_passed_on(&members.options) {
+            let name = edge.server_name().await?;
+            edge.describe(name.as_ref().map(ServerName::as_str), &members.options);
+        }
         edge.accept_tls(&members, &shared.tls, began).await
     };
     let opened = within_limits(steps, unfinished, shared).await;

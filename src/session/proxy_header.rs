@@ -69,8 +69,18 @@ impl Client<'_> {
 }
 
 fn ssl(ClientTls { version, cipher, common_name, peer }: &ClientTls) -> Vec<u8> {
-    let has_certificate = peer.is_some();
-    Ssl { version, cipher, has_certificate, common_name: common_name.as_deref() }.value()
+    let (has_certificate, cipher) = (peer.is_some(), openssl_name(cipher));
+    Ssl { version, cipher: &cipher, has_certificate, common_name: common_name.as_deref() }.value()
+}
+
+/// Returns the name that OpenSSL, and therefore HAProxy, has for a cipher suite of rustls.
+fn openssl_name(suite: &str) -> Cow<'_, str> {
+    if let Some(name) = suite.strip_prefix("TLS13_") {
+        return format!("TLS_{name}").into();
+    }
+    let Some(name) = suite.strip_prefix("TLS_") else { return suite.into() };
+    let name = name.replace("_WITH", "").replace("AES_", "AES").replace('_', "-");
+    name.strip_suffix("-POLY1305-SHA256").map(|name| format!("{name}-POLY1305")).unwrap_or(name).into()
 }
 
 /// Returns a different text for every session of every process: 32 hexadecimal digits.
@@ -139,6 +149,20 @@ mod tests {
         );
         let tls = sent(&through, &[ProxyTlv::Ssl]);
         assert!(tls[0].0 == kind::SSL && tls[0].1.contains("TLSv1.3"), "{tls:?}");
+    }
+
+    /// From `openssl ciphers -stdname`.
+    #[test]
+    fn cipher_suites_have_the_names_of_openssl() {
+        for (suite, expected) in [
+            ("TLS13_AES_128_GCM_SHA256", "TLS_AES_128_GCM_SHA256"),
+            ("TLS13_CHACHA20_POLY1305_SHA256", "TLS_CHACHA20_POLY1305_SHA256"),
+            ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "ECDHE-RSA-AES128-GCM-SHA256"),
+            ("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "ECDHE-ECDSA-AES256-GCM-SHA384"),
+            ("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256", "ECDHE-RSA-CHACHA20-POLY1305"),
+        ] {
+            assert_eq!(openssl_name(suite), expected);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod hostile;
 mod nginx;
 mod programs;
 mod send;
+mod tls;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -94,7 +95,8 @@ fn connect(addr: SocketAddr) -> TcpStream {
 fn send(addr: SocketAddr, bytes: &[u8]) -> TcpStream {
     let mut stream = connect(addr);
     stream.write_all(bytes).unwrap();
-    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    // Fails if the connection was already reset.
+    let _ = stream.shutdown(std::net::Shutdown::Write);
     stream
 }
 

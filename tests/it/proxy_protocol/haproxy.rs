@@ -1,12 +1,11 @@
 //! HAProxy in front of an ambassador, and behind one.
 
 use std::io::{Read, Write};
-use std::process::{Command, Stdio};
 
 use ambassador::proxy_protocol::parse;
 use ambassador::proxy_protocol::tlv::kind;
 
-use super::programs::Program;
+use super::programs::{Program, send_by_tls};
 use super::{CLIENT, Endpoint, accepting, ambassador, connect, is_healthy, logged, v2};
 use crate::support::{Ca, VALID, http_get, needs, private_ip};
 
@@ -32,34 +31,6 @@ fn client_of_haproxy_in_front_is_ours() {
     }
 }
 
-/// Opens a TLS connection with a client certificate and sends one line.
-fn send_by_tls(ca: &Ca, front: &str) {
-    let certificate = ca.issue("client", 7, VALID);
-    let mut client = Command::new("/usr/bin/openssl")
-        .args([
-            "s_client",
-            "-quiet",
-            "-no_ign_eof",
-            "-connect",
-            front,
-            "-servername",
-            "a.example.com",
-            "-alpn",
-            "h2",
-            "-cert",
-        ])
-        .arg(&certificate)
-        .arg("-key")
-        .arg(&certificate)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    client.stdin.take().unwrap().write_all(b"x\n").unwrap();
-    client.wait().unwrap();
-}
-
 #[test]
 fn fields_of_haproxy_in_front_are_passed_on_to_the_endpoint() {
     let (ca, endpoint, front) = (Ca::new(), Endpoint::new(), format!("{}:8443", private_ip()));
@@ -73,7 +44,7 @@ fn fields_of_haproxy_in_front_are_passed_on_to_the_endpoint() {
         ca_file.display()
     );
     let _haproxy = needs!(Program::haproxy(&config, &front));
-    send_by_tls(&ca, &front);
+    send_by_tls(&ca, &front, "-tls1_3");
     let received =
         std::iter::repeat_with(|| endpoint.receive()).find(|bytes| bytes.ends_with(b"x\n")).unwrap();
     let header = parse(&received).unwrap().unwrap();

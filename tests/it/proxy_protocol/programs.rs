@@ -1,11 +1,12 @@
 //! Other programs that speak the protocol, from Debian's packages. Each listens on a private address, and is killed when dropped.
 
 use std::fs::File;
+use std::io::Write;
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::eventually;
+use crate::support::{Ca, VALID, eventually};
 
 /// A running program.
 pub(super) struct Program {
@@ -77,6 +78,24 @@ impl Program {
     pub(super) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap()
     }
+}
+
+/// Opens a TLS connection with a client certificate and sends a line.
+pub(super) fn send_by_tls(ca: &Ca, addr: &str, version: &str) {
+    let certificate = ca.issue("client", 7, VALID);
+    let mut client = Command::new("/usr/bin/openssl")
+        .args(["s_client", version, "-quiet", "-no_ign_eof", "-alpn", "h2"])
+        .args(["-connect", addr, "-servername", "a.example.com", "-cert"])
+        .arg(&certificate)
+        .arg("-key")
+        .arg(&certificate)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    client.stdin.take().unwrap().write_all(b"x\n").unwrap();
+    client.wait().unwrap();
 }
 
 impl Drop for Program {
