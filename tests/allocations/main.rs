@@ -14,6 +14,7 @@ use ambassador::address::{EndpointAddr, EndpointKey, Identity};
 use ambassador::ending::Ending;
 use ambassador::listener::ClientAddr;
 use ambassador::log::access::{Connected, Format, Line, Milliseconds};
+use ambassador::proxy_protocol;
 
 use worker::{Exporter, Worker};
 
@@ -53,6 +54,16 @@ fn request_in_a_tunnel_allocates_no_more_than_expected() {
     let each = counted.count_total as f64 / REQUESTS as f64;
     assert!(each <= PER_TUNNELLED_REQUEST + 0.1, "{each} allocations each");
     assert!(counted.bytes_current.abs() < 1 << 20, "{counted:?}");
+}
+
+#[test]
+fn parsing_a_proxy_header_allocates_nothing() {
+    let v1 = b"PROXY TCP6 2001:db8::1 2001:db8::2 4242 443\r\n";
+    let recorded = include_bytes!("../../fuzz/seeds/proxy/v2-haproxy");
+    for header in [v1.as_slice(), recorded] {
+        let complete = || assert!(proxy_protocol::parse(header).unwrap().is_some());
+        assert_eq!(during(REQUESTS, complete), AllocationInfo::default());
+    }
 }
 
 #[test]
