@@ -325,3 +325,21 @@ impl Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// So that the attempt has failed and the next endpoint is tried.
+    #[tokio::test]
+    async fn opening_that_cannot_be_sent_is_an_error() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        drop(theirs);
+        let stream = Stream::from(Socket::register_unix(ours.into()).unwrap());
+        let opening = Opening { proxy_header: b"PROXY UNKNOWN\r\n", postgres: false };
+        assert_eq!(stream.open(opening).await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+}

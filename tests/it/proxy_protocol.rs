@@ -82,6 +82,19 @@ impl Endpoint {
         self.accept().read_to_end(&mut all).unwrap();
         all
     }
+
+    /// Returns everything that the next connection sends whose bytes end like this. Others are those that have shown that a program
+    /// listens.
+    fn receive_ending(&self, end: &[u8]) -> Vec<u8> {
+        loop {
+            let mut all = Vec::new();
+            // May be reset.
+            let _ = self.accept().read_to_end(&mut all);
+            if all.ends_with(end) {
+                return all;
+            }
+        }
+    }
 }
 
 fn connect(addr: SocketAddr) -> TcpStream {

@@ -21,8 +21,7 @@ fn client_of_haproxy_in_front_is_ours() {
         client.write_all(b"x").unwrap();
         let own = client.local_addr().unwrap();
         drop(client);
-        let received =
-            std::iter::repeat_with(|| endpoint.receive()).find(|bytes| bytes.ends_with(b"x")).unwrap();
+        let received = endpoint.receive_ending(b"x");
         logged(&ambassador, &[&format!("client={own}"), "bytes_up=1 ", "ending=finished"]);
         let header = parse(&received).unwrap().unwrap();
         let addresses = header.addresses.unwrap();
@@ -45,8 +44,7 @@ fn fields_of_haproxy_in_front_are_passed_on_to_the_endpoint() {
     );
     let _haproxy = needs!(Program::haproxy(&config, &front));
     send_by_tls(&ca, &front, "-tls1_3");
-    let received =
-        std::iter::repeat_with(|| endpoint.receive()).find(|bytes| bytes.ends_with(b"x\n")).unwrap();
+    let received = endpoint.receive_ending(b"x\n");
     let header = parse(&received).unwrap().unwrap();
     assert_eq!(header.addresses.unwrap().destination.to_string(), front);
     let fields: Vec<_> =
@@ -60,7 +58,7 @@ fn fields_of_haproxy_in_front_are_passed_on_to_the_endpoint() {
 }
 
 /// Answers with the addresses and fields that it has received.
-const ECHO: &str = "http-request return status 200 content-type text/plain lf-string \
+pub(super) const ECHO: &str = "http-request return status 200 content-type text/plain lf-string \
                     \"%[src]:%[src_port] %[dst]:%[dst_port] %[fc_pp_authority] %[fc_pp_unique_id]\"";
 
 #[test]

@@ -1,12 +1,14 @@
 //! Routes that terminate TLS: what they add to a header, and a header before the handshake.
 
+use std::io::{Read, Write};
 use std::path::Path;
 
 use ambassador::proxy_protocol::parse;
 use ambassador::proxy_protocol::tlv::kind;
 
+use super::haproxy::ECHO;
 use super::programs::{Program, send_by_tls};
-use super::{Endpoint, logged};
+use super::{Endpoint, ambassador, connect, is_healthy, logged};
 use crate::support::{Ambassador, Ca, VALID, needs, private_ip};
 
 fn terminating(ca: &Ca, endpoint: &Endpoint, options: &str) -> Ambassador {
@@ -26,7 +28,7 @@ fn openssl() -> Result<(), String> {
 
 /// Returns the fields that the endpoint received before the line of the client.
 fn received(endpoint: &Endpoint) -> Vec<(u8, String)> {
-    let bytes = endpoint.receive();
+    let bytes = endpoint.receive_ending(b"x\n");
     let header = parse(&bytes).unwrap().unwrap();
     assert_eq!(&bytes[header.length..], b"x\n");
     header.tlvs.iter().map(|tlv| (tlv.kind, tlv.value.escape_ascii().to_string())).collect()
@@ -47,6 +49,26 @@ fn header_contains_how_the_client_uses_tls() {
         assert!(expected.iter().all(|word| ssl.contains(word)), "{ssl}");
         assert_eq!((authority.as_str(), identity.as_str()), ("a.example.com", "client"));
     }
+}
+
+#[test]
+fn header_to_an_endpoint_precedes_the_handshake() {
+    let (ca, back) = (Ca::new(), format!("{}:8443", private_ip()));
+    let (certificate, ca_file) = (ca.issue("back", 9, VALID), ca.ca());
+    let config = format!(
+        "frontend f\n  mode http\n  bind {back} ssl crt {} accept-proxy\n  {ECHO}\n",
+        certificate.display()
+    );
+    let _haproxy = needs!(Program::haproxy(&config, &back));
+    let options = format!("&ca={}&sni=back&health=tcp&health-interval=50ms", ca_file.display());
+    let ambassador = ambassador(format!("tls://{back}"), &format!("&send-proxy=v2{options}"));
+    let mut client = connect(ambassador.addr("r"));
+    client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    let (own, listener) = (client.local_addr().unwrap(), ambassador.addr("r"));
+    assert!(answer.contains(&format!("\r\n\r\n{own} {listener}")), "{answer}");
+    is_healthy(&ambassador);
 }
 
 /// nginx passes on bytes, so the TLS client is that of the ambassador.
