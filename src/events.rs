@@ -286,9 +286,23 @@ pub enum EventKind {
         /// The mistake with its place, in one line.
         why: String,
     },
+    /// The files of a certificate of routes have changed. New connections use it.
+    CertificateReloaded {
+        /// Its name.
+        certificate: String,
+        /// Whose it is.
+        identity: String,
+        /// The end of its validity: RFC 3339, UTC.
+        until: String,
+    },
+    /// A file of a certificate or of CAs of routes has changed and cannot be used. What was read before stays in use.
+    CertificateRefused {
+        /// The mistake with its place, in one line.
+        why: String,
+    },
     /// A certificate expires within a week, or has expired. Reported daily.
     CertificateExpiring {
-        /// `peer-cert` or `peer-ca`.
+        /// `peer-cert` or `peer-ca`, or the name of a certificate of routes.
         certificate: String,
         /// Whose it is.
         identity: String,
@@ -433,7 +447,11 @@ impl EventKind {
             EventKind::CredentialsRefused { .. } => {
                 "peer credentials not reloaded, the previous ones stay in use"
             }
-            EventKind::CertificateExpiring { .. } => "peer certificate expires soon or has expired",
+            EventKind::CertificateReloaded { .. } => "certificate reloaded",
+            EventKind::CertificateRefused { .. } => {
+                "certificate or CA not reloaded, the previous one stays in use"
+            }
+            EventKind::CertificateExpiring { .. } => "certificate expires soon or has expired",
         }
     }
 
@@ -442,7 +460,8 @@ impl EventKind {
         match self {
             EventKind::RouteNotBound { .. }
             | EventKind::FileRefused { .. }
-            | EventKind::CredentialsRefused { .. } => Level::ERROR,
+            | EventKind::CredentialsRefused { .. }
+            | EventKind::CertificateRefused { .. } => Level::ERROR,
             EventKind::EndpointEjected { .. }
             | EventKind::EndpointUnreachable { .. }
             | EventKind::RouteDown { .. }

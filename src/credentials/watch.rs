@@ -153,9 +153,9 @@ pub(crate) fn warn_of_expiry_of(certificate: &CertificateInfo, now: SystemTime) 
         Ok(left) if left > WARN_BEFORE => return false,
         Ok(left) => {
             let left = humantime::format_duration(Duration::from_secs(left.as_secs() / 60 * 60));
-            tracing::warn!(name, identity, %path, "peer certificate expires in {left}");
+            tracing::warn!(name, identity, %path, "certificate expires in {left}");
         }
-        Err(_) => tracing::error!(name, identity, %path, "peer certificate has expired"),
+        Err(_) => tracing::error!(name, identity, %path, "certificate has expired"),
     }
     true
 }

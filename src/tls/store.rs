@@ -16,6 +16,7 @@ use super::certificate::{Certificate, CertificateFiles, Certificates};
 use super::failure::{Side, TlsFailure};
 use crate::credentials::{CaFile, CertificateInfo, CredentialsError, Reason};
 use crate::diagnostic::{Diagnostic, Mistake};
+use crate::ordered::CollectOrdered;
 use crate::route::{Options, Route, Target};
 
 thread_local! {
@@ -126,7 +127,7 @@ impl Tls {
             }
         }
         let named = named.into_iter().map(|(name, found)| (name, Certificates(found.into())));
-        if mistakes.is_empty() { Ok(Prepared(named.collect())) } else { Err(mistakes) }
+        if mistakes.is_empty() { Ok(Prepared(named.collect_ordered())) } else { Err(mistakes) }
     }
 
     /// Returns the files of the certificates in use.

@@ -437,3 +437,103 @@ fn with_scratch<T>(then: impl FnOnce(&mut [u8]) -> T) -> T {
     SCRATCH.set(Some(scratch));
     value
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use tokio_rustls::rustls::pki_types::{PrivateKeyDer, ServerName};
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+    use super::*;
+    use crate::credentials::provider;
+
+    fn server_config() -> Arc<ServerConfig> {
+        let issued = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(issued.signing_key.serialize_der()).unwrap();
+        let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+        let config = builder.unwrap().with_no_client_auth();
+        Arc::new(config.with_single_cert(vec![issued.cert.der().clone()], key).unwrap())
+    }
+
+    /// Returns the handshake message of a client, without the header of its record.
+    fn hello() -> Vec<u8> {
+        let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+        let config = builder.unwrap().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+        let name = ServerName::try_from("a").unwrap();
+        let client = UnbufferedClientConnection::new(Arc::new(config), name).unwrap();
+        let (_outer, inner) = pair();
+        let stream = TlsStream::client(inner, client).unwrap();
+        stream.state().outgoing.split_off(5)
+    }
+
+    fn pair() -> (UnixStream, Socket) {
+        let (outer, inner) = UnixStream::pair().unwrap();
+        outer.set_nonblocking(true).unwrap();
+        inner.set_nonblocking(true).unwrap();
+        (outer, Socket::register_unix(inner.into()).unwrap())
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    /// Returns the alert of a server that receives these records in these pieces, if it has sent one.
+    async fn receive(config: &Arc<ServerConfig>, pieces: &[Vec<u8>]) -> io::Result<()> {
+        let (mut outer, inner) = pair();
+        let connection = UnbufferedServerConnection::new(Arc::clone(config)).unwrap();
+        let stream = TlsStream::server(inner, connection);
+        for piece in pieces {
+            outer.write_all(piece).ok();
+            for _ in 0..2 {
+                tokio::task::yield_now().await;
+            }
+            let poll = std::future::poll_fn(|cx| Poll::Ready(stream.poll_handshake(cx))).await;
+            if let Poll::Ready(result) = poll {
+                return result;
+            }
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        /// A hello in records of any length, with changed bytes and more bytes after it, received in pieces of any length.
+        #[test]
+        fn any_bytes_of_a_client_are_processed(
+            lengths in vec(1..400_usize, 1..20),
+            changes in vec((0..300_usize, any::<u8>()), 0..3),
+            more in vec(any::<u8>(), 0..100),
+            piece in 1..500_usize,
+        ) {
+            let runtime = runtime();
+            runtime.block_on(async {
+                let (config, mut message) = (server_config(), hello());
+                for (at, byte) in changes {
+                    if let Some(changed) = message.get_mut(at) {
+                        *changed = byte;
+                    }
+                }
+                let (mut records, mut rest) = (Vec::new(), &message[..]);
+                for length in lengths.iter().cycle() {
+                    if rest.is_empty() {
+                        break;
+                    }
+                    let (payload, after) = rest.split_at(rest.len().min(*length));
+                    records.extend([22, 3, 1]);
+                    records.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
+                    records.extend(payload);
+                    rest = after;
+                }
+                records.extend(more);
+                let pieces: Vec<Vec<u8>> = records.chunks(piece).map(<[u8]>::to_vec).collect();
+                let _ = receive(&config, &pieces).await;
+            });
+        }
+    }
+}

@@ -61,7 +61,7 @@ impl Tls {
                     let until = humantime::format_rfc3339_seconds(not_after).to_string();
                     tracing::info!(name, identity, until, "certificate reloaded");
                     certificate.warning().inspect(|warning| tracing::warn!("{warning}"));
-                    events.keep(EventKind::CredentialsReloaded { identity, until });
+                    events.keep(EventKind::CertificateReloaded { certificate: name, identity, until });
                 }
                 Err(error) => errors.push((path.display().to_string(), error)),
             }
@@ -119,7 +119,7 @@ impl Watched {
             if let Some((_, false)) = known {
                 let why = error.one_line();
                 tracing::error!("certificate or CA not reloaded, the previous one stays in use: {why}");
-                events.keep(EventKind::CredentialsRefused { why });
+                events.keep(EventKind::CertificateRefused { why });
             }
             self.errors.insert(path, (error, is_again));
         }

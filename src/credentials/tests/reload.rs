@@ -91,7 +91,7 @@ fn log_warns_daily_in_the_last_week_of_a_certificate() {
     assert_eq!(tick(), "");
     clock.advance(2 * DAY);
     let expected = format!(
-        "WARN peer certificate expires in 6days name=\"peer-cert\" identity=\"host1\" path={}\n",
+        "WARN certificate expires in 6days name=\"peer-cert\" identity=\"host1\" path={}\n",
         ca.path("host1.pem").display()
     );
     assert_eq!(tick().trim_start(), expected);
@@ -100,7 +100,7 @@ fn log_warns_daily_in_the_last_week_of_a_certificate() {
     clock.advance(1);
     assert!(tick().contains("expires in 5days"));
     clock.advance(6 * DAY);
-    assert!(tick().contains("ERROR peer certificate has expired"));
+    assert!(tick().contains("ERROR certificate has expired"));
 
     // A renewed certificate ends the warnings, and one that is warned of is warned of at once.
     ca.host("host1", &clock);

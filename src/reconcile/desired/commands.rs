@@ -11,6 +11,7 @@ use crate::diagnostic::Place;
 use crate::events::EventKind;
 use crate::reconcile::command::{Command, CommandError, Done, SwitchRequest};
 use crate::route::{Listen, Route, Target};
+use crate::tls::Tls;
 
 /// A command that was written into the overrides, and takes effect with the next update.
 #[derive(Debug)]
@@ -168,7 +169,7 @@ impl DesiredState {
 
     fn add(&mut self, line: &str) -> Result<Outcome, CommandError> {
         let route = parse_route(line, &Place::Operator).map_err(CommandError::Invalid)?;
-        self.check_peers(&route)?;
+        self.check_permitted(&route)?;
         if let Some(other) = self.table.values().find(|other| other.excludes(&route)) {
             let (name, origin) = (&other.options.name, &other.origin);
             return Err(CommandError::Conflict(format!(
@@ -209,14 +210,15 @@ impl DesiredState {
         let targets = target::parse_list(text, &route.listen).map_err(|mistakes| {
             CommandError::Invalid(mistakes.into_iter().map(|mistake| mistake.at(&Place::Operator)).collect())
         })?;
-        self.check_peers(&Route { targets: targets.clone(), ..route.clone() })?;
+        self.check_permitted(&Route { targets: targets.clone(), ..route.clone() })?;
         Ok(targets)
     }
 
-    /// Returns an error if the settings of peers do not permit the route.
-    fn check_peers(&self, route: &Route) -> Result<(), CommandError> {
-        match self.config.settings.peer.refusal(route) {
-            Some(mistake) => Err(CommandError::Invalid(vec![mistake.at(&Place::Operator)])),
+    /// Returns an error if the settings of peers do not permit the route, or it cannot use TLS as it is written.
+    fn check_permitted(&self, route: &Route) -> Result<(), CommandError> {
+        let of_peers = self.config.settings.peer.refusal(route).map(|mistake| mistake.at(&Place::Operator));
+        match of_peers.or_else(|| Tls::current().refusal(route)) {
+            Some(refusal) => Err(CommandError::Invalid(vec![refusal])),
             None => Ok(()),
         }
     }

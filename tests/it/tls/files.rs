@@ -103,6 +103,19 @@ async fn certificate_is_replaced_while_sessions_run() {
 }
 
 #[test]
+fn command_with_an_unknown_certificate_is_refused() {
+    let ambassador = Ambassador::with("127.0.0.1:0=127.0.0.1:1?name=r").start();
+    for words in [
+        "routes add 127.0.0.1:0=127.0.0.1:1?name=x&tls=web".to_owned(),
+        "routes add 127.0.0.1:0=tls://127.0.0.1:1?name=x&cert=web&ca=/nowhere".to_owned(),
+    ] {
+        let output = ambassador.verb(&words);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && text.contains("unknown certificate `web`"), "{words}: {text}");
+    }
+}
+
+#[test]
 fn invalid_file_keeps_the_certificate_and_is_reported() {
     let ca = Ca::new();
     let cert = ca.issue("service", 1, VALID);
@@ -121,6 +134,8 @@ fn invalid_file_keeps_the_certificate_and_is_reported() {
             && status.contains("has no certificate");
         if is_reported { Ok(()) } else { Err(format!("{status}\n{}", ambassador.log())) }
     });
+    let events = String::from_utf8(ambassador.verb("events").stdout).unwrap();
+    assert!(events.contains("certificate or CA not reloaded"), "{events}");
     assert_eq!(serial(addr, "service"), "serial=01");
     ca.issue("service", 2, VALID);
     within(PATIENCE, "the new certificate", || match serial(addr, "service") {

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::app::TlsPair;
+use crate::app::{PATIENCE, TlsPair};
 use crate::support::private_ip;
 
 /// The output of `openssl s_client` that has sent `input` and has read to the end.
@@ -36,8 +36,10 @@ pub(super) fn s_client(addr: SocketAddr, args: &[&str], input: &str) -> Answer {
     stdin.write_all(input.as_bytes()).ok();
     // At the end of its input it closes the connection, whether or not it has an answer.
     let expected = input.lines().last().unwrap_or_default();
-    let is_answered = || stdout.text.lock().unwrap().lines().any(|line| line == expected);
-    while child.try_wait().unwrap().is_none() && !input.is_empty() && !is_answered() {
+    // In the same line as its own messages about tickets.
+    let is_answered = || stdout.text.lock().unwrap().lines().any(|line| line.ends_with(expected));
+    let began = Instant::now();
+    while child.try_wait().unwrap().is_none() && !is_answered() && began.elapsed() < PATIENCE {
         thread::park_timeout(Duration::from_millis(2));
     }
     drop(stdin);
