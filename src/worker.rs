@@ -335,7 +335,8 @@ impl Worker {
     fn listen(&self, listening: Listening) {
         let worker = self.clone();
         self.tracker.spawn(async move {
-            let Listening { listener, serves, stop, open: _open } = listening;
+            // Dropped last, after the listener.
+            let Listening { open: _open, listener, serves, stop } = listening;
             match (listener.protocol, &serves) {
                 (Protocol::Tcp, serves) => {
                     supervised::run(&stop, || worker.accept(&listener, serves, &stop)).await;

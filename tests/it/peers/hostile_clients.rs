@@ -489,7 +489,9 @@ fn tunnels_of_one_peer_beyond_the_limit_are_refused() {
         while raw.next().unwrap().kind != PING {}
     }
     let mut excess = attacked.dial(&[]);
-    assert_eq!(excess.goaway_code(), Some(ENHANCE_YOUR_CALM));
+    // A write that the other side has not read may hide the code.
+    let code = excess.goaway_code();
+    assert!(matches!(code, None | Some(ENHANCE_YOUR_CALM)), "{code:?}");
     let log = attacked.pair.exporter.log();
     assert!(log.contains("tunnel refused: the peer has 256 from this address"), "{log}");
     // Another peer on the same host opens sessions.
