@@ -42,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 use crate::address::PeerVia;
 use crate::credentials::{self, CredentialKind, HandshakeFailure, PeerIdentity, Reason};
 use crate::ending::Ending;
+pub use connect_udp::read_any as read_any_request;
 pub use datagrams::{DatagramStream, Dropped};
 pub use directory::{DialledPeer, PeerFailure};
 pub use headers::SessionInfo;

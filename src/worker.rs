@@ -335,11 +335,11 @@ impl Worker {
     fn listen(&self, listening: Listening) {
         let worker = self.clone();
         self.tracker.spawn(async move {
-            let Listening { listener, serves, stop, open } = listening;
+            // Dropped last, after the listener.
+            let Listening { open: _open, listener, serves, stop } = listening;
             match (listener.protocol, &serves) {
                 (Protocol::Tcp, serves) => {
                     supervised::run(&stop, || worker.accept(&listener, serves, &stop)).await;
-                    drop(listener);
                 }
                 // Boxed, since it is larger and most listeners are TCP.
                 (Protocol::Udp, Serves::Route(cluster)) => {
@@ -347,8 +347,6 @@ impl Worker {
                 }
                 (Protocol::Udp, Serves::Names(_) | Serves::Peers(_)) => {}
             }
-            // After the listener: now another one may be bound.
-            drop(open);
         });
     }
 

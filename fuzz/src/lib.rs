@@ -27,7 +27,7 @@ use serde_json::json;
 pub type Target = fn(&[u8]);
 
 /// The targets, by the names of their seed directories.
-pub const ALL: [(&str, Target); 15] = [
+pub const ALL: [(&str, Target); 16] = [
     ("admin", ambassador::admin::read_any),
     ("ancestor", ancestors),
     ("answers", answers),
@@ -41,6 +41,7 @@ pub const ALL: [(&str, Target); 15] = [
     ("links", link_variables),
     ("proc", proc_files),
     ("proxy", ambassador::proxy_protocol::read_any),
+    ("requests", ambassador::tunnel::read_any_request),
     ("route", route),
     ("words", words),
 ];

@@ -9,7 +9,7 @@
 //! it is found by any port, as with CONNECT.
 
 use h2::ext::Protocol;
-use http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 
 use super::SessionInfo;
 use super::headers;
@@ -48,6 +48,25 @@ pub(super) fn accepted() -> Response<()> {
     let mut response = headers::accepted();
     response.headers_mut().insert(CAPSULE_PROTOCOL, TRUE);
     response
+}
+
+/// Parses any bytes as the path and the header fields of a request, one a line. What is read must be read again after it was written.
+#[doc(hidden)]
+pub fn read_any(bytes: &[u8]) {
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let path = lines.next().and_then(|path| std::str::from_utf8(path).ok()).unwrap_or_default();
+    let mut fields = HeaderMap::new();
+    for line in lines {
+        let mut parts = line.splitn(2, |byte| *byte == b':');
+        let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            fields.append(name, value);
+        }
+    }
+    let (name, info) = (export(path), headers::read(&fields));
+    if let Some(request) = name.as_ref().and_then(|name| request("peer", name, info)) {
+        assert_eq!((export(request.uri().path()), headers::read(request.headers())), (name, info));
+    }
 }
 
 #[cfg(test)]
