@@ -5,6 +5,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::postgres;
+
 /// The part of a connection that is searched for the message, which usually has 300 to 2,000 bytes.
 pub const HELLO_MAX: usize = 16 << 10;
 
@@ -65,6 +67,16 @@ pub fn parse(bytes: &[u8]) -> Hello {
         Err(Stop::Incomplete) if bytes.len() >= HELLO_MAX => Hello::Invalid("the ClientHello exceeds 16 KiB"),
         Err(Stop::Incomplete) => Hello::Incomplete,
     }
+}
+
+/// Parses, for fuzzing. Whatever follows a message, or is missing of it, never changes its name.
+pub fn read_any(bytes: &[u8]) {
+    let whole = parse(bytes);
+    for end in [bytes.len() / 2, bytes.len().saturating_sub(1)] {
+        let part = parse(bytes.get(..end).unwrap_or_default());
+        assert!(part == whole || part == Hello::Incomplete, "{part:?} of {whole:?}");
+    }
+    let _ = postgres::Request::parse(bytes);
 }
 
 /// Returns the body of the message, borrowed if it is in one record.

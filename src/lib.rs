@@ -17,7 +17,6 @@ pub(crate) mod ordered;
 
 pub mod address;
 pub mod backoff;
-pub mod client_hello;
 pub mod client_net;
 pub mod diagnostic;
 pub mod ending;
@@ -33,6 +32,7 @@ pub(crate) mod scratch;
 pub mod socket;
 pub mod traffic;
 
+pub mod client_hello;
 pub(crate) mod connect;
 pub mod credentials;
 pub mod handshakes;

@@ -27,7 +27,7 @@ use serde_json::json;
 pub type Target = fn(&[u8]);
 
 /// The targets, by the names of their seed directories.
-pub const ALL: [(&str, Target); 16] = [
+pub const ALL: [(&str, Target); 17] = [
     ("admin", ambassador::admin::read_any),
     ("ancestor", ancestors),
     ("answers", answers),
@@ -36,6 +36,7 @@ pub const ALL: [(&str, Target); 16] = [
     ("dns", dns::read_any_answer),
     ("file", configuration),
     ("health", ambassador::cluster::health::probe::read_any),
+    ("hello", ambassador::client_hello::read_any),
     ("http", http),
     ("label", label),
     ("links", link_variables),

@@ -85,6 +85,15 @@ const PER_LATE_HEADER: &[Call] = &[
     },
 ];
 
+/// In addition, on a port that routes share, for a ClientHello that arrives later than its connection.
+const PER_LATE_HELLO: &[Call] = &[
+    Call { name: "recvfrom", times: 1, what_for: "a peek that finds nothing" },
+    Call { name: "epoll_wait", times: 2, what_for: "the client can be written to, and the ClientHello" },
+    Call { name: "recvfrom", times: 1, what_for: "a peek for the name" },
+    Call { name: "recvfrom", times: 1, what_for: "the relay reads the ClientHello" },
+    Call { name: "sendto", times: 1, what_for: "the ClientHello" },
+];
+
 /// In addition, with `send-proxy`.
 const PER_HEADER_SENT: &[Call] = &[
     Call { name: "sendto", times: 1, what_for: "the header" },
@@ -165,13 +174,19 @@ fn datagrams() -> Result<CallLog, String> {
 }
 
 fn connections(log_level: &str) -> Result<CallLog, String> {
-    connections_with("", log_level, b"", 0)
+    connections_with("", "", log_level, b"", 0)
 }
 
 /// Each client sends `header` once it is accepted, and the endpoint receives one of `sent` bytes.
-fn connections_with(options: &str, log_level: &str, header: &[u8], sent: usize) -> Result<CallLog, String> {
+fn connections_with(
+    names: &str,
+    options: &str,
+    log_level: &str,
+    header: &[u8],
+    sent: usize,
+) -> Result<CallLog, String> {
     let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
-    let route = format!("127.0.0.1:0={}?name=r{options}", endpoint.local_addr().unwrap());
+    let route = format!("127.0.0.1:0{names}={}?name=r{options}", endpoint.local_addr().unwrap());
     let ambassador = Ambassador::with(&format!("--workers 1 --log-level {log_level} {route}")).start();
     let (addr, pid) = (ambassador.addr("r"), ambassador.pid());
     let idle = threads::at_rest(pid);
@@ -239,14 +254,22 @@ fn system_calls_of_a_connection() {
 #[test]
 fn system_calls_of_a_connection_with_a_header_from_the_client() {
     let header = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n";
-    let seen = needs!(connections_with("&accept-proxy=127.0.0.0/8", "warn", header, 0));
+    let seen = needs!(connections_with("", "&accept-proxy=127.0.0.0/8", "warn", header, 0));
     check(&[PER_CONNECTION, PER_CONNECTION_CHECKED, PER_LATE_HEADER].concat(), &seen, CONNECTIONS);
 }
 
 #[test]
 fn system_calls_of_a_connection_with_a_header_to_the_endpoint() {
-    let seen = needs!(connections_with("&send-proxy=v2", "warn", b"", 28));
+    let seen = needs!(connections_with("", "&send-proxy=v2", "warn", b"", 28));
     check(&[PER_CONNECTION, PER_CONNECTION_CHECKED, PER_HEADER_SENT].concat(), &seen, CONNECTIONS);
+}
+
+/// The name is peeked at; the ClientHello is relayed as a first request without a reply.
+#[test]
+fn system_calls_of_a_connection_with_a_server_name() {
+    let hello = include_bytes!("../../fuzz/seeds/hello/openssl");
+    let seen = needs!(connections_with("/*.example.com", "", "warn", hello, hello.len()));
+    check(&[PER_CONNECTION, PER_CONNECTION_CHECKED, PER_LATE_HELLO].concat(), &seen, CONNECTIONS);
 }
 
 #[test]
