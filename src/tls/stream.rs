@@ -183,8 +183,10 @@ impl TlsStream {
                 Receiver::Ended => return Poll::Ready(Ok(0)),
                 Receiver::Failed => return Poll::Ready(Err(aborted())),
             }
-            let read = ready!(state.poll_receive(&self.socket, cx, buffer))?;
+            let read = ready!(state.poll_receive(&self.socket, cx, buffer));
+            // Replies, or the alert.
             let _ = state.poll_flush(&self.socket, cx);
+            let read = read?;
             if read > 0 {
                 return Poll::Ready(Ok(read));
             }
@@ -452,20 +454,92 @@ mod tests {
     use super::*;
     use crate::credentials::provider;
 
-    fn server_config() -> Arc<ServerConfig> {
+    fn configs() -> (Arc<ClientConfig>, Arc<ServerConfig>) {
         let issued = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
         let key = PrivateKeyDer::try_from(issued.signing_key.serialize_der()).unwrap();
         let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
-        let config = builder.unwrap().with_no_client_auth();
-        Arc::new(config.with_single_cert(vec![issued.cert.der().clone()], key).unwrap())
+        let server = builder.unwrap().with_no_client_auth();
+        let server = server.with_single_cert(vec![issued.cert.der().clone()], key).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(issued.cert.der().clone()).unwrap();
+        let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+        let client = builder.unwrap().with_root_certificates(roots).with_no_client_auth();
+        (Arc::new(client), Arc::new(server))
+    }
+
+    /// Returns both ends of a connection after the handshake.
+    async fn connected() -> (TlsStream, TlsStream) {
+        let (client, server) = configs();
+        let (outer, inner) = pair();
+        let outer = Socket::register_unix(outer.into()).unwrap();
+        let name = ServerName::try_from("a").unwrap();
+        let client =
+            TlsStream::client(outer, UnbufferedClientConnection::new(client, name).unwrap()).unwrap();
+        let server = TlsStream::server(inner, UnbufferedServerConnection::new(server).unwrap());
+        let (first, second) = tokio::join!(
+            std::future::poll_fn(|cx| client.poll_handshake(cx)),
+            std::future::poll_fn(|cx| server.poll_handshake(cx))
+        );
+        first.and(second).unwrap();
+        (client, server)
+    }
+
+    async fn read(stream: &TlsStream) -> io::Result<Vec<u8>> {
+        let mut buffer = [0; 100];
+        let length = std::future::poll_fn(|cx| stream.poll_read(cx, &mut buffer)).await?;
+        Ok(buffer[..length].to_vec())
+    }
+
+    #[tokio::test]
+    async fn fin_after_a_record_is_the_end_and_fin_in_one_is_a_reset() {
+        for missing in [0, 1] {
+            let (client, server) = connected().await;
+            let mut records = [0; 100];
+            let length = client.state().connection.encrypt(&mut [], b"hello", &mut records).unwrap();
+            client.socket.try_write(&records[..length - missing]).unwrap();
+            client.socket.shutdown_write();
+            if missing == 0 {
+                assert_eq!(read(&server).await.unwrap(), b"hello");
+                assert_eq!(read(&server).await.unwrap(), b"");
+            } else {
+                assert_eq!(read(&server).await.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn close_notify_ends_one_direction_and_an_idle_connection_has_no_buffers() {
+        let (client, server) = connected().await;
+        client.try_write(b"request").unwrap();
+        std::future::poll_fn(|cx| client.poll_close(cx)).await;
+        assert_eq!(client.try_write(b"more").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(read(&server).await.unwrap(), b"request");
+        assert_eq!(read(&server).await.unwrap(), b"");
+        server.try_write(b"response").unwrap();
+        assert_eq!(read(&client).await.unwrap(), b"response");
+        for stream in [&client, &server] {
+            let state = stream.state();
+            let capacities = [&state.incoming, &state.plain, &state.outgoing].map(Vec::capacity);
+            assert_eq!(capacities, [0; 3]);
+        }
+    }
+
+    #[tokio::test]
+    async fn records_that_were_changed_are_an_error() {
+        let (client, server) = connected().await;
+        let mut records = [0; 100];
+        let length = client.state().connection.encrypt(&mut [], b"hello", &mut records).unwrap();
+        records[length - 1] ^= 1;
+        client.socket.try_write(&records[..length]).unwrap();
+        assert_eq!(read(&server).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert!(read(&server).await.is_err() && server.try_write(b"a").is_err());
+        assert_eq!(read(&client).await.unwrap_err().kind(), io::ErrorKind::InvalidData, "an alert");
     }
 
     /// Returns the handshake message of a client, without the header of its record.
     fn hello() -> Vec<u8> {
-        let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
-        let config = builder.unwrap().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
         let name = ServerName::try_from("a").unwrap();
-        let client = UnbufferedClientConnection::new(Arc::new(config), name).unwrap();
+        let client = UnbufferedClientConnection::new(configs().0, name).unwrap();
         let (_outer, inner) = pair();
         let stream = TlsStream::client(inner, client).unwrap();
         stream.state().outgoing.split_off(5)
@@ -513,7 +587,7 @@ mod tests {
         ) {
             let runtime = runtime();
             runtime.block_on(async {
-                let (config, mut message) = (server_config(), hello());
+                let ((_, config), mut message) = (configs(), hello());
                 for (at, byte) in changes {
                     if let Some(changed) = message.get_mut(at) {
                         *changed = byte;

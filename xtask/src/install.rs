@@ -45,6 +45,8 @@ const NEEDS: &[Need] = &[
     // They speak the PROXY protocol, each on one side or both.
     Need { program: "haproxy", packages: &["haproxy"] },
     Need { program: "nginx", packages: &["nginx"] },
+    // Terminates and originates TLS, as both of these.
+    Need { program: "stunnel4", packages: &["stunnel4"] },
     Need { program: "pdns_recursor", packages: &["pdns-recursor"] },
     // The tests count system calls and instructions with these.
     Need { program: "strace", packages: &["strace"] },
