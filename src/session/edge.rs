@@ -5,7 +5,6 @@
 
 mod proxy;
 mod server_name;
-mod unfinished;
 
 use std::future::poll_fn;
 use std::io;
@@ -27,7 +26,6 @@ use crate::listener::{Accepted, AcceptedStream, ClientAddr};
 use crate::route::{Options, ProxyTlv};
 use crate::socket::Socket;
 use crate::tls::Tls;
-use unfinished::Unfinished;
 
 /// All steps together.
 const EDGE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -116,14 +114,12 @@ async fn within_limits<T>(
         return result;
     }
     let handshake = unfinished.begin();
-    let unfinished = Unfinished::begin();
     tokio::select! {
         biased;
         () = shared.force.cancelled() => Err(Failure::new(Ending::Drained, "the process stops")),
-        () = unfinished.evicted() => {
+        () = handshake.evicted() => {
             Err(Failure::new(Ending::TlsFailed, "too many connections without a complete handshake"))
         }
-        () = handshake.evicted() => Err(Failure::new(Ending::TooMany, "too many connections that have not completed TLS")),
         opened = tokio::time::timeout(EDGE_TIMEOUT, steps) => {
             opened.unwrap_or_else(|_| Err(Failure::new(Ending::TlsFailed, "no TLS handshake within 10 s")))
         }
