@@ -58,3 +58,16 @@ fn server_without_tls_is_a_failed_connect() {
         log => Err(log),
     });
 }
+
+#[test]
+fn tls_of_a_client_is_terminated_for_a_server_without_it() {
+    let mut server = needs!(Postgres::new());
+    server.start();
+    eventually("the server", || query(&server, server.addr(), "db.example.com", "disable"));
+    let (port, dir) = (Port::new(), tempfile::tempdir().unwrap());
+    certificate(dir.path());
+    let [cert, key] = ["server.crt", "server.key"].map(|file| dir.path().join(file).display().to_string());
+    let route = format!("{}/*={}?name=db&tls=web", port.0, server.addr());
+    let _ambassador = Ambassador::with(&format!("--certificate web={cert},{key} {route}")).start();
+    assert_eq!(query(&server, port.0, "db.example.com", "require").as_deref(), Ok("f"));
+}
