@@ -43,7 +43,7 @@ use self::metric::DIRECT;
 use self::results::{Described, Results, Role};
 use self::rounds::{Places, measure_all};
 use self::row::{ROWS, Row};
-use self::subject::{AccessLog, Kind, LOG_SUFFIX, PLAIN_SUFFIX, Subject};
+use self::subject::{AccessLog, Kind, LOG_SUFFIX, PLAIN_SUFFIX, Subject, TLS_SUFFIX};
 use crate::image::{self, Profile, target_dir};
 use crate::process::{cargo, output, output_with, succeed};
 use crate::{install, sudo};
@@ -203,7 +203,7 @@ fn build_load() -> Result<PathBuf> {
 }
 
 fn subjects(args: &Args, ambassadors: Vec<(String, PathBuf)>, results: &mut Results) -> Result<Vec<Subject>> {
-    let (mut subjects, mut plain_pair) = (Vec::new(), None);
+    let (mut subjects, mut pairs) = (Vec::new(), Vec::new());
     for (index, (name, program)) in ambassadors.into_iter().enumerate() {
         let version = peers::version(Kind::Ambassador(AccessLog::Off), &program)?;
         let subject = |suffix, kind| Subject {
@@ -215,14 +215,14 @@ fn subjects(args: &Args, ambassadors: Vec<(String, PathBuf)>, results: &mut Resu
         subjects.push(subject("", Kind::Ambassador(AccessLog::Off)));
         if index == 0 {
             subjects.push(subject(LOG_SUFFIX, Kind::Ambassador(AccessLog::On)));
-            plain_pair = Some(subject(PLAIN_SUFFIX, Kind::PlainPair));
+            pairs.extend([subject(PLAIN_SUFFIX, Kind::PlainPair), subject(TLS_SUFFIX, Kind::TlsPair)]);
         }
     }
     let (peers, left_out) = peers::all(args.peers.as_deref())?;
     left_out.iter().for_each(|why| eprintln!("bench: skipped: {why}"));
     results.left_out.extend(left_out);
     subjects.extend(peers);
-    subjects.extend(plain_pair);
+    subjects.extend(pairs);
     subjects.push(Subject {
         name: DIRECT.to_owned(),
         kind: Kind::Direct,
@@ -237,7 +237,7 @@ fn describe(index: usize, subject: &Subject) -> Described {
     let role = match subject.kind {
         Kind::Direct => Role::Limit,
         _ if index == 0 => Role::Us,
-        Kind::Ambassador(_) | Kind::PlainPair => Role::Variant,
+        Kind::Ambassador(_) | Kind::PlainPair | Kind::TlsPair => Role::Variant,
         _ => Role::Peer,
     };
     Described { name: subject.name.clone(), role, version: subject.version.clone() }

@@ -178,7 +178,7 @@ impl Work {
         match (self, kind) {
             // The access log costs something only when a session ends.
             (work, Kind::Ambassador(AccessLog::On)) => matches!(work, Work::Connect { .. }),
-            (_, Kind::PlainPair | Kind::Stunnel | Kind::Spiped) => false,
+            (_, Kind::PlainPair | Kind::TlsPair | Kind::Stunnel | Kind::Spiped) => false,
             (Work::Udp { .. }, Kind::Haproxy(_)) => false,
             (_, Kind::Direct) => moves_bytes,
             // socat has a process per connection, docker-proxy one per port.

@@ -31,6 +31,8 @@ pub(super) enum Kind {
     Spiped,
     /// Two ambassadors without encryption: the limit of a pair.
     PlainPair,
+    /// Two ambassadors with a TLS connection for each session, as the peers have: one terminates what the other originates.
+    TlsPair,
 }
 
 /// The encryption between the two proxies of a pair.
@@ -51,7 +53,9 @@ impl Kind {
         match self {
             Kind::Ambassador(log) => log == AccessLog::Off,
             Kind::Haproxy(splice) => splice == Splice::Off,
-            Kind::Envoy | Kind::Nginx | Kind::Stunnel | Kind::Spiped | Kind::PlainPair => true,
+            Kind::Envoy | Kind::Nginx | Kind::Stunnel | Kind::Spiped | Kind::PlainPair | Kind::TlsPair => {
+                true
+            }
             Kind::Direct | Kind::Socat | Kind::DockerProxy => false,
         }
     }
@@ -59,7 +63,9 @@ impl Kind {
     pub(super) fn encryption(self) -> Encryption {
         match self {
             Kind::Ambassador(_) => Encryption::Secret,
-            Kind::Haproxy(_) | Kind::Envoy | Kind::Nginx | Kind::Stunnel => Encryption::Certificates,
+            Kind::Haproxy(_) | Kind::Envoy | Kind::Nginx | Kind::Stunnel | Kind::TlsPair => {
+                Encryption::Certificates
+            }
             Kind::Spiped => Encryption::Own,
             Kind::Direct | Kind::Socat | Kind::DockerProxy | Kind::PlainPair => Encryption::Off,
         }
@@ -76,6 +82,8 @@ pub(super) enum AccessLog {
 pub(super) const LOG_SUFFIX: &str = "-log";
 /// The suffix of the name of the pair without encryption.
 pub(super) const PLAIN_SUFFIX: &str = "-plain";
+/// The suffix of the name of the pair without a tunnel.
+pub(super) const TLS_SUFFIX: &str = "-tls";
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Splice {
@@ -182,7 +190,7 @@ impl Subject {
         command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).current_dir(dir);
         match self.kind {
             Kind::Direct => bail!("no proxy to start"),
-            Kind::Ambassador(_) | Kind::PlainPair => {
+            Kind::Ambassador(_) | Kind::PlainPair | Kind::TlsPair => {
                 let level = if self.kind == Kind::Ambassador(AccessLog::On) { "info" } else { "warn" };
                 let admin = format!("unix:{}", dir.join("admin.sock").display());
                 command.args(["--workers", &workers, "--log-level", level, "--admin", &admin]);
@@ -238,7 +246,17 @@ impl Subject {
     /// Returns the arguments of the route of an ambassador.
     fn ambassador_route(&self, route: &Route, listen: &str, target: &str) -> Vec<String> {
         let secret = format!("--peer-secret-file={}", route.secrets.join(SECRET).display());
+        let file = |name: &str| route.secrets.join(name).display().to_string();
         match (self.kind, route.end, route.protocol) {
+            (Kind::TlsPair, End::Near, _) => {
+                let options = format!("ca={}&sni=far&cert=own", file("ca.pem"));
+                let certificate = format!("--certificate=own={}", file("near.pem"));
+                vec![certificate, format!("{listen}=tls://{target}?{options}")]
+            }
+            (Kind::TlsPair, End::Far, _) => {
+                let certificate = format!("--certificate=own={}", file("far.pem"));
+                vec![certificate, format!("{listen}={target}?tls=own&tls-ca={}", file("ca.pem"))]
+            }
             (Kind::Ambassador(_), End::Near, _) => vec![secret, format!("{listen}=peer://{target}/bench")],
             (Kind::Ambassador(_), End::Far, _) => {
                 vec![secret, format!("--peer-listen={listen}"), format!("peer:bench={target}")]
