@@ -134,7 +134,8 @@ fn names_cannot_end_the_line_or_command_a_terminal() {
 }
 
 fn milliseconds(duration: Milliseconds) -> f64 {
-    (duration.0.as_secs_f64() * 1e6).round() / 1e3
+    // Exact, unlike seconds: half a microsecond is rounded up.
+    (duration.0.as_nanos() as f64 / 1e3).round() / 1e3
 }
 
 /// The same fields as a tracing event.
