@@ -9,6 +9,7 @@ mod connections;
 mod events;
 mod guard;
 mod state;
+mod watch;
 mod wire;
 
 use std::pin::pin;
@@ -19,15 +20,18 @@ use axum::Extension;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use address::BindError;
 pub(crate) use address::Choice;
-pub(crate) use state::AdminState;
+pub(crate) use api::{guarded, router};
+pub(crate) use connections::Streaming;
+pub(crate) use guard::Guard;
+pub(crate) use state::{AdminState, failure};
 
 use address::AdminListener;
-use connections::{Connections, Streaming};
-use guard::Guard;
+use connections::Connections;
 
 /// Time in which a client must send the head of its request. Each connection serves one request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -68,13 +72,21 @@ impl Admin {
                 AdminListener::Path { .. } | AdminListener::Abstract(_) => Guard::Unix,
                 AdminListener::Tcp(_) => Guard::Tcp { names: hosts.clone() },
             };
-            let router = api::router(state.clone(), guard);
-            #[expect(clippy::disallowed_methods, reason = "its handle is returned, and ends it when dropped")]
-            let task = tokio::spawn(accept_loop(listener, router));
-            AbortOnDropHandle::new(task)
+            serve_on(listener, router(state.clone(), guard))
         };
         listeners.into_iter().map(serve).collect()
     }
+}
+
+/// Serves HTTP on a TCP listener until the handle is dropped.
+pub(crate) fn serve_tcp(listener: TcpListener, router: axum::Router) -> AbortOnDropHandle<()> {
+    serve_on(AdminListener::Tcp(listener), router)
+}
+
+fn serve_on(listener: AdminListener, router: axum::Router) -> AbortOnDropHandle<()> {
+    #[expect(clippy::disallowed_methods, reason = "its handle is returned, and ends it when dropped")]
+    let task = tokio::spawn(accept_loop(listener, router));
+    AbortOnDropHandle::new(task)
 }
 
 async fn accept_loop(listener: AdminListener, router: axum::Router) {

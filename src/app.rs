@@ -30,6 +30,7 @@ use crate::session::exports::Exports;
 use crate::stall::StallMonitor;
 use crate::tls::Tls;
 use crate::tunnel::{Peers, Pool};
+use crate::web::{Web, WebError};
 use crate::worker::Workers;
 pub use peers::read_credentials;
 pub use tls::read_certificates;
@@ -46,6 +47,9 @@ pub enum BuildError {
     /// The address of the admin API cannot be bound.
     #[error("{0}")]
     Admin(#[from] admin::BindError),
+    /// The web page cannot be served.
+    #[error("{0}")]
+    Web(#[from] WebError),
     /// The credentials for peers cannot be used, or do not permit a route.
     #[error("{}", .0.iter().map(Diagnostic::one_line).collect::<Vec<_>>().join("; "))]
     Peers(Vec<Diagnostic>),
@@ -61,6 +65,7 @@ pub enum BuildError {
 pub struct Bound {
     reconciler: Reconciler,
     admin: Admin,
+    web: Option<Web>,
     control: Control,
     drain_timeout: Duration,
     tunnels: Arc<Peers>,
@@ -94,12 +99,15 @@ pub async fn build_watched(mut config: Config, stalls: StallMonitor) -> Result<B
     let mut reconciler =
         Reconciler::new(config.clone(), workers, shared, &control, events.clone(), stalls.counts());
     reconciler.begin().await.map_err(BuildError::Bind)?;
-    let admin = bind_admin(&config, &reconciler, &control, events.clone())?;
+    let state = admin_state(&reconciler, &control, events.clone());
+    let web = Web::bind(&config, state.clone())?;
+    let admin = Admin::bind(&admin::Choice::of(&config), &config.settings.admin_hosts, state)?;
     let path = config.path.filter(|path| !config::is_own_descriptor(path));
     let routes = reconciler.overview().load().routes.len();
     tracing::info!(
         routes,
         admin = admin.addrs().join(","),
+        web = web.as_ref().and_then(Web::addr).map(tracing::field::display),
         "ambassador {} started",
         env!("CARGO_PKG_VERSION")
     );
@@ -122,6 +130,7 @@ pub async fn build_watched(mut config: Config, stalls: StallMonitor) -> Result<B
     Ok(Bound {
         reconciler,
         admin,
+        web,
         control,
         drain_timeout: config.settings.drain_timeout,
         tunnels,
@@ -133,7 +142,8 @@ pub async fn build_watched(mut config: Config, stalls: StallMonitor) -> Result<B
 /// Creates what all sessions share.
 fn shared(config: &Config, control: &Control, tunnels: Arc<Peers>, tls: Arc<Tls>) -> Shared {
     // With TCP there is a unix socket as well.
-    let admins = if matches!(config.settings.admin, Some(AdminAddr::Tcp(_))) { 2 } else { 1 };
+    let has_tcp = matches!(config.settings.admin, Some(AdminAddr::Tcp(_)));
+    let admins = 1 + usize::from(has_tcp) + usize::from(config.settings.web.listen.is_some());
     let fds = Arc::new(FdBudget::within(raised_file_limit(), config.settings.workers.get(), admins));
     Shared {
         hold_limit: HoldLimit::new(config.settings.max_held),
@@ -148,20 +158,14 @@ fn shared(config: &Config, control: &Control, tunnels: Arc<Peers>, tls: Arc<Tls>
     }
 }
 
-fn bind_admin(
-    config: &Config,
-    reconciler: &Reconciler,
-    control: &Control,
-    events: Arc<Events>,
-) -> Result<Admin, admin::BindError> {
-    let state = AdminState {
+fn admin_state(reconciler: &Reconciler, control: &Control, events: Arc<Events>) -> AdminState {
+    AdminState {
         overview: reconciler.overview(),
         commands: reconciler.commands(),
         events,
         stop: control.stop.clone(),
         started: SystemTime::now(),
-    };
-    Admin::bind(&admin::Choice::of(config), &config.settings.admin_hosts, state)
+    }
 }
 
 /// Raises the limit of open files to the maximum that the administrator allows, since a session takes two descriptors and the
@@ -198,8 +202,9 @@ impl Bound {
 
     /// Serves until `control.stop`, lets sessions finish until the drain timeout, then ends them.
     pub async fn run(self) {
-        let Bound { mut reconciler, admin, control, drain_timeout, tunnels, _tasks, _stalls } = self;
+        let Bound { mut reconciler, admin, web, control, drain_timeout, tunnels, _tasks, _stalls } = self;
         let _admin = admin.serve();
+        let _web = web.map(Web::serve);
         reconciler.run_until(control.stop.cancelled()).await;
         let Some(workers) = reconciler.stop_listening() else { return };
         tunnels.drain();

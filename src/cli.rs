@@ -2,6 +2,7 @@
 
 mod ca;
 mod commands;
+mod dashboard;
 mod no_routes;
 mod pages;
 mod peer;
@@ -28,6 +29,7 @@ use crate::exit::Exit;
 use crate::register::args::RegisterArgs;
 use ca::CaCommand;
 use commands::CommandVerb;
+use dashboard::DashboardArgs;
 use peer::PeerCommand;
 use request::{AdminArgs, RequestArgs};
 use watch::{EventsArgs, SessionsArgs};
@@ -62,6 +64,10 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Serve a web page that shows and controls the running ambassador, and print its address
+    ///
+    /// The page is served on 127.0.0.1. The address contains a token that is valid until this command ends.
+    Dashboard(DashboardArgs),
     /// Run a self-contained demonstration: a service moves without an interruption for its consumer
     ///
     /// Repeats until Ctrl-C. If the output is not a terminal, it ends after one round, as with `--once`.
@@ -157,6 +163,7 @@ fn dispatch(cli: Cli, vars: &Vars) -> Exit {
         None => serve::serve(&cli.run, vars),
         Some(Command::Ca(command)) => ca::run(&command),
         Some(Command::Check { run, json }) => serve::check(&run, json, vars),
+        Some(Command::Dashboard(args)) => dashboard::run(&args, vars),
         Some(Command::Demo { once }) => crate::demo::run(once, vars),
         Some(Command::Peer(command)) => peer::run(&command, vars),
         Some(Command::Register { args }) => register::register(&args, vars),

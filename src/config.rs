@@ -19,6 +19,7 @@ pub mod server;
 pub mod settings;
 pub mod suggest;
 pub mod vars;
+pub mod web;
 
 pub use consul::ConsulConfig;
 pub(crate) use consul::consul as consul_config;

@@ -69,6 +69,8 @@ pub mod observe;
 pub(crate) mod ready;
 
 pub mod admin;
+pub mod web;
+
 pub mod app;
 pub mod register;
 

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::guard::Guard;
 use super::state::{AdminState, failure};
-use super::{body, events};
+use super::{body, events, watch};
 use crate::observe::sessions::{SESSIONS_MAX, Sessions};
 use crate::observe::status::{RouteStatus, Status};
 use crate::observe::{self, metrics};
@@ -22,11 +22,11 @@ use crate::reconcile::command::Command;
 /// The longest body is a route, which has some thousand bytes at most.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
-const PATHS: &str = "GET /live, /ready, /metrics, /status, /routes, /routes/NAME, /sessions, /config, /events; POST /routes, \
+const PATHS: &str = "GET /live, /ready, /metrics, /status, /routes, /routes/NAME, /sessions, /config, /events, /watch; POST /routes, \
                      /routes/NAME/{pause,resume,switch,weight,drain}; DELETE /routes/NAME";
 
 /// Returns the handlers of all paths.
-pub(super) fn router(state: AdminState, guard: Guard) -> axum::Router {
+pub(crate) fn router(state: AdminState, guard: Guard) -> axum::Router {
     axum::Router::new()
         .route("/live", get(|| async { "live\n" }))
         .route("/ready", get(ready))
@@ -35,6 +35,7 @@ pub(super) fn router(state: AdminState, guard: Guard) -> axum::Router {
         .route("/sessions", get(sessions))
         .route("/config", get(config))
         .route("/events", get(events::events))
+        .route("/watch", get(watch::watch))
         .route("/routes", get(routes).post(add))
         // A route name may contain slashes (`53/udp`), so the handlers split the rest of the path.
         .route("/routes/{*rest}", get(route).delete(remove).merge(post(command)))
@@ -47,7 +48,8 @@ pub(super) fn router(state: AdminState, guard: Guard) -> axum::Router {
         .with_state(state)
 }
 
-async fn guarded(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+/// Refuses requests that the guard does not allow.
+pub(crate) async fn guarded(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     match guard.check(&request) {
         Ok(()) => next.run(request).await,
         Err((status, why)) => failure(status, &why),

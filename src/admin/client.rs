@@ -103,6 +103,14 @@ pub(crate) async fn send(choice: &Choice, request: &AdminRequest) -> Result<Admi
     }
 }
 
+/// Sends a request, and returns the response with its body to be read.
+pub(crate) async fn open(choice: &Choice, request: &AdminRequest) -> Result<Response<Incoming>, ClientError> {
+    match tokio::time::timeout(TIMEOUT, connect_and_send(choice, request)).await {
+        Ok(response) => response,
+        Err(_) => Err(ClientError::timed_out(choice)),
+    }
+}
+
 /// Sends a request for a stream. Calls `consume` with each chunk of the body until the stream ends or `consume` returns
 /// false. Returns the response, with a body only if it is an error.
 pub(crate) async fn stream(
@@ -110,10 +118,7 @@ pub(crate) async fn stream(
     request: &AdminRequest,
     mut consume: impl FnMut(&[u8]) -> bool,
 ) -> Result<AdminResponse, ClientError> {
-    let mut response = match tokio::time::timeout(TIMEOUT, connect_and_send(choice, request)).await {
-        Ok(response) => response?,
-        Err(_) => return Err(ClientError::timed_out(choice)),
-    };
+    let mut response = open(choice, request).await?;
     let status = response.status().as_u16();
     if !response.status().is_success() {
         return Ok(AdminResponse { status, body: read_body(response, ERROR_BYTES_MAX).await? });

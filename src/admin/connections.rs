@@ -19,10 +19,10 @@ const _: () = assert!(CONNECTIONS_MAX + STREAMING_MAX <= crate::fd_budget::ADMIN
 
 /// Whether a connection streams events, and so has no deadline. Set by the handler of the request.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Streaming(Arc<AtomicBool>);
+pub(crate) struct Streaming(Arc<AtomicBool>);
 
 impl Streaming {
-    pub(super) fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.0.store(true, Relaxed);
     }
 

@@ -16,7 +16,7 @@ const SHOWN_CHARS_MAX: usize = 100;
 
 /// The transport of a request, and the host names that are served on it.
 #[derive(Clone, Debug)]
-pub(super) enum Guard {
+pub(crate) enum Guard {
     /// Any host: browsers do not connect to unix sockets.
     Unix,
     /// These names, IP addresses and `localhost`.

@@ -58,7 +58,7 @@ impl AdminState {
 }
 
 /// Returns an error as JSON.
-pub(super) fn failure(status: StatusCode, error: &str) -> Response {
+pub(crate) fn failure(status: StatusCode, error: &str) -> Response {
     (status, Json(json!({ "error": error }))).into_response()
 }
 

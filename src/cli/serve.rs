@@ -12,6 +12,7 @@ use crate::exit::Exit;
 use crate::log;
 use crate::observe::config as show;
 use crate::stall::StallMonitor;
+use crate::web;
 
 pub(super) fn serve(run: &RunArgs, vars: &Vars) -> Exit {
     let config = match config::load(run, vars) {
@@ -115,9 +116,10 @@ pub(super) fn check(run: &RunArgs, json: bool, vars: &Vars) -> Exit {
     }
 }
 
-/// Checks the credentials for peers and the certificates of routes, and the routes that need them.
+/// Checks the credentials for peers, the certificates of routes, the routes that need them, and the token of the web page.
 fn with_credentials(mut config: Config) -> Result<Config, Vec<Diagnostic>> {
     app::read_credentials(&mut config)?;
     app::read_certificates(&config)?;
+    web::check_token(&config.settings.web).map_err(|mistake| vec![mistake])?;
     Ok(config)
 }

@@ -21,10 +21,11 @@ pub(crate) const ROUTES: &str = "AMBASSADOR_ROUTES";
 pub(crate) const CONFIG: &str = "AMBASSADOR_CONFIG";
 
 /// The subcommands, which a lone first argument may have been meant to be.
-pub(crate) const COMMANDS: [&str; 17] = [
+pub(crate) const COMMANDS: [&str; 18] = [
     "ca",
     "check",
     "completions",
+    "dashboard",
     "demo",
     "drain",
     "events",
@@ -49,7 +50,9 @@ pub fn load(args: &RunArgs, vars: &Vars) -> Result<Config, Vec<Diagnostic>> {
     let routes = WrittenRoutes::read(args, vars, &mut mistakes);
     let (settings, invalid) = resolve(args, vars, &routes.settings);
     if invalid.is_empty() {
-        mistakes.partial(((), peer_mistakes(&settings.peer, &routes, args, vars)));
+        let place = |name: &str| place_of_setting(name, &routes, args, vars);
+        mistakes.partial(((), peer_mistakes(&settings.peer, &routes, place)));
+        mistakes.partial(((), settings.web.mistakes(place)));
     }
     let settings = mistakes.partial((settings, invalid));
     let (links, mut warnings) = links(args, vars);
@@ -263,25 +266,26 @@ fn mistyped_variables(vars: &Vars) -> Vec<Diagnostic> {
     vars.iter().filter_map(|(name, _)| mistyped(name)).collect()
 }
 
+/// Returns where the value of a setting was written.
+fn place_of_setting(name: &str, routes: &WrittenRoutes, args: &RunArgs, vars: &Vars) -> Place {
+    if args.settings.0.iter().any(|(setting, _)| setting.name == name) {
+        return Place::Flag(name.to_owned());
+    }
+    let variable = variable_name(name);
+    match vars.value(&variable) {
+        Some(_) => Place::Variable(variable),
+        None => routes.places.get(name).cloned().unwrap_or(Place::Built),
+    }
+}
+
 // === peers ===
 
 /// Returns the mistakes in the settings of peers, and of the routes that they do not permit.
 fn peer_mistakes(
     settings: &PeerSettings,
     routes: &WrittenRoutes,
-    args: &RunArgs,
-    vars: &Vars,
+    place: impl Fn(&str) -> Place,
 ) -> Vec<Diagnostic> {
-    let place = |name: &str| {
-        if args.settings.0.iter().any(|(setting, _)| setting.name == name) {
-            return Place::Flag(name.to_owned());
-        }
-        let variable = variable_name(name);
-        match vars.value(&variable) {
-            Some(_) => Place::Variable(variable),
-            None => routes.places.get(name).cloned().unwrap_or(Place::Built),
-        }
-    };
     let mut mistakes = settings.mistakes(place);
     mistakes.extend(settings.refusals(routes.iter()));
     mistakes.extend(settings.overlaps(routes.iter()));

@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use super::dns::Limits;
 use super::peer::PeerSettings;
+use super::web::WebSettings;
 use super::{AdminAddr, LogConfig};
 use crate::cluster::outlier::MAX_EJECTED_DEFAULT;
 use crate::diagnostic::{Diagnostic, Mistake, Place};
@@ -51,6 +52,8 @@ pub struct Settings {
     pub admin: Option<AdminAddr>,
     /// Host names accepted by the admin API on TCP, besides IP addresses and `localhost`.
     pub admin_hosts: Vec<String>,
+    /// The web page.
+    pub web: WebSettings,
     /// The certificates of routes.
     pub certificates: Vec<CertificateFiles>,
     /// The tunnels to peers.
@@ -69,6 +72,7 @@ impl Default for Settings {
             dns: Limits::default(),
             admin: None,
             admin_hosts: Vec::new(),
+            web: WebSettings::default(),
             certificates: Vec::new(),
             peer: PeerSettings::default(),
         }
@@ -92,7 +96,7 @@ pub struct Setting {
 }
 
 /// Every setting, in the order of `--help`.
-pub static SETTINGS: [Setting; 20] = [
+pub static SETTINGS: [Setting; 22] = [
     Setting {
         name: "log-level",
         value_name: "LEVEL",
@@ -184,10 +188,26 @@ pub static SETTINGS: [Setting; 20] = [
     Setting {
         name: "admin-host",
         value_name: "NAME[,NAME...]",
-        help: "Host names that the admin API accepts on TCP, besides IP addresses and localhost",
+        help: "Host names that the admin API and the web page accept, besides IP addresses and localhost",
         default: "none",
         set: |settings, text| values::admin_hosts(text).map(|names| settings.admin_hosts = names),
         show: |settings| settings.admin_hosts.clone().into(),
+    },
+    Setting {
+        name: "web",
+        value_name: "ADDR",
+        help: "Address of the web page that shows and controls this ambassador: IP:PORT",
+        default: "off",
+        set: |settings, text| values::web(text).map(|addr| settings.web.listen = addr),
+        show: |settings| settings.web.listen.map(|addr| addr.to_string()).into(),
+    },
+    Setting {
+        name: "web-token-file",
+        value_name: "FILE",
+        help: "File with the token for the web page, required unless its address is a loopback one; read at each request",
+        default: "none",
+        set: |settings, text| values::path(text).map(|path| settings.web.token_file = Some(path)),
+        show: |settings| shown_path(settings.web.token_file.as_deref()),
     },
     Setting {
         name: "certificate",
@@ -379,6 +399,8 @@ mod tests {
             "9s",
             "127.0.0.1:9901",
             "a,b.c",
+            "127.0.0.1:9700",
+            "/t",
             "web=/c,/k,web=/d",
             "10.0.0.1:1",
             "hub,10.0.0.2:1",
@@ -405,6 +427,10 @@ mod tests {
             },
             admin: Some(AdminAddr::Tcp("127.0.0.1:9901".parse().unwrap())),
             admin_hosts: vec!["a".to_owned(), "b.c".to_owned()],
+            web: WebSettings {
+                listen: Some("127.0.0.1:9700".parse().unwrap()),
+                token_file: Some("/t".into()),
+            },
             certificates: [("/c", Some("/k")), ("/d", None)]
                 .map(|(cert, key)| CertificateFiles {
                     name: "web".to_owned(),

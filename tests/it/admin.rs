@@ -1,11 +1,13 @@
 //! Commands of an operator on a running ambassador, through the CLI and the admin API.
 
 mod api;
+mod dashboard;
 pub(crate) mod http;
 mod observability;
 mod reachability;
 mod scrape;
 pub(crate) mod service;
+mod watch;
 
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};

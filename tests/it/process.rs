@@ -39,7 +39,7 @@ fn greeting(addr: SocketAddr) -> (TcpStream, String) {
     (stream, String::from_utf8_lossy(&name).into_owned())
 }
 
-fn run(args: &str) -> Output {
+pub(crate) fn run(args: &str) -> Output {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ambassador"));
     command.args(args.split_whitespace()).env_clear().env("AMBASSADOR_ADMIN", "unix:/nonexistent/admin.sock");
     command.output().unwrap()

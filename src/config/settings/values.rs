@@ -76,6 +76,16 @@ pub(in crate::config) fn admin(text: &str) -> Result<AdminAddr, Mistake> {
     })
 }
 
+/// Parses `IP:PORT`, `localhost:PORT` or `off`.
+pub(super) fn web(text: &str) -> Result<Option<SocketAddr>, Mistake> {
+    match (text, admin(text)) {
+        ("off", _) => Ok(None),
+        (_, Ok(AdminAddr::Tcp(addr))) => Ok(Some(addr)),
+        _ => Err(Mistake::new(format!("invalid address for the web page `{text}`"))
+            .help("write an IP address and a port such as `127.0.0.1:9700`")),
+    }
+}
+
 fn abstract_name(name: &str) -> Result<AdminAddr, Mistake> {
     if name.is_empty() || name.len() > ABSTRACT_NAME_BYTES_MAX {
         return Err(Mistake::new(format!("invalid name of an abstract socket `@{name}`"))

@@ -8,7 +8,7 @@ use crate::admin::http::request as over_unix;
 use crate::admin::service::service;
 use crate::support::{Ambassador, eventually, private_ip};
 
-const JSON: &str = "content-type: application/json\n";
+pub(super) const JSON: &str = "content-type: application/json\n";
 
 /// Starts an ambassador whose admin API is on TCP, and waits for it.
 fn start(flags: &str) -> (Ambassador, String) {
@@ -23,7 +23,7 @@ fn start(flags: &str) -> (Ambassador, String) {
 }
 
 /// Returns the status and the rest of a response. Header lines end with a newline.
-fn ask(admin: &str, line: &str, headers: &str) -> (u16, String) {
+pub(super) fn ask(admin: &str, line: &str, headers: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(admin).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let headers = headers.replace('\n', "\r\n");

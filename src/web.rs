@@ -1,0 +1,156 @@
+//! The web page: its files, who may open it, and the server of `--web`. Beside its files it serves the paths of the admin API.
+//!
+//! The page's files are public. Everything else needs the token, if there is one, in `Authorization: Bearer` (RFC 6750). A
+//! browser adds that header to no request by itself, so another site cannot use it.
+
+mod dashboard;
+mod files;
+mod token;
+
+use std::io;
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::task::AbortOnDropHandle;
+
+pub(crate) use dashboard::{Dashboard, DashboardError};
+
+use crate::admin::{self, AdminState, Guard};
+use crate::config::Config;
+use crate::config::web::WebSettings;
+use crate::diagnostic::Diagnostic;
+use token::{Token, TokenFile};
+
+/// Headers of every response. Scripts, styles and requests only of this origin, and no frame around the page.
+const HEADERS: [(HeaderName, HeaderValue); 3] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(
+            "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; object-src 'none'",
+        ),
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+];
+
+/// What a request must present, besides what [`Guard`] checks.
+#[derive(Clone, Debug)]
+enum Access {
+    /// Nothing.
+    Open,
+    /// The token in this file, which is read at each request.
+    File(TokenFile),
+    /// This token.
+    Token(Token),
+}
+
+/// The web page cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum WebError {
+    /// Its address cannot be bound.
+    #[error("cannot listen on the address of the web page {addr}: {source}")]
+    Bind {
+        /// The address of `--web`.
+        addr: SocketAddr,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Its token cannot be used.
+    #[error("{}", .0.one_line())]
+    Token(Diagnostic),
+}
+
+/// The bound server of `--web`.
+pub(crate) struct Web {
+    listener: TcpListener,
+    router: Router,
+}
+
+impl Web {
+    /// Binds the address of the configuration. Returns `None` without one.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the address cannot be bound, or the file has no usable token.
+    pub(crate) fn bind(config: &Config, state: AdminState) -> Result<Option<Web>, WebError> {
+        let WebSettings { listen: Some(addr), token_file } = &config.settings.web else { return Ok(None) };
+        check_token(&config.settings.web).map_err(WebError::Token)?;
+        let file = token_file.clone().map(TokenFile::new);
+        let listener = bind(*addr).map_err(|source| WebError::Bind { addr: *addr, source })?;
+        let guard = Guard::Tcp { names: config.settings.admin_hosts.clone().into() };
+        let api = admin::router(state, guard.clone());
+        Ok(Some(Web { listener, router: router(api, guard, file.map_or(Access::Open, Access::File)) }))
+    }
+
+    /// Returns the bound address.
+    pub(crate) fn addr(&self) -> Option<SocketAddr> {
+        self.listener.local_addr().ok()
+    }
+
+    /// Serves until the handle is dropped.
+    pub(crate) fn serve(self) -> AbortOnDropHandle<()> {
+        admin::serve_tcp(self.listener, self.router)
+    }
+}
+
+/// Checks that the file of the token, if there is one, has a usable token.
+///
+/// # Errors
+///
+/// Returns an error if the file cannot be read, or its token is too short.
+pub fn check_token(settings: &WebSettings) -> Result<(), Diagnostic> {
+    settings.token_file.clone().map_or(Ok(()), |path| TokenFile::new(path).read().map(drop))
+}
+
+fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::bind(addr)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+/// Returns the page's files, and `api` for requests with the token.
+fn router(api: Router, guard: Guard, access: Access) -> Router {
+    let api = api.layer(middleware::from_fn_with_state(access, authorized));
+    files::FILES
+        .iter()
+        .fold(Router::new(), |router, file| {
+            router.route(file.path, get(move |headers: HeaderMap| async move { file.response(&headers) }))
+        })
+        .fallback_service(api)
+        .layer(middleware::from_fn_with_state(guard, admin::guarded))
+        .layer(middleware::from_fn(with_headers))
+}
+
+async fn with_headers(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.extend(HEADERS);
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+async fn authorized(State(access): State<Access>, request: Request, next: Next) -> Response {
+    let token = match &access {
+        Access::Open => return next.run(request).await,
+        Access::Token(token) => token.clone(),
+        Access::File(file) => match file.read() {
+            Ok(token) => token,
+            Err(error) => return admin::failure(StatusCode::SERVICE_UNAVAILABLE, &error.one_line()),
+        },
+    };
+    let given = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    if given.is_some_and(|given| token.is_bearer(given)) {
+        return next.run(request).await;
+    }
+    let why =
+        if given.is_some() { "wrong token" } else { "a token is needed: `Authorization: Bearer TOKEN`" };
+    let mut response = admin::failure(StatusCode::UNAUTHORIZED, why);
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}
