@@ -27,6 +27,7 @@ mod skips;
 mod steps;
 mod sudo;
 mod test;
+mod web;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,6 +51,8 @@ enum Task {
     Growth,
     /// Run the fuzz targets in turn; needs a nightly compiler and cargo-fuzz
     Fuzz(fuzz::Args),
+    /// Build the web page from web/ into src/web/page/; needs Node
+    Web(web::Args),
     /// Check formatting, clippy and rustdoc, and licences if cargo-deny is installed
     Lint,
     /// Build the image and load it into the engine at DOCKER_HOST
@@ -91,6 +94,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::BenchLoad(load) => bench::load(&load).map(|()| ExitCode::SUCCESS),
         Task::Growth => growth::run().map(|()| ExitCode::SUCCESS),
         Task::Fuzz(args) => fuzz::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::Web(args) => web::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::run().map(|()| ExitCode::SUCCESS),
         Task::Image(args) => image::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Hosts(HostsTask::Up(args)) => hosts::up(&args).map(|()| ExitCode::SUCCESS),
