@@ -1,6 +1,7 @@
 //! Commands of an operator on a running ambassador, through the CLI and the admin API.
 
 mod api;
+mod history;
 pub(crate) mod http;
 mod observability;
 mod reachability;
