@@ -238,6 +238,11 @@ pub enum EventKind {
         /// Name of the route.
         route: String,
     },
+    /// An operator restored a removed route.
+    RouteRestored {
+        /// Name of the route.
+        route: String,
+    },
     /// A tunnel was made, and the peer has answered.
     TunnelOpened {
         /// Identity of the peer.
@@ -439,6 +444,7 @@ impl EventKind {
             EventKind::EndpointUndrained { .. } => "endpoint undrained by hand",
             EventKind::RouteAdded { .. } => "route added by hand",
             EventKind::RouteRemoved { .. } => "route removed by hand",
+            EventKind::RouteRestored { .. } => "route restored by hand",
             EventKind::TunnelOpened { .. } => "tunnel opened",
             EventKind::TunnelClosed { .. } => "tunnel closed",
             EventKind::PeerDown { .. } => "peer down",

@@ -7,9 +7,11 @@
 mod closing;
 pub(crate) mod command;
 mod desired;
+mod effects;
 mod open_route;
 mod open_routes;
 mod overview;
+mod preview;
 mod problems;
 mod shared_ports;
 mod sources;
@@ -35,7 +37,7 @@ use crate::route::Listen;
 use crate::session::Shared;
 use crate::stall::StallCounts;
 use crate::worker::{Loads, ReverseDial, Workers};
-use command::{Command, CommandError, CommandSender, Done, PendingCommand};
+use command::{Command, CommandError, CommandRequest, CommandSender, Done, Mode, PendingCommand};
 use desired::{DesiredState, Outcome};
 use open_routes::{OpenRoutes, Unbound};
 use sources::{SourceContext, Sources};
@@ -184,9 +186,9 @@ impl Reconciler {
                 self.handle_pending_updates().await;
                 self.apply_and_log().await;
             }
-            Wakeup::Command(PendingCommand { command, reply }) => {
+            Wakeup::Command(PendingCommand { request, reply }) => {
                 // The client may have disconnected.
-                let _ = reply.send(self.execute(&command).await);
+                let _ = reply.send(self.execute(&request).await);
             }
             Wakeup::Due => self.handle_due(Instant::now()).await,
         }
@@ -204,12 +206,17 @@ impl Reconciler {
     }
 
     /// Executes one command, or changes nothing.
-    async fn execute(&mut self, command: &Command) -> Result<Done, CommandError> {
+    async fn execute(&mut self, request: &CommandRequest) -> Result<Done, CommandError> {
         if !self.routes.is_listening() {
             return Err(CommandError::Unavailable("the ambassador is stopping"));
         }
+        let CommandRequest { command, mode } = request;
+        let done = self.preview(command, *mode)?;
+        if *mode == Mode::DryRun {
+            return Ok(done);
+        }
         let endpoints = |listen: &Listen| self.routes.endpoints(listen);
-        let Outcome { done, event, must_bind } = self.desired.execute(command, endpoints, Instant::now())?;
+        let Outcome { event, must_bind, .. } = self.desired.execute(command, endpoints, Instant::now())?;
         if matches!(command, Command::Switch(_)) {
             self.probes.stop(&done.route);
         }

@@ -17,13 +17,13 @@ use crate::observe::sessions::{SESSIONS_MAX, Sessions};
 use crate::observe::status::{RouteStatus, Status};
 use crate::observe::{self, metrics};
 use crate::ready;
-use crate::reconcile::command::Command;
+use crate::reconcile::command::{Command, CommandRequest};
 
 /// The longest body is a route, which has some thousand bytes at most.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
 const PATHS: &str = "GET /live, /ready, /metrics, /status, /routes, /routes/NAME, /sessions, /config, /events, /watch; POST /routes, \
-                     /routes/NAME/{pause,resume,switch,weight,drain}; DELETE /routes/NAME";
+                     /routes/NAME/{pause,resume,switch,weight,drain,restore}; DELETE /routes/NAME";
 
 /// Returns the handlers of all paths.
 pub(crate) fn router(state: AdminState, guard: Guard) -> axum::Router {
@@ -124,8 +124,24 @@ async fn add(State(state): State<AdminState>, bytes: Bytes) -> Response {
     state.execute(body::add(&bytes)).await
 }
 
-async fn remove(State(state): State<AdminState>, Path(route): Path<String>) -> Response {
-    state.execute(Ok(Command::Remove { route })).await
+/// A command without a body.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RemoveQuery {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn remove(
+    State(state): State<AdminState>,
+    Path(route): Path<String>,
+    query: Result<Query<RemoveQuery>, QueryRejection>,
+) -> Response {
+    let RemoveQuery { dry_run } = match query {
+        Ok(Query(query)) => query,
+        Err(error) => return failure(StatusCode::BAD_REQUEST, &error.body_text()),
+    };
+    state.execute(Ok(CommandRequest { command: Command::Remove { route }, mode: body::mode(dry_run) })).await
 }
 
 async fn command(State(state): State<AdminState>, Path(rest): Path<String>, bytes: Bytes) -> Response {

@@ -9,11 +9,12 @@ use axum::response::{IntoResponse, Json, Response};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::body::BodyError;
+use super::body::{self, BodyError};
+use crate::diagnostic::{Diagnostic, Mistake};
 use crate::events::Events;
 use crate::observe::status::RouteStatus;
 use crate::reconcile::Overview;
-use crate::reconcile::command::{Command, CommandError, CommandSender};
+use crate::reconcile::command::{CommandError, CommandRequest, CommandSender, Done, Mode};
 
 /// What the handlers read and send commands to.
 #[derive(Clone)]
@@ -42,16 +43,21 @@ impl AdminState {
     }
 
     /// Executes a command. Returns what was done, with the route as it is now, or why the command failed.
-    pub(super) async fn execute(&self, command: Result<Command, BodyError>) -> Response {
-        let command = match command {
-            Ok(command) => command,
-            Err(error) => return failure(StatusCode::BAD_REQUEST, &error.to_string()),
+    pub(super) async fn execute(&self, request: Result<CommandRequest, BodyError>) -> Response {
+        let request = match request {
+            Ok(request) => request,
+            Err(error) => return body_error(&error),
         };
-        match self.commands.send(command).await {
-            Ok(done) => {
-                let route = self.route(&done.route);
-                Json(json!({ "message": done.message, "route": route })).into_response()
-            }
+        let dry_run = request.mode == Mode::DryRun;
+        match self.commands.send(request).await {
+            Ok(Done { message, route, effects, undo }) => Json(json!({
+                "message": message,
+                "effects": effects,
+                "undo": undo.as_ref().map(body::request),
+                "route": self.route(&route),
+                "dry_run": dry_run,
+            }))
+            .into_response(),
             Err(error) => command_error(&error),
         }
     }
@@ -62,6 +68,14 @@ pub(crate) fn failure(status: StatusCode, error: &str) -> Response {
     (status, Json(json!({ "error": error }))).into_response()
 }
 
+fn body_error(error: &BodyError) -> Response {
+    let mut value = json!({ "error": error.to_string() });
+    if let BodyError::Timeout(Mistake { message, help }) = error {
+        value["diagnostics"] = json!([{ "message": message, "help": help }]);
+    }
+    (StatusCode::BAD_REQUEST, Json(value)).into_response()
+}
+
 fn command_error(error: &CommandError) -> Response {
     let mut value = json!({ "error": error.to_string() });
     let status = match error {
@@ -69,7 +83,11 @@ fn command_error(error: &CommandError) -> Response {
             value["known"] = known.clone().into();
             StatusCode::NOT_FOUND
         }
-        CommandError::Invalid(_) => StatusCode::BAD_REQUEST,
+        CommandError::Invalid(mistakes) => {
+            let mistake = |Diagnostic { place: _, message, help }: &Diagnostic| json!({ "message": message, "help": help });
+            value["diagnostics"] = mistakes.iter().map(mistake).collect();
+            StatusCode::BAD_REQUEST
+        }
         CommandError::Conflict(_) => StatusCode::CONFLICT,
         CommandError::NotBound(_) | CommandError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
     };

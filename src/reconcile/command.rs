@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Add { line: String },
     /// Closes a route.
     Remove { route: String },
+    /// Opens a removed route again, as its source reports it.
+    Restore { route: String },
 }
 
 /// A request to replace the targets of a route.
@@ -53,6 +55,21 @@ pub(crate) struct Trial {
     pub timeout: Option<Duration>,
 }
 
+/// A command, and whether to execute it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CommandRequest {
+    pub command: Command,
+    pub mode: Mode,
+}
+
+/// Whether a command is executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Execute,
+    /// It is only checked, and nothing changes.
+    DryRun,
+}
+
 /// The result of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Done {
@@ -60,6 +77,10 @@ pub(crate) struct Done {
     pub message: String,
     /// The name of the route that was changed.
     pub route: String,
+    /// What the command does to sessions, endpoints and listeners, one sentence each.
+    pub effects: Vec<String>,
+    /// The command that undoes it. `None` if nothing changes.
+    pub undo: Option<Command>,
 }
 
 /// Why a command was not executed.
@@ -82,7 +103,7 @@ pub(crate) enum CommandError {
 /// A command that waits for the control loop.
 #[derive(Debug)]
 pub(super) struct PendingCommand {
-    pub(super) command: Command,
+    pub(super) request: CommandRequest,
     pub(super) reply: oneshot::Sender<Result<Done, CommandError>>,
 }
 
@@ -97,9 +118,9 @@ impl CommandSender {
     }
 
     /// Sends a command, and waits until it has taken effect or failed.
-    pub(crate) async fn send(&self, command: Command) -> Result<Done, CommandError> {
+    pub(crate) async fn send(&self, request: CommandRequest) -> Result<Done, CommandError> {
         let (reply, result) = oneshot::channel();
-        if self.0.try_send(PendingCommand { command, reply }).is_err() {
+        if self.0.try_send(PendingCommand { request, reply }).is_err() {
             return Err(CommandError::Unavailable("too many commands at once: try again"));
         }
         match tokio::time::timeout(COMMAND_TIMEOUT, result).await {

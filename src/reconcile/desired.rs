@@ -42,6 +42,7 @@ use switches::{LastSwitch, RolledBack, Switches};
 pub(super) use commands::Outcome;
 pub(super) use plan::{BoundRoute, DesiredCluster};
 
+#[derive(Clone)]
 pub(super) struct DesiredState {
     config: Config,
     discovery: DiscoveryState,
@@ -255,7 +256,27 @@ impl DesiredState {
 
     /// Returns the names of the routes that the operator removed.
     pub(super) fn removed(&self) -> Vec<String> {
-        self.overrides.removed.iter().cloned().collect()
+        self.overrides.removed.keys().cloned().collect()
+    }
+
+    /// Returns the route of this name that is to be open.
+    pub(super) fn route(&self, name: &str) -> Option<&Route> {
+        self.table.values().find(|route| route.options.name == name)
+    }
+
+    /// Returns the route whose endpoints serve for this route: an earlier one while its last switch is pending.
+    pub(super) fn serving<'r>(&'r self, route: &'r Route) -> &'r Route {
+        self.switches.previous(&route.options.name).unwrap_or(route)
+    }
+
+    /// Returns the route of this name as the sources report it.
+    pub(super) fn source_route(&self, name: &str) -> Option<&Route> {
+        self.source_table.values().find(|route| route.options.name == name)
+    }
+
+    /// Returns the limit of the sessions that are held.
+    pub(super) fn max_held(&self) -> usize {
+        self.config.settings.max_held
     }
 
     /// Returns what the operator overrides of a route.

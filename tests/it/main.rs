@@ -52,3 +52,4 @@ mod tls;
 mod troubleshooting;
 mod two_hosts;
 mod udp;
+mod web;

@@ -1,6 +1,7 @@
 //! Shared test infrastructure. Each value that starts something ends it when dropped.
 
 mod ambassador;
+mod browser;
 mod capture;
 mod clogged;
 mod compose;
@@ -24,6 +25,7 @@ mod veth;
 mod wait;
 
 pub(crate) use ambassador::{Ambassador, Builder};
+pub(crate) use browser::Browser;
 pub(crate) use capture::Capture;
 pub(crate) use clogged::Clogged;
 pub(crate) use compose::{Compose, Project, compose_1, compose_5};

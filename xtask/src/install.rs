@@ -48,6 +48,9 @@ const NEEDS: &[Need] = &[
     // Terminates and originates TLS, as both of these.
     Need { program: "stunnel4", packages: &["stunnel4"] },
     Need { program: "pdns_recursor", packages: &["pdns-recursor"] },
+    // Show the web page.
+    Need { program: "chromium", packages: &["chromium"] },
+    Need { program: "chromedriver", packages: &["chromium-driver"] },
     // The tests count system calls and instructions with these.
     Need { program: "strace", packages: &["strace"] },
     Need { program: "valgrind", packages: &["valgrind"] },

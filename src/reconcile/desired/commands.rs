@@ -9,14 +9,17 @@ use crate::address::{EndpointKey, Identity};
 use crate::config::grammar::{parse_route, target};
 use crate::diagnostic::Place;
 use crate::events::EventKind;
-use crate::reconcile::command::{Command, CommandError, Done, SwitchRequest};
+use crate::reconcile::command::{Command, CommandError, SwitchRequest};
 use crate::route::{Listen, Route, Target};
 use crate::tls::Tls;
 
 /// A command that was written into the overrides, and takes effect with the next update.
 #[derive(Debug)]
 pub(in crate::reconcile) struct Outcome {
-    pub(in crate::reconcile) done: Done,
+    /// The name of the route.
+    pub(in crate::reconcile) route: String,
+    /// What was done, for people.
+    pub(in crate::reconcile) message: String,
     /// `None` if nothing changed.
     pub(in crate::reconcile) event: Option<EventKind>,
     /// A listener that must be bound, or the command fails.
@@ -25,11 +28,11 @@ pub(in crate::reconcile) struct Outcome {
 
 impl Outcome {
     fn new(route: String, message: String, event: EventKind) -> Outcome {
-        Outcome { done: Done { message, route }, event: Some(event), must_bind: None }
+        Outcome { route, message, event: Some(event), must_bind: None }
     }
 
     fn unchanged(route: String, message: String) -> Outcome {
-        Outcome { done: Done { message, route }, event: None, must_bind: None }
+        Outcome { route, message, event: None, must_bind: None }
     }
 }
 
@@ -65,6 +68,7 @@ impl DesiredState {
             }
             Command::Add { line } => self.add(line),
             Command::Remove { route } => self.remove(route),
+            Command::Restore { route } => self.restore(route),
         }
     }
 
@@ -97,7 +101,7 @@ impl DesiredState {
 
     fn switch(&mut self, request: &SwitchRequest, now: Instant) -> Result<Outcome, CommandError> {
         let SwitchRequest { route, targets, old, trial } = request;
-        let source = self.source_route(route)?;
+        let source = self.source_route(route).ok_or_else(|| self.unknown(route))?;
         let (name, source_targets) = (source.options.name.clone(), source.targets.clone());
         let on_remove = old.unwrap_or(source.options.on_remove);
         let new = targets.as_ref().map(|text| self.parse_targets(text, source)).transpose()?;
@@ -112,6 +116,7 @@ impl DesiredState {
                 self.switches.begin_trial(&name, TrialTerms { deadline, rollback_targets: before });
             }
         }
+        // Not `self.route`, which would borrow the switches as well.
         if let Some(serving) = self.table.values().find(|route| route.options.name == name) {
             self.switches.keep_serving(serving, on_remove);
         }
@@ -144,8 +149,8 @@ impl DesiredState {
 
     /// Returns the weight that the source of an endpoint reports.
     fn source_weight(&self, route: &str, key: &EndpointKey) -> u32 {
-        let route = self.table.values().find(|found| found.options.name == route);
-        let endpoints = route.map(|route| self.discovery.resolve(route).endpoints).unwrap_or_default();
+        let endpoints =
+            self.route(route).map(|route| self.discovery.resolve(route).endpoints).unwrap_or_default();
         endpoints.iter().find(|endpoint| endpoint.key == *key).map_or(1, |endpoint| endpoint.weight)
     }
 
@@ -191,14 +196,21 @@ impl DesiredState {
         Ok(Outcome::new(route.clone(), message, EventKind::RouteRemoved { route }))
     }
 
-    fn named(&self, name: &str) -> Result<&Route, CommandError> {
-        self.table.values().find(|route| route.options.name == name).ok_or_else(|| self.unknown(name))
+    fn restore(&mut self, name: &str) -> Result<Outcome, CommandError> {
+        if self.overrides.is_added(name) {
+            return Err(CommandError::Conflict(format!("another route `{name}` was added: remove it first")));
+        }
+        if !self.overrides.restore(name) {
+            let known = self.removed();
+            return Err(CommandError::Unknown { what: "removed route", name: name.to_owned(), known });
+        }
+        let message = format!("route {name} is restored: it is open while a source has it");
+        let route = name.to_owned();
+        Ok(Outcome::new(route.clone(), message, EventKind::RouteRestored { route }))
     }
 
-    /// Returns the route of this name as the sources report it.
-    fn source_route(&self, name: &str) -> Result<&Route, CommandError> {
-        let mut routes = self.source_table.values();
-        routes.find(|route| route.options.name == name).ok_or_else(|| self.unknown(name))
+    fn named(&self, name: &str) -> Result<&Route, CommandError> {
+        self.route(name).ok_or_else(|| self.unknown(name))
     }
 
     fn unknown(&self, name: &str) -> CommandError {

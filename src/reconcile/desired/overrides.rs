@@ -17,8 +17,8 @@ pub(super) const OVERRIDES_MAX: usize = 1_000;
 pub(super) struct Overrides {
     /// Routes of `routes add`: the first layer.
     pub(super) added: Vec<Route>,
-    /// The names given to `routes remove`.
-    pub(super) removed: BTreeSet<String>,
+    /// The names given to `routes remove`, with what was changed of the routes before.
+    pub(super) removed: BTreeMap<String, Override>,
     /// By route name. None is empty.
     changed: BTreeMap<String, Override>,
 }
@@ -44,15 +44,16 @@ impl Overrides {
     /// Returns the layers to merge, with the added routes first and without the removed ones.
     pub(super) fn layers(&self, mut layers: Vec<Layer>) -> Vec<Layer> {
         for layer in &mut layers {
-            layer.routes.retain(|route| !self.removed.contains(&route.options.name));
+            layer.routes.retain(|route| !self.removed.contains_key(&route.options.name));
         }
         std::iter::once(Layer { routes: self.added.clone() }).chain(layers).collect()
     }
 
     /// Returns the table of the routes to open. Omits removed routes that are within their removal grace period.
     pub(super) fn table(&self, source_table: &RouteTable) -> RouteTable {
-        let stays =
-            |route: &Route| route.origin == Place::Operator || !self.removed.contains(&route.options.name);
+        let stays = |route: &Route| {
+            route.origin == Place::Operator || !self.removed.contains_key(&route.options.name)
+        };
         let overridden = |route: &Route| {
             let targets = self.of(&route.options.name).and_then(|change| change.targets.clone());
             Route { targets: targets.unwrap_or_else(|| route.targets.clone()), ..route.clone() }
@@ -83,16 +84,23 @@ impl Overrides {
         self.of(route).is_some_and(|change| change.paused)
     }
 
-    /// Changes the override of one route. An override that becomes empty is removed.
+    /// Changes the override of one route: of a removed one, that which it will be restored with. An override that becomes empty
+    /// is removed.
     pub(super) fn change(&mut self, route: &str, change: impl FnOnce(&mut Override)) -> Result<(), TooMany> {
+        let is_added = self.is_added(route);
+        if let Some(kept) = self.removed.get_mut(route).filter(|_| !is_added) {
+            change(kept);
+            return Ok(());
+        }
         let mut changed = self.of(route).cloned().unwrap_or_default();
         change(&mut changed);
         if changed == Override::default() {
             self.changed.remove(route);
             return Ok(());
         }
-        let others = self.changed.iter().filter(|(name, _)| *name != route).map(|(_, other)| other.size());
-        if others.sum::<usize>() + changed.size() > OVERRIDES_MAX {
+        let others = self.changed.iter().filter(|(name, _)| *name != route).map(|(_, other)| other);
+        let sizes = others.chain(self.removed.values()).map(Override::size);
+        if sizes.sum::<usize>() + changed.size() > OVERRIDES_MAX {
             return Err(TooMany);
         }
         self.changed.insert(route.to_owned(), changed);
@@ -108,25 +116,40 @@ impl Overrides {
         Ok(())
     }
 
-    /// Removes a route that was added, or else hides the route of this name. Removes its override.
+    /// Removes a route that was added with its override, or else hides the route of this name and keeps its override for
+    /// [`Overrides::restore`].
     pub(super) fn remove(&mut self, name: &str) -> Result<(), TooMany> {
-        let before = self.added.len();
-        self.added.retain(|route| route.options.name != name);
-        if self.added.len() == before {
-            if self.removed.len() >= OVERRIDES_MAX {
-                return Err(TooMany);
-            }
-            self.removed.insert(name.to_owned());
+        if self.is_added(name) {
+            self.added.retain(|route| route.options.name != name);
+            self.changed.remove(name);
+            return Ok(());
         }
-        self.changed.remove(name);
+        if self.removed.len() >= OVERRIDES_MAX {
+            return Err(TooMany);
+        }
+        let change = self.changed.remove(name).unwrap_or_default();
+        self.removed.insert(name.to_owned(), change);
         Ok(())
+    }
+
+    /// Undoes [`Overrides::remove`] of a route that was not added. Returns whether the route was removed.
+    pub(super) fn restore(&mut self, name: &str) -> bool {
+        let Some(change) = self.removed.remove(name) else { return false };
+        if change != Override::default() {
+            self.changed.insert(name.to_owned(), change);
+        }
+        true
+    }
+
+    pub(super) fn is_added(&self, name: &str) -> bool {
+        self.added.iter().any(|route| route.options.name == name)
     }
 }
 
 impl Override {
     fn size(&self) -> usize {
-        let Override { paused: _, targets, weights, drained } = self;
-        1 + targets.as_ref().map_or(0, Vec::len) + weights.len() + drained.len()
+        let Override { paused, targets, weights, drained } = self;
+        usize::from(*paused) + targets.as_ref().map_or(0, Vec::len) + weights.len() + drained.len()
     }
 }
 

@@ -10,7 +10,7 @@ use crate::diagnostic::Place;
 use crate::route::{LABEL_HOLD_MAX, Listen, RouteTable};
 
 /// The end of each grace period.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct RemovalGrace {
     deadlines: BTreeMap<Listen, Instant>,
 }

@@ -60,13 +60,13 @@ pub(super) struct RolledBack {
 }
 
 /// The last switches, by route name.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Switches {
     latest: u64,
     records: BTreeMap<String, Record>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Record {
     last: LastSwitch,
     terms: TrialTerms,
@@ -74,7 +74,7 @@ struct Record {
 }
 
 /// A switch whose new targets are not used yet.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Pending {
     /// The route whose endpoints keep serving.
     previous: Route,

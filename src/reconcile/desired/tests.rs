@@ -44,7 +44,7 @@ impl World {
             table.map(|(listen, route)| (listen.clone(), keys(route).collect())).collect();
         let outcome = self.desired.execute(command, |listen| endpoints[listen].clone(), self.now)?;
         self.desired.update(self.now);
-        Ok(outcome.done.message)
+        Ok(outcome.message)
     }
 
     fn switch(&mut self, targets: Option<&str>, trial: Option<Duration>) -> Result<String, CommandError> {
