@@ -186,7 +186,7 @@ function Latest({ limit }: { limit: number }) {
       {list.length === 0 && <p class="dim">Nothing has happened yet.</p>}
       <ol class="events">
         {list.map((event) => (
-          <EventLine key={event.seq} event={event} />
+          <EventLine key={event.seq} event={event} isShort />
         ))}
       </ol>
     </Section>

@@ -71,7 +71,7 @@ function Body({ one }: { one: Entry }) {
         <Section id="detail-events" title="Events" note={own.length > 8 ? <a href={link({ view: "events" })} onClick={() => onlyEventsOf(route)}>all {own.length}</a> : undefined}>
           <ol class="events">
             {own.slice(0, 8).map((event) => (
-              <EventLine key={event.seq} event={event} isOwn />
+              <EventLine key={event.seq} event={event} isOwn isShort />
             ))}
           </ol>
         </Section>
@@ -228,7 +228,7 @@ function EndpointLine({ route, endpoint, share, isLeaving = false }: { route: Ro
         {owner && <span class="dim">{owner}</span>}
       </div>
       <div class="how">
-        <b>{isLeaving ? "leaving" : words.length > 0 ? words.join(", ") : "ok"}</b>
+        <b>{isLeaving ? "leaving" : words.length > 0 ? words.join(", ") : (endpoint.health ?? "ok")}</b>
         {endpoint.backup && <span class="dim">backup</span>}
         {endpoint.last_error && (
           <span class={endpoint.failing ? "" : "dim"}>

@@ -235,18 +235,21 @@ function Switch({ route }: { route: Route }) {
           <Line id="targets" label="New targets, separated by commas" placeholder="db2:5432" value={targets.value} onInput={(text) => (targets.value = text)} preview={preview} />
           <fieldset>
             <legend>Open sessions of the previous endpoints</legend>
-            {([["", "as the route says"], ["drain", "finish"], ["cut", "are reset"]] as const).map(([value, label]) => (
+            {([["", "follow the route's option on-remove"], ["drain", "finish"], ["cut", "are reset"]] as const).map(([value, label]) => (
               <label key={value} class="option">
                 <input type="radio" name="old" checked={old.value === value} onChange={() => (old.value = value)} /> {label}
               </label>
             ))}
           </fieldset>
           <div class="trial">
-            <label class="option">
+            <label>
               <input type="checkbox" checked={isTrial.value} onChange={(event) => (isTrial.value = event.currentTarget.checked)} /> On trial:
-              use the new endpoints once they answer, and roll back if the switch is not complete within
+              the new endpoints are used once they answer
             </label>
-            <input class="mono short" aria-label="Time limit of the trial" value={timeout.value} disabled={!isTrial.value} onInput={(event) => (timeout.value = event.currentTarget.value)} />
+            <label class="within">
+              Roll back if it is not complete within
+              <input class="mono short" value={timeout.value} disabled={!isTrial.value} onInput={(event) => (timeout.value = event.currentTarget.value)} />
+            </label>
           </div>
         </>
       )}

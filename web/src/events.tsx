@@ -50,8 +50,9 @@ function isIn(event: Event, group: Group): boolean {
 const OWN_FIELDS = new Set(["seq", "time", "event", "message", "route"]);
 
 /** Returns the fields of an event besides its message and route. */
-function fields(event: Event): [string, string][] {
-  return Object.entries(event).filter(([key]) => !OWN_FIELDS.has(key)).map(([key, value]) => [key, String(value)]);
+function fields(event: Event, isShort: boolean): [string, string][] {
+  const isShown = (key: string) => !OWN_FIELDS.has(key) && !(isShort && (key === "line" || key === "origin"));
+  return Object.entries(event).filter(([key]) => isShown(key)).map(([key, value]) => [key, String(value)]);
 }
 
 const filtered = computed<Event[]>(() => {
@@ -111,8 +112,15 @@ export function Events() {
   );
 }
 
-/** One event. `isOwn` leaves out the route, which is evident. */
-export const EventLine = memo(function EventLine({ event, isOwn = false, heading = null }: { event: Event; isOwn?: boolean; heading?: string | null }) {
+interface EventProps {
+  event: Event;
+  isOwn?: boolean;
+  isShort?: boolean;
+  heading?: string | null;
+}
+
+/** One event. `isShort` leaves out the route's configuration, `isOwn` leaves out the route, which is evident. */
+export const EventLine = memo(function EventLine({ event, isOwn = false, isShort = false, heading = null }: EventProps) {
   const itsLevel = level(event);
   return (
     <li class={`l${itsLevel}`}>
@@ -125,13 +133,15 @@ export const EventLine = memo(function EventLine({ event, isOwn = false, heading
             {event.route}
           </a>
         )}
-        <span class="message">{event.message}</span>
-        {fields(event).map(([key, value]) => (
-          <span key={key} class="field-of">
-            {key !== "why" && key !== "endpoint" && <i>{key.replace("_", " ")} </i>}
-            {value}
-          </span>
-        ))}
+        <p>
+          <span class="message">{event.message}</span>
+          {fields(event, isShort).map(([key, value]) => (
+            <span key={key} class="field-of">
+              {key !== "why" && key !== "endpoint" && <i>{key.replace("_", " ")} </i>}
+              {value}
+            </span>
+          ))}
+        </p>
       </div>
     </li>
   );

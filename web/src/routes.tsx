@@ -27,43 +27,50 @@ export const found = computed<string[]>(() => {
 /** The route that the keys apply to. */
 export const cursor = signal<string | null>(null);
 
-/** So many routes are shown with space around them; of more, those that are as they should be have one line. */
+/** Of more routes than this, those that are as they should be have one line. */
 const SPACIOUS_MAX = 30;
 
-interface Heights {
-  tall: number;
-  low: number;
+/** Routes that someone should look at have three lines. */
+const TALL = 80;
+const TALL_NARROW = 108;
+
+/** The height of the other rows, and how many endpoints they have space for. */
+function calm(routes: number): { height: number; lines: number } {
+  const isSpacious = routes <= SPACIOUS_MAX;
+  if (isNarrow.value) return { height: isSpacious ? 80 : 68, lines: 1 };
+  return isSpacious ? { height: 56, lines: 2 } : { height: 40, lines: 1 };
 }
 
 export function Routes() {
   revision.value;
   const names = found.value;
   const list = useRef<HTMLDivElement>(null);
-  const heights: Heights = isNarrow.value ? { tall: 104, low: 64 } : { tall: 76, low: 44 };
   const tall = useMemo(() => {
-    if (names.length <= SPACIOUS_MAX) return names.length;
     const firstGood = names.findIndex((name) => (entry(name)?.verdict.level ?? 0) === 0);
     return firstGood < 0 ? names.length : firstGood;
   }, [names]);
-  const top = (row: number) => Math.min(row, tall) * heights.tall + Math.max(0, row - tall) * heights.low;
-  const at = (y: number) => (y < top(tall) ? Math.floor(y / heights.tall) : tall + Math.floor((y - top(tall)) / heights.low));
+  const tallHeight = isNarrow.value ? TALL_NARROW : TALL;
+  const { height, lines } = calm(names.length);
+  const top = (row: number) => Math.min(row, tall) * tallHeight + Math.max(0, row - tall) * height;
+  const at = (y: number) => (y < top(tall) ? Math.floor(y / tallHeight) : tall + Math.floor((y - top(tall)) / height));
   const { first, last } = useRange(list, names.length, at);
   const reveal = cursor.value;
   useEffect(() => {
     const row = reveal === null ? -1 : names.indexOf(reveal);
     if (row < 0 || !list.current) return;
-    show(list.current.getBoundingClientRect().top + top(row), row < tall ? heights.tall : heights.low);
+    show(list.current.getBoundingClientRect().top + top(row), row < tall ? tallHeight : height);
     requestAnimationFrame(() => document.getElementById(`route-${row}`)?.focus({ preventScroll: true }));
   }, [reveal]);
   if (names.length === 0) return <Empty />;
   return (
-    <div class="routes" role="table" aria-label="Routes, worst first" aria-rowcount={names.length + 1}>
+    <div class={`routes${recent.value ? " with-history" : ""}`} role="table" aria-label="Routes, worst first" aria-rowcount={names.length + 1}>
       <Head />
       <div class="window" role="rowgroup" ref={list} style={{ height: `${top(names.length)}px` }}>
         {names.slice(first, last).map((name, i) => {
           const row = first + i;
           const one = entry(name);
-          return one && <Row key={name} one={one} row={row} isTall={row < tall} top={top(row)} />;
+          const place = row < tall ? { top: top(row), height: tallHeight } : { top: top(row), height };
+          return one && <Row key={name} one={one} row={row} limit={row < tall ? 3 : lines} {...place} />;
         })}
       </div>
     </div>
@@ -91,17 +98,26 @@ function Head() {
   );
 }
 
-function Row({ one, row, isTall, top }: { one: Entry; row: number; isTall: boolean; top: number }) {
+interface RowProps {
+  one: Entry;
+  row: number;
+  /** Of endpoints. */
+  limit: number;
+  top: number;
+  height: number;
+}
+
+function Row({ one, row, limit, top, height }: RowProps) {
   const { route, verdict } = one;
-  const lines = targets(route, isTall && !isNarrow.value ? 3 : 1);
+  const lines = targets(route, isNarrow.value ? Math.min(2, limit) : limit);
   const isOpen = place.value.route === route.name;
   const paused = route.by_hand.paused;
   return (
     <div
-      class={`row ${isTall ? "tall" : "low"} l${verdict.level}${isOpen ? " open" : ""}`}
+      class={`row l${verdict.level}${isOpen ? " open" : ""}`}
       role="row"
       aria-rowindex={row + 2}
-      style={{ transform: `translateY(${top}px)` }}
+      style={{ transform: `translateY(${top}px)`, height: `${height}px` }}
       onClick={(event) => {
         if (!(event.target as Element).closest("a") && !getSelection()?.toString()) go({ route: route.name });
       }}
@@ -117,11 +133,11 @@ function Row({ one, row, isTall, top }: { one: Entry; row: number; isTall: boole
           >
             {route.name}
           </a>
-          <State one={one} isShort={!isTall} />
+          {(verdict.level > 0 || (limit > 1 && route.last_failure)) && <State one={one} />}
         </div>
       </div>
       <div role="cell" class="listen" title={route.addresses.join(", ")}>
-        {route.listen}
+        <Listener listen={route.listen} isShort={limit === 1} />
       </div>
       <div role="cell" class="to">
         <Flow lines={lines} isPaused={paused} />
@@ -129,43 +145,50 @@ function Row({ one, row, isTall, top }: { one: Entry; row: number; isTall: boole
       </div>
       {recent.value && (
         <div role="cell" class="history">
-          <Spark series={recent.value.routes[route.name]} height={isTall ? 28 : 20} />
+          <Spark series={recent.value.routes[route.name]} height={limit > 1 ? 32 : 24} />
         </div>
       )}
-      <div role="cell" class="n rate">
+      <div role="cell" class={`n rate ${one.rate < 0.05 ? "zero" : ""}`}>
         {rate(one.rate)}
         <span class="unit">/s</span>
         {one.failedRate >= 0.05 && <span class="fail l3">{rate(one.failedRate)} failed/s</span>}
       </div>
-      <div role="cell" class="n">{count(route.active)}</div>
+      <div role="cell" class={`n ${route.active === 0 ? "zero" : ""}`}>{count(route.active)}</div>
       <div role="cell" class={`n ${route.held > 0 ? "l2" : "zero"}`}>{count(route.held)}</div>
     </div>
   );
 }
 
-/** The state of a route, since when, and its last failure. */
-function State({ one, isShort }: { one: Entry; isShort: boolean }) {
-  const { route, verdict } = one;
-  const at = since(one);
+/** The port or the name of the socket, and below it the address or the directory. */
+function Listener({ listen, isShort }: { listen: string; isShort: boolean }) {
+  const split = listen.lastIndexOf(listen.startsWith("/") ? "/" : ":");
+  const [place, port] = [listen.slice(0, Math.max(0, split)), listen.slice(split + 1)];
+  return (
+    <>
+      <span class="port">{port}</span>
+      {place && !isShort && <span class="word">{place}</span>}
+    </>
+  );
+}
+
+/** The state of a route and since when, or its last failure. */
+function State({ one: { route, verdict, ...rest } }: { one: Entry }) {
+  const at = since({ route, verdict, ...rest });
+  const failure = route.last_failure;
   if (verdict.level === 0) {
-    const failure = route.last_failure;
-    if (isShort || !failure) return isShort ? null : <span class="word">ok</span>;
-    return (
-      <span class="word">
-        ok · last failure <Time ms={Date.parse(failure.at)} />
-      </span>
-    );
+    return <span class="word">last failure {failure && <Time ms={Date.parse(failure.at)} />}</span>;
   }
   return (
-    <span class="word">
-      <b>{verdict.word}</b>
+    <>
+      <span class="word">
+        <b>{verdict.word}</b>
+      </span>
       {at !== null && (
-        <>
-          {" "}
+        <span class="word">
           since <Time ms={at} />
-        </>
+        </span>
       )}
-    </span>
+    </>
   );
 }
 

@@ -114,6 +114,7 @@ function update(routes: Route[], removed: string[], at: number): void {
   for (const route of routes) {
     const before = entries.get(route.name);
     const verdict = judge(route);
+    if (verdict.level < 2) down.delete(route.name);
     isReordered ||= before?.verdict.level !== verdict.level;
     const samples = [...(before?.samples ?? []), sample(route, at)];
     entries.set(route.name, { ...rates(samples, at), route, verdict });
@@ -201,12 +202,15 @@ function flush(): void {
   events.value = [...fresh.reverse(), ...kept].slice(0, EVENTS_MAX);
 }
 
-const DOWN = new Set(["endpoint-ejected", "endpoint-unreachable", "route-down", "route-not-bound"]);
+const DOWN = new Set(["endpoint-ejected", "endpoint-unreachable", "route-down", "route-not-bound", "target-problem"]);
+/** The end of an ejection is not among them: it is tried again then, and may fail again. */
+const UP = new Set(["route-up", "endpoint-reachable", "endpoint-healthy", "route-opened", "route-closed"]);
 
+/** Keeps the first event of each failure. */
 function note(event: Event): void {
   if (!event.route) return;
-  if (DOWN.has(event.event)) down.set(event.route, Date.parse(event.time));
-  else if (event.event === "route-closed") down.delete(event.route);
+  if (UP.has(event.event)) down.delete(event.route);
+  else if (DOWN.has(event.event) && !down.has(event.route)) down.set(event.route, Date.parse(event.time));
 }
 
 export interface Totals {
