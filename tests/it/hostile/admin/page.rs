@@ -49,7 +49,16 @@ fn everything_but_the_files_of_the_page_needs_the_token() {
         assert!(answer.contains("default-src 'self'; frame-ancestors 'none'"), "{answer}");
     }
     let good = format!("authorization: Bearer {TOKEN}\n");
-    for path in ["/status", "/metrics", "/config", "/sessions", "/routes", "/live", "/events?follow=false"] {
+    for path in [
+        "/status",
+        "/metrics",
+        "/config",
+        "/sessions",
+        "/routes",
+        "/live",
+        "/events?follow=false",
+        "/history",
+    ] {
         for bad in
             ["", "authorization: Bearer 0123456789abcdefghik\n", "authorization: 0123456789abcdefghij\n"]
         {
