@@ -69,7 +69,7 @@ pub struct RouteStatus {
     /// 0 for `ok`; the higher, the more urgently an operator has to look at it.
     #[serde(default)]
     pub severity: u8,
-    /// Since when `state` has been the same: RFC 3339, UTC, to the millisecond.
+    /// Since when it is ok, has a flaw (`severity` 1 and 2), is paused, or fails (4 and above): RFC 3339, UTC, to the millisecond.
     #[serde(default)]
     pub state_since: String,
     /// `None` if no session has failed.
@@ -331,14 +331,16 @@ impl RouteStatus {
             problems: problems.clone(),
         };
         let state = if cluster.is_some() { status.state() } else { "not bound" }.to_owned();
-        let Standing { since, last_failure } = history.standing(&status.name, &state, SystemTime::now());
-        let status = RouteStatus {
-            state,
+        let status = RouteStatus { state, ..status };
+        let severity = severity::of(&status);
+        let kind = severity::kind(severity);
+        let Standing { since, last_failure } = history.standing(&status.name, kind, SystemTime::now());
+        RouteStatus {
+            severity,
             state_since: format_rfc3339_millis(since).to_string(),
             last_failure: last_failure.map(FailureStatus::of),
             ..status
-        };
-        RouteStatus { severity: severity::of(&status), ..status }
+        }
     }
 
     /// Returns the state of a bound route. If no endpoint is available, it is that of the first one.

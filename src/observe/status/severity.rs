@@ -26,6 +26,20 @@ pub(super) fn of(route: &RouteStatus) -> u8 {
     severity(route) as u8
 }
 
+/// Returns the kind of a severity, between whose changes `state_since` is the same. A route that fails has one state after the
+/// other while sessions come: unreachable, held, unreachable.
+pub(super) fn kind(severity: u8) -> &'static str {
+    const FLAWED: u8 = Severity::Flawed as u8;
+    const ON_TRIAL: u8 = Severity::OnTrial as u8;
+    const PAUSED: u8 = Severity::Paused as u8;
+    match severity {
+        0 => super::OK,
+        FLAWED | ON_TRIAL => "flawed",
+        PAUSED => "paused",
+        _ => "failing",
+    }
+}
+
 fn severity(route: &RouteStatus) -> Severity {
     let is_usable =
         route.endpoints.iter().any(|endpoint| endpoint.flaws().all(|flaw| flaw == "not checked yet"));
@@ -91,6 +105,13 @@ mod tests {
         assert_eq!(route(unchecked), Severity::Flawed);
         assert_eq!(route(state("no endpoint")), Severity::NoEndpoint);
         assert_eq!(route(state("not bound")), Severity::NotBound);
+    }
+
+    #[test]
+    fn states_of_a_route_that_fails_are_of_one_kind() {
+        let kinds: Vec<&str> = (0..=8).map(kind).collect();
+        let failing = ["failing"; 5];
+        assert_eq!(kinds, [&["ok", "flawed", "flawed", "paused"][..], &failing].concat());
     }
 
     #[test]
