@@ -125,7 +125,7 @@ function ByHand({ route }: { route: Route }) {
   const hand = route.by_hand;
   const lines: { text: ComponentChildren; verb?: string; act?: () => void }[] = [];
   if (hand.paused) lines.push({ text: "Paused: new sessions are held.", verb: "Resume", act: () => pauseOrResume(route) });
-  if (hand.instead_of) {
+  if (hand.instead_of && hand.switch?.state !== "on-trial") {
     const text = (
       <>
         Switched to <span class="mono">{route.targets.join(", ")}</span> instead of <span class="mono">{hand.instead_of.join(", ")}</span>.
@@ -146,8 +146,11 @@ function ByHand({ route }: { route: Route }) {
     <>
       {trial?.state === "on-trial" && <Trial route={route} why={trial.why ?? null} />}
       {trial?.state === "rolled-back" && (
-        <p class="changed">
-          <span>The last switch was rolled back{trial.why ? `: ${trial.why}` : ""}.</span>
+        <p class="changed l2">
+          <Mark level={2} size={10} />
+          <span>
+            The last switch was rolled back{trial.why ? `: ${trial.why}` : ""}
+          </span>
         </p>
       )}
       {lines.map(({ text, verb, act }, i) => (

@@ -6,7 +6,7 @@ import { Flow, targets, Targets } from "./flow";
 import { recent, Spark } from "./history";
 import { isNarrow, Mark, Time, useRange } from "./parts";
 import { go, link, place, search } from "./place";
-import { type Entry, entry, order, revision, since } from "./store";
+import { type Entry, entry, events, order, revision, since } from "./store";
 import { count, plural, rate } from "./text";
 import { openAdd } from "./dialogs";
 
@@ -43,6 +43,7 @@ function calm(routes: number): { height: number; lines: number } {
 
 export function Routes() {
   revision.value;
+  events.value;
   const names = found.value;
   const list = useRef<HTMLDivElement>(null);
   const tall = useMemo(() => {

@@ -61,6 +61,12 @@ export function entry(name: string): Entry | undefined {
   return entries.get(name);
 }
 
+/** Whether the ambassador keeps a history. */
+export function hasHistory(): boolean {
+  for (const { route } of entries.values()) return route.state_since !== undefined;
+  return false;
+}
+
 /** The time of the server. */
 export function now(): number {
   return performance.now() + clockOffset;
