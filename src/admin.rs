@@ -8,6 +8,7 @@ pub(crate) mod client;
 mod connections;
 mod events;
 mod guard;
+mod history;
 mod state;
 mod watch;
 mod wire;

@@ -1,6 +1,7 @@
 //! The application: built, with every address bound, then run until it is stopped.
 
 mod peers;
+mod sampler;
 mod tls;
 
 use std::future::pending;
@@ -121,6 +122,7 @@ pub async fn build_watched(mut config: Config, stalls: StallMonitor) -> Result<B
     });
     let mut tasks: Vec<_> = file.map(|file| follow(file, reconciler.updates())).into_iter().collect();
     tasks.extend(peers::follow_credentials(&tunnels));
+    tasks.push(sample(&reconciler, events.clone()));
     tasks.push(tls::follow(certificates, events));
     for peer in &config.settings.peer.dial {
         let (dial, lookups) = peers::follow_peer(peer, config.settings.dns, control.stop.clone());
@@ -155,7 +157,16 @@ fn shared(config: &Config, control: &Control, tunnels: Arc<Peers>, tls: Arc<Tls>
         peers: tunnels,
         exports: Exports::default(),
         tls,
+        history: Arc::default(),
     }
+}
+
+/// Starts the task that records the history of the routes.
+fn sample(reconciler: &Reconciler, events: Arc<Events>) -> AbortOnDropHandle<()> {
+    let overview = reconciler.overview();
+    let history = overview.load().history.clone();
+    #[expect(clippy::disallowed_methods, reason = "its handle is returned, and ends it when dropped")]
+    AbortOnDropHandle::new(tokio::spawn(sampler::run(history, overview, events)))
 }
 
 fn admin_state(reconciler: &Reconciler, control: &Control, events: Arc<Events>) -> AdminState {

@@ -114,6 +114,37 @@ impl Ending {
             Ending::UnknownName => "unknown-name",
         }
     }
+
+    /// Returns whether the session failed for a reason on this side: the service, the way to it, or a limit. Not what clients can
+    /// cause alone, nor what the configuration requests.
+    pub fn is_failure(self) -> bool {
+        match self {
+            Ending::UpstreamReset
+            | Ending::NoEndpoint
+            | Ending::ConnectFailed
+            | Ending::HoldExpired
+            | Ending::LeftWhileHeld
+            | Ending::HoldFull
+            | Ending::TooMany
+            | Ending::Unhealthy
+            | Ending::Local
+            | Ending::PeerRefused
+            | Ending::TunnelLost
+            | Ending::PeerRevoked
+            | Ending::TlsFailed => true,
+            Ending::Finished
+            | Ending::DownstreamReset
+            | Ending::Idle
+            | Ending::HalfCloseTimeout
+            | Ending::Denied
+            | Ending::RateLimited
+            | Ending::MaxDuration
+            | Ending::Cut
+            | Ending::Drained
+            | Ending::ProxyHeader
+            | Ending::UnknownName => false,
+        }
+    }
 }
 
 /// Which sessions are in the access log.

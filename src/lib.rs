@@ -52,6 +52,7 @@ pub mod udp;
 pub mod fd_budget;
 
 pub mod cluster;
+pub mod history;
 pub mod listener;
 
 pub mod config;

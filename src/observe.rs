@@ -2,6 +2,7 @@
 
 pub mod config;
 mod exposition;
+pub mod history;
 pub mod metrics;
 pub mod peers;
 mod process;

@@ -28,6 +28,7 @@ use crate::cluster::acquire::HoldLimit;
 use crate::cluster::{Cluster, Members};
 use crate::ending::{AccessLog, Ending};
 use crate::fd_budget::{FdBudget, FdPermit, RouteFds};
+use crate::history::History;
 use crate::listener::{Accepted, AcceptedStream, ClientAddr};
 use crate::proxy_protocol::Transport;
 use crate::route::Protocol;
@@ -63,6 +64,8 @@ pub struct Shared {
     pub exports: Exports,
     /// The certificates and CAs of routes.
     pub tls: Arc<Tls>,
+    /// The history of the routes, whose sampler a session wakes.
+    pub history: Arc<History>,
 }
 
 impl Shared {
@@ -96,7 +99,7 @@ pub fn serve(
     counted: impl Send,
 ) -> impl Future<Output = ()> + Send {
     let Accepted { stream, client, permit, details } = accepted;
-    let mut record = Record::begin(cluster, client, Protocol::Tcp, shared.access_log);
+    let mut record = Record::begin(cluster, client, Protocol::Tcp, &shared);
     let registered = match (stream, client) {
         (AcceptedStream::Socket(fd), ClientAddr::Inet(_)) => Socket::register(fd).map(Stream::from),
         (AcceptedStream::Socket(fd), ClientAddr::Unix) => Socket::register_unix(fd).map(Stream::from),
@@ -245,6 +248,7 @@ mod tests {
             peers: Arc::new(Peers::new(None, Arc::default())),
             exports: Exports::default(),
             tls: Arc::default(),
+            history: Arc::default(),
         });
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         let accepted = Accepted {

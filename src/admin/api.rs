@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::guard::Guard;
 use super::state::{AdminState, failure};
-use super::{body, events, watch};
+use super::{body, events, history, watch};
 use crate::observe::sessions::{SESSIONS_MAX, Sessions};
 use crate::observe::status::{RouteStatus, Status};
 use crate::observe::{self, metrics};
@@ -22,7 +22,7 @@ use crate::reconcile::command::{Command, CommandRequest};
 /// The longest body is a route, which has some thousand bytes at most.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
-const PATHS: &str = "GET /live, /ready, /metrics, /status, /routes, /routes/NAME, /sessions, /config, /events, /watch; POST /routes, \
+const PATHS: &str = "GET /live, /ready, /metrics, /status, /routes, /routes/NAME, /sessions, /config, /events, /history, /watch; POST /routes, \
                      /routes/NAME/{pause,resume,switch,weight,drain,restore}; DELETE /routes/NAME";
 
 /// Returns the handlers of all paths.
@@ -36,6 +36,7 @@ pub(crate) fn router(state: AdminState, guard: Guard) -> axum::Router {
         .route("/config", get(config))
         .route("/events", get(events::events))
         .route("/watch", get(watch::watch))
+        .route("/history", get(history::history))
         .route("/routes", get(routes).post(add))
         // A route name may contain slashes (`53/udp`), so the handlers split the rest of the path.
         .route("/routes/{*rest}", get(route).delete(remove).merge(post(command)))
@@ -109,7 +110,9 @@ async fn config(State(state): State<AdminState>) -> Response {
 }
 
 async fn routes(State(state): State<AdminState>) -> Response {
-    let routes: Vec<_> = state.overview.load().routes.iter().map(RouteStatus::of).collect();
+    let overview = state.overview.load();
+    let status = |view| RouteStatus::of(view, &overview.history);
+    let routes: Vec<_> = overview.routes.iter().map(status).collect();
     Json(json!({ "routes": routes })).into_response()
 }
 

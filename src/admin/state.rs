@@ -32,7 +32,7 @@ impl AdminState {
     pub(super) fn route(&self, name: &str) -> Option<RouteStatus> {
         let overview = self.overview.load();
         let view = overview.routes.iter().find(|view| view.route.options.name == name);
-        view.map(RouteStatus::of)
+        view.map(|view| RouteStatus::of(view, &overview.history))
     }
 
     /// Returns the response to a request with an unknown route.

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use super::connections::Streaming;
 use super::state::{AdminState, failure};
+use crate::history::Viewer;
 use crate::observe::status::{RouteStatus, Status};
 
 /// Between two looks at the counters.
@@ -69,6 +70,8 @@ struct Watcher {
     /// When to look at the counters again. `None` before the first message.
     next: Option<Instant>,
     last_message: Instant,
+    /// The counters are sampled while somebody watches.
+    _viewer: Viewer,
 }
 
 /// The first message, with everything.
@@ -91,7 +94,16 @@ struct Change<'a> {
 impl Watcher {
     fn new(state: AdminState, seen: u64) -> Watcher {
         let latest = state.events.follow();
-        Watcher { state, latest, seen, sent: Sent::default(), next: None, last_message: Instant::now() }
+        let _viewer = state.overview.load().history.view();
+        Watcher {
+            state,
+            latest,
+            seen,
+            sent: Sent::default(),
+            next: None,
+            last_message: Instant::now(),
+            _viewer,
+        }
     }
 
     /// Waits for the next message. Returns `None` once there will be no more.

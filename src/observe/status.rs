@@ -1,12 +1,14 @@
 //! The status, for `ambassador status` and `/status`.
 
+mod severity;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Weak;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
-use humantime::{format_rfc3339_seconds, parse_rfc3339};
+use humantime::{format_rfc3339_millis, format_rfc3339_seconds, parse_rfc3339};
 use serde::{Deserialize, Serialize};
 
 use super::peers::PeeringStatus;
@@ -15,6 +17,7 @@ use super::tls::TlsStatus;
 use crate::address::BACKUP_TIER;
 use crate::cluster::{Cluster, Endpoint, Member, Tier};
 use crate::escape::escaped;
+use crate::history::{Failure, History, Standing};
 use crate::ordered::CollectOrdered;
 use crate::reconcile::{ByHand, ConfigFile, LastSwitch, Override, Overview, RouteView, SwitchPhase};
 
@@ -63,6 +66,15 @@ pub struct RouteStatus {
     /// `ok`, or the most important problem in one or two words.
     #[serde(default)]
     pub state: String,
+    /// 0 for `ok`; the higher, the more urgently an operator has to look at it.
+    #[serde(default)]
+    pub severity: u8,
+    /// Since when `state` has been the same: RFC 3339, UTC, to the millisecond.
+    #[serde(default)]
+    pub state_since: String,
+    /// `None` if no session has failed.
+    #[serde(default)]
+    pub last_failure: Option<FailureStatus>,
     /// The listener as configured, such as `6379` or `[::1]:53/udp`.
     pub listen: String,
     /// The bound addresses, with the ports chosen by the kernel.
@@ -92,8 +104,23 @@ pub struct RouteStatus {
     pub bytes_down: u64,
     /// The number of ended sessions by ending, without zeros.
     pub endings: BTreeMap<String, u64>,
+    /// Sessions since the route was opened, rejected ones included.
+    #[serde(default)]
+    pub sessions_total: u64,
+    /// Those of them that ended by a failure.
+    #[serde(default)]
+    pub failed_total: u64,
     /// Why the listener is not bound, or a target has no endpoint.
     pub problems: Vec<String>,
+}
+
+/// The last session that ended by a failure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureStatus {
+    /// How it ended, as in the access log.
+    pub ending: String,
+    /// When it was seen, up to a second later: RFC 3339, UTC, to the millisecond.
+    pub at: String,
 }
 
 /// An endpoint of a route.
@@ -206,7 +233,7 @@ impl Status {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             draining,
-            routes: overview.routes.iter().map(RouteStatus::of).collect(),
+            routes: overview.routes.iter().map(|view| RouteStatus::of(view, &overview.history)).collect(),
             lost: overview.lost.clone(),
             config: overview.file.as_ref().map(ConfigStatus::of),
             mistakes: overview.mistakes.clone(),
@@ -274,13 +301,17 @@ impl Status {
 }
 
 impl RouteStatus {
-    pub(crate) fn of(view: &RouteView) -> RouteStatus {
+    /// Returns the status, and records the state in the history.
+    pub(crate) fn of(view: &RouteView, history: &History) -> RouteStatus {
         let RouteView { route, cluster, addrs, problems, by_hand, leaving } = view;
         let cluster = cluster.as_deref();
         let count = |of: fn(&Cluster) -> u64| cluster.map_or(0, of);
         let status = RouteStatus {
             name: route.options.name.clone(),
             state: String::new(),
+            severity: 0,
+            state_since: String::new(),
+            last_failure: None,
             listen: route.listen.to_string(),
             addresses: addrs.iter().map(ToString::to_string).collect(),
             targets: strings(&route.targets),
@@ -295,10 +326,19 @@ impl RouteStatus {
             bytes_up: count(|cluster| cluster.counters.traffic.up()),
             bytes_down: count(|cluster| cluster.counters.traffic.down()),
             endings: cluster.map(endings).unwrap_or_default(),
+            sessions_total: count(|cluster| cluster.counters.sessions()),
+            failed_total: count(|cluster| cluster.counters.failed()),
             problems: problems.clone(),
         };
         let state = if cluster.is_some() { status.state() } else { "not bound" }.to_owned();
-        RouteStatus { state, ..status }
+        let Standing { since, last_failure } = history.standing(&status.name, &state, SystemTime::now());
+        let status = RouteStatus {
+            state,
+            state_since: format_rfc3339_millis(since).to_string(),
+            last_failure: last_failure.map(FailureStatus::of),
+            ..status
+        };
+        RouteStatus { severity: severity::of(&status), ..status }
     }
 
     /// Returns the state of a bound route. If no endpoint is available, it is that of the first one.
@@ -372,6 +412,12 @@ impl RouteStatus {
             bytes(self.bytes_down),
             self.origin.clone(),
         ]
+    }
+}
+
+impl FailureStatus {
+    fn of(Failure { ending, at }: Failure) -> FailureStatus {
+        FailureStatus { ending: ending.name().to_owned(), at: format_rfc3339_millis(at).to_string() }
     }
 }
 

@@ -22,6 +22,7 @@ use crate::cluster::monitor::{self, MonitorContext, OWN_PROBES};
 use crate::config::peer::PeerSettings;
 use crate::events::{EventKind, Events};
 use crate::fd_budget::ListenerFds;
+use crate::history::History;
 use crate::listener::{self, BindError, Listener};
 use crate::route::{Listen, Route};
 use crate::session::Shared;
@@ -157,6 +158,10 @@ impl OpenRoutes {
     /// Returns the certificates and CAs of routes.
     pub(super) fn tls(&self) -> Arc<Tls> {
         self.shared.tls.clone()
+    }
+
+    pub(super) fn history(&self) -> Arc<History> {
+        self.shared.history.clone()
     }
 
     /// Has each worker keep a tunnel to a peer.

@@ -12,6 +12,7 @@ use super::desired::switches::LastSwitch;
 use crate::cluster::{Cluster, Endpoint};
 use crate::config::Config;
 use crate::config::peer::PeerDial;
+use crate::history::History;
 use crate::route::{Route, Target};
 use crate::stall::StallCounts;
 use crate::tls::Tls;
@@ -49,6 +50,8 @@ pub struct Overview {
     pub peering: Option<Peering>,
     /// The certificates and CAs of routes.
     pub tls: Arc<Tls>,
+    /// The history of the routes, live.
+    pub history: Arc<History>,
     /// The configuration, with the file that was read last. `None` before the first round.
     pub config: Option<Arc<Config>>,
 }
@@ -152,6 +155,7 @@ impl Reconciler {
             stalls: self.stalls.clone(),
             peering: self.routes.peering(),
             tls: self.routes.tls(),
+            history: self.routes.history(),
             unnamed: self.routes.unnamed(),
             config: Some(self.desired.config(config)),
         }));

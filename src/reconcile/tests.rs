@@ -61,6 +61,7 @@ fn reconciler(stalls: &StallMonitor) -> Reconciler {
         peers: Arc::new(Peers::new(None, Arc::default())),
         exports: Exports::default(),
         tls: Arc::default(),
+        history: Arc::default(),
     });
     let workers = Workers::start(NonZeroUsize::new(2).unwrap(), &shared, stalls).unwrap();
     let mut config = Config::with_routes(Vec::new());

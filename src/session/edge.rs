@@ -72,7 +72,7 @@ pub async fn open(
         edge.accept_tls(&members, &shared.tls, began).await
     };
     let opened = within_limits(steps, unfinished, shared).await;
-    opened.map_err(|failure| rejected(cluster, client, began, failure, shared.access_log)).ok()
+    opened.map_err(|failure| rejected(cluster, client, began, failure, shared)).ok()
 }
 
 /// Takes the steps of a port that several routes share, and returns the cluster of the one that the client asks for.
@@ -98,8 +98,7 @@ pub async fn open_named(
     };
     let opened = within_limits(steps, unfinished, shared).await;
     let recorded = chosen.as_ref().unwrap_or(routes.unnamed());
-    let accepted =
-        opened.map_err(|failure| rejected(recorded, client, began, failure, shared.access_log)).ok()?;
+    let accepted = opened.map_err(|failure| rejected(recorded, client, began, failure, shared)).ok()?;
     Some((accepted, chosen?))
 }
 

@@ -104,7 +104,8 @@ impl Open for Flows {
     }
 
     fn refused(&self, _client: SocketAddr, ending: Ending) {
-        self.cluster.counters.ended(ending);
+        self.cluster.counters.rejected(ending);
+        self.shared.history.activity.wake();
     }
 }
 
@@ -158,7 +159,7 @@ impl Flows {
     }
 
     fn record(&self, client: SocketAddr) -> Record {
-        Record::begin(self.cluster.clone(), ClientAddr::Inet(client), Protocol::Udp, self.shared.access_log)
+        Record::begin(self.cluster.clone(), ClientAddr::Inet(client), Protocol::Udp, &self.shared)
     }
 
     async fn connect(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use super::Shared;
 use super::live::{Listed, Live};
 use crate::client_net::ClientNet;
 use crate::cluster::acquire::ConnectStats;
@@ -42,9 +43,10 @@ impl Record {
         cluster: Arc<Cluster>,
         client: ClientAddr,
         protocol: Protocol,
-        access_log: AccessLog,
+        shared: &Shared,
     ) -> Record {
-        cluster.counters.active.fetch_add(1, Relaxed);
+        cluster.counters.began();
+        shared.history.activity.wake();
         Record {
             live: Listed::enter(cluster, client),
             stats: ConnectStats::default(),
@@ -52,7 +54,7 @@ impl Record {
             ending: Ending::Local,
             protocol,
             client_left: false,
-            access_log,
+            access_log: shared.access_log,
         }
     }
 
@@ -142,10 +144,11 @@ pub(super) fn rejected(
     client: ClientAddr,
     began: Instant,
     Failure { ending, why }: Failure,
-    access_log: AccessLog,
+    shared: &Shared,
 ) {
-    cluster.counters.ended(ending);
-    if !access_log.includes(ending) || !cluster.should_log(ending) {
+    cluster.counters.rejected(ending);
+    shared.history.activity.wake();
+    if !shared.access_log.includes(ending) || !cluster.should_log(ending) {
         return;
     }
     let Some(log) = access::sink() else { return };

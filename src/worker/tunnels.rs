@@ -154,7 +154,8 @@ impl Worker {
         let evict = || self.peer_flows.evict_oldest(&cluster).then(|| cluster.fds.unreserved());
         let permit = cluster.fds.flow().or_else(evict);
         let Some((permit, flow)) = permit.zip(self.peer_flows.enter(&cluster, client.ip())) else {
-            cluster.counters.ended(Ending::TooMany);
+            cluster.counters.rejected(Ending::TooMany);
+            self.shared.history.activity.wake();
             return stream.refuse(&Refusal::LIMIT);
         };
         let flows = Flows { cluster, offset: 0, addr: None, shared: self.shared.clone() };

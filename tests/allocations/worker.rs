@@ -76,6 +76,7 @@ impl WorkerContext {
             peers: Arc::new(peers),
             exports: Exports::default(),
             tls: Arc::default(),
+            history: Arc::default(),
         };
         let fds = shared.fds.route(route.listen.protocol());
         let cluster = Cluster::new(route.options.clone(), stop.clone()).within(fds);

@@ -2,6 +2,7 @@
 
 mod api;
 mod dashboard;
+mod history;
 pub(crate) mod http;
 mod observability;
 mod reachability;

@@ -46,13 +46,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Installs the packages of the lock file, if they are not there: the bundler, and axe-core for the tests.
 pub(crate) fn install() -> Result<()> {
-    let (lock, installed) = (Path::new(SOURCES).join("package-lock.json"), Path::new(SOURCES).join("node_modules/.lock"));
+    let (lock, installed) =
+        (Path::new(SOURCES).join("package-lock.json"), Path::new(SOURCES).join("node_modules/.lock"));
     let wanted = fs::read(&lock).with_context(|| format!("cannot read {}", lock.display()))?;
     if fs::read(&installed).is_ok_and(|found| found == wanted) {
         return Ok(());
     }
     ensure!(find("npm").is_some(), "npm is missing: install Node 20 or later");
-    succeed(Command::new("npm").args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(SOURCES))?;
+    succeed(
+        Command::new("npm").args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(SOURCES),
+    )?;
     Ok(fs::write(installed, wanted)?)
 }
 
@@ -76,7 +79,9 @@ fn compressed(bytes: &[u8]) -> Result<Vec<u8>> {
 }
 
 fn check(built: &[(String, Vec<u8>)]) -> Result<()> {
-    let differs = |(name, bytes): &&(String, Vec<u8>)| fs::read(Path::new(BUILT).join(name)).ok().as_ref() != Some(bytes);
+    let differs = |(name, bytes): &&(String, Vec<u8>)| {
+        fs::read(Path::new(BUILT).join(name)).ok().as_ref() != Some(bytes)
+    };
     let different: Vec<&str> = built.iter().filter(differs).map(|(name, _)| name.as_str()).collect();
     if different.is_empty() {
         return Ok(());
