@@ -8,7 +8,7 @@ import { EventLine, kinds } from "./events";
 import { Charts } from "./history";
 import { advice, endpointLevel, flaws, isFailure, shares } from "./judge";
 import { drain, nameOf, order, pauseOrResume, remove, resetSwitch, resetWeight } from "./orders";
-import { Mark, Section, Time } from "./parts";
+import { Mark, Section, Text, Time } from "./parts";
 import { go, link, place, search } from "./place";
 import { type Entry, entry, events, now, revision, since } from "./store";
 import { bytes, count, duration, plural } from "./text";
@@ -111,7 +111,9 @@ function State({ one }: { one: Entry }) {
         )}
       </p>
       {[...route.problems, ...new Set(notes)].slice(0, 4).map((problem) => (
-        <p key={problem}>{problem}</p>
+        <p key={problem}>
+          <Text>{problem}</Text>
+        </p>
       ))}
       {route.descriptors?.accept_paused && (
         <p>Out of file descriptors with {count(route.descriptors.used)} in use: new connections wait in the backlog.</p>

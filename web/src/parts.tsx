@@ -86,7 +86,7 @@ export function useRange(list: RefObject<HTMLElement | null>, rows: number, at: 
 
 /** Whether the window is narrower than a phone, and whether there is space for a second column. */
 export const isNarrow = media("(max-width: 719px)");
-export const isWide = media("(min-width: 1240px)");
+export const isWide = media("(min-width: 1400px)");
 
 function media(query: string) {
   const list = matchMedia(query);

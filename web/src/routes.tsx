@@ -92,7 +92,7 @@ function Head() {
       <span role="columnheader" class="listen">Listener</span>
       <span role="columnheader" class="to">Endpoints</span>
       {recent.value && <span role="columnheader" class="history">10 minutes</span>}
-      <span role="columnheader" class="n">New/s</span>
+      <span role="columnheader" class="n">New</span>
       <span role="columnheader" class="n">Open</span>
       <span role="columnheader" class="n">Held</span>
     </div>
