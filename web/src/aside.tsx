@@ -4,7 +4,7 @@
 import type { ComponentChildren } from "preact";
 import { EventLine } from "./events";
 import type { Level } from "./judge";
-import { Mark, Section, Time } from "./parts";
+import { Mark, Section, Text, Time } from "./parts";
 import { link } from "./place";
 import { entry, events, now, revision, status } from "./store";
 import { bytes, count, duration, plural } from "./text";
@@ -29,6 +29,8 @@ export function Aside({ latest }: { latest: number }) {
   );
 }
 
+const CREDENTIALS: Record<string, string> = { secret: "shared secret", "own-ca": "own CA", "foreign-ca": "foreign CA" };
+
 interface Notice {
   level: Level;
   text: ComponentChildren;
@@ -38,7 +40,7 @@ interface Notice {
 /** Mistakes with their place and the way out. */
 function Notices({ status: { config, mistakes, notices = [], removed, peering, tls } }: { status: Status }) {
   const list: Notice[] = [];
-  const add = (level: Level, text: string) => list.push({ level, text, key: text });
+  const add = (level: Level, text: string) => list.push({ level, text: <Text>{text}</Text>, key: text });
   if (config && !config.ok) {
     const text = (
       <>
@@ -49,7 +51,7 @@ function Notices({ status: { config, mistakes, notices = [], removed, peering, t
             at <Time ms={Date.parse(config.refused_at)} />
           </>
         )}
-        : {config.error}. The routes that were read at <Time ms={Date.parse(config.loaded_at)} /> are in use.
+        : <Text>{config.error ?? ""}</Text>. The routes that were read at <Time ms={Date.parse(config.loaded_at)} /> are in use.
       </>
     );
     list.push({ level: 3, text, key: "config" });
@@ -98,7 +100,11 @@ function SourceLine({ source: { name, state, answered_ms_ago: ago, why } }: { so
       <Mark level={level} size={10} />
       <div class="which">
         {name}
-        {why && state !== "ok" && <p>{why}</p>}
+        {why && state !== "ok" && (
+          <p>
+            <Text>{why}</Text>
+          </p>
+        )}
       </div>
       <span class="n">{state === "lost" ? `lost${when ? `, last answer ${when}` : ""}` : when || state}</span>
     </li>
@@ -109,7 +115,7 @@ function Peers({ status: { peering } }: { status: Status }) {
   if (!peering) return null;
   const { identity, credentials, peers, exports, listen } = peering;
   return (
-    <Section id="peers" title="Peers" note={`this host is ${identity}, ${credentials.replace("-", " ")}`}>
+    <Section id="peers" title="Peers" note={`this host is ${identity}, ${CREDENTIALS[credentials] ?? credentials}`}>
       <ul class="lines">
         {peers.map((peer) => (
           <PeerLine key={`${peer.direction} ${peer.peer} ${peer.address}`} peer={peer} />
@@ -137,8 +143,7 @@ function PeerLine({ peer }: { peer: Peer }) {
         {peer.tunnels > 0 && <p class="dim">{facts.filter(Boolean).join(" · ")}</p>}
         {peer.last_error && (
           <p>
-            {peer.last_error}
-            {peer.help && `: ${peer.help}`}
+            <Text>{peer.help ? `${peer.last_error}: ${peer.help}` : peer.last_error}</Text>
           </p>
         )}
       </div>

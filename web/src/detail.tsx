@@ -8,7 +8,7 @@ import { EventLine, kinds } from "./events";
 import { Charts } from "./history";
 import { advice, endpointLevel, flaws, isFailure, shares } from "./judge";
 import { drain, nameOf, order, pauseOrResume, remove, resetSwitch, resetWeight } from "./orders";
-import { Mark, Section, Time } from "./parts";
+import { Mark, Section, Text, Time } from "./parts";
 import { go, link, place, search } from "./place";
 import { type Entry, entry, events, now, revision, since } from "./store";
 import { bytes, count, duration, plural } from "./text";
@@ -111,7 +111,9 @@ function State({ one }: { one: Entry }) {
         )}
       </p>
       {[...route.problems, ...new Set(notes)].slice(0, 4).map((problem) => (
-        <p key={problem}>{problem}</p>
+        <p key={problem}>
+          <Text>{problem}</Text>
+        </p>
       ))}
       {route.descriptors?.accept_paused && (
         <p>Out of file descriptors with {count(route.descriptors.used)} in use: new connections wait in the backlog.</p>
@@ -125,7 +127,7 @@ function ByHand({ route }: { route: Route }) {
   const hand = route.by_hand;
   const lines: { text: ComponentChildren; verb?: string; act?: () => void }[] = [];
   if (hand.paused) lines.push({ text: "Paused: new sessions are held.", verb: "Resume", act: () => pauseOrResume(route) });
-  if (hand.instead_of) {
+  if (hand.instead_of && hand.switch?.state !== "on-trial") {
     const text = (
       <>
         Switched to <span class="mono">{route.targets.join(", ")}</span> instead of <span class="mono">{hand.instead_of.join(", ")}</span>.
@@ -146,8 +148,11 @@ function ByHand({ route }: { route: Route }) {
     <>
       {trial?.state === "on-trial" && <Trial route={route} why={trial.why ?? null} />}
       {trial?.state === "rolled-back" && (
-        <p class="changed">
-          <span>The last switch was rolled back{trial.why ? `: ${trial.why}` : ""}.</span>
+        <p class="changed l2">
+          <Mark level={2} size={10} />
+          <span>
+            The last switch was rolled back{trial.why ? `: ${trial.why}` : ""}
+          </span>
         </p>
       )}
       {lines.map(({ text, verb, act }, i) => (

@@ -1,13 +1,13 @@
 // The dialogs of commands: each shows what the command will do, needs one confirmation, and keeps what was typed if it fails.
 
-import { useComputed, useSignal, useSignalEffect } from "@preact/signals";
+import { useComputed, useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { ApiError, command, routePath } from "./api";
 import { endpointLevel, shares } from "./judge";
 import { dismiss, type Done, done, nameOf, type Order, order, record, undo } from "./orders";
-import { Mark } from "./parts";
-import { entry, revision } from "./store";
+import { Mark, Text } from "./parts";
+import { entry } from "./store";
 import { plural, visible } from "./text";
 import type { CommandResult, Request, Route } from "./types";
 
@@ -154,7 +154,9 @@ function Effects({ preview, hasFields }: { preview: Preview; hasFields: boolean 
           <h3>What this does</h3>
           <ul>
             {effects.map((effect) => (
-              <li key={effect}>{visible(effect)}</li>
+              <li key={effect}>
+                <Text>{effect}</Text>
+              </li>
             ))}
           </ul>
         </>
@@ -172,8 +174,12 @@ function Problem({ error, id }: { error: ApiError; id?: string }) {
         <p key={i}>
           <Mark level={3} size={10} />
           <span>
-            {visible(message)}
-            {help && <span class="help">{visible(help)}</span>}
+            <Text>{message}</Text>
+            {help && (
+              <span class="help">
+                <Text>{help}</Text>
+              </span>
+            )}
           </span>
         </p>
       ))}
@@ -216,7 +222,7 @@ function Switch({ route }: { route: Route }) {
   const targets = useSignal("");
   const old = useSignal<"" | "drain" | "cut">("");
   const isTrial = useSignal(true);
-  const timeout = useSignal("1m");
+  const timeout = useSignal("5m");
   const request = useComputed<Request | null>(() => {
     if (!targets.value.trim()) return null;
     const body: Record<string, unknown> = { targets: targets.value.trim() };
@@ -360,23 +366,18 @@ function Help() {
   );
 }
 
-/** The results of commands, with their undo. The newest stays until it is dismissed. */
+/** The results of commands, with their undo. */
 export function Results() {
-  revision.value;
-  const newest = useSignal<number | null>(null);
-  useSignalEffect(() => {
-    newest.value = done.value[0]?.id ?? null;
-  });
-  const one = done.value[0];
-  if (!one) return null;
+  const [newest, ...earlier] = done.value;
+  if (!newest) return null;
   return (
     <section class="results" aria-label="Result of the last command">
-      <Result one={one} />
-      {done.value.length > 1 && (
+      <Result one={newest} />
+      {earlier.length > 0 && (
         <details>
-          <summary>{plural(done.value.length - 1, "earlier change")} in this tab</summary>
-          {done.value.slice(1).map((earlier) => (
-            <Result key={earlier.id} one={earlier} />
+          <summary>{plural(earlier.length, "earlier change")} in this tab</summary>
+          {earlier.map((one) => (
+            <Result key={one.id} one={one} />
           ))}
         </details>
       )}
@@ -388,8 +389,9 @@ function Result({ one }: { one: Done }) {
   return (
     <div class="result">
       <div>
-        <p>{visible(one.message)}</p>
-        {one.effects.length > 0 && <p class="dim">{one.effects.map(visible).join(" · ")}</p>}
+        <p>
+          <Text>{one.message}</Text>
+        </p>
         {one.error && <p class="l3">The undo failed: {visible(one.error)}</p>}
       </div>
       <div class="buttons">

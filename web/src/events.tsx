@@ -2,7 +2,7 @@
 
 import { computed, signal } from "@preact/signals";
 import { memo } from "./memo";
-import { Mark, Time } from "./parts";
+import { Mark, Text, Time } from "./parts";
 import { link, search } from "./place";
 import { events } from "./store";
 import { day, plural } from "./text";
@@ -135,12 +135,14 @@ export const EventLine = memo(function EventLine({ event, isOwn = false, isShort
         )}
         <p>
           <span class="message">{event.message}</span>
-          {fields(event, isShort).map(([key, value]) => (
-            <span key={key} class="field-of">
-              {key !== "why" && key !== "endpoint" && <i>{key.replace("_", " ")} </i>}
-              {value}
-            </span>
-          ))}
+          <span class="fields">
+            {fields(event, isShort).map(([key, value]) => (
+              <span key={key}>
+                {key !== "why" && key !== "endpoint" && key !== "peer" && <i>{key.replace("_", " ")} </i>}
+                <Text>{value}</Text>
+              </span>
+            ))}
+          </span>
         </p>
       </div>
     </li>

@@ -37,10 +37,10 @@ export function targets(route: Route, limit: number): Target[] {
   const sum = rest.reduce((total, one) => total + one.share, 0);
   const more: Target = {
     endpoint: null,
-    label: `${rest.length} more`,
+    label: limit === 1 ? `${rest[0]?.label}, ${rest.length - 1} more` : `${rest.length} more`,
     share: sum,
     level: bad > 0 ? 3 : 0,
-    note: bad > 0 ? `${bad} failing` : `${Math.round(sum * 100)} %`,
+    note: bad > 0 ? `${bad} failing` : limit === 1 ? "" : `${Math.round(sum * 100)} %`,
   };
   return [...worst.slice(0, limit - 1), more];
 }

@@ -2,7 +2,7 @@
 
 import type { ComponentChildren } from "preact";
 import { useEffect } from "preact/hooks";
-import { Mark, say, Time } from "./parts";
+import { isWide, Mark, say, Time } from "./parts";
 import { go, link as to, place, search, type View } from "./place";
 import { asOf, events, link, now, revision, since, status, totals, worst } from "./store";
 import { bytes, count, duration, plural, rate } from "./text";
@@ -24,7 +24,8 @@ function headline(): { text: string; level: 0 | 2 | 3 } {
   const lost = Object.keys(status.value?.lost ?? {});
   if (lost.length > 0) return { text: `${lost.length === 1 ? "A source is" : `${lost.length} sources are`} unavailable`, level: 2 };
   if (routes === 0) return { text: "No routes yet", level: 0 };
-  const text = routes === 1 ? "The route is healthy" : `All ${count(routes)} routes are healthy`;
+  const which = routes === 2 ? "Both routes are" : `All ${count(routes)} routes are`;
+  const text = `${routes === 1 ? "The route is" : which} healthy`;
   return { text: levels[1] > 0 ? `${text}, ${levels[1]} changed by hand` : text, level: 0 };
 }
 
@@ -182,7 +183,7 @@ export function Bar() {
           value={search[view].value}
           onInput={(event) => {
             search[view].value = event.currentTarget.value;
-            if (view === "routes" && place.value.route && !innerWidthIsWide()) go({ view });
+            if (view === "routes" && place.value.route && !isWide.value) go({ view });
           }}
         />
         <kbd aria-hidden="true">/</kbd>
@@ -201,8 +202,4 @@ export function Bar() {
       </div>
     </div>
   );
-}
-
-function innerWidthIsWide(): boolean {
-  return innerWidth >= 1240;
 }

@@ -2,14 +2,14 @@
 
 import { signal, useComputed, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { ApiError, get } from "./api";
-import { link, now, order } from "./store";
+import { get } from "./api";
+import { hasHistory, link, now, order } from "./store";
 import { count, rate, shortClock } from "./text";
 import type { History, Series } from "./types";
 
 type Numbers = (number | null)[];
 
-/** The last 10 minutes of all routes; null if the ambassador keeps no history. */
+/** The last 10 minutes of all routes. Null until they are known. */
 export const recent = signal<History | null>(null);
 
 const POINTS = 60;
@@ -20,13 +20,14 @@ let cost = 0;
 async function refresh(): Promise<void> {
   // Not more than a hundredth of the time is spent on it.
   const period = Math.max(10_000, 100 * cost);
-  if (isFetching || document.hidden || link.value.state !== "live" || performance.now() - fetchedAt < period) return;
+  if (isFetching || document.hidden || link.value.state !== "live" || !hasHistory()) return;
+  if (performance.now() - fetchedAt < period) return;
   isFetching = true;
   const began = performance.now();
   try {
     recent.value = await get<History>(`/history?span=10m&points=${POINTS}`);
-  } catch (error) {
-    if (error instanceof ApiError && error.status === 404) recent.value = null;
+  } catch {
+    // The header shows that the connection is lost. The next attempt follows.
   }
   fetchedAt = performance.now();
   cost = fetchedAt - began;
@@ -94,17 +95,16 @@ type Span = "10m" | "24h";
 export function Charts({ name }: { name: string }) {
   const span = useSignal<Span>("10m");
   const history = useSignal<History | null>(null);
-  const isMissing = useSignal(false);
   useEffect(() => {
     const stopped = new AbortController();
     const load = async () => {
-      if (document.hidden) return;
+      if (document.hidden || !hasHistory()) return;
       try {
         const points = span.value === "10m" ? 120 : 288;
         const path = `/history?span=${span.value}&points=${points}&route=${encodeURIComponent(name)}`;
         history.value = await get<History>(path, stopped.signal);
-      } catch (error) {
-        if (error instanceof ApiError && error.status === 404) isMissing.value = true;
+      } catch {
+        // As above.
       }
     };
     void load();
@@ -115,7 +115,7 @@ export function Charts({ name }: { name: string }) {
     };
   }, [name, span.value]);
   const series = useComputed(() => history.value?.routes[name] ?? null);
-  if (isMissing.value || !history.value) return isMissing.value ? null : <div class="charts" />;
+  if (!history.value) return null;
   return (
     <section class="charts" aria-label="Charts">
       <div class="choice" role="group" aria-label="Time span">

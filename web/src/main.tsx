@@ -22,7 +22,7 @@ function Page() {
   if (!status.value) return <Loading />;
   const { view, route } = place.value;
   return (
-    <div class={`page ${link.value.state}`}>
+    <div class={`page ${link.value.state}${view !== "routes" || route ? " inner" : ""}`}>
       <Lost />
       <Header />
       <Bar />

@@ -20,7 +20,6 @@ export const order = signal<Order | null>(null);
 export interface Done {
   id: number;
   message: string;
-  effects: string[];
   undo: Request | null;
   state: "done" | "undoing" | "undone" | "failed";
   error?: string;
@@ -32,8 +31,8 @@ const DONE_MAX = 20;
 
 /** Records the result of a command. */
 export function record(result: CommandResult): Done {
-  const { message, effects = [], undo = null } = result;
-  const entry: Done = { id: nextId++, message, effects, undo, state: "done" };
+  const { message, undo = null } = result;
+  const entry: Done = { id: nextId++, message, undo, state: "done" };
   done.value = [entry, ...done.value].slice(0, DONE_MAX);
   say(message);
   return entry;

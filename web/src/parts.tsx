@@ -5,13 +5,13 @@ import type { ComponentChildren, JSX, RefObject } from "preact";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import type { Level } from "./judge";
 import { now } from "./store";
-import { clock, utc } from "./text";
+import { clock, utc, visible } from "./text";
 
 /** A sign for a level, so that it is not shown by colour alone. */
 export function Mark({ level, size = 12 }: { level: Level; size?: number }) {
   const shapes: Record<Level, JSX.Element> = {
     0: <circle cx="6" cy="6" r="2.5" class="fill" />,
-    1: <path d="M3.2 2v8M8.8 2v8" class="stroke" />,
+    1: <path d="M6 1.4 10.6 6 6 10.6 1.4 6Z" class="stroke" />,
     2: <path d="M6 1 11.5 11H.5Z" class="fill" />,
     3: <path d="M6 0 12 6 6 12 0 6Z" class="fill" />,
   };
@@ -20,6 +20,12 @@ export function Mark({ level, size = 12 }: { level: Level; size?: number }) {
       {shapes[level]}
     </svg>
   );
+}
+
+/** A message of the ambassador, in which backquotes surround names and values. */
+export function Text({ children }: { children: string }) {
+  const parts = visible(children).split("`");
+  return <>{parts.map((part, i) => (i % 2 === 1 && i < parts.length - 1 ? <code key={i}>{part}</code> : part))}</>;
 }
 
 /** A time of day; the title has the time of the log. */
@@ -80,7 +86,7 @@ export function useRange(list: RefObject<HTMLElement | null>, rows: number, at: 
 
 /** Whether the window is narrower than a phone, and whether there is space for a second column. */
 export const isNarrow = media("(max-width: 719px)");
-export const isWide = media("(min-width: 1240px)");
+export const isWide = media("(min-width: 1400px)");
 
 function media(query: string) {
   const list = matchMedia(query);

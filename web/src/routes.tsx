@@ -6,7 +6,7 @@ import { Flow, targets, Targets } from "./flow";
 import { recent, Spark } from "./history";
 import { isNarrow, Mark, Time, useRange } from "./parts";
 import { go, link, place, search } from "./place";
-import { type Entry, entry, order, revision, since } from "./store";
+import { type Entry, entry, events, order, revision, since } from "./store";
 import { count, plural, rate } from "./text";
 import { openAdd } from "./dialogs";
 
@@ -43,6 +43,7 @@ function calm(routes: number): { height: number; lines: number } {
 
 export function Routes() {
   revision.value;
+  events.value;
   const names = found.value;
   const list = useRef<HTMLDivElement>(null);
   const tall = useMemo(() => {
@@ -91,7 +92,7 @@ function Head() {
       <span role="columnheader" class="listen">Listener</span>
       <span role="columnheader" class="to">Endpoints</span>
       {recent.value && <span role="columnheader" class="history">10 minutes</span>}
-      <span role="columnheader" class="n">New/s</span>
+      <span role="columnheader" class="n">New</span>
       <span role="columnheader" class="n">Open</span>
       <span role="columnheader" class="n">Held</span>
     </div>

@@ -1,7 +1,7 @@
 // What the page knows: the status, kept up to date by the messages of `/watch`, and what follows from it.
 
 import { computed, signal } from "@preact/signals";
-import { isFailure, judge, type Level, type Verdict } from "./judge";
+import { isFailure, judge, type Verdict } from "./judge";
 import type { Event, Route, Status, WholeStatus } from "./types";
 
 /** The messages of `/watch`, as tabs pass them on. */
@@ -59,6 +59,12 @@ let flushing = false;
 
 export function entry(name: string): Entry | undefined {
   return entries.get(name);
+}
+
+/** Whether the ambassador keeps a history. */
+export function hasHistory(): boolean {
+  for (const { route } of entries.values()) return route.state_since !== undefined;
+  return false;
 }
 
 /** The time of the server. */
@@ -255,9 +261,9 @@ export const worst = computed<Entry[]>(() => {
 
 /** Returns since when a route has been in its state, if that is known. */
 export function since({ route, verdict }: Entry): number | null {
-  if (verdict.level === 2 && route.state === "ok") return downSince(route.name) ?? null;
-  if (route.state_since && verdict.level > 0 && route.state !== "ok") return Date.parse(route.state_since);
-  return verdict.level === 3 ? (downSince(route.name) ?? null) : null;
+  if (verdict.level === 0) return null;
+  const failed = verdict.level >= 2 ? downSince(route.name) : undefined;
+  const changed = route.state_since && route.state !== "ok" ? Date.parse(route.state_since) : undefined;
+  // The state of a route that fails may change between kinds of failures.
+  return failed !== undefined && changed !== undefined ? Math.min(failed, changed) : (failed ?? changed ?? null);
 }
-
-export type { Level };

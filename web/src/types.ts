@@ -171,7 +171,7 @@ export interface History {
 export interface Request {
   method: string;
   path: string;
-  body?: Record<string, unknown>;
+  body?: Record<string, unknown> | null;
 }
 
 export interface CommandResult {
