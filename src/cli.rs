@@ -7,9 +7,11 @@ mod no_routes;
 mod pages;
 mod peer;
 mod peer_check;
+mod progress;
 mod register;
 mod request;
 mod serve;
+mod wait;
 mod watch;
 
 use std::ffi::OsString;

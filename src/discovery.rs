@@ -17,7 +17,8 @@ use std::any::Any;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -98,11 +99,54 @@ pub enum SourceUpdate {
     Expired(Snapshot),
 }
 
+/// When a source last answered, whether or not with a change. Written by its publisher, and read without a lock.
+#[derive(Clone, Debug)]
+pub struct LastAnswer(Arc<Answered>);
+
+#[derive(Debug)]
+struct Answered {
+    since: Instant,
+    /// The same moment.
+    since_at: SystemTime,
+    /// Milliseconds after `since`, plus 1. Zero without an answer.
+    ms: AtomicU64,
+}
+
+impl Default for LastAnswer {
+    fn default() -> LastAnswer {
+        let (since, since_at) = (Instant::now(), SystemTime::now());
+        LastAnswer(Arc::new(Answered { since, since_at, ms: AtomicU64::new(0) }))
+    }
+}
+
+impl LastAnswer {
+    /// Records that the source has answered.
+    pub fn record(&self) {
+        let ms = u64::try_from(self.0.since.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        self.0.ms.store(ms.saturating_add(1), Relaxed);
+    }
+
+    /// Returns how long ago the last answer was. `None` without one.
+    pub fn age(&self) -> Option<Duration> {
+        Some(self.0.since.elapsed().saturating_sub(self.offset()?))
+    }
+
+    /// Returns the time of the last answer. `None` without one.
+    pub fn at(&self) -> Option<SystemTime> {
+        self.0.since_at.checked_add(self.offset()?)
+    }
+
+    fn offset(&self) -> Option<Duration> {
+        self.0.ms.load(Relaxed).checked_sub(1).map(Duration::from_millis)
+    }
+}
+
 /// Sends the updates of one source to the control loop.
 #[derive(Clone, Debug)]
 pub struct Publisher {
     source: String,
     updates: mpsc::Sender<SourceUpdate>,
+    answered: LastAnswer,
     /// Whether a snapshot was published in this run of the source.
     published: bool,
     /// Whether the source is lost, so that this is reported once.
@@ -118,7 +162,13 @@ pub struct Stopped;
 
 impl Publisher {
     pub(crate) fn new(source: impl Into<String>, updates: mpsc::Sender<SourceUpdate>) -> Publisher {
-        Publisher { source: source.into(), updates, published: false, lost: false, last: None }
+        let (source, answered) = (source.into(), LastAnswer::default());
+        Publisher { source, updates, answered, published: false, lost: false, last: None }
+    }
+
+    /// Returns what the source records its answers in: each time that it has learned its current state, changed or not.
+    pub fn answered(&self) -> &LastAnswer {
+        &self.answered
     }
 
     /// Sends a snapshot to the control loop; waits while its queue is full.
@@ -215,24 +265,38 @@ pub fn follow(source: impl Source + 'static, updates: mpsc::Sender<SourceUpdate>
     follow_by(source, updates, crate::backoff::jittered)
 }
 
+/// Runs a source as [`follow`] does. Returns the time of its last answer as well.
+pub(crate) fn follow_observed(
+    source: impl Source + 'static,
+    updates: mpsc::Sender<SourceUpdate>,
+) -> (AbortOnDropHandle<()>, LastAnswer) {
+    let publisher = Publisher::new(source.name(), updates);
+    let answered = publisher.answered.clone();
+    (spawn(supervise(source, publisher, crate::backoff::jittered)), answered)
+}
+
 /// Runs a source as [`follow`] does, with this jitter.
 pub fn follow_by(
     source: impl Source + 'static,
     updates: mpsc::Sender<SourceUpdate>,
     jittered: impl Fn(Duration) -> Duration + Send + 'static,
 ) -> AbortOnDropHandle<()> {
+    let publisher = Publisher::new(source.name(), updates);
+    spawn(supervise(source, publisher, jittered))
+}
+
+fn spawn(supervised: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
     #[expect(clippy::disallowed_methods, reason = "its handle is returned, and ends it when dropped")]
-    let task = tokio::spawn(supervise(source, updates, jittered));
+    let task = tokio::spawn(supervised);
     AbortOnDropHandle::new(task)
 }
 
 /// Runs a source again whenever it fails or panics, with jittered back-off. Reports each failure once.
 async fn supervise(
     mut source: impl Source,
-    updates: mpsc::Sender<SourceUpdate>,
+    mut publisher: Publisher,
     jittered: impl Fn(Duration) -> Duration,
 ) {
-    let mut publisher = Publisher::new(source.name(), updates);
     let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
     loop {
         publisher.published = false;

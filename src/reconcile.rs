@@ -20,7 +20,7 @@ mod updates;
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
@@ -45,7 +45,7 @@ use trial_probes::TrialProbes;
 
 pub use desired::overrides::Override;
 pub use desired::switches::{LastSwitch, SwitchPhase};
-pub use overview::{ByHand, ConfigFile, Overview, Peering, Refused, RouteView};
+pub use overview::{ByHand, ConfigFile, Overview, Peering, Refused, RouteView, SourceView};
 
 /// Updates that wait for the control loop. Sources wait while there are as many.
 const UPDATES_MAX: usize = 1024;
@@ -77,6 +77,7 @@ pub(crate) struct Reconciler {
     loads: Loads,
     stalls: StallCounts,
     overview: Arc<ArcSwap<Overview>>,
+    started_at: SystemTime,
     /// When a problem of a route is to be reported.
     next_problem: Option<Instant>,
     /// Until then updates are only collected.
@@ -116,6 +117,7 @@ impl Reconciler {
             events,
             stalls,
             overview: Arc::default(),
+            started_at: SystemTime::now(),
             next_problem: None,
             rest_until: Instant::now(),
         }

@@ -50,8 +50,9 @@ impl AdminState {
         };
         let dry_run = request.mode == Mode::DryRun;
         match self.commands.send(request).await {
-            Ok(Done { message, route, effects, undo }) => Json(json!({
+            Ok(Done { message, route, endpoint, effects, undo }) => Json(json!({
                 "message": message,
+                "endpoint": endpoint,
                 "effects": effects,
                 "undo": undo.as_ref().map(body::request),
                 "route": self.route(&route),

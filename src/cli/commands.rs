@@ -1,23 +1,19 @@
 //! Commands that change the running ambassador.
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::request::{self, RequestArgs, refused, unanswered};
-use super::{block_on, fail, out};
-use crate::admin::address::Choice;
-use crate::admin::client::{self, AdminRequest, escaped};
+use super::request::{self, RequestArgs};
+use super::{err, wait};
+use crate::admin::client::{AdminRequest, escaped};
+use crate::config::grammar::options::duration;
 use crate::config::vars::Vars;
+use crate::diagnostic::Place;
 use crate::escape;
 use crate::exit::Exit;
-use crate::observe::status::{RouteStatus, SwitchState};
+use crate::observe::status::RouteStatus;
 use crate::observe::table::aligned;
-
-/// The interval between requests for the state of a switch.
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CommandVerb {
@@ -29,14 +25,14 @@ pub(super) enum CommandVerb {
         /// Name of the route in `status`
         route: String,
         #[command(flatten)]
-        args: RequestArgs,
+        args: ChangeArgs,
     },
     /// End a pause: held sessions are connected first
     Resume {
         /// Name of the route in `status`
         route: String,
         #[command(flatten)]
-        args: RequestArgs,
+        args: ChangeArgs,
     },
     /// Connect new sessions of a route to other targets, until the next restart
     ///
@@ -57,21 +53,11 @@ pub(super) enum CommandVerb {
         #[arg(long)]
         reset: bool,
         #[command(flatten)]
-        args: RequestArgs,
+        args: ChangeArgs,
     },
     /// Send no new sessions to an endpoint; its open sessions continue
-    Drain {
-        /// Name of the route in `status`
-        route: String,
-        /// Address, name of the container, or the whole text in `status`
-        endpoint: String,
-        /// Send new sessions to the endpoint again
-        #[arg(long)]
-        undo: bool,
-        #[command(flatten)]
-        args: RequestArgs,
-    },
-    /// List the routes, or add or remove one until the next restart
+    Drain(Drain),
+    /// List the routes, or add, remove or restore one until the next restart
     #[command(args_conflicts_with_subcommands = true)]
     Routes {
         #[command(subcommand)]
@@ -88,15 +74,92 @@ pub(super) enum RoutesVerb {
         /// LISTEN=TARGET[,TARGET...][?option=value[&...]]
         route: String,
         #[command(flatten)]
-        args: RequestArgs,
+        args: ChangeArgs,
     },
     /// Remove a route, whatever its origin
     Remove {
         /// Name of the route in `status`
         name: String,
         #[command(flatten)]
-        args: RequestArgs,
+        args: ChangeArgs,
     },
+    /// Restore a removed route as its source has it, with its manual changes
+    Restore {
+        /// Name of the route in `status`
+        name: String,
+        #[command(flatten)]
+        args: ChangeArgs,
+    },
+}
+
+/// The options of a command that changes something.
+#[derive(Clone, Debug, Args)]
+pub(super) struct ChangeArgs {
+    /// Print what the command does to sessions, endpoints and listeners, and change nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    #[command(flatten)]
+    pub(super) request: RequestArgs,
+}
+
+/// A request for a change.
+#[derive(Debug)]
+pub(super) struct ChangeRequest<'a> {
+    pub(super) args: &'a ChangeArgs,
+    pub(super) request: AdminRequest,
+}
+
+impl ChangeArgs {
+    fn post(&self, path: String, mut body: Value) -> ChangeRequest<'_> {
+        body["dry_run"] = self.dry_run.into();
+        ChangeRequest { args: self, request: AdminRequest::post(path, &body) }
+    }
+
+    fn delete(&self, path: &str) -> ChangeRequest<'_> {
+        let request = AdminRequest::get(format!("{path}?dry_run={}", self.dry_run));
+        ChangeRequest { args: self, request: AdminRequest { method: hyper::Method::DELETE, ..request } }
+    }
+}
+
+impl ChangeRequest<'_> {
+    /// Sends the request and prints the message, after the effects for a dry run.
+    fn show(&self, vars: &Vars) -> Exit {
+        request::show(&self.args.request, vars, &self.request, ChangeAnswer::text)
+    }
+}
+
+/// The response to a change.
+#[derive(Deserialize)]
+struct ChangeAnswer {
+    message: String,
+    effects: Vec<String>,
+    dry_run: bool,
+}
+
+impl ChangeAnswer {
+    fn text(&self) -> String {
+        let effects = self.effects.iter().filter(|_| self.dry_run);
+        effects.chain([&self.message]).map(|line| format!("{}\n", escape::escaped(line))).collect()
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Drain {
+    /// Name of the route in `status`
+    route: String,
+    /// Address, name of the container, or the whole text in `status`
+    endpoint: String,
+    /// Send new sessions to the endpoint again
+    #[arg(long, conflicts_with = "wait")]
+    undo: bool,
+    /// Wait until the endpoint has no sessions
+    #[arg(long)]
+    wait: bool,
+    /// Exit 1 if that takes longer than this: 30s, 5m; the endpoint stays drained
+    #[arg(long, value_name = "DURATION", requires = "wait")]
+    timeout: Option<String>,
+    #[command(flatten)]
+    args: ChangeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -123,7 +186,7 @@ pub(super) struct Switch {
     #[arg(long, value_name = "DURATION", requires = "wait")]
     timeout: Option<String>,
     #[command(flatten)]
-    args: RequestArgs,
+    args: ChangeArgs,
 }
 
 const SWITCH_EXAMPLES: &str = "\
@@ -139,33 +202,26 @@ Examples:
 
 /// Sends a command and prints its result.
 pub(super) fn send(command: &CommandVerb, vars: &Vars) -> Exit {
+    let plain = |args: &ChangeArgs, route: &str, verb: &str| {
+        args.post(format!("{}/{verb}", path(route)), json!({})).show(vars)
+    };
     match command {
-        CommandVerb::Pause { route, args } => post(args, vars, route, "pause", &json!({})),
-        CommandVerb::Resume { route, args } => post(args, vars, route, "resume", &json!({})),
+        CommandVerb::Pause { route, args } => plain(args, route, "pause"),
+        CommandVerb::Resume { route, args } => plain(args, route, "resume"),
         CommandVerb::Switch(command) => switch(command, vars),
         CommandVerb::Weight { route, endpoint, weight, reset, args } => {
             let body = json!({ "endpoint": endpoint, "weight": weight, "reset": reset });
-            post(args, vars, route, "weight", &body)
+            args.post(format!("{}/weight", path(route)), body).show(vars)
         }
-        CommandVerb::Drain { route, endpoint, undo, args } => {
-            post(args, vars, route, "drain", &json!({ "endpoint": endpoint, "undo": undo }))
-        }
+        CommandVerb::Drain(command) => drain(command, vars),
         CommandVerb::Routes { verb, args } => match verb {
             None => request::show(args, vars, &AdminRequest::get("/routes"), list),
-            Some(verb) => change_routes(verb, vars),
+            Some(RoutesVerb::Add { route, args }) => {
+                args.post("/routes".to_owned(), json!({ "route": route })).show(vars)
+            }
+            Some(RoutesVerb::Remove { name, args }) => args.delete(&path(name)).show(vars),
+            Some(RoutesVerb::Restore { name, args }) => plain(args, name, "restore"),
         },
-    }
-}
-
-fn change_routes(verb: &RoutesVerb, vars: &Vars) -> Exit {
-    match verb {
-        RoutesVerb::Add { route, args } => {
-            request::show(args, vars, &AdminRequest::post("/routes", &json!({ "route": route })), sentence)
-        }
-        RoutesVerb::Remove { name, args } => {
-            let request = AdminRequest { method: hyper::Method::DELETE, ..AdminRequest::get(path(name)) };
-            request::show(args, vars, &request, sentence)
-        }
     }
 }
 
@@ -196,16 +252,8 @@ fn named(target: &str, origin: &str) -> String {
     }
 }
 
-fn post(args: &RequestArgs, vars: &Vars, route: &str, verb: &str, body: &Value) -> Exit {
-    request::show(args, vars, &AdminRequest::post(format!("{}/{verb}", path(route)), body), sentence)
-}
-
 fn path(route: &str) -> String {
     format!("/routes/{}", escaped(route))
-}
-
-fn sentence(answer: &Value) -> String {
-    format!("{}\n", escape::escaped(answer.get("message").and_then(Value::as_str).unwrap_or("done")))
 }
 
 fn switch(command: &Switch, vars: &Vars) -> Exit {
@@ -216,67 +264,22 @@ fn switch(command: &Switch, vars: &Vars) -> Exit {
     for (key, value) in fields.into_iter().filter_map(|(key, value)| Some((key, value?))) {
         body[key] = value.into();
     }
-    if !wait {
-        return post(args, vars, route, "switch", &body);
-    }
-    let request = AdminRequest::post(format!("{}/switch", path(route)), &body);
-    let answer = match request::send(&args.admin, vars, &request) {
-        Ok(answer) if answer.is_ok() => answer,
-        Ok(answer) => return refused(&answer, args.json),
-        Err(exit) => return exit,
-    };
-    let answer: Value = serde_json::from_str(&answer.body).unwrap_or_default();
-    let Some(number) = answer.pointer("/route/by_hand/switch/number").and_then(Value::as_u64) else {
-        return fail("the route was removed");
-    };
-    let Ok(choice) = args.admin.choice(vars) else { return Exit::Usage };
-    let waited = block_on(wait_until_over(&choice, &path(route), number));
-    match waited.unwrap_or_else(|error| Err(fail(&error.to_string()))) {
-        Ok((state, status)) => print_switch(args, state, &status),
-        Err(exit) => exit,
-    }
+    let change = args.post(format!("{}/switch", path(route)), body);
+    if *wait && !args.dry_run { wait::switch(&change, timeout.as_deref(), vars) } else { change.show(vars) }
 }
 
-/// Polls the route until its switch is kept and has settled, or was rolled back.
-async fn wait_until_over(
-    choice: &Choice,
-    path: &str,
-    number: u64,
-) -> Result<(SwitchState, RouteStatus), Exit> {
-    loop {
-        let answer =
-            client::send(choice, &AdminRequest::get(path)).await.map_err(|error| unanswered(&error))?;
-        if !answer.is_ok() {
-            return Err(refused(&answer, false));
-        }
-        let status: RouteStatus = request::read(&answer.body).map_err(|why| fail(&why))?;
-        let switch = status.by_hand.switch.clone().filter(|switch| switch.number == number);
-        let Some(switch) = switch else { return Err(fail("the route was switched again meanwhile")) };
-        match switch.state {
-            SwitchState::RolledBack => return Ok((switch.state, status)),
-            SwitchState::Kept if status.has_settled() => return Ok((switch.state, status)),
-            SwitchState::Kept | SwitchState::OnTrial => tokio::time::sleep(POLL_INTERVAL).await,
+fn drain(command: &Drain, vars: &Vars) -> Exit {
+    let Drain { route, endpoint, undo, wait, timeout, args } = command;
+    let body = json!({ "endpoint": endpoint, "undo": undo });
+    let change = args.post(format!("{}/drain", path(route)), body);
+    if !*wait || args.dry_run {
+        return change.show(vars);
+    }
+    match timeout.as_deref().map(duration).transpose() {
+        Ok(timeout) => wait::drain(&change, timeout, vars),
+        Err(mistake) => {
+            err(&mistake.at(&Place::Flag("timeout".to_owned())).to_string());
+            Exit::Usage
         }
     }
-}
-
-fn print_switch(args: &RequestArgs, state: SwitchState, status: &RouteStatus) -> Exit {
-    if args.json {
-        out(&format!("{:#}\n", json!({ "route": status })));
-    }
-    let RouteStatus { name, targets, .. } = status;
-    let targets = targets.join(",");
-    if state == SwitchState::RolledBack {
-        let why = status
-            .by_hand
-            .switch
-            .as_ref()
-            .and_then(|switch| switch.why.as_deref())
-            .unwrap_or("unknown cause");
-        return fail(&format!("the switch was rolled back: {why}; route {name} uses {targets} again"));
-    }
-    if !args.json {
-        out(&format!("route {name} is switched to {targets}; the old endpoints have no sessions\n"));
-    }
-    Exit::Done
 }

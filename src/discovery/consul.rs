@@ -104,6 +104,7 @@ impl Consul {
                     () = self.endpoints.changed(), if has_listed => self.publish(publisher).await?,
                 }
             };
+            publisher.answered().record();
             self.endpoints.set(endpoints);
             has_listed = true;
             self.publish(publisher).await?;

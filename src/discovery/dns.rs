@@ -140,6 +140,7 @@ impl Dns {
                 // A server that has just restarted may have an empty zone at first.
                 Ok(Outcome::Denied(why)) | Err(why) => return Err(self.failed(why, publisher).await),
             };
+            publisher.answered().record();
             publisher.publish_changed(self.query.snapshot(endpoints, problem)).await?;
             super::pause(pause, TTL_FLOOR, self.trouble.notified()).await;
         }

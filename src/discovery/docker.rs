@@ -33,7 +33,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
 
-use super::{Publisher, Snapshot, Source, SourceError};
+use super::{LastAnswer, Publisher, Snapshot, Source, SourceError};
 use crate::config::DockerHost;
 use client::{ApiError, Client};
 use labels::Labels;
@@ -57,7 +57,7 @@ impl Source for Docker {
     }
 
     async fn run(&mut self, publisher: &mut Publisher) -> SourceError {
-        let mut watch = match self.begin().await {
+        let mut watch = match self.begin(publisher.answered().clone()).await {
             Ok(watch) => watch,
             Err(error) => return error.into(),
         };
@@ -78,9 +78,9 @@ impl Source for Docker {
 }
 
 impl Docker {
-    async fn begin(&self) -> Result<EngineWatch, ApiError> {
+    async fn begin(&self, answered: LastAnswer) -> Result<EngineWatch, ApiError> {
         let client = Client::negotiate(&self.host).await?;
-        EngineWatch::begin(client, own::candidates(), self.trouble.clone()).await
+        EngineWatch::begin(client, own::candidates(), self.trouble.clone(), answered).await
     }
 }
 

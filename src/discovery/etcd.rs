@@ -145,6 +145,7 @@ impl Etcd {
     ) -> Result<Infallible, Failure> {
         self.state.reset_revision();
         self.state.apply_listing(client.list(&self.keys.prefix).await?, 0)?;
+        publisher.answered().record();
         self.update_endpoints();
         self.publish(publisher).await?;
         let watch = client.watch(&self.keys.prefix, self.state.next_revision()).await?;
@@ -162,7 +163,11 @@ impl Etcd {
                 () = self.endpoints.changed() => Step::Resolved,
                 () = sleep_until(member.relist_at), if member.relist.is_none() => Step::TimeToList,
             };
+            let is_answer = matches!(step, Step::Watched(_) | Step::Listed(..));
             self.handle(&mut member, step)?;
+            if is_answer {
+                publisher.answered().record();
+            }
             self.publish(publisher).await?;
         }
     }

@@ -31,6 +31,7 @@ impl Peers {
             let addrs = endpoints(&connected, &self.identity, &self.export);
             let endpoints: Vec<_> = addrs.map(|addr| EndpointSpec::new(addr, Identity::Literal)).collect();
             let problem = endpoints.is_empty().then(|| "no peer is connected under this identity".to_owned());
+            publisher.answered().record();
             publisher.publish_changed(Snapshot::Target { target: self.target(), endpoints, problem }).await?;
             if self.connected.changed().await.is_err() {
                 // The process is ending.

@@ -11,7 +11,7 @@ use super::exposition::{Exposition, Kind};
 use super::{peers, process, tls};
 use crate::cluster::Cluster;
 use crate::cluster::timings::{Histogram, Timings};
-use crate::reconcile::Overview;
+use crate::reconcile::{Overview, SourceView};
 
 pub(crate) const CONTENT_TYPE: &str = super::exposition::CONTENT_TYPE;
 
@@ -145,13 +145,21 @@ fn endpoints(to: &mut Exposition, open: &Open<'_>) {
 fn sources(to: &mut Exposition, overview: &Overview) {
     let help = "Whether the source is available; while it is not, its last snapshot is used.";
     to.family("ambassador_discovery_up", Kind::Gauge, help);
-    for source in &overview.sources {
-        to.sample(&[("source", source)], u8::from(!overview.is_lost(source)));
+    for SourceView { name, .. } in &overview.sources {
+        to.sample(&[("source", name)], u8::from(overview.lost(name).is_none()));
+    }
+    let help = "When the source last answered, with a change or without one.";
+    to.family("ambassador_source_last_answer_timestamp_seconds", Kind::Gauge, help);
+    for SourceView { name, answered } in &overview.sources {
+        if let Some(at) = answered.at() {
+            let at = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            to.sample(&[("source", name)], at.as_secs());
+        }
     }
     let help = "Panics of the source's task, which is restarted after each.";
     to.family("ambassador_source_panics_total", Kind::Counter, help);
-    for source in &overview.sources {
-        to.sample(&[("source", source)], overview.panics.get(source).copied().unwrap_or_default());
+    for SourceView { name, .. } in &overview.sources {
+        to.sample(&[("source", name)], overview.panics.get(name).copied().unwrap_or_default());
     }
 }
 
@@ -181,11 +189,16 @@ fn workers(to: &mut Exposition, overview: &Overview) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::discovery::LastAnswer;
 
     #[test]
     fn a_panicked_source_is_down_and_counted() {
+        let answered = LastAnswer::default();
+        answered.record();
         let overview = Overview {
-            sources: vec!["a".to_owned(), "b".to_owned()],
+            sources: ["a", "b"]
+                .map(|name| SourceView { name: name.to_owned(), answered: answered.clone() })
+                .to_vec(),
             lost: [("a".to_owned(), "it panicked".to_owned())].into(),
             panics: [("a".to_owned(), 2)].into(),
             ..Overview::default()
@@ -193,6 +206,7 @@ mod tests {
         let text = text(&overview, SystemTime::now());
         for line in [
             "ambassador_discovery_up{source=\"a\"} 0\n",
+            "ambassador_source_last_answer_timestamp_seconds{source=\"a\"} 1",
             "ambassador_source_panics_total{source=\"a\"} 2\n",
             "ambassador_source_panics_total{source=\"b\"} 0\n",
         ] {

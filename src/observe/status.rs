@@ -19,7 +19,10 @@ use crate::cluster::{Cluster, Endpoint, Member, Tier};
 use crate::escape::escaped;
 use crate::history::{Failure, History, Standing};
 use crate::ordered::CollectOrdered;
-use crate::reconcile::{ByHand, ConfigFile, LastSwitch, Override, Overview, RouteView, SwitchPhase};
+use crate::reconcile::{
+    ByHand, ConfigFile, LastSwitch, Override, Overview, RouteView, SourceView, SwitchPhase,
+};
+use crate::route::Protocol;
 
 /// `SENT` is to the service, `RECEIVED` from it.
 const HEAD: [&str; 8] = ["ROUTE", "ENDPOINT", "STATE", "SESSIONS", "HELD", "SENT", "RECEIVED", "ORIGIN"];
@@ -32,10 +35,16 @@ const OK: &str = "ok";
 pub struct Status {
     /// Version of the running program.
     pub version: String,
+    /// When the process was started; RFC 3339, UTC.
+    #[serde(default)]
+    pub started_at: Option<String>,
     /// Whether the process takes no new sessions and waits for the others to end.
     pub draining: bool,
     /// In the order of their listeners.
     pub routes: Vec<RouteStatus>,
+    /// Where routes and endpoints come from. The configuration file is first, then Docker.
+    #[serde(default)]
+    pub sources: Vec<SourceStatus>,
     /// Unavailable sources with the reason.
     pub lost: BTreeMap<String, String>,
     /// `None` without a configuration file.
@@ -58,6 +67,33 @@ pub struct Status {
     pub tls: Option<TlsStatus>,
 }
 
+/// Where routes or endpoints come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// `docker`, `file:/etc/ambassador.toml`, or a target such as `redis:6379`.
+    pub name: String,
+    /// Whether it is available.
+    pub state: SourceState,
+    /// When it last answered, whether or not with a change; RFC 3339, UTC. `None` without an answer.
+    pub answered_at: Option<String>,
+    /// Age of that answer in milliseconds.
+    pub answered_ms_ago: Option<u64>,
+    /// Why it is lost.
+    pub why: Option<String>,
+}
+
+/// Whether a source is available.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourceState {
+    /// Its last answer is its current state.
+    Ok,
+    /// It has not answered yet.
+    Waiting,
+    /// It is unavailable, or a file that was refused. Its last answer is used.
+    Lost,
+}
+
 /// A route, with the live counters of its sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteStatus {
@@ -77,6 +113,12 @@ pub struct RouteStatus {
     pub last_failure: Option<FailureStatus>,
     /// The listener as configured, such as `6379` or `[::1]:53/udp`.
     pub listen: String,
+    /// The whole route in the syntax of an argument, with the overriding targets.
+    #[serde(default)]
+    pub line: String,
+    /// Transport protocol of the listener: `tcp`, also for a unix socket, or `udp`.
+    #[serde(default)]
+    pub protocol: String,
     /// The bound addresses, with the ports chosen by the kernel.
     pub addresses: Vec<String>,
     /// Those of the last switch if it applies, otherwise those of the sources; in the syntax of routes.
@@ -232,8 +274,10 @@ impl Status {
     pub fn of(overview: &Overview, draining: bool) -> Status {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: overview.started_at.map(|at| format_rfc3339_seconds(at).to_string()),
             draining,
             routes: overview.routes.iter().map(|view| RouteStatus::of(view, &overview.history)).collect(),
+            sources: overview.sources.iter().map(|source| SourceStatus::of(source, overview)).collect(),
             lost: overview.lost.clone(),
             config: overview.file.as_ref().map(ConfigStatus::of),
             mistakes: overview.mistakes.clone(),
@@ -266,7 +310,10 @@ impl Status {
             let _ = writeln!(text, "{}", escaped(&refused));
         }
         for (source, why) in &self.lost {
-            let _ = writeln!(text, "{} is lost: {}", escaped(source), escaped(why));
+            let answered = self.sources.iter().find(|status| status.name == *source);
+            let age = answered.and_then(|status| status.answered_ms_ago).map(Duration::from_millis);
+            let age = age.map(|age| format!("; it last answered {}", ago(age))).unwrap_or_default();
+            let _ = writeln!(text, "{} is lost: {}{age}", escaped(source), escaped(why));
         }
         for line in self.mistakes.iter().chain(&self.notices) {
             let _ = writeln!(text, "{}", escaped(line));
@@ -274,10 +321,7 @@ impl Status {
         let is_back = |name: &String| self.routes.iter().any(|route| route.name == *name);
         for name in self.removed.iter().filter(|name| !is_back(name)) {
             let name = escaped(name);
-            let _ = writeln!(
-                text,
-                "removed by hand: {name}; `ambassador routes add 'LISTEN=TARGET?name={name}'` adds it again"
-            );
+            let _ = writeln!(text, "removed by hand: {name}; `ambassador routes restore {name}` restores it");
         }
         if self.draining {
             text.push_str("draining: no new sessions\n");
@@ -313,6 +357,8 @@ impl RouteStatus {
             state_since: String::new(),
             last_failure: None,
             listen: route.listen.to_string(),
+            line: route.to_string(),
+            protocol: protocol(route.listen.protocol()).to_owned(),
             addresses: addrs.iter().map(ToString::to_string).collect(),
             targets: strings(&route.targets),
             origin: route.origin.to_string(),
@@ -423,6 +469,20 @@ impl FailureStatus {
     }
 }
 
+impl SourceStatus {
+    fn of(SourceView { name, answered }: &SourceView, overview: &Overview) -> SourceStatus {
+        let why = overview.lost(name).map(str::to_owned);
+        let age = answered.age();
+        let state = match (&why, age) {
+            (Some(_), _) => SourceState::Lost,
+            (None, None) => SourceState::Waiting,
+            (None, Some(_)) => SourceState::Ok,
+        };
+        let answered_at = answered.at().map(|at| format_rfc3339_millis(at).to_string());
+        SourceStatus { name: name.clone(), state, answered_at, answered_ms_ago: age.map(milliseconds), why }
+    }
+}
+
 impl ConfigStatus {
     fn of(file: &ConfigFile) -> ConfigStatus {
         let time = |time| format_rfc3339_seconds(time).to_string();
@@ -491,6 +551,13 @@ fn address(description: &str) -> &str {
 
 fn with(text: &str, why: Option<&str>) -> String {
     why.map_or_else(|| text.to_owned(), |why| format!("{text}: {why}"))
+}
+
+fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    }
 }
 
 fn milliseconds(duration: Duration) -> u64 {
@@ -630,8 +697,10 @@ mod tests {
     fn nothing() -> Status {
         Status {
             version: String::new(),
+            started_at: None,
             draining: false,
             routes: Vec::new(),
+            sources: Vec::new(),
             lost: BTreeMap::new(),
             config: None,
             mistakes: Vec::new(),

@@ -77,6 +77,8 @@ pub(crate) struct Done {
     pub message: String,
     /// The name of the route that was changed.
     pub route: String,
+    /// The endpoint of a command for one, as `status` shows it.
+    pub endpoint: Option<String>,
     /// What the command does to sessions, endpoints and listeners, one sentence each.
     pub effects: Vec<String>,
     /// The command that undoes it. `None` if nothing changes.

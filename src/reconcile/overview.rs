@@ -12,6 +12,7 @@ use super::desired::switches::LastSwitch;
 use crate::cluster::{Cluster, Endpoint};
 use crate::config::Config;
 use crate::config::peer::PeerDial;
+use crate::discovery::LastAnswer;
 use crate::history::History;
 use crate::route::{Route, Target};
 use crate::stall::StallCounts;
@@ -24,8 +25,10 @@ use crate::worker::Loads;
 pub struct Overview {
     /// In the order of their listeners.
     pub routes: Vec<RouteView>,
-    /// The names of all sources that are followed.
-    pub sources: Vec<String>,
+    /// When the control loop was created. `None` before the first round.
+    pub started_at: Option<SystemTime>,
+    /// All sources that are followed.
+    pub sources: Vec<SourceView>,
     /// Sources that are unavailable, by name, and why.
     pub lost: BTreeMap<String, String>,
     /// `None` without a configuration file.
@@ -74,6 +77,8 @@ pub struct ConfigFile {
     pub path: PathBuf,
     /// When the routes in use were read.
     pub loaded_at: SystemTime,
+    /// The same time, as for other sources.
+    pub answered: LastAnswer,
     /// Set if the last attempt failed. The routes of the last valid file stay in use.
     pub refused: Option<Refused>,
 }
@@ -89,13 +94,31 @@ pub struct Refused {
 
 impl ConfigFile {
     pub(super) fn loaded(path: PathBuf) -> ConfigFile {
-        ConfigFile { path, loaded_at: SystemTime::now(), refused: None }
+        let answered = LastAnswer::default();
+        let mut file = ConfigFile { path, loaded_at: SystemTime::now(), answered, refused: None };
+        file.load();
+        file
+    }
+
+    /// Records that the file was read and has no mistake.
+    pub(super) fn load(&mut self) {
+        self.answered.record();
+        (self.loaded_at, self.refused) = (SystemTime::now(), None);
     }
 
     /// Returns the name of its source, as [`Source::name`](crate::discovery::Source::name).
     pub fn source(&self) -> String {
         format!("file:{}", self.path.display())
     }
+}
+
+/// A source that is followed.
+#[derive(Clone, Debug)]
+pub struct SourceView {
+    /// As [`Source::name`](crate::discovery::Source::name).
+    pub name: String,
+    /// Its last answer, live.
+    pub answered: LastAnswer,
 }
 
 /// One route of the table.
@@ -129,10 +152,11 @@ pub struct ByHand {
 }
 
 impl Overview {
-    /// Returns whether a source is unavailable, or is a configuration file that was refused.
-    pub fn is_lost(&self, source: &str) -> bool {
-        let refused = self.file.as_ref().filter(|file| file.refused.is_some());
-        self.lost.contains_key(source) || refused.is_some_and(|file| file.source() == source)
+    /// Returns why a source is unavailable, or is a configuration file that was refused. `None` if it is neither.
+    pub fn lost(&self, source: &str) -> Option<&str> {
+        let of_file = self.file.as_ref().filter(|file| file.source() == source);
+        let refused = of_file.and_then(|file| file.refused.as_ref()).map(|refused| refused.why.as_str());
+        self.lost.get(source).map(String::as_str).or(refused)
     }
 }
 
@@ -143,7 +167,8 @@ impl Reconciler {
         let (mistakes, notices) = self.desired.findings();
         self.overview.store(Arc::new(Overview {
             routes: self.desired.table().values().map(|route| self.route_view(route)).collect(),
-            sources: self.sources.names(),
+            started_at: Some(self.started_at),
+            sources: self.sources.views(),
             lost: self.sources.lost.clone(),
             file: self.sources.file.clone(),
             panics: self.sources.panics.clone(),

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Reconciler;
 use super::command::{Command, CommandError, Done, Mode, SwitchRequest};
-use super::desired::DesiredState;
+use super::desired::{DesiredState, Outcome};
 use super::effects::{After, Before, Change, Serving, effects, undo};
 use super::open_route::OpenRoute;
 use crate::address::EndpointSpec;
@@ -34,7 +34,8 @@ impl Reconciler {
         // The check of a route may have read its CAs.
         self.routes.tls().retain(self.desired.table().values());
         let message = if mode == Mode::DryRun { DRY_RUN.to_owned() } else { outcome.message };
-        Ok(Done { message, route: outcome.route, effects, undo })
+        let Outcome { route, endpoint, .. } = outcome;
+        Ok(Done { message, route, endpoint, effects, undo })
     }
 
     fn before(&self, name: &str) -> Option<Before<'_>> {

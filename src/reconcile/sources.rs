@@ -7,7 +7,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::desired::DesiredState;
-use super::overview::ConfigFile;
+use super::overview::{ConfigFile, SourceView};
 use crate::config::etcd::EtcdAccess;
 use crate::config::hosts;
 use crate::config::{Config, ConsulConfig};
@@ -18,15 +18,15 @@ use crate::discovery::endpoint_resolver::EndpointResolver;
 use crate::discovery::etcd::Etcd;
 use crate::discovery::file::endpoints::EndpointFile;
 use crate::discovery::peers::{Peers, PeersReceiver};
-use crate::discovery::{SourceUpdate, follow};
+use crate::discovery::{LastAnswer, SourceUpdate, follow_observed};
 use crate::route::{PeerHost, PeerTarget, Target, TlsHost};
 
 /// The name of Docker as a source.
 const DOCKER: &str = "docker";
 
 pub(super) struct Sources {
-    targets: BTreeMap<Target, AbortOnDropHandle<()>>,
-    docker: Option<AbortOnDropHandle<()>>,
+    targets: BTreeMap<Target, Followed>,
+    docker: Option<Followed>,
     /// Sources that are unavailable, and why.
     pub(super) lost: BTreeMap<String, String>,
     /// How often the task of a source has panicked, by name.
@@ -38,6 +38,9 @@ pub(super) struct Sources {
     resolver: Resolver,
     context: SourceContext,
 }
+
+/// A source that is followed until this is dropped, and its last answer.
+type Followed = (AbortOnDropHandle<()>, LastAnswer);
 
 /// What sources share with the rest of the process.
 pub(super) struct SourceContext {
@@ -79,7 +82,7 @@ impl Sources {
         desired.retain_targets(&needed);
         self.follow_targets(needed);
         if !self.lost.is_empty() || !self.panics.is_empty() {
-            let names: HashSet<String> = self.names().into_iter().collect();
+            let names: HashSet<String> = self.views().into_iter().map(|source| source.name).collect();
             self.lost.retain(|source, _| names.contains(source));
             self.panics.retain(|source, _| names.contains(source));
         }
@@ -89,7 +92,7 @@ impl Sources {
         match desired.docker_host() {
             Some(host) if self.docker.is_none() => {
                 let docker = Docker { host: host.clone(), trouble: self.context.trouble.clone() };
-                self.docker = Some(follow(docker, self.updates()));
+                self.docker = Some(follow_observed(docker, self.updates()));
             }
             Some(_) => {}
             None => {
@@ -116,15 +119,15 @@ impl Sources {
     fn follow_targets(&mut self, needed: BTreeSet<Target>) {
         for target in needed {
             if !self.targets.contains_key(&target)
-                && let Some(task) = self.follow(&target)
+                && let Some(followed) = self.follow(&target)
             {
-                self.targets.insert(target, task);
+                self.targets.insert(target, followed);
             }
         }
     }
 
     /// Returns `None` for a target without a source of its own.
-    fn follow(&self, target: &Target) -> Option<AbortOnDropHandle<()>> {
+    fn follow(&self, target: &Target) -> Option<Followed> {
         self.warn_about_withheld_credentials(target);
         let (resolver, updates) = (self.resolver.clone(), self.updates());
         let endpoints = || EndpointResolver::new(resolver.clone(), self.context.reverse_peers.clone());
@@ -133,19 +136,22 @@ impl Sources {
             | Target::Srv { .. }
             | Target::Tls(TlsHost::Name { .. })
             | Target::Peer(PeerTarget { host: PeerHost::Name { .. }, .. }) => {
-                Some(follow(Dns::of(target, resolver.clone(), self.context.trouble.clone())?, updates))
+                let dns = Dns::of(target, resolver.clone(), self.context.trouble.clone())?;
+                Some(follow_observed(dns, updates))
             }
-            Target::Etcd(keys) => Some(follow(Etcd::new(keys.clone(), &self.etcd, endpoints()), updates)),
+            Target::Etcd(keys) => {
+                Some(follow_observed(Etcd::new(keys.clone(), &self.etcd, endpoints()), updates))
+            }
             Target::Consul(service) => {
-                Some(follow(Consul::new(service.clone(), &self.consul, endpoints()), updates))
+                Some(follow_observed(Consul::new(service.clone(), &self.consul, endpoints()), updates))
             }
-            Target::File(path) => Some(follow(
+            Target::File(path) => Some(follow_observed(
                 EndpointFile::new(path.clone(), self.context.reload.clone(), endpoints()),
                 updates,
             )),
             Target::Peer(PeerTarget { host: PeerHost::Identity(identity), export }) => {
                 let connected = self.context.reverse_peers.clone();
-                Some(follow(Peers::new(identity.clone(), export.clone(), connected), updates))
+                Some(follow_observed(Peers::new(identity.clone(), export.clone(), connected), updates))
             }
             Target::Addr(_)
             | Target::Unix(_)
@@ -175,11 +181,12 @@ impl Sources {
         }
     }
 
-    /// Returns the names of all sources.
-    pub(super) fn names(&self) -> Vec<String> {
-        let file = self.file.as_ref().map(ConfigFile::source);
-        let docker = self.docker.is_some().then(|| DOCKER.to_owned());
-        let targets = self.targets.keys().map(Target::to_string);
+    /// Returns all sources.
+    pub(super) fn views(&self) -> Vec<SourceView> {
+        let view = |name: String, answered: &LastAnswer| SourceView { name, answered: answered.clone() };
+        let file = self.file.as_ref().map(|file| view(file.source(), &file.answered));
+        let docker = self.docker.as_ref().map(|(_, answered)| view(DOCKER.to_owned(), answered));
+        let targets = self.targets.iter().map(|(target, (_, answered))| view(target.to_string(), answered));
         file.into_iter().chain(docker).chain(targets).collect()
     }
 

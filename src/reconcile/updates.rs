@@ -58,7 +58,7 @@ impl Reconciler {
                 }
                 self.routes.finish_closed_containers();
             }
-            (Snapshot::File(_), Some(file)) => (file.loaded_at, file.refused) = (SystemTime::now(), None),
+            (Snapshot::File(_), Some(file)) => file.load(),
             _ => {}
         }
         self.desired.apply(snapshot);

@@ -8,6 +8,7 @@ mod observability;
 mod reachability;
 mod scrape;
 pub(crate) mod service;
+mod steer;
 mod watch;
 
 use std::net::{SocketAddr, TcpStream};
@@ -260,7 +261,7 @@ fn routes_are_added_and_removed_by_command() {
     let addr = ambassador.addr("r");
     done(&ambassador, "routes remove r");
     eventually("refused", || if TcpStream::connect(addr).is_err() { Ok(()) } else { Err("still open") });
-    let way_back = "removed by hand: r; `ambassador routes add 'LISTEN=TARGET?name=r'` adds it again";
+    let way_back = "removed by hand: r; `ambassador routes restore r` restores it";
     assert!(done(&ambassador, "status").contains(way_back), "{}", done(&ambassador, "status"));
     done(&ambassador, &format!("routes add 127.0.0.1:0={two}?name=r"));
     assert!(!done(&ambassador, "status").contains("removed by hand"), "{}", done(&ambassador, "status"));

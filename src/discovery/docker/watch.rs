@@ -20,7 +20,7 @@ use super::client::{ApiError, Client, EventStream};
 use super::engine::{EngineState, Inspection};
 use super::event::DockerEvent;
 use super::model::{ContainerId, Containers};
-use crate::discovery::in_flight;
+use crate::discovery::{LastAnswer, in_flight};
 
 /// Concurrent inspections: enough to hide their latency, few enough not to be a burst to the engine.
 const INSPECTIONS_MAX: usize = 8;
@@ -73,6 +73,7 @@ pub(super) struct EngineWatch {
     list_took: Duration,
     /// Notified while endpoints do not respond.
     trouble: Arc<Notify>,
+    answered: LastAnswer,
     /// A change came without an event, and no event has come since: the stream may have failed.
     is_suspect: bool,
     subscription: Option<Subscription>,
@@ -87,6 +88,7 @@ impl EngineWatch {
         client: Client,
         own: Vec<String>,
         trouble: Arc<Notify>,
+        answered: LastAnswer,
     ) -> Result<EngineWatch, ApiError> {
         let events = client.events().await?;
         let state = EngineState::new(own, client.engine.to_string());
@@ -100,6 +102,7 @@ impl EngineWatch {
             next_list: Instant::now(),
             list_took: Duration::ZERO,
             trouble,
+            answered,
             is_suspect: false,
             subscription: None,
             inspected: 0,
@@ -164,6 +167,7 @@ impl EngineWatch {
 
     fn apply_event(&mut self, event: DockerEvent) {
         self.is_suspect = false;
+        self.answered.record();
         self.state.apply_event(event);
     }
 
@@ -207,6 +211,7 @@ impl EngineWatch {
         self.listing = None;
         self.list_took = took;
         self.state.apply_list(&list?, &before);
+        self.answered.record();
         Ok(())
     }
 

@@ -34,8 +34,9 @@ struct Followed {
 impl Followed {
     fn start(source: Etcd) -> Followed {
         let (sender, updates) = mpsc::channel(64);
+        let publisher = Publisher::new(source.name(), sender);
         let mut task = tokio::task::JoinSet::new();
-        task.spawn(supervise(source, sender, jittered));
+        task.spawn(supervise(source, publisher, jittered));
         Followed { updates, _task: task }
     }
 

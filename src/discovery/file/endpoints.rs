@@ -83,6 +83,7 @@ impl EndpointFile {
         last.text = Some(text);
         match parsed {
             Ok(endpoints) => {
+                publisher.answered().record();
                 self.endpoints.set(endpoints);
                 self.publish(publisher).await
             }

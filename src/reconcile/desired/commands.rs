@@ -18,6 +18,8 @@ use crate::tls::Tls;
 pub(in crate::reconcile) struct Outcome {
     /// The name of the route.
     pub(in crate::reconcile) route: String,
+    /// The endpoint of a command for one, as `status` shows it.
+    pub(in crate::reconcile) endpoint: Option<String>,
     /// What was done, for people.
     pub(in crate::reconcile) message: String,
     /// `None` if nothing changed.
@@ -28,11 +30,15 @@ pub(in crate::reconcile) struct Outcome {
 
 impl Outcome {
     fn new(route: String, message: String, event: EventKind) -> Outcome {
-        Outcome { route, message, event: Some(event), must_bind: None }
+        Outcome { route, endpoint: None, message, event: Some(event), must_bind: None }
     }
 
     fn unchanged(route: String, message: String) -> Outcome {
-        Outcome { route, message, event: None, must_bind: None }
+        Outcome { route, endpoint: None, message, event: None, must_bind: None }
+    }
+
+    fn of(self, endpoint: &EndpointKey) -> Outcome {
+        Outcome { endpoint: Some(endpoint.to_string()), ..self }
     }
 }
 
@@ -56,15 +62,15 @@ impl DesiredState {
             Command::Switch(request) => self.switch(request, now),
             Command::Weight { route, endpoint, weight } => {
                 let (route, key) = self.endpoint(route, endpoint, endpoints)?;
-                self.weight(route, &key, *weight)
+                Ok(self.weight(route, &key, *weight)?.of(&key))
             }
             Command::Drain { route, endpoint } => {
                 let (route, key) = self.endpoint(route, endpoint, endpoints)?;
-                self.drain(route, key)
+                Ok(self.drain(route, &key)?.of(&key))
             }
             Command::Undrain { route, endpoint } => {
                 let (route, key) = self.endpoint(route, endpoint, endpoints)?;
-                self.undrain(route, &key)
+                Ok(self.undrain(route, &key)?.of(&key))
             }
             Command::Add { line } => self.add(line),
             Command::Remove { route } => self.remove(route),
@@ -154,10 +160,10 @@ impl DesiredState {
         endpoints.iter().find(|endpoint| endpoint.key == *key).map_or(1, |endpoint| endpoint.weight)
     }
 
-    fn drain(&mut self, route: String, key: EndpointKey) -> Result<Outcome, CommandError> {
+    fn drain(&mut self, route: String, key: &EndpointKey) -> Result<Outcome, CommandError> {
         let endpoint = key.to_string();
         self.overrides.change(&route, |change| {
-            change.drained.insert(key);
+            change.drained.insert(key.clone());
         })?;
         let message = format!("route {route}: {endpoint} takes no new sessions");
         Ok(Outcome::new(route.clone(), message, EventKind::EndpointDrained { route, endpoint }))

@@ -77,6 +77,31 @@ fn removing_a_route_removes_its_override() {
 }
 
 #[test]
+fn restored_route_has_its_override_again() {
+    let mut overrides = Overrides::default();
+    let before = {
+        overrides.change("80", |change| change.paused = true).unwrap();
+        overrides.clone()
+    };
+    overrides.remove("80").unwrap();
+    assert_eq!((runs(&overrides, &["80=a"]), overrides.is_paused("80")), (Vec::new(), false));
+    overrides.change("80", |change| change.targets = targets("b")).unwrap();
+    assert!(overrides.restore("80") && !overrides.restore("80"));
+    assert_eq!(runs(&overrides, &["80=a"]), ["80=b:80"], "a switch that was rolled back meanwhile");
+    overrides.change("80", |change| change.targets = None).unwrap();
+    assert_eq!(overrides, before);
+}
+
+#[test]
+fn overrides_of_removed_routes_count() {
+    let mut overrides = Overrides::default();
+    let many = targets("a:80").map(|one| one.into_iter().cycle().take(OVERRIDES_MAX).collect());
+    overrides.change("80", |change| change.targets = many).unwrap();
+    overrides.remove("80").unwrap();
+    assert_eq!(overrides.change("81", |change| change.paused = true), Err(TooMany));
+}
+
+#[test]
 fn drained_endpoint_has_weight_zero_until_it_is_undrained() {
     let spec =
         |port: u16| EndpointSpec::new(EndpointAddr::Inet(([10, 0, 0, 1], port).into()), Identity::Literal);
