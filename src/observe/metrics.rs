@@ -9,9 +9,10 @@ use std::time::SystemTime;
 
 use super::exposition::{Exposition, Kind};
 use super::{peers, process, tls};
-use crate::cluster::Cluster;
+use crate::cluster::condition::Preference;
 use crate::cluster::timings::{Histogram, Timings};
-use crate::reconcile::{Overview, SourceView};
+use crate::cluster::{Cluster, Endpoint, Member};
+use crate::reconcile::{Overview, SourceView, SwitchPhase};
 
 pub(crate) const CONTENT_TYPE: &str = super::exposition::CONTENT_TYPE;
 
@@ -35,6 +36,7 @@ pub fn text(overview: &Overview, started: SystemTime) -> String {
     timings(&mut to, &open);
     endpoints(&mut to, &open);
     sources(&mut to, overview);
+    mistakes(&mut to, overview);
     config(&mut to, overview);
     workers(&mut to, overview);
     peers::metrics(&mut to, overview);
@@ -51,6 +53,13 @@ fn routes(to: &mut Exposition, overview: &Overview) {
     to.family("ambassador_route_paused", Kind::Gauge, "Whether an operator has paused the route.");
     for view in &overview.routes {
         to.sample(&[("route", &view.route.options.name)], u8::from(view.by_hand.change.paused));
+    }
+    let help = "Whether the last switch of the route is neither complete nor rolled back.";
+    to.family("ambassador_route_switch_on_trial", Kind::Gauge, help);
+    for view in &overview.routes {
+        let is_on_trial =
+            view.by_hand.switch.as_ref().is_some_and(|switch| switch.phase == SwitchPhase::OnTrial);
+        to.sample(&[("route", &view.route.options.name)], u8::from(is_on_trial));
     }
 }
 
@@ -121,25 +130,50 @@ fn timings(to: &mut Exposition, open: &Open<'_>) {
     family("ambassador_session_duration_seconds", "Duration of sessions.", |timings| &timings.duration);
 }
 
-/// Writes one series per address, even if two endpoints of a route have the same one, such as successive containers.
+/// An address of a route. Two of its endpoints may have the same one, such as successive containers.
+#[derive(Default)]
+struct Address {
+    sessions: usize,
+    is_healthy: bool,
+    is_reachable: bool,
+}
+
 fn endpoints(to: &mut Exposition, open: &Open<'_>) {
-    let mut found: BTreeMap<(&str, String), (usize, bool)> = BTreeMap::new();
+    let help = "Endpoints that take new sessions: neither drained nor unhealthy nor ejected.";
+    to.family("ambassador_route_endpoints_available", Kind::Gauge, help);
+    let mut found: BTreeMap<(&str, String), Address> = BTreeMap::new();
     for (route, cluster) in open {
-        for (_, member) in cluster.members_arc().all() {
-            let (sessions, is_well) = found.entry((route, member.endpoint.key.addr.to_string())).or_default();
-            *sessions += member.endpoint.sessions();
-            *is_well |= member.endpoint.condition().is_eligible();
+        let members = cluster.members_arc();
+        let available = members.all().filter(|(_, member)| is_available(member)).count();
+        to.sample(&[("route", route)], available);
+        for (_, Member { endpoint, .. }) in members.all() {
+            let address = found.entry((route, endpoint.key.addr.to_string())).or_default();
+            address.sessions += endpoint.sessions();
+            address.is_healthy |= is_healthy(endpoint);
+            address.is_reachable |= !endpoint.is_failing();
         }
     }
+    let mut family = |name, help, of: fn(&Address) -> usize| {
+        to.family(name, Kind::Gauge, help);
+        for ((route, endpoint), address) in &found {
+            to.sample(&[("route", route), ("endpoint", endpoint)], of(address));
+        }
+    };
     let help = "Whether the endpoint is healthy: it passes its checks, if any, and is not ejected.";
-    to.family("ambassador_endpoint_healthy", Kind::Gauge, help);
-    for ((route, endpoint), (_, is_well)) in &found {
-        to.sample(&[("route", route), ("endpoint", endpoint)], u8::from(*is_well));
-    }
-    to.family("ambassador_endpoint_sessions", Kind::Gauge, "Sessions on the endpoint now.");
-    for ((route, endpoint), (sessions, _)) in &found {
-        to.sample(&[("route", route), ("endpoint", endpoint)], sessions);
-    }
+    family("ambassador_endpoint_healthy", help, |address| usize::from(address.is_healthy));
+    let help = "Whether the last connect to the endpoint succeeded, if there was one.";
+    family("ambassador_endpoint_reachable", help, |address| usize::from(address.is_reachable));
+    family("ambassador_endpoint_sessions", "Sessions on the endpoint now.", |address| address.sessions);
+}
+
+fn is_available(member: &Member) -> bool {
+    let Member { endpoint, weight, .. } = member;
+    let is_preferred = endpoint.condition().preference() == Preference::Preferred;
+    *weight > 0 && is_preferred && !endpoint.has_unhealthy_container()
+}
+
+fn is_healthy(endpoint: &Endpoint) -> bool {
+    endpoint.condition().is_eligible() && !endpoint.has_unhealthy_container()
 }
 
 fn sources(to: &mut Exposition, overview: &Overview) {
@@ -161,6 +195,11 @@ fn sources(to: &mut Exposition, overview: &Overview) {
     for SourceView { name, .. } in &overview.sources {
         to.sample(&[("source", name)], overview.panics.get(name).copied().unwrap_or_default());
     }
+}
+
+fn mistakes(to: &mut Exposition, overview: &Overview) {
+    let help = "Invalid labels, conflicts of routes and other mistakes that exist now.";
+    to.single("ambassador_mistakes", Kind::Gauge, help, overview.mistakes.len());
 }
 
 fn config(to: &mut Exposition, overview: &Overview) {

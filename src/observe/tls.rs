@@ -1,13 +1,14 @@
 //! Certificates of routes and failed handshakes, for `status` and `/metrics`.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use super::exposition::{Exposition, Kind};
 use super::peers::CertificateStatus;
-use crate::credentials::CredentialsError;
+use crate::credentials::{Credentials, CredentialsError};
 use crate::escape::escaped;
 use crate::reconcile::Overview;
 use crate::tls::Side;
@@ -60,8 +61,19 @@ pub(super) fn metrics(to: &mut Exposition, overview: &Overview) {
             }
         }
     }
-    let of_peers = overview.peering.as_ref().and_then(|peering| peering.peers.credentials());
-    let of_peers = of_peers.map(|credentials| credentials.certificates()).unwrap_or_default();
+    let credentials = overview.peering.as_ref().and_then(|peering| peering.peers.credentials());
+    if credentials.is_some() || !overview.tls.is_unused() {
+        let is_refused = |credentials: &Arc<Credentials>| credentials.refused().is_some();
+        let is_successful = overview.tls.refused().is_empty() && !credentials.is_some_and(is_refused);
+        let help = "Whether the last attempt to read secrets, certificates and CAs succeeded.";
+        to.single(
+            "ambassador_credentials_last_reload_successful",
+            Kind::Gauge,
+            help,
+            u8::from(is_successful),
+        );
+    }
+    let of_peers = credentials.map(|credentials| credentials.certificates()).unwrap_or_default();
     let certificates: Vec<_> = of_peers.into_iter().chain(overview.tls.infos()).collect();
     if !certificates.is_empty() || overview.peering.is_some() {
         let help = "Seconds until the certificate expires; negative afterwards.";

@@ -29,6 +29,7 @@ mod hello_world;
 mod hostile;
 mod image;
 mod latency;
+mod monitoring;
 mod networks;
 mod peer_routes;
 mod peer_status;

@@ -51,6 +51,8 @@ const NEEDS: &[Need] = &[
     // Show the web page.
     Need { program: "chromium", packages: &["chromium"] },
     Need { program: "chromedriver", packages: &["chromium-driver"] },
+    // Scrapes an ambassador for the rules, alerts and queries of examples/monitoring; contains `promtool`.
+    Need { program: "prometheus", packages: &["prometheus"] },
     // The tests count system calls and instructions with these.
     Need { program: "strace", packages: &["strace"] },
     Need { program: "valgrind", packages: &["valgrind"] },
@@ -86,6 +88,7 @@ const UNITS: &[&str] = &[
     "nginx.service",
     "pdns-recursor.service",
     "postgresql.service",
+    "prometheus.service",
     "redis-server.service",
     "stunnel.target",
 ];

@@ -27,6 +27,13 @@ pub(crate) fn compose_5() -> Result<Compose, String> {
 }
 
 impl Compose {
+    /// Returns a file as Compose reads it. Needs no engine.
+    pub(crate) fn config(&self, file: &Path) -> String {
+        let output = Command::new(&self.program).arg("-f").arg(file).arg("config").output();
+        let output = output.expect("the program that said its version");
+        printed("docker-compose config", &output).unwrap_or_else(|why| panic!("{why}"))
+    }
+
     fn of_version(self, begins: &str) -> Result<Compose, String> {
         let output = Command::new(&self.program).args(["version", "--short"]).output();
         let output = output.map_err(|error| format!("{}: {error}", self.program))?;
