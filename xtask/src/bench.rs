@@ -14,6 +14,7 @@ mod machine;
 mod measure;
 mod metric;
 mod namespace;
+mod opposite;
 pub(crate) mod peers;
 mod place;
 mod report;
@@ -42,7 +43,7 @@ use self::measure::Bench;
 use self::metric::DIRECT;
 use self::results::{Described, Results, Role};
 use self::rounds::{Places, measure_all};
-use self::row::{ROWS, Row};
+use self::row::{Proxies, ROWS, Row};
 use self::subject::{AccessLog, Kind, LOG_SUFFIX, PLAIN_SUFFIX, Subject, TLS_SUFFIX};
 use crate::image::{self, Profile, target_dir};
 use crate::process::{cargo, output, output_with, succeed};
@@ -99,9 +100,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     raise_file_limit()?;
     let dir = temporary_dir()?;
     let places = Places::make(&rows, &load, dir.path(), &mut results)?;
-    let bench = Bench::new(load, dir.path(), args.seconds());
+    let bench = Bench::new(load, dir.path(), args.seconds(), opposite(&rows, &mut results));
     results.settings = args.settings();
-    check::pairs(&bench, &rows, &subjects, &places, &mut results)?;
+    check::encrypted(&bench, &rows, &subjects, &places, &mut results)?;
     measure_all(&bench, args.rounds(), &rows, &subjects, &places, &mut results)?;
     results.add_scaling();
     if args.json {
@@ -231,6 +232,14 @@ fn subjects(args: &Args, ambassadors: Vec<(String, PathBuf)>, results: &mut Resu
     });
     results.subjects = subjects.iter().enumerate().map(|(index, subject)| describe(index, subject)).collect();
     Ok(subjects)
+}
+
+/// Returns the program at the other end of a proxy with one TLS side, if a row needs it. It is fetched here, because the
+/// rows are measured in namespaces without a network.
+fn opposite(rows: &[&Row], results: &mut Results) -> Option<PathBuf> {
+    let is_needed = rows.iter().any(|row| matches!(row.proxies, Proxies::Tls(..)));
+    let haproxy = is_needed.then(peers::haproxy)?;
+    haproxy.map_err(|error| results.left_out.push(format!("TLS on one side: {error:#}"))).ok()
 }
 
 fn describe(index: usize, subject: &Subject) -> Described {

@@ -1,10 +1,10 @@
-//! Checks each pair before it is measured: that bytes arrive unchanged, that they are encrypted, and that a stranger is
-//! refused.
+//! Checks each encrypted connection between two proxies before it is measured: that bytes arrive unchanged, that they are
+//! encrypted, and that a stranger is refused.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread::scope;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::child::{Process, killed_with_parent};
-use super::hello::{Hello, TLS_1_3};
+use super::hello::{AES_128_GCM, Hello, TLS_1_3};
 use super::listening::{Protocol, listens};
 use super::load::FAREWELL;
 use super::measure::Bench;
@@ -21,37 +21,46 @@ use super::results::Results;
 use super::rounds::Places;
 use super::row::{Proxies, Row, Work};
 use super::secrets::{self, STRANGER};
-use super::subject::{Encryption, Kind, Route, Subject};
+use super::subject::{Encryption, End, Handshake, Kind, Route, Side, Subject};
 use crate::process::{command, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(10);
+/// The time in which a proxy that does not verify its server would have relayed a reply.
+const REPLY: Duration = Duration::from_secs(3);
 /// Large enough to fill buffers, and recognizable in every part.
 const TEXT: &str = "plain text of the benchmark, ";
 const LINES: usize = 10_000;
 /// The beginning of an HTTP/2 connection, which every kind of pair answers: as HTTP/2, or unchanged by the service.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// Checks the pairs that the rows need. A pair that fails is left out.
-pub(super) fn pairs(
+/// Checks each subject in each arrangement of proxies that the rows need. One that fails is left out.
+pub(super) fn encrypted(
     bench: &Bench,
     rows: &[&Row],
     subjects: &[Subject],
     places: &Places,
     results: &mut Results,
 ) -> Result<()> {
-    let Some(row) = rows.iter().find(|row| row.proxies == Proxies::Pair) else { return Ok(()) };
-    let Some(place) = places.of(row.layout) else { return Ok(()) };
-    secrets::create(&bench.secrets())?;
-    for subject in subjects.iter().filter(|subject| row.supports(subject.kind)) {
-        eprintln!("bench: checking the pair of {}", subject.name);
-        let _inside = place.enter()?;
-        match check(bench, subject, place) {
-            Ok(encryption) => {
-                results.pairs.insert(subject.name.clone(), encryption);
-            }
-            Err(error) => {
-                eprintln!("bench: {}: {error:#}", subject.name);
-                results.left_out.push(format!("pair of {}: {error:#}", subject.name));
+    let mut checked = vec![Proxies::One];
+    for row in rows {
+        let Some(place) = places.of(row.layout) else { continue };
+        if checked.contains(&row.proxies) {
+            continue;
+        }
+        if checked.len() == 1 {
+            secrets::create(&bench.secrets())?;
+        }
+        checked.push(row.proxies);
+        for subject in subjects.iter().filter(|subject| row.supports(subject.kind)) {
+            let name = row.proxies.checked_name(&subject.name);
+            eprintln!("bench: checking the encryption of {name}");
+            let _inside = place.enter()?;
+            match check(bench, row.proxies, subject, place) {
+                Ok(encryption) => drop(results.pairs.insert(name, encryption)),
+                Err(error) => {
+                    eprintln!("bench: {name}: {error:#}");
+                    results.left_out.push(format!("encryption of {name}: {error:#}"));
+                }
             }
         }
     }
@@ -59,27 +68,36 @@ pub(super) fn pairs(
 }
 
 /// Returns a description of the encryption.
-fn check(bench: &Bench, subject: &Subject, place: &Place) -> Result<String> {
+fn check(bench: &Bench, proxies: Proxies, subject: &Subject, place: &Place) -> Result<String> {
     let _service = service(bench, place)?;
     let route = bench.route(Work::Mixed, place, MIRROR);
     if subject.kind == Kind::Direct {
         return transfer(route.target).map(|_| "no proxy".to_owned());
     }
-    let far = bench.far(&route, subject, place).context("no encrypted pair")?;
-    let recorder = Recorder::start(bench, far.address)?;
-    let near = bench.near(recorder.address, &route, subject)?;
+    let [near, far] = bench.ends(proxies, subject)?;
+    let far_proxy = bench.far(&route, &far, place).context("no encrypted pair")?;
+    let recorder = Recorder::start(bench, far_proxy.address)?;
+    let near_proxy = bench.near(recorder.address, &route, &near)?;
     // The second connection may resume the session of the first.
-    let half_close = transfer(near.address)? && transfer(near.address)?;
-    drop(near);
+    let half_close = [transfer(near_proxy.address)?, transfer(near_proxy.address)?] == [true; 2];
+    drop(near_proxy);
     let encryption = match subject.kind.encryption() {
         Encryption::Off => return Ok("not encrypted".to_owned()),
         Encryption::Own => "a protocol of its own".to_owned(),
-        Encryption::Certificates | Encryption::Secret => negotiated(&recorder.streams("down")?)?,
+        Encryption::Certificates | Encryption::Secret => negotiated(&recorder.streams("down")?, proxies)?,
     };
     let readable = |stream: &Vec<u8>| stream.windows(TEXT.len()).any(|part| part == TEXT.as_bytes());
     let streams = [recorder.streams("up")?, recorder.streams("down")?].concat();
     ensure!(!streams.iter().any(readable), "the bytes between the two proxies are not encrypted");
-    refuses_strangers(subject, &route, far.address)?;
+    match proxies {
+        Proxies::Tls(Side::Accept, _) => {
+            ensure!(answers(far_proxy.address, &[])?, "a client without a certificate gets no reply");
+        }
+        Proxies::Tls(Side::Connect, _) => {
+            ensure!(!trusts_stranger(bench, &route, &near)?, "it accepts a server of another CA");
+        }
+        _ => refuses_strangers(subject, &route, far_proxy.address)?,
+    }
     Ok(if half_close { encryption } else { encryption + ", no half-close" })
 }
 
@@ -140,12 +158,18 @@ fn transfer(address: SocketAddr) -> Result<bool> {
     Ok(rest == FAREWELL)
 }
 
-/// Returns what the far proxy has chosen; all connections must have TLS 1.3.
-fn negotiated(streams: &[Vec<u8>]) -> Result<String> {
+/// Returns what the far proxy has chosen. All connections must have TLS 1.3; those with one fixed end also the same cipher,
+/// and full handshakes where the row has them.
+fn negotiated(streams: &[Vec<u8>], proxies: Proxies) -> Result<String> {
     let hellos = streams.iter().map(|stream| Hello::of(stream).context("the far proxy does not speak TLS"));
     let hellos = hellos.collect::<Result<Vec<_>>>()?;
     let first = hellos.first().context("no connection between the two proxies")?;
     ensure!(hellos.iter().all(|hello| hello.version == TLS_1_3), "the connection is not TLS 1.3");
+    if let Proxies::Tls(_, handshake) = proxies {
+        ensure!(hellos.iter().all(|hello| hello.cipher == AES_128_GCM), "the cipher is not AES-128-GCM");
+        let full = hellos.iter().all(|hello| !hello.resumed);
+        ensure!(full || handshake == Handshake::Resumed, "a session was resumed");
+    }
     let connections = match hellos.as_slice() {
         [_] => "one connection for all sessions",
         hellos if hellos.iter().any(|hello| hello.resumed) => "one connection for each session, resumed",
@@ -170,6 +194,21 @@ fn refuses_strangers(subject: &Subject, route: &Route, far: SocketAddr) -> Resul
         ensure!(answers(far, &with("near.pem"))?, "the far proxy refuses the near proxy's certificate");
     }
     Ok(())
+}
+
+/// Returns whether the proxy relays the reply of a server with a certificate of another CA.
+fn trusts_stranger(bench: &Bench, route: &Route, near: &(Subject, End)) -> Result<bool> {
+    let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), bench.port());
+    let mut openssl = killed_with_parent(Path::new("openssl"));
+    openssl.args(["s_server", "-quiet", "-rev", "-accept", &address.to_string(), "-cert"]);
+    openssl.arg(route.secrets.join(STRANGER)).stdout(Stdio::null()).stderr(Stdio::null());
+    let _stranger = Process::start(&mut openssl)?;
+    ensure!(wait_until(LIMIT, || listens(address.port(), Protocol::Tcp))?, "openssl did not start");
+    let proxy = bench.near(address, route, near)?;
+    let mut stream = TcpStream::connect(proxy.address)?;
+    stream.set_read_timeout(Some(REPLY))?;
+    stream.write_all(b"text\n").ok();
+    Ok(stream.read(&mut [0]).is_ok_and(|length| length > 0))
 }
 
 /// Returns whether any byte comes back in a TLS connection.

@@ -11,6 +11,7 @@ pub(super) struct Hello {
 }
 
 pub(super) const TLS_1_3: u16 = 0x0304;
+pub(super) const AES_128_GCM: u16 = 0x1301;
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const HANDSHAKE: u8 = 22;
 const SERVER_HELLO: u8 = 2;
@@ -37,7 +38,7 @@ impl Hello {
     /// Returns the names of IANA's registry.
     pub(super) fn in_words(&self) -> String {
         let cipher = match self.cipher {
-            0x1301 => "AES-128-GCM".to_owned(),
+            AES_128_GCM => "AES-128-GCM".to_owned(),
             0x1302 => "AES-256-GCM".to_owned(),
             0x1303 => "ChaCha20-Poly1305".to_owned(),
             other => format!("cipher {other:#06x}"),

@@ -15,9 +15,10 @@ use serde::Deserialize;
 use super::client::Client;
 use super::footprint;
 use super::load::Outcome;
+use super::opposite;
 use super::place::{ECHO, IPERF, Place, REDIS};
 use super::row::{Proxies, Row, Work};
-use super::subject::{End, Kind, Ports, Route, Running, Subject};
+use super::subject::{End, Kind, Ports, Route, Running, Side, Subject};
 use super::usage::cpu_seconds;
 use crate::process::output;
 
@@ -42,6 +43,8 @@ pub(super) struct Bench {
     pub(super) seconds: f64,
     /// Each proxy gets a port of its own.
     pub(super) next_port: Cell<u16>,
+    /// The program at the other end of a proxy with one TLS side, if a row needs it.
+    pub(super) opposite: Option<PathBuf>,
 }
 
 /// Ports of proxies, below the ephemeral ports and distinct from those of the service.
@@ -49,8 +52,8 @@ const FIRST_PORT: u16 = 8000;
 const LAST_PORT: u16 = 9999;
 
 impl Bench {
-    pub(super) fn new(load: PathBuf, dir: &Path, seconds: f64) -> Bench {
-        Bench { load, dir: dir.to_owned(), seconds, next_port: Cell::new(FIRST_PORT) }
+    pub(super) fn new(load: PathBuf, dir: &Path, seconds: f64, opposite: Option<PathBuf>) -> Bench {
+        Bench { load, dir: dir.to_owned(), seconds, next_port: Cell::new(FIRST_PORT), opposite }
     }
 
     /// Measures; this thread is in the client's namespace.
@@ -82,21 +85,47 @@ impl Bench {
         if row.proxies == Proxies::One || subject.kind == Kind::Direct {
             return subject.start(&route, &dir);
         }
-        let far = self.far(&route, subject, place)?;
-        Ok(self.near(far.address, &route, subject)?.paired_with(far))
+        let [near, far] = self.ends(row.proxies, subject)?;
+        let far = self.far(&route, &far, place)?;
+        Ok(self.near(far.address, &route, &near)?.paired_with(far))
     }
 
-    /// Starts the end of a pair at the service.
-    pub(super) fn far(&self, route: &Route, subject: &Subject, place: &Place) -> Result<Running> {
+    /// Returns the proxies at the client and at the service, with their positions.
+    pub(super) fn ends(&self, proxies: Proxies, subject: &Subject) -> Result<[(Subject, End); 2]> {
+        let subject = || subject.clone();
+        let opposite = || self.opposite.clone().map(opposite::subject).context("HAProxy is not available");
+        Ok(match proxies {
+            Proxies::One | Proxies::Pair => [(subject(), End::Near), (subject(), End::Far)],
+            Proxies::Tls(Side::Accept, handshake) => {
+                [(opposite()?, End::Opposite(Side::Connect, handshake)), (subject(), End::Tls(Side::Accept))]
+            }
+            Proxies::Tls(Side::Connect, handshake) => {
+                [(subject(), End::Tls(Side::Connect)), (opposite()?, End::Opposite(Side::Accept, handshake))]
+            }
+        })
+    }
+
+    /// Starts the proxy at the service.
+    pub(super) fn far(
+        &self,
+        route: &Route,
+        (subject, end): &(Subject, End),
+        place: &Place,
+    ) -> Result<Running> {
         let _there = place.enter_far()?;
         let (listen, ports) = (place.service, Ports::One(self.port()));
-        let route = Route { listen, ports, end: End::Far, ..route.clone() };
+        let route = Route { listen, ports, end: *end, ..route.clone() };
         subject.start(&route, &subdirectory(&self.dir_for(subject)?, "far")?)
     }
 
-    /// Starts the end of a pair at the client.
-    pub(super) fn near(&self, far: SocketAddr, route: &Route, subject: &Subject) -> Result<Running> {
-        let route = Route { target: far, end: End::Near, ..route.clone() };
+    /// Starts the proxy at the client.
+    pub(super) fn near(
+        &self,
+        far: SocketAddr,
+        route: &Route,
+        (subject, end): &(Subject, End),
+    ) -> Result<Running> {
+        let route = Route { target: far, end: *end, ..route.clone() };
         subject.start(&route, &subdirectory(&self.dir_for(subject)?, "near")?)
     }
 
@@ -164,7 +193,9 @@ impl Bench {
             ("p999_us", outcome.p999_us),
             ("failed", outcome.lost as f64),
         ];
-        Ok(metrics(proxy, &always, &[("cpu_us", used / done * 1e6)]))
+        let mut metrics = metrics(proxy, &always, &[("cpu_us", used / done * 1e6)]);
+        metrics.extend(proxy.resumed_percent()?.map(|percent| ("resumed_percent".to_owned(), percent)));
+        Ok(metrics)
     }
 
     /// Measures requests alone, then beside a bulk stream.

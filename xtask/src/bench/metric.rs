@@ -39,8 +39,10 @@ const SAME_LOSS: f64 = 0.1;
 pub(super) fn metrics(row: &Row) -> Vec<Metric> {
     use Better::{Less, More};
     use Goal::{AsGoodAsBest, AtMost, Of, OfBest};
-    if row.proxies == Proxies::Pair {
-        return metrics_of_pair(row);
+    match row.proxies {
+        Proxies::One => {}
+        Proxies::Pair => return metrics_of_pair(row),
+        Proxies::Tls(..) => return metrics_of_tls_side(row),
     }
     match row.work {
         Work::Bulk { workers: 1, .. } => vec![
@@ -155,6 +157,37 @@ fn metrics_of_pair(row: &Row) -> Vec<Metric> {
         _ => vec![
             metric("cpu_us", "CPU us/op", Less, &[OfBest(0.7)]),
             metric("per_s", "op/s", More, &[OfBest(1.5)]),
+            metric("p50_us", "p50 us", Less, &[]),
+            metric("p99_us", "p99 us", Less, &[]),
+        ],
+    }
+}
+
+/// Returns the metrics of one proxy with TLS on one side.
+fn metrics_of_tls_side(row: &Row) -> Vec<Metric> {
+    use Better::{Less, More};
+    use Goal::OfBest;
+    match row.work {
+        Work::Bulk { .. } => {
+            vec![metric("cpu_s_per_gb", "CPU s/GB", Less, &[]), metric("gbps", "Gb/s", More, &[OfBest(1.2)])]
+        }
+        Work::Connect { .. } => vec![
+            metric("cpu_us", "CPU us/connection", Less, &[OfBest(1.0)]),
+            metric("per_s", "connections/s", More, &[]),
+            metric("p50_us", "p50 us", Less, &[]),
+            metric("p99_us", "p99 us", Less, &[]),
+            metric("failed", "failed", Less, &[]),
+            metric("resumed_percent", "resumed %", More, &[]),
+        ],
+        Work::Memory { .. } => vec![
+            metric("idle_mb", "idle MB", Less, &[]),
+            metric("opened_kb", "KB/session, silent", Less, &[OfBest(0.5)]),
+            metric("asked_kb", "after a request", Less, &[OfBest(0.5)]),
+            metric("closed_mb", "MB more after all closed", Less, &[]),
+        ],
+        _ => vec![
+            metric("cpu_us", "CPU us/op", Less, &[]),
+            metric("per_s", "op/s", More, &[OfBest(1.0)]),
             metric("p50_us", "p50 us", Less, &[]),
             metric("p99_us", "p99 us", Less, &[]),
         ],

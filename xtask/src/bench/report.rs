@@ -32,6 +32,7 @@ const PLOTS: &[Plot] = &[
     Plot { file: "pair-rate.svg", title: "Encrypted pair: requests and new connections", unit: "per second, more is better", metric: "per_s", rows: &["pair-rr-50-64", "pair-connect"] },
     Plot { file: "pair-connect.svg", title: "Encrypted pair: connect and first reply", unit: "median in us, less is better", metric: "p50_us", rows: &["pair-0ms-connect", "pair-2ms-connect", "pair-20ms-connect"] },
     Plot { file: "pair-mixed.svg", title: "Encrypted pair: a request beside a bulk stream", unit: "99th percentile in us, less is better", metric: "p99_us", rows: &["pair-mixed"] },
+    Plot { file: "tls-cpu.svg", title: "TLS on one side: CPU of new connections", unit: "us per connection, less is better", metric: "cpu_us", rows: &["tls-accept-connect", "tls-accept-resumed", "tls-connect-connect", "tls-connect-resumed"] },
     Plot { file: "memory.svg", title: "Memory per silent connection", unit: "KB, less is better", metric: "opened_kb", rows: &["memory"] },
     Plot { file: "start.svg", title: "Start to first connection", unit: "ms, less is better", metric: "start_ms", rows: &["start"] },
 ];
@@ -112,7 +113,7 @@ fn conditions(results: &Results, text: &mut String) {
     }
     text.push('\n');
     if !results.pairs.is_empty() {
-        text.push_str("Between the two proxies of a pair:\n\n| | |\n|---|---|\n");
+        text.push_str("Encryption, as recorded between the two proxies:\n\n| | |\n|---|---|\n");
         for (name, encryption) in &results.pairs {
             writeln!(text, "| {name} | {encryption} |").ok();
         }

@@ -92,11 +92,11 @@ fn plan<'a>(
     rounds: usize,
     rows: &[&'static Row],
     subjects: &'a [Subject],
-    checked_pairs: &BTreeMap<String, String>,
+    checked: &BTreeMap<String, String>,
 ) -> Vec<(usize, &'static Row, &'a Subject)> {
     let measurable = |row: &Row, subject: &Subject| {
         row.supports(subject.kind)
-            && (row.proxies == Proxies::One || checked_pairs.contains_key(&subject.name))
+            && (row.proxies == Proxies::One || checked.contains_key(&row.proxies.checked_name(&subject.name)))
     };
     let mut plan = Vec::new();
     for round in 0..rounds {

@@ -1,7 +1,7 @@
 //! The rows: what is measured of each subject.
 
 use super::listening::Protocol;
-use super::subject::{AccessLog, Kind, Splice};
+use super::subject::{AccessLog, Handshake, Kind, Side, Splice};
 
 pub(super) struct Row {
     /// The name for `--only`.
@@ -30,6 +30,21 @@ pub(super) enum Proxies {
     One,
     /// Two of one kind with an encrypted connection between them, the second on the service's host.
     Pair,
+    /// One with TLS on this side. The program at the other end is the same for all, and is not measured.
+    Tls(Side, Handshake),
+}
+
+impl Proxies {
+    /// Returns the name of a subject in the list of what has been checked.
+    pub(super) fn checked_name(self, subject: &str) -> String {
+        let side = match self {
+            Proxies::One | Proxies::Pair => return subject.to_owned(),
+            Proxies::Tls(Side::Accept, _) => "tls-accept",
+            Proxies::Tls(Side::Connect, _) => "tls-connect",
+        };
+        let resumed = if matches!(self, Proxies::Tls(_, Handshake::Resumed)) { "-resumed" } else { "" };
+        format!("{subject}, {side}{resumed}")
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,7 +80,9 @@ pub(super) enum Work {
 /// Concurrent connections in the rows of new connections.
 const CONNECTING: Work = Work::Connect { connections: 16 };
 
+use Handshake::{Full, Resumed};
 use Layout::{Bbr, Loopback};
+use Side::{Accept, Connect};
 
 const TWO_HOSTS: Layout = apart(0);
 
@@ -107,6 +124,16 @@ pub(super) const ROWS: &[Row] = &[
     pair("pair-2ms-bulk-1", "Encrypted pair, round trip of 2 ms: bulk, 1 stream", apart(2), bulk(1), false),
     pair("pair-20ms-connect", "Encrypted pair, round trip of 20 ms: connect and first reply", apart(20), CONNECT_ONE, false),
     pair("pair-20ms-bulk-1", "Encrypted pair, round trip of 20 ms: bulk, 1 stream", apart(20), bulk(1), false),
+    tls("tls-accept-connect", "TLS of clients: new connections, full handshakes", Accept, Full, CONNECTING, true),
+    tls("tls-accept-resumed", "TLS of clients: new connections, resumed", Accept, Resumed, CONNECTING, false),
+    tls("tls-accept-rr-50-64", "TLS of clients: request-reply, 50 connections, 64 B", Accept, Full, reply(50, 64, 1), false),
+    tls("tls-accept-bulk-1", "TLS of clients: bulk, 1 stream", Accept, Full, bulk(1), false),
+    tls("tls-accept-memory", "TLS of clients: memory, idle and with 1,000 connections", Accept, Full, Work::Memory { connections: 1000 }, false),
+    tls("tls-connect-connect", "TLS to endpoints: new connections, full handshakes", Connect, Full, CONNECTING, true),
+    tls("tls-connect-resumed", "TLS to endpoints: new connections, resumed", Connect, Resumed, CONNECTING, false),
+    tls("tls-connect-rr-50-64", "TLS to endpoints: request-reply, 50 connections, 64 B", Connect, Full, reply(50, 64, 1), false),
+    tls("tls-connect-bulk-1", "TLS to endpoints: bulk, 1 stream", Connect, Full, bulk(1), false),
+    tls("tls-connect-memory", "TLS to endpoints: memory, idle and with 1,000 connections", Connect, Full, Work::Memory { connections: 1000 }, false),
 ];
 
 /// One connection at a time, for the latency.
@@ -118,6 +145,17 @@ const fn row(id: &'static str, title: &'static str, layout: Layout, work: Work, 
 
 const fn pair(id: &'static str, title: &'static str, layout: Layout, work: Work, quick: bool) -> Row {
     Row { id, title, layout, proxies: Proxies::Pair, work, quick }
+}
+
+const fn tls(
+    id: &'static str,
+    title: &'static str,
+    side: Side,
+    handshake: Handshake,
+    work: Work,
+    quick: bool,
+) -> Row {
+    Row { id, title, layout: Loopback, proxies: Proxies::Tls(side, handshake), work, quick }
 }
 
 const fn apart(round_trip_ms: u32) -> Layout {
@@ -141,6 +179,7 @@ impl Row {
                 Kind::Direct => !matches!(self.work, Work::Memory { .. }),
                 _ => kind.has_pairs(),
             },
+            Proxies::Tls(..) => kind.has_tls_sides(),
         }
     }
 }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use super::child::{Process, killed_with_parent};
 use super::listening::{Protocol, listens};
+use super::opposite::{self, Opposite};
 use super::secrets::SECRET;
 use super::template::template;
 use crate::process::wait_until;
@@ -57,6 +58,16 @@ impl Kind {
                 true
             }
             Kind::Direct | Kind::Socat | Kind::DockerProxy => false,
+        }
+    }
+
+    /// Returns whether this is measured with TLS on one side.
+    pub(super) fn has_tls_sides(self) -> bool {
+        match self {
+            Kind::Ambassador(_) | Kind::Haproxy(_) | Kind::Envoy | Kind::Nginx | Kind::Stunnel => {
+                self.has_pairs()
+            }
+            _ => false,
         }
     }
 
@@ -121,6 +132,27 @@ pub(super) enum End {
     Near,
     /// The end of a pair that connects to the service.
     Far,
+    /// TLS without client certificates on this side, and none on the other.
+    Tls(Side),
+    /// HAProxy with TLS on this side, the other end of a proxy with `Tls` on the opposite one. It is not measured.
+    Opposite(Side, Handshake),
+}
+
+/// The side of a proxy that has TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Side {
+    /// The proxy terminates the TLS of its clients.
+    Accept,
+    /// The proxy connects to its endpoint over TLS.
+    Connect,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Handshake {
+    /// The opposite end resumes no TLS session.
+    Full,
+    /// The opposite end resumes TLS sessions; the proxy does what is its default.
+    Resumed,
 }
 
 /// The ports listened on. A range leads to the same ports of the target.
@@ -134,6 +166,7 @@ pub(super) enum Ports {
 pub(super) struct Running {
     /// One for each proxy; none in a measurement without one.
     processes: Vec<Process>,
+    opposite: Option<Opposite>,
     /// The address for clients.
     pub(super) address: SocketAddr,
 }
@@ -147,7 +180,13 @@ impl Running {
     /// Adds the proxy at the other end.
     pub(super) fn paired_with(mut self, far: Running) -> Running {
         self.processes.extend(far.processes);
+        self.opposite = self.opposite.or(far.opposite);
         self
+    }
+
+    /// Returns how many of its TLS connections the opposite end resumed, in percent; `None` without such an end.
+    pub(super) fn resumed_percent(&self) -> Result<Option<f64>> {
+        self.opposite.as_ref().map(Opposite::resumed_percent).transpose()
     }
 }
 
@@ -155,7 +194,7 @@ impl Subject {
     /// Starts the proxy and waits until it listens.
     pub(super) fn start(&self, route: &Route, dir: &Path) -> Result<Running> {
         if self.kind == Kind::Direct {
-            return Ok(Running { processes: Vec::new(), address: route.target });
+            return Ok(Running { processes: Vec::new(), opposite: None, address: route.target });
         }
         let mut process = Process::start(&mut self.command(route, dir, killed_with_parent)?)?;
         let up = || listens(route.ports.last(), route.protocol);
@@ -166,7 +205,11 @@ impl Subject {
             let error = log.lines().find(|line| line.contains("error")).or(log.lines().last());
             bail!("{} did not listen: {}", self.name, error.unwrap_or("no output"));
         }
-        Ok(Running { processes: vec![process], address: route.address() })
+        let (processes, opposite) = match route.end {
+            End::Opposite(..) => (Vec::new(), Some(Opposite::new(process, dir))),
+            _ => (vec![process], None),
+        };
+        Ok(Running { processes, opposite, address: route.address() })
     }
 
     /// Returns the command; `benches/peers` explains the configurations. Its output goes to a file.
@@ -257,6 +300,13 @@ impl Subject {
                 let certificate = format!("--certificate=own={}", file("far.pem"));
                 vec![certificate, format!("{listen}={target}?tls=own&tls-ca={}", file("ca.pem"))]
             }
+            (_, End::Tls(Side::Accept), _) => {
+                let certificate = format!("--certificate=own={}", file("far.pem"));
+                vec![certificate, format!("{listen}={target}?tls=own")]
+            }
+            (_, End::Tls(Side::Connect), _) => {
+                vec![format!("{listen}=tls://{target}?ca={}&sni=far", file("ca.pem"))]
+            }
             (Kind::Ambassador(_), End::Near, _) => vec![secret, format!("{listen}=peer://{target}/bench")],
             (Kind::Ambassador(_), End::Far, _) => {
                 vec![secret, format!("--peer-listen={listen}"), format!("peer:bench={target}")]
@@ -285,6 +335,8 @@ impl Subject {
             ("target_ip", route.target.ip().to_string()),
             ("target_port", route.target.port().to_string()),
             ("connection_balance", balance.to_owned()),
+            ("stats", opposite::STATS.to_owned()),
+            ("handshake", opposite::options(route.end).to_owned()),
             ("modules", nginx_modules()),
             ("secrets", route.secrets.display().to_string()),
         ] {

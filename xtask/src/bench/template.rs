@@ -1,7 +1,7 @@
 //! The configuration files of the peers, from `benches/peers`.
 
 use super::listening::Protocol::{Tcp, Udp};
-use super::subject::{End, Kind, Route, Splice};
+use super::subject::{End, Kind, Route, Side, Splice};
 
 /// Returns the file for this proxy; `None` if it has options only, or does not support the route.
 pub(super) fn template(kind: Kind, route: &Route) -> Option<&'static str> {
@@ -22,6 +22,36 @@ pub(super) fn template(kind: Kind, route: &Route) -> Option<&'static str> {
         (Kind::Nginx, End::Far, Tcp) => include_str!("../../../benches/peers/nginx-far.conf"),
         (Kind::Stunnel, End::Near, Tcp) => include_str!("../../../benches/peers/stunnel-near.conf"),
         (Kind::Stunnel, End::Far, Tcp) => include_str!("../../../benches/peers/stunnel-far.conf"),
+        (Kind::Haproxy(_), End::Tls(Side::Accept), Tcp) => {
+            include_str!("../../../benches/peers/haproxy-accept.cfg")
+        }
+        (Kind::Haproxy(_), End::Tls(Side::Connect), Tcp) => {
+            include_str!("../../../benches/peers/haproxy-connect.cfg")
+        }
+        (Kind::Haproxy(_), End::Opposite(Side::Accept, _), Tcp) => {
+            include_str!("../../../benches/peers/opposite-accept.cfg")
+        }
+        (Kind::Haproxy(_), End::Opposite(Side::Connect, _), Tcp) => {
+            include_str!("../../../benches/peers/opposite-connect.cfg")
+        }
+        (Kind::Envoy, End::Tls(Side::Accept), Tcp) => {
+            include_str!("../../../benches/peers/envoy-accept.yaml")
+        }
+        (Kind::Envoy, End::Tls(Side::Connect), Tcp) => {
+            include_str!("../../../benches/peers/envoy-connect.yaml")
+        }
+        (Kind::Nginx, End::Tls(Side::Accept), Tcp) => {
+            include_str!("../../../benches/peers/nginx-accept.conf")
+        }
+        (Kind::Nginx, End::Tls(Side::Connect), Tcp) => {
+            include_str!("../../../benches/peers/nginx-connect.conf")
+        }
+        (Kind::Stunnel, End::Tls(Side::Accept), Tcp) => {
+            include_str!("../../../benches/peers/stunnel-accept.conf")
+        }
+        (Kind::Stunnel, End::Tls(Side::Connect), Tcp) => {
+            include_str!("../../../benches/peers/stunnel-connect.conf")
+        }
         _ => return None,
     })
 }
