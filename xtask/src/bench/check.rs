@@ -43,20 +43,21 @@ pub(super) fn encrypted(
     places: &Places,
     results: &mut Results,
 ) -> Result<()> {
-    let mut checked = vec![Proxies::One];
-    for row in rows {
+    let mut checked: Vec<&Row> = Vec::new();
+    for row in rows.iter().filter(|row| row.proxies != Proxies::One) {
+        if !checked.iter().any(|other| other.proxies == row.proxies) {
+            checked.push(row);
+        }
+    }
+    if !checked.is_empty() {
+        secrets::create(&bench.secrets())?;
+    }
+    for row in checked {
         let Some(place) = places.of(row.layout) else { continue };
-        if checked.contains(&row.proxies) {
-            continue;
-        }
-        if checked.len() == 1 {
-            secrets::create(&bench.secrets())?;
-        }
-        checked.push(row.proxies);
+        let _inside = place.enter()?;
         for subject in subjects.iter().filter(|subject| row.supports(subject.kind)) {
             let name = row.proxies.checked_name(&subject.name);
             eprintln!("bench: checking the encryption of {name}");
-            let _inside = place.enter()?;
             match check(bench, row.proxies, subject, place) {
                 Ok(encryption) => drop(results.pairs.insert(name, encryption)),
                 Err(error) => {
