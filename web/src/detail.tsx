@@ -7,7 +7,7 @@ import { get } from "./api";
 import { EventLine, kinds } from "./events";
 import { Charts } from "./history";
 import { advice, endpointLevel, flaws, isFailure, shares } from "./judge";
-import { drain, nameOf, order, pauseOrResume, remove, resetSwitch, resetWeight } from "./orders";
+import { drain, order, pauseOrResume, remove, resetSwitch, resetWeight } from "./orders";
 import { Mark, Section, Text, Time } from "./parts";
 import { go, link, place, search } from "./place";
 import { type Entry, entry, events, now, revision, since } from "./store";
@@ -64,7 +64,7 @@ function Body({ one }: { one: Entry }) {
       </div>
       <ByHand route={route} />
       <Endpoints route={route} />
-      <Charts name={nameOf(route)} />
+      <Charts name={route.name} />
       <Endings route={route} />
       <Sessions route={route} />
       {own.length > 0 && (
@@ -303,7 +303,7 @@ function Sessions({ route }: { route: Route }) {
     const load = async () => {
       if (document.hidden) return;
       try {
-        const path = `/sessions?limit=8&route=${encodeURIComponent(nameOf(route))}`;
+        const path = `/sessions?limit=8&route=${encodeURIComponent(route.name)}`;
         sessions.value = (await get<{ sessions: Session[] }>(path, stopped.signal)).sessions;
       } catch {
         // The header shows that the connection is lost.

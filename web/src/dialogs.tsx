@@ -5,7 +5,7 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { ApiError, command, routePath } from "./api";
 import { endpointLevel, shares } from "./judge";
-import { dismiss, type Done, done, nameOf, type Order, order, record, undo } from "./orders";
+import { dismiss, type Done, done, type Order, order, record, undo } from "./orders";
 import { Mark, Text } from "./parts";
 import { entry } from "./store";
 import { plural, visible } from "./text";
@@ -229,7 +229,7 @@ function Switch({ route }: { route: Route }) {
     if (old.value) body.old = old.value;
     if (isTrial.value) body.wait = true;
     if (isTrial.value && timeout.value.trim()) body.timeout = timeout.value.trim();
-    return { method: "POST", path: routePath(nameOf(route), "switch"), body };
+    return { method: "POST", path: routePath(route.name, "switch"), body };
   });
   return (
     <Form title={`Switch ${route.name}`} verb="Switch" request={request.value}>
@@ -269,7 +269,7 @@ function Weight({ order: { route, endpoint } }: { order: Extract<Order, { kind: 
   const request = useComputed<Request | null>(() =>
     weight.value === endpoint.weight
       ? null
-      : { method: "POST", path: routePath(nameOf(route), "weight"), body: { endpoint: endpoint.address, weight: weight.value } },
+      : { method: "POST", path: routePath(route.name, "weight"), body: { endpoint: endpoint.address, weight: weight.value } },
   );
   const set = (text: string) => {
     weight.value = Math.max(0, Math.min(65_535, Math.round(Number(text) || 0)));

@@ -58,13 +58,8 @@ export async function undo(one: Done): Promise<void> {
   }
 }
 
-/** The name of a route for requests. */
-export function nameOf(route: Route): string {
-  return route.raw_name ?? route.name;
-}
-
 export function pauseOrResume(route: Route): void {
-  const name = nameOf(route);
+  const { name } = route;
   const verb = route.by_hand.paused ? "resume" : "pause";
   order.value = {
     kind: "simple",
@@ -80,7 +75,7 @@ export function drain(route: Route, endpoint: Endpoint): void {
     kind: "simple",
     title: undo ? `Use ${endpoint.address} again` : `Drain ${endpoint.address}`,
     verb: undo ? "Use again" : "Drain",
-    request: { method: "POST", path: routePath(nameOf(route), "drain"), body: { endpoint: endpoint.address, undo } },
+    request: { method: "POST", path: routePath(route.name, "drain"), body: { endpoint: endpoint.address, undo } },
   };
 }
 
@@ -89,7 +84,7 @@ export function resetSwitch(route: Route): void {
     kind: "simple",
     title: `Restore the configured targets of ${route.name}`,
     verb: "Restore",
-    request: { method: "POST", path: routePath(nameOf(route), "switch"), body: { reset: true } },
+    request: { method: "POST", path: routePath(route.name, "switch"), body: { reset: true } },
   };
 }
 
@@ -98,7 +93,7 @@ export function resetWeight(route: Route, endpoint: string): void {
     kind: "simple",
     title: `Reset the weight of ${endpoint}`,
     verb: "Reset",
-    request: { method: "POST", path: routePath(nameOf(route), "weight"), body: { endpoint, reset: true } },
+    request: { method: "POST", path: routePath(route.name, "weight"), body: { endpoint, reset: true } },
   };
 }
 
@@ -108,6 +103,6 @@ export function remove(route: Route): void {
     title: `Remove ${route.name}`,
     verb: "Remove",
     isHard: true,
-    request: { method: "DELETE", path: routePath(nameOf(route)) },
+    request: { method: "DELETE", path: routePath(route.name) },
   };
 }

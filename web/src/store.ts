@@ -81,11 +81,6 @@ export function lastSeq(): number {
   return (pendingEvents.at(-1) ?? events.value[0])?.seq ?? 0;
 }
 
-/** Returns when an endpoint of the route last failed, according to the events. */
-export function downSince(route: string): number | undefined {
-  return down.get(route);
-}
-
 export function apply(message: Message): void {
   if (message.kind === "event") {
     addEvents([message.event]);
@@ -259,11 +254,9 @@ export const worst = computed<Entry[]>(() => {
   return list;
 });
 
-/** Returns since when a route has been in its state, if that is known. */
+/** Returns since when a route fails, has a flaw or is paused, if that is known. */
 export function since({ route, verdict }: Entry): number | null {
   if (verdict.level === 0) return null;
-  const failed = verdict.level >= 2 ? downSince(route.name) : undefined;
-  const changed = route.state_since && route.state !== "ok" ? Date.parse(route.state_since) : undefined;
-  // The state of a route that fails may change between kinds of failures.
-  return failed !== undefined && changed !== undefined ? Math.min(failed, changed) : (failed ?? changed ?? null);
+  if (route.state_since && route.severity) return Date.parse(route.state_since);
+  return verdict.level >= 2 ? (down.get(route.name) ?? null) : null;
 }

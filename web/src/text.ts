@@ -20,11 +20,7 @@ function shown(value: unknown): unknown {
   if (typeof value === "string") return visible(value);
   if (Array.isArray(value)) return value.map(shown);
   if (value === null || typeof value !== "object") return value;
-  const made = Object.fromEntries(Object.entries(value).map(([key, item]) => [visible(key), shown(item)]));
-  const name = (value as { name?: unknown }).name;
-  // Requests need the name as it is.
-  if (typeof name === "string" && made.name !== name) made.raw_name = name;
-  return made;
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [visible(key), shown(item)]));
 }
 
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];

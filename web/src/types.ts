@@ -35,10 +35,8 @@ export interface Config {
 }
 
 export interface Route {
-  /** As shown. */
+  /** Of letters, digits and `._-/:[]@+~*`. */
   name: string;
-  /** As it is, if it has characters that are not shown. */
-  raw_name?: string;
   state: string;
   listen: string;
   addresses: string[];
@@ -59,6 +57,9 @@ export interface Route {
   protocol?: string;
   sessions_total?: number;
   failed_total?: number;
+  /** 0 if it is ok. */
+  severity?: number;
+  /** Since when it is ok, has a flaw, is paused or fails. */
   state_since?: string;
   last_failure?: { ending: string; at: string } | null;
 }

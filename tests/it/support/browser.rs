@@ -1,6 +1,6 @@
 //! A headless Chromium, driven over WebDriver (W3C recommendation) through chromedriver.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -121,6 +121,12 @@ impl Browser {
             self.command("window/new", &json!({ "type": "tab" }))["handle"].as_str().unwrap().to_owned();
         self.select_tab(&handle);
         handle
+    }
+
+    /// Returns the handles of all tabs, in the order in which they were opened.
+    pub(crate) fn tabs(&self) -> Vec<String> {
+        let handles = self.request("GET", &format!("/session/{}/window/handles", self.session), &Value::Null);
+        serde_json::from_value(handles.unwrap()).unwrap()
     }
 
     /// Makes a tab the current one.
