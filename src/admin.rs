@@ -7,29 +7,31 @@ mod body;
 pub(crate) mod client;
 mod connections;
 mod events;
+mod exchange;
 mod guard;
 mod history;
 mod state;
 mod watch;
 mod wire;
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use address::BindError;
 pub(crate) use address::Choice;
-pub(crate) use api::{guarded, router};
+pub(crate) use api::handler;
 pub(crate) use connections::Streaming;
-pub(crate) use guard::Guard;
-pub(crate) use state::{AdminState, failure};
+pub(crate) use exchange::{Handler, Request, Response, failure, read_body, response, with_body};
+pub(crate) use guard::{Guard, Rejection};
+pub(crate) use state::AdminState;
 
 use address::AdminListener;
 use connections::Connections;
@@ -73,31 +75,30 @@ impl Admin {
                 AdminListener::Path { .. } | AdminListener::Abstract(_) => Guard::Unix,
                 AdminListener::Tcp(_) => Guard::Tcp { names: hosts.clone() },
             };
-            serve_on(listener, router(state.clone(), guard))
+            serve_on(listener, handler(state.clone(), guard))
         };
         listeners.into_iter().map(serve).collect()
     }
 }
 
 /// Serves HTTP on a TCP listener until the handle is dropped.
-pub(crate) fn serve_tcp(listener: TcpListener, router: axum::Router) -> AbortOnDropHandle<()> {
-    serve_on(AdminListener::Tcp(listener), router)
+pub(crate) fn serve_tcp(listener: TcpListener, handler: Handler) -> AbortOnDropHandle<()> {
+    serve_on(AdminListener::Tcp(listener), handler)
 }
 
-fn serve_on(listener: AdminListener, router: axum::Router) -> AbortOnDropHandle<()> {
+fn serve_on(listener: AdminListener, handler: Handler) -> AbortOnDropHandle<()> {
     #[expect(clippy::disallowed_methods, reason = "its handle is returned, and ends it when dropped")]
-    let task = tokio::spawn(accept_loop(listener, router));
+    let task = tokio::spawn(accept_loop(listener, handler));
     AbortOnDropHandle::new(task)
 }
 
-async fn accept_loop(listener: AdminListener, router: axum::Router) {
+async fn accept_loop(listener: AdminListener, handler: Handler) {
     let mut connections = Connections::default();
     loop {
         match listener.accept().await {
             Ok(Some(stream)) => {
                 let streaming = Streaming::default();
-                let router = router.clone().layer(Extension(streaming.clone()));
-                connections.add(streaming.clone(), serve(stream, router, streaming));
+                connections.add(streaming.clone(), serve(stream, handler.clone(), streaming));
             }
             Ok(None) => {}
             Err(error) => {
@@ -110,14 +111,18 @@ async fn accept_loop(listener: AdminListener, router: axum::Router) {
 
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    router: axum::Router,
+    handler: Handler,
     streaming: Streaming,
 ) {
+    let answered = |request| {
+        let response = handler(request, streaming.clone());
+        async move { Ok::<_, Infallible>(response.await) }
+    };
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service_fn(answered));
     let mut connection = pin!(connection);
     let served = tokio::select! {
         served = &mut connection => served,

@@ -9,19 +9,16 @@ mod token;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::middleware::{self, Next};
-use axum::response::Response;
-use axum::routing::get;
+use futures_util::FutureExt;
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use dashboard::{Dashboard, DashboardError};
 
-use crate::admin::{self, AdminState, Guard};
+use crate::admin::{self, AdminState, Guard, Handler, Rejection, Request, Response, Streaming};
 use crate::config::Config;
 use crate::config::web::WebSettings;
 use crate::diagnostic::Diagnostic;
@@ -69,7 +66,7 @@ pub enum WebError {
 /// The bound server of `--web`.
 pub(crate) struct Web {
     listener: TcpListener,
-    router: Router,
+    handler: Handler,
 }
 
 impl Web {
@@ -84,8 +81,9 @@ impl Web {
         let file = token_file.clone().map(TokenFile::new);
         let listener = bind(*addr).map_err(|source| WebError::Bind { addr: *addr, source })?;
         let guard = Guard::Tcp { names: config.settings.admin_hosts.clone().into() };
-        let api = admin::router(state, guard.clone());
-        Ok(Some(Web { listener, router: router(api, guard, file.map_or(Access::Open, Access::File)) }))
+        let api = admin::handler(state, guard.clone());
+        let access = file.map_or(Access::Open, Access::File);
+        Ok(Some(Web { listener, handler: Page { api, guard, access }.handler() }))
     }
 
     /// Returns the bound address.
@@ -95,7 +93,7 @@ impl Web {
 
     /// Serves until the handle is dropped.
     pub(crate) fn serve(self) -> AbortOnDropHandle<()> {
-        admin::serve_tcp(self.listener, self.router)
+        admin::serve_tcp(self.listener, self.handler)
     }
 }
 
@@ -114,43 +112,61 @@ fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
-/// Returns the page's files, and `api` for requests with the token.
-fn router(api: Router, guard: Guard, access: Access) -> Router {
-    let api = api.layer(middleware::from_fn_with_state(access, authorized));
-    files::FILES
-        .iter()
-        .fold(Router::new(), |router, file| {
-            router.route(file.path, get(move |headers: HeaderMap| async move { file.response(&headers) }))
-        })
-        .fallback_service(api)
-        .layer(middleware::from_fn_with_state(guard, admin::guarded))
-        .layer(middleware::from_fn(with_headers))
+/// The page's files, and the API for requests with the token.
+struct Page {
+    api: Handler,
+    guard: Guard,
+    access: Access,
 }
 
-async fn with_headers(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+impl Page {
+    fn handler(self) -> Handler {
+        let page = Arc::new(self);
+        Arc::new(move |request, streaming| {
+            let page = page.clone();
+            async move { with_headers(page.answer(request, streaming).await) }.boxed()
+        })
+    }
+
+    async fn answer(&self, request: Request, streaming: Streaming) -> Response {
+        if let Err(rejection) = self.guard.check(&request) {
+            return admin::failure(rejection);
+        }
+        if let Some(file) = files::find(request.uri().path()) {
+            return file.response(request.method(), request.headers());
+        }
+        match self.access.check(request.headers().get(header::AUTHORIZATION)) {
+            Ok(()) => (self.api)(request, streaming).await,
+            Err(rejection) => admin::failure(rejection),
+        }
+    }
+}
+
+fn with_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.extend(HEADERS);
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if response.status() == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     response
 }
 
-async fn authorized(State(access): State<Access>, request: Request, next: Next) -> Response {
-    let token = match &access {
-        Access::Open => return next.run(request).await,
-        Access::Token(token) => token.clone(),
-        Access::File(file) => match file.read() {
-            Ok(token) => token,
-            Err(error) => return admin::failure(StatusCode::SERVICE_UNAVAILABLE, &error.one_line()),
-        },
-    };
-    let given = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-    if given.is_some_and(|given| token.is_bearer(given)) {
-        return next.run(request).await;
+impl Access {
+    /// Checks the value of `Authorization`.
+    fn check(&self, given: Option<&HeaderValue>) -> Result<(), Rejection> {
+        let token = match self {
+            Access::Open => return Ok(()),
+            Access::Token(token) => token.clone(),
+            Access::File(file) => {
+                file.read().map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.one_line()))?
+            }
+        };
+        let why = match given {
+            Some(given) if token.is_bearer(given.as_bytes()) => return Ok(()),
+            Some(_) => "wrong token",
+            None => "a token is needed: `Authorization: Bearer TOKEN`",
+        };
+        Err((StatusCode::UNAUTHORIZED, why.to_owned()))
     }
-    let why =
-        if given.is_some() { "wrong token" } else { "a token is needed: `Authorization: Bearer TOKEN`" };
-    let mut response = admin::failure(StatusCode::UNAUTHORIZED, why);
-    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    response
 }

@@ -1,17 +1,17 @@
 //! The paths of the admin API, and the guard in front of them.
 
-use axum::body::Bytes;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
-use axum::http::{StatusCode, header};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use http::{Method, StatusCode, Uri};
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::guard::Guard;
-use super::state::{AdminState, failure};
+use super::connections::Streaming;
+use super::exchange::{self, Handler, Request, Response, failure};
+use super::guard::{Guard, Rejection};
+use super::state::AdminState;
 use super::{body, events, history, watch};
 use crate::observe::sessions::{SESSIONS_MAX, Sessions};
 use crate::observe::status::{RouteStatus, Status};
@@ -19,60 +19,103 @@ use crate::observe::{self, metrics};
 use crate::ready;
 use crate::reconcile::command::{Command, CommandRequest};
 
-/// The longest body is a route, which has some thousand bytes at most.
-const BODY_BYTES_MAX: usize = 64 << 10;
-
 const PATHS: &str = "GET /live, /ready, /metrics, /status, /routes, /routes/NAME, /sessions, /config, /events, /history, /watch; POST /routes, \
                      /routes/NAME/{pause,resume,switch,weight,drain,restore}; DELETE /routes/NAME";
 
-/// Returns the handlers of all paths.
-pub(crate) fn router(state: AdminState, guard: Guard) -> axum::Router {
-    axum::Router::new()
-        .route("/live", get(|| async { "live\n" }))
-        .route("/ready", get(ready))
-        .route("/metrics", get(metrics))
-        .route("/status", get(status))
-        .route("/sessions", get(sessions))
-        .route("/config", get(config))
-        .route("/events", get(events::events))
-        .route("/watch", get(watch::watch))
-        .route("/history", get(history::history))
-        .route("/routes", get(routes).post(add))
-        // A route name may contain slashes (`53/udp`), so the handlers split the rest of the path.
-        .route("/routes/{*rest}", get(route).delete(remove).merge(post(command)))
-        .fallback(|| async { failure(StatusCode::NOT_FOUND, &format!("unknown path: use one of {PATHS}")) })
-        .method_not_allowed_fallback(|| async {
-            failure(StatusCode::METHOD_NOT_ALLOWED, &format!("method not allowed: use one of {PATHS}"))
-        })
-        .layer(middleware::from_fn_with_state(guard, guarded))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(state)
+/// Returns the handler of all paths.
+pub(crate) fn handler(state: AdminState, guard: Guard) -> Handler {
+    Arc::new(move |request, streaming| {
+        let (state, permitted) = (state.clone(), guard.check(&request));
+        async move {
+            let answered = match permitted {
+                Ok(()) => answer(&state, request, &streaming).await,
+                Err(rejection) => Err(rejection),
+            };
+            answered.unwrap_or_else(failure)
+        }
+        .boxed()
+    })
 }
 
-/// Refuses requests that the guard does not allow.
-pub(crate) async fn guarded(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    match guard.check(&request) {
-        Ok(()) => next.run(request).await,
-        Err((status, why)) => failure(status, &why),
+async fn answer(state: &AdminState, request: Request, streaming: &Streaming) -> Result<Response, Rejection> {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let is_read = matches!(method, Method::GET | Method::HEAD);
+    match (uri.path(), uri.path().strip_prefix("/routes/")) {
+        // A route name may contain slashes (`53/udp`).
+        (_, Some(rest)) => {
+            let rest = decoded(rest)?;
+            match method {
+                Method::POST => command(state, &rest, request).await,
+                Method::DELETE => remove(state, rest, &uri).await,
+                _ if is_read => Ok(route(state, rest)),
+                _ => Err(not_allowed()),
+            }
+        }
+        ("/routes", _) if method == Method::POST => {
+            Ok(state.execute(body::add(&exchange::read_body(request).await?)).await)
+        }
+        (path, _) if READS.contains(&path) && !is_read => Err(not_allowed()),
+        (path, _) => read(state, path, &uri, streaming).await,
     }
 }
 
-async fn ready(State(state): State<AdminState>) -> Response {
+/// The paths that are only read.
+const READS: [&str; 10] = [
+    "/live",
+    "/ready",
+    "/metrics",
+    "/status",
+    "/sessions",
+    "/config",
+    "/events",
+    "/watch",
+    "/history",
+    "/routes",
+];
+
+async fn read(
+    state: &AdminState,
+    path: &str,
+    uri: &Uri,
+    streaming: &Streaming,
+) -> Result<Response, Rejection> {
+    Ok(match path {
+        "/live" => exchange::text(StatusCode::OK, "live"),
+        "/ready" => ready(state),
+        "/metrics" => {
+            let text = metrics::text(&state.overview.load(), state.started);
+            exchange::response(StatusCode::OK, metrics::CONTENT_TYPE, text)
+        }
+        "/status" => {
+            let status = Status::of(&state.overview.load(), state.stop.is_cancelled());
+            exchange::json(StatusCode::OK, &status)
+        }
+        "/sessions" => sessions(state, exchange::query(uri)?).await,
+        "/config" => config(state),
+        "/events" => events::events(state, &exchange::query(uri)?, streaming),
+        "/watch" => watch::watch(state, &exchange::query(uri)?, streaming),
+        "/history" => history::history(state, exchange::query(uri)?),
+        "/routes" => routes(state),
+        _ => return Err((StatusCode::NOT_FOUND, format!("unknown path: use one of {PATHS}"))),
+    })
+}
+
+fn not_allowed() -> Rejection {
+    (StatusCode::METHOD_NOT_ALLOWED, format!("method not allowed: use one of {PATHS}"))
+}
+
+fn decoded(path: &str) -> Result<String, Rejection> {
+    let text = percent_decode_str(path).decode_utf8();
+    text.map(Into::into).map_err(|_| (StatusCode::BAD_REQUEST, "the path is not UTF-8".to_owned()))
+}
+
+fn ready(state: &AdminState) -> Response {
     let reasons = ready::reasons(&state.overview.load(), state.stop.is_cancelled());
     if reasons.is_empty() {
-        (StatusCode::OK, "ready\n").into_response()
+        exchange::text(StatusCode::OK, "ready")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", reasons.join("\n"))).into_response()
+        exchange::text(StatusCode::SERVICE_UNAVAILABLE, &reasons.join("\n"))
     }
-}
-
-async fn status(State(state): State<AdminState>) -> Json<Status> {
-    Json(Status::of(&state.overview.load(), state.stop.is_cancelled()))
-}
-
-async fn metrics(State(state): State<AdminState>) -> Response {
-    let text = metrics::text(&state.overview.load(), state.started);
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }
 
 /// The sessions to list.
@@ -84,47 +127,38 @@ struct SessionQuery {
     limit: Option<usize>,
 }
 
-async fn sessions(
-    State(state): State<AdminState>,
-    query: Result<Query<SessionQuery>, QueryRejection>,
-) -> Response {
-    let SessionQuery { route, peer, limit } = match query {
-        Ok(Query(query)) => query,
-        Err(error) => return failure(StatusCode::BAD_REQUEST, &error.body_text()),
-    };
+async fn sessions(state: &AdminState, query: SessionQuery) -> Response {
+    let SessionQuery { route, peer, limit } = query;
     if let Some(name) = route.as_ref().filter(|name| state.route(name).is_none()) {
         return state.unknown_route(name.clone());
     }
     let workers = state.overview.load().workers.clone();
     let limit = limit.unwrap_or(SESSIONS_MAX).min(SESSIONS_MAX);
-    Json(Sessions::of(&workers, route.as_deref(), peer.as_deref(), limit).await).into_response()
+    let sessions = Sessions::of(&workers, route.as_deref(), peer.as_deref(), limit).await;
+    exchange::json(StatusCode::OK, &sessions)
 }
 
 /// Returns the configuration, and what an operator changed of it.
-async fn config(State(state): State<AdminState>) -> Response {
+fn config(state: &AdminState) -> Response {
     let overview = state.overview.load();
     let mut value = overview.config.as_deref().map(observe::config::json).unwrap_or_default();
     value["running"] = overview.routes.iter().map(|view| view.route.to_string()).collect();
     value["removed_by_hand"] = overview.removed.clone().into();
-    Json(value).into_response()
+    exchange::json(StatusCode::OK, &value)
 }
 
-async fn routes(State(state): State<AdminState>) -> Response {
+fn routes(state: &AdminState) -> Response {
     let overview = state.overview.load();
     let status = |view| RouteStatus::of(view, &overview.history);
     let routes: Vec<_> = overview.routes.iter().map(status).collect();
-    Json(json!({ "routes": routes })).into_response()
+    exchange::json(StatusCode::OK, &json!({ "routes": routes }))
 }
 
-async fn route(State(state): State<AdminState>, Path(name): Path<String>) -> Response {
+fn route(state: &AdminState, name: String) -> Response {
     match state.route(&name) {
-        Some(status) => Json(status).into_response(),
+        Some(status) => exchange::json(StatusCode::OK, &status),
         None => state.unknown_route(name),
     }
-}
-
-async fn add(State(state): State<AdminState>, bytes: Bytes) -> Response {
-    state.execute(body::add(&bytes)).await
 }
 
 /// A command without a body.
@@ -135,19 +169,13 @@ struct RemoveQuery {
     dry_run: bool,
 }
 
-async fn remove(
-    State(state): State<AdminState>,
-    Path(route): Path<String>,
-    query: Result<Query<RemoveQuery>, QueryRejection>,
-) -> Response {
-    let RemoveQuery { dry_run } = match query {
-        Ok(Query(query)) => query,
-        Err(error) => return failure(StatusCode::BAD_REQUEST, &error.body_text()),
-    };
-    state.execute(Ok(CommandRequest { command: Command::Remove { route }, mode: body::mode(dry_run) })).await
+async fn remove(state: &AdminState, route: String, uri: &Uri) -> Result<Response, Rejection> {
+    let RemoveQuery { dry_run } = exchange::query(uri)?;
+    let mode = body::mode(dry_run);
+    Ok(state.execute(Ok(CommandRequest { command: Command::Remove { route }, mode })).await)
 }
 
-async fn command(State(state): State<AdminState>, Path(rest): Path<String>, bytes: Bytes) -> Response {
-    let (name, verb) = rest.rsplit_once('/').unwrap_or((&rest, ""));
-    state.execute(body::command(name, verb, &bytes)).await
+async fn command(state: &AdminState, rest: &str, request: Request) -> Result<Response, Rejection> {
+    let (name, verb) = rest.rsplit_once('/').unwrap_or((rest, ""));
+    Ok(state.execute(body::command(name, verb, &exchange::read_body(request).await?)).await)
 }

@@ -1,21 +1,16 @@
 //! `/events`: the kept events of the control plane as lines of JSON, followed by new ones as they occur.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::Extension;
-use axum::body::{Body, Bytes};
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::watch;
 
 use super::connections::Streaming;
-use super::state::{AdminState, failure};
+use super::exchange::{self, Response};
+use super::state::AdminState;
 use crate::events::{Events, Unseen};
 
 /// The events to return.
@@ -34,26 +29,21 @@ fn yes() -> bool {
     true
 }
 
-pub(super) async fn events(
-    State(state): State<AdminState>,
-    Extension(streaming): Extension<Streaming>,
-    query: Result<Query<EventQuery>, QueryRejection>,
-) -> Response {
-    let EventQuery { since, follow } = match query {
-        Ok(Query(query)) => query,
-        Err(error) => return failure(StatusCode::BAD_REQUEST, &error.body_text()),
-    };
-    let content_type = [(header::CONTENT_TYPE, "application/x-ndjson")];
-    if !follow {
-        return (content_type, lines(&state.events.since(since))).into_response();
+/// Lines of JSON.
+const CONTENT_TYPE: &str = "application/x-ndjson";
+
+pub(super) fn events(state: &AdminState, query: &EventQuery, streaming: &Streaming) -> Response {
+    if !query.follow {
+        return exchange::response(StatusCode::OK, CONTENT_TYPE, lines(&state.events.since(query.since)));
     }
     streaming.begin();
-    let reader = Reader { latest: state.events.follow(), events: state.events, seen: since };
+    let events = state.events.clone();
+    let reader = Reader { latest: events.follow(), events, seen: query.since };
     let chunks = stream::unfold(reader, |mut reader| async {
         let chunk = reader.next().await?;
-        Some((Ok::<_, Infallible>(Bytes::from(chunk)), reader))
+        Some((chunk, reader))
     });
-    (content_type, Body::from_stream(chunks)).into_response()
+    exchange::stream(CONTENT_TYPE, chunks)
 }
 
 /// A client that follows the events. It has no queue: events that it has not read are in the ring, or are missed.

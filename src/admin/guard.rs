@@ -6,9 +6,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN};
-use axum::http::uri::Authority;
-use axum::http::{HeaderMap, Method, Request, StatusCode, Version};
+use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN};
+use http::uri::Authority;
+use http::{HeaderMap, Method, Request, StatusCode, Version};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Characters of a header value that an error quotes.
@@ -24,11 +24,11 @@ pub(crate) enum Guard {
 }
 
 /// Why a request is not served, and what to do instead.
-pub(super) type Rejection = (StatusCode, String);
+pub(crate) type Rejection = (StatusCode, String);
 
 impl Guard {
     /// Checks the host, the site and the content type of a request.
-    pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), Rejection> {
+    pub(crate) fn check<B>(&self, request: &Request<B>) -> Result<(), Rejection> {
         self.check_host(request)?;
         self.check_site(request)?;
         if request.method() == Method::POST && !is_json(request.headers()) {

@@ -1,12 +1,10 @@
 //! `/history`: what the routes did in the last ten minutes, or 24 hours.
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Json, Response};
+use http::StatusCode;
 use serde::Deserialize;
 
-use super::state::{AdminState, failure};
+use super::exchange::{self, Response, failure};
+use super::state::AdminState;
 use crate::history::{Resolution, Span};
 use crate::observe::history::HistoryStatus;
 
@@ -38,21 +36,15 @@ fn default_points() -> usize {
     60
 }
 
-pub(super) async fn history(
-    State(state): State<AdminState>,
-    query: Result<Query<HistoryQuery>, QueryRejection>,
-) -> Response {
-    let HistoryQuery { span, points, route } = match query {
-        Ok(Query(query)) => query,
-        Err(error) => return failure(StatusCode::BAD_REQUEST, &error.body_text()),
-    };
+pub(super) fn history(state: &AdminState, query: HistoryQuery) -> Response {
+    let HistoryQuery { span, points, route } = query;
     let span = match span {
         SpanName::Minutes10 => Span::Minutes10,
         SpanName::Hours24 => Span::Hours24,
     };
     let Some(resolution) = Resolution::new(span, points) else {
         let why = format!("invalid points `{points}`: must be between 1 and {}", span.slots());
-        return failure(StatusCode::BAD_REQUEST, &why);
+        return failure((StatusCode::BAD_REQUEST, why));
     };
     let overview = state.overview.load();
     match route {
@@ -65,8 +57,8 @@ pub(super) async fn history(
             let why = format!(
                 "{points} points of {routes} routes are too many: name a route, or use at most {most} points"
             );
-            failure(StatusCode::BAD_REQUEST, &why)
+            failure((StatusCode::BAD_REQUEST, why))
         }
-        route => Json(HistoryStatus::of(&overview, resolution, route.as_deref())).into_response(),
+        route => exchange::json(StatusCode::OK, &HistoryStatus::of(&overview, resolution, route.as_deref())),
     }
 }

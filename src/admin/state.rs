@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Json, Response};
+use http::StatusCode;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::body::{self, BodyError};
+use super::exchange::{self, Response};
 use crate::diagnostic::{Diagnostic, Mistake};
 use crate::events::Events;
 use crate::observe::status::RouteStatus;
@@ -50,23 +50,20 @@ impl AdminState {
         };
         let dry_run = request.mode == Mode::DryRun;
         match self.commands.send(request).await {
-            Ok(Done { message, route, endpoint, effects, undo }) => Json(json!({
-                "message": message,
-                "endpoint": endpoint,
-                "effects": effects,
-                "undo": undo.as_ref().map(body::request),
-                "route": self.route(&route),
-                "dry_run": dry_run,
-            }))
-            .into_response(),
+            Ok(Done { message, route, endpoint, effects, undo }) => {
+                let done = json!({
+                    "message": message,
+                    "endpoint": endpoint,
+                    "effects": effects,
+                    "undo": undo.as_ref().map(body::request),
+                    "route": self.route(&route),
+                    "dry_run": dry_run,
+                });
+                exchange::json(StatusCode::OK, &done)
+            }
             Err(error) => command_error(&error),
         }
     }
-}
-
-/// Returns an error as JSON.
-pub(crate) fn failure(status: StatusCode, error: &str) -> Response {
-    (status, Json(json!({ "error": error }))).into_response()
 }
 
 fn body_error(error: &BodyError) -> Response {
@@ -74,7 +71,7 @@ fn body_error(error: &BodyError) -> Response {
     if let BodyError::Timeout(Mistake { message, help }) = error {
         value["diagnostics"] = json!([{ "message": message, "help": help }]);
     }
-    (StatusCode::BAD_REQUEST, Json(value)).into_response()
+    exchange::json(StatusCode::BAD_REQUEST, &value)
 }
 
 fn command_error(error: &CommandError) -> Response {
@@ -92,5 +89,5 @@ fn command_error(error: &CommandError) -> Response {
         CommandError::Conflict(_) => StatusCode::CONFLICT,
         CommandError::NotBound(_) | CommandError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
-    (status, Json(value)).into_response()
+    exchange::json(status, &value)
 }

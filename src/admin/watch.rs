@@ -4,24 +4,18 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
-use std::convert::Infallible;
 use std::hash::BuildHasher;
 use std::mem;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::Extension;
-use axum::body::{Body, Bytes};
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::connections::Streaming;
-use super::state::{AdminState, failure};
+use super::exchange::{self, Response};
+use super::state::AdminState;
 use crate::history::Viewer;
 use crate::observe::status::{RouteStatus, Status};
 
@@ -44,21 +38,14 @@ pub(super) struct WatchQuery {
     since: u64,
 }
 
-pub(super) async fn watch(
-    State(state): State<AdminState>,
-    Extension(streaming): Extension<Streaming>,
-    query: Result<Query<WatchQuery>, QueryRejection>,
-) -> Response {
-    let since = match query {
-        Ok(Query(WatchQuery { since })) => since,
-        Err(error) => return failure(StatusCode::BAD_REQUEST, &error.body_text()),
-    };
+pub(super) fn watch(state: &AdminState, query: &WatchQuery, streaming: &Streaming) -> Response {
     streaming.begin();
-    let messages = stream::unfold(Watcher::new(state, since), |mut watcher| async {
+    let watcher = Watcher::new(state.clone(), query.since);
+    let messages = stream::unfold(watcher, |mut watcher| async {
         let message = watcher.next().await?;
-        Some((Ok::<_, Infallible>(Bytes::from(message)), watcher))
+        Some((message, watcher))
     });
-    ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(messages)).into_response()
+    exchange::stream("text/event-stream", messages)
 }
 
 struct Watcher {

@@ -3,27 +3,23 @@
 use std::future::pending;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
-use axum::Router;
-use axum::body::{Body, to_bytes};
-use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use http::{HeaderValue, StatusCode, header};
+use http_body_util::BodyExt;
 use tokio::net::TcpListener;
 
 use super::token::Token;
-use super::{Access, bind, router};
+use super::{Access, Page, bind};
 use crate::admin::address::Choice;
 use crate::admin::client::{self, AdminRequest, ClientError};
-use crate::admin::{self, Guard, Streaming};
-
-/// The longest body of a command.
-const BODY_BYTES_MAX: usize = 64 << 10;
+use crate::admin::{self, Guard, Handler, Rejection, Request, Response, Streaming};
 
 /// A bound server of the page.
 pub(crate) struct Dashboard {
     listener: TcpListener,
-    router: Router,
+    handler: Handler,
     token: Token,
 }
 
@@ -49,10 +45,12 @@ impl Dashboard {
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let listener = bind(addr).map_err(|source| DashboardError::Bind { addr, source })?;
         let token = Token::random().map_err(|_| DashboardError::NoRandom)?;
-        let api = Router::new().fallback(forward).with_state(choice);
-        let guard = Guard::Tcp { names: [].into() };
-        let router = router(api, guard, Access::Token(token.clone()));
-        Ok(Dashboard { listener, router, token })
+        let api: Handler = Arc::new(move |request, streaming| {
+            let choice = choice.clone();
+            async move { forward(&choice, request, &streaming).await.unwrap_or_else(admin::failure) }.boxed()
+        });
+        let page = Page { api, guard: Guard::Tcp { names: [].into() }, access: Access::Token(token.clone()) };
+        Ok(Dashboard { listener, handler: page.handler(), token })
     }
 
     /// Returns the address to open, which contains the token. A browser does not send what follows the `#`.
@@ -62,31 +60,22 @@ impl Dashboard {
 
     /// Serves until it is dropped.
     pub(crate) async fn serve(self) {
-        let _serving = admin::serve_tcp(self.listener, self.router);
+        let _serving = admin::serve_tcp(self.listener, self.handler);
         pending::<()>().await;
     }
 }
 
 /// Sends a request to the ambassador, and its response back as it arrives.
-async fn forward(State(choice): State<Choice>, request: Request) -> Response {
-    let (head, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else {
-        return admin::failure(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long");
-    };
-    let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-    if let Some(streaming) = head.extensions.get::<Streaming>()
-        && matches!(head.uri.path(), "/events" | "/watch")
-    {
+async fn forward(choice: &Choice, request: Request, streaming: &Streaming) -> Result<Response, Rejection> {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    if matches!(uri.path(), "/events" | "/watch") {
         streaming.begin();
     }
-    let body = String::from_utf8_lossy(&body).into_owned();
-    match client::open(&choice, &AdminRequest { method: head.method, path, body }).await {
-        Ok(response) => {
-            let (head, body) = response.into_parts();
-            let content_type = head.headers.get(header::CONTENT_TYPE).cloned();
-            let content_type = content_type.unwrap_or(HeaderValue::from_static("application/octet-stream"));
-            (head.status, [(header::CONTENT_TYPE, content_type)], Body::new(body)).into_response()
-        }
-        Err(error) => admin::failure(StatusCode::BAD_GATEWAY, &error.to_string()),
-    }
+    let body = String::from_utf8_lossy(&admin::read_body(request).await?).into_owned();
+    let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    let response = client::open(choice, &AdminRequest { method, path, body }).await;
+    let (head, body) = response.map_err(|error| (StatusCode::BAD_GATEWAY, error.to_string()))?.into_parts();
+    let content_type = head.headers.get(header::CONTENT_TYPE).cloned();
+    let content_type = content_type.unwrap_or(HeaderValue::from_static("application/octet-stream"));
+    Ok(admin::with_body(head.status, content_type, body.map_err(Into::into).boxed_unsync()))
 }

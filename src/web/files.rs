@@ -1,18 +1,19 @@
 //! The page's files: built by `cargo xtask web`, compressed, and part of the binary.
 
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+
+use crate::admin::{self, Response};
 
 /// A file of the page.
 pub(super) struct File {
-    pub(super) path: &'static str,
+    path: &'static str,
     content_type: &'static str,
     /// The content, compressed by gzip, which every browser accepts.
     gzip: &'static [u8],
 }
 
 /// Every file.
-pub(super) static FILES: [File; 4] = [
+static FILES: [File; 4] = [
     File { path: "/", content_type: "text/html; charset=utf-8", gzip: include_bytes!("page/index.html.gz") },
     File {
         path: "/app.js",
@@ -27,20 +28,33 @@ pub(super) static FILES: [File; 4] = [
     File { path: "/icon.svg", content_type: "image/svg+xml", gzip: include_bytes!("page/icon.svg.gz") },
 ];
 
+/// Returns the file of a path.
+pub(super) fn find(path: &str) -> Option<&'static File> {
+    FILES.iter().find(|file| file.path == path)
+}
+
 impl File {
     /// Returns the file, or 304 if the browser has it.
-    pub(super) fn response(&self, headers: &HeaderMap) -> Response {
+    pub(super) fn response(&self, method: &Method, headers: &HeaderMap) -> Response {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return admin::failure((
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method not allowed: use GET".to_owned(),
+            ));
+        }
         let tag = self.tag();
         let is_known = headers.get_all(header::IF_NONE_MATCH).iter().any(|known| *known == tag);
-        let common = [
-            (header::ETAG, tag),
-            (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
-            (header::CONTENT_TYPE, HeaderValue::from_static(self.content_type)),
-        ];
-        if is_known {
-            return (StatusCode::NOT_MODIFIED, common).into_response();
+        let mut response = match is_known {
+            true => admin::response(StatusCode::NOT_MODIFIED, self.content_type, Vec::new()),
+            false => admin::response(StatusCode::OK, self.content_type, self.gzip),
+        };
+        let headers = response.headers_mut();
+        headers.insert(header::ETAG, tag);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        if !is_known {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        (common, [(header::CONTENT_ENCODING, "gzip")], self.gzip).into_response()
+        response
     }
 
     /// The end of a gzip file is a checksum of its content, and its length (RFC 1952).
