@@ -29,7 +29,7 @@ const HASH: &str = "sources.sha256";
 const SIZE_MAX: usize = 60 * 1024;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    install()?;
+    install_packages()?;
     let built = build()?;
     let size: usize = built.iter().map(|(_, bytes)| bytes.len()).sum();
     ensure!(size <= SIZE_MAX, "the page has {size} bytes: at most {SIZE_MAX} are allowed");
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// Installs the packages of the lock file, if they are not there: the bundler, and axe-core for the tests.
-pub(crate) fn install() -> Result<()> {
+pub(crate) fn install_packages() -> Result<()> {
     let (lock, installed) =
         (Path::new(SOURCES).join("package-lock.json"), Path::new(SOURCES).join("node_modules/.lock"));
     let wanted = fs::read(&lock).with_context(|| format!("cannot read {}", lock.display()))?;
