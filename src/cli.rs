@@ -1,6 +1,7 @@
 //! The command line: subcommands, output and exit codes.
 
 mod ca;
+mod change;
 mod commands;
 mod dashboard;
 mod no_routes;

@@ -94,6 +94,8 @@ struct Change<'a> {
 impl Watcher {
     fn new(state: AdminState, seen: u64) -> Watcher {
         let latest = state.events.follow();
+        // A greater number than the last is of an earlier run.
+        let seen = if seen > *latest.borrow() { 0 } else { seen };
         let _viewer = state.overview.load().history.view();
         Watcher {
             state,

@@ -2,15 +2,15 @@
 
 use clap::{Args, Subcommand};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::change::ChangeArgs;
 use super::request::{self, RequestArgs};
 use super::{err, wait};
 use crate::admin::client::{AdminRequest, escaped};
 use crate::config::grammar::options::duration;
 use crate::config::vars::Vars;
 use crate::diagnostic::Place;
-use crate::escape;
 use crate::exit::Exit;
 use crate::observe::status::RouteStatus;
 use crate::observe::table::aligned;
@@ -90,57 +90,6 @@ pub(super) enum RoutesVerb {
         #[command(flatten)]
         args: ChangeArgs,
     },
-}
-
-/// The options of a command that changes something.
-#[derive(Clone, Debug, Args)]
-pub(super) struct ChangeArgs {
-    /// Print what the command does to sessions, endpoints and listeners, and change nothing
-    #[arg(long)]
-    pub(super) dry_run: bool,
-    #[command(flatten)]
-    pub(super) request: RequestArgs,
-}
-
-/// A request for a change.
-#[derive(Debug)]
-pub(super) struct ChangeRequest<'a> {
-    pub(super) args: &'a ChangeArgs,
-    pub(super) request: AdminRequest,
-}
-
-impl ChangeArgs {
-    fn post(&self, path: String, mut body: Value) -> ChangeRequest<'_> {
-        body["dry_run"] = self.dry_run.into();
-        ChangeRequest { args: self, request: AdminRequest::post(path, &body) }
-    }
-
-    fn delete(&self, path: &str) -> ChangeRequest<'_> {
-        let request = AdminRequest::get(format!("{path}?dry_run={}", self.dry_run));
-        ChangeRequest { args: self, request: AdminRequest { method: hyper::Method::DELETE, ..request } }
-    }
-}
-
-impl ChangeRequest<'_> {
-    /// Sends the request and prints the message, after the effects for a dry run.
-    fn show(&self, vars: &Vars) -> Exit {
-        request::show(&self.args.request, vars, &self.request, ChangeAnswer::text)
-    }
-}
-
-/// The response to a change.
-#[derive(Deserialize)]
-struct ChangeAnswer {
-    message: String,
-    effects: Vec<String>,
-    dry_run: bool,
-}
-
-impl ChangeAnswer {
-    fn text(&self) -> String {
-        let effects = self.effects.iter().filter(|_| self.dry_run);
-        effects.chain([&self.message]).map(|line| format!("{}\n", escape::escaped(line))).collect()
-    }
 }
 
 #[derive(Debug, Args)]

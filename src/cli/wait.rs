@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::commands::ChangeRequest;
+use super::change::ChangeRequest;
 use super::progress::Progress;
 use super::request::{self, RequestArgs, refused, unanswered};
 use super::{block_on, err, fail, out, out_escaped};
@@ -13,7 +13,7 @@ use crate::admin::client::{self, AdminRequest};
 use crate::config::grammar::options::duration;
 use crate::config::vars::Vars;
 use crate::exit::Exit;
-use crate::observe::status::{EndpointStatus, RouteStatus, SwitchState};
+use crate::observe::status::{self, EndpointStatus, RouteStatus, SwitchState};
 
 /// The interval between requests for the state of a route.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -39,7 +39,7 @@ pub(super) fn switch(change: &ChangeRequest<'_>, timeout: Option<&str>, vars: &V
     let waiting = Waiting { change, answer: &answer, timeout: timeout.and_then(|text| duration(text).ok()) };
     let rest = match timeout {
         Some(timeout) => format!("it is rolled back if it is not complete {timeout} after it began"),
-        None => "`ambassador switch --reset` ends it".to_owned(),
+        None => format!("`ambassador switch {} --reset` ends it", name(&answer)),
     };
     waiting.run(vars, &format!("the switch goes on without this command; {rest}"), |route, _| {
         switch_step(route, number)
@@ -76,7 +76,12 @@ pub(super) fn drain(change: &ChangeRequest<'_>, timeout: Option<Duration>, vars:
     };
     let endpoint = answer.get("endpoint").and_then(Value::as_str).unwrap_or_default().to_owned();
     let waiting = Waiting { change, answer: &answer, timeout };
-    waiting.run(vars, &format!("{endpoint} stays drained; `drain --undo` ends it"), |route, elapsed| {
+    let rest = format!(
+        "{endpoint} stays drained; `ambassador drain {} {} --undo` ends it",
+        name(&answer),
+        status::address(&endpoint)
+    );
+    waiting.run(vars, &rest, |route, elapsed| {
         drain_step(route, &endpoint, timeout.filter(|timeout| elapsed >= *timeout))
     })
 }
@@ -119,6 +124,11 @@ fn send(change: &ChangeRequest<'_>, vars: &Vars) -> Result<Value, Exit> {
     request::read(&answer.body).map_err(|why| fail(&why))
 }
 
+/// Returns the name of the route. Empty if it was removed at once.
+fn name(answer: &Value) -> &str {
+    answer.pointer("/route/name").and_then(Value::as_str).unwrap_or_default()
+}
+
 /// A command that was executed.
 struct Waiting<'a> {
     change: &'a ChangeRequest<'a>,
@@ -132,7 +142,7 @@ impl Waiting<'_> {
     fn run(&self, vars: &Vars, rest: &str, step: impl Fn(&RouteStatus, Duration) -> Step) -> Exit {
         let args = &self.change.args.request;
         let Ok(choice) = args.admin.choice(vars) else { return Exit::Usage };
-        let Some(path) = self.path() else { return fail("the route was removed") };
+        let path = format!("/routes/{}", client::escaped(name(self.answer)));
         let waited = block_on(async {
             tokio::select! {
                 over = self.poll(&choice, &path, step) => over,
@@ -146,11 +156,6 @@ impl Waiting<'_> {
             Ok((status, over)) => print(args, &status, &over),
             Err(exit) => exit,
         }
-    }
-
-    fn path(&self) -> Option<String> {
-        let name = self.answer.pointer("/route/name").and_then(Value::as_str)?;
-        Some(format!("/routes/{}", client::escaped(name)))
     }
 
     async fn poll(

@@ -545,7 +545,7 @@ impl SwitchStatus {
 }
 
 /// Returns the address in a description, which commands accept as well.
-fn address(description: &str) -> &str {
+pub(crate) fn address(description: &str) -> &str {
     description.split(" (").next().unwrap_or(description)
 }
 

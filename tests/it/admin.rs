@@ -8,7 +8,9 @@ mod observability;
 mod reachability;
 mod scrape;
 pub(crate) mod service;
+mod sources;
 mod steer;
+mod waits;
 mod watch;
 
 use std::net::{SocketAddr, TcpStream};

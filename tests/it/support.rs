@@ -44,5 +44,6 @@ pub(crate) use postgres::Postgres;
 pub(crate) use servers::{http_get, redis_ping, redis_ping_on};
 pub(crate) use service::{Service, ask};
 pub(crate) use skip::{is_dist_image, needs, record, skip, variable};
+pub(crate) use terminal::Terminal;
 pub(crate) use veth::Cable;
 pub(crate) use wait::{eventually, pause, within};

@@ -38,7 +38,8 @@ async fn follow(lay: impl Fn(&Path)) -> Followed {
     let (sender, updates) = mpsc::channel(1);
     let reload = Arc::new(Notify::new());
     let file = File { reload: reload.clone(), ..file_at(&directory.path().join("a.toml")) };
-    let _task = AbortOnDropHandle::new(tokio::spawn(supervise(file, sender, crate::backoff::jittered)));
+    let publisher = Publisher::new(file.name(), sender);
+    let _task = AbortOnDropHandle::new(tokio::spawn(supervise(file, publisher, crate::backoff::jittered)));
     let mut followed = Followed { directory, updates, reload, _task };
     followed.sees("first").await;
     followed

@@ -19,7 +19,9 @@ fn send(ambassador: &Ambassador, change: &Value) -> Reply {
 }
 
 fn change(path: &str, body: Value) -> Value {
-    json!({ "method": "POST", "path": path, "body": body })
+    let mut change = json!({ "method": "POST", "path": path });
+    change["body"] = body;
+    change
 }
 
 fn removal(name: &str) -> Value {

@@ -100,4 +100,6 @@ fn events_before_a_number_are_not_sent_again() {
     assert_eq!(post(&admin, "/routes/r/resume", "{}").status, 200);
     let resumed = later.until("event", |_| true);
     assert_eq!((&resumed["event"], &resumed["seq"]), (&"resumed".into(), &(last + 1).into()));
+    let mut of_an_earlier_run = Messages::of(&admin, last + 100);
+    assert_eq!(of_an_earlier_run.until("event", |_| true)["seq"], 1);
 }

@@ -63,12 +63,8 @@ impl Kind {
 
     /// Returns whether this is measured with TLS on one side.
     pub(super) fn has_tls_sides(self) -> bool {
-        match self {
-            Kind::Ambassador(_) | Kind::Haproxy(_) | Kind::Envoy | Kind::Nginx | Kind::Stunnel => {
-                self.has_pairs()
-            }
-            _ => false,
-        }
+        let other = matches!(self, Kind::Spiped | Kind::PlainPair | Kind::TlsPair);
+        self.has_pairs() && !other
     }
 
     pub(super) fn encryption(self) -> Encryption {

@@ -12,12 +12,13 @@ use crate::address::{EndpointAddr, EndpointSpec};
 use crate::config::dns::Limits;
 use crate::config::grammar::parse_endpoint;
 use crate::discovery::dns::{Dns, Resolver};
-use crate::discovery::{Snapshot, SourceUpdate};
+use crate::discovery::{LastAnswer, Snapshot, SourceUpdate, follow_observed};
 use crate::route::Target;
 
 pub(super) struct Followed {
     pub(super) updates: mpsc::Receiver<SourceUpdate>,
     pub(super) trouble: Arc<Notify>,
+    pub(super) answered: LastAnswer,
     _source: AbortOnDropHandle<()>,
 }
 
@@ -34,7 +35,8 @@ pub(super) fn follow_within(target: &str, resolver: &Resolver, limits: Limits) -
         None => Target::Host { host: target.to_owned(), port: 6379 },
     };
     let source = Dns::of(&target, resolver.clone().within(limits), trouble.clone()).expect("a name");
-    Followed { updates, trouble, _source: crate::discovery::follow(source, sender) }
+    let (_source, answered) = follow_observed(source, sender);
+    Followed { updates, trouble, answered, _source }
 }
 
 fn ip(endpoint: &EndpointSpec) -> IpAddr {

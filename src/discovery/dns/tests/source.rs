@@ -39,6 +39,23 @@ async fn changed_address_is_published_after_its_ttl() {
 }
 
 #[tokio::test]
+async fn answer_without_a_change_is_recorded_and_not_published() {
+    let server = Server::new().await;
+    server.has("redis.", 1, &["10.0.0.1"]);
+    let mut source = follow("redis", &server.resolver(&[]));
+    assert_eq!(source.next().await, ips(&["10.0.0.1"]));
+    let first = source.answered.at().unwrap();
+    let later = async {
+        while source.answered.at().unwrap() == first {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), later).await.unwrap();
+    assert!(source.updates.try_recv().is_err());
+    assert!(source.answered.age().unwrap() < Duration::from_secs(10));
+}
+
+#[tokio::test]
 async fn each_address_of_a_peer_is_an_endpoint_whose_certificate_must_have_the_name() {
     let server = Server::new().await;
     server.has("host1.", 60, &["10.0.0.1", "10.0.0.2"]);
