@@ -33,7 +33,7 @@ fn service_that_dies_is_on_the_page_within_a_second() {
     page.browser.sees("connection refused");
     let event =
         "return fetch('/events?follow=false').then((response) => response.text()).then((text) => Date.parse(
-        text.trim().split('\\n').map(JSON.parse).find((event) => event.event === 'route-down').time))";
+        text.trim().split('\\n').map(JSON.parse).find(({ event }) => event === 'endpoint-ejected').time))";
     let happened = page.browser.script(event, &[]).as_f64().unwrap();
     let seen = page.browser.script("return window.seenAt", &[]).as_f64().unwrap();
     let late = Duration::from_secs_f64((seen - happened).max(0.0) / 1000.0);
