@@ -170,6 +170,12 @@ function Figure({ name, value, unit, level = 0 }: { name: string; value: string;
   );
 }
 
+/** Scrolls back to the beginning of the list, below the bar. */
+function showFirstRows(): void {
+  const top = document.querySelector<HTMLElement>(".top")?.offsetHeight ?? 0;
+  if (scrollY > top) scrollTo({ top });
+}
+
 const VIEWS: { view: View; name: string }[] = [
   { view: "routes", name: "Routes" },
   { view: "sessions", name: "Sessions" },
@@ -206,6 +212,7 @@ export function Bar() {
           value={search[view].value}
           onInput={(event) => {
             search[view].value = event.currentTarget.value;
+            showFirstRows();
             if (view === "routes" && place.value.route && !isWide.value) go({ view });
           }}
         />
