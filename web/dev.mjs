@@ -26,6 +26,7 @@ createServer(async (incoming, outgoing) => {
     const headers = { ...incoming.headers, host: `${host}:${port}` };
     delete headers.origin;
     const forwarded = request({ host, port, path: incoming.url, method: incoming.method, headers }, (response) => {
+      response.on("error", () => outgoing.destroy());
       response.pipe(outgoing.writeHead(response.statusCode, response.headers));
     });
     forwarded.on("error", () => outgoing.destroy());

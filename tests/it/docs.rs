@@ -73,7 +73,7 @@ fn root() -> PathBuf {
 fn collect(dir: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let (path, name) = (entry.path(), entry.file_name());
-        let skipped = name == "target" || name.to_string_lossy().starts_with('.');
+        let skipped = name == "target" || name == "node_modules" || name.to_string_lossy().starts_with('.');
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !skipped {
             collect(&path, files);
         } else if path.extension().is_some_and(|extension| extension == "md") {

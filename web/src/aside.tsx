@@ -6,7 +6,7 @@ import { EventLine } from "./events";
 import type { Level } from "./judge";
 import { Mark, Section, Text, Time } from "./parts";
 import { link } from "./place";
-import { entry, events, now, revision, status } from "./store";
+import { age, entry, events, now, revision, status } from "./store";
 import { bytes, count, duration, plural } from "./text";
 import type { Certificate, Peer, Source, Status } from "./types";
 
@@ -94,7 +94,7 @@ function Sources({ status: { sources, lost } }: { status: Status }) {
 
 function SourceLine({ source: { name, state, answered_ms_ago: ago, why } }: { source: Source }) {
   const level: Level = state === "ok" ? 0 : state === "lost" ? 3 : 1;
-  const when = ago === null ? (state === "waiting" ? "no answer yet" : "") : `${duration(ago)} ago`;
+  const when = ago === null ? (state === "waiting" ? "no answer yet" : "") : `${duration(age(ago))} ago`;
   return (
     <li class={`l${level}`}>
       <Mark level={level} size={10} />
@@ -149,7 +149,7 @@ function PeerLine({ peer }: { peer: Peer }) {
       </div>
       <span class="n">
         {peer.state}
-        {peer.state === "down" && peer.last_error_ms_ago !== null && ` ${duration(peer.last_error_ms_ago)}`}
+        {peer.state === "down" && peer.last_error_ms_ago !== null && ` ${duration(age(peer.last_error_ms_ago))}`}
       </span>
     </li>
   );

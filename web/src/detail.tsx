@@ -63,7 +63,7 @@ function Body({ one }: { one: Entry }) {
         </button>
       </div>
       <ByHand route={route} />
-      <Endpoints route={route} />
+      <Endpoints one={one} />
       <Charts name={route.name} />
       <Endings route={route} />
       <Sessions route={route} />
@@ -194,7 +194,8 @@ function Trial({ route, why }: { route: Route; why: string | null }) {
   );
 }
 
-function Endpoints({ route }: { route: Route }) {
+function Endpoints({ one: { route, at } }: { one: Entry }) {
+  const elapsed = now() - at;
   const share = shares(route.endpoints);
   const limit = useSignal(20);
   const shown = route.endpoints.slice(0, limit.value);
@@ -204,10 +205,10 @@ function Endpoints({ route }: { route: Route }) {
       {route.endpoints.length === 0 && <p class="dim">None. Targets: {route.targets.join(", ")}</p>}
       <ul class="endpoints">
         {shown.map((endpoint, i) => (
-          <EndpointLine key={endpoint.description} route={route} endpoint={endpoint} share={share[i] ?? 0} />
+          <EndpointLine key={endpoint.description} route={route} endpoint={endpoint} share={share[i] ?? 0} elapsed={elapsed} />
         ))}
         {route.leaving.map((endpoint) => (
-          <EndpointLine key={`leaving ${endpoint.description}`} route={route} endpoint={endpoint} share={0} isLeaving />
+          <EndpointLine key={`leaving ${endpoint.description}`} route={route} endpoint={endpoint} share={0} elapsed={elapsed} isLeaving />
         ))}
       </ul>
       {hidden > 0 && (
@@ -219,7 +220,16 @@ function Endpoints({ route }: { route: Route }) {
   );
 }
 
-function EndpointLine({ route, endpoint, share, isLeaving = false }: { route: Route; endpoint: Endpoint; share: number; isLeaving?: boolean }) {
+interface EndpointProps {
+  route: Route;
+  endpoint: Endpoint;
+  share: number;
+  /** Since the endpoint was sent, in milliseconds. */
+  elapsed: number;
+  isLeaving?: boolean;
+}
+
+function EndpointLine({ route, endpoint, share, elapsed, isLeaving = false }: EndpointProps) {
   const level = endpointLevel(endpoint);
   const words = flaws(endpoint);
   const [address, ...rest] = endpoint.description.split(" (");
@@ -239,7 +249,7 @@ function EndpointLine({ route, endpoint, share, isLeaving = false }: { route: Ro
           <span class={endpoint.failing ? "" : "dim"}>
             {endpoint.failing ? "" : "last error: "}
             {endpoint.last_error}
-            {ago !== null && `, ${duration(ago)} ago`}
+            {ago !== null && `, ${duration(ago + elapsed)} ago`}
           </span>
         )}
       </div>

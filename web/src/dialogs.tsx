@@ -44,7 +44,11 @@ function Dialog({ order: open }: { order: Order }) {
       ref={dialog}
       aria-labelledby="dialog-title"
       onClose={close}
-      onClick={(event) => event.target === dialog.current && close()}
+      onPointerDown={(event) => {
+        // Beside a form, which would lose what was typed, a click does nothing.
+        const hasText = open.kind !== "simple" && open.kind !== "help";
+        if (event.target === dialog.current && !hasText) close();
+      }}
     >
       <div class="inside">
         {open.kind === "simple" && <Simple order={open} />}

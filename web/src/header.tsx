@@ -2,7 +2,7 @@
 
 import type { ComponentChildren } from "preact";
 import { useEffect } from "preact/hooks";
-import { isWide, Mark, say, Time } from "./parts";
+import { isWide, Mark, say, Text, Time } from "./parts";
 import { go, link as to, place, search, type View } from "./place";
 import { asOf, events, link, now, revision, since, status, totals, worst } from "./store";
 import { bytes, count, duration, plural, rate } from "./text";
@@ -76,9 +76,6 @@ function LinkState() {
 /** What the page shows while the connection is lost. */
 export function Lost() {
   const state = link.value;
-  useEffect(() => {
-    if (state.state === "lost") say("Connection lost. The data is not up to date.");
-  }, [state.state]);
   if (state.state !== "lost" || !status.value) return null;
   return (
     <div class="lost" role="alert">
@@ -93,14 +90,40 @@ export function Lost() {
   );
 }
 
-/** The worst routes, each with its reason. */
+/** The worst routes, each with its reason, and what concerns all of them. */
 function Because() {
   events.value;
   const { levels } = totals.value;
   const more = levels[2] + levels[3] - worst.value.length;
-  if (worst.value.length === 0) return null;
+  const { config, lost = {} } = status.value ?? {};
+  const sources = Object.entries(lost);
+  if (worst.value.length === 0 && config?.ok !== false && sources.length === 0) return null;
   return (
     <ul class="because">
+      {config?.ok === false && (
+        <li>
+          <b>{config.path}</b> was refused
+          {config.refused_at && (
+            <>
+              {" "}
+              at <Time ms={Date.parse(config.refused_at)} />
+            </>
+          )}
+          <span class="dim">
+            {" "}
+            · <Text>{config.error ?? ""}</Text>
+          </span>
+        </li>
+      )}
+      {sources.slice(0, 2).map(([source, why]) => (
+        <li key={source}>
+          <b>{source}</b> is unavailable
+          <span class="dim">
+            {" "}
+            · <Text>{why}</Text>
+          </span>
+        </li>
+      ))}
       {worst.value.map((one) => {
         const at = since(one);
         return (
@@ -147,6 +170,12 @@ function Figure({ name, value, unit, level = 0 }: { name: string; value: string;
   );
 }
 
+/** Scrolls back to the beginning of the list, below the bar. */
+function showFirstRows(): void {
+  const top = document.querySelector<HTMLElement>(".top")?.offsetHeight ?? 0;
+  if (scrollY > top) scrollTo({ top });
+}
+
 const VIEWS: { view: View; name: string }[] = [
   { view: "routes", name: "Routes" },
   { view: "sessions", name: "Sessions" },
@@ -183,6 +212,7 @@ export function Bar() {
           value={search[view].value}
           onInput={(event) => {
             search[view].value = event.currentTarget.value;
+            showFirstRows();
             if (view === "routes" && place.value.route && !isWide.value) go({ view });
           }}
         />

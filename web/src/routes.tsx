@@ -4,7 +4,7 @@ import { computed, signal } from "@preact/signals";
 import { useEffect, useMemo, useRef } from "preact/hooks";
 import { Flow, targets, Targets } from "./flow";
 import { recent, Spark } from "./history";
-import { isNarrow, Mark, Time, useRange } from "./parts";
+import { isNarrow, isWide, Mark, Time, useRange } from "./parts";
 import { go, link, place, search } from "./place";
 import { type Entry, entry, events, order, revision, since } from "./store";
 import { count, plural, rate } from "./text";
@@ -27,6 +27,9 @@ export const found = computed<string[]>(() => {
 /** The route that the keys apply to. */
 export const cursor = signal<string | null>(null);
 
+/** Whether a long list is not cut off. */
+const showsAll = signal(false);
+
 /** Of more routes than this, those that are as they should be have one line. */
 const SPACIOUS_MAX = 30;
 
@@ -44,14 +47,17 @@ function calm(routes: number): { height: number; lines: number } {
 export function Routes() {
   revision.value;
   events.value;
-  const names = found.value;
+  const all = found.value;
+  // Without a second column, the rest of the page is below the list.
+  const isShort = !isWide.value && !showsAll.value && all.length > SPACIOUS_MAX + 10;
+  const names = isShort ? all.slice(0, SPACIOUS_MAX) : all;
   const list = useRef<HTMLDivElement>(null);
   const tall = useMemo(() => {
     const firstGood = names.findIndex((name) => (entry(name)?.verdict.level ?? 0) === 0);
     return firstGood < 0 ? names.length : firstGood;
   }, [names]);
   const tallHeight = isNarrow.value ? TALL_NARROW : TALL;
-  const { height, lines } = calm(names.length);
+  const { height, lines } = calm(all.length);
   const top = (row: number) => Math.min(row, tall) * tallHeight + Math.max(0, row - tall) * height;
   const at = (y: number) => (y < top(tall) ? Math.floor(y / tallHeight) : tall + Math.floor((y - top(tall)) / height));
   const { first, last } = useRange(list, names.length, at);
@@ -64,17 +70,24 @@ export function Routes() {
   }, [reveal]);
   if (names.length === 0) return <Empty />;
   return (
-    <div class={`routes${recent.value ? " with-history" : ""}`} role="table" aria-label="Routes, worst first" aria-rowcount={names.length + 1}>
-      <Head />
-      <div class="window" role="rowgroup" ref={list} style={{ height: `${top(names.length)}px` }}>
-        {names.slice(first, last).map((name, i) => {
-          const row = first + i;
-          const one = entry(name);
-          const place = row < tall ? { top: top(row), height: tallHeight } : { top: top(row), height };
-          return one && <Row key={name} one={one} row={row} limit={row < tall ? 3 : lines} {...place} />;
-        })}
+    <>
+      <div class={`routes${recent.value ? " with-history" : ""}`} role="table" aria-label="Routes, worst first" aria-rowcount={all.length + 1}>
+        <Head />
+        <div class="window" role="rowgroup" ref={list} style={{ height: `${top(names.length)}px` }}>
+          {names.slice(first, last).map((name, i) => {
+            const row = first + i;
+            const one = entry(name);
+            const place = row < tall ? { top: top(row), height: tallHeight } : { top: top(row), height };
+            return one && <Row key={name} one={one} row={row} limit={row < tall ? 3 : lines} {...place} />;
+          })}
+        </div>
       </div>
-    </div>
+      {isShort && (
+        <button type="button" class="more" onClick={() => (showsAll.value = true)}>
+          Show all {plural(all.length, "route")}
+        </button>
+      )}
+    </>
   );
 }
 
@@ -229,6 +242,7 @@ export function move(by: number): void {
   const to = from < 0 ? (by > 0 ? 0 : names.length - 1) : Math.max(0, Math.min(names.length - 1, from + by));
   const name = names[to];
   if (name === undefined) return;
+  if (to >= SPACIOUS_MAX) showsAll.value = true;
   if (name === cursor.value) cursor.value = null;
   cursor.value = name;
 }

@@ -13,6 +13,8 @@ export type Message =
 /** A route with what was computed from it. */
 export interface Entry {
   route: Route;
+  /** When the ambassador sent it. */
+  at: number;
   verdict: Verdict;
   /** New sessions per second. */
   rate: number;
@@ -54,6 +56,7 @@ const entries = new Map<string, Entry>();
 const down = new Map<string, number>();
 let clockOffset = 0;
 let lastAt = 0;
+let statusAt = 0;
 let pendingEvents: Event[] = [];
 let flushing = false;
 
@@ -70,6 +73,11 @@ export function hasHistory(): boolean {
 /** The time of the server. */
 export function now(): number {
   return performance.now() + clockOffset;
+}
+
+/** Returns the age now of what was that old in the status. */
+export function age(ms: number): number {
+  return ms + now() - statusAt;
 }
 
 /** When the last message was sent. */
@@ -93,11 +101,15 @@ export function apply(message: Message): void {
     const isRestart = status.value?.started_at !== rest.started_at;
     if (isRestart) entries.clear();
     status.value = rest;
+    statusAt = message.at_ms;
     const gone = new Set(entries.keys());
     for (const route of routes) gone.delete(route.name);
     update(routes, [...gone], message.at_ms);
   } else {
-    if (message.rest) status.value = message.rest;
+    if (message.rest) {
+      status.value = message.rest;
+      statusAt = message.at_ms;
+    }
     update(message.routes, message.removed, message.at_ms);
   }
 }
@@ -118,7 +130,7 @@ function update(routes: Route[], removed: string[], at: number): void {
     if (verdict.level < 2) down.delete(route.name);
     isReordered ||= before?.verdict.level !== verdict.level;
     const samples = [...(before?.samples ?? []), sample(route, at)];
-    entries.set(route.name, { ...rates(samples, at), route, verdict });
+    entries.set(route.name, { ...rates(samples, at), route, at, verdict });
   }
   if (isReordered) order.value = sorted();
   settle(at);
@@ -138,7 +150,7 @@ function sample(route: Route, at: number): Sample {
   };
 }
 
-function rates(samples: Sample[], at: number): Omit<Entry, "route" | "verdict"> {
+function rates(samples: Sample[], at: number): Omit<Entry, "route" | "at" | "verdict"> {
   // The newest sample that is older than the window is its start.
   const start = Math.max(0, samples.findLastIndex((one) => one.at <= at - WINDOW_MS));
   const kept = samples.slice(start);

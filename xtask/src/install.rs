@@ -51,6 +51,8 @@ const NEEDS: &[Need] = &[
     // Show the web page.
     Need { program: "chromium", packages: &["chromium"] },
     Need { program: "chromedriver", packages: &["chromium-driver"] },
+    // Installs axe-core, which tests the page.
+    Need { program: "npm", packages: &["npm"] },
     // Scrapes an ambassador for the rules, alerts and queries of examples/monitoring; contains `promtool`.
     Need { program: "prometheus", packages: &["prometheus"] },
     // The tests count system calls and instructions with these.
@@ -73,6 +75,13 @@ const BENCHMARK_NEEDS: &[Need] = &[
     Need { program: "pip3", packages: &["python3-pip"] },
     Need { program: "ip", packages: &["iproute2"] },
     Need { program: "setpriv", packages: &["util-linux"] },
+];
+
+/// What makes the pictures of the documentation.
+const PICTURE_NEEDS: &[Need] = &[
+    Need { program: "chromium", packages: &["chromium"] },
+    Need { program: "chromedriver", packages: &["chromium-driver"] },
+    Need { program: "pngquant", packages: &["pngquant"] },
 ];
 
 /// nginx's stream module is a separate package without a program.
@@ -101,6 +110,11 @@ pub(crate) fn missing_after_install() -> Result<Vec<String>> {
 /// Does the same for the benchmark.
 pub(crate) fn missing_for_benchmark() -> Result<Vec<String>> {
     missing_with_nginx_stream(BENCHMARK_NEEDS)
+}
+
+/// Does the same for the pictures of the documentation.
+pub(crate) fn missing_for_pictures() -> Result<Vec<String>> {
+    missing_of(PICTURE_NEEDS)
 }
 
 /// Also installs nginx's stream module.

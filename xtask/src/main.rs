@@ -53,6 +53,8 @@ enum Task {
     Fuzz(fuzz::Args),
     /// Build the web page from web/ into src/web/page/; needs Node
     Web(web::Args),
+    /// Take the pictures of the web page in docs/images, which takes five minutes
+    Screenshots,
     /// Check formatting, clippy and rustdoc, and licences if cargo-deny is installed
     Lint,
     /// Build the image and load it into the engine at DOCKER_HOST
@@ -95,6 +97,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Growth => growth::run().map(|()| ExitCode::SUCCESS),
         Task::Fuzz(args) => fuzz::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Web(args) => web::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::Screenshots => web::screenshots().map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::run().map(|()| ExitCode::SUCCESS),
         Task::Image(args) => image::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Hosts(HostsTask::Up(args)) => hosts::up(&args).map(|()| ExitCode::SUCCESS),

@@ -16,7 +16,7 @@ use crate::image::{self, Profile};
 use crate::process::{cargo, find, status, succeed};
 use crate::skips::Skips;
 use crate::steps::Steps;
-use crate::{compose, consul, images, install, sudo};
+use crate::{compose, consul, images, install, sudo, web};
 
 /// Modules of `tests/it` whose behaviour may depend on the version of Docker.
 const ENGINE_TESTS: &[&str] = &[
@@ -56,6 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     for program in &missing {
         skips.add("a program that tests use", program);
     }
+    steps.run("install packages of the web page", || install_packages_of_the_page(&mut skips));
     // A short path, because it contains sockets, and unique to this run.
     let (parent, prefix) = (Path::new("/tmp"), "amb-test-");
     hosts::remove_stale(parent, prefix);
@@ -86,6 +87,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     steps.run("stop Docker hosts", || drop(environment));
     println!("\ntests, in seconds:\n{}", steps.table());
     Ok(summarize(passed, &skips))
+}
+
+/// Installs axe-core, which a test of the page uses.
+fn install_packages_of_the_page(skips: &mut Skips) {
+    if let Err(why) = web::install_packages() {
+        skips.add("the accessibility of the web page", format!("{why:#}"));
+    }
 }
 
 /// Builds the static binary and the tests, and fetches the programs that no package contains. Returns the binary.

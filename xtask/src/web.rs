@@ -11,7 +11,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
-use crate::process::{find, succeed};
+use crate::install;
+use crate::process::{cargo, find, succeed};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -25,11 +26,12 @@ const BUILT: &str = "src/web/page";
 const FILES: [&str; 4] = ["index.html", "app.js", "app.css", "icon.svg"];
 /// Has the hash of the sources. A test compares it, which needs no node.
 const HASH: &str = "sources.sha256";
+const PICTURES: &str = "docs/images";
 /// All files together, compressed.
 const SIZE_MAX: usize = 60 * 1024;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    install()?;
+    install_packages()?;
     let built = build()?;
     let size: usize = built.iter().map(|(_, bytes)| bytes.len()).sum();
     ensure!(size <= SIZE_MAX, "the page has {size} bytes: at most {SIZE_MAX} are allowed");
@@ -44,8 +46,26 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Takes the pictures of the documentation, with few colours so that they are small.
+pub(crate) fn screenshots() -> Result<()> {
+    let missing = install::missing_for_pictures()?;
+    ensure!(missing.is_empty(), "missing: {}", missing.join(", "));
+    fs::create_dir_all(PICTURES)?;
+    let mut test = cargo("test --quiet --package ambassador --test it -- --ignored --exact");
+    // A skip is then a failure.
+    succeed(test.arg("web::screenshots::pictures_of_the_documentation").env("CI", "true"))?;
+    for entry in fs::read_dir(PICTURES)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "png") {
+            succeed(Command::new("pngquant").args(["--force", "--strip", "--ext", ".png", "64"]).arg(&path))?;
+            println!("{}: {} bytes", path.display(), fs::metadata(&path)?.len());
+        }
+    }
+    Ok(())
+}
+
 /// Installs the packages of the lock file, if they are not there: the bundler, and axe-core for the tests.
-pub(crate) fn install() -> Result<()> {
+pub(crate) fn install_packages() -> Result<()> {
     let (lock, installed) =
         (Path::new(SOURCES).join("package-lock.json"), Path::new(SOURCES).join("node_modules/.lock"));
     let wanted = fs::read(&lock).with_context(|| format!("cannot read {}", lock.display()))?;

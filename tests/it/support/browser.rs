@@ -90,12 +90,10 @@ impl Browser {
         });
     }
 
-    /// Waits for an element of this CSS selector, and clicks it as a user does.
-    pub(crate) fn click(&self, selector: &str) {
-        eventually(&format!("a click on `{selector}`"), || {
-            let element = self.find(selector)?;
-            self.try_command(&format!("element/{element}/click"), &json!({})).map(drop)
-        });
+    /// Clicks the element of this CSS selector as a user does. Returns why that is not possible at the moment.
+    pub(crate) fn click_now(&self, selector: &str) -> Result<(), String> {
+        let element = self.find(selector)?;
+        self.try_command(&format!("element/{element}/click"), &json!({})).map(drop)
     }
 
     /// Waits for an element, and types into it.

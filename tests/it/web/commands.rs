@@ -70,7 +70,7 @@ fn invalid_targets_stay_in_the_field_with_the_error() {
     page.show("/route/r");
     page.browser.press("s");
     page.browser.type_into("#targets", "db2:70000");
-    page.browser.sees("must be between 1 and 65535");
+    page.browser.sees("write a number from 1 to 65535");
     let field = page
         .browser
         .script("const f = document.querySelector('#targets'); return [f.value, f.ariaInvalid]", &[]);
@@ -94,6 +94,7 @@ fn weight_is_set_by_the_slider_and_endpoint_is_drained() {
     page.browser.sees("takes no new sessions");
     page.click_button("dialog", "Drain");
     route_is(&page, "the drain", |route| route["endpoints"][0]["drained"] == true);
+    page.until("the result", "return !document.querySelector('dialog')");
     page.browser.press("u");
     route_is(&page, "the end of the drain", |route| route["endpoints"][0]["drained"] == false);
     page.browser.sees("Weight 3");

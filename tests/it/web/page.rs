@@ -32,21 +32,31 @@ impl Page {
         format!("http://{}/", self.web)
     }
 
-    /// Opens a view of the page, such as `/sessions`.
+    /// Opens a view of the page, such as `/sessions`, and waits for it.
     pub(super) fn show(&self, view: &str) {
-        self.browser.script("location.hash = '#' + arguments[0]", &[view.into()]);
+        let shown = match view.split('/').nth(1) {
+            Some("route") => "#detail-title",
+            Some("sessions") => "#sessions-title",
+            Some("events") => "#events-title",
+            _ => ".routes, .empty",
+        };
+        let go = "location.hash = '#' + arguments[0]; return document.querySelector(arguments[1]) !== null";
+        eventually(view, || match self.browser.script(go, &[view.into(), shown.into()]) {
+            Value::Bool(true) => Ok(()),
+            _ => Err(self.browser.text()),
+        });
     }
 
-    /// Clicks the first button inside this selector whose text begins with these words.
+    /// Clicks the first button inside this selector whose text begins with these words, as a user does.
     pub(super) fn click_button(&self, scope: &str, words: &str) {
-        let find = "return [...document.querySelectorAll(arguments[0] + ' button')].findIndex(
-            (button) => button.textContent.startsWith(arguments[1]) && !button.disabled)";
-        let scope = scope.to_owned();
+        let find = "const buttons = [...document.querySelectorAll(arguments[0] + ' button')];
+            document.querySelectorAll('[data-chosen]').forEach((one) => delete one.dataset.chosen);
+            const found = buttons.find((one) => one.textContent.startsWith(arguments[1]) && !one.disabled);
+            if (found) found.dataset.chosen = '';
+            return Boolean(found)";
         eventually(&format!("the button `{words}`"), || {
-            let index = self.browser.script(find, &[scope.clone().into(), words.into()]);
-            let click = "document.querySelectorAll(arguments[0] + ' button')[arguments[1]].click()";
-            match index.as_i64() {
-                Some(0..) => Ok(self.browser.script(click, &[scope.clone().into(), index])),
+            match self.browser.script(find, &[scope.into(), words.into()]) {
+                Value::Bool(true) => self.browser.click_now("[data-chosen]"),
                 _ => Err(self.browser.text()),
             }
         });

@@ -32,8 +32,8 @@ fn service_that_dies_is_on_the_page_within_a_second() {
     page.browser.sees("The route needs attention");
     page.browser.sees("connection refused");
     let event =
-        "return fetch('/events?since=0').then((response) => response.text()).then((text) => Date.parse(
-        text.trim().split('\\n').map(JSON.parse).find((event) => event.event === 'route-down').time))";
+        "return fetch('/events?follow=false').then((response) => response.text()).then((text) => Date.parse(
+        text.trim().split('\\n').map(JSON.parse).find(({ event }) => event === 'endpoint-ejected').time))";
     let happened = page.browser.script(event, &[]).as_f64().unwrap();
     let seen = page.browser.script("return window.seenAt", &[]).as_f64().unwrap();
     let late = Duration::from_secs_f64((seen - happened).max(0.0) / 1000.0);
@@ -53,7 +53,7 @@ fn page_says_that_the_connection_is_lost_and_comes_back_without_a_reload() {
     browser.sees("Connection lost");
     browser.sees("This is the state as of");
     let _ambassador =
-        Ambassador::with(&format!("--web {web} {args} 127.0.0.1:0={}?name=two", service("two"))).start();
+        Ambassador::with(&format!("--web {web} {args} 127.0.0.2:0={}?name=two", service("two"))).start();
     browser.sees("Both routes are healthy");
     assert!(!browser.text().contains("Connection lost"));
     assert_eq!(browser.script("return window.isSamePage", &[]), true);
@@ -69,12 +69,12 @@ fn page_of_an_ambassador_without_routes_shows_how_to_add_one() {
     let listen = free_addr();
     page.click_button(".empty", "Add a route");
     page.browser.type_into("#line", &format!("{listen}=127.0.0.1:1?hodl=5s&name=added"));
-    page.browser.sees("unknown option `hodl`".replace('`', "").as_str());
+    page.browser.sees("unknown option hodl");
     page.browser.sees("did you mean hold?");
     page.browser.script("document.querySelector('#line').select()", &[]);
     page.browser.type_into("#line", &format!("{listen}={}?hold=5s&name=added", service("one")));
     page.click_button("dialog", "Add route");
-    page.browser.sees("The route is healthy, 0 changed by hand".split(',').next().unwrap());
+    page.browser.sees("The route is healthy");
     assert_eq!(page.route("added")["state"], "ok");
     page.click_button(".results", "Undo");
     page.browser.sees("No routes yet");
