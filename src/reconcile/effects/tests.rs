@@ -77,9 +77,9 @@ impl Case {
         let serving = weighed(&self.before, specs()).into_iter().zip(self.sessions);
         let change = Change {
             before: Some(Before {
-                source: &before,
-                route: &before,
-                serving: &before.targets,
+                source: before.clone(),
+                serving: before.targets.clone(),
+                route: before,
                 change: self.before,
                 open: self.sessions.iter().sum(),
                 held: self.held,
@@ -87,7 +87,7 @@ impl Case {
                     .map(|(spec, sessions)| Serving { spec, sessions, is_ok: !self.broken })
                     .collect(),
             }),
-            after: after.as_ref().map(|route| After {
+            after: after.map(|route| After {
                 route,
                 endpoints: weighed(&self.after, self.endpoints.unwrap_or_else(specs)),
                 change: self.after,
@@ -348,7 +348,7 @@ fn add_names_the_listener_and_what_is_looked_up() {
     let opened = |line: &str, endpoints: Vec<EndpointSpec>, followed: Vec<Target>| {
         let route = route(line, &Place::Operator);
         let after = After {
-            route: &route,
+            route: route.clone(),
             change: Override::default(),
             endpoints,
             problems: vec!["db:1: not known yet".to_owned()],
