@@ -172,7 +172,7 @@ impl Change {
         let (old, new) = (list(&before.serving), list(&after.route.targets));
         let mut effects: Vec<String> = self.looked_up().chain(self.problems(after)).collect();
         if after.is_pending {
-            effects.push(format!("{old} is used until {new} has an endpoint"));
+            effects.push(format!("the previous targets ({old}) are used until {new} has an endpoint"));
         }
         effects.extend(self.trial_of(after));
         let can_serve = after.is_pending || after.takers().next().is_some();
@@ -296,9 +296,10 @@ fn new_sessions(after: &After, before: &[Serving]) -> String {
     };
     match takers.first() {
         None => without_endpoint(hold),
-        Some(_) if takers.iter().all(is_bad) => {
-            format!("new sessions use {names}, of which none is available now")
-        }
+        Some(_) if takers.iter().all(is_bad) => match takers.len() {
+            1 => format!("new sessions use {names}, which is unavailable now"),
+            _ => format!("new sessions use {names}, which are all unavailable now"),
+        },
         Some(first) if first.tier >= BACKUP_TIER => {
             format!("no endpoint of the targets takes sessions: new sessions use the backups, {names}")
         }
@@ -317,11 +318,12 @@ fn closed(before: &Before) -> Vec<String> {
     let rest = format!(" as no-endpoint when `hold` has passed ({})", format_duration(options.hold));
     effects.extend(counted(before.held, one, several).map(|held| held + &rest));
     let is_changed = before.change != Override::default();
-    effects.push(match (origin, is_changed) {
-        (Place::Operator, true) => "the manual changes of the route are discarded".to_owned(),
-        (Place::Operator, false) => return effects,
-        _ => "the route stays closed until it is restored, or until the next restart".to_owned(),
-    });
+    let lasts = match (origin, is_changed) {
+        (Place::Operator, false) => None,
+        (Place::Operator, true) => Some("the manual changes of the route are discarded"),
+        _ => Some("the route stays closed until it is restored, or until the next restart"),
+    };
+    effects.extend(lasts.map(str::to_owned));
     effects
 }
 

@@ -151,6 +151,11 @@ fn pause_and_resume() {
         Some(Command::Pause { route: named() }),
     );
     check(
+        Case { before: paused(), broken: true, sessions: [0, 0], ..Case::default() },
+        &["new sessions use 10.0.0.1:1, 10.0.0.2:1, which are all unavailable now"],
+        Some(Command::Pause { route: named() }),
+    );
+    check(
         Case { before: paused(), held: 2, sessions: [0, 0], endpoints: Some(Vec::new()), ..Case::default() },
         &["no endpoint takes sessions: new sessions are held up to 10s, then reset (no-endpoint)"],
         Some(Command::Pause { route: named() }),
@@ -211,7 +216,7 @@ fn switch_names_the_targets_and_the_sessions_that_are_left() {
         },
         &[
             "the endpoints of db:1 are looked up first",
-            "10.0.0.1:1, 10.0.0.2:1 is used until db:1 has an endpoint",
+            "the previous targets (10.0.0.1:1, 10.0.0.2:1) are used until db:1 has an endpoint",
             unchecked,
             "new sessions use db:1 instead of 10.0.0.1:1, 10.0.0.2:1",
             "the open sessions on replaced endpoints then continue",
@@ -235,7 +240,7 @@ fn drain_names_the_endpoints_that_remain() {
     );
     check(
         Case { after: drained(&[2]), broken: true, sessions: [0, 0], ..Case::default() },
-        &["10.0.0.2:1 takes no new sessions", "new sessions use 10.0.0.1:1, of which none is available now"],
+        &["10.0.0.2:1 takes no new sessions", "new sessions use 10.0.0.1:1, which is unavailable now"],
         undrain(2),
     );
     let both = || Case { before: drained(&[1]), after: drained(&[1, 2]), ..Case::default() };
