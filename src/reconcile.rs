@@ -4,6 +4,7 @@
 //! One task owns all of it, without a lock: sources send [`SourceUpdate`]s, operators send commands, and sessions and the admin
 //! API read what is published.
 
+mod changes;
 mod closing;
 pub(crate) mod command;
 mod desired;
@@ -11,7 +12,6 @@ mod effects;
 mod open_route;
 mod open_routes;
 mod overview;
-mod preview;
 mod problems;
 mod shared_ports;
 mod sources;
@@ -213,12 +213,10 @@ impl Reconciler {
             return Err(CommandError::Unavailable("the ambassador is stopping"));
         }
         let CommandRequest { command, mode } = request;
-        let done = self.preview(command, *mode)?;
+        let (Outcome { event, must_bind, .. }, done) = self.change(command, *mode)?;
         if *mode == Mode::DryRun {
             return Ok(done);
         }
-        let endpoints = |listen: &Listen| self.routes.endpoints(listen);
-        let Outcome { event, must_bind, .. } = self.desired.execute(command, endpoints, Instant::now())?;
         if matches!(command, Command::Switch(_)) {
             self.probes.stop(&done.route);
         }

@@ -25,7 +25,7 @@ use std::time::Instant;
 use crate::config::hosts::Hosts;
 use crate::config::peer::PeerCredentials;
 use crate::config::{AdminAddr, Config, DockerHost};
-use crate::diagnostic::Place;
+use crate::diagnostic::{Diagnostic, Place};
 use crate::discovery::Snapshot;
 use crate::discovery::docker::Containers;
 use crate::discovery::docker::labels::Policy;
@@ -42,7 +42,6 @@ use switches::{LastSwitch, RolledBack, Switches};
 pub(super) use commands::Outcome;
 pub(super) use plan::{BoundRoute, DesiredCluster};
 
-#[derive(Clone)]
 pub(super) struct DesiredState {
     config: Config,
     discovery: DiscoveryState,
@@ -54,6 +53,31 @@ pub(super) struct DesiredState {
     source_table: RouteTable,
     /// The routes to open.
     table: RouteTable,
+}
+
+/// What commands change.
+pub(super) struct Commanded {
+    overrides: Overrides,
+    switches: Switches,
+}
+
+impl Commanded {
+    /// Returns the route whose endpoints serve for this route: an earlier one while its last switch is pending.
+    pub(super) fn serving<'r>(&'r self, route: &'r Route) -> &'r Route {
+        self.switches.previous(&route.options.name).unwrap_or(route)
+    }
+
+    pub(super) fn override_of(&self, name: &str) -> Override {
+        self.overrides.of(name).cloned().unwrap_or_default()
+    }
+}
+
+/// The routes that the sources report, and what is wrong with others.
+struct Merged {
+    source_table: RouteTable,
+    shadowed: Vec<Shadowed>,
+    mistakes: Vec<Diagnostic>,
+    notices: Vec<String>,
 }
 
 impl DesiredState {
@@ -77,9 +101,7 @@ impl DesiredState {
 
     /// Recomputes the table of routes. Returns what is to be logged.
     pub(super) fn update(&mut self, now: Instant) -> Vec<EventKind> {
-        let written = self.written_layers().map(Layer::clone);
-        let DockerLayers { layers, mut mistakes, notices } = self.docker_layers(&written, now);
-        let (mut source_table, shadowed) = route::merge(&self.layers(written, layers));
+        let Merged { mut source_table, shadowed, mut mistakes, notices } = self.merged(now);
         self.supersede_variables(&shadowed);
         let shadowed = shadowed.iter().filter(|shadow| !is_same_link(shadow));
         mistakes.extend(shadowed.map(Shadowed::diagnostic));
@@ -90,6 +112,33 @@ impl DesiredState {
         self.table = self.overrides.table(&self.source_table);
         self.switches.retain(&self.table);
         events
+    }
+
+    fn merged(&self, now: Instant) -> Merged {
+        let written = self.written_layers().map(Layer::clone);
+        let DockerLayers { layers, mistakes, notices } = self.docker_layers(&written, now);
+        let (source_table, shadowed) = route::merge(&self.layers(written, layers));
+        Merged { source_table, shadowed, mistakes, notices }
+    }
+
+    /// Calls `read` with the table of the next update.
+    pub(super) fn ahead<T>(&mut self, now: Instant, read: impl FnOnce(&DesiredState) -> T) -> T {
+        let mut source_table = self.merged(now).source_table;
+        self.removal_grace.clone().extend(&self.source_table, &mut source_table, now);
+        let next = self.overrides.table(&source_table);
+        let table = std::mem::replace(&mut self.table, next);
+        let result = read(self);
+        self.table = table;
+        result
+    }
+
+    pub(super) fn commanded(&self) -> Commanded {
+        Commanded { overrides: self.overrides.clone(), switches: self.switches.clone() }
+    }
+
+    /// Undoes commands that no update has followed.
+    pub(super) fn restore_commanded(&mut self, Commanded { overrides, switches }: Commanded) {
+        (self.overrides, self.switches) = (overrides, switches);
     }
 
     /// Returns the layers of routes in order of precedence: routes added by the operator, then those that are written for
@@ -262,11 +311,6 @@ impl DesiredState {
     /// Returns the route of this name that is to be open.
     pub(super) fn route(&self, name: &str) -> Option<&Route> {
         self.table.values().find(|route| route.options.name == name)
-    }
-
-    /// Returns the route whose endpoints serve for this route: an earlier one while its last switch is pending.
-    pub(super) fn serving<'r>(&'r self, route: &'r Route) -> &'r Route {
-        self.switches.previous(&route.options.name).unwrap_or(route)
     }
 
     /// Returns the route of this name as the sources report it.

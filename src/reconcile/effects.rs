@@ -19,10 +19,10 @@ const LISTED_MAX: usize = 3;
 
 /// A route before and after a command.
 #[derive(Debug)]
-pub(super) struct Change<'c> {
+pub(super) struct Change {
     /// `None` if it is not in the table.
-    pub(super) before: Option<Before<'c>>,
-    pub(super) after: Option<After<'c>>,
+    pub(super) before: Option<Before>,
+    pub(super) after: Option<After>,
     /// Of a switch.
     pub(super) trial: Option<Trial>,
     /// The sources that are followed because of the command.
@@ -33,13 +33,13 @@ pub(super) struct Change<'c> {
 
 /// A route before a command.
 #[derive(Debug)]
-pub(super) struct Before<'c> {
+pub(super) struct Before {
     /// The route as its source reports it.
-    pub(super) source: &'c Route,
+    pub(super) source: Route,
     /// The route with the overrides.
-    pub(super) route: &'c Route,
+    pub(super) route: Route,
     /// The targets whose endpoints are in use. Those of an earlier switch if the last one is pending.
-    pub(super) serving: &'c [Target],
+    pub(super) serving: Vec<Target>,
     pub(super) change: Override,
     /// Sessions that are not held.
     pub(super) open: usize,
@@ -58,8 +58,8 @@ pub(super) struct Serving {
 
 /// A route after a command.
 #[derive(Debug)]
-pub(super) struct After<'c> {
-    pub(super) route: &'c Route,
+pub(super) struct After {
+    pub(super) route: Route,
     pub(super) change: Override,
     pub(super) endpoints: Vec<EndpointSpec>,
     pub(super) problems: Vec<String>,
@@ -70,7 +70,7 @@ pub(super) struct After<'c> {
 }
 
 /// Returns what a command does, one sentence each.
-pub(super) fn effects(change: &Change<'_>) -> Vec<String> {
+pub(super) fn effects(change: &Change) -> Vec<String> {
     let effects = match (&change.before, &change.after) {
         (None, Some(after)) => change.opened(after),
         (Some(before), None) => closed(before),
@@ -83,15 +83,15 @@ pub(super) fn effects(change: &Change<'_>) -> Vec<String> {
 }
 
 /// Returns the command that brings back what was before. `None` if nothing changes.
-pub(super) fn undo(change: &Change<'_>) -> Option<Command> {
+pub(super) fn undo(change: &Change) -> Option<Command> {
     match (&change.before, &change.after) {
         (None, None) => None,
-        (None, Some(after)) => Some(Command::Remove { route: name(after.route) }),
+        (None, Some(after)) => Some(Command::Remove { route: name(&after.route) }),
         (Some(before), None) if before.source.origin == Place::Operator => {
             Some(Command::Add { line: before.source.to_string() })
         }
-        (Some(before), None) => Some(Command::Restore { route: name(before.route) }),
-        (Some(before), Some(after)) => undo_change(name(before.route), &before.change, &after.change),
+        (Some(before), None) => Some(Command::Restore { route: name(&before.route) }),
+        (Some(before), Some(after)) => undo_change(name(&before.route), &before.change, &after.change),
     }
 }
 
@@ -121,8 +121,8 @@ fn weighted<'o>(before: &'o Override, after: &'o Override) -> Option<&'o Endpoin
     keys.find(|key| before.weights.get(key) != after.weights.get(key))
 }
 
-impl Change<'_> {
-    fn opened(&self, after: &After<'_>) -> Vec<String> {
+impl Change {
+    fn opened(&self, after: &After) -> Vec<String> {
         let mut effects = vec![match &after.route.listen {
             Listen::Peer { name, .. } => format!("peers can use {name}"),
             listen => format!("the listener {listen} opens{}", any_port(listen)),
@@ -133,7 +133,7 @@ impl Change<'_> {
         effects
     }
 
-    fn changed(&self, before: &Before<'_>, after: &After<'_>) -> Vec<String> {
+    fn changed(&self, before: &Before, after: &After) -> Vec<String> {
         match (before.change.paused, after.change.paused) {
             (false, true) => return self.paused(before),
             (true, false) => return self.resumed(before, after),
@@ -151,7 +151,7 @@ impl Change<'_> {
         weighted(&before.change, &after.change).map(|key| reweighted(before, after, key)).unwrap_or_default()
     }
 
-    fn paused(&self, before: &Before<'_>) -> Vec<String> {
+    fn paused(&self, before: &Before) -> Vec<String> {
         let held = counted(before.held, "held session stays held", "held sessions stay held");
         let new =
             "new sessions are held until the route is resumed; `hold` does not run meanwhile".to_owned();
@@ -162,17 +162,17 @@ impl Change<'_> {
         open_sessions(before.open, "", CONTINUE).into_iter().chain(held).chain([new, limit]).collect()
     }
 
-    fn resumed(&self, before: &Before<'_>, after: &After<'_>) -> Vec<String> {
+    fn resumed(&self, before: &Before, after: &After) -> Vec<String> {
         let released = released(before).filter(|_| after.takers().next().is_some());
         let new = new_sessions(after, &before.endpoints);
         released.into_iter().chain([new]).chain(open_sessions(before.open, "", CONTINUE)).collect()
     }
 
-    fn switched(&self, before: &Before<'_>, after: &After<'_>) -> Vec<String> {
-        let (old, new) = (list(before.serving), list(&after.route.targets));
+    fn switched(&self, before: &Before, after: &After) -> Vec<String> {
+        let (old, new) = (list(&before.serving), list(&after.route.targets));
         let mut effects: Vec<String> = self.looked_up().chain(self.problems(after)).collect();
         if after.is_pending {
-            effects.push(format!("{old} is used until {new} has an endpoint"));
+            effects.push(format!("the previous targets ({old}) are used until {new} has an endpoint"));
         }
         effects.extend(self.trial_of(after));
         let can_serve = after.is_pending || after.takers().next().is_some();
@@ -193,7 +193,7 @@ impl Change<'_> {
     }
 
     /// Returns whether the new endpoints are tested before they are used.
-    fn trial_of(&self, after: &After<'_>) -> Option<String> {
+    fn trial_of(&self, after: &After) -> Option<String> {
         let test = match (&after.route.options.health.check, after.route.listen.protocol()) {
             (Check::Off, Protocol::Udp) => return None,
             (Check::Off, Protocol::Tcp) => "accept a connection",
@@ -211,13 +211,13 @@ impl Change<'_> {
     }
 
     /// Returns why targets have no endpoint, unless they are about to be looked up.
-    fn problems(&self, after: &After<'_>) -> Vec<String> {
+    fn problems(&self, after: &After) -> Vec<String> {
         let count = if self.followed.is_empty() { LISTED_MAX } else { 0 };
         after.problems.iter().take(count).cloned().collect()
     }
 }
 
-impl Before<'_> {
+impl Before {
     fn of(&self, key: &EndpointKey) -> Option<&Serving> {
         self.endpoints.iter().find(|serving| serving.spec.key == *key)
     }
@@ -227,7 +227,7 @@ impl Before<'_> {
     }
 }
 
-impl After<'_> {
+impl After {
     fn of(&self, key: &EndpointKey) -> Option<&EndpointSpec> {
         self.endpoints.iter().find(|endpoint| endpoint.key == *key)
     }
@@ -238,14 +238,14 @@ impl After<'_> {
 }
 
 /// Describes an endpoint that takes no more new sessions.
-fn stopped(before: &Before<'_>, after: &After<'_>, key: &EndpointKey) -> Vec<String> {
+fn stopped(before: &Before, after: &After, key: &EndpointKey) -> Vec<String> {
     let sessions = before.of(key).map_or(0, |serving| serving.sessions);
     let open = open_sessions(sessions, &format!(" on {key}"), CONTINUE);
     let others = new_sessions(after, &before.endpoints);
     [format!("{key} takes no new sessions")].into_iter().chain(open).chain([others]).collect()
 }
 
-fn undrained(before: &Before<'_>, after: &After<'_>, key: &EndpointKey) -> Vec<String> {
+fn undrained(before: &Before, after: &After, key: &EndpointKey) -> Vec<String> {
     let weight = after.of(key).map_or(0, |endpoint| endpoint.weight);
     if weight == 0 {
         return vec![format!("{key} is no longer drained, but its weight is 0: it takes no new sessions")];
@@ -258,7 +258,7 @@ fn undrained(before: &Before<'_>, after: &After<'_>, key: &EndpointKey) -> Vec<S
     effects
 }
 
-fn reweighted(before: &Before<'_>, after: &After<'_>, key: &EndpointKey) -> Vec<String> {
+fn reweighted(before: &Before, after: &After, key: &EndpointKey) -> Vec<String> {
     if after.change.drained.contains(key) {
         return vec![format!("{key} stays drained; the weight applies once it is not")];
     }
@@ -284,7 +284,7 @@ fn reweighted(before: &Before<'_>, after: &After<'_>, key: &EndpointKey) -> Vec<
 }
 
 /// Returns where new sessions go. `before` are the endpoints whose state is known.
-fn new_sessions(after: &After<'_>, before: &[Serving]) -> String {
+fn new_sessions(after: &After, before: &[Serving]) -> String {
     let hold = after.route.options.hold;
     if let Some(paused) = still_paused(after) {
         return paused;
@@ -296,9 +296,10 @@ fn new_sessions(after: &After<'_>, before: &[Serving]) -> String {
     };
     match takers.first() {
         None => without_endpoint(hold),
-        Some(_) if takers.iter().all(is_bad) => {
-            format!("new sessions use {names}, of which none is available now")
-        }
+        Some(_) if takers.iter().all(is_bad) => match takers.len() {
+            1 => format!("new sessions use {names}, which is unavailable now"),
+            _ => format!("new sessions use {names}, which are all unavailable now"),
+        },
         Some(first) if first.tier >= BACKUP_TIER => {
             format!("no endpoint of the targets takes sessions: new sessions use the backups, {names}")
         }
@@ -306,8 +307,8 @@ fn new_sessions(after: &After<'_>, before: &[Serving]) -> String {
     }
 }
 
-fn closed(before: &Before<'_>) -> Vec<String> {
-    let Route { listen, options, origin, .. } = before.route;
+fn closed(before: &Before) -> Vec<String> {
+    let Route { listen, options, origin, .. } = &before.route;
     let mut effects = vec![match listen {
         Listen::Peer { name, .. } => format!("peers can no longer use {name}"),
         listen => format!("the listener {listen} closes"),
@@ -317,16 +318,17 @@ fn closed(before: &Before<'_>) -> Vec<String> {
     let rest = format!(" as no-endpoint when `hold` has passed ({})", format_duration(options.hold));
     effects.extend(counted(before.held, one, several).map(|held| held + &rest));
     let is_changed = before.change != Override::default();
-    effects.push(match (origin, is_changed) {
-        (Place::Operator, true) => "the manual changes of the route are discarded".to_owned(),
-        (Place::Operator, false) => return effects,
-        _ => "the route stays closed until it is restored, or until the next restart".to_owned(),
-    });
+    let lasts = match (origin, is_changed) {
+        (Place::Operator, false) => None,
+        (Place::Operator, true) => Some("the manual changes of the route are discarded"),
+        _ => Some("the route stays closed until it is restored, or until the next restart"),
+    };
+    effects.extend(lasts.map(str::to_owned));
     effects
 }
 
 /// Returns what happens to the sessions of the endpoints that a switch removes.
-fn leaving(before: &Before<'_>, after: &After<'_>) -> Option<String> {
+fn leaving(before: &Before, after: &After) -> Option<String> {
     let fate = fate(after.on_remove, &after.route.listen);
     if after.is_pending {
         let Fate { several, .. } = fate;
@@ -361,11 +363,11 @@ fn open_sessions(count: usize, place: &str, Fate { one, several }: Fate) -> Opti
     counted(count, &format!("open session{place} {one}"), &format!("open sessions{place} {several}"))
 }
 
-fn released(before: &Before<'_>) -> Option<String> {
+fn released(before: &Before) -> Option<String> {
     counted(before.held, "held session is connected first", "held sessions are connected first")
 }
 
-fn still_paused(after: &After<'_>) -> Option<String> {
+fn still_paused(after: &After) -> Option<String> {
     let text = "the route is paused: new sessions are held until it is resumed";
     after.change.paused.then(|| text.to_owned())
 }

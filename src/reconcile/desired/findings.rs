@@ -9,7 +9,7 @@ use crate::ordered::CollectOrdered;
 /// Messages that are remembered as logged. When there are more, all are forgotten.
 const LOGGED_MAX: usize = 4096;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Findings {
     mistakes: BTreeSet<String>,
     notices: Vec<String>,

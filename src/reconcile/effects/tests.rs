@@ -77,9 +77,9 @@ impl Case {
         let serving = weighed(&self.before, specs()).into_iter().zip(self.sessions);
         let change = Change {
             before: Some(Before {
-                source: &before,
-                route: &before,
-                serving: &before.targets,
+                source: before.clone(),
+                serving: before.targets.clone(),
+                route: before,
                 change: self.before,
                 open: self.sessions.iter().sum(),
                 held: self.held,
@@ -87,7 +87,7 @@ impl Case {
                     .map(|(spec, sessions)| Serving { spec, sessions, is_ok: !self.broken })
                     .collect(),
             }),
-            after: after.as_ref().map(|route| After {
+            after: after.map(|route| After {
                 route,
                 endpoints: weighed(&self.after, self.endpoints.unwrap_or_else(specs)),
                 change: self.after,
@@ -151,6 +151,11 @@ fn pause_and_resume() {
         Some(Command::Pause { route: named() }),
     );
     check(
+        Case { before: paused(), broken: true, sessions: [0, 0], ..Case::default() },
+        &["new sessions use 10.0.0.1:1, 10.0.0.2:1, which are all unavailable now"],
+        Some(Command::Pause { route: named() }),
+    );
+    check(
         Case { before: paused(), held: 2, sessions: [0, 0], endpoints: Some(Vec::new()), ..Case::default() },
         &["no endpoint takes sessions: new sessions are held up to 10s, then reset (no-endpoint)"],
         Some(Command::Pause { route: named() }),
@@ -211,7 +216,7 @@ fn switch_names_the_targets_and_the_sessions_that_are_left() {
         },
         &[
             "the endpoints of db:1 are looked up first",
-            "10.0.0.1:1, 10.0.0.2:1 is used until db:1 has an endpoint",
+            "the previous targets (10.0.0.1:1, 10.0.0.2:1) are used until db:1 has an endpoint",
             unchecked,
             "new sessions use db:1 instead of 10.0.0.1:1, 10.0.0.2:1",
             "the open sessions on replaced endpoints then continue",
@@ -235,7 +240,7 @@ fn drain_names_the_endpoints_that_remain() {
     );
     check(
         Case { after: drained(&[2]), broken: true, sessions: [0, 0], ..Case::default() },
-        &["10.0.0.2:1 takes no new sessions", "new sessions use 10.0.0.1:1, of which none is available now"],
+        &["10.0.0.2:1 takes no new sessions", "new sessions use 10.0.0.1:1, which is unavailable now"],
         undrain(2),
     );
     let both = || Case { before: drained(&[1]), after: drained(&[1, 2]), ..Case::default() };
@@ -348,7 +353,7 @@ fn add_names_the_listener_and_what_is_looked_up() {
     let opened = |line: &str, endpoints: Vec<EndpointSpec>, followed: Vec<Target>| {
         let route = route(line, &Place::Operator);
         let after = After {
-            route: &route,
+            route: route.clone(),
             change: Override::default(),
             endpoints,
             problems: vec!["db:1: not known yet".to_owned()],

@@ -41,19 +41,21 @@ impl Waits {
     }
 }
 
-/// A route with two endpoints, and a session on each.
-fn world() -> (Ambassador, SocketAddr, Vec<TcpStream>) {
+/// A route with two endpoints, the address of the second, and two sessions on it. Those on the first must stay open as well.
+fn world() -> (Ambassador, SocketAddr, Vec<TcpStream>, Vec<TcpStream>) {
     let (one, two) = (service("one"), service("two"));
     let ambassador = Ambassador::with(&format!("127.0.0.1:0={one},{two}?name=r")).start();
     let addr = ambassador.addr("r");
-    let sessions = (0..4).map(|_| greeting(addr).unwrap());
-    let on_two = sessions.filter(|(_, name)| name == "two").map(|(stream, _)| stream).collect();
-    (ambassador, two, on_two)
+    let sessions: Vec<(TcpStream, String)> = (0..4).map(|_| greeting(addr).unwrap()).collect();
+    let (on_two, on_one): (Vec<_>, Vec<_>) = sessions.into_iter().partition(|(_, name)| name == "two");
+    let streams =
+        |sessions: Vec<(TcpStream, String)>| sessions.into_iter().map(|(stream, _)| stream).collect();
+    (ambassador, two, streams(on_two), streams(on_one))
 }
 
 #[test]
 fn drain_with_wait_shows_the_sessions_that_are_left_and_returns_when_there_are_none() {
-    let (ambassador, two, mut sessions) = world();
+    let (ambassador, two, mut sessions, _others) = world();
     let mut drain = waits(&ambassador, &format!("drain r {two} --wait --timeout 1m"));
     assert_eq!(drain.line(), format!("2 sessions left on {two}"));
     sessions.pop();
@@ -64,7 +66,7 @@ fn drain_with_wait_shows_the_sessions_that_are_left_and_returns_when_there_are_n
 
 #[test]
 fn drain_that_times_out_stays_and_one_that_is_undone_fails() {
-    let (ambassador, two, _sessions) = world();
+    let (ambassador, two, _sessions, _others) = world();
     let (code, why) = fails(&ambassador, &format!("drain r {two} --wait --timeout 300ms"));
     assert_eq!(code, Some(1), "{why}");
     assert!(why.contains(&format!("2 sessions left on {two} after 300ms; it stays drained")), "{why}");
@@ -101,7 +103,7 @@ fn switch_with_wait_shows_what_it_waits_for() {
 
 #[test]
 fn interrupted_command_says_what_stays_as_it_is() {
-    let (ambassador, two, _sessions) = world();
+    let (ambassador, two, _sessions, _others) = world();
     for (words, says) in [
         (
             "switch r 127.0.0.1:1 --wait --timeout 1h".to_owned(),
@@ -129,7 +131,7 @@ fn interrupted_command_says_what_stays_as_it_is() {
 
 #[test]
 fn terminal_has_one_line_with_the_time() {
-    let (ambassador, two, _sessions) = world();
+    let (ambassador, two, _sessions, _others) = world();
     let program = env!("CARGO_BIN_EXE_ambassador");
     let line = format!("{program} drain r {two} --wait --timeout 2h --admin {}", admin(&ambassador));
     let terminal = Terminal::run(&mut Command::new("script"), &line);
