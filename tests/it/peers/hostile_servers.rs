@@ -227,6 +227,7 @@ fn refusals_for_good_end_the_session_at_once() {
 #[test]
 fn few_interim_responses_are_skipped_and_many_end_the_tunnel() {
     for (interim, is_served) in [(16, true), (17, false)] {
+        let (sender, end_of_tunnel) = std::sync::mpsc::channel();
         let dialling = Dialling::start("&hold=0s&connect-timeout=20s", &[], move |raw| {
             on_frames(raw, |raw, frame| {
                 if is_request(frame) {
@@ -237,12 +238,13 @@ fn few_interim_responses_are_skipped_and_many_end_the_tunnel() {
                     raw.frame(DATA, END_STREAM, frame.stream, b"one");
                 }
             });
+            sender.send(()).ok();
         });
         let mut name = String::new();
         let result = dialling.connect().read_to_string(&mut name);
         assert_eq!((result.is_ok(), name == "one"), (is_served, is_served), "{interim}: {result:?}");
         if !is_served {
-            dialling.logs("tunnel closed");
+            end_of_tunnel.recv_timeout(TIMEOUT).expect("the end of the tunnel");
         }
     }
 }
