@@ -23,7 +23,8 @@ const WARN_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug, Default)]
 struct Watched {
     errors: BTreeMap<String, (CredentialsError, bool)>,
-    warned: Option<SystemTime>,
+    /// When and of which certificates `warn_of_expiry` has warned.
+    warned: Option<(SystemTime, Vec<CertificateInfo>)>,
 }
 
 impl Tls {
@@ -88,13 +89,13 @@ impl Tls {
     }
 
     fn warn_of_expiry(&self, watched: &mut Watched, events: &Events) {
-        let now = SystemTime::now();
-        let is_recent = |warned: SystemTime| now.duration_since(warned).is_ok_and(|age| age < WARN_EVERY);
-        if watched.warned.is_some_and(is_recent) {
+        let (now, certificates) = (SystemTime::now(), self.infos());
+        let is_recent = |at: &SystemTime| now.duration_since(*at).is_ok_and(|age| age < WARN_EVERY);
+        if watched.warned.as_ref().is_some_and(|(at, of)| is_recent(at) && *of == certificates) {
             return;
         }
-        watched.warned = Some(now);
-        for certificate in self.infos() {
+        watched.warned = Some((now, certificates.clone()));
+        for certificate in certificates {
             if warn_of_expiry_of(&certificate, now) {
                 let CertificateInfo { name: certificate, identity, not_after, path: _ } = certificate;
                 let until = humantime::format_rfc3339_seconds(not_after).to_string();

@@ -3,11 +3,13 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use h2::Reason;
-use h2::client::{Connection, SendRequest};
+use h2::client::{Connection, ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream};
+use http::Response;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep};
 
@@ -27,6 +29,10 @@ const SETTINGS_POLL: Duration = Duration::from_millis(2);
 
 /// A tunnel that was silent for longer is probed at once when a session begins.
 const SILENT: Duration = Duration::from_secs(1);
+
+/// Interim responses (1xx) to one request; a peer that sends more loses its tunnel. We send none. h2 keeps all that arrive before
+/// the session is polled, and returns their memory only when the tunnel ends.
+const INTERIM_MAX: usize = 16;
 
 /// A tunnel in which we open the sessions.
 #[derive(Clone, Debug)]
@@ -146,9 +152,14 @@ impl Dialled {
         drop(requests);
         let response = tokio::select! {
             biased;
-            response = response => response,
+            response = answer(response) => response,
             () = self.tunnel.cut.cancelled() => return Err(self.lost()),
             () = self.answer_overdue(connect_timeout, info.hold.unwrap_or_default()) => return Err(OpenError::Timeout),
+        };
+        let Some(response) = response else {
+            tracing::debug!(remote = %self.tunnel.remote, "tunnel ended: the peer floods interim responses");
+            self.tunnel.cut(Ending::TunnelLost);
+            return Err(OpenError::Peer(TunnelError::Lost));
         };
         let response = response.map_err(|error| self.failed(&error))?;
         match response.status().as_u16() {
@@ -203,4 +214,19 @@ impl Dialled {
     fn lost(&self) -> OpenError {
         self.tunnel.tls_failure().map_or(OpenError::Tunnel, OpenError::Peer)
     }
+}
+
+/// Waits for the answer to a request. Returns `None` after too many interim responses.
+async fn answer(mut response: ResponseFuture) -> Option<Result<Response<RecvStream>, h2::Error>> {
+    let mut interim = 0;
+    poll_fn(|cx| {
+        while let Poll::Ready(Some(Ok(_skipped))) = response.poll_informational(cx) {
+            interim += 1;
+            if interim > INTERIM_MAX {
+                return Poll::Ready(None);
+            }
+        }
+        response.poll_unpin(cx).map(Some)
+    })
+    .await
 }

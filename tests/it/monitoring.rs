@@ -14,7 +14,7 @@ use ambassador::ending::Ending;
 
 use crate::support::{compose_1, needs, within};
 use dashboard::{Dashboard, Substituted};
-use prometheus::{Prometheus, promtool};
+use prometheus::{Guarded, Prometheus, promtool};
 use scenario::Scenario;
 
 /// Generous for a machine that is busy with other tests.
@@ -114,8 +114,11 @@ fn compose_file_is_valid_and_its_command_passes_check() {
 fn queries_alerts_and_rules_have_data_of_a_real_prometheus() {
     let prometheus = needs!(Prometheus::prepare());
     let mut scenario = Scenario::start();
-    let prometheus = prometheus.scrape(&scenario.targets());
+    let (target, token_file) = scenario.guarded();
+    let prometheus =
+        prometheus.scrape(&scenario.targets(), &Guarded { target: &target, token_file: &token_file });
     within(PATIENCE, "each target was scraped", || prometheus.are_up(&scenario.targets()));
+    within(PATIENCE, "the target with a token was scraped", || prometheus.are_up(&[target.clone()]));
 
     let dashboard = Dashboard::read();
     let all = dashboard.substituted(&Substituted::ALL);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -32,6 +33,12 @@ pub(super) struct Prometheus {
     process: Child,
     address: String,
     _dir: tempfile::TempDir,
+}
+
+/// A page of an ambassador, which has the metrics, too.
+pub(super) struct Guarded<'a> {
+    pub(super) target: &'a str,
+    pub(super) token_file: &'a Path,
 }
 
 /// An alert of the example.
@@ -145,12 +152,18 @@ impl Prometheus {
 }
 
 impl Prepared {
-    /// Starts it with these targets instead of those of the example.
-    pub(super) fn scrape(self, targets: &[String]) -> Prometheus {
+    /// Starts it with these targets instead of those of the example, and with one that requires a token.
+    pub(super) fn scrape(self, targets: &[String], guarded: &Guarded<'_>) -> Prometheus {
         let Prepared(dir) = self;
         let config = read("prometheus.yml").replace("15s", "500ms");
         let config = config.replace("[\"ambassador:9600\"]", &format!("{targets:?}"));
-        std::fs::write(dir.path().join("prometheus.yml"), config).unwrap();
+        let Guarded { target, token_file } = guarded;
+        let job = format!(
+            "  - job_name: with-token\n    authorization: {{credentials_file: {}}}\n    \
+             static_configs: [{{targets: [\"{target}\"]}}]\n",
+            token_file.display()
+        );
+        std::fs::write(dir.path().join("prometheus.yml"), config + &job).unwrap();
         let address = format!("{}:9090", private_ip());
         let mut command = Command::new("prometheus");
         command

@@ -17,6 +17,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Enough for a few sessions, and few enough for a test to use up.
 const FEW_FILES: u64 = 256;
 
+const TOKEN_FILE: &str = "token";
 /// The port of a route of the file that an argument hides, which is a mistake.
 const HIDDEN: u16 = 1001;
 /// The port of a route that another program has.
@@ -119,9 +120,11 @@ impl Scenario {
         let exporter = Ambassador::with(&exporter).start();
         let certificate = ca.issue_for("web", 3, 3 * DAY);
         write_routes(&dir, &ip, &[HIDDEN]);
+        std::fs::write(dir.path().join(TOKEN_FILE), "a-token-that-is-long-enough\n").unwrap();
         let flags = format!(
-            "--config {} {} --certificate web={} -sock /nonexistent/docker.sock",
+            "--config {} --web {ip}:9700 --web-token-file {} {} --certificate web={} -sock /nonexistent/docker.sock",
             dir.path().join("a.toml").display(),
+            dir.path().join(TOKEN_FILE).display(),
             ca.flags("main", 2),
             certificate.display()
         );
@@ -173,6 +176,11 @@ impl Scenario {
             .chain(restarting)
             .map(|instance| instance.admin.to_string())
             .collect()
+    }
+
+    /// Returns the page of one, and the file of its token.
+    pub(super) fn guarded(&self) -> (String, PathBuf) {
+        (format!("{}:9700", self.ip), self.dir.path().join(TOKEN_FILE))
     }
 
     /// Runs a session of each kind.

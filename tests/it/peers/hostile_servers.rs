@@ -224,6 +224,31 @@ fn refusals_for_good_end_the_session_at_once() {
     }
 }
 
+#[test]
+fn few_interim_responses_are_skipped_and_many_end_the_tunnel() {
+    for (interim, is_served) in [(16, true), (17, false)] {
+        let (sender, end_of_tunnel) = std::sync::mpsc::channel();
+        let dialling = Dialling::start("&hold=0s&connect-timeout=20s", &[], move |raw| {
+            on_frames(raw, |raw, frame| {
+                if is_request(frame) {
+                    for _ in 0..interim {
+                        raw.frame(HEADERS, END_HEADERS, frame.stream, &field(":status", "103"));
+                    }
+                    raw.frame(HEADERS, END_HEADERS, frame.stream, &OK);
+                    raw.frame(DATA, END_STREAM, frame.stream, b"one");
+                }
+            });
+            sender.send(()).ok();
+        });
+        let mut name = String::new();
+        let result = dialling.connect().read_to_string(&mut name);
+        assert_eq!((result.is_ok(), name == "one"), (is_served, is_served), "{interim}: {result:?}");
+        if !is_served {
+            end_of_tunnel.recv_timeout(TIMEOUT).expect("the end of the tunnel");
+        }
+    }
+}
+
 /// Starts a route to a hostile peer and, after it, a good one, and returns the number of tunnels of the hostile peer.
 fn next_endpoint_serves(
     options: &str,

@@ -11,6 +11,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use crate::app::{App, AppPair, PATIENCE, Service, eventually, greeting};
 use crate::support::{Ambassador, Secret, Service as Named, ask};
 
+/// An attempt that exceeds the connect timeout on a busy machine is repeated, and would be counted again.
+const PATIENT: &str = "&connect-timeout=20s";
+
 async fn connect_from(client: &str, addr: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::new(client.parse().unwrap(), 0)).unwrap();
@@ -28,7 +31,8 @@ async fn name_for(client: &str, addr: SocketAddr) -> Option<String> {
 #[tokio::test]
 async fn exporter_allows_and_denies_the_real_client() {
     let service = Service::named("one").await;
-    let pair = AppPair::new(&format!("{}?allow=127.0.0.0/24&deny=127.0.0.9", service.addr), "").await;
+    let export = format!("{}?allow=127.0.0.0/24&deny=127.0.0.9", service.addr);
+    let pair = AppPair::new(&export, PATIENT).await;
     assert_eq!(name_for("127.0.0.8", pair.addr()).await.as_deref(), Some("one"));
     assert_eq!(name_for("127.0.0.9", pair.addr()).await, None);
     assert_eq!(name_for("127.0.1.1", pair.addr()).await, None);
@@ -39,14 +43,11 @@ async fn exporter_allows_and_denies_the_real_client() {
 #[tokio::test]
 async fn exporter_limits_the_rate_of_the_real_client() {
     let service = Service::named("one").await;
-    let pair = AppPair::new(&format!("{}?rate=1", service.addr), "&hold=0s").await;
-    let first = name_for("127.0.0.8", pair.addr()).await;
-    let mut refused = 0;
-    for _ in 0..5 {
-        refused += usize::from(name_for("127.0.0.8", pair.addr()).await.is_none());
-    }
-    assert_eq!(first.as_deref(), Some("one"));
-    assert!(refused >= 1, "one client a second");
+    let pair = AppPair::new(&format!("{}?rate=1", service.addr), &format!("&hold=0s{PATIENT}")).await;
+    assert_eq!(name_for("127.0.0.8", pair.addr()).await.as_deref(), Some("one"));
+    // At once, because another is allowed each second.
+    let again = futures_util::future::join_all((0..20).map(|_| name_for("127.0.0.8", pair.addr()))).await;
+    assert!(again.contains(&None), "one client a second");
     assert_eq!(name_for("127.0.0.9", pair.addr()).await.as_deref(), Some("one"), "another client");
 }
 

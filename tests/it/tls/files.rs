@@ -1,6 +1,7 @@
 //! Certificates in files: mistakes that `check` reports, and changes while sessions run.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -79,7 +80,7 @@ fn serial(addr: SocketAddr, name: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn certificate_is_replaced_while_sessions_run() {
-    const SESSIONS: usize = 300;
+    const SESSIONS: usize = 1_000;
     let service = Service::named("").await;
     let pair = TlsPair::new(&service.addr.to_string(), "", "").await;
     let mut sessions = Vec::new();
@@ -145,6 +146,50 @@ fn invalid_file_keeps_the_certificate_and_is_reported() {
     within(PATIENCE, "no report in status", || {
         let status = String::from_utf8(ambassador.verb("status").stdout).unwrap();
         if status.contains("has no certificate") { Err(status) } else { Ok(()) }
+    });
+}
+
+/// Returns a sample of `/metrics`.
+fn metric(ambassador: &Ambassador, name: &str) -> f64 {
+    let mut stream = std::os::unix::net::UnixStream::connect(ambassador.admin()).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)).expect("a sample");
+    value.trim().parse().unwrap()
+}
+
+#[test]
+fn certificate_of_a_route_is_reported_before_it_expires() {
+    const DAY: f64 = 86_400.0;
+    let ca = Ca::new();
+    let cert = ca.issue("service", 1, [-1, 20]);
+    let path = cert.display().to_string();
+    let route = "127.0.0.1:0=127.0.0.1:1?name=x&tls=service";
+    let ambassador = Ambassador::with(&format!("--certificate service={path} {route}")).start();
+    let shows = |words: &str, expected: &str| {
+        within(PATIENCE, expected, || match String::from_utf8(ambassador.verb(words).stdout).unwrap() {
+            text if text.contains(expected) => Ok(()),
+            text => Err(text),
+        });
+    };
+    let expiry = || metric(&ambassador, "ambassador_certificate_expiry_seconds{name=\"service\"}");
+    shows("status", &format!("certificate service (service, {path}) expires in 19d "));
+    assert!((19.0 * DAY..20.0 * DAY).contains(&expiry()), "{}", expiry());
+    // Log and events warn from a week before, also of a certificate that has just been replaced.
+    assert!(!ambassador.log().contains("certificate expires"), "{}", ambassador.log());
+    ca.issue("service", 2, [-1, 6]);
+    shows("status", &format!("certificate service (service, {path}) expires in 5d "));
+    shows("events", "certificate expires soon or has expired");
+    assert!(ambassador.log().contains("certificate expires in 5days"), "{}", ambassador.log());
+    assert!((5.0 * DAY..6.0 * DAY).contains(&expiry()), "{}", expiry());
+    assert_eq!(metric(&ambassador, "ambassador_credentials_last_reload_successful"), 1.0);
+    fs::write(&cert, "nonsense").unwrap();
+    within(PATIENCE, "the refusal", || {
+        match metric(&ambassador, "ambassador_credentials_last_reload_successful") {
+            0.0 => Ok(()),
+            other => Err(other),
+        }
     });
 }
 
