@@ -23,25 +23,6 @@ pub struct Control {
 }
 
 impl Control {
-    /// Installs signal handlers, and returns a future that handles the signals for ever. PID 1 needs the handlers as well: the
-    /// kernel ignores signals to it that have none.
-    pub fn handle_signals(&self) -> io::Result<impl Future<Output = ()> + use<>> {
-        let control = self.clone();
-        let mut stop = StopSignals::install()?;
-        let mut hangup = signal(SignalKind::hangup())?;
-        Ok(async move {
-            loop {
-                tokio::select! {
-                    signal = stop.recv() => control.stop_or_force(signal),
-                    Some(()) = hangup.recv() => {
-                        tracing::info!("SIGHUP: reading the files again");
-                        control.reload.notify_waiters();
-                    }
-                }
-            }
-        })
-    }
-
     fn stop_or_force(&self, signal: &str) {
         if self.stop.is_cancelled() {
             tracing::warn!("{signal} again: ending all sessions now");
@@ -49,6 +30,34 @@ impl Control {
         } else {
             tracing::info!("{signal}: taking no new sessions");
             self.stop.cancel();
+        }
+    }
+}
+
+/// The signals that the running ambassador handles.
+#[derive(Debug)]
+pub struct Signals {
+    stop: StopSignals,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Installs the handlers, before anything is bound: a signal to a process that has just started must not end it abruptly, and
+    /// the kernel ignores signals to PID 1 that have no handler. Signals that arrive before [`Signals::handle`] are kept.
+    pub fn install() -> io::Result<Signals> {
+        Ok(Signals { stop: StopSignals::install()?, hangup: signal(SignalKind::hangup())? })
+    }
+
+    /// Handles the signals for ever.
+    pub async fn handle(mut self, control: Control) {
+        loop {
+            tokio::select! {
+                signal = self.stop.recv() => control.stop_or_force(signal),
+                Some(()) = self.hangup.recv() => {
+                    tracing::info!("SIGHUP: reading the files again");
+                    control.reload.notify_waiters();
+                }
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::config::args::RunArgs;
 use crate::config::vars::Vars;
 use crate::config::{self, Config, LogConfig, LogFormat};
 use crate::diagnostic::{Diagnostic, Place};
+use crate::drain::Signals;
 use crate::exit::Exit;
 use crate::log;
 use crate::observe::config as show;
@@ -82,11 +83,12 @@ fn watched_block_on<F: Future>(run: impl FnOnce(StallMonitor) -> F) -> std::io::
 }
 
 async fn run_until_stopped(config: Config, stalls: StallMonitor) -> Result<(), BuildError> {
+    let signals = Signals::install()?;
     let bound = app::build_watched(config, stalls).await?;
-    let signals = bound.control().handle_signals()?;
+    let control = bound.control();
     tokio::select! {
         () = bound.run() => {}
-        () = signals => {}
+        () = signals.handle(control) => {}
     }
     Ok(())
 }
