@@ -53,8 +53,8 @@ export interface Route {
   bytes_down: number;
   endings: Record<string, number>;
   problems: string[];
+  /** The route with its options, in the syntax of an argument. */
   line?: string;
-  protocol?: string;
   sessions_total?: number;
   failed_total?: number;
   /** 0 if it is ok. */

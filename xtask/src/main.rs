@@ -53,7 +53,7 @@ enum Task {
     Fuzz(fuzz::Args),
     /// Build the web page from web/ into src/web/page/; needs Node
     Web(web::Args),
-    /// Take the pictures of the web page in docs/images, which takes five minutes
+    /// Take the pictures of the web page in docs/images, which takes ten minutes
     Screenshots,
     /// Check formatting, clippy and rustdoc, and licences if cargo-deny is installed
     Lint,

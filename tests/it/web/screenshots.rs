@@ -19,52 +19,16 @@ fn save(page: &Page, name: &str) {
     fs::write(Path::new("docs/images").join(name), BASE64.decode(data.as_bytes()).unwrap()).unwrap();
 }
 
-const CONFIG: &str = r#"
-[[route]]
-name = "postgres"
-listen = "127.0.88.1:5432"
-target = ["127.0.88.11:5432", "127.0.88.12:5432"]
-hold = "30s"
-
-[[route]]
-name = "redis"
-listen = "127.0.88.1:6379"
-target = "127.0.88.13:6379"
-
-[[route]]
-name = "shop"
-listen = "127.0.88.1:8080"
-target = ["127.0.88.14:8080", "127.0.88.15:8080", "127.0.88.16:8080"]
-health = "tcp"
-health-interval = "1s"
-
-[[route]]
-name = "search"
-listen = "127.0.88.1:9200"
-target = ["127.0.88.17:9200", "127.0.88.18:9200"]
-
-[[route]]
-name = "orders"
-listen = "127.0.88.1:3306"
-target = "127.0.88.19:3306"
-backup = "127.0.88.20:3306"
-
-[[route]]
-name = "billing"
-listen = "127.0.88.1:7000"
-target = "127.0.88.21:7000"
-hold = "3s"
-
-[[route]]
-name = "queue"
-listen = "127.0.88.1:5672"
-target = "127.0.88.22:5672"
-
-[[route]]
-name = "dns"
-listen = "127.0.88.1:5300/udp"
-target = "127.0.88.23:53"
-"#;
+const ROUTES: [&str; 8] = [
+    "127.0.88.1:5432=127.0.88.11:5432,127.0.88.12:5432?name=postgres&hold=30s",
+    "127.0.88.1:6379=127.0.88.13:6379?name=redis",
+    "127.0.88.1:8080=127.0.88.14:8080,127.0.88.15:8080,127.0.88.16:8080?name=shop&health=tcp&health-interval=1s",
+    "127.0.88.1:9200=127.0.88.17:9200,127.0.88.18:9200?name=search",
+    "127.0.88.1:3306=127.0.88.19:3306?name=orders&backup=127.0.88.20:3306",
+    "127.0.88.1:7000=127.0.88.21:7000?name=billing&hold=3s",
+    "127.0.88.1:5672=127.0.88.22:5672?name=queue",
+    "127.0.88.1:5300/udp=127.0.88.23:53?name=dns",
+];
 
 /// The services that run: the last parts of their addresses.
 const SERVICES: [(u8, u16); 10] = [
@@ -91,14 +55,15 @@ const CLIENTS: [(u16, u64, u64); 7] = [
     (5672, 1500, 9000),
 ];
 
-/// So long that the pictures of the last 10 minutes are not empty.
-const RUN: Duration = Duration::from_secs(200);
+/// So long that the pictures of the last 10 minutes are full.
+const RUN: Duration = Duration::from_secs(560);
 
 /// Opens sessions to a route until the test's process ends, sometimes more and sometimes fewer.
 fn clients(port: u16, between_ms: u64, length_ms: u64) {
     std::thread::spawn(move || {
         for n in 0_u32.. {
-            let wave = 1.0 + 0.6 * (f64::from(n) * between_ms as f64 / 9_000.0).sin();
+            let wave =
+                1.0 + 0.6 * (f64::from(n) * between_ms as f64 / (5_000.0 + 3.0 * f64::from(port))).sin();
             pause(Duration::from_secs_f64(between_ms as f64 * wave / 1000.0));
             std::thread::spawn(move || {
                 let Ok((mut session, _)) = greeting(([127, 0, 88, 1], port).into()) else { return };
@@ -112,16 +77,14 @@ fn clients(port: u16, between_ms: u64, length_ms: u64) {
 #[test]
 #[ignore = "writes docs/images: `cargo xtask screenshots`"]
 fn pictures_of_the_documentation() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("ambassador.toml");
-    fs::write(&config, CONFIG).unwrap();
     for (host, port) in SERVICES {
         service_on(([127, 0, 88, host], port).into(), "one");
     }
-    let page = needs!(Page::open(&format!("--config {}", config.display())));
+    let page = needs!(Page::open(&ROUTES.join(" ")));
     for (port, between_ms, length_ms) in CLIENTS {
         clients(port, between_ms, length_ms);
     }
+    page.browser.devtools("Emulation.setScrollbarsHidden", &json!({ "hidden": true }));
     pause(RUN);
     page.post("/routes/search/weight", &json!({ "endpoint": "127.0.88.17:9200", "weight": 3 }));
     page.browser.sees("need attention");
