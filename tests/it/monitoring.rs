@@ -118,7 +118,9 @@ fn queries_alerts_and_rules_have_data_of_a_real_prometheus() {
     let prometheus =
         prometheus.scrape(&scenario.targets(), &Guarded { target: &target, token_file: &token_file });
     within(PATIENCE, "each target was scraped", || prometheus.are_up(&scenario.targets()));
-    within(PATIENCE, "the target with a token was scraped", || prometheus.are_up(std::slice::from_ref(&target)));
+    within(PATIENCE, "the target with a token was scraped", || {
+        prometheus.are_up(std::slice::from_ref(&target))
+    });
 
     let dashboard = Dashboard::read();
     let all = dashboard.substituted(&Substituted::ALL);
