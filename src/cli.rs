@@ -12,6 +12,7 @@ mod progress;
 mod register;
 mod request;
 mod serve;
+mod top;
 mod wait;
 mod watch;
 
@@ -35,6 +36,7 @@ use commands::CommandVerb;
 use dashboard::DashboardArgs;
 use peer::PeerCommand;
 use request::{AdminArgs, RequestArgs};
+use top::TopArgs;
 use watch::{EventsArgs, SessionsArgs};
 
 /// A stable place to connect to, for a service that moves.
@@ -101,6 +103,10 @@ enum Command {
     Sessions(SessionsArgs),
     /// Show the events of the running ambassador: changes of endpoints, routes and sources, and commands
     Events(EventsArgs),
+    /// Show the running ambassador in the terminal: routes sorted by urgency, with keys for the commands
+    ///
+    /// Needs a terminal of at least 60x16. With `--once`, prints a snapshot instead.
+    Top(TopArgs),
     #[command(flatten)]
     Control(CommandVerb),
     /// Print a completion script for a shell
@@ -174,6 +180,7 @@ fn dispatch(cli: Cli, vars: &Vars) -> Exit {
         Some(Command::Status { args }) => request::status(&args, vars),
         Some(Command::Sessions(sessions)) => watch::sessions(&sessions, vars),
         Some(Command::Events(events)) => watch::events(&events, vars),
+        Some(Command::Top(args)) => top::run(&args, vars),
         Some(Command::Control(command)) => commands::send(&command, vars),
         Some(Command::Completions { shell }) => pages::completions(shell),
         Some(Command::Man { out }) => pages::man(out.as_deref()),

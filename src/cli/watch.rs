@@ -117,15 +117,22 @@ impl Lines {
 /// Formats an event like a line of the log: time, event and fields.
 fn formatted(line: &str) -> String {
     let event: Value = serde_json::from_str(line).unwrap_or_default();
+    let time = event.get("time").and_then(Value::as_str).unwrap_or_default();
+    let text = format!("{time}  {}", described(&event));
+    format!("{}\n", escape::escaped(text.trim_start()))
+}
+
+/// Returns what happened, without the time.
+pub(super) fn described(event: &Value) -> String {
     let text = |key: &str| match event.get(key) {
         Some(Value::String(text)) => Some(text.clone()),
         Some(Value::Null) | None => None,
         Some(other) => Some(other.to_string()),
     };
     let what = text("message").or_else(|| text("event")).unwrap_or_default();
-    let mut words = vec![text("time").unwrap_or_default(), what];
+    let mut words = vec![what];
     words.extend(FIELDS.iter().filter_map(|key| Some(format!("{key}={}", text(key)?))));
-    format!("{}\n", escape::escaped(words.join("  ").trim_start()))
+    words.join("  ")
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub(crate) const ROUTES: &str = "AMBASSADOR_ROUTES";
 pub(crate) const CONFIG: &str = "AMBASSADOR_CONFIG";
 
 /// The subcommands, which a lone first argument may have been meant to be.
-pub(crate) const COMMANDS: [&str; 18] = [
+pub(crate) const COMMANDS: [&str; 19] = [
     "ca",
     "check",
     "completions",
@@ -39,6 +39,7 @@ pub(crate) const COMMANDS: [&str; 18] = [
     "sessions",
     "status",
     "switch",
+    "top",
     "weight",
 ];
 

@@ -613,7 +613,7 @@ impl EndpointStatus {
     }
 
     /// Returns why the endpoint receives no or fewer new sessions.
-    fn flaws(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn flaws(&self) -> impl Iterator<Item = &str> {
         let drained = self.drained.then_some("drained");
         let health = self.health.as_deref().filter(|state| *state != "healthy").map(|state| match state {
             "unknown" => "not checked yet",

@@ -50,6 +50,7 @@ mod support;
 mod swarm;
 mod tidy;
 mod tls;
+mod top;
 mod troubleshooting;
 mod two_hosts;
 mod udp;
