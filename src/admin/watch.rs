@@ -21,9 +21,9 @@ use crate::observe::status::{RouteStatus, Status};
 
 /// Between two looks at the counters.
 const PERIOD: Duration = Duration::from_secs(1);
-/// A look at the counters takes at most this fraction of the time: with very many routes there are fewer.
-const COST_MAX: u32 = 100;
-const PERIOD_MAX: Duration = Duration::from_secs(10);
+/// After a look at the counters there is none for this many times as long as it took, so that a reader costs 1% of a core at most,
+/// however many routes there are.
+const REST: u32 = 100;
 /// From an event of the control plane to the status that shows it: events come in groups.
 const GROUPED: Duration = Duration::from_millis(50);
 /// A stream without changes sends a comment, so that each side notices when the other is gone.
@@ -55,7 +55,9 @@ struct Watcher {
     seen: u64,
     sent: Sent,
     /// When to look at the counters again. `None` before the first message.
-    next: Option<Instant>,
+    due: Option<Instant>,
+    /// Not before then, whatever happens.
+    earliest: Instant,
     last_message: Instant,
     /// The counters are sampled while somebody watches.
     _viewer: Viewer,
@@ -89,7 +91,8 @@ impl Watcher {
             latest,
             seen,
             sent: Sent::default(),
-            next: None,
+            due: None,
+            earliest: Instant::now(),
             last_message: Instant::now(),
             _viewer,
         }
@@ -100,7 +103,9 @@ impl Watcher {
         loop {
             self.wait().await?;
             self.latest.borrow_and_update();
-            let message = self.status() + &self.events();
+            let is_due = self.due.is_none_or(|due| due <= Instant::now());
+            let status = if is_due { self.status() } else { String::new() };
+            let message = status + &self.events();
             if !message.is_empty() {
                 self.last_message = Instant::now();
                 return Some(message);
@@ -114,12 +119,13 @@ impl Watcher {
 
     /// Waits until it is time to look at the counters, or the control plane has done something.
     async fn wait(&mut self) -> Option<()> {
-        let Some(next) = self.next else { return Some(()) };
+        let Some(due) = self.due else { return Some(()) };
         tokio::select! {
-            () = tokio::time::sleep_until(next) => {}
+            () = tokio::time::sleep_until(due) => {}
             changed = self.latest.changed() => {
                 changed.ok()?;
                 tokio::time::sleep(GROUPED).await;
+                self.due = Some(due.min(self.earliest));
             }
         }
         Some(())
@@ -130,8 +136,9 @@ impl Watcher {
         let began = Instant::now();
         let status = Status::of(&self.state.overview.load(), self.state.stop.is_cancelled());
         let message = self.sent.changes(status, now_ms());
-        let rest = (began.elapsed() * COST_MAX).clamp(PERIOD, PERIOD_MAX);
-        self.next = Some(Instant::now() + rest);
+        let rest = began.elapsed() * REST;
+        self.earliest = Instant::now() + rest;
+        self.due = Some(Instant::now() + rest.max(PERIOD));
         message
     }
 
