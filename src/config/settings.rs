@@ -468,6 +468,8 @@ mod tests {
                 r#"dns_nx_stale="9s""#,
                 r#"admin="127.0.0.1:9901""#,
                 r#"admin_host=["a","b.c"]"#,
+                r#"web="127.0.0.1:9700""#,
+                r#"web_token_file="/t""#,
                 r#"certificate=["web=/c,/k","web=/d"]"#,
                 r#"peer_listen="10.0.0.1:1""#,
                 r#"peer_dial=["hub:15008","10.0.0.2:1"]"#,
@@ -483,7 +485,7 @@ mod tests {
     #[test]
     fn the_default_of_the_help_is_the_default_that_runs() {
         let defaults = Settings::default();
-        let in_words = ["workers", "admin", "admin-host", "certificate"];
+        let in_words = ["workers", "admin", "admin-host", "web-token-file", "certificate"];
         let is_in_words =
             |setting: &Setting| in_words.contains(&setting.name) || setting.table_key().is_some();
         for setting in SETTINGS.iter().filter(|setting| !is_in_words(setting)) {

@@ -435,7 +435,7 @@ fn mistyped_command_is_answered_with_the_nearest_one() {
         (&["help", "statsu"][..], "unknown command `statsu`: did you mean `status`?"),
         (&["help", "routes", "ad"], "unknown command `ad`: did you mean `add`?"),
         (&["routes", "remvoe", "x"], "unknown command `remvoe`: did you mean `remove`?"),
-        (&["help", "nonsense"], "unknown command `nonsense`: choose one of `ca`, `check`, `demo`,"),
+        (&["help", "nonsense"], "unknown command `nonsense`: choose one of `ca`, `check`, `dashboard`,"),
         (&["statsu"], "did you mean the command `status`?"),
     ] {
         let (code, text) = printed(args);
