@@ -97,7 +97,7 @@ function media(query: string) {
   return matches;
 }
 
-/** What a screen reader is told; at most one sentence in five seconds. */
+/** Announced by screen readers; at most one sentence in five seconds. */
 const spoken = signal("");
 let nextSaying: string | null = null;
 let saidAt = -Infinity;

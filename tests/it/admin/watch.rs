@@ -68,10 +68,10 @@ fn stream_begins_with_the_status_and_continues_with_what_changed() {
 
     assert_eq!(post(&admin, "/routes/one/pause", "{}").status, 200);
     // The event is sent at once, the change when the status is due.
-    let (mut change, mut is_told) = (Value::Null, false);
-    while change.is_null() || !is_told {
+    let (mut change, mut has_event) = (Value::Null, false);
+    while change.is_null() || !has_event {
         let (event, _, data) = messages.next();
-        is_told |= data["event"] == "paused";
+        has_event |= data["event"] == "paused";
         if event == "change" {
             change = data;
         }
