@@ -38,7 +38,9 @@ pub(super) fn request(authority: &str, export: &str, info: SessionInfo) -> Optio
 /// Returns the name and the port of the export that a path requests.
 pub(super) fn export(path: &str) -> Option<String> {
     let (host, port) = path.strip_prefix(PATH)?.strip_suffix('/')?.split_once('/')?;
-    let is_valid = !host.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    // They end the path of an address.
+    let is_valid =
+        !host.is_empty() && !host.contains(['?', '#']) && port.bytes().all(|byte| byte.is_ascii_digit());
     let port: u16 = port.parse().ok().filter(|port| is_valid && *port > 0)?;
     Some(format!("{host}:{port}"))
 }
