@@ -18,6 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use dashboard::{Dashboard, DashboardError};
 
+use crate::admin::address::bind_tcp;
 use crate::admin::{self, AdminState, Guard, Handler, Rejection, Request, Response, Streaming};
 use crate::config::Config;
 use crate::config::web::WebSettings;
@@ -79,7 +80,7 @@ impl Web {
         let WebSettings { listen: Some(addr), token_file } = &config.settings.web else { return Ok(None) };
         check_token(&config.settings.web).map_err(WebError::Token)?;
         let file = token_file.clone().map(TokenFile::new);
-        let listener = bind(*addr).map_err(|source| WebError::Bind { addr: *addr, source })?;
+        let listener = bind_tcp(*addr).map_err(|source| WebError::Bind { addr: *addr, source })?;
         let guard = Guard::Tcp { names: config.settings.admin_hosts.clone().into() };
         let api = admin::handler(state, guard.clone());
         let access = file.map_or(Access::Open, Access::File);
@@ -104,12 +105,6 @@ impl Web {
 /// Returns an error if the file cannot be read, or its token is too short.
 pub fn check_token(settings: &WebSettings) -> Result<(), Diagnostic> {
     settings.token_file.clone().map_or(Ok(()), |path| TokenFile::new(path).read().map(drop))
-}
-
-fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
-    let listener = std::net::TcpListener::bind(addr)?;
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
 }
 
 /// The page's files, and the API for requests with the token.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::DirBuilderExt;
@@ -97,12 +98,15 @@ fn bind_given(addr: &AdminAddr) -> io::Result<AdminListener> {
     match addr {
         AdminAddr::Unix(path) => bind_path(path),
         AdminAddr::Abstract(name) => bind_abstract(name),
-        AdminAddr::Tcp(addr) => {
-            let listener = std::net::TcpListener::bind(addr)?;
-            listener.set_nonblocking(true)?;
-            Ok(AdminListener::Tcp(TcpListener::from_std(listener)?))
-        }
+        AdminAddr::Tcp(addr) => bind_tcp(*addr).map(AdminListener::Tcp),
     }
+}
+
+/// Binds a TCP address.
+pub(crate) fn bind_tcp(addr: SocketAddr) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::bind(addr)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }
 
 fn bind_default(paths: &[PathBuf]) -> Option<AdminListener> {

@@ -1,4 +1,4 @@
-//! `/watch`: the status and its changes as Server-Sent Events (WHATWG HTML, 9.2), for the web page and `ambassador top`.
+//! `/watch`: the status and its changes as Server-Sent Events (WHATWG HTML, 9.2), for the web page.
 //!
 //! A reader has no queue. What it has not read is not computed: each message is what changed since the previous one.
 
@@ -21,7 +21,7 @@ use crate::observe::status::{RouteStatus, Status};
 
 /// Between two looks at the counters.
 const PERIOD: Duration = Duration::from_secs(1);
-/// After a look at the counters there is none for this many times as long as it took, so that a reader costs 1% of a core at most,
+/// After a look at the counters there is none for this many times as long as it took, so that a reader costs about 1% of a core,
 /// however many routes there are.
 const REST: u32 = 100;
 /// From an event of the control plane to the status that shows it: events come in groups.

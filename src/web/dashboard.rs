@@ -11,8 +11,8 @@ use http_body_util::BodyExt;
 use tokio::net::TcpListener;
 
 use super::token::Token;
-use super::{Access, Page, bind};
-use crate::admin::address::Choice;
+use super::{Access, Page};
+use crate::admin::address::{Choice, bind_tcp};
 use crate::admin::client::{self, AdminRequest, ClientError};
 use crate::admin::{self, Guard, Handler, Rejection, Request, Response, Streaming};
 
@@ -43,7 +43,7 @@ impl Dashboard {
     pub(crate) async fn bind(choice: Choice, port: u16) -> Result<Dashboard, DashboardError> {
         client::send(&choice, &AdminRequest::get("/live")).await?;
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let listener = bind(addr).map_err(|source| DashboardError::Bind { addr, source })?;
+        let listener = bind_tcp(addr).map_err(|source| DashboardError::Bind { addr, source })?;
         let token = Token::random().map_err(|_| DashboardError::NoRandom)?;
         let api: Handler = Arc::new(move |request, streaming| {
             let choice = choice.clone();
